@@ -1,7 +1,7 @@
-"""The chart's Grafana dashboards, made from a list of questions: `python charts/dashboards.py` writes them anew.
+"""The chart's Grafana dashboards, from a list of questions: `python charts/dashboards.py` writes the files.
 
-A panel asks one question, and its queries answer it. Gauges of the operator are taken by their maximum: after a change
-of its leader two replicas may tell of the same job for a moment.
+A panel has one question, and its queries answer it. Gauges of the operator are aggregated by their maximum: for a short
+time after a change of its leader two replicas may report the same job.
 """
 
 import json
@@ -18,7 +18,7 @@ _OF = '{namespace=~"$namespace",job=~"$job"}'
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """`answer`: how to read it; `unit`: as Grafana names it; `queries`: by their legend."""
+    """A panel. `answer`: the description of its values; `unit`: Grafana's name; `queries`: by their legend."""
 
     question: str
     answer: str
@@ -28,7 +28,7 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Dashboard:
-    """`of_job`: a job is chosen in it."""
+    """A dashboard. `of_job`: its user selects a job."""
 
     name: str
     panels: tuple[Panel, ...]
@@ -45,13 +45,13 @@ FLEET = Dashboard(
     (
         Panel(
             "Is the fleet used?",
-            "GPUs of awake workers that run something, and that wait for something to run.",
+            "GPUs of awake workers: busy, or idle without requests.",
             "short",
             {"{{state}}": _rate("openseer_job_gpu_seconds_total", "state")},
         ),
         Panel(
             "Which job wastes GPUs?",
-            "Idle GPUs of the ten jobs that have most of them.",
+            "Idle GPUs of the ten jobs with the most.",
             "short",
             {
                 "{{namespace}}/{{job}}": "topk(10, "
@@ -67,13 +67,13 @@ FLEET = Dashboard(
         ),
         Panel(
             "What is left to do?",
-            "Tokens to come, at the mean length of the responses so far.",
+            "Expected remaining tokens, at the mean length of the responses so far.",
             "short",
             {"{{namespace}}/{{job}}": "max by (namespace, job) (openseer_job_backlog_tokens)"},
         ),
         Panel(
-            "Whose workers are missing?",
-            "Workers that are asked for and not ready.",
+            "Which jobs lack workers?",
+            "Desired workers that are not ready.",
             "short",
             {
                 "{{namespace}}/{{job}}": 'max by (namespace, job) (openseer_job_workers{state="desired"})'
@@ -82,7 +82,7 @@ FLEET = Dashboard(
         ),
         Panel(
             "How busy are the GPUs themselves?",
-            "Part of the time in which something ran, as NVML tells.",
+            "Share of the time in which a kernel ran, by NVML.",
             "percentunit",
             {"{{namespace}}/{{job}}": "avg by (namespace, job) (openseer_worker_gpu_utilisation_ratio)"},
         ),
@@ -94,14 +94,14 @@ JOB = Dashboard(
     (
         Panel(
             "How far is it?",
-            "Requests of the batches that are there.",
+            "Requests of the present batches, by state.",
             "short",
             {"{{state}}": f"max by (state) (openseer_job_requests{_OF})"},
         ),
         Panel("How fast is it?", "Tokens per second.", "short", {"tokens/s": _rate(f"openseer_job_tokens_total{_OF}")}),
         Panel(
-            "Who holds the batch up?",
-            "Responses that each worker holds: in the tail, those who still hold some hold the batch up.",
+            "Which workers delay the batch?",
+            "Responses that each worker holds: in the tail, the workers that still hold some delay the batch.",
             "short",
             {"worker {{worker}}": f"sum by (worker) (openseer_worker_inflight{_OF})"},
         ),
@@ -116,7 +116,7 @@ JOB = Dashboard(
         ),
         Panel(
             "Is the KV cache the limit?",
-            "Part of the KV cache that is promised: near 100 % no further response is taken.",
+            "Reserved share of the KV cache: near 100 % a worker claims no further response.",
             "percentunit",
             {"worker {{worker}}": f"max by (worker) (openseer_worker_kv_reserved_ratio{_OF})"},
         ),
@@ -132,7 +132,7 @@ JOB = Dashboard(
         ),
         Panel(
             "What is computed twice?",
-            "Tokens of context computed per second, and of these those of responses that ran before.",
+            "Context tokens computed per second, and the part of responses that ran before.",
             "short",
             {
                 "computed": _rate(f"openseer_worker_computed_tokens_total{_OF}"),
@@ -141,19 +141,19 @@ JOB = Dashboard(
         ),
         Panel(
             "Are its GPUs idle?",
-            "GPUs of awake workers, by whether they run something.",
+            "GPUs of awake workers: busy or idle.",
             "short",
             {"{{state}}": _rate(f"openseer_job_gpu_seconds_total{_OF}", "state")},
         ),
         Panel(
             "Are new weights late?",
-            "How long the weights transaction that is on has taken.",
+            "Age of the active weights transaction.",
             "s",
             {"transaction": f"max(openseer_job_weights_transaction_seconds{_OF})"},
         ),
         Panel(
-            "Do its members come and go?",
-            "Ends that nobody asked for, within an hour.",
+            "Do workers or driver fail?",
+            "Unrequested ends within an hour, by component.",
             "short",
             {"{{component}}": f"sum by (component) (increase(openseer_job_ended_members_total{_OF}[1h]))"},
         ),
@@ -164,37 +164,37 @@ JOB = Dashboard(
 OPERATOR = Dashboard(
     "operator",
     (
-        Panel("Does a replica lead?", "1 while one does.", "short", {"leaders": "sum(openseer_operator_leader)"}),
+        Panel("Does a replica lead?", "1 while one leads.", "short", {"leaders": "sum(openseer_operator_leader)"}),
         Panel(
             "Does it keep up?",
-            "Age of the oldest wait or look at a job.",
+            "Age of the longest present wait, or reconcile step, of a job.",
             "s",
             {"lag": "max(openseer_operator_lag_seconds)"},
         ),
         Panel(
-            "How long does a look take?",
-            "95th percentiles: of a look at one job, and of a job's wait for it.",
+            "How long does a reconcile step take?",
+            "95th percentiles: of a step of one job, and of a job's wait for it.",
             "s",
             {
-                "look": f"histogram_quantile(0.95, {_rate('openseer_reconcile_seconds_bucket', 'le')})",
+                "step": f"histogram_quantile(0.95, {_rate('openseer_reconcile_seconds_bucket', 'le')})",
                 "wait": f"histogram_quantile(0.95, {_rate('openseer_reconcile_wait_seconds_bucket', 'le')})",
             },
         ),
         Panel(
-            "Do looks fail?",
-            "Per second; they are repeated.",
+            "Do reconcile steps fail?",
+            "Failed steps per second; they are repeated.",
             "short",
-            {"failed looks": _rate("openseer_reconcile_errors_total")},
+            {"failed steps": _rate("openseer_reconcile_errors_total")},
         ),
         Panel(
-            "What does it ask of Kubernetes?",
-            "Calls per second, beside watches.",
+            "Which calls does it make?",
+            "Calls of the Kubernetes API per second, without watches.",
             "reqps",
             {"{{verb}}": _rate("openseer_operator_api_calls_total", "verb")},
         ),
         Panel(
-            "What does Kubernetes refuse?",
-            "Calls per second without success; 404 and 409 are part of the work, 0 is no answer.",
+            "Which calls does Kubernetes refuse?",
+            "Calls per second without success; 404 and 409 are normal, 0 is no answer.",
             "reqps",
             {"{{kind}} {{code}}": _rate('openseer_operator_api_calls_total{code!~"2.."}', "kind, code")},
         ),
@@ -205,14 +205,14 @@ API = Dashboard(
     "api",
     (
         Panel(
-            "What do callers get?",
+            "Which answers do callers get?",
             "Answers per second, by HTTP status.",
             "reqps",
             {"{{code}}": _rate("openseer_api_calls_total", "code")},
         ),
         Panel(
-            "Whose calls are refused, or fail?",
-            "4xx: the call's own fault; 429 and 503: to be repeated; other 5xx: openseer's fault.",
+            "Which jobs' calls are refused, or fail?",
+            "4xx: errors of the caller; 429 and 503: repeat the call; other 5xx: errors of openseer.",
             "reqps",
             {
                 "{{namespace}}/{{job}} {{code}}": _rate(
@@ -221,14 +221,14 @@ API = Dashboard(
             },
         ),
         Panel(
-            "Who calls most?",
+            "Which jobs have most calls?",
             "Answers per second.",
             "reqps",
             {"{{namespace}}/{{job}}": _rate("openseer_api_calls_total", "namespace, job")},
         ),
         Panel(
             "Do requests of compatible clients find their groups?",
-            "Requests per second of the compatible routes, and of these those in groups.",
+            "Requests per second of the compatible routes, and the part in groups.",
             "reqps",
             {
                 "requests": _rate("openseer_api_compatible_requests_total"),
@@ -249,13 +249,13 @@ STORE = Dashboard(
         ),
         Panel(
             "Is a store slow?",
-            "How long the operator's latest reading took: a handful of calls.",
+            "Duration of the operator's latest reading, which is a few calls.",
             "s",
             {"{{namespace}}/{{job}}": "max by (namespace, job) (openseer_job_store_read_seconds)"},
         ),
         Panel(
             "Is a store nearly full?",
-            "Used part of the memory that it may use: at the limit nothing is leased.",
+            "Used share of the memory limit: at the limit no request is leased.",
             "percentunit",
             {
                 "{{namespace}}/{{job}}": "max by (namespace, job) (openseer_job_store_memory_used_bytes)"
@@ -269,18 +269,18 @@ STORE = Dashboard(
             {"{{namespace}}/{{job}}": "max by (namespace, job) (openseer_job_store_memory_used_bytes)"},
         ),
         Panel(
-            "Do workers write less often for it?",
+            "Do workers write checkpoints less often?",
             "Interval of checkpoints: it grows with the store's latency and the size of the fleet, up to 2 s.",
             "s",
             {"{{namespace}}/{{job}}": "max by (namespace, job) (openseer_worker_checkpoint_interval_seconds)"},
         ),
         Panel(
             "Does the KV pool fail?",
-            "Fetches that failed, and blocks that were not taken, per second; each costs a context's computation.",
+            "Failed fetches, and blocks that were not written, per second; each costs a context's computation.",
             "short",
             {
                 "failed fetches": _rate("openseer_worker_kv_pool_failed_loads_total"),
-                "blocks not taken": _rate("openseer_worker_kv_pool_unsaved_blocks_total"),
+                "blocks not written": _rate("openseer_worker_kv_pool_unsaved_blocks_total"),
             },
         ),
     ),
@@ -290,7 +290,7 @@ DASHBOARDS = (FLEET, JOB, OPERATOR, API, STORE)
 
 
 def document(dashboard: Dashboard) -> dict[str, Any]:
-    """A dashboard as Grafana reads it."""
+    """A dashboard in Grafana's format."""
     return {
         "uid": f"openseer-{dashboard.name}",
         "title": f"openseer / {dashboard.name}",
@@ -335,7 +335,7 @@ def _panel(number: int, panel: Panel) -> dict[str, Any]:
 
 
 def text_of(dashboard: Dashboard) -> str:
-    """The file of a dashboard."""
+    """The text of a dashboard's file."""
     return json.dumps(document(dashboard), indent=2) + "\n"
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds every program of the cluster from Go modules alone, into the cache folder keyed by their versions. What is
-# there is skipped, so a build that broke off goes on where it was. About 13 minutes on two cores with nothing cached,
-# most of it the API server; 2 GiB of modules stay in Go's module cache, the 5 GiB of its build cache do not.
+# Builds every program of the cluster from Go modules alone, into the cache folder keyed by their versions. It skips
+# existing programs, so an interrupted build resumes. It takes about 13 minutes on two cores without a cache, mostly for
+# the API server; 2 GiB of modules stay in Go's module cache, the 5 GiB of its build cache are removed.
 # runc comes from Debian: one built without libseccomp's headers refuses the default seccomp profile.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/settings.sh"
@@ -9,16 +9,16 @@ source "$(dirname "${BASH_SOURCE[0]}")/settings.sh"
 KUBERNETES_PROGRAMS="kube-apiserver kube-controller-manager kube-scheduler kubectl kubelet kube-proxy"
 OTHERS="etcd containerd containerd-shim-runc-v2 ctr coredns kwok helm kubeconform pause.tar"
 PLUGINS="bridge loopback host-local portmap"
-# Not a part of the cluster: its version is its folder's name, so that another one builds nothing else anew.
+# Not a part of the cluster: its folder is named by its own version, so that a new one rebuilds no other program.
 NODE_AUTOSCALER=karpenter-$KARPENTER/karpenter-kwok
-# Modules that live in Kubernetes' own repository and carry version 0.0.0 in its go.mod.
+# Modules in Kubernetes' own repository, which have version 0.0.0 in its go.mod.
 STAGED="api apiextensions-apiserver apimachinery apiserver cli-runtime client-go cloud-provider cluster-bootstrap
   code-generator component-base component-helpers controller-manager cri-api cri-client cri-streaming csi-translation-lib
   dynamic-resource-allocation endpointslice externaljwt kms kube-aggregator kube-controller-manager kube-proxy
   kube-scheduler kubectl kubelet metrics mount-utils pod-security-admission sample-apiserver sample-cli-plugin
   sample-controller streaming"
 
-# install_module TARGET PACKAGE VERSION: `go install PACKAGE@VERSION`, whole or not at all
+# install_module TARGET PACKAGE VERSION: `go install PACKAGE@VERSION`, then an atomic move
 install_module() {
   GOBIN=$WORK/bin go install -trimpath -ldflags "-s -w" "$2@$3"
   mv "$WORK/bin/$(basename "$2")" "$1"
@@ -35,14 +35,14 @@ kubernetes() {  # kubernetes PROGRAM TARGET
       for program in $KUBERNETES_PROGRAMS; do echo " _ \"k8s.io/kubernetes/cmd/$program\""; done; echo ')'; } >"$folder/tools.go"
     (cd "$folder" && GOFLAGS=-mod=mod go mod tidy)
   fi
-  # Without its version the API server answers nonsense under /version, and Helm refuses charts.
+  # Without its version the API server has wrong data under /version, and Helm refuses charts.
   (cd "$folder" && GOFLAGS=-mod=mod go build -trimpath -o "$2.new" -ldflags "-s -w -X $version.gitVersion=v$KUBERNETES \
     -X $version.gitMajor=${KUBERNETES%%.*} -X $version.gitMinor=$(cut -d. -f2 <<<"$KUBERNETES") \
     -X $client.gitVersion=v$KUBERNETES" "k8s.io/kubernetes/cmd/$1")
   mv "$2.new" "$2"
 }
 
-etcd() {  # etcd TARGET: its own main lies in a module with replaces, which `go install` refuses
+etcd() {  # etcd TARGET: its own main is in a module with replaces, which `go install` refuses
   local folder=$WORK/etcd; mkdir "$folder"
   printf 'module openseer.test/etcd\ngo 1.26.0\nrequire go.etcd.io/etcd/server/v3 %s\n' "$ETCD" >"$folder/go.mod"
   printf 'package main\nimport ("os"; "go.etcd.io/etcd/server/v3/etcdmain")\nfunc main() { etcdmain.Main(os.Args) }\n' >"$folder/main.go"
@@ -50,7 +50,7 @@ etcd() {  # etcd TARGET: its own main lies in a module with replaces, which `go 
   mv "$1.new" "$1"
 }
 
-karpenter() {  # karpenter TARGET: with its played cloud (a binary called kwok, as kwok's own is), and its CRDs beside it
+karpenter() {  # karpenter TARGET: with its simulated cloud (a binary named kwok, like kwok's own), and its CRDs
   local crds module; crds=$(dirname "$1")/crds
   module=$(go mod download -json "sigs.k8s.io/karpenter@$KARPENTER" | sed -n 's/^\s*"Dir": "\(.*\)",$/\1/p')
   mkdir -p "$crds" && install -m 0644 "$module"/kwok/{charts,apis}/crds/*.yaml "$crds" &&
@@ -68,7 +68,7 @@ import (
 	"syscall"
 )
 
-// Waits for SIGTERM, and as process 1 of a pod reaps what its containers leave.
+// Waits for SIGTERM, and as process 1 of a pod reaps the processes that its containers leave.
 func main() {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGCHLD)
@@ -119,7 +119,7 @@ go_is_there() {
   command -v go >/dev/null || fail 3 "missing: go $GO_AT_LEAST or newer, which builds the cluster's programs"
   have=$(GOTOOLCHAIN=local go env GOVERSION); have=${have#go}
   [ "$(printf '%s\n' "$GO_AT_LEAST" "$have" | sort -V | head -n 1)" = "$GO_AT_LEAST" ] ||
-    fail 3 "missing: go $GO_AT_LEAST or newer, which builds the cluster's programs; here is $have"
+    fail 3 "missing: go $GO_AT_LEAST or newer, which builds the cluster's programs; found $have"
 }
 
 main() {

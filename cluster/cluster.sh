@@ -1,27 +1,27 @@
 #!/usr/bin/env bash
 # A real Kubernetes cluster on this machine, without a container engine's daemon or an image registry, for development
-# and tests. Each host is a network namespace on one switch; the machine's own network stays untouched. As root:
-#   cluster.sh up [NODES] [--watch PID]   starts it (2 nodes), or adds nodes; with --watch it goes when PID does
-#   cluster.sh down                       takes all of it away, also what a crash left
+# and tests. Each host is a network namespace on one switch; the machine's own network is not changed. As root:
+#   cluster.sh up [NODES] [--watch PID]   starts it (2 nodes), or adds nodes; with --watch it ends when process PID ends
+#   cluster.sh down                       removes all of it, also the remains of a crash
 #   cluster.sh exec COMMAND…              runs COMMAND inside its network, with KUBECONFIG and its programs on the PATH
-#   cluster.sh status | env | leftovers   what runs; settings for a shell; what is there of a cluster that is down
-#   cluster.sh load IMAGE…                operator, scripted, cpu (built if need be), or an archive's file name
-#   cluster.sh gpus NODE COUNT            NODE claims to have that many GPUs
-#   cluster.sh cut NODE | join NODE       pulls a node's network cable, and puts it back
-#   cluster.sh stop-api | start-api       the API server is away, and back
-#   cluster.sh restart|pid PROGRAM        a name from `status`: etcd, kube-scheduler, n0-kubelet, n0-containerd …
+#   cluster.sh status | env | leftovers   its programs; settings for a shell; the remains of a cluster that is down
+#   cluster.sh load IMAGE…                operator, scripted, cpu (built if necessary), or an archive's file name
+#   cluster.sh gpus NODE COUNT            makes NODE report COUNT GPUs
+#   cluster.sh cut NODE | join NODE       disconnects a node's network, and connects it again
+#   cluster.sh stop-api | start-api       stops the API server, and starts it again
+#   cluster.sh restart|pid PROGRAM        PROGRAM is a name in `status`: etcd, kube-scheduler, n0-kubelet …
 #   cluster.sh prepare | tools            builds programs and images; installs the Debian packages that it needs
-# Exit codes: 0 done, 1 something failed, 2 a mistake in the call, 3 this machine cannot run it (one line says why).
+# Exit codes: 0 done, 1 a step failed, 2 wrong arguments, 3 this machine cannot run it (one line has the reason).
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/settings.sh"
 source "$HERE/control_plane.sh"
 source "$HERE/node.sh"
 source "$HERE/down.sh"
 
-LOCK_PATIENCE=300  # seconds that one `up` or `down` waits for another
+LOCK_PATIENCE=300  # timeout of the lock that `up` and `down` take, in seconds
 lock() { mkdir -p "$CACHE"; exec 9>"$CACHE/cluster.lock"; flock -w "$LOCK_PATIENCE" 9 || fail 1 "another up or down has not ended in $LOCK_PATIENCE s"; }
 
-# start HOST NAME COMMAND…: a program in the background of a host; `restart` starts it again from what is noted here
+# start HOST NAME COMMAND…: starts a program in a host's network, and stores its command for `restart`
 start() {
   local host=$1 name=$2; shift 2
   printf 'exec nsenter --net=/run/netns/%s %s\n' "$host" "$(printf '%q ' "$@")" >"$STATE/run/$name"
@@ -41,7 +41,7 @@ end() {  # end NAME: SIGTERM, after ten seconds SIGKILL
   fail 1 "$1, process $pid, does not end"
 }
 
-# await SECONDS PROGRAM WORDS COMMAND…: until COMMAND succeeds; else says WORDS and the end of PROGRAM's log
+# await SECONDS PROGRAM WORDS COMMAND…: waits until COMMAND succeeds; else prints WORDS and the end of PROGRAM's log
 await() {
   local limit=$1 name=$2 words=$3 deadline=$((SECONDS + $1)); shift 3
   until "$@" >/dev/null 2>&1; do
@@ -53,7 +53,7 @@ await() {
 }
 
 need_up() { alive kube-apiserver || fail 1 "no cluster is up; start one: cluster/cluster.sh up"; }
-need_node() { [ -d "$STATE/nodes/${1:-}" ] && [ -n "${1:-}" ] || fail 2 "there is no node ${1:-}; there are: $(nodes | tr '\n' ' ')"; }
+need_node() { [ -d "$STATE/nodes/${1:-}" ] && [ -n "${1:-}" ] || fail 2 "no node is named \"${1:-}\"; nodes: $(nodes | tr '\n' ' ')"; }
 
 node_is_ready() { in_plane kubectl wait --for=condition=Ready "node/$1" --timeout=1s; }
 
@@ -94,14 +94,14 @@ up() {
     start_kubelet "$node"
   done
   volumes | in_plane kubectl apply --server-side -f - >/dev/null
-  await 180 kube-controller-manager "the default ServiceAccount is not there" in_plane kubectl get serviceaccount default
+  await 180 kube-controller-manager "the default ServiceAccount does not exist" in_plane kubectl get serviceaccount default
   for node in "${new[@]}"; do await 180 "$node-kubelet" "node $node is not Ready" node_is_ready "$node"; done
   touch "$STATE/up"
   [ -z "$watch" ] || { setsid "$HERE/cluster.sh" guard "$watch" >"$STATE/log/guard.log" 2>&1 </dev/null 9>&- & }
   say "cluster: $(nodes | wc -l) nodes Ready after $((SECONDS - start)) s"
 }
 
-# Small company for a test run: when that process is gone, however it went, the cluster goes too.
+# Takes the cluster down when process PID, for instance a test run, has ended for any reason.
 guard() {
   local pid=$1 start
   start=$(born "$pid")

@@ -1,7 +1,7 @@
 # The control plane, in the network namespace os-cp. Sourced by cluster.sh.
 # shellcheck shell=bash
 
-# authority, then certificate NAME SUBJECT EXTENSIONS: keys, certificate and a kubeconfig
+# authority: makes the CA; certificate NAME SUBJECT EXTENSIONS: makes a key, a certificate and a kubeconfig
 authority() {
   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 365 -keyout "$STATE/pki/ca.key" \
     -out "$STATE/pki/ca.crt" -subj /CN=openseer-test 2>/dev/null
@@ -31,7 +31,7 @@ control_plane() {
   certificate to-kubelet "/O=system:masters/CN=kube-apiserver-kubelet-client" "extendedKeyUsage=clientAuth"
   openssl ecparam -name prime256v1 -genkey -noout -out "$pki/accounts.key" 2>/dev/null
   openssl ec -in "$pki/accounts.key" -pubout -out "$pki/accounts.pub" 2>/dev/null
-  # who changed what, in one file: what a test of the operator's writes may read
+  # the author and the object of each write, in one file, for tests of the operator's writes
   printf 'apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n- {level: None, verbs: [get, list, watch]}\n- {level: Metadata}\n' >"$STATE/audit.yaml"
 
   start os-cp etcd etcd --data-dir "$STATE/etcd" --listen-client-urls=http://127.0.0.1:2379 \
@@ -45,7 +45,7 @@ control_plane() {
     --kubelet-client-key="$pki/to-kubelet.key" --audit-policy-file="$STATE/audit.yaml" \
     --audit-log-path="$STATE/log/audit.json" --audit-log-maxsize=100 --audit-log-maxbackup=1
   await_api
-  # Half of Kubernetes' default grace period: a test waits for a node to be missed.
+  # Half of Kubernetes' default grace period, because tests wait until a lost node is detected.
   start os-cp kube-controller-manager kube-controller-manager --kubeconfig="$STATE/admin.kubeconfig" \
     --root-ca-file="$pki/ca.crt" --service-account-private-key-file="$pki/accounts.key" --use-service-account-credentials \
     --leader-elect=false --node-monitor-grace-period=20s --kube-api-qps=200 --kube-api-burst=400
@@ -59,8 +59,8 @@ control_plane() {
 await_api() { await 180 kube-apiserver "the API server is not ready" api_is_ready; }
 api_is_ready() { in_plane kubectl get --raw /readyz --request-timeout=2s; }
 
-# A default StorageClass, and volumes that are folders of each node: pods run as uid 65532, so everybody may write there.
-# With Retain nothing but `up` makes a volume fresh again, see recycle_volumes.
+# A default StorageClass, and volumes that are folders of each node, writable for all users: pods run as uid 65532. With
+# Retain only `up` empties a released volume, see recycle_volumes.
 VOLUMES=80 VOLUME_SIZE=5Gi
 volumes() {
   local node number
@@ -80,7 +80,7 @@ END
   done
 }
 
-# Empties volumes whose claims are gone and offers them again.
+# Empties volumes whose claims were deleted, and makes them available again.
 recycle_volumes() {
   local name
   in_plane kubectl get pv -o 'jsonpath={range .items[?(@.status.phase=="Released")]}{.metadata.name}{"\n"}{end}' |

@@ -1,15 +1,15 @@
-# Takes everything away, also after a crash: it looks at processes, mounts, namespaces and control groups as they are,
-# never at what was written down of them. There is one way down; nothing is asked to stop, so nothing can refuse.
-# What a killed containerd still believes is cleared when it starts next (start_containerd). Sourced by cluster.sh.
+# Removes the whole cluster, also after a crash: it reads the actual processes, mounts, namespaces and control groups,
+# not records of them. All processes are killed, so none can refuse to stop. The state that a killed containerd leaves
+# is cleared at its next start (start_containerd). Sourced by cluster.sh.
 # shellcheck shell=bash
 
 our_namespaces() { find /run/netns -maxdepth 1 -regex '.*/os-\(sw\|cp\|n[0-9]+\)' 2>/dev/null || true; }
 our_cgroups() { local root; for root in $(cgroup_roots); do find "$root" -maxdepth 1 -regex '.*/os-n[0-9]+' 2>/dev/null; done; return 0; }
 
-# This script and what called it: a shell within the cluster's network may say `down` too.
+# This script and its callers, which are spared: a shell within the cluster's network may call `down`, too.
 ancestors() { local pid=$BASHPID; while [ "$pid" -gt 1 ]; do echo "$pid"; pid=$(awk '/^PPid:/ {print $2}' "/proc/$pid/status"); done; }
 
-# Processes in our control groups, in our network namespaces, or of our programs with our state folder in hand.
+# Processes in our control groups or network namespaces, and processes of our programs that name our state folder.
 our_processes() {
   local group process file known=' '
   for group in $(our_cgroups); do find "$group" -name cgroup.procs -exec cat {} + 2>/dev/null; done || true
@@ -23,7 +23,7 @@ our_processes() {
   return 0
 }
 
-PATIENCE=120  # seconds in which killed processes must be gone
+PATIENCE=120  # timeout for the end of killed processes, in seconds
 end_processes() {
   local spare pid left deadline=$((SECONDS + PATIENCE))
   spare=" $(ancestors | tr '\n' ' ')"
@@ -39,7 +39,7 @@ end_processes() {
 
 our_mounts() { awk -v a="$STATE/" -v b="$NODES/" 'index($2, a) == 1 || index($2, b) == 1 {print $2}' /proc/mounts | sort -r; }
 
-# Programs have a few fixed folders of their own; what they hold of us is named by the ids of our containers.
+# Removes our files from fixed folders of programs; they are named by the ids of our containers.
 clear_fixed_folders() {
   local bundle link
   for bundle in "$STATE"/nodes/*/containerd/io.containerd.runtime.v2.task/k8s.io/*/; do
@@ -53,7 +53,7 @@ clear_fixed_folders() {
   done
 }
 
-# What is still here of a cluster, a line each; nothing after `down`.
+# Prints the remains of a cluster, a line each; none after `down`.
 leftovers() {
   local pid spare; spare=" $(ancestors | tr '\n' ' ')"
   for pid in $(our_processes | sort -u); do
@@ -78,7 +78,7 @@ take_down() {
 }
 
 remove_cgroup() {
-  # A group whose processes were just killed is busy for a moment.
+  # A group whose processes were just killed is busy for a short time.
   for _ in $(seq 600); do
     find "$1" -depth -type d -exec rmdir {} + 2>/dev/null || true
     [ -e "$1" ] || return 0
@@ -87,7 +87,7 @@ remove_cgroup() {
   fail 1 "the control group $1 cannot be removed"
 }
 
-# Names and addresses are fixed, so a machine has room for one cluster: leave that of another cache folder alone.
+# Names and addresses are fixed, so a machine can have one cluster: refuse to touch that of another cache folder.
 refuse_foreign() {
   local pid state
   [ -e /run/netns/os-cp ] || return 0

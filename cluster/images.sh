@@ -3,9 +3,9 @@
 # if one is up:   images.sh [operator] [scripted] [cpu]      (nothing named: operator scripted)
 #   operator  localhost/openseer-operator:test     on every node
 #   scripted  localhost/openseer-worker:scripted   on every node; the scripted engine alone
-#   cpu       localhost/openseer-worker:cpu        on nodes n0 and n1 only, for it is large: vLLM for processors
-# What is built and what a node holds is known by a content key (Dockerfile, locks, packages), so that calling this
-# again costs nothing, and a change of code moves one small layer.
+#   cpu       localhost/openseer-worker:cpu        on nodes n0 and n1 only, because it is large: vLLM for processors
+# Built images, and those of a node, are identified by a content key (Dockerfile, locks, packages): another call costs
+# nothing, and a change of code moves one small layer.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/settings.sh"
 source "$REPOSITORY/images/recipe.sh"
@@ -15,7 +15,7 @@ KEY_LABEL=openseer.dev/content
 
 store() { buildah --root "$BUILDAH_ROOT" --runroot "$BUILDAH_ROOT-run" --storage-driver "$DRIVER" "$@"; }
 
-# overlay where the kernel allows it here (not within another overlay), else plain copies
+# overlay if the kernel permits it here (not within another overlay), else plain copies
 choose_driver() {
   mkdir -p "$BUILDAH_ROOT"
   if [ ! -e "$BUILDAH_ROOT/driver" ]; then
@@ -26,8 +26,8 @@ choose_driver() {
   DRIVER=$(cat "$BUILDAH_ROOT/driver")
 }
 
-# The base in place of the one that the Dockerfiles name, made here from Debian's packages, for nothing is pulled. It
-# holds ca-certificates already, because the builder's own certificates lie over that file while it builds.
+# Makes the base from Debian's packages, in place of the one that the Dockerfiles name, since no image is pulled. It has
+# ca-certificates already, because the builder's own certificates are mounted over that file during the build.
 base() {
   local tarball=$CACHE/base/debian-$SUITE.tar root container
   store inspect --type image "$BASE" >/dev/null 2>&1 && return
@@ -37,7 +37,7 @@ base() {
     debootstrap --variant=minbase --include=ca-certificates,python3,python3-venv "$SUITE" "$root" ${DEBIAN_MIRROR:-} \
       >"$CACHE/base/log" 2>&1 || { tail -n 5 "$CACHE/base/log" >&2; fail 1 "debootstrap failed; its log: $CACHE/base/log"; }
     rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/var/log/* "$root"/usr/share/{doc,man,locale,info}/*
-    # debootstrap copies the machine's own resolver settings; an image has none
+    # debootstrap copies the machine's resolver settings; an image must have none
     rm -f "$root/etc/resolv.conf" "$root/etc/hostname"
     tar -C "$root" --numeric-owner -cf "$tarball.new" . && mv "$tarball.new" "$tarball"
     rm -rf "$root"
@@ -48,14 +48,14 @@ base() {
   store commit -q --rm "$container" "$BASE" >/dev/null
 }
 
-# describe NAME: sets IMAGE, WHERE, and all that the recipe sets
+# describe NAME: sets IMAGE, WHERE, and the variables of the recipe
 describe() {
   WHERE=all
   case $1 in
     operator) IMAGE=localhost/openseer-operator:test; recipe operator ;;
     scripted) IMAGE=localhost/openseer-worker:scripted; recipe worker none ;;
     cpu) IMAGE=localhost/openseer-worker:cpu WHERE='n0 n1'; recipe worker cpu ;;
-    *) fail 2 "no image is called $1; there are operator, scripted, cpu" ;;
+    *) fail 2 "no image is named $1; images: operator, scripted, cpu" ;;
   esac
 }
 
@@ -69,7 +69,7 @@ content_key() {
   } | sha256sum | head -c 16)
 }
 
-# The builder's certificates and pip settings, lent to the build only: they lie over files of the image and leave none.
+# Mounts the builder's certificates and pip settings over files of the image, for the build only.
 lent() {
   local folder=$CACHE/lent; mkdir -p "$folder" "$HOME/.cache/uv"
   echo 'system-certs = true' >"$folder/uv.toml"
@@ -79,7 +79,7 @@ lent() {
   [ ! -e /etc/pip.conf ] || LENT+=(-v /etc/pip.conf:/etc/pip.conf:ro)
 }
 
-# build NAME KEY: the image, then its OCI layout; a layout is always compressed, and zstd takes the least time
+# build NAME KEY: builds the image, then its OCI layout; a layout is always compressed, and zstd takes the least time
 build() {
   local name=$1 key=$2 layout=$IMAGES/$1 log=$CACHE/image-$1.log start=$SECONDS
   if [ "$(cat "$layout/key" 2>/dev/null)" = "$key" ]; then return; fi
@@ -92,16 +92,16 @@ build() {
   store push -q --compression-format zstd --compression-level 1 "$IMAGE" "oci:$layout:${IMAGE##*:}"
   "$HERE/oci_layout.py" keep-only "$layout" "${IMAGE##*:}"
   echo "$key" >"$layout/key"
-  # images of keys before this one, and containers of builds that broke off
+  # images of earlier keys, and containers of interrupted builds
   store rmi --prune >/dev/null 2>&1 || true
   say "images: $IMAGE ready after $((SECONDS - start)) s"
 }
 
-# load NAME KEY NODE: streams the layers that the node lacks into its store
+# load NAME KEY NODE: streams the layers that the node lacks into its image store
 load() {
   local name=$1 key=$2 node=$3 start=$SECONDS held=$NODES/$3/layers-of-$1 log=$STATE/log/$3-import.log
   [ -z "$(ctr_of "$node" images ls -q "name==$IMAGE,labels.\"$KEY_LABEL\"==$key")" ] || return 0
-  # Unpacked layers are enough: without their archives the large image takes half the room.
+  # Unpacked layers are enough: without their archives the large image takes half the space.
   put() { "$HERE/oci_layout.py" tar "$IMAGES/$name" "$@" | ctr_of "$node" images import --local --base-name "${IMAGE%:*}" \
     --label "$KEY_LABEL=$key" --discard-unpacked-layers - >"$log" 2>&1; }
   put "$held" || { rm -f "$held"; put "$held"; } || { tail -n 5 "$log" >&2; fail 1 "$IMAGE could not be put into $node"; }
@@ -110,14 +110,14 @@ load() {
   say "images: $IMAGE is in $node after $((SECONDS - start)) s"
 }
 
-# nameless NODE: images whose name another one took; a node's own collection would keep them until its disk is nearly full
+# nameless NODE: images whose name was given to another one; the node would keep them until its disk is nearly full
 nameless() {
   ctr_of "$1" images ls | awk '$1 !~ /^sha256:/ {named[$3]} $1 ~ /^sha256:/ {digest[$1] = $3}
     END {for (old in digest) if (!(digest[old] in named)) print old}'
 }
 
 LOCK_PATIENCE=1800  # seconds
-lock() {  # one build of each image at a time; the lock taken before goes
+lock() {  # one build of each image at a time; releases the lock taken before
   exec 8>"$CACHE/locks/$1"
   flock -n 8 || { say "images: another build of $1 runs; waiting for it"; flock -w "$LOCK_PATIENCE" 8 || fail 1 "it took over $LOCK_PATIENCE s"; }
 }
@@ -127,7 +127,7 @@ main() {
   local name key node into=''
   for name in "$@"; do describe "$name"; done
   if any_alive; then into=$(nodes)
-  elif [ -n "$(nodes)" ]; then say "images: the cluster was killed, so no node takes them; the next \`up\` begins anew"; fi
+  elif [ -n "$(nodes)" ]; then say "images: the cluster was killed, so they are not loaded; the next \`up\` starts a new one"; fi
   # shellcheck disable=SC2086
   need_tools $RUNNING_TOOLS $BUILDING_TOOLS
   mkdir -p "$CACHE/locks"

@@ -1,13 +1,13 @@
 # A node: network namespace, containerd, kubelet, kube-proxy. Sourced by cluster.sh.
 # shellcheck shell=bash
 
-# host NAME IP: a namespace with one leg on the switch
+# host NAME IP: makes a namespace with one interface on the switch
 host() {
   ip netns add "$1"; ip -n "$1" link set lo up
   ip link add "v-$1" netns os-sw type veth peer name eth0 netns "$1"
   ip -n os-sw link set "v-$1" master br0 up
   ip -n "$1" addr add "$2/24" dev eth0; ip -n "$1" link set eth0 up; ip -n "$1" route add default via "$2"
-  # nsenter, not `ip netns exec`: that mounts /sys anew, and the kubelet finds no control groups
+  # nsenter, not `ip netns exec`: that mounts another /sys, where the kubelet finds no control groups
   nsenter --net="/run/netns/$1" sysctl -q -w net.ipv4.ip_forward=1
 }
 
@@ -15,7 +15,7 @@ switch() { ip netns add os-sw; ip -n os-sw link set lo up; ip -n os-sw link add 
 
 address_of() { echo "$NETWORK.$((10 + ${1#n}))"; }
 
-# Every host finds every node's pods.
+# Adds routes from every host to every node's pods.
 routes() {
   local here there
   for there in $(nodes); do
@@ -26,7 +26,7 @@ routes() {
   done
 }
 
-# The kubelet puts its pods below a group of ours, in each controller, so that `down` finds them all.
+# Makes a control group, in each controller, below which the kubelet puts its pods, so that `down` finds them all.
 cgroups_of() {
   local node=$1 root file
   for root in $(cgroup_roots); do
@@ -34,7 +34,7 @@ cgroups_of() {
     if [ -e "$root/cgroup.controllers" ]; then
       for file in "$root" "$root/os-$node"; do echo "+cpu +cpuset +memory +pids +io" >"$file/cgroup.subtree_control" 2>/dev/null || true; done
     fi
-    # version 1: a new cpuset starts empty, and a group without processors takes no process
+    # version 1: a new cpuset is empty, and a group without processors accepts no process
     for file in cpuset.cpus cpuset.mems; do
       if [ -e "$root/os-$node/$file" ] && [ ! -e "$root/cgroup.controllers" ]; then cat "$root/$file" >"$root/os-$node/$file"; fi
     done
@@ -65,8 +65,8 @@ state = "$folder/containerd"
   bin_dirs = ["$CNI"]
   conf_dir = "$folder/cni"
 END
-  # failCgroupV1: version 1 is no longer supported by default, and works. imageGC: images are imported, never pulled,
-  # so the kubelet must not collect them.
+  # failCgroupV1: version 1 is refused by default, but works. imageGC: images are imported, never pulled, so the kubelet
+  # must not remove them.
   cat >"$folder/kubelet.yaml" <<END
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -89,15 +89,14 @@ nodeStatusUpdateFrequency: 5s
 END
 }
 
-# containerd needs no API server, so it starts beside it.
+# containerd needs no API server, so it starts at the same time.
 start_containerd() {
   local node=$1 folder=$STATE/nodes/$1 pass found
   cgroups_of "$node"; configure_node "$node"
   for pass in first second; do
     start "os-$node" "$node-containerd" containerd -c "$folder/containerd.toml"
     await 120 "$node-containerd" "containerd of $node does not answer" ctr_of "$node" version
-    # What a life before this one left when it was killed. Its processes are gone; a containerd that has read of it
-    # must start again without.
+    # State of a killed containerd, whose processes are gone. This containerd has read it: remove it and start again.
     found=$(ctr_of "$node" containers ls -q; ctr_of "$node" sandboxes ls 2>/dev/null | awk 'NR > 1 {print $1}')
     [ "$pass" = first ] && [ -n "$found" ] || break
     ctr_of "$node" tasks ls -q | xargs -r -n 1 ctr -a "$folder/containerd.sock" -n k8s.io tasks rm -f >/dev/null 2>&1 || true
@@ -115,7 +114,7 @@ start_kubelet() {
   local node=$1 folder=$STATE/nodes/$1
   start "os-$node" "$node-kubelet" kubelet --config="$folder/kubelet.yaml" --kubeconfig="$STATE/$node.kubeconfig" \
     --hostname-override="$node" --node-ip="$(address_of "$node")" --root-dir="$folder/kubelet" --cert-dir="$folder/pki"
-  # The machine's own settings for connection tracking are not ours to change: hence the zeros.
+  # The zeros keep the machine's own settings for connection tracking.
   start "os-$node" "$node-kube-proxy" kube-proxy --kubeconfig="$STATE/admin.kubeconfig" --hostname-override="$node" \
     --cluster-cidr="$PODS.0.0/16" --proxy-mode=nftables --conntrack-max-per-core=0 --conntrack-min=0 \
     --conntrack-tcp-timeout-established=0 --conntrack-tcp-timeout-close-wait=0

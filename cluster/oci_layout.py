@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Reads an OCI image layout: which layers it names, and a tar of it without the layers that a node holds already.
+"""Reads an OCI image layout: lists its layers, and writes a tar of it without the layers that a node has already.
 
-oci_layout.py keep-only LAYOUT TAG   forgets other images and the blobs that only they used
+oci_layout.py keep-only LAYOUT TAG   removes other images and the blobs that only they used
 oci_layout.py layers LAYOUT          prints the layers' digests, one a line
 oci_layout.py tar LAYOUT HELD        writes a tar to standard output; HELD lists digests to leave out (may be absent)
 """
@@ -35,7 +35,7 @@ def keep_only(layout: Path, tag: str) -> None:
     (layout / "index.json").write_text(json.dumps(index))
     digest, manifest = manifest_of(layout)
     used = {blob(layout, name) for name in (digest, manifest["config"]["digest"], *layers(layout))}
-    # Beside the blobs of other images: half of a blob, from a push that was killed.
+    # Also removes a partial blob, from a push that was killed.
     for path in (*(layout / "blobs" / "sha256").iterdir(), *layout.glob("oci-put-blob*")):
         if path not in used:
             path.unlink()
@@ -66,5 +66,5 @@ def main(verb: str, folder: str, *rest: str) -> None:
 try:
     main(*sys.argv[1:])
 except BrokenPipeError:
-    # The reader has said already why it reads no further.
+    # The reader has already reported its error.
     os._exit(1)

@@ -1,10 +1,10 @@
-# What every script here agrees on: versions, folders, names, addresses, and how it talks. Sourced, never run.
+# Common settings of all scripts here: versions, folders, names, addresses, functions. Sourced, never run.
 # shellcheck shell=bash
 # shellcheck disable=SC2034  # used by the scripts that source this
 
 KUBERNETES=1.36.3 STAGING=v0.36.3 ETCD=v3.6.14 CONTAINERD=v2.3.7 CNI_PLUGINS=v1.9.1
 COREDNS=v1.14.0 KWOK=v0.8.0 HELM=v3.21.4 KUBECONFORM=v0.7.0 KARPENTER=v1.14.1
-# The oldest Go that builds all of them.
+# The oldest version of Go that builds all programs.
 GO_AT_LEAST=1.26.6
 SUITE=bookworm
 
@@ -14,9 +14,9 @@ CACHE=${OPENSEER_CACHE:-$HOME/.cache/openseer}
 VERSIONS="$KUBERNETES $ETCD $CONTAINERD $CNI_PLUGINS $COREDNS $KWOK $HELM $KUBECONFORM"
 PROGRAMS=$CACHE/programs/$KUBERNETES-$(printf %s "$VERSIONS" | sha256sum | head -c 8)
 CNI=$PROGRAMS/cni
-STATE=$CACHE/cluster          # one life of the cluster: `down` removes it
+STATE=$CACHE/cluster          # the state of a running cluster: `down` removes it
 NODES=$CACHE/nodes            # the nodes' image stores: they outlive the cluster
-IMAGES=$CACHE/images          # OCI layouts of our images, from which nodes are filled
+IMAGES=$CACHE/images          # OCI layouts of our images, which are loaded into nodes
 BUILDAH_ROOT=$CACHE/buildah
 
 # Addresses exist within the cluster's own network namespaces only, so they can be fixed.
@@ -27,53 +27,53 @@ export CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS=1
 
 say() { printf '%s\n' "$*" >&2; }
 
-# fail CODE WORDS…: 2 a mistake in the call, 3 this machine cannot do it, 1 all else
+# fail CODE WORDS…: 2 wrong arguments, 3 this machine cannot run it, 1 other errors
 fail() { local code=$1; shift; say "cluster: $*"; exit "$code"; }
 
-# The kinds of control groups: version 2 is one tree, version 1 a tree for each controller.
+# The roots of control groups: version 2 has one tree, version 1 a tree for each controller.
 cgroup_roots() {
   if [ -e /sys/fs/cgroup/cgroup.controllers ]; then echo /sys/fs/cgroup
   else local root; for root in /sys/fs/cgroup/*/; do [ -e "$root/cgroup.procs" ] && echo "${root%/}"; done; fi
 }
 
-# When a process began, in clock ticks since the machine's start: with its id it names one process, also after the id is
-# given to another. $STATE/pid/NAME holds both.
+# A process's start, in clock ticks since the machine's start: with its id it identifies a process, even after the id is
+# reused. $STATE/pid/NAME has both.
 born() { cut -d' ' -f22 "/proc/$1/stat" 2>/dev/null || true; }
 pid_of() { cut -d' ' -f1 "$STATE/pid/$1"; }
 
-# A process that has ended and that nobody has waited for yet is not alive.
+# Whether a program runs; an ended process that its parent has not waited for (a zombie) does not.
 alive() {
   local pid start
   { read -r pid start <"$STATE/pid/$1"; } 2>/dev/null || return 1
   [ "$(born "$pid")" = "$start" ] && grep -qs '^State:[[:space:]]*[^ZX[:space:]]' "/proc/$pid/status"
 }
 
-# True where a program of the cluster runs. The folder alone says nothing: it outlives a machine's restart and a kill.
+# Whether any program of the cluster runs. The folder alone is no sign: it outlives a machine's restart and a kill.
 any_alive() {
   local file
   for file in "$STATE"/pid/*; do if alive "$(basename "$file")"; then return 0; fi; done
   return 1
 }
 
-# Nodes of the cluster, as names n0 n1 …
+# Names of the cluster's nodes: n0 n1 …
 nodes() { local folder; for folder in "$STATE"/nodes/n[0-9]*/; do [ -d "$folder" ] && basename "$folder"; done; return 0; }
 
 in_plane() { nsenter --net=/run/netns/os-cp env KUBECONFIG="$STATE/admin.kubeconfig" PATH="$PATH" "$@"; }
 
 ctr_of() { local node=$1; shift; ctr -a "$STATE/nodes/$node/containerd.sock" -n k8s.io "$@"; }
 
-# --- what the machine must bring ---------------------------------------------------------------------------------
+# --- tools that the machine must have ----------------------------------------------------------------------------
 # command:Debian package
 RUNNING_TOOLS="runc:runc ip:iproute2 nft:nftables openssl:openssl nsenter:util-linux flock:util-linux"
 BUILDING_TOOLS="buildah:buildah debootstrap:debootstrap"
 
-# lacking TOOLS…: the Debian packages whose commands are not here
+# lacking TOOLS…: the Debian packages of missing commands
 lacking() {
   local tool
   for tool in "$@"; do PATH=$PATH:/usr/sbin:/sbin command -v "${tool%%:*}" >/dev/null || echo "${tool##*:}"; done | sort -u
 }
 
-# need_tools TOOLS…: installs what lacks where that is possible (root, apt), else exits with 3 and says what lacks
+# need_tools TOOLS…: installs missing tools if INSTALL_TOOLS is yes (with apt), else exits with 3 and names them
 need_tools() {
   [ "$(uname -s)" = Linux ] || fail 3 "a cluster on this machine needs Linux"
   [ "$(id -u)" = 0 ] || fail 3 "a cluster on this machine needs root: network namespaces, mounts, control groups"

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Builds what a registry needs to serve a cluster: both images, and the chart that names them by digest.
+# Builds all artifacts that a registry needs for a cluster: both images, and the chart that names them by digest.
 #   make images REGISTRY=registry.example/team [PUSH=1] [ENGINE=gpu|cpu|none] [BUILDER=buildah|docker]
 # PUSH=1 pushes the images, and the chart as registry.example/team/charts/openseer; log in beforehand (buildah login or
-# docker login, helm registry login). Without it the images are OCI layouts. All that is made lies in dist/images.
-# PLAIN_HTTP=1: the registry speaks no TLS. BUILD_FLAGS: more flags of the builder's, a mirror's base for one:
+# docker login, helm registry login). Without it the images are OCI layouts. All files are written to dist/images.
+# PLAIN_HTTP=1: the registry has no TLS. BUILD_FLAGS: additional flags of the builder, for instance a mirror's base:
 #   BUILD_FLAGS="--build-arg BASE=mirror.example/debian@sha256:…"
 set -euo pipefail
 REPOSITORY=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -28,7 +28,7 @@ check() {
   [ -z "${PLAIN_HTTP:-}" ] || { TLS=(--tls-verify=false); HELM_TLS=(--plain-http); }
 }
 
-# What tells of the commit; a tree without git's own folder has none.
+# Adds the commit and its time; a tree without git's folder has none.
 origin() {
   git -C "$REPOSITORY" rev-parse --git-dir >/dev/null 2>&1 || return 0
   local changes=''; [ -z "$(git -C "$REPOSITORY" status --porcelain)" ] || changes=-changed
@@ -36,7 +36,8 @@ origin() {
   RECIPE+=(--build-arg "CREATED=$(git -C "$REPOSITORY" log -1 --format=%cI)")
 }
 
-# Each builder: built IMAGE; digest_of IMAGE NAME, once it is where others find it; held IMAGE FILE, to standard output.
+# Functions of each builder: built IMAGE; digest_of IMAGE NAME, which also pushes or writes it; held IMAGE FILE, to
+# standard output.
 buildah_built() { buildah "${BUILDAH_BUD[@]}" "${RECIPE[@]}" ${BUILD_FLAGS:-} --tag "$1" .; }
 buildah_digest_of() {
   local to=oci:$OUT/$2:${1##*:}
@@ -53,7 +54,7 @@ buildah_held() {
   return $result
 }
 docker_built() { docker build "${RECIPE[@]}" ${BUILD_FLAGS:-} --tag "$1" .; }
-docker_digest_of() {  # docker knows a digest of what it has pushed only; what it keeps goes by its tag
+docker_digest_of() {  # docker has a digest only of a pushed image; a local one is named by its tag
   [ "$PUSH" ] || return 0
   docker push --quiet "$1" >&2
   docker inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' "$1" | sed -n "s|^${1%:*}@||p" | head -n 1
@@ -75,7 +76,7 @@ image() {
   digest=$("${BUILDER}_digest_of" "$REGISTRY/$title:$tag" "$title")
   [ "$digest" ] || [ "$BUILDER$PUSH" = docker ] || fail "$title: $BUILDER gave no digest"
   printf '%s:\n  repository: %s\n  tag: "%s"\n  digest: "%s"\n' "$2" "$REGISTRY/$title" "$tag" "$digest" >>"$OUT/values.yaml"
-  # The chart's own values, for who installs it should have to give none.
+  # Written into the chart's own values, so that an installation needs none.
   sed "/^$2:/,/digest: \"\"/ { s|repository: .*|repository: $REGISTRY/$title|; s|tag: \"\"|tag: \"$tag\"|; s|digest: \"\"|digest: \"$digest\"| }" \
     "$OUT/chart/values.yaml" >"$OUT/chart/values.new"
   mv "$OUT/chart/values.new" "$OUT/chart/values.yaml"

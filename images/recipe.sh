@@ -1,12 +1,12 @@
-# The one recipe of our images: whoever builds them sources this, be it for a registry (images/make.sh) or for the test
+# The recipe of the images. Sourced by the scripts that build them: for a registry (images/make.sh), and for the test
 # cluster's nodes (cluster/images.sh). Needs REPOSITORY.
 # shellcheck shell=bash
 # shellcheck disable=SC2034  # used by the scripts that source this
 
-SBOM=/opt/openseer/sbom.cdx.json  # where each image holds its own
+SBOM=/opt/openseer/sbom.cdx.json  # path of the bill of materials in each image
 
-# recipe operator | recipe worker ENGINE: sets DOCKERFILE, LOCK (a file of requirements/), PACKAGES (folders whose
-# packages the image holds) and RECIPE, the arguments that `buildah bud` and `docker build` have in common
+# recipe operator | recipe worker ENGINE: sets DOCKERFILE, LOCK (a file of requirements/), PACKAGES (folders of the
+# image's packages) and RECIPE, the common arguments of `buildah bud` and `docker build`
 recipe() {
   DOCKERFILE=Dockerfile.$1 RECIPE=()
   case $1 in
@@ -18,5 +18,5 @@ recipe() {
 
 version() { sed -n 's/^version = "\(.*\)"/\1/p' "$REPOSITORY/pyproject.toml"; }
 
-# How buildah builds without a daemon, also in a container; the layers stay in its store for the next build.
+# buildah's arguments for a build without a daemon, also in a container; its store keeps the layers for the next build.
 BUILDAH_BUD=(bud --network host --isolation chroot --layers --format oci)

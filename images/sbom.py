@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Writes what an image holds (CycloneDX 1.6, JSON) to standard output; the Dockerfiles run it within the image.
+"""Writes an image's bill of materials (CycloneDX 1.6, JSON) to standard output; the Dockerfiles run it in the image.
 
 sbom.py TITLE LOCK   TITLE: the image's name; LOCK: the lock that its packages were installed from
 
-Debian's packages come from dpkg's own list, Python's from their metadata, and who needs whom from the lock. A package
-that the lock does not name is an error. A script, and no scanner: both lists are exact already, every builder runs it
-alike without a download, and without times or random numbers the same image has the same bill.
+Debian's packages come from dpkg's list, Python's from their metadata, and the dependencies from the lock. A package
+that the lock does not name is an error. It is a script instead of a scanner because both lists are exact, every builder
+runs it without a download, and without times or random numbers the same image has the same bill.
 """
 
 import json
@@ -23,12 +23,12 @@ RELEASE = Path("/etc/os-release")
 
 
 def normal(name: str) -> str:
-    """A Python package's name as package indexes compare it."""
+    """A Python package's normalised name, as in package indexes."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def debian_components(status: str, release: str) -> Iterator[dict[str, Any]]:
-    """`status`: the text of dpkg's list; `release`: Debian's version, "12"."""
+    """Components of Debian's packages. `status`: the text of dpkg's list; `release`: Debian's version, such as "12"."""
     for stanza in status.split("\n\n"):
         fields = dict(re.findall(r"^(Package|Status|Version|Architecture): (.*)$", stanza, re.MULTILINE))
         if fields.get("Status", "").endswith(" installed"):
@@ -39,7 +39,7 @@ def debian_components(status: str, release: str) -> Iterator[dict[str, Any]]:
 
 
 def python_components(packages: Iterable[tuple[str, str, str | None]]) -> Iterator[dict[str, Any]]:
-    """`packages`: name, version and licence (an SPDX expression, if the package says one)."""
+    """Components of Python's packages. `packages`: name, version and licence (an SPDX expression, None without one)."""
     for name, version, licence in packages:
         made = component(normal(name), version, f"pkg:pypi/{normal(name)}@{quote(version, safe='')}")
         yield made | ({"licenses": [{"expression": licence}]} if licence else {})
@@ -50,7 +50,7 @@ def component(name: str, version: str, reference: str) -> dict[str, Any]:
 
 
 def pins(lock: str) -> dict[str, tuple[set[str], set[str]]]:
-    """Of each package in the lock its versions, several where they depend on the platform, and who needs it."""
+    """By package in the lock: its versions, several if they depend on the platform, and the packages that need it."""
     found: dict[str, tuple[set[str], set[str]]] = {}
     users: set[str] = set()
     for line in lock.splitlines():
@@ -63,7 +63,7 @@ def pins(lock: str) -> dict[str, tuple[set[str], set[str]]]:
 
 
 def bill(title: str, lock: str, debian: list[dict[str, Any]], python: list[dict[str, Any]]) -> dict[str, Any]:
-    """The bill of the image `title`. Raises ValueError: Python's packages are not those of the lock."""
+    """The bill of materials of the image `title`. Raises ValueError if Python's packages differ from the lock."""
     pinned = pins(lock)
     held = {entry["name"]: entry for entry in python}
     for name, entry in held.items():

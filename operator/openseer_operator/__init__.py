@@ -1,6 +1,6 @@
 """The operator: observe → plan → apply.
 
-Read `main`, `settings` with `pod_settings`, `control` (the loop), `objects` (what it makes and reads), `kube` (how it
-calls the API server); what it decides is core's `plan`. `uninstall` is a process of its own. Tests: tests/operator,
-tests/cluster.
+Read `main`, `settings` with `pod_settings`, `control` (the loop; `control.reconcile` explains a reconcile step),
+`objects` (the objects that it makes and reads), `kube` (its calls of the API server); core's `plan` decides.
+`uninstall` is a separate process. Tests: tests/operator, tests/cluster.
 """

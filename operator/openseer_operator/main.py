@@ -1,4 +1,4 @@
-"""The operator's process: `python -m openseer_operator.main`. Assembles its parts and stops them in order."""
+"""The operator's process: `python -m openseer_operator.main`. Creates its parts and stops them in order."""
 
 import asyncio
 import logging
@@ -25,15 +25,15 @@ from openseer_operator.kube.node_repair import NodeRepair
 from openseer_operator.settings import OperatorSettings
 
 LOOP_STOP_SECONDS = 15.0
-"""Reconcile steps that run when the process is asked to end have so long to finish."""
+"""Timeout for running reconcile steps at the end of the process, in seconds."""
 WATCH_STOP_SECONDS = 10.0
-"""What kopf has to close its watches."""
+"""Timeout for kopf to close its watches, in seconds."""
 
 log = logging.getLogger("openseer_operator")
 
 
 class Operator:
-    """One replica: waits for the lease, works while it holds it."""
+    """One replica: waits for the lease, and reconciles while it holds it."""
 
     def __init__(self, api: Api, settings: OperatorSettings) -> None:
         self._settings = settings
@@ -57,11 +57,11 @@ class Operator:
         self._state.depth, self._state.lag = (lambda: self._loop.depth), (lambda: self._loop.lag)
 
     def stop(self) -> None:
-        """Asks the replica to end in order."""
+        """Requests an orderly end of the replica."""
         self._stopping.set()
 
     async def run(self) -> bool:
-        """Until `stop` (True) or until the lease is lost (False). Raises what broke."""
+        """Runs until `stop` (returns True) or the loss of the lease (False). Raises the error of a part that failed."""
         async with serve_http(self._settings.http_port, self._checks, self._ready, self._metrics.registry):
             if not await self._finished_before_stop(self._elector.acquire()):
                 return True
@@ -71,7 +71,7 @@ class Operator:
                 await self._elector.release()
 
     async def _lead(self) -> bool:
-        """Every part runs until the first ends; then reconcile steps are finished, then watches closed."""
+        """Runs all parts until the first ends; then finishes the reconcile steps, then closes the watches."""
         loop = asyncio.create_task(self._loop.run(), name="loop")
         lease = asyncio.create_task(self._elector.hold(), name="lease")
         stopped = asyncio.create_task(self._stopping.wait(), name="stop")
@@ -86,8 +86,8 @@ class Operator:
             self._loop.stop()
             if self._elector.leads:
                 await asyncio.wait([loop], timeout=LOOP_STOP_SECONDS)
-            loop.cancel()  # without the lease nothing is written any more, another replica may lead by now
-            # kopf takes every task that is younger than itself for its own, and waits for it.
+            loop.cancel()  # without the lease no further write: another replica may lead already
+            # kopf treats every task that is younger than itself as its own, and waits for it.
             await self._poller.close()
             self._watch.stop()
             await asyncio.wait([work], timeout=WATCH_STOP_SECONDS)
@@ -96,7 +96,7 @@ class Operator:
             await asyncio.wait(tasks)
 
     async def _work(self) -> None:
-        """The cache first, so that nothing is decided on incomplete state."""
+        """Fills the cache first, so that no step sees incomplete state."""
         await self._census.fill()
         for key in list(self._cache.keys()):
             self._loop.add(key)
@@ -117,11 +117,11 @@ class Operator:
         self._loop.add(key)
 
     def _ready(self) -> str:
-        """A replica that waits is ready: it can take over."""
+        """A replica that waits for the lease is ready, since it can take over."""
         return "" if self._watch.started or not self._elector.leads else "starting"
 
     async def _finished_before_stop(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Whether the work was finished before the process was asked to end."""
+        """Runs `work`; returns whether it finished before `stop`."""
         task = asyncio.create_task(work)
         stopped = asyncio.create_task(self._stopping.wait())
         done, rest = await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -134,7 +134,7 @@ class Operator:
 
 
 async def serve(settings: OperatorSettings) -> int:
-    """Runs one replica; the exit code of the process. A replica that lost its lease starts anew, with nothing known."""
+    """Runs one replica; returns the process's exit code. A replica that lost its lease ends, to start again."""
     api = await Api.connect()
     try:
         operator = Operator(api, settings)
@@ -145,7 +145,7 @@ async def serve(settings: OperatorSettings) -> int:
 
 
 def main() -> int:
-    """The entry point; errors that a person can fix are one line."""
+    """The entry point; logs an expected error as one line."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("kopf").setLevel(logging.WARNING)
     try:

@@ -1,6 +1,6 @@
-"""What an admin decides of every job's objects: metadata, security, environment, certificates, probes.
+"""An admin's settings for the objects of all jobs: metadata, security, environment, certificates, probes.
 
-The names are those of the chart's value `jobs`, and its value `caBundle` beside them.
+The names are those of the chart's values `jobs` and `caBundle`.
 """
 
 from typing import Annotated, Any
@@ -11,15 +11,15 @@ from openseer_core.errors import InputError
 from openseer_core.manifest.base import ManifestModel, Positive
 
 USER_ID = 65532
-"""User and group of every process, unless the admin says otherwise; the images are made for it."""
+"""Default user and group of every process; the images are built for it."""
 OWN_VARIABLES = "OPENSEER_"
-"""How the names of openseer's own variables begin."""
+"""Prefix of openseer's own variables."""
 
 NamePatterns = Annotated[tuple[str, ...], Field(strict=False)]
 
 
 class Probes(ManifestModel):
-    """How often workers and drivers are asked whether they are well, and how long that may take."""
+    """Period, timeout and thresholds of the probes of workers and drivers."""
 
     timeout_seconds: Positive = 2
     readiness_period_seconds: Positive = 2
@@ -35,9 +35,9 @@ class CaBundle(ManifestModel):
 
 
 class JobPodSettings(ManifestModel):
-    """`inherit_labels`, `inherit_annotations`: names of those of a job that its objects get too; a "*" at the end
-    stands for any rest. `pod_security_context`: of every pod. `env`: more variables of workers and drivers, entries of
-    a container's env. `start_seconds`: longest start of a process, for workers whose job states none."""
+    """`inherit_labels`, `inherit_annotations`: names of a job's labels and annotations that its objects inherit; a "*"
+    at the end matches any rest. `pod_security_context`: of every pod. `env`: additional variables of workers and
+    drivers, entries of a container's env. `start_seconds`: default timeout of a worker's start, in seconds."""
 
     inherit_labels: NamePatterns = ()
     inherit_annotations: NamePatterns = ()
@@ -58,13 +58,13 @@ class JobPodSettings(ManifestModel):
 
 
 def read_pod_settings(variable: str, text: str) -> JobPodSettings:
-    """From JSON, "" for the defaults. Raises InputError that names the variable and what is wrong in it."""
+    """Parses JSON, "" for the defaults. Raises InputError with the variable's name and the problem."""
     try:
         settings = JobPodSettings.model_validate_json(text or "{}")
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise InputError(f"{variable}: {place or 'the whole'}: {first['msg']}") from None
+        raise InputError(f"{variable}: {place or 'the whole value'}: {first['msg']}") from None
     for index, entry in enumerate(settings.env):
         name = entry.get("name")
         if not isinstance(name, str) or name.startswith(OWN_VARIABLES):

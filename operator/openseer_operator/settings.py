@@ -12,23 +12,22 @@ from openseer_operator.pod_settings import JobPodSettings, read_pod_settings
 from openseer_process.store_access import StoreAccess
 
 FIELD_MANAGER = "openseer-operator"
-"""Who owns the fields that the operator applies."""
+"""Field manager of the fields that the operator applies."""
 FINALIZER = "openseer.dev/store"
-"""On jobs with a store of the user's own, whose keys must be deleted with them."""
+"""Finalizer of jobs with a Redis of the user's own, whose keys must be deleted with them."""
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorSettings:
-    """`namespace`: the operator's own. `watched`: namespaces of jobs; empty: all of them.
+    """`namespace`: the operator's own. `watched`: namespaces of jobs; empty: all namespaces.
 
-    `worker_image`, `store_image`: of workers and drivers, and of managed Redis, for jobs that name none;
-    `pull_policy`: theirs ("" leaves it to Kubernetes); `pull_secrets`: of the operator's own namespace, which the pods
-    that look at nodes are pulled with. `status_writes` and `stamps`: most writes a second, over all
-    jobs. `node_condition`: type of the condition that is set to False on a node with a sick GPU, "" to set none;
-    `probe_runtime_class`: of the pods that look at such a node. `http_port`: of health and metrics.
-    `network_policies`: whether jobs get one; `metrics_from`: who may read their metrics, entries of a policy's `from`;
-    `egress`: what they may reach beside themselves and DNS, entries of a policy's `egress`, None for everything.
-    `stores`: how their stores are reached. `pods`: what an admin decides of every job's objects.
+    `worker_image`, `store_image`: default images of workers and drivers, and of managed Redis; `pull_policy`: of these
+    ("" for Kubernetes' default); `pull_secrets`: Secrets in the operator's namespace for the image of node probes.
+    `status_writes`, `stamps`: limits of writes per second, over all jobs. `node_condition`: type of the condition that
+    is set to False on a node with a sick GPU, "" for none; `probe_runtime_class`: of node probes. `http_port`: of
+    health and metrics. `network_policies`: whether each job gets one; `metrics_from`: permitted readers of its metrics,
+    entries of a policy's `from`; `egress`: permitted destinations in addition to the job and DNS, entries of a policy's
+    `egress`, None for all. `stores`: access to the jobs' stores. `pods`: an admin's settings of all jobs' objects.
     """
 
     namespace: str
@@ -52,7 +51,7 @@ class OperatorSettings:
 
     @staticmethod
     def read(environment: Mapping[str, str] = os.environ) -> "OperatorSettings":
-        """From OPENSEER_* variables. Raises InputError that names the one that is missing or wrong."""
+        """Reads OPENSEER_* variables. Raises InputError with the name of a missing or invalid one."""
 
         def required(name: str) -> str:
             value = environment.get(name, "")

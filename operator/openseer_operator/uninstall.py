@@ -1,7 +1,7 @@
 """Deletes every RolloutJob and waits until all are gone: `python -m openseer_operator.uninstall`.
 
-The chart runs it before it removes the operator together with the CRD. The operator that still runs takes the
-finalizers off; a job that is left afterwards would hold up the CRD for ever.
+The chart runs it before it removes the operator and the CRD. The operator, which still runs, removes the finalizers; a
+job that is left would block the deletion of the CRD for ever.
 """
 
 import asyncio
@@ -16,22 +16,22 @@ from openseer_core.errors import OpenseerError
 from openseer_operator.kube.api import Api, KubeConflictError, NotThereError
 
 WAIT_SECONDS = 300.0
-"""Longest wait for the jobs to go, unless OPENSEER_UNINSTALL_SECONDS says otherwise."""
+"""Default timeout for the deletion of all jobs, in seconds; OPENSEER_UNINSTALL_SECONDS overrides it."""
 LOOK_SECONDS = 1.0
-"""Between two looks at what is left."""
+"""Interval of listing the remaining jobs, in seconds."""
 MOST_NAMES = 10
-"""Jobs that are named when some are left."""
+"""Limit of jobs named in the error."""
 
 log = logging.getLogger(__name__)
 
 
 class JobsLeftError(OpenseerError):
-    """Jobs were still there when the time was over."""
+    """Some jobs still existed after the timeout."""
 
 
 async def delete_jobs(api: Api, namespaces: Sequence[str], seconds: float) -> None:
-    """Deletes the jobs of these namespaces, of all when there are none, those too that are made meanwhile; returns when
-    none is left. Raises JobsLeftError after so many seconds, and KubeApiError."""
+    """Deletes the jobs of these namespaces, empty: of all, including jobs that are created during the deletion; returns
+    when none is left. Raises JobsLeftError after `seconds`, and KubeApiError."""
     give_up_at = time.monotonic() + seconds
     deleted: set[str] = set()
     while True:
@@ -50,8 +50,8 @@ async def delete_jobs(api: Api, namespaces: Sequence[str], seconds: float) -> No
         if time.monotonic() >= give_up_at:
             names = ", ".join(sorted(left)[:MOST_NAMES]) + (", …" if len(left) > MOST_NAMES else "")
             raise JobsLeftError(
-                f"{len(left)} jobs are still there after {seconds:.0f} s: {names}. See that an operator runs, or take "
-                "their finalizers off (kubectl patch rj NAME --type=merge -p "
+                f"{len(left)} jobs still exist after {seconds:.0f} s: {names}. Make sure that an operator runs, or "
+                "remove their finalizers (kubectl patch rj NAME --type=merge -p "
                 '\'{"metadata":{"finalizers":null}}\', which leaves their keys in their own stores); then uninstall '
                 "again"
             )
@@ -68,7 +68,7 @@ async def _run() -> None:
 
 
 def main() -> int:
-    """The entry point; errors that a person can fix are one line."""
+    """The entry point; logs an expected error as one line."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
     try:
         asyncio.run(_run())

@@ -132,4 +132,4 @@ def test_an_engine_argument_that_vllm_does_not_know_ends_the_run_with_its_name(b
     write_job(bench, model={"engineArgs": {"no_such_argument": 1}})
     done = bench.call("run", "job.yaml", timeout=RUN_SECONDS)
     assert done.returncode == 2, done.stdout
-    assert "vLLM knows no argument no_such_argument" in " ".join(done.stdout.split())
+    assert "vLLM has no argument no_such_argument" in " ".join(done.stdout.split())

@@ -37,7 +37,7 @@ def test_a_part_that_is_said_leaves_the_others_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("jobs", "words"),
     [
-        ("{", "OPENSEER_JOBS: the whole: Invalid JSON"),
+        ("{", "OPENSEER_JOBS: the whole value: Invalid JSON"),
         ({"probe": {}}, "OPENSEER_JOBS: probe: Extra inputs"),
         ({"startSeconds": 0}, "OPENSEER_JOBS: startSeconds: Input should be greater than"),
         ({"probes": {"timeoutSeconds": "2"}}, "OPENSEER_JOBS: probes.timeoutSeconds: Input should be a valid integer"),

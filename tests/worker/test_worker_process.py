@@ -362,7 +362,7 @@ async def test_a_leader_takes_only_the_ranks_of_its_own_gang(bench: Bench, url: 
     twice = bench.start(url, *where, "--rank", "1")
     stranger = bench.start(url, *where, "--rank", "2", "--index", "5")
     assert (twice.end(), stranger.end()) == (7, 7)
-    assert "rank 1 is there already" in twice.message.read_text()
+    assert "rank 1 is connected already" in twice.message.read_text()
     assert "this is default/pod/worker-0, not default/pod/worker-5" in stranger.message.read_text()
     second = bench.start(url, *where, "--rank", "2")
     await until(lambda: all(rank.is_ready() for rank in (leader, first, second)))

@@ -1,4 +1,4 @@
-"""When a worker that has room claims: while it finds something, when its room grows, and when the store calls it."""
+"""When a worker with room claims: while claims find work, when its room grows, and when the store calls it."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,15 +7,15 @@ from contextlib import suppress
 from openseer_store.port import WorkerStore
 
 POLL_SECONDS = 0.5
-"""A worker that nobody calls claims so often: calls get lost, and leases that expire are found by claims alone."""
+"""Claim interval without a call, in seconds: a call may be lost, and only claims take back expired leases."""
 
 CLAIMS_THAT_YIELD = 3
-"""So many claims in a row that find nothing leave what waits to faster workers that are free; the next one does not,
-for these may be unable to take it."""
+"""Claims in a row without a result that leave waiting requests to faster free workers. The next claim does not, since
+those workers may be unable to take them."""
 
 
 class Arrivals:
-    """Listens for work beside the worker's loop; `wake` is called when some may have come."""
+    """Listens for work beside the worker's loop; calls `wake` when some may have arrived."""
 
     def __init__(self, store: WorkerStore, lanes: tuple[str, ...], wake: Callable[[], None]) -> None:
         self._store = store
@@ -37,18 +37,18 @@ class Arrivals:
         return self._in_vain < CLAIMS_THAT_YIELD
 
     def is_due(self, versions: tuple[str, ...]) -> bool:
-        """Whether a claim may find something. Raises StoreUnavailableError when the store was away for too long."""
+        """Whether a claim may find work. Raises StoreUnavailableError when the store did not answer in time."""
         if self._listening is not None and self._listening.done():
             self._listening.result()
             self._listening, self._due = None, True
         return self._due or versions != self._versions
 
     def note_room(self) -> None:
-        """The worker has more room than at its last claim."""
+        """Notes that the worker has more room than at its last claim."""
         self._due = True
 
     def note_claim(self, versions: tuple[str, ...], *, found: bool) -> None:
-        """After a claim for these versions that found nothing the next one waits for a call."""
+        """Notes a claim for these versions; after one that found nothing, the next one waits for a call."""
         self._versions, self._due = versions, found
         self._in_vain = self._in_vain + 1 if not found and self.is_patient else 0
         if not found and self._listening is None:
@@ -57,7 +57,7 @@ class Arrivals:
             self._listening.add_done_callback(lambda _: self._wake())
 
     async def close(self) -> None:
-        """Listens no longer."""
+        """Stops listening."""
         if self._listening is not None:
             self._listening.cancel()
             with suppress(asyncio.CancelledError, Exception):

@@ -19,11 +19,11 @@ _FIGURES: Mapping[str, tuple[str, Mapping[str, str]]] = {
     **{f"steps_refs_{size}": ("openseer_worker_row_steps_total", {"references": str(size)}) for size in CORPUS_SIZES},
     **{f"tokens_refs_{size}": ("openseer_worker_row_tokens_total", {"references": str(size)}) for size in CORPUS_SIZES},
 }
-"""Metrics, and their labels, by their names in a heartbeat."""
+"""Prometheus metrics with their labels, by the name in a heartbeat."""
 
 
 def add_draft_metrics(families: Families, metrics: Mapping[str, float | int | str]) -> None:
-    """None of an engine that cannot draft; of one that does not draft, only that and why."""
+    """Adds the metrics of drafts: none for an engine that cannot draft, only the reason for one that does not."""
     drafts = str(metrics.get("drafts", ""))
     if not drafts:
         return

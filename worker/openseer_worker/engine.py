@@ -15,12 +15,12 @@ from openseer_core.tokens import count_items
 
 @dataclass(frozen=True, slots=True)
 class EngineProfile:
-    """What an engine can hold: `blocks` KV blocks, which a request takes as `layout` says, `slots` responses at once.
+    """The capacity of an engine: `blocks` KV blocks, which a request takes as `layout` says, `slots` responses at once.
 
-    `context_tokens`: prompt and response together, by the model; `device`: what it runs on, for people; `dtype`: the
-    number format of its weights, by torch's name; `vocabulary`: rows of the model's embedding; `request_tokens`: prompt
-    and response together, what the model takes and the blocks hold; `routing`: of its rows of routed experts, None
-    where it captures none; `contexts_move`: a response takes its context along to another engine, by a KV pool.
+    `context_tokens`: limit of prompt and response together, by the model; `device`: its name, for people; `dtype`: the
+    number format of its weights, by torch's name; `vocabulary`: rows of the model's embedding; `request_tokens`: limit
+    of prompt and response together, by the model and the blocks; `routing`: shape of its rows of routed experts, None
+    where it captures none; `contexts_move`: another engine can load a response's KV from a pool.
     """
 
     blocks: int
@@ -40,25 +40,25 @@ class EngineProfile:
 
     @property
     def limits(self) -> ModelLimits:
-        """What one request may have."""
+        """The limits of one request."""
         return ModelLimits(self.context_tokens, self.vocabulary, self.request_tokens)
 
     @property
     def metrics(self) -> dict[str, int | str]:
-        """What of it a worker's metrics have."""
+        """Its part of a worker's metrics."""
         room = self.layout.tokens(self.blocks, UNLIMITED)
         return {"device": self.device, "dtype": self.dtype, "kv_tokens": room, **self.limits.metrics}
 
 
 @dataclass(frozen=True, slots=True)
 class EngineRequest:
-    """A response to go on with, to its very end: `abort` stops the engine, not a length.
+    """A response to generate to its end; it has no quantum: `abort` ends it early.
 
     `key` is unique among all requests of the engine. `tokens`: the response so far. `seed` is derived by the caller
     from the request's seed and the position, so no draw repeats after a move. `true_length`: 0 or the forced length.
-    `adapter`: the version of the adapter that it runs with, "" for none. `kv_place`: the folder in the KV pool in which
-    its blocks are kept, "" where none are. `rows_from`: the first position whose routed experts are wanted, None for
-    none; 0 has the whole context computed, whatever is cached of it.
+    `adapter`: version of its adapter, "" for none. `kv_place`: folder of its blocks in the KV pool, "" for none.
+    `rows_from`: the first position whose routed experts the caller needs, None for none; with 0 the engine computes the
+    whole context, without its cache.
     """
 
     key: str
@@ -77,13 +77,12 @@ class EngineRequest:
 
 @dataclass(slots=True)
 class EngineOutput:
-    """What an engine produced for one request, in a step or since the last `collect`: bytes as in openseer_core.tokens
-    and token_scores.
+    """The output of one request, of a step or since the last `collect`: bytes as in openseer_core.tokens and
+    token_scores.
 
-    `finish` is set exactly once, on the last output of a request; after an abort it is ABORTED. `unscored`: the place
-    in `tokens` of the first that was drawn from logits with NaN, where no log-probabilities are wanted that would show
-    it; None: no such one is known. `routes`: routed experts of all positions before its last token, from `rows_from`
-    on; some may follow that do not count.
+    `finish` is set exactly once, on the last output of a request; after an abort it is ABORTED. `unscored`: index in
+    `tokens` of the first token sampled from logits with NaN, for a request without log-probabilities; None: none found.
+    `routes`: routed experts of all positions before its last token, from `rows_from` on; later ones are ignored.
     """
 
     key: str
@@ -95,7 +94,7 @@ class EngineOutput:
     routes: tuple[Stretch, ...] = ()
 
     def add(self, later: "EngineOutput") -> None:
-        """Appends what the engine produced for the same request after this."""
+        """Appends a later output of the same request."""
         if self.unscored is None and later.unscored is not None:
             self.unscored = count_items(self.tokens) + later.unscored
         self.tokens += later.tokens
@@ -107,9 +106,9 @@ class EngineOutput:
 
 @dataclass(frozen=True, slots=True)
 class NewWeights:
-    """Weights to load: from a folder of safetensors, or the job's model.
+    """Weights to load: from a folder of safetensors, or the job's model (None).
 
-    `salt` tells their cached KV apart from that of all other weights.
+    `salt`: part of every key of cached KV, different for all other weights.
     """
 
     salt: str
@@ -118,7 +117,7 @@ class NewWeights:
 
 @dataclass(frozen=True, slots=True)
 class NewAdapter:
-    """A LoRA adapter to load, from a folder that was checked. `salt` tells the KV cached with it apart."""
+    """A LoRA adapter to load, from a checked folder. `salt`: part of every key of KV cached with it."""
 
     version: str
     salt: str
@@ -126,7 +125,7 @@ class NewAdapter:
 
 
 class DraftTokens(NamedTuple):
-    """Tokens of a group's response that is generated elsewhere, from token `position` on: int32 bytes to draft from."""
+    """Tokens to draft from, of a group's response at another worker, from token `position` on: int32 bytes."""
 
     group: str
     response_index: int
@@ -136,11 +135,11 @@ class DraftTokens(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DraftNews:
-    """What changed for an engine that drafts, in the groups it works for; tokens are bytes as in openseer_core.tokens.
+    """Changes in an engine's groups, for its drafts; tokens are bytes as in openseer_core.tokens.
 
-    `tokens`: of responses generated elsewhere. `earlier`: (group, responses of earlier batches to the same prompt, the
-    newest first). `importance`: by the key of a request, how much its speed counts, 1 where it has no entry; it
-    replaces the importance of all news before. `released`: groups that the worker runs nothing of any more.
+    `tokens`: of responses at other workers. `earlier`: (group, responses of earlier batches to the same prompt, newest
+    first). `importance`: weight of a request's speed by its key, 1 without an entry; replaces all earlier entries.
+    `released`: groups that the worker no longer follows.
     """
 
     tokens: list[DraftTokens] = field(default_factory=list[DraftTokens])
@@ -150,26 +149,26 @@ class DraftNews:
 
 
 class Engine(Protocol):
-    """One engine. All methods are called from the worker's event loop, and those that are not async return at once.
+    """One engine. All methods are called from the worker's event loop; those that are not async return at once.
 
-    The async ones raise LoadError when that one thing went wrong. All but `feed`, and those of adapters, are for an
-    engine that has no requests.
+    The async ones raise LoadError when the operation fails. All but `feed`, `score` and those of adapters require an
+    engine without requests.
     """
 
     profile: EngineProfile
 
     @property
     def drafts(self) -> bool:
-        """Whether it drafts; otherwise it has no use for news."""
+        """Whether it drafts; if not, the worker feeds it no news."""
         ...
 
     def start(self, wake: Callable[[], None]) -> None:
-        """Begins to work; `wake` is called (from any thread) whenever a request ends or the engine fails."""
+        """Starts the engine; it calls `wake` (from any thread) whenever a request ends or the engine fails."""
         ...
 
     def add(self, request: EngineRequest) -> None:
-        """Takes a request. It fits: the worker counts blocks and slots. One whose adapter is not loaded comes back
-        as ABORTED."""
+        """Adds a request. The caller counts blocks and slots, so it fits. One whose adapter is not loaded ends as
+        ABORTED."""
         ...
 
     def abort(self, key: str) -> None:
@@ -177,13 +176,13 @@ class Engine(Protocol):
         ...
 
     def collect(self) -> list[EngineOutput]:
-        """Everything since the last call, at most one entry per request."""
+        """All outputs since the last call, at most one per request."""
         ...
 
     def metrics(self) -> dict[str, float | int | str]:
         """Counters for heartbeats: steps, tokens, preemptions, running, kv_used (0 to 1); `drafts`: "on", "off: why".
 
-        `sick`, where it is among them, says why the engine should not be worked with any longer.
+        `sick`, where present, is the reason to stop using this engine.
         """
         ...
 
@@ -192,47 +191,47 @@ class Engine(Protocol):
         ...
 
     async def feed(self, news: DraftNews) -> list[int]:
-        """Takes news between two steps; returns how many tokens it then knows of the response of each `tokens`."""
+        """Takes news between two steps; returns, for each entry of `tokens`, the tokens that it has of the response."""
         ...
 
     async def load_weights(self, weights: NewWeights) -> None:
-        """Replaces the weights; what was cached with others never matches again, and all adapters go. Weights whose
-        scores are not finite are refused.
+        """Replaces the weights and drops all adapters; KV cached with other weights never matches again.
 
-        After LoadError the engine may have none that are whole: it takes requests only after another load.
+        Raises LoadError also for weights whose scores are not finite. After LoadError the engine may have no complete
+        weights: it takes requests only after another load.
         """
         ...
 
     async def load_adapter(self, adapter: NewAdapter) -> None:
-        """Adds an adapter, beside the requests that run; one whose scores are not finite is refused."""
+        """Adds an adapter while requests run. Raises LoadError also for one whose scores are not finite."""
         ...
 
     async def drop_adapter(self, version: str) -> None:
-        """Removes an adapter, which no request uses any more; unknown ones are ignored."""
+        """Removes an adapter that no request uses; unknown ones are ignored."""
         ...
 
     async def score(self, tokens: list[int], adapter: str = "") -> list[float]:
-        """Log-probabilities of `tokens[1:]`, each given those before it, by the model itself (temperature 1), or with
-        an adapter, beside the requests that run."""
+        """Log-probabilities of `tokens[1:]`, each given those before it, at temperature 1, with the model or an
+        adapter; requests may run."""
         ...
 
     async def sleep(self, *, keep_weights: bool) -> bool:
-        """Frees the GPU's memory, also once more after `wake(weights_only=True)`; nothing but `wake` and `close` may
-        follow. Whether it was freed: without a GPU there is none.
+        """Frees the GPU's memory, also again after `wake(weights_only=True)`; only `wake` and `close` may follow.
 
-        Unless `keep_weights`, it takes requests only after another load.
+        Returns whether memory was freed: False without a GPU. Unless `keep_weights`, it takes requests only after
+        another load.
         """
         ...
 
     async def wake(self, *, weights_only: bool) -> None:
-        """Takes the memory again, with the weights of before, or takes that of the weights alone: then they may be
-        replaced by `load_weights`, which does not score them, and nothing else may be done before the rest is awake."""
+        """Allocates the memory again, with the earlier weights. With `weights_only` that of the weights alone: then
+        only `load_weights` may follow, which does not score them, until another `wake`."""
         ...
 
     async def check_weights(self) -> None:
-        """Scores a few tokens, as a load does. Raises LoadError where a score is not finite."""
+        """Scores a few tokens, as a load does. Raises LoadError if a score is not finite."""
         ...
 
     async def close(self) -> None:
-        """Stops the engine and frees what it holds; what runs is dropped."""
+        """Stops the engine and frees its memory; running requests are dropped."""
         ...

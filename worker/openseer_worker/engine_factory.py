@@ -1,4 +1,4 @@
-"""Which engine a job names, how it is warmed up and built. The real one takes seconds to import: only if wanted."""
+"""Imports and builds the engine that a job names. vLLM takes seconds to import, so only its jobs import it."""
 
 import os
 from pathlib import Path
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     from openseer_worker.vllm.gang import VllmRank
 
 SICK_FILE = "SCRIPTED_ENGINE_SICK"
-"""Environment: the file whose existence makes a scripted engine sick, for trials of what a cluster does then."""
+"""Environment: path of a file whose existence makes a scripted engine sick, to test a cluster's reaction."""
 
 
 def warm_up(job: RolloutJob) -> bool:
-    """Imports what the job's engine needs. True when workers should be pinned to a core each (CPU engines)."""
+    """Imports the modules of the job's engine. True when each worker should be pinned to a core (CPU engines)."""
     if job.spec.model.engine == "scripted":
         return False
-    from openseer_worker.vllm.building import preload  # noqa: PLC0415 - only a real engine is worth the wait
+    from openseer_worker.vllm.building import preload  # noqa: PLC0415 - takes seconds: only for this engine
 
     preload(job.spec.model.path)
     return is_cpu_build()
 
 
 def limits_of(job: RolloutJob) -> ModelLimits:
-    """What one request may have, before an engine is built. Raises ModelError for a model that vLLM cannot use."""
+    """The limits of one request, before an engine is built. Raises ModelError for a model that vLLM cannot use."""
     model = job.spec.model
     if model.engine == "scripted":
         return limits_of_manifest(model)
@@ -42,7 +42,7 @@ def limits_of(job: RolloutJob) -> ModelLimits:
 
 
 def build_engine(settings: WorkerSettings, place: GangPlace | None = None) -> Engine:
-    """The engine that the job names; in a gang the leader's, at `place`. Takes seconds to minutes."""
+    """Builds the engine that the job names; in a gang that of rank 0, at `place`. Takes seconds to minutes."""
     spec = settings.job.spec
     if spec.model.engine == "scripted":
         sick_file = os.environ.get(SICK_FILE)
@@ -64,12 +64,12 @@ def build_engine(settings: WorkerSettings, place: GangPlace | None = None) -> En
 
 
 def gpus_of_engine(settings: WorkerSettings) -> int:
-    """How many GPUs the job's engine takes in this process's pod; 0 for engines that need none."""
+    """Number of GPUs that the job's engine takes in this pod; 0 for engines that need none."""
     return 0 if settings.job.spec.model.engine == "scripted" or is_cpu_build() else settings.gpus
 
 
 def build_rank(settings: WorkerSettings, place: GangPlace) -> "VllmRank | None":
-    """A follower's share of the engine at `place`; a scripted engine has none outside its leader."""
+    """A follower's part of the engine, at `place`; None for a scripted engine, which runs in its leader alone."""
     spec = settings.job.spec
     if spec.model.engine == "scripted":
         return None
@@ -91,7 +91,7 @@ def _speculation(spec: Spec) -> Speculation | None:
 
 
 def _device() -> str:
-    """The device as the table of measurements names it."""
+    """The device's name in the table of measurements."""
     if is_cpu_build():
         return CPU
     from openseer_worker.vllm.profile import gpu_name  # noqa: PLC0415 - see above

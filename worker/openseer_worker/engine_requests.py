@@ -1,4 +1,4 @@
-"""From a lease to the engine's request, or to the reason why this engine cannot go on with it."""
+"""Turns a lease into the engine's request, or into the reason why this engine cannot take it."""
 
 from hashlib import blake2b
 
@@ -13,17 +13,17 @@ _SEED_BITS = 63
 
 
 def derive_seed(seed: int, group: str, index: int, position: int) -> int:
-    """The engine's seed for response `index` of `group`, taken up after `position` tokens.
+    """The engine's seed for response `index` of `group`, resumed after `position` tokens.
 
-    An engine starts its generator anew when it is given a seed. With the same seed after a move, the response would
-    repeat the same draws; so the position is a part of it. Stable over machines and releases.
+    An engine restarts its generator from a request's seed. With the same seed after a move, the response would repeat
+    its draws; so the seed depends on the position. It is the same on all machines and in all releases.
     """
     text = f"{seed}\x1f{group}\x1f{index}\x1f{position}".encode()
     return int.from_bytes(blake2b(text, digest_size=8).digest(), "big") >> (64 - _SEED_BITS)
 
 
 def engine_request(claim: Claim, weights: str, kv_place: str = "", rows_from: int | None = None) -> EngineRequest:
-    """What the engine is given for a lease. `weights`: the version that it has; another one is an adapter's.
+    """The engine's request for a lease. `weights`: the engine's version; a lease of another version is an adapter's.
     `kv_place`, `rows_from`: see EngineRequest."""
     sampling = parse_sampling(claim.sampling)
     group, index = str(claim.request.group), claim.request.index
@@ -46,10 +46,10 @@ def engine_request(claim: Claim, weights: str, kv_place: str = "", rows_from: in
 
 
 def misfit_here(request: EngineRequest, limits: ModelLimits, largest: int) -> str | None:
-    """Why an engine of these limits cannot go on with a request; None when it can.
+    """Why an engine with these limits cannot take a request; None when it can.
 
-    Who submitted it has checked the same, but may have known no limits before the first worker was there. A request
-    that has room here may become as long as the fleet's largest worker takes, `largest` tokens: it moves there.
+    The submitter has checked the same, but has no limits before the first worker is ready. A request that fits here
+    may grow to `largest` tokens, the limit of the fleet's largest worker: it moves there.
     """
     if limits.request_tokens and len(request.prompt) + len(request.tokens) < limits.request_tokens < largest:
         limits = ModelLimits(vocabulary=limits.vocabulary, worker_tokens=largest)
@@ -61,7 +61,7 @@ def misfit_here(request: EngineRequest, limits: ModelLimits, largest: int) -> st
 
 
 def refusal(claim: Claim, reason: str) -> Finish:
-    """The end of a request that no engine gets."""
+    """The failed end of a request that no engine can take."""
     return Finish(
         Delta(claim.request, claim.fence, claim.generated), Status.INFRA_FAILED, FinishReason.INFRA_FAILED, reason
     )

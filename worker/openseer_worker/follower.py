@@ -1,4 +1,4 @@
-"""A follower of a gang: joins its leader, runs its share of the engine, and lives exactly as long as both."""
+"""A follower of a gang: joins its leader, runs its part of the engine, and ends when either ends."""
 
 import asyncio
 import logging
@@ -23,10 +23,10 @@ log = logging.getLogger(__name__)
 
 
 async def follow(settings: WorkerSettings, health: Health, stop: asyncio.Event) -> None:
-    """One follower, until the leader ends it. Raises EngineError, InputError.
+    """Runs one follower until the leader ends it. Raises EngineError, InputError.
 
-    `stop` asks for a drain of the whole worker: the others cannot go on without this rank. When the leader is lost the
-    process ends at once, for an engine that has lost a part hangs in whatever it does.
+    `stop` requests a drain of the whole worker, since the other ranks cannot go on without this one. When the leader is
+    lost the process ends at once, without cleanup: an engine that has lost a rank hangs in any call.
     """
     link = GangFollower(settings)
     joining = asyncio.create_task(link.join())
@@ -64,7 +64,7 @@ async def _ask_drain(stop: asyncio.Event, link: GangFollower) -> None:
 
 
 class _Share:
-    """This rank's processes and GPUs."""
+    """This rank's processes and GPUs of the engine."""
 
     def __init__(self, settings: WorkerSettings, health: Health, link: GangFollower) -> None:
         self._settings = settings
@@ -75,7 +75,7 @@ class _Share:
         self._heartbeat = Heartbeat(WorkerState.STARTING)
 
     async def compute(self, place: GangPlace) -> None:
-        """Builds the share and raises EngineError when it ends; a scripted engine has none, and it never does."""
+        """Builds this rank's part and raises EngineError when it ends; for a scripted engine it never returns."""
         rank = self._rank = await in_thread(lambda: build_rank(self._settings, place))
         self._built.set()
         log.info("%s rank %d ready on %s", self._settings.worker, self._settings.rank, place.host)
@@ -84,10 +84,10 @@ class _Share:
             await asyncio.Event().wait()
             return
         await in_thread(rank.wait)
-        raise EngineError(f"the engine's process on rank {self._settings.rank} ended; look into this pod's log")
+        raise EngineError(f"the engine's process on rank {self._settings.rank} ended; see this pod's log")
 
     async def watch(self) -> None:
-        """Reads the GPUs once the share is built, and reports to the leader when they are sick."""
+        """Reads the GPUs every HEARTBEAT_SECONDS after the build, and reports sick ones to the leader, once."""
         await self._built.wait()
         telemetry, reported = Telemetry(most=gpus_of_engine(self._settings)), False
         while True:
@@ -101,6 +101,6 @@ class _Share:
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
     async def close(self) -> None:
-        """Ends the processes."""
+        """Ends this rank's processes."""
         if self._rank is not None:
             await asyncio.to_thread(self._rank.close)

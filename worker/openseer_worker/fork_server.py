@@ -1,11 +1,11 @@
-"""A fork server: imports the engine once, then forks a worker in a moment, each on a core of its own.
+"""A fork server: imports the engine once, then forks workers, each pinned to its own core on a CPU.
 
-Importing vLLM takes some twenty seconds of CPU; a forked worker has it already, so a fleet starts in the time of one
-and a worker that was killed is back in seconds. It must stay a single thread and must never touch a GPU.
+Importing vLLM takes some twenty seconds of CPU. A forked worker has it imported already, so a fleet starts in the time
+of one worker, and a killed worker restarts in seconds. This process must stay single-threaded and never touch a GPU.
 
-Lines of JSON. In: {"spawn": index}, {"stop": index}. Out: {"warm": seconds}, {"started": index, "pid": …},
-{"ended": index, "pid": …, "code": …} (negative: the signal's number); once {"limits": …}: what a request may have,
-nothing where that is not known. End of input: everything is killed.
+Messages are lines of JSON. In: {"spawn": index}, {"stop": index}. Out: {"warm": seconds}, {"started": index, "pid": …},
+{"ended": index, "pid": …, "code": …} (negative: the signal's number); once {"limits": …}: the limits of a request,
+empty where unknown. The end of input kills all workers.
 """
 
 import argparse
@@ -39,7 +39,7 @@ READ_BYTES = 65536
 
 
 class ForkServer:
-    """The parent's state: which worker runs under which process id."""
+    """The parent of local workers; stores the process id of each."""
 
     def __init__(
         self,
@@ -64,28 +64,28 @@ class ForkServer:
         self._held: IO[bytes] | None = None
 
     def handle(self, line: str) -> None:
-        """Carries out one line of input."""
+        """Carries out one command. Raises ValueError for an unknown one."""
         match json.loads(line):
             case {"spawn": int(index)}:
                 self._spawn(index)
             case {"stop": int(index)}:
                 self._signal(index, signal.SIGTERM)
             case other:
-                raise ValueError(f"unknown order {other!r}")
+                raise ValueError(f"unknown command {other!r}")
 
     def reap(self) -> None:
-        """Reports every worker that has ended, and ends what is left of its process group."""
+        """Reports every worker that has ended, and kills the rest of its process group."""
         if self._aside is not None and os.waitpid(self._aside, os.WNOHANG)[0]:
             self._aside = None
         for index, pid in list(self._pids.items()):
             if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-                _kill_group(pid)  # while its id is still ours
+                _kill_group(pid)  # before waitpid frees the id
                 _, status = os.waitpid(pid, 0)
                 del self._pids[index]
                 self._send({"ended": index, "pid": pid, "code": os.waitstatus_to_exitcode(status)})
 
     def report_limits(self) -> None:
-        """Sends the model's limits, from a child of its own: its configuration may start threads or touch a GPU."""
+        """Sends the model's limits from a child process: reading the configuration may start threads or touch a GPU."""
         parent = os.getpid()
         self._aside = os.fork()
         if self._aside:
@@ -95,10 +95,10 @@ class ForkServer:
             die_with_parent(parent)
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            _close_input()  # it holds the parent's orders, and whoever asks here is to get no answer
+            _close_input()  # it carries the parent's commands; a library that prompts reads nothing
             limits = limits_of(self._job)
         except OpenseerError as error:
-            report(error)  # a worker will say the same, and end the job
+            report(error)  # a worker will fail with the same error, and end the job
         except BaseException:  # noqa: BLE001 - as in a worker
             traceback.print_exc()
         finally:
@@ -107,23 +107,23 @@ class ForkServer:
             os._exit(0)
 
     def kill(self) -> None:
-        """Kills all workers: the process that sent the commands is gone."""
+        """Kills all workers: the process that sent the commands has ended."""
         for pid in self._pids.values():
             _kill_group(pid)
 
     def hold_pool(self) -> None:
-        """Has other runs' workers remove the KV blocks of these should this process be killed."""
+        """Marks these workers' KV blocks, so that other runs' workers remove them if this process is killed."""
         if (pool := self._pool) is not None:
             self._held = hold_fleet_folder(pool.folder)
 
     def remove_pool(self) -> None:
-        """Removes the KV blocks of these workers, which nobody fetches any more."""
+        """Removes the KV blocks of these workers; no later run fetches them."""
         if (pool := self._pool) is not None:
             shutil.rmtree(pool.folder, ignore_errors=True)
 
     @property
     def _pool(self) -> EnginePool | None:
-        """The pool that these workers keep in files."""
+        """The workers' KV pool in a shared directory; None for another backend or without a pool."""
         pool = WorkerSettings(self._job, self._store_url, 0).pool
         return pool if pool is not None and pool.backend == "shared-directory" else None
 
@@ -143,7 +143,7 @@ class ForkServer:
             os.kill(self._pids[index], number)
 
     def _assign_devices(self, index: int) -> None:
-        """Gives this process a core of its own on a CPU, GPUs of its own where there are any."""
+        """Pins this process to a core on a CPU, or makes only its own GPUs visible."""
         if self._pin:
             os.sched_setaffinity(0, {core_of(index, sorted(os.sched_getaffinity(0)))})
         elif self._job.spec.model.engine == "vllm":
@@ -173,8 +173,8 @@ class ForkServer:
 
 
 def _outlive_parent() -> None:
-    """From now on the end of standard input says that the parent is gone. Were this process killed then, too, nobody
-    would end the groups of the workers, which their engines are in."""
+    """Lets this process outlive its parent, whose death ends standard input: it still has to kill the workers' process
+    groups, which hold their engines."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, 0)
 
 
@@ -182,7 +182,7 @@ def _kill_group(pid: int) -> None:
     try:
         os.killpg(pid, signal.SIGKILL)
     except ProcessLookupError:
-        return  # nothing of it is left
+        return  # the group has ended
 
 
 def _close_input() -> None:
@@ -198,7 +198,7 @@ def _redirect(path: Path) -> None:
 
 
 def _ignore_signal(_number: int, _frame: FrameType | None) -> None:
-    """A handler has to exist for the wake-up pipe to be written to."""
+    """Does nothing; Python writes to the wake-up pipe only if the signal has a handler."""
 
 
 def _serve(server: ForkServer, children: int) -> None:
@@ -220,19 +220,19 @@ def _serve(server: ForkServer, children: int) -> None:
 
 
 def main() -> None:
-    """`python -m openseer_worker.fork_server`: started by the local runner, lives as long as its input."""
-    parser = argparse.ArgumentParser(description="Warm parent of local workers.")
+    """`python -m openseer_worker.fork_server`: started by the local runner; ends at the end of its input."""
+    parser = argparse.ArgumentParser(description="Parent of local workers that has imported their engine.")
     parser.add_argument("--job", type=Path, required=True)
     parser.add_argument("--store", required=True)
     parser.add_argument("--logs", type=Path, required=True)
-    parser.add_argument("--routed", default="", help="as of a worker")
+    parser.add_argument("--routed", default="", help="folder for rows of routed experts, of this job alone")
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--kv-pool", default="", help="HOST:PORT of Mooncake's master")
     options = parser.parse_args()
     die_with_parent(options.parent)
     started = time.monotonic()
     out = os.dup(1)
-    os.dup2(2, 1)  # libraries print to standard output; that is for commands and reports alone
+    os.dup2(2, 1)  # libraries print to standard output, which carries the messages alone
     job = parse_job(json.loads(options.job.read_text()), str(options.job))
     try:
         pin = warm_up(job)

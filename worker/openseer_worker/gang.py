@@ -1,10 +1,10 @@
-"""A gang: one worker over several pods, tied together by a link that means "all or none".
+"""A gang: one worker over several pods, linked so that all ranks run or none.
 
-Rank 0 leads: it is the worker that the store knows. Each follower keeps one TCP connection to it, from before the
-engine is built until the end, and the death of any rank closes it: everybody else then ends too, for an engine that
-has lost a part only hangs. Lines of JSON. Follower: {"hello": …} first, later {"drain": true} when it is asked to end,
-{"sick": reason} when its GPUs are. Leader: {"go": …} once all are there, or {"refused": why}; {"end": true} after a
-drain. A network that is cut shows through TCP's keepalive, which needs no help of a process that is busy.
+Rank 0 leads: the store sees it as the worker. Each follower keeps one TCP connection to it, from before the engine is
+built until the end. The death of any rank closes its connection; the others then end too, since an engine that has lost
+a rank hangs. Messages are lines of JSON. Follower: {"hello": …} first, later {"drain": true} when it is asked to end,
+{"sick": reason} when its GPUs are sick. Leader: {"go": …} once all ranks are connected, or {"refused": why};
+{"end": true} after a drain. TCP's keepalive detects a cut network, also while a process is busy.
 """
 
 import asyncio
@@ -22,17 +22,17 @@ from openseer_worker.settings import WorkerSettings
 log = logging.getLogger(__name__)
 
 ASSEMBLE_SECONDS = 1800.0
-"""Longest wait for all ranks: a node may have to come up first and to pull an image of many gigabytes."""
+"""Timeout for all ranks to connect, in seconds: a node may have to start and pull an image of many gigabytes."""
 HELLO_SECONDS = 10.0
-"""Longest wait for the first line of a connection, and for a connection to be made."""
+"""Timeout of a connection attempt, and of a connection's first line, in seconds."""
 RETRY_SECONDS = 0.5
-"""Pause between two tries to reach the leader, whose name may not even be known yet."""
+"""Pause before another attempt to reach the leader, in seconds; its name may not resolve yet."""
 LINE_BYTES = 4096
-"""Longest line."""
+"""Limit of bytes per line."""
 IDLE_SECONDS, PROBE_SECONDS, PROBES = 3, 2, 3
-"""Keepalive: first probe after so long a silence, then every so often; so many without answer break the link."""
+"""TCP keepalive: seconds of silence before the first probe, seconds between probes, unanswered probes to give up."""
 SILENCE_SECONDS = IDLE_SECONDS + PROBE_SECONDS * PROBES
-"""How soon a cut network is noticed at the latest."""
+"""Time until a cut network is detected, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class GangPlace:
 
 
 class GangLeader:
-    """The leader's side: `assemble`, then `broken` is set when a rank is lost."""
+    """The leader's side: `assemble` connects all ranks; then `broken` is set when one is lost."""
 
     def __init__(self, settings: WorkerSettings, seed: int, on_drain: Callable[[], None]) -> None:
         self._settings = settings
@@ -62,12 +62,12 @@ class GangLeader:
         self._complete = asyncio.Event()
         self._ending = False
         self.broken: asyncio.Future[EngineError] = asyncio.get_running_loop().create_future()
-        """Done, with the reason, once a rank has gone."""
+        """Set to the error once a rank is lost."""
         self.sick = ""
-        """Why one of the followers is sick, or ""."""
+        """The rank and the reason of a follower whose GPUs are sick, or ""."""
 
     async def assemble(self, seconds: float = ASSEMBLE_SECONDS) -> GangPlace:
-        """Waits until every rank is there and lets all go on. Raises EngineError when one is missing."""
+        """Waits until every rank is connected, and starts all of them. Raises EngineError when one is missing."""
         port = self._settings.gang_port
         server = await asyncio.start_server(self._serve, port=port + 1, limit=LINE_BYTES)
         try:
@@ -76,8 +76,8 @@ class GangLeader:
         except TimeoutError:
             missing = [str(rank) for rank in range(1, self._nodes) if rank not in self._followers]
             raise EngineError(
-                f"gang of {self._settings.worker.name}: no word from rank {', '.join(missing)} within {seconds:g} s; "
-                "look at those pods"
+                f"gang of {self._settings.worker.name}: no connection from rank {', '.join(missing)} within "
+                f"{seconds:g} s; look at those pods"
             ) from None
         finally:
             server.close()
@@ -95,7 +95,7 @@ class GangLeader:
             await _close(follower)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, from its hello to its end."""
+        """Serves one connection, from its hello to its end."""
         _keep_alive(writer)
         rank = self._rank_of(await _receive(reader, HELLO_SECONDS))
         if isinstance(rank, str):
@@ -104,24 +104,24 @@ class GangLeader:
             await _close(writer)
             return
         self._followers[rank] = writer
-        log.info("rank %d is there, from %s", rank, _address(writer, "peername"))
+        log.info("rank %d connected, from %s", rank, _address(writer, "peername"))
         if len(self._followers) == self._nodes - 1:
             self._complete.set()
         drains = False
         while (message := await _receive(reader)) is not None:
             drains = drains or "drain" in message
             self._handle(rank, message)
-        # Until all are there, a rank that was asked to end has nothing to wait for.
+        # Until all ranks are connected, one that was asked to end may leave.
         excused = self._ending or (drains and not self._complete.is_set())
         if not excused and not self.broken.done():
             self.broken.set_result(EngineError(f"rank {rank} of the gang has gone; look at its pod"))
 
     def _rank_of(self, message: dict[str, Any] | None) -> int | str:
-        """The rank that says hello, or why it is refused."""
+        """The rank in a hello, or the reason to refuse it."""
         match message:
             case {"hello": {"worker": str(worker), "rank": int(rank)}} if worker == _identity(self._settings):
                 if rank in self._followers:
-                    return f"rank {rank} is there already"
+                    return f"rank {rank} is connected already"
                 return rank if 0 < rank < self._nodes else f"rank {rank} is none of {self._nodes}"
             case {"hello": {"worker": str(worker)}}:
                 return f"this is {_identity(self._settings)}, not {worker}"
@@ -132,7 +132,7 @@ class GangLeader:
         if "sick" in message:
             self.sick = f"rank {rank}: {message['sick']}"
         elif "drain" in message:
-            log.info("rank %d asks to drain", rank)
+            log.info("rank %d requests a drain", rank)
             self._on_drain()
 
 
@@ -144,9 +144,9 @@ class GangFollower:
         self._link: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def join(self, seconds: float = ASSEMBLE_SECONDS) -> GangPlace | None:
-        """Finds the leader and waits until all are there; None when the leader ends it before.
+        """Connects to the leader and waits until all ranks are connected; None when the leader ends before that.
 
-        Raises EngineError when the leader is not found, refuses or breaks off.
+        Raises EngineError when the leader does not answer in time, refuses or closes the connection.
         """
         settings = self._settings
         try:
@@ -155,7 +155,7 @@ class GangFollower:
                 _send(writer, {"hello": {"worker": _identity(settings), "rank": settings.rank}})
                 message = await _receive(reader)
         except TimeoutError:
-            raise EngineError(f"the gang's leader at {self._where} was not complete within {seconds:g} s") from None
+            raise EngineError(f"the gang of {self._where} was not complete within {seconds:g} s") from None
         match message:
             case {"go": {"seed": int(seed)}}:
                 nodes = settings.job.spec.workers.parallelism.nodes
@@ -169,7 +169,7 @@ class GangFollower:
                 raise self._gone()
 
     async def hold(self) -> None:
-        """Returns when the leader ends the gang. Raises EngineError when the link breaks before."""
+        """Returns when the leader ends the gang. Raises EngineError when the link breaks before that."""
         assert self._link is not None
         reader, writer = self._link
         message = await _receive(reader)
@@ -178,12 +178,12 @@ class GangFollower:
             raise self._gone()
 
     def ask_drain(self) -> None:
-        """Asks the leader to drain the worker, for this rank is asked to end."""
+        """Requests a drain of the worker from the leader, because this rank was asked to end."""
         if self._link is not None:
             _send(self._link[1], {"drain": True})
 
     def report_sick(self, reason: str) -> None:
-        """Reports that this rank's GPUs are sick."""
+        """Reports this rank's sick GPUs to the leader."""
         if self._link is not None:
             _send(self._link[1], {"sick": reason})
 
@@ -207,7 +207,7 @@ class GangFollower:
 
 
 def _identity(settings: WorkerSettings) -> str:
-    """What ranks of one gang have in common."""
+    """The name of a gang, the same on all its ranks."""
     return f"{settings.job.namespace}/{settings.job.name}/{settings.worker.name}"
 
 
@@ -229,7 +229,7 @@ def _send(writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:
 
 
 async def _receive(reader: asyncio.StreamReader, seconds: float | None = None) -> dict[str, Any] | None:
-    """The next line; None at the end of the link, however it came, and for what is no such line."""
+    """The next message; None at the end of the link, after `seconds` and for a line that is no message."""
     try:
         async with asyncio.timeout(seconds):
             message: Any = json.loads(await reader.readline())
@@ -239,7 +239,7 @@ async def _receive(reader: asyncio.StreamReader, seconds: float | None = None) -
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:
-    """Closes a link once what was written has left."""
+    """Closes a link after sending its buffered lines."""
     writer.close()
     with suppress(OSError):
         await writer.wait_closed()

@@ -15,7 +15,7 @@ from openseer_worker.draft_metrics import add_draft_metrics
 
 TICK_SECONDS = 1.0
 STUCK_SECONDS = 30.0
-"""An event loop that has not run its tick for so long counts as dead."""
+"""An event loop whose last tick is older than this, in seconds, counts as dead."""
 
 _FIGURES = {
     "inflight": "openseer_worker_inflight",
@@ -40,7 +40,7 @@ _FIGURES = {
     "context_unsaved_blocks": "openseer_worker_kv_pool_unsaved_blocks_total",
     "routes_lost_bytes": "openseer_worker_routes_lost_bytes_total",
 }
-"""Metrics by their names in a heartbeat."""
+"""Prometheus metrics by the name in a heartbeat."""
 _GPU_FIGURES = {
     "memory_used": ("openseer_worker_gpu_memory_used_bytes", 1.0),
     "memory_total": ("openseer_worker_gpu_memory_total_bytes", 1.0),
@@ -50,11 +50,11 @@ _GPU_FIGURES = {
     "ecc_uncorrected": ("openseer_worker_gpu_ecc_uncorrected_errors_total", 1.0),
     "xid": ("openseer_worker_gpu_xid", 1.0),
 }
-"""Those of a GPU, by what follows its number, with the factor to the metric's unit."""
+"""Metrics of a GPU by the name in a heartbeat after `gpu<i>_`, each with the factor to its Prometheus unit."""
 
 
 class Health(Collector):
-    """The worker's probes and metrics. Before `serve` and `tick` it is alive and not ready."""
+    """The worker's probes and metrics. Before `serve` and `tick` the worker counts as alive and not ready."""
 
     def __init__(self) -> None:
         self._ready: Callable[[], bool] = lambda: False
@@ -64,26 +64,26 @@ class Health(Collector):
         self.registry.register(self)
 
     def serve(self, ready: Callable[[], bool], heartbeat: Callable[[], Heartbeat | None]) -> None:
-        """From now on reports what `ready` and `heartbeat` return; both return at once."""
+        """Starts to report the results of `ready` and `heartbeat`, which must return at once."""
         self._ready, self._heartbeat = ready, heartbeat
 
     async def tick(self) -> None:
-        """Shows that the event loop runs, until it is cancelled. To be begun when the engine is there: while one is
-        imported and built, hardly anything else runs."""
+        """Records ticks of the event loop until cancelled. Start it once the engine is built: import and build hold
+        Python's lock for long."""
         while True:
             self._ticked_at = time.monotonic()
             await asyncio.sleep(TICK_SECONDS)
 
     def ready(self) -> bool:
-        """Whether the worker takes work."""
+        """Whether the worker takes requests."""
         return self._ready()
 
     def alive(self) -> bool:
-        """Whether the event loop lives."""
+        """Whether the event loop runs."""
         return self._ticked_at is None or time.monotonic() - self._ticked_at < STUCK_SECONDS
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing in advance: which metrics there are depends on the machine."""
+        """Returns nothing: the set of metrics depends on the machine."""
         return ()
 
     def collect(self) -> Iterable[Metric]:

@@ -1,9 +1,8 @@
-"""The worker: claim → generate → record, until it drains.
+"""The worker: claim → generate → record, until it drains. The package's docstring explains the loop with an example.
 
-Three tasks share one event loop. `_watch` reads the engine every `checkpointSeconds` and never waits for the store, so
-the engine stays within its blocks even while the store is away. `_record` writes to the store: last tokens and results
-first, then new work, then checkpoints and the heartbeat; a late checkpoint comes before new work. `Sharing` feeds an
-engine that drafts with news of its groups.
+Its tasks share one event loop. `_watch` reads the engine every `checkpointSeconds` and never awaits the store, so the
+engine stays within its blocks while the store is unreachable. `_record` does every call that holds or ends a lease.
+`Sharing` feeds an engine that drafts with siblings' tokens; `PoolKeeper` removes KV blocks from the pool.
 """
 
 import asyncio
@@ -36,17 +35,17 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 1.0
 NEWS_SECONDS = 0.2
-"""A change between idle and busy is reported at once, but never sooner than this after the last heartbeat."""
+"""Shortest interval between a heartbeat and one that reports a change between idle and busy, in seconds."""
 URGENT_SECONDS = 0.1
-"""Interval of heartbeats while the fleet changes its weights; a change of the weights report is sent as soon."""
+"""Interval of heartbeats while the fleet changes its weights, or when the weights report has changed, in seconds."""
 LAST_WORD_SECONDS = 5.0
-"""How long a worker whose engine broke tries to return what it ran, before it ends."""
+"""Timeout for returning the requests of an engine that broke, in seconds; then the worker ends."""
 MAX_STALE_REPLIES = 8
-"""How often a finish is sent again because a sibling's news came first; then it goes without moving its siblings."""
+"""Limit of retries of a finish whose view of the group was stale; then it is sent without a rescore of its siblings."""
 
 
 class Worker:
-    """One engine's share of a job."""
+    """Runs one engine for a job."""
 
     def __init__(
         self,
@@ -82,7 +81,7 @@ class Worker:
 
     @property
     def heartbeat(self) -> Heartbeat | None:
-        """The last heartbeat that the store has answered."""
+        """The last heartbeat that the store answered; None before the first."""
         return self._heartbeat
 
     @property
@@ -91,15 +90,15 @@ class Worker:
         return self._heartbeat is not None and not self._draining
 
     def drain(self) -> None:
-        """Stops claiming, gives back what runs with its tokens kept; `run` then returns."""
+        """Stops claiming and gives back the running requests, with their tokens; `run` then returns."""
         self._draining = True
         self._wake.set()
 
     async def run(self) -> None:
         """Works until drained.
 
-        Raises EngineError when the engine broke, StoreError when the store did, and GpuSickError after a
-        drain for that reason, or when the engine broke on a sick GPU.
+        Raises EngineError when the engine fails, StoreError when the store does, and GpuSickError after a
+        drain for that reason, or when the engine fails on a sick GPU.
         """
         loop = asyncio.get_running_loop()
 
@@ -129,12 +128,12 @@ class Worker:
             raise self._failure
 
     def _cause(self, error: BaseException) -> BaseException:
-        """Why the worker ends: an engine mostly breaks sooner than the regular look at its GPU comes."""
+        """The error to end with; reads the GPU again, since an engine mostly fails before the next regular reading."""
         illness = self._illness or sick(self._telemetry())
         return GpuSickError(f"{illness}; {error}") if illness and isinstance(error, EngineError) else error
 
     async def _hand_back(self, cause: BaseException) -> None:
-        """Returns what the engine broke with, so that others go on at once; a sick GPU is no request's fault."""
+        """Gives back the requests of a failed engine; they count as lost unless the GPU is sick."""
         with suppress(StoreError, TimeoutError):
             async with asyncio.timeout(LAST_WORD_SECONDS):
                 await self._settle()
@@ -151,7 +150,7 @@ class Worker:
             await asyncio.sleep(self._rollout.checkpoint_seconds)
 
     def _read_engine(self) -> None:
-        """Takes what the engine produced and decides who goes on."""
+        """Takes the engine's outputs and decides which requests go on."""
         self._engine.check()
         for output in self._engine.collect():
             self._routes.take(output)
@@ -175,7 +174,7 @@ class Worker:
             if self._draining and not len(self._running):
                 return
             is_late = now() >= extend_at + self._rollout.checkpoint_seconds
-            if is_late:  # after a stall a claim would take back this worker's own leases
+            if is_late:  # after a stall a claim would take back this worker's own expired leases
                 await self._checkpoint(now())
             while claims and self._running.has_room and self._arrivals.is_due(self._weights.versions):
                 await self._claim()
@@ -185,10 +184,9 @@ class Worker:
             await self._sleep(min(extend_at, self._next_heartbeat_at()) - now())
 
     def _advance_weights(self) -> bool:
-        """Takes the next step of the weights, and aborts what must not go on; True when work may be claimed.
+        """Takes the next step of the weights and aborts the requests that must not go on; True when claims are allowed.
 
-        Nothing else changes the fleet spec or the weights between this and the reply to a claim, so what is claimed
-        fits them.
+        Nothing else changes fleet spec or weights before the reply to a claim, so the claimed requests fit both.
         """
         step = self._weights.advance(len(self._running), self._running.versions)
         if step.leaves and not self._draining:
@@ -213,14 +211,14 @@ class Worker:
         self._note_time(calls=True)
 
     def _note_time(self, *, calls: bool) -> None:
-        """What the worker does from now on; `calls`: the store's side waits for an answer, or is about to call."""
+        """Notes the worker's activity from now on; `calls`: the store's side awaits a reply, or is about to call."""
         running = len(self._running.running())
         wants = len(self._running) > running or not self._arrivals.is_waiting
         doing = Doing(running, self._running.room.slots, calls, wants, not (self._claiming or self._draining))
         self._time.note(asyncio.get_running_loop().time(), doing)
 
     async def _settle(self) -> None:
-        """Reports every response that the engine is done with to the store."""
+        """Reports every response that the engine has ended to the store."""
         ended = self._running.ended()
         for response in [response for response in ended if response.lost]:
             self._drop(response)
@@ -229,7 +227,7 @@ class Worker:
         if moved:
             replies = await self._store.give_back(self._settings.worker, [response.delta() for response in moved])
             for response, reply in zip(moved, replies, strict=True):
-                self._is_settled(response, reply)  # after a gap it stays, and goes again with the missing tokens
+                self._is_settled(response, reply)  # after a gap it stays, and is sent again with the missing tokens
         await self._complete([response for response in ended if not self._running.is_for_others(response)])
 
     async def _complete(self, responses: list[RunningRequest]) -> None:
@@ -264,7 +262,7 @@ class Worker:
         self._arrivals.note_room()
 
     async def _claim(self) -> None:
-        """Claims as much as there is room for."""
+        """Claims as many requests as the worker has room for."""
         running, profile = self._running, self._engine.profile
         self._claims += 1
         query = ClaimQuery(
@@ -285,7 +283,7 @@ class Worker:
         )
         claims = await self._store.claim(self._settings.worker, query)
         refused = self._admit(claims)
-        if refused:  # a larger worker may have come since the last heartbeat
+        if refused:  # a larger worker may have joined since the last heartbeat
             assert self._heartbeat is not None
             running.largest = (await self._store.heartbeat(self._settings.worker, self._heartbeat)).largest
             refused = self._admit([claim for claim, _ in refused])
@@ -293,7 +291,7 @@ class Worker:
         self._arrivals.note_claim(query.versions, found=bool(claims))
 
     def _admit(self, claims: Iterable[Claim]) -> list[tuple[Claim, str]]:
-        """Gives leases to the engine; returns those that it cannot go on with, and why."""
+        """Adds leased requests to the engine; returns those that it cannot take, each with the reason."""
         refused: list[tuple[Claim, str]] = []
         for claim in claims:
             version = self._weights.version
@@ -307,9 +305,9 @@ class Worker:
         return refused
 
     async def _checkpoint(self, now: float) -> None:
-        """One call for all that runs: new tokens, leases renewed, news of groups; brings the load of the fleet.
+        """One call for all running requests: appends tokens, renews leases, rescores groups, returns the fleet's load.
 
-        How long it took decides about the next one.
+        Its duration sets the next interval (`CheckpointPace`).
         """
         self._standstill.check(self._engine.metrics().get("steps", 0), now, has_work=bool(self._running.running()))
         running = [response for response in self._running.running() if not response.lost]
@@ -353,7 +351,7 @@ class Worker:
         return WorkerState.BUSY if len(self._running) else WorkerState.IDLE
 
     def _next_heartbeat_at(self) -> float:
-        """When the next heartbeat is due: at once when a drain begins, soon after another change, else regularly."""
+        """When the next heartbeat is due (loop's clock): at once when a drain begins, soon after other changes."""
         if (last := self._heartbeat) is not None and last.state != self._state:
             return self._heartbeat_at + (0.0 if self._draining else NEWS_SECONDS)
         urgent = self._weights.is_urgent(len(self._running)) or (
@@ -363,7 +361,7 @@ class Worker:
 
     async def _send_heartbeat(self, now: float) -> None:
         metrics = self._metrics()
-        self._illness = self._illness or sick(metrics)  # what a dying GPU says last may sound well again
+        self._illness = self._illness or sick(metrics)  # kept: a failing GPU may report good readings again
         if self._illness and not self._draining:
             log.error("draining, for the GPU is sick: %s", self._illness)
             self.drain()

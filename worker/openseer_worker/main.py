@@ -35,7 +35,7 @@ log = logging.getLogger("openseer.worker")
 
 NODE_NAME = "OPENSEER_NODE_NAME"
 POD_UID = "OPENSEER_POD_UID"
-"""Environment: the machine's name in its cluster."""
+"""Environment: the name of the pod's node, and the pod's uid."""
 
 
 def main() -> int:
@@ -59,7 +59,7 @@ def main() -> int:
 
 
 def run_worker(settings: WorkerSettings, http_port: int | None = None) -> int:
-    """Runs one worker to its end in this process and gives its exit code."""
+    """Runs one worker to its end in this process; returns its exit code."""
     start_log()
     health, passing = Health(), Passing()
     try:
@@ -120,7 +120,7 @@ async def _run(settings: WorkerSettings, health: Health, passing: Passing) -> No
 
 
 async def _end_when_broken(gang: GangLeader) -> None:
-    """Without any cleanup: an engine that has lost a part hangs in whatever it does."""
+    """Ends the process without cleanup when a rank is lost: an engine that has lost a rank hangs in any call."""
     end_at_once(report(await gang.broken))
 
 
@@ -141,13 +141,13 @@ async def _lead(
 
 
 async def _join(settings: WorkerSettings, passing: Passing, store: Store) -> None:
-    """From now on weights are passed on, where this process has a web server that others can reach."""
+    """Starts passing on weights, if this process has a web server that others can reach."""
     if not passing.port:
         return
     try:
         address = await asyncio.to_thread(own_address, settings.store_url, passing.port)
     except OSError as error:
-        log.warning("no weights are passed on between workers, for this machine's address is not known: %s", error)
+        log.warning("this worker passes no weights on to others: its address is unknown: %s", error)
         return
     passing.join(settings.worker.name, address, store.workers)
 

@@ -1,4 +1,30 @@
-"""The requests that a worker runs: their tokens, what the store has of them, and the blocks reserved for them."""
+"""The requests that a worker runs: their tokens, the part that the store has, and the blocks reserved for them.
+
+An engine that runs out of KV blocks preempts a response, and computes its whole context again later. To reserve blocks
+for the longest possible response prevents that, but leaves most of the GPU's memory unused, for few responses become so
+long. So a worker reserves in steps. A response's `horizon` is the number of its tokens that the reservation covers: on
+admission its tokens plus one quantum. At the horizon the response is due, and `decide` (core's queue/quantum.py) either
+moves the horizon on by a quantum, which stops nothing, or the response leaves: the engine aborts it and the worker
+gives it back with its tokens. `margin` covers the tokens generated between two decisions.
+
+Example: 10,900 blocks of 16 tokens, full attention, quantumTokens 1024, checkpointSeconds 0.25: the margin is
+2 × 0.25 s × 400 tokens/s = 200 tokens. Each request has a prompt of 512 tokens and maxTokens 8192.
+
+  reservation                      tokens                      blocks    requests that fit
+  the longest possible response    512 + 8192        = 8704    544       20
+  on admission                     512 + 1024 + 200  = 1736    109       100
+  second quantum                   512 + 2048 + 200  = 2760    173       63
+
+The worker has room for 100 requests instead of 20. If all still run at 1024 tokens, 63 go on, and the 37 with the worst
+scores leave; each response that has ended by then makes room for another one.
+
+Of each response the worker counts three positions: `claim.generated` ≤ `written` ≤ `generated`. If a response was
+leased at 3000 tokens, the store has 3040 and the engine 3070, then `delta` is the 30 tokens from 3040 on. After a reply
+with a gap `written` moves to the position that the store reports.
+
+It follows that the engine never preempts, that going on costs nothing, and that the number of responses adapts to their
+present lengths. The idea is Seer's divided rollout; a quantum takes the place of its chunk.
+"""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -20,20 +46,20 @@ from openseer_worker.pace import ResponsePace
 from openseer_worker.weights.scores import first_wrong, wrong_score
 
 NO_REVISION = -1
-"""Below every revision that a store gives."""
+"""Below every revision that a store issues."""
 
 MOST_COUNTED_FOR = 4
-"""Entries of `RunningRequest.reserved`: this quantum and the next, before and after its first token."""
+"""Limit of entries in `RunningRequest.reserved`: this quantum and the next, before and after the first token."""
 
 TOKENS_PER_SECOND = 400
-"""More than a response gains per second as a rule: sizes what may be generated before the next decision. A response
-with many accepted drafts on a small model gains more; then twice the largest gain that was seen counts."""
+"""Assumed upper bound of a response's tokens per second; sizes the initial margin. A response with many accepted drafts
+on a small model gains more; the margin then becomes twice the largest gain per collected output."""
 
 
 @dataclass(slots=True)
 class RunningRequest:
-    """One leased request in the engine. `generated`: tokens of the response so far, those before this lease included;
-    `written`: those that the store has."""
+    """One leased request in the engine. `generated`: tokens of the response, those before this lease included;
+    `written`: tokens that the store has; `horizon`: tokens that its reservation covers."""
 
     claim: Claim
     key: str
@@ -47,12 +73,13 @@ class RunningRequest:
     leaving: bool = False
     lost: bool = False
     reserved: dict[tuple[int, int, int], int] = field(default_factory=dict[tuple[int, int, int], int])
-    """How many blocks were counted, and for what: each look asks several times, and it changes seldom."""
+    """Cache of block counts by (promised tokens, margin, context to compute): asked for often, changed seldom."""
 
     def take(self, output: EngineOutput, weights: str, dtype: str) -> bool:
-        """Adds what the engine produced; False when the response has failed, so that the engine is to end it.
+        """Adds the engine's output; False when the response has failed, so that the caller aborts it in the engine.
 
-        It has once a token has no finite score: the response ends before that one. `weights`: what it came from.
+        A response fails at its first token without a finite score, and ends before that token. `weights` and `dtype`:
+        of the engine, for the message.
         """
         if self.finish is not None:
             return True
@@ -71,7 +98,7 @@ class RunningRequest:
         return wrong is None
 
     def delta(self) -> Delta:
-        """What the store does not have yet."""
+        """The tokens and log-probabilities that the store does not have yet."""
         start = (self.written - self.claim.generated) * ITEM_BYTES
         scores = start * record_items(self.tokens, self.logprobs)
         tokens, logprobs = bytes(self.tokens[start:]), bytes(self.logprobs[scores:])
@@ -79,7 +106,7 @@ class RunningRequest:
 
 
 class RunningRequests:
-    """All requests of one worker. The engine never takes more than the blocks and slots that are counted here."""
+    """All requests of one worker. The engine never uses more than the blocks and slots that are counted here."""
 
     def __init__(self, profile: EngineProfile, policy: Policy, rollout: RolloutSpec, slots: int) -> None:
         self.room = Room(slots, profile.blocks)
@@ -88,9 +115,9 @@ class RunningRequests:
         """See `decide`."""
         self.pace = ResponsePace()
         self.largest = 0
-        """Tokens that one request may have at the fleet's largest worker, by the latest heartbeat."""
+        """Tokens that one request may have at the fleet's largest worker, by the latest heartbeat's reply."""
         self.fleet_load: FleetLoad | None = None
-        """The latest load of the fleet; used for one decision that moves work, then None until the next one comes."""
+        """The latest load of the fleet; None after a decision that moved work, until the next checkpoint."""
         self._slack = max(1, slots // 16)
         self._fair_share = 1
         self._most_margin = max(self.margin, rollout.quantum_tokens)
@@ -116,9 +143,9 @@ class RunningRequests:
         return response
 
     def take(self, output: EngineOutput, version: str) -> bool:
-        """Adds what the engine produced with weights of a version for a response, if it is still here.
+        """Adds an output that the engine generated with weights `version`; ignored if the response is no longer here.
 
-        True when that makes room: what was reserved for its context while that was computed is free once it generates.
+        True when that frees blocks: those reserved for the computation of its context, at its first token.
         """
         response = self._responses.get(output.key)
         if response is None:
@@ -127,17 +154,17 @@ class RunningRequests:
         before = self._blocks(response, response.horizon) if begins else 0
         if not response.take(output, f"weights {response.claim.version or version}", self._profile.dtype):
             self._failed.append(output.key)
-        gained = min(count_items(output.tokens), response.claim.max_tokens)  # more than that was given, and scored
+        gained = min(count_items(output.tokens), response.claim.max_tokens)  # a request that scores returns all at once
         self.margin = max(self.margin, min(2 * gained, self._most_margin))
         return begins and self._blocks(response, response.horizon) < before
 
     def newly_failed(self) -> list[str]:
-        """Responses that have failed since the last call, by their scores: the engine is to end them."""
+        """Keys of responses whose scores have failed since the last call; the caller aborts them in the engine."""
         failed, self._failed = self._failed, []
         return failed
 
     def drop(self, key: str) -> None:
-        """Forgets a response that ended, was given back or was lost."""
+        """Removes a response that ended, was given back or was lost."""
         group = self._responses.pop(key).claim.request.group
         self._members[group] -= 1
         if not self._members[group]:
@@ -145,21 +172,21 @@ class RunningRequests:
 
     @property
     def versions(self) -> set[str]:
-        """Of all responses here."""
+        """Versions of all responses here."""
         return {response.claim.version for response in self._responses.values()}
 
     def running(self) -> list[RunningRequest]:
-        """Responses that the engine still works on."""
+        """Responses that the engine still generates."""
         return [response for response in self._responses.values() if response.finish is None]
 
     def ended(self) -> list[RunningRequest]:
-        """Responses that the engine is done with and the store does not know yet."""
+        """Responses that the engine has ended and that are not yet reported to the store."""
         return [response for response in self._responses.values() if response.finish is not None]
 
     def is_for_others(self, response: RunningRequest) -> bool:
-        """Whether an ended response goes back to the queue: it was aborted, or it has filled what this worker takes.
+        """Whether an ended response returns to the queue: it was aborted, or it has reached this worker's limit.
 
-        If a larger one can go on with it, the store knows. One that was full when it came is here to be ended.
+        The latter only if a larger worker may go on with it. One that was full when claimed came here to be ended.
         """
         prompt, limit = count_items(response.claim.prompt), self._profile.request_tokens
         is_full = prompt + response.claim.generated < limit <= prompt + response.generated
@@ -168,7 +195,7 @@ class RunningRequests:
         return outgrown or response.finish is FinishReason.ABORTED
 
     def members(self) -> dict[GroupId, dict[int, int]]:
-        """The groups of all responses here: index → tokens generated of each response."""
+        """By group, the responses here: index → tokens generated."""
         found: dict[GroupId, dict[int, int]] = {}
         for response in self._responses.values():
             request = response.claim.request
@@ -176,7 +203,7 @@ class RunningRequests:
         return found
 
     def view(self, group: GroupId) -> GroupView:
-        """The newest view of a group of which a response is here."""
+        """The newest view of a group that has a response here."""
         return self._views[group]
 
     def note_load(self, fleet_load: FleetLoad) -> None:
@@ -185,17 +212,17 @@ class RunningRequests:
 
     @property
     def claim_slack(self) -> int:
-        """How many requests above its fair share the worker may claim: in the tail fewer than it would give back."""
+        """Limit of claimed requests above the fair share: half the share, below the surplus at which it gives back."""
         return min(self._slack, -(-self._fair_share // 2)) if self._responses else 1
 
     @property
     def free_slots(self) -> int:
-        """How many more responses the engine may run."""
+        """Number of further responses that the engine may run."""
         return self.room.slots - len(self._responses)
 
     @property
     def tokens(self) -> int:
-        """Tokens of context of all responses, prompts included: what another worker would have to compute again."""
+        """Context tokens of all responses, prompts included: another worker would have to compute them again."""
         return sum(count_items(response.claim.prompt) + response.generated for response in self._responses.values())
 
     @property
@@ -220,7 +247,7 @@ class RunningRequests:
         return self.free_slots > 0 and self.free_blocks >= self._profile.layout.blocks(longest, longest)
 
     def occupancy(self) -> dict[str, float]:
-        """For heartbeats."""
+        """Metrics of the worker's load, for heartbeats."""
         return {
             "inflight": len(self),
             "slots": self.room.slots,
@@ -229,7 +256,7 @@ class RunningRequests:
         }
 
     def decide(self) -> Decision:
-        """Whose quantum is extended and who has to leave (see openseer_core.queue.quantum)."""
+        """Decides which due responses go on for a quantum and which leave (see openseer_core.queue.quantum)."""
         states: list[QuantumState] = []
         occupied = 0
         for response in self._responses.values():
@@ -256,7 +283,7 @@ class RunningRequests:
             self.fleet_load = None
         return decision
 
-    # ---- what groups are known to be
+    # ---- views of groups
 
     def learn(self, view: GroupView) -> None:
         """Takes the newest view of a group."""
@@ -265,7 +292,7 @@ class RunningRequests:
             self._views[view.id] = view
 
     def finish(self, response: RunningRequest, *, rescore: bool) -> Finish:
-        """What the store is told of a response that has ended. `rescore`: with its group's priority after that."""
+        """The report of an ended response to the store. `rescore`: with its group's new priority."""
         assert response.finish is not None
         if response.finish is FinishReason.INFRA_FAILED:  # the engine refused this one request
             return Finish(response.delta(), Status.INFRA_FAILED, response.finish, response.stop_reason)
@@ -273,13 +300,13 @@ class RunningRequests:
         return Finish(response.delta(), Status.OK, response.finish, response.stop_reason, rescored)
 
     def rescore_finish(self, response: RunningRequest) -> Rescore:
-        """The group's priority once this response has finished; assumes that no other news comes first."""
+        """The group's priority once this response has finished, if no other worker changes the group first."""
         view = self._views[response.claim.request.group].with_finish(response.generated)
         self.learn(view)
         return Rescore(view, self._policy.priority(view))
 
     def rescore_running(self, responses: Iterable[RunningRequest]) -> list[Rescore]:
-        """News of groups whose running responses have outgrown the estimate by a step."""
+        """New priorities of groups whose running responses have outgrown the estimate by a step."""
         rescores: list[Rescore] = []
         for response in responses:
             view = self._views[response.claim.request.group]
@@ -290,14 +317,14 @@ class RunningRequests:
         return rescores
 
     def relearn(self, view: GroupView) -> None:
-        """Takes the store's view in place of one that assumed too much."""
+        """Replaces the view of a group by the store's, without comparing revisions."""
         self._views[view.id] = view
 
     def note_reply(self, response: RunningRequest, reply: Reply) -> None:
-        """Takes the store's view of a response's group with what it said of its end.
+        """Takes the store's view of the group from the reply to a response's end.
 
-        Where it took nothing, the view here may assume an end that never was: its revision becomes none of the
-        store's, so the next news of the group is refused and brings the store's view.
+        If the lease was lost, the view here may assume a finish that the store never took. Its revision becomes
+        NO_REVISION, so the store refuses the next rescore of the group and returns its own view.
         """
         group = response.claim.request.group
         if reply.view is not None:
@@ -309,7 +336,7 @@ class RunningRequests:
 
     def _blocks(self, response: RunningRequest, horizon: int) -> int:
         claim, generated = response.claim, response.generated
-        promised = max(horizon, generated)  # what has been generated counts only beyond what was promised
+        promised = max(horizon, generated)
         computing = 0 if response.tokens else 1 + claim.generated
         wanted = promised, self.margin, computing
         blocks = response.reserved.get(wanted)

@@ -1,4 +1,4 @@
-"""The settings of a worker process: the job, its own name and number, and where the store is."""
+"""The settings of a worker process: the job, the worker's name and index, and the store's address."""
 
 import uuid
 from dataclasses import dataclass, field
@@ -18,12 +18,11 @@ def _boot_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """One boot of one worker. `index` names the lane that only it claims from, and its core on a CPU.
+    """One boot of one worker. `index` determines its own lane, and its core on a CPU.
 
-    `node` and `pod`: in a cluster, the name of its machine and its own uid. `leader`: in a gang the host of rank 0,
-    else "" (see gang). `kv_pool`: where the KV pool is: the folder of spec.kvPool.pvc, where that is mounted, or
-    HOST:PORT of Mooncake's master.
-    `routed`: the job's folder for rows of routed experts, which whoever gives its results reads.
+    `node` and `pod`: in a cluster, the name of its node and the uid of its pod. `leader`: in a gang the host of rank 0,
+    else "" (see gang). `kv_pool`: mount point of spec.kvPool.pvc, or HOST:PORT of Mooncake's master. `routed`: the
+    job's folder for rows of routed experts; the process that returns results reads it.
     """
 
     job: RolloutJob
@@ -41,38 +40,38 @@ class WorkerSettings:
 
     @property
     def worker(self) -> WorkerId:
-        """Name (recurs) and boot (never does)."""
+        """The worker's name, which recurs after a restart, and its boot id, which never does."""
         return WorkerId(worker_name(self.index), self.boot)
 
     @property
     def is_gang(self) -> bool:
-        """True when this process is one rank of several. Without a leader, as locally, one process has all GPUs."""
+        """Whether this process is one rank of several. Without a leader, as locally, one process has all GPUs."""
         return bool(self.leader) and self.job.spec.workers.parallelism.nodes > 1
 
     @property
     def gpus(self) -> int:
-        """How many GPUs an engine on GPUs takes in this process's pod, the first of those that are visible."""
+        """Number of GPUs that an engine takes in this pod: the first visible ones."""
         parallelism = self.job.spec.workers.parallelism
         return parallelism.gpus // (parallelism.nodes if self.is_gang else 1)
 
     @property
     def place(self) -> WorkerMetrics:
-        """Where it runs, for its heartbeats; empty outside a cluster."""
+        """Node and pod, for heartbeats; empty outside a cluster."""
         return WorkerMetrics({name: value for name, value in (("node", self.node), ("pod", self.pod)) if value})
 
     @property
     def lanes(self) -> tuple[str, ...]:
-        """The lanes it claims from: its own first, then everybody's."""
+        """The lanes that it claims from: its own first, then the shared one."""
         return (str(self.index), SHARED_LANE)
 
     @property
     def cache_salt(self) -> str:
-        """Keeps cached KV of other jobs and other weights from ever matching."""
+        """Part of every key of cached KV, so that KV of other jobs and other weights never matches."""
         return f"{self.job_name}@{self.version}"
 
     @property
     def fleet(self) -> str:
-        """What the workers of one job have in common, and no other job has: it may hold a password."""
+        """Identifies the workers of one job among those of all jobs; it may contain a password."""
         return f"{self.job_name} {self.store_url}"
 
     @property
@@ -86,7 +85,7 @@ class WorkerSettings:
 
     @property
     def routes(self) -> Path | None:
-        """Where rows of routed experts lie; None where none are captured."""
+        """Folder for rows of routed experts; None where none are captured."""
         return Path(self.routed) if self.job.spec.routing.capture is not None and self.routed else None
 
     @property

@@ -1,8 +1,8 @@
-"""Fetches what groups' other responses generate elsewhere from the store, for the engine to draft from.
+"""Fetches siblings' tokens from the store, for the engine to draft from.
 
-A task beside the worker's loop, off every path that a token takes. Drafts are optional: when the store is away, the
-engine goes on with what it knows. A response that brings nothing new (it waits, or it has ended) is queried ever less
-often, at least every QUIET_SECONDS.
+A task beside the worker's loop, off the path of every token. Drafts are optional: while the store is unreachable, the
+engine drafts from the tokens that it has. A response without new tokens (it waits, or it has ended) is queried at
+doubling intervals, up to QUIET_SECONDS.
 """
 
 import asyncio
@@ -23,22 +23,22 @@ from openseer_worker.running import RunningRequests
 log = logging.getLogger(__name__)
 
 FETCH_BYTES = 2**18
-"""Most that one fetch brings: the engine takes it in within some milliseconds, between two steps."""
+"""Limit of bytes per fetch: the engine takes them within some milliseconds, between two steps."""
 KEEP_SECONDS = 30.0
-"""A group is still followed for so long after its last request left: the next one of it often comes soon."""
+"""Time that a group is followed after its last request left, in seconds: its next request often comes soon."""
 QUIET_SECONDS = 4.0
-"""Longest pause between two queries for a response that brings nothing new: it waits, or it has ended."""
+"""Limit of the query interval of a response without new tokens, in seconds."""
 PROBE_IMPORTANCE = 2.0
-"""A probe's speed counts so much: its length orders all that waits."""
+"""Importance of a probe while requests wait: its length orders them."""
 LARGEST_IMPORTANCE = 4.0
-"""When nothing waits, a request whose rest is expected to be long counts up to so much: the batch waits for it."""
+"""Limit of a request's importance when nothing waits: the batch ends with the requests that have most left to do."""
 
 
 @dataclass(slots=True)
 class _Log:
-    """One response's tokens: how many are `known`, and when it is queried next.
+    """One response's tokens: how many are `known` here, and when it is queried next.
 
-    `queried_at`: time of the query before, 0 for none; `pause`: seconds that follow it, none after news.
+    `queried_at`: time of the last query, 0 for none; `pause`: seconds until the next one, 0 after new tokens.
     """
 
     known: int = 0
@@ -48,7 +48,7 @@ class _Log:
 
 @dataclass(slots=True)
 class _FollowedGroup:
-    """`logs`: by index, of the responses that run here or were queried."""
+    """A group that has, or had, requests here. `logs`: by index, of the responses that run here or were queried."""
 
     running_at: float
     earlier: bool
@@ -56,7 +56,7 @@ class _FollowedGroup:
 
 
 class Sharing:
-    """Passes news of one worker's groups from the store to its engine."""
+    """Passes siblings' tokens of one worker's groups from the store to its engine."""
 
     def __init__(
         self, store: WorkerStore, engine: Engine, running: RunningRequests, pace: CheckpointPace, *, earlier: bool
@@ -86,7 +86,7 @@ class Sharing:
                 self._failing = False
 
     def metrics(self) -> WorkerMetrics:
-        """shared_tokens and shared_bytes so far, share_lag: the age in seconds of the latest; empty without drafts."""
+        """shared_tokens, shared_bytes: totals; share_lag: age of the latest tokens in seconds; empty without drafts."""
         if not self._engine.drafts:
             return WorkerMetrics()
         shared_bytes = self._tokens * ITEM_BYTES
@@ -100,7 +100,7 @@ class Sharing:
         queries = self._queries(began)
         found = await self._store.siblings(queries, FETCH_BYTES) if queries else []
         news = DraftNews(importance=importance(self._running), released=[str(group) for group in released])
-        # Nothing that came now was there at the query before for the same response.
+        # All tokens that came now are newer than the last query for their response.
         since = [queried_at for siblings in found for queried_at in self._add(siblings, news) if queried_at]
         self._note_queried(queries, began)
         if news.tokens or news.earlier or news.released or news.importance != self._importance:
@@ -110,7 +110,7 @@ class Sharing:
             self._lag = now() - min(since)
 
     def _follow_groups(self, now: float) -> list[GroupId]:
-        """Takes in what runs; returns the groups that are not followed any longer."""
+        """Updates the followed groups by the running requests; returns the groups that it has dropped."""
         for group, generated in self._running.members().items():
             followed = self._groups.get(group)
             if followed is None:
@@ -125,7 +125,7 @@ class Sharing:
         return released
 
     def _queries(self, now: float) -> list[SiblingQuery]:
-        """For every group of which something runs: its responses that do not run here and whose pause is over."""
+        """For every group that runs here: its responses that run elsewhere and whose pause is over."""
         queries: list[SiblingQuery] = []
         for group, generated in self._running.members().items():
             followed = self._groups[group]
@@ -140,9 +140,9 @@ class Sharing:
         return queries
 
     def _add(self, siblings: Siblings, news: DraftNews) -> list[float]:
-        """Adds the store's reply to the news, and remembers from where the next query goes on.
+        """Adds the store's reply to the news, and notes the position of the next query.
 
-        Returns when each response that brought news was queried before.
+        Returns the time of the last query for each response with new tokens, 0 for none.
         """
         followed, name = self._groups[siblings.group], str(siblings.group)
         if siblings.earlier is not None:
@@ -157,7 +157,7 @@ class Sharing:
         return [followed.logs[new.response_index].queried_at for new in siblings.news]
 
     def _note_queried(self, queries: list[SiblingQuery], now: float) -> None:
-        """A response that brings nothing new is queried half as often each time, one that does every interval again."""
+        """Sets the pauses: doubled for responses without new tokens, 0 for the others."""
         for query in queries:
             for index, known in query.known:
                 log = self._groups[query.group].logs[index]
@@ -167,10 +167,10 @@ class Sharing:
 
 
 def importance(running: RunningRequests) -> dict[str, float]:
-    """How much each running response's speed counts, where that is not 1.
+    """The importance of each running response by key, where it is not 1.
 
-    While others wait, a probe counts more. When nothing waits any more, it is what a group's estimate leaves to do,
-    beside the mean of all.
+    While requests wait, it is PROBE_IMPORTANCE for probes. When none wait, it is the rest of a response by its group's
+    estimate, divided by the mean rest.
     """
     requests = running.running()
     if running.fleet_load is None or running.fleet_load.waiting:

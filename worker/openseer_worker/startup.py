@@ -1,6 +1,6 @@
-"""How a worker starts: engine and store at the same time, and how it ends at once when it is asked to while it starts.
+"""The start of a worker: builds the engine and connects to the store concurrently; a stop request ends it at once.
 
-Engines are imported and built in threads, so that signals, probes and heartbeats go on meanwhile.
+Engines are imported and built in threads, so that signals, probes and heartbeats are served during the build.
 """
 
 import asyncio
@@ -31,14 +31,14 @@ from openseer_worker.settings import WorkerSettings
 log = logging.getLogger(__name__)
 
 LEAVE_SECONDS = 2.0
-"""Longest wait for the store to forget a worker that ends before it was ready."""
+"""Timeout for deregistering a worker that ends before it is ready, in seconds."""
 THREAD = "openseer-build"
 
 _Result = TypeVar("_Result")
 
 
 def stop_on_signals() -> asyncio.Event:
-    """An event of the running loop that SIGTERM and SIGINT set."""
+    """Returns an event of the running loop that SIGTERM and SIGINT set."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -46,7 +46,7 @@ def stop_on_signals() -> asyncio.Event:
 
 
 async def in_thread(work: Callable[[], _Result]) -> _Result:
-    """Runs `work` in a thread that nobody waits for: what builds an engine cannot be interrupted, only left."""
+    """Runs `work` in a daemon thread: the build of an engine cannot be interrupted, only abandoned."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[_Result] = loop.create_future()
 
@@ -69,23 +69,23 @@ async def in_thread(work: Callable[[], _Result]) -> _Result:
 
 
 def end_process(code: int) -> NoReturn:
-    """Ends the process, at once where a thread is left that builds or watches an engine, or that may hang in a pool."""
+    """Ends the process; without cleanup if a thread still builds or watches an engine, or may hang in a pool."""
     if mooncake_is_loaded() or any(thread.name == THREAD for thread in threading.enumerate()):
         end_at_once(code)
     sys.exit(code)
 
 
 def end_at_once(code: int) -> NoReturn:
-    """Ends the process without tidying up; its children notice and end too."""
+    """Ends the process without cleanup; its children detect that and end too."""
     logging.shutdown()
     sys.stdout.flush()
     os._exit(code)
 
 
 async def all_or_stop(stop: asyncio.Event, *tasks: asyncio.Task[Any]) -> bool:
-    """True when all tasks are done, False when `stop` was set before. Raises the error of the first one that fails.
+    """Waits for all tasks: True when they are done, False when `stop` is set before. Raises the first task's error.
 
-    Tasks that are not done then are cancelled.
+    Unfinished tasks are cancelled.
     """
     stopping = asyncio.create_task(stop.wait())
     pending = set(tasks)
@@ -103,7 +103,7 @@ async def all_or_stop(stop: asyncio.Event, *tasks: asyncio.Task[Any]) -> bool:
 
 
 class Start:
-    """The begin of the worker that the store knows: a single process, or the leader of a gang."""
+    """Starts a worker: a single process, or the leader of a gang."""
 
     def __init__(self, settings: WorkerSettings, stop: asyncio.Event, gang: GangLeader | None) -> None:
         self._settings = settings
@@ -112,9 +112,9 @@ class Start:
         self._store: Store | None = None
 
     async def run(self) -> tuple[Store, Engine] | None:
-        """Store and engine; None when `stop` was set, or a drain was asked for, before both were there.
+        """Returns store and engine; None when `stop` is set, or a drain is requested, before both are ready.
 
-        Raises InputError, StoreError or EngineError. Unless it gives the store it has closed it.
+        Raises InputError, StoreError or EngineError. Unless it returns the store, it closes it.
         """
         building = asyncio.create_task(self._build())
         reaching = asyncio.create_task(self._reach_store(building))
@@ -138,7 +138,7 @@ class Start:
         return await in_thread(lambda: build_engine(settings, place))
 
     async def _reach_store(self, building: asyncio.Task[Engine]) -> Store:
-        """Finds the store and sends heartbeats of a starting worker to it, until the engine is built."""
+        """Connects to the store and sends heartbeats of a starting worker until the engine is built."""
         job = self._settings.job
         log.info("waiting for the store, up to %.0f s", RETRY_SECONDS)
         store = self._store = await open_store(self._settings.store_url, job.name, job.namespace)

@@ -1,4 +1,4 @@
-{{/* What the templates have in common: names, labels, images, the operator's rules. */}}
+{{/* Common parts of the templates: names, labels, images, the operator's rules. */}}
 
 {{- define "openseer.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" -}}
@@ -84,7 +84,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{/* Our images under names that no registry has, a line each, unless they are never pulled. */}}
+{{/* The default image names, which no registry has, a line each, unless the images are never pulled. */}}
 {{- define "openseer.unpullable" -}}
 {{- $ours := list (list "image" .Values.image "image.pullPolicy" .Values.image.pullPolicy) -}}
 {{- $ours = append $ours (list "workerImage" .Values.workerImage "jobImagePullPolicy" .Values.jobImagePullPolicy) -}}
@@ -96,7 +96,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{/* Certificates to trust: nothing without caBundle.configMap. */}}
+{{/* Trusted certificates: nothing without caBundle.configMap. */}}
 {{- define "openseer.caVariables" -}}
 {{- with .Values.caBundle }}
 {{- if .configMap }}
@@ -127,7 +127,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- default (printf "%s-store-keys" (include "openseer.fullname" .)) .Values.stores.keysSecret -}}
 {{- end -}}
 
-{{/* The ServiceAccounts that read Secrets which namespaces let them read, as RBAC subjects and as kubectl takes them. */}}
+{{/* The ServiceAccounts that namespaces may permit to read Secrets, as RBAC subjects and as kubectl's arguments. */}}
 {{- define "openseer.storeReaders" -}}
 - {kind: ServiceAccount, name: {{ include "openseer.serviceAccount" . }}, namespace: {{ .Release.Namespace }}}
 {{- if .Values.api.enabled }}
@@ -149,7 +149,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - {name: OPENSEER_STORE_READERS, value: {{ include "openseer.storeReaderNames" . | quote }}}
 {{- end -}}
 
-{{/* What the operator may do where jobs are: exactly the calls that it makes. What is there already is read, to see whose it is. */}}
+{{/* The operator's rules in namespaces of jobs: exactly the calls that it makes. It reads existing objects to check their owner. */}}
 {{- define "openseer.rules" -}}
 - apiGroups: [openseer.dev]
   resources: [rolloutjobs]
@@ -157,7 +157,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [openseer.dev]
   resources: [rolloutjobs/status]
   verbs: [patch]
-# Owner references that block their owner's deletion need this where that is enforced.
+# Needed for owner references that block their owner's deletion, on clusters that enforce it.
 - apiGroups: [openseer.dev]
   resources: [rolloutjobs/finalizers]
   verbs: [update]
@@ -184,13 +184,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   resources: [networkpolicies]
   verbs: [get, list, create, patch]
 {{ include "openseer.eventRules" . }}
-# Why the StatefulSet of a Redis has no pod, and why a pod that has waited long does not start.
+# To find out why the StatefulSet of a Redis has no pod, and why a pod that has waited long does not start.
 - apiGroups: [""]
   resources: [events]
   verbs: [list]
 {{- end -}}
 
-{{/* What the gateway may do where jobs are: find them. It changes nothing, and derives the passwords of their Redis. */}}
+{{/* The gateway's rules in namespaces of jobs: it finds jobs, changes nothing, and derives the passwords of their Redis. */}}
 {{- define "openseer.apiRules" -}}
 - apiGroups: [openseer.dev]
   resources: [rolloutjobs]

@@ -1,5 +1,6 @@
-"""The control loop: observe → plan → apply, for each job when something changed.
+"""The control loop: observe → plan → apply, for each job whose objects or store have changed.
 
-Read `loop`, `reconcile`, `observe`, `templates`, `apply`, `store_poller`, `store_views`, `read_slots`, `watch`, then
-`metrics` and `health`. Tests: tests/operator/control.
+Read `reconcile` (one step, with an example), `loop` (when each job has one), `observe`, `templates`, `slow_starts`,
+`apply`, `store_poller`, `store_views`, `read_slots`, `watch`, then `metrics` and `health`. Tests:
+tests/operator/control.
 """

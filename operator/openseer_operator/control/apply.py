@@ -1,4 +1,4 @@
-"""Does what a plan asks for. Whatever it gets from the API server is known at once, so nothing is done twice."""
+"""Carries out a plan's actions. The API server's answers go into the caches at once, so no action is repeated."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -49,13 +49,13 @@ from openseer_operator.objects.shared import shared_objects
 from openseer_operator.settings import FINALIZER, OperatorSettings
 
 CONCURRENT_CALLS = 16
-"""Calls for one job that run at the same time."""
+"""Limit of concurrent calls for one job."""
 
 A = TypeVar("A")
 Stage = Callable[[], Awaitable[list[BaseException]]]
-"""Calls that may run at the same time; returns what failed."""
+"""Concurrent calls; returns their errors."""
 Stages = tuple[Stage, ...]
-"""Stages of which each needs those before it."""
+"""Stages in order, each of which needs those before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class ApplyTarget:
 
 
 class Applier:
-    """All calls that change anything but a job's status. What one call fails at holds up only what needs it."""
+    """Makes all calls that change more than a job's status. A failed call delays only the stages that need it."""
 
     def __init__(
         self, api: Api, cache: Cache, census: Census, poller: StorePoller, events: Events, settings: OperatorSettings
@@ -92,11 +92,11 @@ class Applier:
     async def apply(
         self, target: ApplyTarget, actions: Sequence[Action], refused: tuple[Refusal, ...] = ()
     ) -> float | None:
-        """What hands back work or saves it first, then what is made, then what is taken away, then the events.
+        """Carries out the actions: first those that give back or save work, then creations, then removals, then events.
 
-        What Kubernetes would not make is no failure: the census keeps it for the next observation, with what still
-        is `refused` though it was not tried. Raises the first other failure, everything tried. Returns in how many
-        seconds a stamp that had to wait is due.
+        Objects that Kubernetes refuses to make are no failure: the census stores them for the next observation, with
+        the `refused` ones that were not tried. Raises the first other failure, after trying all. Returns the seconds
+        until a stamp that had to wait is due.
         """
         stamps, key = [action for action in actions if isinstance(action, Stamp)], target.record.key
         self._stamp_limiter.keep(key, {action.uid for action in stamps})
@@ -119,7 +119,7 @@ class Applier:
         return min(filter(None, waits.values()), default=None)
 
     def forget(self, key: JobKey) -> None:
-        """The job is gone."""
+        """Drops the data of a deleted job."""
         self._stamp_limiter.keep(key, ())
 
     async def _tell(
@@ -129,7 +129,7 @@ class Applier:
         actions: Sequence[Action],
         refused: tuple[Refusal, ...],
     ) -> None:
-        """Events, of refusals once for as long as they are the same; and the refusals for the next observation."""
+        """Makes events, of the same refusals only once, and stores the refusals for the next observation."""
         key = target.record.key
         known = self._census.refusals(key)
         refusals = (*(error.refusal for error in errors if isinstance(error, NotMadeError)), *refused)
@@ -142,7 +142,7 @@ class Applier:
     # ---- stages
 
     def _creation(self, target: ApplyTarget, actions: Sequence[Action]) -> Stages:
-        """Each stage needs those before it; where room is scarce, the driver goes before workers."""
+        """The stages of creation. The driver comes before workers, in case a quota has room for few pods."""
         bodies: Mapping[str, JsonObject] = {}
         if any(isinstance(action, ApplyShared) for action in actions):
             standing = standing_workers_of(target.record, self._cache)
@@ -162,7 +162,7 @@ class Applier:
         )
 
     def _removal(self, target: ApplyTarget, actions: Sequence[Action]) -> Stages:
-        """Each stage needs those before it."""
+        """The stages of removal."""
         return (
             self._stage(target, [each for each in actions if each == ScaleStore(0)], ScaleStore, self._scale_store),
             self._stage(target, actions, DeleteStore, self._delete_store),
@@ -182,8 +182,8 @@ class Applier:
         return partial(_together, [partial(apply_action, target, each) for each in actions if isinstance(each, kind)])
 
     async def _create_workers(self, target: ApplyTarget, actions: Sequence[CreatePod]) -> list[BaseException]:
-        """As room allows: they are alike, so the first refusal ends it; after one, a single pod tries whether there is
-        room again."""
+        """Creates workers until one is refused: the others would be, too. After a refusal in an earlier step a single
+        pod is tried first."""
         full = False
 
         async def create(action: CreatePod) -> None:
@@ -232,7 +232,7 @@ class Applier:
             self._cache.put_pod(answer)
 
     async def _end_sidecars(self, target: ApplyTarget, action: EndSidecars) -> None:
-        """Its node ends a pod that is older than it may be, and keeps its log; a deletion would take that, too."""
+        """Ends a pod by a deadline in the past, so that its node keeps the log; a deletion would remove that, too."""
         body: JsonObject = {"metadata": {"uid": action.uid}, "spec": {"activeDeadlineSeconds": 1}}
         try:
             self._cache.put_pod(await self._api.merge("Pod", target.namespace, action.name, body))
@@ -256,8 +256,8 @@ class Applier:
         await self._objects.put(target.record, body["kind"], body)
 
     async def _create_secret(self, target: ApplyTarget) -> None:
-        """That of the managed Redis. Where no key tells what was in the one that is gone, Redis takes the new password
-        when it starts again."""
+        """Creates the Secret of the managed Redis. If no key gives the password of a lost one, it has a new password,
+        which Redis uses from its next start."""
         job, uid, keys = target.job, target.record.uid, self._settings.stores.keys()
         names = (target.secret, derived_secret_name(job, uid, keys[0]))
         password = next(filter(None, (derived_password(job, uid, name, keys) for name in names)))
@@ -274,26 +274,27 @@ class Applier:
             claim, problem = store_claim_name(target.job), ""
             found = await self._objects.own(target.record, "StatefulSet", name)
             if found is None:
-                # The set's controller takes a claim of that name for its own, and deletes it with the set.
+                # The set's controller adopts a claim of that name, and deletes it with the set.
                 await self._objects.expect_none(target.record, "PersistentVolumeClaim", claim)
             else:
-                # Nobody may change those of a set that is there: it keeps them, so that the rest of it may change.
+                # Claim templates of an existing set cannot be changed: keep them, so that its other fields can.
                 body["spec"]["volumeClaimTemplates"] = found["spec"]["volumeClaimTemplates"]
                 if action.replicas:
                     size = claims[0]["spec"]["resources"]["requests"]["storage"]
                     problem = await resize_claim(self._api, found["metadata"], claim, size)
             self._census.put_volume_problem(target.record.key, problem, target.now)
             if problem:
-                # Not what it should be, for an operator too that starts anew.
+                # Marks the set as not current, also for an operator that starts later.
                 annotations[TEMPLATE_ANNOTATION] += TOO_SMALL
         await self._objects.put(target.record, "StatefulSet", body)
 
     async def _delete_store(self, target: ApplyTarget, action: DeleteStore) -> None:
-        """Its volume goes with the set, by the set's own policy."""
+        """Deletes the StatefulSet; its policy deletes the volume."""
         await self._objects.delete(target.record, "StatefulSet", store_name(target.job))
 
     async def _inspect_store(self, target: ApplyTarget, action: InspectStore) -> None:
-        """The set's controller makes the pod and its volume; what it is refused stands in its events."""
+        """Reads the events of the set: its controller creates the pod and the volume, and reports refusals there.
+        Raises NotMadeError for a refusal."""
         name = store_name(target.job)
         found = await self._objects.own(target.record, "StatefulSet", name)
         if found is None:
@@ -315,12 +316,12 @@ class Applier:
         await self.remove_finalizer(target.record)
 
     async def remove_finalizer(self, record: JobRecord) -> None:
-        """Takes our finalizer off the job."""
+        """Removes the operator's finalizer from the job."""
         with suppress(NotThereError):
             await self._set_finalizers(record, [name for name in record.finalizers if name != FINALIZER])
 
     async def _set_finalizers(self, record: JobRecord, names: list[str]) -> None:
-        """A list is replaced whole, so only in the version that was read."""
+        """Replaces the list, only in the version that was read: a merge patch replaces a list as a whole."""
         key = record.key
         newest = self._cache.job(key) or record
         version = str(newest.version)
@@ -336,14 +337,14 @@ class Applier:
 
 
 def refusal_event(refusal: Refusal) -> Announce:
-    """What could not be made, for people."""
+    """The event about an object that could not be made."""
     return Announce(
         True, "NameTaken" if refusal.taken else "PodsNotCreated", f"{refusal.kind} {refusal.name}: {refusal.message}"
     )
 
 
 async def _first_failure(chain: Stages) -> list[BaseException]:
-    """Stage after stage, until one fails; its failures."""
+    """Runs stage after stage until one fails; returns its errors."""
     for stage in chain:
         errors = await stage()
         if errors:
@@ -352,7 +353,7 @@ async def _first_failure(chain: Stages) -> list[BaseException]:
 
 
 async def _together(calls: Sequence[Callable[[], Awaitable[None]]]) -> list[BaseException]:
-    """All of them, so many at a time; the failures."""
+    """Makes all calls, CONCURRENT_CALLS at a time; returns the errors."""
     gate = asyncio.Semaphore(CONCURRENT_CALLS)
 
     async def run(call: Callable[[], Awaitable[None]]) -> None:

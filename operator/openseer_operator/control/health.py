@@ -16,16 +16,16 @@ from openseer_operator.kube.census import Census
 from openseer_operator.kube.lease import Elector
 
 MOST_LAG_SECONDS = 300.0
-"""A job that waits longer for its reconcile step: the loop is stuck, not busy."""
+"""Limit of a job's wait for its reconcile step, in seconds; beyond it the loop counts as stuck, not busy."""
 MOST_SILENCE_SECONDS = 120.0
-"""An API server that answered nothing for so long: a new process, with new connections, may do better."""
+"""Limit of time without an answer of the API server, in seconds: a new process has new connections."""
 
 HealthCheck = Callable[[], str]
-"""What is wrong, "" when nothing is."""
+"""Returns the problem, "" for none."""
 
 
 def health_checks(api: Api, elector: Elector, loop: Loop, census: Census) -> list[HealthCheck]:
-    """Of a replica that leads; one that waits for the lease is healthy as long as it answers."""
+    """The checks of a replica that leads; one that waits for the lease is healthy if it answers."""
 
     def api_answers() -> str:
         silence = time.monotonic() - api.answered_at
@@ -44,7 +44,7 @@ def health_checks(api: Api, elector: Elector, loop: Loop, census: Census) -> lis
 async def serve_http(
     port: int, checks: list[HealthCheck], ready: HealthCheck, registry: CollectorRegistry
 ) -> AsyncGenerator[None]:
-    """/healthz: 200 while no check finds anything wrong. /readyz: 200 while `ready` does not. /metrics: Prometheus."""
+    """Serves /healthz (200 while no check finds a problem), /readyz (200 while `ready` finds none) and /metrics."""
 
     async def healthz(_: web.Request) -> web.Response:
         return _response("; ".join(filter(None, (check() for check in checks))))

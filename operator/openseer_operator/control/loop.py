@@ -1,4 +1,4 @@
-"""When each job is reconciled: a queue without duplicates, one step per job at a time, back-off, and timers."""
+"""Schedules reconcile steps: a queue without duplicates, one step per job at a time, back-off, and timers."""
 
 import asyncio
 import heapq
@@ -11,30 +11,30 @@ from openseer_core.errors import OpenseerError
 from openseer_operator.objects.reading import JobKey
 
 CONCURRENT_RECONCILES = 16
-"""Jobs that are reconciled at the same time; a step waits for the API server most of its time."""
+"""Limit of concurrent reconcile steps; a step waits for the API server most of its time."""
 CONCURRENT_NEW = 4
-"""Of these, new jobs. Each needs all its objects made, many at a time: with more jobs at once the API server makes no
-more objects, but each job waits longer for its own."""
+"""Limit of new jobs among these. A new job creates all its objects, many at a time: with more jobs at once the API
+server makes no more objects per second, and each job waits longer."""
 RECONCILE_SECONDS = 120.0
-"""A reconcile step that takes longer is cancelled and repeated."""
+"""Timeout of a reconcile step, in seconds; then it is cancelled and repeated."""
 FIRST_BACKOFF_SECONDS = 0.5
 MOST_BACKOFF_SECONDS = 60.0
 SLACK = 64
-"""Outdated timers tolerated before they are cleared away."""
+"""Number of outdated timers beyond the valid ones before they are removed."""
 
 log = logging.getLogger(__name__)
 
 Reconcile = Callable[[JobKey], Awaitable[float | None]]
-"""Reconciles one job; returns in how many seconds to do so again even if nothing happens, None: not at all."""
+"""Reconciles one job; returns the seconds until the next step if nothing changes, None for never."""
 ReportReconcile = Callable[[float, float, bool], None]
-"""Called after every reconcile step: the seconds that the job waited for it, its own seconds, and whether it failed."""
+"""Called after every reconcile step with the job's wait and the step's duration in seconds, and whether it failed."""
 
 IsNew = Callable[[JobKey], bool]
-"""Whether nothing was done for the job yet."""
+"""Whether the job has had no reconcile step yet."""
 
 
 class Loop:
-    """Nothing that happens to one job costs time that grows with the number of jobs."""
+    """The queue of jobs. The cost of an operation on one job does not grow with the number of jobs."""
 
     def __init__(
         self,
@@ -43,12 +43,12 @@ class Loop:
         is_new: IsNew = lambda _: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`clock`: the time of the event loop that it runs on."""
+        """`clock`: returns the time of its event loop, in seconds."""
         self._now = clock
         self._reconcile = reconcile
         self._report = report
         self._is_new = is_new
-        self._waiting: dict[JobKey, float] = {}  # in order of arrival, and since when
+        self._waiting: dict[JobKey, float] = {}  # time of the request, in order of arrival
         self._new: dict[JobKey, float] = {}  # the same, of new jobs
         self._new_running: set[JobKey] = set()
         self._running: dict[JobKey, float] = {}
@@ -71,32 +71,32 @@ class Loop:
             self._arrived.set()
 
     def forget(self, key: JobKey) -> None:
-        """The job is gone; only what is requested from now on counts."""
+        """Drops all requests and timers of a deleted job; later requests count."""
         for times in (self._waiting, self._new, self._requested, self._due):
             times.pop(key, None)
         self._failures.pop(key, None)
 
     @property
     def depth(self) -> int:
-        """Jobs that wait for a reconcile step."""
+        """Number of jobs that wait for a reconcile step."""
         return len(self._waiting) + len(self._new)
 
     @property
     def lag(self) -> float:
-        """Seconds that the oldest wait, or the longest step, has lasted."""
+        """Duration of the longest present wait or step, in seconds."""
         now = self._now()
         oldest = (next(iter(queue.values()), now) for queue in (self._waiting, self._new))
         return now - min(*oldest, *list(self._running.values()), now)
 
     @property
     def timers(self) -> int:
-        """Timers that are kept, outdated ones included."""
+        """Number of timers, outdated ones included."""
         return len(self._timers)
 
     # ---- running
 
     async def run(self) -> None:
-        """Until `stop`: reconcile steps and timers."""
+        """Runs reconcile steps and timers until `stop`."""
         async with asyncio.TaskGroup() as group:
             timers = group.create_task(self._run_timers())
             workers = [group.create_task(self._run_worker()) for _ in range(CONCURRENT_RECONCILES)]
@@ -104,7 +104,7 @@ class Loop:
             timers.cancel()
 
     def stop(self) -> None:
-        """No step begins any more; `run` returns when those that run are over."""
+        """Begins no further step; `run` returns after the running ones."""
         self._stopping = True
         self._arrived.set()
 
@@ -124,7 +124,7 @@ class Loop:
                 self._arrived.set()
 
     def _queue(self, key: JobKey) -> dict[JobKey, float]:
-        """Jobs that run come before those that are still to begin, however many of these come at once."""
+        """The job's queue: new jobs have their own, which yields to the other, so that many new jobs delay no other."""
         return self._new if self._is_new(key) else self._waiting
 
     async def _run_job(self, key: JobKey, requested_at: float) -> None:
@@ -141,7 +141,7 @@ class Loop:
             log.warning("%s/%s: %s; again in %.1f s", *key, str(error) or "no answer in time", delay)
         except Exception:  # one job that cannot be handled must not stop the others
             delay = self._backoff(key)
-            log.exception("%s/%s: this look failed; again in %.1f s", *key, delay)
+            log.exception("%s/%s: this reconcile step failed; again in %.1f s", *key, delay)
         finally:
             del self._running[key]
             self._report(start - requested_at, self._now() - start, failed)

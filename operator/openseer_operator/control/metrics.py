@@ -1,4 +1,4 @@
-"""What Prometheus reads. The metrics of jobs are made when they are collected, and go with the job."""
+"""The operator's Prometheus metrics. Metrics of a job are computed at collection, and end with the job."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -17,15 +17,15 @@ from openseer_process.families import Collected, Families
 from openseer_process.metric_table import BY_NAME
 
 RECONCILE_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-"""Seconds."""
+"""Buckets of the durations of steps, in seconds."""
 WAIT_BUCKETS = (*RECONCILE_BUCKETS, 60.0, 120.0, 300.0, 600.0, 1200.0)
-"""Seconds. Of many jobs that come at once, the last waits long."""
+"""Buckets of waits for a step, in seconds; when many jobs arrive at once the last one waits long."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobMetrics:
-    """Of one job. `inflight`: requests that workers run; `tokens`: generated so far, also in batches that are gone;
-    `backlog`: what waits, and the workers that it needs; `failures`: by component, as the operator remembers them."""
+    """Values of one job. `inflight`: running requests; `tokens`: generated so far, in deleted batches, too; `backlog`:
+    unfinished work and the workers that it needs; `failures`: by component, from the operator's memory."""
 
     progress: BatchProgress
     workers: Mapping[str, int | str]
@@ -51,8 +51,9 @@ class JobMetrics:
 
 @dataclass(frozen=True, slots=True)
 class StoreHealth:
-    """How a job's store does. `up`: it answered the latest reading; `memory`: at the last answer; `read_seconds`: how
-    long that took; `publishing_seconds`: how long the weights transaction that was on had taken, 0 without one."""
+    """The health of a job's store. `up`: it answered the latest reading; `memory`: at the last answer; `read_seconds`:
+    duration of that reading; `publishing_seconds`: age of the active weights transaction at that time, 0 without
+    one."""
 
     up: bool
     memory: StoreMemory = field(default_factory=StoreMemory)
@@ -62,8 +63,8 @@ class StoreHealth:
 
 @dataclass(slots=True)
 class OperatorState:
-    """What the metrics are made from, filled by the operator's other parts. `lag` and `depth` are those of the loop;
-    `store`: how a job's store does, None where it is not read."""
+    """The data of the metrics, from the operator's other parts. `lag` and `depth`: of the loop; `store`: the health of
+    a job's store, None where it is not read."""
 
     jobs: dict[JobKey, JobMetrics] = field(default_factory=dict[JobKey, JobMetrics])
     calls: Counter[tuple[str, str, int]] = field(default_factory=Counter[tuple[str, str, int]])
@@ -74,7 +75,7 @@ class OperatorState:
 
 
 class Metrics:
-    """The registry, and what the loop reports to it."""
+    """The registry, and the metrics that the loop reports."""
 
     def __init__(self, state: OperatorState) -> None:
         self.registry = CollectorRegistry()
@@ -85,7 +86,7 @@ class Metrics:
         self.registry.register(Collected(lambda: _told(state)))
 
     def reconciled(self, wait: float, seconds: float, failed: bool) -> None:
-        """After every reconcile step."""
+        """Notes a reconcile step: the job's wait and the duration in seconds, and whether it failed."""
         self._waits.observe(wait)
         self._seconds.observe(seconds)
         if failed:
@@ -96,7 +97,7 @@ class Metrics:
 
 
 def _told(state: OperatorState) -> Iterable[Metric]:
-    """Runs in a thread of its own: what it reads, it copies first."""
+    """All metrics; runs in a separate thread, so it copies collections before iterating."""
     families = Families()
     families.add("openseer_operator_leader", float(state.leads()))
     families.add("openseer_operator_queue", state.depth())
@@ -137,7 +138,7 @@ def _tell_job(families: Families, metrics: JobMetrics, **key: str) -> None:
 
 
 def _tell_store(families: Families, health: StoreHealth, **key: str) -> None:
-    """Of a store that does not answer no more than that: the rest is old."""
+    """Adds a store's metrics; only `up` of one that does not answer, since the others are old."""
     families.add("openseer_job_store_up", float(health.up), **key)
     if not health.up:
         return

@@ -1,4 +1,4 @@
-"""Cache, census and store of one job → the observation that `plan` reads."""
+"""Builds the observation of one job that `plan` reads, from cache, census and store."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,19 +22,19 @@ from openseer_operator.settings import FINALIZER, OperatorSettings
 STORE_SECRET = "storeSecret"
 """Key of the Secret of a managed Redis among the shared objects."""
 SECRET_SECONDS = 60.0
-"""While a pod starts, that Secret is made again so often; where it is still there, that changes nothing."""
+"""Interval of creating that Secret again while a pod starts, in seconds; an existing one stays as it is."""
 
 RESIZE_SECONDS = 60.0
-"""A volume that could not be enlarged is asked for again so often."""
+"""Interval of attempts to enlarge a volume after a refusal, in seconds."""
 MOST_SETS = 8
-"""StatefulSets of one job that are remembered after they are gone: the pod of one may still be on a lost node."""
+"""Limit of remembered StatefulSets of one job: the pod of a deleted one may still be on a lost node."""
 
 
 @dataclass(frozen=True, slots=True)
 class DesiredObjects:
-    """The shared objects of one generation of a job with so many standing workers: kind, name and hash by key; or why
-    there can be none. `runs`: whether the job is to; `secret`: name of the Secret of the managed Redis, `store`: hash
-    of the latter."""
+    """The shared objects of one generation of a job with `standing` workers: kind, name and hash by key; or the
+    `problems` of its manifest. `runs`: whether the job should run; `secret`: name of the managed Redis' Secret;
+    `store`: hash of the managed Redis."""
 
     uid: str
     generation: int
@@ -47,7 +47,7 @@ class DesiredObjects:
 
 
 def standing_workers_of(record: JobRecord, cache: Cache) -> int:
-    """Workers of a job without problems that an eviction would take work from."""
+    """Number of workers, of a job without problems, that an eviction would take work from."""
     assert record.job is not None
     return standing_workers(
         cache.pods_of(record), last_desired_workers(record.status) or record.job.spec.workers.replicas
@@ -55,13 +55,13 @@ def standing_workers_of(record: JobRecord, cache: Cache) -> int:
 
 
 def is_to_run(record: JobRecord) -> bool:
-    """Whether a job without problems is to run: it is not suspended, and has not ended by what its status says."""
+    """Whether a job without problems should run: it is not suspended, and its status has no end."""
     assert record.job is not None
     return not record.job.spec.suspend and memory_of(record.status).ending is None
 
 
 class Observer:
-    """Manifests are rendered once per generation of a job, to be compared by their hashes after that."""
+    """Observes jobs. It renders a job's manifests once per generation, and then compares hashes."""
 
     def __init__(self, cache: Cache, census: Census, poller: StorePoller, settings: OperatorSettings) -> None:
         self._cache = cache
@@ -69,15 +69,15 @@ class Observer:
         self._poller = poller
         self._settings = settings
         self._desired: dict[JobKey, DesiredObjects] = {}
-        self._without_store: dict[JobKey, float] = {}  # since when a Redis that should have a pod has none
+        self._without_store: dict[JobKey, float] = {}  # since when a Redis lacks its pod
         self._sets: dict[JobKey, tuple[str, tuple[str, ...]]] = {}  # uids of the job and of its StatefulSets
 
     def problems(self, record: JobRecord) -> str:
-        """Why the operator cannot do what the manifest asks for; "" when it can."""
+        """Why the operator cannot carry out the manifest; "" when it can."""
         return record.problems or self._desired_objects(record).problems
 
     def observe(self, record: JobRecord, now: float) -> Observation:
-        """Of a job without problems."""
+        """The observation of a job without problems. `now`: seconds since the epoch."""
         job = record.job
         assert job is not None
         store_pods = self.store_pods(record)
@@ -108,8 +108,8 @@ class Observer:
         )
 
     def store_pods(self, record: JobRecord) -> list[Pod]:
-        """Of the job's managed Redis: those that its own StatefulSet has made, or one that was its own. Labels and a
-        name alone make no pod the job's."""
+        """Pods of the job's managed Redis: those whose owner is the job's present or an earlier StatefulSet. Labels and
+        names are no proof of ownership."""
         assert record.job is not None
         known = self._sets.get(record.key)
         uids = known[1] if known is not None and known[0] == record.uid else ()
@@ -120,30 +120,30 @@ class Observer:
         return self._cache.store_pods(record.key, uids)
 
     def store_secret(self, record: JobRecord, job: RolloutJob) -> str:
-        """Name of the Secret of a managed Redis: the one that the job began with, for a new job that of the newest key;
-        "" for a store of the user's own. Raises InputError for a key that cannot be read."""
+        """Name of the Secret of a managed Redis: the one that the job started with, for a new job that of the newest
+        key; "" for a Redis of the user's own. Raises InputError for a key that cannot be read."""
         if not manages_store(job):
             return ""
         if named := record.status.get("storeSecret"):
             return named
         if self._census.find(record, "StatefulSet", store_name(job)) is not None:
-            return store_name(job)  # its password was made at random, by an operator that read Secrets
+            return store_name(job)  # an earlier release gave it a random password
         return derived_secret_name(job, record.uid, self._settings.stores.keys()[0])
 
     def forget(self, key: JobKey) -> None:
-        """The job is gone."""
+        """Drops the data of a deleted job."""
         self._desired.pop(key, None)
         self._without_store.pop(key, None)
         self._sets.pop(key, None)
 
     def _is_store_current(self, record: JobRecord, template: str, now: float) -> bool:
-        """Whether nothing is to be changed; one whose volume could not be enlarged rests until that is tried again."""
+        """Whether the Redis needs no change; after a refusal to enlarge its volume it needs none for RESIZE_SECONDS."""
         wanted = self._desired_objects(record).store
         rests = now - self._census.volume_problem(record.key)[1] < RESIZE_SECONDS
         return template == wanted or (rests and template == wanted + TOO_SMALL)
 
     def _doubts_secret(self, record: JobRecord, now: float) -> bool:
-        """Whether the Secret may be gone and matters: pods read it when they start, and nobody may list Secrets."""
+        """Whether the Secret may be gone while pods need it: they read it at their start. Secrets cannot be listed."""
         starting = any(pod.phase is PodPhase.PENDING for pod in self._cache.pods_of(record))
         works = any(pod.ready for pod in self.store_pods(record))
         return (starting or not works) and now - self._census.secret_seen_at(record) >= SECRET_SECONDS
@@ -170,7 +170,7 @@ class Observer:
         return rendered
 
     def _render(self, record: JobRecord, standing: int, secret: str) -> DesiredObjects:
-        """All of a job's manifests are tried, so that it is refused whole rather than half-way."""
+        """Renders all manifests of a job, so that an invalid one is refused before any object is made."""
         job = record.job
         assert job is not None
         made_for = record.uid, record.generation, standing, is_to_run(record), secret
@@ -187,7 +187,7 @@ class Observer:
         return DesiredObjects(*made_for, entries, store=store)
 
     def _try_pods(self, job: RolloutJob, uid: str, secret: str) -> str:
-        """The hash of the managed Redis, "" for none."""
+        """Renders pods and managed Redis; returns the latter's hash, "" for none. Raises InputError."""
         last = max(0, job.spec.workers.replicas - 1)
         rank = job.spec.workers.parallelism.nodes - 1
         image = self._settings.worker_image

@@ -1,4 +1,4 @@
-"""Who may read a store now: a store that says nothing takes time from stores of its own namespace, and of no other."""
+"""Limits concurrent readings of stores: a silent store delays only stores of its own namespace."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -6,13 +6,13 @@ from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
 READS_AT_ONCE = 32
-"""Stores that have answered and are read at the same time; those that have not have as many places of their own."""
+"""Limit of concurrent readings of stores that answered last time; those that did not have the same limit apart."""
 NAMESPACE_READS = 8
-"""Of each, those of one namespace."""
+"""The same limits per namespace."""
 
 
 class ReadSlots:
-    """Places for readings, given in the order in which they are asked for."""
+    """Slots for readings, in the order of requests."""
 
     def __init__(self) -> None:
         self._all = {answered: asyncio.Semaphore(READS_AT_ONCE) for answered in (True, False)}
@@ -20,7 +20,7 @@ class ReadSlots:
 
     @asynccontextmanager
     async def slot(self, namespace: str, *, answered: bool) -> AsyncGenerator[None]:
-        """A place for one reading of a store in that namespace. `answered`: whether it did when it was last read."""
+        """A slot for one reading of a store in this namespace. `answered`: whether its last reading succeeded."""
         of_namespace = self._namespaces.setdefault((namespace, answered), asyncio.Semaphore(NAMESPACE_READS))
         async with of_namespace, self._all[answered]:
             yield

@@ -1,4 +1,35 @@
-"""One reconcile step of one job: observe, plan, write the memory, act."""
+"""One reconcile step of one job, also called a look: observe, plan, write the memory, apply.
+
+A cluster changes at any moment: pods end, nodes vanish, users edit jobs, and the operator itself is replaced. Events of
+a watch come late, twice or not at all. An operator that reacts to single events needs a reaction to each order of them.
+So a step does not depend on the event that requested it (it is level-triggered). It has four parts:
+
+1. Observe: `Observer` combines the caches into one `Observation`: the job and its pods (watch), its shared objects
+   (census), the latest reading of its store (poller), the last refusals, and the memory from the job's status.
+2. Plan: core's `plan` is a pure function from the observation to one `Plan`: actions, the new memory, and the time of
+   the next step.
+3. Write the memory into the status first, because the actions rely on it.
+4. Apply: `Applier` carries out the actions. The API server's answers go into the caches at once; its refusals are part
+   of the next observation.
+
+Example: a job wants 2 workers and allows 2 failures of each. worker-1 exits with code 7 at 12:00:00.
+
+  step  observation                              plan
+  1     worker-1, attempt 0, has failed          memory: worker-1 has 1 failure, 1 attempt; event MemberEnded;
+                                                 delete the pod
+  2     no worker-1, 1 failure at 12:00:00       nothing; next step at 12:00:00.5, the end of the back-off
+  3     the same at 12:00:00.5                   create worker-1, attempt 1
+  4     worker-1, attempt 1, runs                nothing: at rest
+
+If the operator dies in step 1 after writing the memory, its successor finds the failed pod of attempt 0 and a memory
+with 1 attempt. It counts only pods of attempt 1 and later, so its plan is to delete the pod, and the failure counts
+once. If the watch has missed a deletion, the census finds it within 5 minutes (CENSUS_SECONDS) and requests a step; if
+it has missed a change, /healthz fails, and Kubernetes restarts the operator.
+
+It follows that a step may be repeated or delayed at any point, that each replica can continue from the status, and that
+the plan of a job at rest is empty. A job whose plans stay non-empty has its next step after 0.1 s, then 0.2 s, up to
+30 s. More examples: tests/core/plan/transcripts; the reasons: docs/decisions/0006, 0007, 0022 and 0023.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -29,21 +60,21 @@ from openseer_operator.objects.status import StatusDetails, is_urgent, memory_of
 from openseer_operator.settings import FINALIZER, OperatorSettings
 
 REQUEUE_SECONDS = 0.1
-"""A job whose plan had actions is reconciled again so soon, for what follows from them; then ever later …"""
+"""Time until the next step of a job whose plan had actions, in seconds; doubles while each plan has actions."""
 MOST_REQUEUE_SECONDS = 30.0
-"""… up to this, while each plan has actions."""
+"""Limit of that time, in seconds."""
 SETTLING_SECONDS = 1.0
-"""Until a store that was not asked yet has had time to answer, nothing is reported of it."""
+"""Pause before a status write while the store has not had time to answer yet, in seconds."""
 PROGRESS_SECONDS = 10.0
-"""Between two writes of one job's progress."""
+"""Shortest interval between status writes of one job's progress, in seconds."""
 ESTIMATES_SECONDS = 60.0
-"""The same, while nothing but estimates changes."""
+"""The same while only estimates change, in seconds."""
 PROGRESS_SHARE = 0.5
-"""Of all status writes, so much may go to progress."""
+"""Share of all status writes that progress may take."""
 
 
 class Reconciler:
-    """`reconcile` is what the loop calls; nothing else changes anything in the cluster."""
+    """Carries out reconcile steps. The loop calls `reconcile`; all changes to jobs' objects happen in it."""
 
     def __init__(
         self,
@@ -68,16 +99,17 @@ class Reconciler:
         self._slow_starts = SlowStarts(api)
         self._status_limiter = RateLimiter(settings.status_writes)
         self._written_at: dict[JobKey, float] = {}
-        self._scaling: dict[JobKey, tuple[str, ScalingState]] = {}  # with the uid: newer than in the status
+        self._scaling: dict[JobKey, tuple[str, ScalingState]] = {}  # with the job's uid; newer than in the status
         self._streaks: dict[JobKey, int] = {}
 
     def is_new(self, key: JobKey) -> bool:
-        """Whether nothing was done for the job yet."""
+        """Whether the job has had no reconcile step yet."""
         record = self._cache.job(key)
         return record is not None and not record.status.get("conditions")
 
     async def reconcile(self, key: JobKey) -> float | None:
-        """In how many seconds to reconcile again even if nothing happens. Raises OpenseerError for what may pass."""
+        """Carries out one step. Returns the seconds until the next one if nothing changes, None for never. Raises
+        OpenseerError for an error after which a retry may succeed."""
         record = self._cache.job(key)
         if record is None:
             self._forget(key)
@@ -88,7 +120,7 @@ class Reconciler:
                 return await self._refuse(record, problems)
             return await self._reconcile_job(record, record.job)
         except NotThereError:
-            if self._cache.job(key) is None:  # deleted meanwhile: nothing is left to be done
+            if self._cache.job(key) is None:  # it was deleted during the step
                 return REQUEUE_SECONDS
             raise
 
@@ -115,7 +147,7 @@ class Reconciler:
             decided.memory.failures,
         )
         wait = None if record.deleting_since is not None else await self._write(record, status, now)
-        # Only now: a window is over once the number of workers that it led to is written.
+        # After the write: a window is over only once the number of workers that it led to is in the status.
         self._scaling[record.key] = record.uid, decided.memory.scaling
         target = ApplyTarget(record, job, image, secret, now)
         due = await self._applier.apply(target, decided.actions, decided.refused)
@@ -127,15 +159,15 @@ class Reconciler:
         return min((delay for delay in delays if delay is not None), default=None)
 
     def _recall_scaling(self, record: JobRecord, observation: Observation) -> Observation:
-        """A backlog that wavers changes it at each look: it is kept here, and written only so often as progress is."""
+        """Adds the newest scaling state: it changes in each step, and is written only as often as progress."""
         uid, scaling = self._scaling.get(record.key, ("", ScalingState()))
         if uid != record.uid:
             return observation
         return replace(observation, memory=replace(observation.memory, scaling=scaling))
 
     async def _look_at_templates(self, record: JobRecord, observation: Observation) -> tuple[Observation, float | None]:
-        """Whether Kubernetes takes what is made from them, and in how many seconds to ask again. What needs no new pods
-        is not asked about."""
+        """Adds whether Kubernetes accepts the objects made from the templates, unless the job needs no new pods. Also
+        returns the seconds until the next check."""
         memory, _ = revive(observation, observation.memory)
         over = record.deleting_since is not None or memory.ending is not None
         if over or observation.job.spec.suspend:
@@ -144,7 +176,7 @@ class Reconciler:
         return replace(observation, templates=verdict), RECHECK_SECONDS.get(verdict.answer)
 
     async def _look_at_volume(self, observation: Observation) -> Observation:
-        """Only of a Redis that should be gone and is on a node that does not say so."""
+        """Adds the risk to the volume of a Redis that should be gone, on a node that does not confirm it."""
         job, redis = observation.job, observation.redis
         if not is_lost(observation) or redis is None:
             return observation
@@ -156,7 +188,7 @@ class Reconciler:
         return replace(observation, volume_risk=risk)
 
     def _requeue_delay(self, key: JobKey, acted: bool) -> float | None:
-        """What was done may call for more, but a plan that never comes to rest must not keep the operator busy."""
+        """Seconds until the step that follows actions; grows, so that a plan that never comes to rest costs little."""
         if not acted:
             self._streaks.pop(key, None)
             return None
@@ -164,7 +196,7 @@ class Reconciler:
         return min(REQUEUE_SECONDS * 2.0 ** min(streak - 1, 20), MOST_REQUEUE_SECONDS)
 
     def _follow_store(self, record: JobRecord, job: RolloutJob) -> None:
-        """Reads the store of a job that is not over; a managed one only once its pod takes connections."""
+        """Starts or stops reading the store: it is read until the job is over, a managed one once its pod is ready."""
         memory = memory_of(record.status)
         leaving = record.deleting_since is not None
         needed = FINALIZER in record.finalizers if leaving else memory.ending is None
@@ -178,7 +210,7 @@ class Reconciler:
     # ---- status
 
     async def _write(self, record: JobRecord, status: JsonObject, now: float) -> float | None:
-        """What actions rely on is written at once, what people read is rate-limited. Returns the seconds to wait."""
+        """Writes the status: at once if actions rely on the change, else rate-limited. Returns the seconds to wait."""
         if _without_gpu_time(status) == _without_gpu_time(record.status):
             return None
         if _essential(status) != _essential(record.status):
@@ -200,7 +232,7 @@ class Reconciler:
 
     @property
     def _interval(self) -> float:
-        """Seconds between two writes of one job's progress: the longer the more jobs there are."""
+        """Interval of status writes of one job's progress, in seconds; grows with the number of jobs."""
         return max(PROGRESS_SECONDS, len(self._poller) / (PROGRESS_SHARE * self._settings.status_writes))
 
     async def _apply_status(self, record: JobRecord, status: JsonObject, now: float) -> None:
@@ -215,7 +247,8 @@ class Reconciler:
         self._written_at[record.key] = now
 
     async def _refuse(self, record: JobRecord, problems: str) -> float | None:
-        """Says why nothing is done; what runs goes on. A deleted job loses its finalizer: its store is unknown."""
+        """Writes why the manifest is refused; running pods stay. A deleted job loses its finalizer: its store is
+        unknown."""
         if record.deleting_since is not None:
             if FINALIZER in record.finalizers:
                 await self._applier.remove_finalizer(record)
@@ -245,19 +278,19 @@ class Reconciler:
 
 
 def _essential(status: Mapping[str, Any]) -> tuple[Memory, str, str]:
-    """What of a status the operator relies on, all but counts that can be read again, and what is kept here too."""
+    """The part of a status that actions rely on: without counts that can be read again, and the scaling state."""
     memory = replace(memory_of(status), progress=BatchProgress(), backlog=Backlog(), gpu_seconds=GpuSeconds())
     memory = replace(memory, scaling=ScalingState())
     return memory, status.get("image", ""), status.get("storeSecret", "")
 
 
 def _without_gpu_time(status: Mapping[str, Any]) -> dict[str, Any]:
-    """GPU time grows also while nothing happens: it is written with what else changes, and is a metric meanwhile."""
+    """The status without GPU time, which always grows: it is written with other changes, and is also a metric."""
     return {name: value for name, value in status.items() if name != "gpuSeconds"}
 
 
 def _counts(status: Mapping[str, Any]) -> dict[str, Any]:
-    """What is no estimate."""
+    """The progress without estimates, and the scaling state."""
     progress: Mapping[str, Any] = status.get("progress") or {}
     counts = {name: value for name, value in progress.items() if name not in ("etaSeconds", "tokensPerSecond")}
     return counts | {"scaling": status.get("scaling")}

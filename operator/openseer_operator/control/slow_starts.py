@@ -1,6 +1,6 @@
-"""Why a pod that its node took on has no container yet: of volumes that it cannot mount a node tells in events alone.
+"""Finds out why a pod on a node has no container yet: a node reports volumes that it cannot mount only in events.
 
-Events are read only of pods that have waited long: of one at a look, and the more seldom the longer its job waits.
+Events are read only for pods that have waited long: for one pod per step, and less often the longer the job waits.
 """
 
 import logging
@@ -14,31 +14,31 @@ from openseer_operator.objects.reading import LONGEST_TEXT, JobKey, JsonObject
 from openseer_operator.objects.status_parts import part, seconds_of
 
 SLOW_SECONDS = 60.0
-"""A pod without a container waits long from so long after its node took it on; most images are there by then."""
+"""Time on its node after which events of a pod without a container are read, in seconds; most images need less."""
 MOST_PAUSE_SECONDS = 300.0
-"""A job is asked about again when its oldest such pod has waited twice as long, or after so long."""
+"""Limit of the pause before a job's events are read again, in seconds; the pause is the age of its oldest such pod."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What was said of a pod, "" for nothing, and when it was asked (seconds since the epoch)."""
+    """A pod's problem by its events, "" for none, and the time of reading (seconds since the epoch)."""
 
     at: float
     problem: str
 
 
 class SlowStarts:
-    """Remembers what was said of each pod for as long as it waits."""
+    """Stores each waiting pod's problem."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
         self._answers: dict[JobKey, dict[str, _Answer]] = {}
 
     async def explain(self, key: JobKey, observation: Observation) -> tuple[Observation, float | None]:
-        """The observation, in which pods that wait have the problem that was told of them; and in how many seconds
-        there is more to ask, None for never. Raises nothing: it is for people alone."""
+        """The observation with the problems of waiting pods; and the seconds until the next read, None for never. Never
+        raises, since the problems are for people only."""
         pods = [pod for pod in (observation.redis, *observation.pods) if pod is not None]
         waiting = {pod.uid: pod for pod in pods if _waits(pod)}
         known = self._answers.pop(key, {})
@@ -63,17 +63,17 @@ class SlowStarts:
         return observation, max(_due(answers, since) - now, 1.0)
 
     def forget(self, key: JobKey) -> None:
-        """The job is gone."""
+        """Drops the data of a deleted job."""
         self._answers.pop(key, None)
 
     async def _ask(self, namespace: str, pod: Pod, known: str) -> str:
-        """What was last said of the pod, when that is a warning: what follows a warning ends it, as a pull of the image
-        does one of volumes. `known`: the answer where there is none now."""
+        """The pod's latest event if it is a warning, else "": a later event ends a warning, as an image pull ends one
+        about volumes. `known`: returned if events cannot be read."""
         none: list[JsonObject] = []
         try:
             page = await anext(self._api.pages("Event", (namespace,), fields=f"involvedObject.uid={pod.uid}"), none)
         except KubeApiError as error:
-            log.info("what nodes say of pod %s/%s is not known: %s", namespace, pod.name, error)
+            log.info("events of pod %s/%s cannot be read: %s", namespace, pod.name, error)
             return known
         newest = max(page, key=_order, default=None)
         if newest is None or newest.get("type") != "Warning":
@@ -82,13 +82,13 @@ class SlowStarts:
 
 
 def _waits(pod: Pod) -> bool:
-    """Whether its node took it on, and nothing is known of why it does not start."""
+    """Whether it is on a node and does not start for an unknown reason."""
     stands = pod.ready or pod.leaving or pod.problem or pod.phase is not PodPhase.PENDING
     return bool(pod.node) and pod.started_at is not None and not stands
 
 
 def _due(answers: Mapping[str, _Answer], since: float) -> float:
-    """When the next question may be asked, of pods the oldest of which has waited since then."""
+    """Time of the next read of events; `since`: start of the oldest waiting pod."""
     last = max((answer.at for answer in answers.values()), default=None)
     if last is None:
         return since + SLOW_SECONDS
@@ -100,6 +100,6 @@ def _told(pod: Pod, problems: Mapping[str, str]) -> Pod:
 
 
 def _order(event: Mapping[str, Any]) -> tuple[float, bool]:
-    """By the last time; of one second, what goes well comes after what does not."""
+    """Sorts events by their last time; within a second normal events come after warnings."""
     times = (part(event, "series").get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime"))
     return max(seconds_of(text) or 0.0 for text in times), event.get("type") != "Warning"

@@ -1,4 +1,4 @@
-"""Reads the stores of jobs that run: their counts and their workers' reports. No reconcile step waits for a store."""
+"""Reads the stores of running jobs: counts and workers' reports. No reconcile step waits for a store."""
 
 import asyncio
 import logging
@@ -40,36 +40,35 @@ from openseer_store.port import Store
 from openseer_store.reply_limit import ReplyLimit
 
 CONNECT_SECONDS = 2.0
-"""Longest wait for a store to be reached."""
+"""Timeout of a connection to a store, in seconds."""
 READ_SECONDS = 2.0
-"""Longest wait for one reading."""
+"""Timeout of one reading, in seconds."""
 READ_EVERY_SECONDS = 1.0
-"""Between two readings of one store, while there are few."""
+"""Shortest interval of readings of one store, in seconds."""
 READS_PER_SECOND = 200.0
-"""Most readings a second, over all stores."""
+"""Limit of readings per second, over all stores."""
 RETRY_SECONDS = 5.0
-"""Longest pause after a reading that failed; it grows up to that, with many stores to three times the usual pause. The
-time limit of a reading begins with the reading."""
+"""Limit of the growing pause after failed readings, in seconds; with many stores three intervals, if that is longer."""
 SILENT_SECONDS = 60.0
-"""Longest such pause of a store that never answered: a tenth of the time that it is known for, up to so much."""
+"""The same for a store that never answered, in seconds: a tenth of the time since its first reading, up to this."""
 REOPEN_FAILURES = 3
-"""After so many failed readings in a row a store is looked for anew: its Secret may hold another password by then, or
-another place. After a refusal that is no outage it is at once."""
+"""Consecutive failed readings after which the store's URL is read again: its Secret may have another password or
+address. After a refusal that is no outage it is read again at once."""
 FORBIDDEN_SECONDS = 30.0
-"""Pause after a store was found that only a person can change."""
+"""Pause after a problem that only a person can mend, in seconds."""
 STALE_SECONDS = 5.0
-"""An older view is none; with so many stores that readings come seldom, three readings' time."""
+"""Limit of the age of a view, in seconds; three intervals, if that is longer."""
 REPORT_SECONDS = 30.0
-"""A heartbeat that is older counts no more."""
+"""Limit of the age of a heartbeat, in seconds."""
 RATE_SECONDS = 30.0
-"""Tokens per second are taken over so long."""
+"""Window for tokens per second, in seconds."""
 LEAST_BUSY_SECONDS = 10.0
-"""The speed of a worker is known once workers have been busy for so long within that time, all of them together."""
+"""Least busy time of all workers together within that window for a known speed, in seconds."""
 REPLY_LIMIT = ReplyLimit(bytes=8 * 2**20, parts=2**16)
-"""Of one answer: the heartbeats of MOST_WORKERS with 2 KiB each, or 1,500 open batches. It does not follow the job's
-manifest: rows of workers that were killed stay when a fleet has become small, and a manifest may say any number."""
+"""Limit of one answer: heartbeats of MOST_WORKERS of 2 KiB each, or 1,500 open batches. It is independent of the job's
+manifest: records of killed workers stay in a fleet that has shrunk, and a manifest may name any number."""
 PURGE_SECONDS = 10.0
-"""Longest time for deleting a job's keys."""
+"""Timeout of deleting a job's keys, in seconds."""
 
 log = logging.getLogger(__name__)
 
@@ -79,13 +78,12 @@ AnnounceEvent = Callable[[JobRecord, Announce], Awaitable[None]]
 
 @dataclass(slots=True)
 class PolledStore:
-    """One store that is read. `watched_since`, `read_at`: from when on, and when last (loop's clock).
+    """One store that is read. `watched_since`, `read_at`: time of the beginning, and of the last reading.
 
-    `inflight`: requests that its workers run; `batch_tokens`: tokens of each batch; `past_tokens`: those of batches
-    that were read and are no longer there. `last_transaction`: the latest weights transaction that had ended when the
-    fleet spec was read; None before that. `read_seconds`, `publishing_seconds`: as in StoreHealth. `token_counts`:
-    when, and how many tokens there were, of late; `busy_seconds`: at the same times, how long workers were busy so far,
-    all of them together.
+    `inflight`: running requests; `batch_tokens`: tokens of each batch; `past_tokens`: those of batches that were read
+    and are deleted. `last_transaction`: the latest ended weights transaction at the last reading, None before the
+    first. `read_seconds`, `publishing_seconds`: as in StoreHealth. `token_counts`: (time, tokens so far) of the
+    readings within RATE_SECONDS; `busy_seconds`: at the same times, the busy seconds of all workers so far.
     """
 
     record: JobRecord
@@ -109,8 +107,8 @@ class PolledStore:
 
 
 class StorePoller:
-    """`changed`: called with a job's key when its store holds something that may call for action. `announce`: makes an
-    event of weights that were published, or not; no action follows from that. `access`: how stores are reached."""
+    """Reads stores. `changed`: called with a job's key when a reading may require a reconcile step. `announce`: makes
+    an event about the end of a weights transaction, which requires none. `access`: opens stores."""
 
     def __init__(
         self,
@@ -132,7 +130,7 @@ class StorePoller:
     # ---- for a reconcile step
 
     def watch(self, record: JobRecord) -> None:
-        """Reads the job's store from now on; returns at once."""
+        """Starts to read the job's store; returns at once."""
         known = self._polled.get(record.key)
         if known is not None and known.record.uid == record.uid:
             known.record = record
@@ -143,45 +141,45 @@ class StorePoller:
         polled.task = asyncio.create_task(self._follow(polled), name=f"store of {record.key[0]}/{record.key[1]}")
 
     def unwatch(self, key: JobKey) -> None:
-        """Reads it no longer."""
+        """Stops reading the job's store."""
         polled = self._polled.pop(key, None)
         if polled is not None and polled.task is not None:
             polled.task.cancel()
 
     def view(self, key: JobKey) -> StoreView | None:
-        """The newest view; None when there is none, or only an old one."""
+        """The latest view; None if there is none that is recent."""
         polled = self._polled.get(key)
         return polled.view if polled is not None and not self._stale(polled) else None
 
     def loads(self, key: JobKey) -> bool:
-        """Whether the store has said at the last reading that it loads its data."""
+        """Whether the store was loading its data at the last reading."""
         polled = self._polled.get(key)
         return polled is not None and polled.loads
 
     def problem(self, key: JobKey) -> StoreProblem | None:
-        """Why the store was not to be read at the last try, though it may be well."""
+        """The problem at the last attempt that only a person can mend; the store itself may be well."""
         polled = self._polled.get(key)
         return polled.problem if polled is not None else None
 
     def settling(self, key: JobKey) -> bool:
-        """Whether it is too early to say that the store does not answer."""
+        """Whether it is too early to report that the store does not answer."""
         polled = self._polled.get(key)
         if polled is None or polled.view is not None or polled.problem is not None:
             return False
         return _now() - polled.watched_since < self._stale_after
 
     def inflight(self, key: JobKey) -> int:
-        """Requests that workers ran when the store was last read."""
+        """Number of running requests at the last reading."""
         polled = self._polled.get(key)
         return polled.inflight if polled is not None else 0
 
     def tokens(self, key: JobKey) -> int:
-        """Generated since the store was first read, in batches that were there then or came later: it only grows."""
+        """Tokens of all batches since the first reading, deleted ones included: it only grows."""
         polled = self._polled.get(key)
         return polled.past_tokens + sum(polled.batch_tokens.values()) if polled is not None else 0
 
     def tokens_per_second(self, key: JobKey) -> float | None:
-        """Of late; None while too little is known."""
+        """Tokens per second within RATE_SECONDS; None before two readings."""
         polled = self._polled.get(key)
         if polled is None or len(polled.token_counts) < 2:
             return None
@@ -189,7 +187,7 @@ class StorePoller:
         return (last - first) / (end - start) if end > start else None
 
     def health(self, key: JobKey) -> StoreHealth | None:
-        """How the job's store does, for threads too; None of one that is not read."""
+        """The health of the job's store; None if it is not read. May be called from any thread."""
         polled = self._polled.get(key)
         if polled is None:
             return None
@@ -206,7 +204,7 @@ class StorePoller:
             await store.purge(forget=True)
 
     async def close(self) -> None:
-        """Stops reading all of them."""
+        """Stops reading all stores."""
         tasks = [polled.task for polled in self._polled.values() if polled.task is not None]
         for key in list(self._polled):
             self.unwatch(key)
@@ -216,7 +214,7 @@ class StorePoller:
 
     @property
     def interval(self) -> float:
-        """Seconds between two readings of one store."""
+        """Interval of readings of one store, in seconds."""
         return max(READ_EVERY_SECONDS, len(self._polled) / READS_PER_SECOND)
 
     def _stale(self, polled: PolledStore) -> bool:
@@ -227,7 +225,7 @@ class StorePoller:
         return max(STALE_SECONDS, 3 * self.interval)
 
     def _silence_pause(self, polled: PolledStore) -> float:
-        """The longer a store has never answered, the less it matters that its first answer is heard at once."""
+        """Limit of the pause for a store that never answered, in seconds; it grows with the time of silence."""
         silent = _now() - polled.watched_since if not polled.read_at else 0.0
         return min(silent / 10, SILENT_SECONDS)
 
@@ -245,7 +243,7 @@ class StorePoller:
                 await polled.store.close()
 
     async def _poll(self, polled: PolledStore) -> None:
-        """One reading; a failure is logged when it begins, and reported when the last view has become too old."""
+        """Reads the store once. Logs the first of several failures; reports them once the last view is too old."""
         key = polled.record.key
         try:
             if polled.store is None:
@@ -255,13 +253,13 @@ class StorePoller:
             async with asyncio.timeout(READ_SECONDS):
                 view = await self._read(polled, polled.store)
             polled.read_seconds = _now() - began
-        except Exception as error:  # a heartbeat that cannot be parsed must not end the reading either
+        except Exception as error:  # any error, such as a heartbeat that cannot be parsed, must not end the readings
             if not polled.failures:
                 known = isinstance(error, (OpenseerError, TimeoutError, OSError))
                 log.info("%s/%s: store: %s", *key, str(error) or "no answer in time", exc_info=not known)
             polled.failures += 1
             if self._stale(polled):
-                polled.view = None  # nobody is told of it any more, and it may be large
+                polled.view = None  # it is not used any longer, and may be large
             polled.loads = isinstance(error, StoreLoadingError)
             polled.problem = _problem_of(error, opened=polled.store is not None)
             if polled.store is not None and _wants_another_url(error, polled.failures):
@@ -278,7 +276,7 @@ class StorePoller:
             self._changed(key)
 
     async def _read(self, polled: PolledStore, store: Store) -> StoreView:
-        """One call after the other: they share one connection, and there may be a thousand stores."""
+        """Makes the calls one after the other: each store has one connection, and there may be a thousand stores."""
         job = polled.record.job
         serves = job is not None and job.spec.mode == "serve"
         batches = await open_batches(store) if serves else {BATCH_JOB_BATCH: await store.progress(BATCH_JOB_BATCH)}
@@ -304,7 +302,7 @@ class StorePoller:
         )
 
     def _note_speed(self, polled: PolledStore, busy: int) -> None:
-        """Tokens and busy workers at this reading; those of the last RATE_SECONDS are kept."""
+        """Notes tokens and busy workers at this reading; drops readings older than RATE_SECONDS."""
         counts, seconds = polled.token_counts, polled.busy_seconds
         counts.append((_now(), self.tokens(polled.record.key)))
         passed = counts[-1][0] - counts[-2][0] if len(counts) > 1 else 0.0
@@ -314,7 +312,7 @@ class StorePoller:
             seconds.popleft()
 
     async def _announce_weights(self, polled: PolledStore, fleet_spec: FleetSpec) -> None:
-        """An event for a transaction that has ended since the last reading; what ended before the first is old."""
+        """Makes an event for a transaction that has ended since the last reading; none at the first reading."""
         transaction = fleet_spec.transaction
         ended = transaction.id if transaction is not None and not transaction.active else 0
         is_new = polled.last_transaction is not None and ended > polled.last_transaction
@@ -338,7 +336,7 @@ class StorePoller:
         )
 
     async def _read_secret(self, namespace: str, name: str) -> Mapping[str, str]:
-        """The data of a Secret that its namespace lets us read. Raises StoreForbiddenError where it does not."""
+        """The data of a Secret. Raises StoreForbiddenError if its namespace does not permit the operator to read it."""
         try:
             return (await self._api.get("Secret", namespace, name)).get("data") or {}
         except KubeApiError as error:
@@ -348,7 +346,7 @@ class StorePoller:
 
 
 def _problem_of(error: Exception, *, opened: bool) -> StoreProblem | None:
-    """What keeps a store from being read until a person changes something."""
+    """The problem of a store that cannot be read until a person mends it; None for other errors."""
     if isinstance(error, StoreForbiddenError):
         return StoreProblem(error.reason, str(error))
     if isinstance(error, InputError) and not opened:
@@ -357,7 +355,7 @@ def _problem_of(error: Exception, *, opened: bool) -> StoreProblem | None:
 
 
 def _wants_another_url(error: Exception, failures: int) -> bool:
-    """Whether a store that failed is to be looked for anew. One that loads its data is where it was."""
+    """Whether to read the URL of a failed store again; not for one that is loading its data."""
     if isinstance(error, StoreLoadingError):
         return False
     refused = isinstance(error, StoreError) and not isinstance(error, StoreUnavailableError)
@@ -365,7 +363,7 @@ def _wants_another_url(error: Exception, failures: int) -> bool:
 
 
 def _worker_speed(polled: PolledStore) -> float | None:
-    """Tokens per second of a busy worker, None before workers were busy for LEAST_BUSY_SECONDS in all."""
+    """Tokens per second of a busy worker; None before all workers together were busy for LEAST_BUSY_SECONDS."""
     counts, seconds = polled.token_counts, polled.busy_seconds
     busy = seconds[-1] - seconds[0]
     return (counts[-1][1] - counts[0][1]) / busy if busy >= LEAST_BUSY_SECONDS else None

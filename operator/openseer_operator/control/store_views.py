@@ -1,4 +1,4 @@
-"""What the operator makes of what a store says: counts, reports of workers, and what of them may call for action."""
+"""Converts a store's replies for the operator: counts, workers' reports, and the part that may require a step."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import replace
@@ -16,15 +16,15 @@ from openseer_core.worker.heartbeat import WorkerStatus
 from openseer_store.port import Store
 
 MOST_REPORTS = 2 * MOST_WORKERS
-"""Of one job, and above their workers' numbers: as many as stay may be leaving."""
+"""Limit of reports per job, and of worker numbers: while a fleet is replaced, as many workers leave as stay."""
 LONGEST_UID = 64
-"""Of a pod; Kubernetes gives 36 characters."""
+"""Limit of characters of a pod's uid; Kubernetes' have 36."""
 LONGEST_REPORT = 256
-"""Characters that are kept of what a worker says of itself."""
+"""Limit of characters of a worker's text."""
 
 
 def weights_event(transaction: WeightsTransaction) -> Announce:
-    """How a weights transaction ended, for people."""
+    """The event about the end of a weights transaction."""
     seconds = (transaction.finished_at or transaction.started_at) - transaction.started_at
     detail = f": {transaction.message}" if transaction.message else ""
     adapter = transaction.publish.adapter
@@ -38,12 +38,12 @@ def weights_event(transaction: WeightsTransaction) -> Announce:
 
 
 async def open_batches(store: Store) -> dict[int, BatchProgress]:
-    """Of a trainer's batches, those whose data are there."""
+    """The progress of a trainer's batches whose data are not deleted, by number."""
     return {batch.number: batch.progress for batch in await store.batches() if not batch.forgotten}
 
 
 def total_progress(batches: Collection[BatchProgress]) -> BatchProgress:
-    """Several batches as one; it has all its groups when each of them has."""
+    """The sum of several batches; sealed if all of them are."""
     return BatchProgress(
         groups=sum(progress.groups for progress in batches),
         requests=sum(progress.requests for progress in batches),
@@ -57,8 +57,7 @@ def total_progress(batches: Collection[BatchProgress]) -> BatchProgress:
 
 
 def reports_of(workers: Iterable[WorkerStatus], fleet_spec: FleetSpec) -> dict[str, WorkerReport]:
-    """The reports of workers, by the uid of their pods; a worker that runs in no pod is left out. A store may say
-    anything: no more is kept of it than a fleet can have."""
+    """The reports of workers in pods, by the pods' uids; limits numbers and lengths, as a store may hold anything."""
     reports: dict[str, WorkerReport] = {}
     for worker in islice(workers, MOST_REPORTS):
         metrics, weights = worker.heartbeat.metrics, worker.heartbeat.weights
@@ -76,13 +75,13 @@ def reports_of(workers: Iterable[WorkerStatus], fleet_spec: FleetSpec) -> dict[s
 
 
 def actionable_state(job: RolloutJob | None, view: StoreView) -> object:
-    """What of a view may call for action: equal for two views that do not differ in it."""
+    """The part of a view that may require a reconcile step; views with equal parts need none."""
     counts: BatchProgress = view.progress
     left = counts.requests - counts.closed
     workers_spec = job.spec.workers if job is not None else Workers()
     scales_itself = workers_spec.autoscale is not None
     fleet = workers_spec.max or 0 if scales_itself else workers_spec.replicas
-    # A job that scales itself is looked at when what waits comes, doubles, halves or goes.
+    # An autoscaled job has a step when its backlog begins, doubles, halves or ends.
     waits = left.bit_length() if scales_itself else None
     full = view.memory.is_nearly_full
     workers = frozenset(replace(report, held_tokens=0) for report in view.reports.values())

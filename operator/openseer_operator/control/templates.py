@@ -1,4 +1,4 @@
-"""Whether the API server takes what a job's pod templates make of its pods: asked by a dry run, once per template."""
+"""Checks with a dry run, once per template, that the API server accepts the objects made from a job's pod templates."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -20,20 +20,21 @@ RECHECK_SECONDS: Mapping[TemplateAnswer, float] = {
     TemplateAnswer.HINDERED: 60.0,
     TemplateAnswer.UNANSWERED: 5.0,
 }
-"""After so long it is asked again; what is TAKEN stays so."""
+"""Seconds until the next check, by verdict; TAKEN is final."""
 UNREADABLE, INVALID = 400, 422
 _NOT_DECODED = "cannot be handled as"
-"""In a server's message of a body that it cannot read; 400 has other causes too (webhooks without dry runs)."""
+"""Part of the server's message about a body that it cannot read; 400 has other causes, too (webhooks without dry
+runs)."""
 _OTHERS = ("admission webhook", "ValidatingAdmissionPolicy")
-"""In a message of others than the server: what they refuse may be allowed later, and is told of when pods are made."""
+"""Parts of messages of admission plugins: a refusal of theirs may end later, and is reported when pods are created."""
 _NOT_TRIED = ("does not support dry run", "exceeded quota")
-"""In a message that says nothing of a pod that comes in place of another: from webhooks that judge real ones alone, and
-from quotas, which come last and are full because the others run."""
+"""Parts of messages that give no verdict on a replacement pod: of webhooks without dry runs, and of quotas, which are
+checked last and are full because the other pods run."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A verdict, and what it is on. `asked_at`: when that was, last (seconds since the epoch)."""
+    """A verdict and its subject. `asked_at`: time of the check (seconds since the epoch)."""
 
     uid: str
     generation: int
@@ -42,13 +43,13 @@ class _Known:
     asked_at: float
 
     def holds(self, now: float) -> bool:
-        """Whether it is not yet time to ask again."""
+        """Whether the verdict is still valid."""
         lasts = RECHECK_SECONDS.get(self.verdict.answer)
         return lasts is None or self.asked_at <= now < self.asked_at + lasts
 
 
 class TemplateChecker:
-    """Jobs without templates cost no call: their fields are those of the CRD, which knows them all."""
+    """Checks templates. Jobs without templates cost no call: the CRD's schema has checked all their fields."""
 
     def __init__(self, api: Api, settings: OperatorSettings) -> None:
         self._api = api
@@ -56,8 +57,8 @@ class TemplateChecker:
         self._known: dict[JobKey, _Known] = {}
 
     async def verdict(self, record: JobRecord, job: RolloutJob, now: float) -> TemplateVerdict:
-        """On the first template that the server does not take, or on all. Where it does not answer, what it said of the
-        same ones before still holds. `now`: seconds since the epoch."""
+        """The verdict on the first template that the server does not accept, or on all. If the server does not answer,
+        an earlier verdict on the same templates stays valid. `now`: seconds since the epoch."""
         known = self._known.get(record.key)
         if known is not None and (known.uid, known.generation) == (record.uid, record.generation) and known.holds(now):
             return known.verdict
@@ -73,16 +74,16 @@ class TemplateChecker:
         return known.verdict
 
     def forget(self, key: JobKey) -> None:
-        """The job is gone."""
+        """Drops the data of a deleted job."""
         self._known.pop(key, None)
 
     async def _ask(self, record: JobRecord, bodies: Mapping[str, JsonObject]) -> TemplateVerdict:
-        """`bodies`: what would be made from each template, by its part of the spec."""
+        """Tries the objects made from each template. `bodies`: by the template's part of the spec."""
         verdict = TemplateVerdict()
         for part, body in bodies.items():
             try:
                 await self._api.try_create(body["kind"], record.key[0], body)
-            except KubeConflictError:  # its name is taken, or a quota was busy: all others have let it pass
+            except KubeConflictError:  # name taken or quota busy: all other checks have passed
                 continue
             except KubeApiError as error:
                 found = TemplateVerdict(_answer(error), f"spec.{part}.template: {error.message}")
@@ -93,7 +94,7 @@ class TemplateChecker:
         return verdict
 
     def _bodies(self, record: JobRecord, job: RolloutJob) -> Iterator[tuple[str, JsonObject]]:
-        """What would be made from each template that the job has."""
+        """The object made from each of the job's templates, with its part of the spec."""
         settings, uid, image = self._settings, record.uid, job.spec.image or self._settings.worker_image
         secret = store_name(job)  # any name does
         pods: list[tuple[str, JsonObject]] = []
@@ -102,7 +103,7 @@ class TemplateChecker:
         if job.spec.driver.template and job.spec.mode == "batch":
             pods.append(("driver", driver_pod(job, uid, settings, image, attempt=0, secret=secret)))
         for part, pod in pods:
-            # The account is made later; without it the server would not come to look at the fields' values.
+            # The account is created later; a missing account would end the server's check before the fields' values.
             pod["spec"].pop("serviceAccountName", None)
             yield part, pod
         if job.spec.store.template and manages_store(job):

@@ -1,7 +1,7 @@
-"""kopf as the shell that watches: every event goes into the cache, and the job that it is about into the loop.
+"""Watches the cluster with kopf: every event updates the cache, and requests a reconcile step of its job.
 
-Only low-level handlers are used: they keep nothing on the objects, add no finalizer, and a failure in them cannot lose
-anything, for the loop decides by the state of things and not by events.
+Only low-level handlers are used: they store nothing on the objects and add no finalizer. A failure in them loses
+nothing, since a step depends on the present state and not on events.
 """
 
 # kopf's decorators are typed in part.
@@ -21,23 +21,24 @@ from openseer_operator.settings import OperatorSettings
 from openseer_process.deep_json import read_deep_json_everywhere
 
 PAGE_OBJECTS = 500
-"""Objects in a page of kopf's own LIST."""
+"""Objects per page of kopf's LIST."""
 WATCH_SECONDS = 240
-"""A watch is renewed so often: so that a watch that the server has lost is noticed."""
+"""Interval of renewing a watch, in seconds, which replaces a watch that the server has lost."""
 INACTIVITY_SECONDS = 90.0
-"""A watch without event or bookmark for so long is dead; servers send a bookmark every minute."""
+"""Timeout of a watch without event or bookmark, in seconds; servers send a bookmark every minute."""
 CONNECT_SECONDS = 5.0
 CALL_SECONDS = 30.0
 BACKOFFS = (0.5, 1, 2, 3, 5, 8, 13, 21)
-"""Seconds between kopf's tries of a call that failed."""
+"""Pauses between kopf's attempts of a failed call, in seconds."""
 IDLE_SECONDS = 1.0
-"""kopf's task for one object ends when the object was quiet for so long."""
+"""Time without events after which kopf's task for one object ends, in seconds."""
 
 Changed = Callable[[JobKey], None]
 
 
 class Watch:
-    """`changed`: a job of which something new is known. `relisted`: deletions may have been missed."""
+    """Runs kopf. `changed`: called with the key of a job whose cached data has changed. `relisted`: called when
+    deletions may have been missed."""
 
     def __init__(
         self, cache: Cache, settings: OperatorSettings, changed: Changed, relisted: Callable[[], None]
@@ -51,15 +52,15 @@ class Watch:
 
     @property
     def started(self) -> bool:
-        """Whether kopf is up."""
+        """Whether kopf has started."""
         return self._ready.is_set()
 
     def stop(self) -> None:
         self._stop.set()
 
     async def run(self, on_signal: Callable[[], None]) -> None:
-        """Watches until `stop`; an error of kopf is raised. Signals stay ours: `on_signal`."""
-        read_deep_json_everywhere()  # kopf's reader, and the one of its HTTP client
+        """Watches until `stop`; raises kopf's errors. Signals call `on_signal`, not kopf's handlers."""
+        read_deep_json_everywhere()  # in kopf, and in its HTTP client
         namespaces = self._settings.watched
         tasks = await kopf.spawn_tasks(
             registry=self._registry(),
@@ -103,7 +104,7 @@ class Watch:
             self._changed(key)
 
     def _report_relist(self, event: Any) -> None:
-        """An event without a type comes from a LIST: kopf has lost its place in the watch."""
+        """Calls `relisted` for an event without a type: it comes from a LIST, since kopf has lost its place."""
         if event["type"] is None:
             self._relisted()
 
@@ -116,7 +117,7 @@ def install_signal_handlers(stop: Callable[[], None]) -> None:
 
 
 class _NoEssence(kopf.DiffBaseStorage):
-    """kopf copies every object several times to compare it with its last version; nothing here needs that."""
+    """Turns off kopf's copies of every object, which serve comparisons with its last version."""
 
     def build(self, **_: Any) -> kopf.BodyEssence:
         return kopf.BodyEssence({})
@@ -148,5 +149,5 @@ def _kopf_settings() -> kopf.OperatorSettings:
 
 
 def _login(settings: kopf.OperatorSettings, **_: Any) -> kopf.ConnectionInfo | None:
-    """The pod's service account, elsewhere the kubeconfig."""
+    """Connects as the pod's service account, outside a pod by the kubeconfig."""
     return kopf.login_with_service_account(settings=settings) or kopf.login_with_kubeconfig(settings=settings)

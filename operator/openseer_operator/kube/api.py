@@ -1,4 +1,4 @@
-"""Calls to the Kubernetes API: few verbs, a table of kinds, errors that say whether a repeat may help."""
+"""Calls of the Kubernetes API: a few verbs, a table of kinds, and errors by cause."""
 
 import json
 import os
@@ -20,20 +20,20 @@ from openseer_operator.settings import FIELD_MANAGER
 from openseer_process.deep_json import read_json
 
 CONNECT_SECONDS = 5.0
-"""Longest wait for a connection to the API server."""
+"""Timeout of a connection to the API server, in seconds."""
 CALL_SECONDS = 15.0
-"""Longest wait for the answer to one call."""
+"""Timeout of the answer to one call, in seconds."""
 PAGE_SECONDS = 30.0
-"""Longest wait for one page of a LIST."""
+"""Timeout of one page of a LIST, in seconds."""
 PAGE_OBJECTS = 500
-"""Objects in a page of a LIST."""
+"""Objects per page of a LIST."""
 CONNECTIONS = 64
-"""Most connections to the API server, beside those that watch."""
+"""Limit of connections to the API server, without watches."""
 LONGEST_ERROR = 500
-"""Characters of a server's error message that are shown."""
+"""Limit of characters shown of a server's error message."""
 
 FORBIDDEN = 403
-"""HTTP status of a call that the operator has no right to."""
+"""HTTP status of a call that the operator has no permission for."""
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
@@ -41,7 +41,7 @@ _STRATEGIC = "application/strategic-merge-patch+json"
 
 
 class KubeApiError(OpenseerError):
-    """The API server refused a call. `status`: the HTTP status, 0 when there was no answer; `message`: in its words."""
+    """The API server refused a call. `status`: the HTTP status, 0 without an answer; `message`: the server's text."""
 
     retryable = True
 
@@ -52,20 +52,20 @@ class KubeApiError(OpenseerError):
 
 
 class NotThereError(KubeApiError):
-    """The object is not there, or no longer (404, 410)."""
+    """The object does not exist, or no longer exists (404, 410)."""
 
 
 class KubeConflictError(KubeApiError):
-    """It exists already, or is not the object or the version that was meant (409; of a patch, 422 for its uid)."""
+    """The object exists already, or has another uid or version (409; for a patch, 422 about its uid)."""
 
 
 class AlreadyThereError(KubeConflictError):
-    """It exists already; other conflicts of a creation are those of a quota that changed at the same time."""
+    """The object exists already; other conflicts of a creation come from a quota that changed at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """Where a kind lives in the API."""
+    """The place of a kind in the API."""
 
     prefix: str
     plural: str
@@ -111,7 +111,7 @@ class Api:
 
     @staticmethod
     async def connect() -> "Api":
-        """As the pod's service account, elsewhere as KUBECONFIG says. Raises InputError when there is neither."""
+        """Connects as the pod's service account, outside a pod by KUBECONFIG. Raises InputError without either."""
         configuration = Configuration()
         try:
             load_incluster_config(client_configuration=configuration)
@@ -119,54 +119,55 @@ class Api:
             try:
                 await load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=configuration)
             except (ConfigException, OSError) as error:
-                raise InputError(f"no way to the Kubernetes API: neither in a pod nor by KUBECONFIG: {error}") from None
+                raise InputError(f"no access to the Kubernetes API, in a pod or by KUBECONFIG: {error}") from None
         configuration.connection_pool_maxsize = CONNECTIONS
         return Api(ApiClient(configuration))
 
     async def close(self) -> None:
         await self._client.close()
 
-    # ---- one object; each call raises KubeApiError or one of its kinds
+    # ---- one object; each call raises KubeApiError or a subclass
 
     async def get(self, kind: str, namespace: str | None, name: str) -> JsonObject:
         return await self._call("GET", kind, RESOURCES[kind].path(namespace, name))
 
     async def create(self, kind: str, namespace: str | None, body: JsonObject) -> JsonObject:
-        """Raises KubeConflictError when the name is taken. An unknown or repeated field is an error and not dropped: a
-        rule of a network policy without it would mean something else."""
+        """Creates an object. Raises KubeConflictError when the name is taken. An unknown or repeated field is an error:
+        a rule of a network policy without it would have another meaning."""
         query = [("fieldManager", FIELD_MANAGER), ("fieldValidation", "Strict")]
         return await self._call("POST", kind, RESOURCES[kind].path(namespace), query=query, body=body)
 
     async def try_create(self, kind: str, namespace: str | None, body: JsonObject) -> None:
-        """A dry run of `create`; it raises what that would raise."""
+        """A dry run of `create`; raises the same errors."""
         query = [("fieldManager", FIELD_MANAGER), ("dryRun", "All"), ("fieldValidation", "Strict")]
         await self._call("POST", kind, RESOURCES[kind].path(namespace), query=query, body=body)
 
     async def replace(self, kind: str, namespace: str | None, body: JsonObject) -> JsonObject:
-        """Raises KubeConflictError when the body's resourceVersion is not the newest."""
+        """Replaces an object. Raises KubeConflictError when the body's resourceVersion is not the newest."""
         path = RESOURCES[kind].path(namespace, body["metadata"]["name"])
         return await self._call("PUT", kind, path, query=[("fieldManager", FIELD_MANAGER)], body=body)
 
     async def apply(self, kind: str, body: JsonObject, sub: str = "") -> JsonObject:
-        """Server-side apply: our fields become what `body` says, those it no longer names are given up."""
+        """Server-side apply: sets the fields in `body`, and gives up those that an earlier apply set."""
         meta = body["metadata"]
         path = RESOURCES[kind].path(meta.get("namespace"), meta["name"], sub)
         query = [("fieldManager", FIELD_MANAGER), ("force", "true")]
         return await self._call("PATCH", kind, path, query=query, body=body, content=_APPLY)
 
     async def merge(self, kind: str, namespace: str | None, name: str, body: JsonObject) -> JsonObject:
-        """A merge patch: maps are merged, null takes away, lists are replaced."""
+        """A merge patch: maps are merged, null removes, lists are replaced."""
         path = RESOURCES[kind].path(namespace, name)
         query = [("fieldManager", FIELD_MANAGER)]
         return await self._call("PATCH", kind, path, query=query, body=body, content=_MERGE)
 
     async def set_condition(self, kind: str, name: str, condition: JsonObject) -> JsonObject:
-        """One condition of a cluster-wide object's status, the others left alone."""
+        """Sets one condition in the status of a cluster-wide object; the others stay."""
         path = RESOURCES[kind].path(None, name, "status")
         return await self._call("PATCH", kind, path, body={"status": {"conditions": [condition]}}, content=_STRATEGIC)
 
     async def delete(self, kind: str, namespace: str, name: str, uid: str = "", *, at_once: bool = False) -> JsonObject:
-        """`uid`: only this very object. `at_once`: without the grace period and without waiting for the node."""
+        """Deletes an object. `uid`: only the one with this uid. `at_once`: without grace period, and without waiting
+        for the node."""
         body: JsonObject = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
         if uid:
             body["preconditions"] = {"uid": uid}
@@ -179,8 +180,8 @@ class Api:
     async def pages(
         self, kind: str, namespaces: Sequence[str], selector: str = "", *, fields: str = "", metadata_only: bool = False
     ) -> AsyncIterator[list[JsonObject]]:
-        """All objects of a kind, or those that the selectors choose, by labels and by fields, page by page;
-        `namespaces` empty: of the whole cluster."""
+        """All objects of a kind, or those that match the selectors of labels and fields, in pages; `namespaces` empty:
+        of the whole cluster."""
         for namespace in namespaces or (None,):
             selectors = (("labelSelector", selector), ("fieldSelector", fields))
             query = [("limit", str(PAGE_OBJECTS)), *(entry for entry in selectors if entry[1])]

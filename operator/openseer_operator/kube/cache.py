@@ -1,4 +1,4 @@
-"""The newest that is known of every job and pod, from the watch as well as from the answers to our own writes."""
+"""The newest known version of every job and pod, from the watch and from the answers to our own writes."""
 
 from collections import OrderedDict
 from collections.abc import Collection, Container, Iterator, Mapping
@@ -17,11 +17,12 @@ from openseer_operator.objects.reading import (
 )
 
 MOST_DELETED_UIDS = 8192
-"""uids remembered of objects that are gone, so that a late answer does not bring them back."""
+"""Limit of remembered uids of deleted objects, so that a late answer does not restore them."""
 
 
 class Cache:
-    """Never replaces newer by older. `put_…` and `drop_…` return the job's key when they changed what is known."""
+    """Jobs and pods; an older version never replaces a newer one. `put_…` and `drop_…` return the job's key if they
+    changed the cache."""
 
     def __init__(self) -> None:
         self._jobs: dict[JobKey, JobRecord] = {}
@@ -35,11 +36,11 @@ class Cache:
         return self._jobs.get(key)
 
     def keys(self) -> Collection[JobKey]:
-        """Of the jobs there are."""
+        """Keys of all jobs."""
         return self._jobs.keys()
 
     def pods(self, key: JobKey) -> Iterator[PodRecord]:
-        """All pods with the job's label, those of an earlier job of the same name included."""
+        """All pods with the job's label, also those of an earlier job of the same name."""
         yield from self._pods.get(key, {}).values()
 
     def pods_of(self, job: JobRecord) -> tuple[Pod, ...]:
@@ -47,7 +48,7 @@ class Cache:
         return tuple(record.pod for record in self.pods(job.key) if record.owner == job.uid)
 
     def store_pods(self, key: JobKey, owners: Container[str]) -> list[Pod]:
-        """Pods of a managed Redis that StatefulSets with these uids have made."""
+        """Pods of a managed Redis whose owners are StatefulSets with these uids."""
         return [record.pod for record in self.pods(key) if record.role == STORE_ROLE and record.owner in owners]
 
     def put_job(self, raw: Mapping[str, Any]) -> JobKey | None:
@@ -89,7 +90,7 @@ class Cache:
         return key
 
     def uids(self) -> tuple[dict[str, tuple[JobKey, int]], dict[str, tuple[JobKey, str, int]]]:
-        """By uid: key and version of every job; key, name and version of every pod."""
+        """By uid: (key, version) of every job; (key, name, version) of every pod."""
         jobs = {record.uid: (key, record.version) for key, record in self._jobs.items()}
         pods = {
             record.pod.uid: (key, name, record.version)
@@ -99,7 +100,7 @@ class Cache:
         return jobs, pods
 
     def is_deleted(self, uid: str) -> bool:
-        """Whether the object is known to be gone."""
+        """Whether the object is remembered as deleted."""
         return uid in self._deleted_uids
 
     def _mark_deleted(self, uid: str) -> None:

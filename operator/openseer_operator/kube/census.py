@@ -1,8 +1,8 @@
-"""What the watch does not report: shared objects, and whether the watch has missed anything.
+"""Counts shared objects, which are not watched, and checks that the watch has missed no change.
 
-A LIST of metadata at start and every few minutes, brought up to date by the answers to our own writes: so a job at rest
-costs nothing, and whatever somebody deleted is made anew in the end. The watch does not report what was deleted while
-it was down; the census finds that too.
+It lists metadata at the start and every few minutes, and adds the answers to our own writes. So a job at rest costs no
+calls, and deleted objects are made again after the next count. The census also finds jobs and pods that were deleted
+while the watch was interrupted.
 """
 
 import asyncio
@@ -19,13 +19,13 @@ from openseer_operator.objects.names import JOB_LABEL, MANAGED_SELECTOR, REPLICA
 from openseer_operator.objects.reading import JobKey, JobRecord, owner_uid, pod_identity, version_of, whole_number
 
 CENSUS_SECONDS = 300.0
-"""Between two counts."""
+"""Interval of counts, in seconds."""
 RECOUNT_SECONDS = 5.0
-"""A count that is requested follows so soon; those requested meanwhile are the same one."""
+"""Delay of a requested count, in seconds; it serves all requests during the delay."""
 LATE_SECONDS = 30.0
-"""What a count found must have come by the watch after so long; else the watch is stuck."""
+"""Time within which the watch must report versions that a count found, in seconds; else it counts as stuck."""
 RETRY_SECONDS = 10.0
-"""Pause after a count that failed."""
+"""Pause after a failed count, in seconds."""
 KINDS = (
     "ServiceAccount",
     "ConfigMap",
@@ -36,7 +36,7 @@ KINDS = (
     "StatefulSet",
     "Deployment",
 )
-"""Kinds of shared objects. Secrets are left out: to list them, one must be allowed to read them."""
+"""Kinds of shared objects, without Secrets: permission to list them is permission to read them."""
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ ObjectKey = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class OwnedObject:
-    """A shared object that is there. `owner`: uid of its job; `replicas`: of a Redis; `uid`: its own."""
+    """A shared object. `owner`: uid of its job; `template`: hash of its manifest; `replicas`: of a Redis."""
 
     owner: str
     template: str
@@ -55,7 +55,7 @@ class OwnedObject:
 
 
 class Census:
-    """`changed`: called with the key of a job when something of it differs from what was known."""
+    """The shared objects of all jobs. `changed`: called with a job's key when a count finds a difference."""
 
     def __init__(self, api: Api, cache: Cache, namespaces: Sequence[str], changed: Callable[[JobKey], None]) -> None:
         self._api = api
@@ -69,17 +69,17 @@ class Census:
         self._volume_problems: dict[JobKey, tuple[str, float]] = {}
         self._recount = asyncio.Event()
         self.stuck = ""
-        """What the watch should have reported and did not; "" while it is complete."""
+        """The changes that the watch has missed, for people; "" if none."""
 
-    # ---- what is known
+    # ---- results
 
     def find(self, job: JobRecord, kind: str, name: str) -> OwnedObject | None:
-        """The job's own object; None also for one of an earlier job of that name."""
+        """The job's own object; None if there is none, or it belongs to an earlier job of the same name."""
         found = self._objects.get(job.key, {}).get((kind, name))
         return found if found is not None and found.owner == job.uid else None
 
     def put(self, raw: Mapping[str, Any], kind: str) -> None:
-        """An object as the API server answered to our own write."""
+        """Stores an object from the API server's answer to our own write."""
         entry = _entry(raw, kind)
         if entry is not None:
             key, name, owned = entry
@@ -87,58 +87,58 @@ class Census:
             self._objects.setdefault(key, {})[name] = owned
 
     def drop(self, key: JobKey, kind: str, name: str) -> None:
-        """An object that was deleted."""
+        """Removes a deleted object."""
         self._touched.add(key)
         self._objects.get(key, {}).pop((kind, name), None)
 
     def secret_seen_at(self, job: JobRecord) -> float:
-        """When the Secret of the job's managed Redis was last known to be there (seconds since the epoch), 0 for never:
-        Secrets are not counted."""
+        """Time when the Secret of the job's managed Redis was last known to exist (seconds since the epoch), 0 for
+        never; counts do not include Secrets."""
         uid, at = self._secrets.get(job.key, ("", 0.0))
         return at if uid == job.uid else 0.0
 
     def see_secret(self, job: JobRecord, now: float) -> None:
-        """The Secret of the job's managed Redis is there."""
+        """Notes that the Secret of the job's managed Redis exists."""
         self._secrets[job.key] = job.uid, now
 
     def refusals(self, key: JobKey) -> tuple[Refusal, ...]:
-        """What could not be made for the job when that was last tried."""
+        """The objects that Kubernetes refused to make for the job in the last step."""
         return self._refusals.get(key, ())
 
     def put_refusals(self, key: JobKey, refusals: tuple[Refusal, ...]) -> None:
-        """What could not be made for the job this time."""
+        """Stores the objects that Kubernetes refused to make for the job in this step."""
         if refusals:
             self._refusals[key] = refusals
         else:
             self._refusals.pop(key, None)
 
     def volume_problem(self, key: JobKey) -> tuple[str, float]:
-        """Why the volume of the job's Redis could not be enlarged when that was last tried, "" when it could; and when
-        that was (seconds since the epoch)."""
+        """Why the last attempt to enlarge the volume of the job's Redis failed, "" if it did not; and its time (seconds
+        since the epoch)."""
         return self._volume_problems.get(key, ("", 0.0))
 
     def put_volume_problem(self, key: JobKey, problem: str, now: float) -> None:
-        """What came of trying to enlarge it."""
+        """Stores the result of an attempt to enlarge the volume: the problem, "" for none."""
         if problem:
             self._volume_problems[key] = problem, now
         else:
             self._volume_problems.pop(key, None)
 
     def forget(self, key: JobKey) -> None:
-        """The job is gone."""
+        """Drops the data of a deleted job."""
         self._objects.pop(key, None)
         self._refusals.pop(key, None)
         self._secrets.pop(key, None)
         self._volume_problems.pop(key, None)
 
     def recount_soon(self) -> None:
-        """Counts soon: something may have been missed."""
+        """Requests a count, because the watch may have missed deletions."""
         self._recount.set()
 
     # ---- counting
 
     async def fill(self) -> None:
-        """Fills the cache with every job and pod, before anything is decided; then counts the rest."""
+        """Fills the cache with all jobs and pods, before the first step; then counts shared objects."""
         async for page in self._api.pages("RolloutJob", self._namespaces):
             for raw in page:
                 self._cache.put_job(raw)
@@ -148,7 +148,7 @@ class Census:
         await self._count_shared()
 
     async def run(self) -> None:
-        """Counts for ever."""
+        """Counts every CENSUS_SECONDS, and on request, until cancelled."""
         pause = CENSUS_SECONDS
         while True:
             try:
@@ -165,7 +165,7 @@ class Census:
             except OpenseerError as error:
                 log.warning("census: %s", error)
                 pause = RETRY_SECONDS
-            except Exception:  # nobody else finds what the watch has missed
+            except Exception:  # counting must go on: it alone finds changes that the watch has missed
                 log.exception("census: this count failed")
                 pause = RETRY_SECONDS
 
@@ -190,7 +190,7 @@ class Census:
         self._changed(key)
 
     async def _count_watched(self) -> None:
-        """Jobs and pods: those that are gone are dropped, those that are newer must come by the watch."""
+        """Counts jobs and pods: drops deleted ones, and checks that the watch reports newer versions."""
         jobs, pods = self._cache.uids()
         listed = await self._versions("RolloutJob", "") | await self._versions("Pod", JOB_LABEL)
         gone = [self._cache.drop_job(key, uid) for uid, (key, _) in jobs.items() if uid not in listed]
@@ -202,10 +202,10 @@ class Census:
         if late:
             await asyncio.sleep(LATE_SECONDS)
             late &= self._late(listed)
-        self.stuck = f"the watch has not told of {len(late)} objects, {min(late)} for one" if late else ""
+        self.stuck = f"the watch has not reported {len(late)} changed objects, such as {min(late)}" if late else ""
 
     async def _versions(self, kind: str, selector: str) -> dict[str, tuple[str, int]]:
-        """Name and version by uid of every job, or of every pod that is kept."""
+        """Name and version by uid of every job, or of every pod in the cache's scope."""
         found: dict[str, tuple[str, int]] = {}
         async for page in self._api.pages(kind, self._namespaces, selector, metadata_only=True):
             for raw in page:
@@ -216,7 +216,7 @@ class Census:
         return found
 
     def _late(self, listed: Mapping[str, tuple[str, int]]) -> set[str]:
-        """Names of objects that were listed, were not deleted since, and are not known that new."""
+        """Names of listed objects whose cached version is older, unless they were deleted since."""
         known_jobs, known_pods = self._cache.uids()
         known = {uid: version for uid, (_, version) in known_jobs.items()}
         known |= {uid: version for uid, (*_, version) in known_pods.items()}

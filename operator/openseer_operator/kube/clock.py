@@ -1,17 +1,17 @@
-"""The API server's clock: what deletion times, and the times that the operator itself wrote, are compared with."""
+"""The API server's clock, for comparisons with deletion times and with times that the operator has written."""
 
 import time
 from email.utils import parsedate_to_datetime
 
 DATE_SECONDS = 1.0
-"""What the header `Date` of an answer leaves open: it tells whole seconds, rounded down."""
+"""Uncertainty of an answer's header `Date`, in seconds: it is rounded down to whole seconds."""
 
 
 class ServerClock:
-    """Our own clock, moved as little as the server's answers ask for.
+    """The machine's clock with an offset, which is changed as little as the server's answers require.
 
-    So a wrong clock of ours takes no pod away too early, two replicas of the operator agree, and a right one never
-    jumps for the rounding of a header.
+    So with a wrong clock no pod is deleted too early, all replicas agree, and a right clock never jumps because of a
+    header's rounding.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,8 @@ class ServerClock:
         return time.time() + self._offset
 
     def observe(self, date: str | None, sent: float, received: float) -> None:
-        """An answer's header `Date`, None when it has none; when its call was sent and answered, by our own clock."""
+        """Takes an answer's header `Date`, None without one, and the times of call and answer by the machine's
+        clock."""
         try:
             told = parsedate_to_datetime(date or "").timestamp()
         except ValueError:

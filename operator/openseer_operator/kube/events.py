@@ -1,4 +1,4 @@
-"""Events: what a person reads under `kubectl describe`. None is worth failing for."""
+"""Makes events, which `kubectl describe` shows. A failure to make one is only logged."""
 
 import hashlib
 import logging
@@ -14,16 +14,16 @@ from openseer_operator.objects.reading import JobKey, JobRecord, JsonObject
 from openseer_operator.settings import OperatorSettings
 
 LONGEST_MESSAGE = 1024
-"""Characters; the API refuses more."""
+"""Limit of characters of a message; the API refuses more."""
 NODE_EVENTS_NAMESPACE = "default"
-"""Where events on cluster-wide objects live."""
+"""Namespace of events on cluster-wide objects."""
 
 log = logging.getLogger(__name__)
 
 
 class Events:
-    """The same event again is counted, not repeated. `suspect`: called with the job and the node of which it says that
-    a GPU is sick."""
+    """Makes events; a repeated one is counted. `suspect`: called with a job and the node on which it reports a sick
+    GPU."""
 
     def __init__(
         self, api: Api, settings: OperatorSettings, suspect: Callable[[JobKey, str], None] | None = None
@@ -33,7 +33,7 @@ class Events:
         self._suspect = suspect
 
     async def announce(self, job: JobRecord, event: Announce) -> None:
-        """On the job, and on the node where one is named."""
+        """Makes an event on the job, and on the node that it names, if any."""
         namespace, name = job.key
         log.log(
             logging.WARNING if event.warning else logging.INFO, "%s/%s: %s: %s", *job.key, event.reason, event.message
@@ -52,7 +52,7 @@ class Events:
             self._suspect(job.key, event.node)
 
     async def tell_node(self, node: str, event: Announce) -> None:
-        """On the node alone."""
+        """Makes an event on the node only."""
         log.log(
             logging.WARNING if event.warning else logging.INFO, "node %s: %s: %s", node, event.reason, event.message
         )

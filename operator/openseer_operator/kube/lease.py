@@ -1,7 +1,7 @@
-"""Which replica leads: whoever holds a coordination.k8s.io Lease, and renews it in time.
+"""Leader election: the replica that holds a coordination.k8s.io Lease, and renews it in time, leads.
 
-Two never lead at once as long as clocks run at the same speed: a holder that could not renew stops before anybody else
-may take over. Others' clocks are not read: a lease is over when it was not seen to change for its duration.
+Two replicas never lead at once if their clocks run at the same speed: a holder that cannot renew stops before another
+may take over. Clocks are not compared: a lease is over if a candidate has seen no change of it for its duration.
 """
 
 import asyncio
@@ -13,19 +13,19 @@ from openseer_operator.kube.api import Api, KubeApiError, KubeConflictError, Not
 from openseer_operator.objects.reading import JsonObject
 
 LEASE_SECONDS = 15.0
-"""A lease that was not renewed for so long may be taken."""
+"""Time without renewal after which another replica may take the lease, in seconds."""
 RENEW_DEADLINE_SECONDS = 10.0
-"""A holder that could not renew for so long gives up."""
+"""Time without renewal after which the holder gives up, in seconds."""
 RETRY_SECONDS = 2.0
-"""Between two tries, to get it or to renew it."""
+"""Interval of attempts to take or renew the lease, in seconds."""
 LATE_SECONDS = 60.0
-"""A holder that neither renewed nor gave up for so long is stuck."""
+"""Time without renewal after which a holder that has not given up counts as stuck, in seconds."""
 
 log = logging.getLogger(__name__)
 
 
 class Elector:
-    """One candidate. `acquire`, then `hold` for as long as it leads, then `release`."""
+    """One candidate. Call `acquire`, then `hold`, which returns when the lease is lost, then `release`."""
 
     def __init__(self, api: Api, namespace: str, name: str, identity: str) -> None:
         self._api = api
@@ -38,9 +38,9 @@ class Elector:
         self.leads = False
 
     async def acquire(self) -> None:
-        """Returns when this candidate leads."""
+        """Waits until this candidate leads."""
         log.info("waiting for lease %s/%s as %s", self._namespace, self._name, self._identity)
-        while not await self._try_once():  # noqa: ASYNC110 - what it waits for happens elsewhere
+        while not await self._try_once():  # noqa: ASYNC110 - another process releases the lease
             await asyncio.sleep(RETRY_SECONDS * random.uniform(1.0, 1.2))
         self.leads = True
         log.info("leading as %s", self._identity)
@@ -60,7 +60,7 @@ class Elector:
         log.error("lease %s/%s is lost", self._namespace, self._name)
 
     async def release(self) -> None:
-        """Lets another replica take over at once."""
+        """Releases the lease, so that another replica takes over at once."""
         if not self.leads:
             return
         self.leads = False
@@ -68,14 +68,14 @@ class Elector:
             async with asyncio.timeout(RETRY_SECONDS):
                 await self._write(holder="", seconds=1)
         except (KubeApiError, TimeoutError) as error:
-            log.warning("the lease is not released, it runs out: %s", error)
+            log.warning("the lease is not released, it will expire: %s", error)
 
     def late(self) -> str:
-        """What is wrong with renewing, "" when nothing is."""
+        """The problem of renewal, "" for none."""
         late = _now() - self._renewed_at
         return f"the lease was not renewed for {late:.0f} s" if self.leads and late > LATE_SECONDS else ""
 
-    # ---- one try
+    # ---- one attempt
 
     @property
     def _spec(self) -> JsonObject:
@@ -93,7 +93,7 @@ class Elector:
                 return False
             start = _now()
             await self._write(holder=self._identity, seconds=int(LEASE_SECONDS))
-        except KubeConflictError:  # another was faster
+        except KubeConflictError:  # another replica was faster
             return False
         except KubeApiError as error:
             log.warning("lease: %s", error)

@@ -1,7 +1,7 @@
-"""The condition of nodes with sick GPUs: set and taken back by the operator's own evidence, never by a job's word.
+"""Sets the condition of nodes with sick GPUs, by the operator's own probes, not by the reports of jobs.
 
-A tenant owns the image, the store and the exit codes of a job, so what a job says of a node is a suspicion. It makes
-the operator look there itself; what its probe finds sets the condition, and sets it back once the GPUs are well.
+A tenant controls the image, the store and the exit codes of a job, so its report about a node is only a suspicion. It
+makes the operator probe the node; the result sets the condition, and a later probe resets it once the GPUs are well.
 """
 
 import asyncio
@@ -18,25 +18,24 @@ from openseer_operator.objects.reading import JobKey, JsonObject
 from openseer_operator.settings import OperatorSettings
 
 PROBES_PER_NAMESPACE = 16
-"""Most probes that the jobs of one namespace cause in PROBE_WINDOW_SECONDS, however many jobs that are."""
+"""Limit of probes that all jobs of one namespace cause within PROBE_WINDOW_SECONDS."""
 PROBE_WINDOW_SECONDS = 3600.0
 MOST_SUSPECTS = 256
-"""Nodes that wait for a probe; what is said of more is left out."""
+"""Limit of nodes that wait for a probe; further reports are ignored."""
 PROBES_AT_ONCE = 4
-"""Probes that run at the same time in the whole cluster."""
+"""Limit of concurrent probes in the whole cluster."""
 RECHECKS_AT_ONCE = 1
-"""Of these, so many go to unfit nodes that are due, before any suspect: whatever jobs say of other nodes, one that is
-well again is found to be."""
+"""Number of these reserved for due unfit nodes, so that reports of jobs cannot delay the recovery of a node."""
 MOST_UNFIT_NODES = 4
-"""Nodes whose condition is False at the same time: a fault of the probe must not take a cluster's nodes away."""
+"""Limit of nodes whose condition is False: a fault of the probe must not disable a cluster's nodes."""
 RECHECK_SECONDS = 600.0
-"""An unfit node is probed again so often."""
+"""Interval of probing an unfit node again, in seconds."""
 PAUSE_SECONDS = 2.0
-"""Between two looks at what is due, and at a probe."""
+"""Interval of checking for due nodes, and for the end of a probe, in seconds."""
 LONGEST_MESSAGE = 1024
-"""Characters of a condition's message."""
+"""Limit of characters of a condition's message."""
 SICK, WELL = "GpuSick", "GpusWell"
-"""Reasons of the condition; one with another reason is not ours, and left alone."""
+"""Reasons of the condition; one with another reason is not the operator's, and stays."""
 
 log = logging.getLogger(__name__)
 
@@ -45,18 +44,18 @@ Tell = Callable[[str, Announce], Awaitable[None]]
 
 
 class NodeRepair:
-    """`tell`: for events. Without a condition in the settings it does nothing."""
+    """Probes nodes. `tell`: makes events. Without a condition in the settings it does nothing."""
 
     def __init__(self, api: Api, settings: OperatorSettings, tell: Tell) -> None:
         self._api = api
         self._settings = settings
         self._tell = tell
-        self._suspects: dict[str, None] = {}  # who came first is probed first
-        self._unfit: dict[str, float] = {}  # when each is probed again, monotonic
-        self._caused: dict[str, deque[float]] = {}  # when each namespace's jobs have last named a node
+        self._suspects: dict[str, None] = {}  # in the order of reports
+        self._unfit: dict[str, float] = {}  # time of the next probe, monotonic
+        self._caused: dict[str, deque[float]] = {}  # times of the last reports by each namespace's jobs
 
     def suspect(self, job: JobKey, node: str) -> None:
-        """A job says that the node has a sick GPU: it is looked at, unless its namespace said so too often of late."""
+        """Takes a job's report of a sick GPU: the node will be probed, unless its namespace has reported too often."""
         if not self._settings.node_condition or node in self._suspects or node in self._unfit:
             return
         now = time.monotonic()
@@ -65,14 +64,14 @@ class NodeRepair:
         times = self._caused.get(job[0], deque(maxlen=PROBES_PER_NAMESPACE))
         often = len(times) == PROBES_PER_NAMESPACE and times[0] > since
         if often or len(self._suspects) >= MOST_SUSPECTS:
-            log.warning("%s/%s calls node %s sick, too, which is not looked into: too many are", *job, node)
+            log.warning("%s/%s reports node %s as sick; it is not probed: there were too many reports", *job, node)
             return
         times.append(now)
         self._caused[job[0]] = times
         self._suspects[node] = None
 
     async def run(self) -> None:
-        """For ever, while this replica leads."""
+        """Probes until cancelled, while this replica leads."""
         if not self._settings.node_condition:
             return
         loaded = False
@@ -84,12 +83,12 @@ class NodeRepair:
                 await self.look()
             except KubeApiError as error:
                 log.warning("node repair: %s", error)
-            except Exception:  # whatever a server answers, the next look is tried
-                log.exception("node repair: this look failed")
+            except Exception:  # no answer of a server may end the loop
+                log.exception("node repair: this round of probes failed")
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def look(self) -> None:
-        """Probes the nodes that are due, some at a time, and sets their conditions."""
+        """Probes some of the due nodes concurrently, and sets their conditions."""
         now = time.monotonic()
         again = sorted((due, node) for node, due in self._unfit.items() if due <= now)
         rechecks = [node for _, node in again]
@@ -102,7 +101,7 @@ class NodeRepair:
         await asyncio.gather(*map(self._judge, due))
 
     async def _load(self) -> None:
-        """Nodes that a replica before this one called unfit are probed at once."""
+        """Makes the nodes that an earlier replica has called unfit due at once."""
         async for page in self._api.pages("Node", ()):
             for raw in page:
                 if self._says_sick(raw):
@@ -113,20 +112,20 @@ class NodeRepair:
             await self._look_at(node)
         except KubeApiError as error:
             log.warning("node %s: %s", node, error)
-        except Exception:  # one node that cannot be handled must not stop the others
-            log.exception("node %s: this look failed", node)
+        except Exception:  # an error about one node must not stop the others
+            log.exception("node %s: this probe failed", node)
 
     async def _look_at(self, node: str) -> None:
         try:
-            # What it says itself: a machine that was made anew under its name has lost what it was told.
+            # Read from the node itself: a new machine of the same name has lost the condition.
             told = self._says_sick(await self._api.get("Node", None, node))
-        except NotThereError:  # repaired away: it counts no more among those that are unfit
+        except NotThereError:  # the node was removed, and is no longer unfit
             self._unfit.pop(node, None)
             return
         well, message = await self._probe(node)
         if well is None:
             if message:
-                await self._tell(node, Announce(True, "GpuProbeFailed", f"nothing is known of its GPUs: {message}"))
+                await self._tell(node, Announce(True, "GpuProbeFailed", f"its GPUs could not be checked: {message}"))
         elif well:
             if node in self._unfit and (not told or await self._set_condition(node, "True", WELL, message)):
                 self._unfit.pop(node, None)
@@ -134,7 +133,7 @@ class NodeRepair:
             await self._call_unfit(node, message)
 
     def _says_sick(self, node: JsonObject) -> bool:
-        """Whether a Node's condition is what a probe has set it to."""
+        """Whether a probe has set the Node's condition to sick."""
         conditions: list[JsonObject] = (node.get("status") or {}).get("conditions") or []
         found = ((entry["type"], entry["status"], entry.get("reason")) for entry in conditions)
         return (self._settings.node_condition, "False", SICK) in found
@@ -149,7 +148,7 @@ class NodeRepair:
         await self._set_condition(node, "False", SICK, message)
 
     async def _set_condition(self, node: str, status: str, reason: str, message: str) -> bool:
-        """Whether it is set; where it is not, the next probe tries again. A node that is gone is forgotten."""
+        """Sets the condition; returns whether it is set. If not, the next probe tries again. Drops a deleted node."""
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         condition: JsonObject = {
             "type": self._settings.node_condition,
@@ -171,11 +170,11 @@ class NodeRepair:
         return False
 
     async def _probe(self, node: str) -> tuple[bool | None, str]:
-        """Whether the node's GPUs are well, None when that is not known, and what the probe says."""
+        """Probes a node: whether its GPUs are well, None if unknown, and the probe's message."""
         namespace, name = self._settings.namespace, probe_name(node)
         try:
             uid = (await self._api.create("Pod", namespace, probe_pod(node, self._settings)))["metadata"]["uid"]
-        except KubeConflictError:  # of a replica before: the next probe follows it
+        except KubeConflictError:  # a probe of an earlier replica: delete it, and retry next time
             await self._end(name, "")
             return None, ""
         except KubeApiError as error:

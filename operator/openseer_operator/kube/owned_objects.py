@@ -1,7 +1,7 @@
-"""Makes the objects of jobs, and changes or deletes none that does not carry its job's uid.
+"""Makes the objects of jobs; changes and deletes only objects with their job's uid.
 
-Each is created first. One that is there already is looked at: only the job's own is changed, by its uid, so that
-nothing else can take its place in between.
+It first tries to create an object. An existing one is read, and changed only if it is the job's own, by its uid, so
+that no other object can take its place in between.
 """
 
 from collections.abc import Mapping
@@ -16,8 +16,8 @@ from openseer_operator.objects.reading import JobRecord, JsonObject, owner_uid
 from openseer_operator.settings import FIELD_MANAGER
 
 MAY_PASS = frozenset({0, 401, 408, 429, 502, 503, 504})
-"""HTTP statuses that say nothing of the object that was to be made; 0: no answer. Others are the server's refusal:
-quotas, limit ranges, Pod Security (403), webhooks (any status, 500 where one fails), invalid fields (422)."""
+"""HTTP statuses that are no verdict on the object; 0: no answer. Others are the server's refusal: quotas, limit ranges,
+Pod Security (403), webhooks (any status, 500 if one fails), invalid fields (422)."""
 
 
 class NotMadeError(KubeApiError):
@@ -29,35 +29,35 @@ class NotMadeError(KubeApiError):
 
 
 class OwnedObjects:
-    """What it makes or changes, the census knows at once."""
+    """Makes and changes objects, and stores the results in the census."""
 
     def __init__(self, api: Api, census: Census) -> None:
         self._api = api
         self._census = census
 
     async def create(self, job: JobRecord, kind: str, body: JsonObject) -> JsonObject:
-        """The object; one of that name that is the job's own already is as good. Raises NotMadeError and
+        """Creates an object; returns it, or the job's existing one of the same name. Raises NotMadeError and
         KubeApiError."""
         name = body["metadata"]["name"]
         try:
             return await self._make(job, kind, body)
         except KubeConflictError as conflict:
             found = await self._find(job, kind, name)
-            if found is None:  # gone meanwhile; or a quota that another creation changed at the same time
+            if found is None:  # it was deleted, or the conflict was about a quota that changed at the same time
                 raise conflict from None
             return found
 
     async def create_unread(self, job: JobRecord, kind: str, body: JsonObject) -> None:
-        """Makes an object that the operator may not read, whose name is this job's alone: one that is there already is
-        as good. Raises NotMadeError and KubeApiError."""
+        """Creates an object that the operator may not read, unless it exists; its name is unique to this job. Raises
+        NotMadeError and KubeApiError."""
         with suppress(AlreadyThereError):
             await self._make(job, kind, body)
 
     async def _make(self, job: JobRecord, kind: str, body: JsonObject) -> JsonObject:
-        """Raises NotMadeError for what the server refuses, and other KubeApiErrors."""
+        """Creates an object. Raises NotMadeError for the server's refusal, and other KubeApiErrors."""
         try:
             return await self._api.create(kind, job.key[0], body)
-        except (KubeConflictError, NotThereError):  # the latter: the namespace
+        except (KubeConflictError, NotThereError):  # the latter if the namespace does not exist
             raise
         except KubeApiError as error:
             if error.status in MAY_PASS:
@@ -65,7 +65,7 @@ class OwnedObjects:
             raise NotMadeError(Refusal(kind, body["metadata"]["name"], error.message)) from None
 
     async def put(self, job: JobRecord, kind: str, body: JsonObject) -> None:
-        """Makes an object what it should be. Raises NotMadeError and KubeApiError."""
+        """Creates an object, or changes it to `body`. Raises NotMadeError and KubeApiError."""
         name = body["metadata"]["name"]
         found = await self._find(job, kind, name) if self._census.find(job, kind, name) is not None else None
         if found is None:
@@ -82,7 +82,7 @@ class OwnedObjects:
         self._census.drop(job.key, kind, name)
 
     async def expect_none(self, job: JobRecord, kind: str, name: str) -> None:
-        """Raises NotMadeError where there is one: another controller would take it for its own."""
+        """Raises NotMadeError if such an object exists: another controller would adopt it."""
         try:
             found = await self._api.get(kind, job.key[0], name)
         except NotThereError:
@@ -90,14 +90,14 @@ class OwnedObjects:
         raise NotMadeError(_taken(job, kind, found["metadata"]))
 
     async def own(self, job: JobRecord, kind: str, name: str) -> JsonObject | None:
-        """The job's own object of that name, None where there is none. Raises KubeApiError."""
+        """The job's own object of that name; None if there is none. Raises KubeApiError."""
         try:
             return await self._find(job, kind, name)
         except NotMadeError:
             return None
 
     async def _find(self, job: JobRecord, kind: str, name: str) -> JsonObject | None:
-        """The object of that name, None where there is none. Raises NotMadeError when it is not the job's."""
+        """The object of that name; None if there is none. Raises NotMadeError if it is not the job's."""
         try:
             found = await self._api.get(kind, job.key[0], name)
         except NotThereError:
@@ -107,8 +107,8 @@ class OwnedObjects:
         return found
 
     async def _change(self, kind: str, found: JsonObject, body: JsonObject) -> JsonObject:
-        """Server-side apply to this very object. It gives up fields only that were applied before: those that we
-        created count as applied from the first change on."""
+        """Changes the object `found` by server-side apply. That gives up only fields that were applied before; so at
+        the first change the fields of our creation are marked as applied."""
         meta: JsonObject = found["metadata"]
         managers: list[JsonObject] = meta.get("managedFields") or []
         if not any(_is_ours(manager, "Apply") for manager in managers):
@@ -129,7 +129,7 @@ def _is_ours(manager: Mapping[str, Any], operation: str) -> bool:
 
 
 def _is_current(found: JsonObject, body: JsonObject) -> bool:
-    """Whether an object was made from this manifest: its hash, and the labels that it is found by."""
+    """Whether an object has the hash and the labels of this manifest."""
     meta, wanted = found["metadata"], body["metadata"]
     return all((meta.get(part) or {}).items() >= wanted[part].items() for part in ("labels", "annotations"))
 
@@ -138,8 +138,8 @@ def _taken(job: JobRecord, kind: str, meta: Mapping[str, Any]) -> Refusal:
     owners: list[JsonObject] = meta.get("ownerReferences") or []
     earlier = any((owner.get("kind"), owner.get("name")) == (KIND, job.key[1]) for owner in owners)
     message = (
-        "found one of an earlier job of this name; it is made once that one is gone"
+        "it belongs to an earlier job of this name; it is made again once that one is deleted"
         if earlier
-        else "found one that is not of this job, nothing of it is changed; delete it, or make a job with another name"
+        else "it exists and does not belong to this job, so it is not changed; delete it, or use another job name"
     )
     return Refusal(kind, meta["name"], message, taken=True)

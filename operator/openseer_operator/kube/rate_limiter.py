@@ -1,4 +1,4 @@
-"""Limits how often all jobs together write: each asks, and gets how long it has to wait."""
+"""Limits the rate of writes over all jobs: returns the seconds that a job has to wait for its write."""
 
 import heapq
 from collections.abc import Collection
@@ -6,26 +6,26 @@ from collections.abc import Collection
 from openseer_operator.objects.reading import JobKey
 
 BURST_SECONDS = 1.0
-"""Slots that nobody took are kept for so long."""
+"""Age up to which unused slots stay valid, in seconds."""
 
 
 class RateLimiter:
-    """At most `rate` slots a second over all jobs, in the order of their first calls. Times in seconds.
+    """At most `rate` slots per second over all jobs, in the order of their first calls. Times in seconds.
 
-    A slot is of one name of a job, until it is taken or given back; one that was given back goes to whoever comes next.
+    A slot belongs to one name of a job until it is taken or given back; the next caller gets one that was given back.
     """
 
     def __init__(self, rate: float) -> None:
         self._interval = 1.0 / rate
         self._next = 0.0
         self._slots: dict[JobKey, dict[str, float]] = {}
-        self._free: list[float] = []  # a heap of those that were given back
+        self._free: list[float] = []  # a heap of slots that were given back
 
     def __len__(self) -> int:
         return sum(map(len, self._slots.values()))
 
     def wait(self, job: JobKey, name: str, now: float) -> float:
-        """0: the slot is `name`'s, and taken. More: to be called again after so long."""
+        """0 if `name` has taken a slot; otherwise the seconds after which to call again."""
         slots = self._slots.setdefault(job, {})
         slot = slots.pop(name) if name in slots else self._new_slot(now)
         if slot > now:
@@ -35,7 +35,7 @@ class RateLimiter:
         return max(0.0, slot - now)
 
     def keep(self, job: JobKey, names: Collection[str]) -> None:
-        """Gives back what the job holds for any other name: nobody will come for it."""
+        """Gives back the job's slots of all other names."""
         slots = self._slots.get(job, {})
         for name in [name for name in slots if name not in names]:
             heapq.heappush(self._free, slots.pop(name))

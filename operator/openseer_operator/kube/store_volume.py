@@ -1,4 +1,4 @@
-"""The volume of a managed Redis: its StatefulSet cannot enlarge it, so its claim does."""
+"""Enlarges the volume of a managed Redis through its claim, since a StatefulSet cannot."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,23 +13,23 @@ from openseer_operator.objects.reading import JsonObject
 
 
 async def resize_claim(api: Api, redis: Mapping[str, Any], name: str, size: str) -> str:
-    """Asks for a volume of at least this size for the StatefulSet with metadata `redis`; why Kubernetes refuses, in its
-    words, or "". A claim that is not there yet is made in the size that its set says; one that is not of this set is
-    not touched. Raises KubeApiError for what says nothing of the volume."""
+    """Requests at least this size for the claim `name` of the StatefulSet with metadata `redis`; returns Kubernetes'
+    reason for a refusal, or "". A missing claim will be created in the size of its set; a claim of another owner is not
+    changed. Raises KubeApiError for errors that are no refusal."""
     try:
         found = await api.get("PersistentVolumeClaim", redis["namespace"], name)
         head: JsonObject = found["metadata"]
-        # A volume that others enlarged cannot shrink again.
+        # A volume that was enlarged elsewhere cannot shrink.
         if parse_quantity(found["spec"]["resources"]["requests"]["storage"]) >= parse_quantity(size):
             return ""
-        # Up to Kubernetes 1.31 the set is an owner of its claims, and no controller.
+        # Up to Kubernetes 1.31 the set is an owner of its claims, but not their controller.
         if redis["uid"] not in {owner["uid"] for owner in head.get("ownerReferences") or []}:
-            return f"{name}: found a claim that is not of this job's Redis; nothing of it is changed"
+            return f"{name}: found a claim that does not belong to this job's Redis; it is not changed"
         body = {"metadata": {"uid": head["uid"]}, "spec": {"resources": {"requests": {"storage": size}}}}
         await api.merge("PersistentVolumeClaim", redis["namespace"], name, body)
     except NotThereError:
         return ""
-    except KubeConflictError:  # another claim has its name by now
+    except KubeConflictError:  # another claim has taken its name
         raise
     except KubeApiError as error:
         if error.status in MAY_PASS:

@@ -1,4 +1,4 @@
-"""Whether Kubernetes keeps two nodes from writing to the volume of one Redis."""
+"""Checks that Kubernetes prevents two nodes from writing to the volume of one Redis."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ _OF_ONE_NODE = frozenset({"ReadWriteOnce", "ReadWriteOncePod"})
 
 
 async def volume_risk(api: Api, namespace: str, redis: Pod) -> str:
-    """Why a second pod might write to the data of `redis`, which is to be gone from its node, while that still does, or
-    would not find them; "" when Kubernetes attaches the volume to one node at a time, and takes it from a node that
-    does not answer, before it gives it to another.
+    """The risk of starting a second pod while `redis`, which should be gone, may still write to its data, or of
+    starting it without the data; "" if Kubernetes attaches the volume to one node at a time, and detaches it from a
+    node that does not answer before it attaches it elsewhere.
 
-    What the pod has at its data folder is judged, whatever the job's template made of that. A failure to find out is a
-    risk too; nothing is raised.
+    Checks the actual volume at the pod's data folder, which a job's template may have changed. A failed check is a
+    risk, too; never raises.
     """
     try:
         found = await _get(api, "Node", None, redis.node)
@@ -25,7 +25,7 @@ async def volume_risk(api: Api, namespace: str, redis: Pod) -> str:
             return "its node answers Kubernetes again, so its pod may still be ending there"
         pod = await _get(api, "Pod", namespace, redis.name)
         if pod is None or pod["metadata"]["uid"] != redis.uid:
-            return ""  # it is gone: nothing is left to decide
+            return ""  # the pod is gone
         claims = data_claims(pod)
     except KubeApiError as error:
         return _unknown("its volume", error)
@@ -45,7 +45,7 @@ async def _risk_of_claim(api: Api, namespace: str, claim: str) -> str:
             return f"its claim {claim} is gone: another Redis would begin without its data"
         name: str = bound["spec"].get("volumeName") or ""
         if not name:
-            return ""  # it was never bound: there are no data
+            return ""  # the claim was never bound: there are no data
         volume = await _get(api, "PersistentVolume", None, name)
         if volume is None:
             return f"its volume {name} is gone: another Redis would begin without its data"
@@ -56,14 +56,14 @@ async def _risk_of_claim(api: Api, namespace: str, claim: str) -> str:
 
 def _unknown(what: str, error: KubeApiError) -> str:
     if error.status == FORBIDDEN:
-        return f"the operator may not read whether its volume is safe ({what}): {error}"
-    return f"its volume could not be looked at ({what}): {error}"
+        return f"the operator has no permission to check its volume ({what}): {error}"
+    return f"its volume could not be checked ({what}): {error}"
 
 
 async def _risk_of(api: Api, volume: JsonObject) -> str:
     spec: dict[str, Any] = volume["spec"]
     name = f"volume {volume['metadata']['name']}"
-    unguarded = "so nothing keeps a second Redis from writing to it beside the first"
+    unguarded = "so nothing prevents a second Redis from writing to it at the same time"
     csi: dict[str, Any] | None = spec.get("csi")
     if csi is None:
         return f"{name} is not attached to nodes by a CSI driver, {unguarded}"

@@ -1,4 +1,4 @@
-"""The backlog of a job in its status, and what its autoscaler remembers."""
+"""Parses and renders a job's backlog and its autoscaler's state, in the status."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from openseer_operator.objects.status_parts import seconds_of, time_text
 
 
 def read_backlog(part: Mapping[str, Any]) -> Backlog:
-    """What stands under `backlog`; what is missing is not known."""
+    """Parses the status's `backlog`; missing fields are unknown."""
     return Backlog(
         requests=int(part.get("requests", 0)),
         tokens=int(part.get("tokens", 0)),
@@ -21,7 +21,7 @@ def read_backlog(part: Mapping[str, Any]) -> Backlog:
 
 
 def backlog_part(backlog: Backlog) -> JsonObject:
-    """What is to stand there; what is not known yet is left out."""
+    """Renders the status's `backlog`, without unknown fields."""
     figures = {
         "responseTokens": round(backlog.length, 1),
         "workerTokensPerSecond": round(backlog.speed, 1),
@@ -32,12 +32,12 @@ def backlog_part(backlog: Backlog) -> JsonObject:
 
 
 def read_scaling(part: Mapping[str, Any]) -> ScalingState:
-    """What stands under `scaling`."""
+    """Parses the status's `scaling`."""
     return ScalingState(seconds_of(part.get("idleSince")), seconds_of(part.get("lowerSince")), int(part.get("peak", 0)))
 
 
 def scaling_part(scaling: ScalingState) -> JsonObject:
-    """What is to stand there; empty where there is nothing to remember."""
+    """Renders the status's `scaling`; empty for an empty state."""
     state = {
         "idleSince": time_text(scaling.idle_since),
         "lowerSince": time_text(scaling.lower_since),

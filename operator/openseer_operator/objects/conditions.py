@@ -1,6 +1,6 @@
-"""The conditions of a job's status, by the form of metav1.Condition: what a person, kubectl wait and kstatus read.
+"""The conditions of a job's status, in the form of metav1.Condition, for people, kubectl wait and kstatus.
 
-All of them are always there; `lastTransitionTime` moves only when the status flips.
+All conditions are always present; `lastTransitionTime` changes only with a condition's status.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,14 +18,14 @@ NO_POD_LEFT = "no pod is left"
 STORE_LOADS = "the store loads its data"
 STORE_NODE_LOST = "StoreNodeLost"
 LONGEST_MESSAGE = 2048
-"""Characters of a condition's message."""
+"""Limit of characters of a condition's message."""
 TEMPLATE_INVALID = "TemplateInvalid"
-"""A condition, and its reason."""
+"""Name of a condition, and of its reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One condition: its status (True, False or Unknown), one word why, and a sentence for a person."""
+    """One condition: its status (True, False or Unknown), a reason of one word, and a message for people."""
 
     status: str
     reason: str
@@ -102,7 +102,7 @@ def _refusal_text(refusals: Sequence[Refusal]) -> str:
 
 
 def _resized(observation: Observation) -> Condition:
-    """Whether the volume of the managed Redis has the size that the job asks for."""
+    """Whether the volume of the managed Redis has the size in the job's spec."""
     if observation.store_replicas is None:
         return Condition("Unknown", "NoVolume", "")
     if observation.volume_problem:
@@ -138,7 +138,7 @@ def _available(observation: Observation, memory: Memory, workers: Iterable[Worke
     if not ready:
         return _not_ready(observation)
     if observation.store is None:
-        retry = "; workers keep what they have and retry"
+        retry = "; workers keep their requests and retry"
         return _silent_store(observation, "StoreUnreachable", "the store does not answer", retry)
     failing = [report for report in observation.store.reports.values() if report.not_loaded]
     why = f"{worker_name(failing[0].index)}: {failing[0].not_loaded}" if failing else ""
@@ -151,7 +151,7 @@ def _available(observation: Observation, memory: Memory, workers: Iterable[Worke
 
 
 def _not_ready(observation: Observation) -> Condition:
-    """What keeps workers from starting, when anything is known to; their Redis comes first."""
+    """The condition of workers that have not started, with the cause if known; their Redis comes first."""
     pods = [pod for pod in (observation.redis, *observation.pods) if pod is not None]
     stuck = [pod for pod in pods if pod.problem and not pod.ended and not pod.leaving]
     if stuck:
@@ -165,7 +165,7 @@ def _not_ready(observation: Observation) -> Condition:
 
 
 def _silent_store(observation: Observation, reason: str, message: str, follows: str = "") -> Condition:
-    """Why the store is not read: that is forbidden, it loads, or as `message` says."""
+    """The condition of a store that is not read: forbidden, loading, or `message`."""
     problem = observation.store_problem
     if problem is not None:
         return Condition("False", problem.reason, problem.message[:LONGEST_MESSAGE])
@@ -209,7 +209,7 @@ def _ended(memory: Memory, outcome: JobOutcome) -> Condition:
 
 
 def _ready(observation: Observation, memory: Memory, available: Condition, suspended: Condition) -> Condition:
-    """Whether the job is as its spec and its trainer want it: what kstatus, and who waits by it, take `Ready` for."""
+    """`Ready` in the sense of kstatus: whether the job is in the state that its spec and its trainer require."""
     if memory.ending is not None:
         complete = memory.ending.outcome is JobOutcome.COMPLETE
         return Condition(str(complete), memory.ending.outcome.value, "")
@@ -223,7 +223,7 @@ def _ready(observation: Observation, memory: Memory, available: Condition, suspe
 
 
 def _not_running(observation: Observation, memory: Memory) -> Condition | None:
-    """Why a job does not progress, when it is not meant to."""
+    """The condition of a job that is not supposed to progress; None for others."""
     if memory.ending is not None:
         return Condition("False", memory.ending.outcome.value, "")
     if observation.job.spec.suspend:
@@ -232,7 +232,7 @@ def _not_running(observation: Observation, memory: Memory) -> Condition | None:
 
 
 def summary_reason(conditions: Mapping[str, Condition]) -> str:
-    """The reason that describes the job as a whole best."""
+    """The reason that best describes the whole job."""
     for kind in ("Failed", "Complete", "Suspended"):
         if conditions[kind].status == "True":
             return kind if kind != "Failed" else conditions[kind].reason
@@ -248,7 +248,7 @@ def summary_reason(conditions: Mapping[str, Condition]) -> str:
 def rendered_conditions(
     current: Mapping[str, Condition], previous: Mapping[str, Any], generation: int, now: float
 ) -> list[JsonObject]:
-    """Conditions as they stand in the status, with the time of each one's last flip. `now`: seconds since the epoch."""
+    """Renders conditions for the status, with the time of each one's last change. `now`: seconds since the epoch."""
     conditions: list[JsonObject] = []
     for kind, condition in current.items():
         old = condition_in(previous, kind)
@@ -267,6 +267,6 @@ def rendered_conditions(
 
 
 def condition_in(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
-    """One condition of a status, empty where there is none of that type."""
+    """The condition of this type in a status; empty if there is none."""
     nothing: Mapping[str, Any] = {}
     return next((entry for entry in entries(status, "conditions") if entry.get("type") == kind), nothing)

@@ -1,4 +1,4 @@
-"""Mooncake's store as the KV pool of a job: one pod with its master and its memory, its address, and who reaches it."""
+"""Mooncake's store as the KV pool of a job: one pod with its master and memory, its Service, and its network policy."""
 
 # kubernetes' function has no types.
 # pyright: reportUnknownVariableType=false
@@ -26,9 +26,9 @@ from openseer_operator.settings import OperatorSettings
 KV_POOL = "kv-pool"
 """Role of the pool's pod, and name of its container."""
 KV_POOL_PORT = 29600
-"""The master's; its metrics and the store have the two after it. What the store moves goes to ports of its choice."""
+"""Port of the master; its metrics and the store have the next two. The store moves data through ports of its choice."""
 SPARE_SIXTEENTHS, SPARE_GIGABYTES = 1, 1
-"""Memory of the container beside the blocks': a part of theirs, for their names, and some for the processes."""
+"""Memory of the container in addition to the blocks': a share of theirs for their names, and a part for processes."""
 _TEMPLATE = "spec.kvPool.template"
 _GRACE_SECONDS = 5
 
@@ -39,12 +39,12 @@ def has_pool_pod(job: RolloutJob) -> bool:
 
 
 def kv_pool_address(job: RolloutJob) -> str:
-    """HOST:PORT of the master, as workers reach it."""
+    """HOST:PORT of the master, for workers."""
     return f"{kv_pool_name(job)}.{job.namespace}.svc:{KV_POOL_PORT}"
 
 
 def kv_pool_service(job: RolloutJob, uid: str) -> dict[str, Any]:
-    """An address that stays when the pod is made anew: Mooncake's clients ask for it once."""
+    """The Service: a fixed address for the pod, since Mooncake's clients resolve it only once."""
     ports = [service_port(name, KV_POOL_PORT + number) for number, name in enumerate(("master", "metrics", "store"))]
     return {
         "apiVersion": "v1",
@@ -55,9 +55,9 @@ def kv_pool_service(job: RolloutJob, uid: str) -> dict[str, Any]:
 
 
 def kv_pool_stateful_set(job: RolloutJob, uid: str, settings: OperatorSettings, *, runs: bool) -> dict[str, Any]:
-    """One pod while the job `runs`, none else: its memory is what is costly.
+    """The StatefulSet: one pod while the job `runs`, otherwise none, because its memory is costly.
 
-    Raises InputError for a template that overrides what the operator sets, or leaves too little memory.
+    Raises InputError for a template that overrides fields of the operator, or sets too little memory.
     """
     return {
         "apiVersion": "apps/v1",
@@ -67,7 +67,7 @@ def kv_pool_stateful_set(job: RolloutJob, uid: str, settings: OperatorSettings, 
             "serviceName": kv_pool_name(job),
             "replicas": int(runs),
             "podManagementPolicy": "Parallel",
-            # Another version of the operator must not empty the pool of a job that runs.
+            # An upgrade of the operator must not empty the pool of a running job.
             "updateStrategy": {"type": "OnDelete"},
             "selector": {"matchLabels": selector(job, KV_POOL)},
             "template": _pod_template(job, settings),
@@ -103,7 +103,7 @@ def _pod_template(job: RolloutJob, settings: OperatorSettings) -> dict[str, Any]
                         {"name": "OPENSEER_TERMINATION_LOG", "value": "/dev/termination-log"},
                     ],
                     "ports": [{"name": "metrics", "containerPort": KV_POOL_PORT + 1, "protocol": "TCP"}],
-                    # No liveness probe: the container's own process looks after master and store.
+                    # No liveness probe: the container's main process watches master and store.
                     "readinessProbe": {
                         "httpGet": {"path": "/metrics", "port": "metrics"},
                         "periodSeconds": 2,
@@ -124,9 +124,8 @@ def _pod_template(job: RolloutJob, settings: OperatorSettings) -> dict[str, Any]
 
 
 def _check_memory(pod: Mapping[str, Any], least: int) -> None:
-    """Mooncake takes memory as blocks come; the kernel would kill it at a lower limit, with all that it holds.
-
-    Raises InputError.
+    """Raises InputError for a memory limit below `least`, in bytes: Mooncake allocates memory as blocks arrive, and the
+    kernel would kill it at the limit.
     """
     [own] = [container for container in pod["spec"]["containers"] if container["name"] == KV_POOL]
     for kind in ("requests", "limits"):
@@ -134,15 +133,15 @@ def _check_memory(pod: Mapping[str, Any], least: int) -> None:
         try:
             fits = parse_quantity(found) >= least
         except ValueError:
-            continue  # the API server says what is wrong with it
+            continue  # the API server reports an invalid quantity
         if not fits:
             place = f"{_TEMPLATE}.spec.containers: {kind}.memory of {KV_POOL}"
             raise InputError(f"{place}: found {found}, allowed: {least >> 30}Gi at least, for spec.kvPool.maxGigabytes")
 
 
 def kv_pool_policy(job: RolloutJob, uid: str) -> dict[str, Any]:
-    """Lets the job's workers in, at ports that Mooncake chooses, and lets nothing out: its processes reach one another
-    within the pod, and answer."""
+    """The network policy: permits connections from the job's workers, at all ports, since Mooncake chooses some; and
+    none to the outside, since its processes connect only within the pod."""
     workers = {"podSelector": {"matchLabels": selector(job, "worker")}}
     return {
         "apiVersion": "networking.k8s.io/v1",

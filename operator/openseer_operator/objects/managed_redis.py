@@ -1,4 +1,4 @@
-"""The Redis that the operator runs for a job: its StatefulSet, its Service and the Secret with its password."""
+"""The managed Redis of a job: its StatefulSet, its Service and the Secret with its password."""
 
 # kubernetes' function has no types.
 # pyright: reportUnknownVariableType=false
@@ -40,32 +40,32 @@ REDIS = "redis"
 """Name of the container of the managed Redis."""
 PASSWORD_KEY = "password"
 CONFIG_KEY = "redis.conf"
-"""Of the Secret: the part of Redis' settings that nobody may read in its arguments."""
+"""Key in the Secret of Redis' secret settings, which must not be among its arguments."""
 STORE_GRACE_SECONDS = 60
-"""What Redis has to write its log to disk when it is stopped."""
+"""Time for Redis to write its log to disk when it is stopped, in seconds."""
 MEMORY_SHARE = Decimal("0.75")
-"""Of the container's memory for data; the rest is for buffers, and for pages that change while the log is rewritten."""
+"""Share of the container's memory for data; the rest is for buffers, and pages copied during a rewrite of the log."""
 _STORE_RESOURCES = {"requests": {"cpu": "100m", "memory": "256Mi"}}
 _REDIS_FOLDER, _DATA = "/etc/redis", "/data"
 DATA_CLAIM = "data"
-"""Name of the volume claim in the StatefulSet; that of its pod is longer."""
+"""Name of the volume claim template in the StatefulSet; the pod's claim has a longer name."""
 _PING = ["sh", "-c", 'test "$(redis-cli ping)" = PONG']
 
 
 def store_pod_name(job: RolloutJob) -> str:
-    """Of the pod that the StatefulSet's controller makes for the managed Redis."""
+    """Name of the pod that the StatefulSet's controller creates for the managed Redis."""
     return f"{store_name(job)}-0"
 
 
 def store_secret(job: RolloutJob, uid: str, name: str, password: str) -> dict[str, Any]:
-    """How to reach the managed Redis; key `storeSecret`. To be created once and never replaced: Redis knows one
-    password. Its hash leaves out what is secret, so that it is the same for every password."""
+    """The Secret with URL and password of the managed Redis; key `storeSecret`. Create it once and never replace it:
+    Redis has one password. Its hash excludes the password."""
     secret = {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": metadata(job, uid, name, "shared"),
         "type": "Opaque",
-        # A changed password would lock out whoever reads it after Redis did.
+        # A changed password would lock out pods that read it after Redis.
         "immutable": True,
     }
     return {
@@ -84,7 +84,7 @@ def store_stateful_set(
     """The managed Redis: one pod, or none while the job is suspended; its volume stays until the set is deleted.
 
     `secret`: name of the Secret with its password.
-    Raises InputError for a template that overrides what the operator sets.
+    Raises InputError for a template that overrides fields of the operator.
     """
     persistence = job.spec.store.persistence or Persistence()
     mounts = Mounts()
@@ -114,7 +114,7 @@ def store_stateful_set(
             "serviceName": store_name(job),
             "replicas": replicas,
             "podManagementPolicy": "Parallel",
-            # Another version of the operator must not restart the Redis of a job that runs.
+            # An upgrade of the operator must not restart the Redis of a running job.
             "updateStrategy": {"type": "OnDelete"},
             "selector": {"matchLabels": selector(job, "redis")},
             "template": _pod_template(job, settings, mounts, secret),
@@ -125,13 +125,13 @@ def store_stateful_set(
 
 
 def store_claim_name(job: RolloutJob) -> str:
-    """Of the volume claim that the StatefulSet's controller makes for the managed Redis."""
+    """Name of the volume claim that the StatefulSet's controller creates for the managed Redis."""
     return f"{DATA_CLAIM}-{store_pod_name(job)}"
 
 
 def data_claims(pod: Mapping[str, Any]) -> dict[str, str]:
-    """The volumes that a pod of a Redis has at its data folder or beneath it, by name: the claim of each, "" for one
-    that comes from no claim, or from one that goes with the pod. A job's template may have put others there."""
+    """The volumes of a Redis' pod that are mounted at its data folder or below it: claim by name, "" for one without a
+    claim, or with an ephemeral one. A job's template may have mounted others there."""
     spec: Mapping[str, Any] = pod["spec"]
     claims = {
         entry["name"]: part(entry, "persistentVolumeClaim").get("claimName", "") for entry in entries(spec, "volumes")
@@ -142,7 +142,7 @@ def data_claims(pod: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _holds_data(path: str) -> bool:
-    """Whether a path, in whatever form, is the data folder or beneath it."""
+    """Whether a path, after normalising it, is the data folder or below it."""
     return PurePosixPath(normpath("/" + path.lstrip("/"))).is_relative_to(_DATA)
 
 
@@ -169,7 +169,7 @@ def _pod_template(job: RolloutJob, settings: OperatorSettings, mounts: Mounts, s
                         }
                     ],
                     "ports": [{"name": REDIS, "containerPort": REDIS_PORT, "protocol": "TCP"}],
-                    # No liveness probe: a Redis that is slow, or still reads its log, must not be restarted for it.
+                    # No liveness probe: it must not restart a Redis that is slow, or still reads its log.
                     "readinessProbe": {
                         "exec": {"command": _PING},
                         "periodSeconds": 2,
@@ -195,9 +195,9 @@ def _command(store: StoreSpec) -> list[str]:
         "dir": _DATA,
         "appendonly": "yes",
         "appendfsync": store.fsync,
-        # The log alone is enough; a snapshot beside it would double the writes.
+        # The log is enough; snapshots would double the writes.
         "save": "",
-        # Nothing of a job may be dropped to make room.
+        # Redis must not evict a job's data.
         "maxmemory-policy": "noeviction",
         **_memory_limit(store),
     }
@@ -206,20 +206,21 @@ def _command(store: StoreSpec) -> list[str]:
 
 
 def _memory_limit(store: StoreSpec) -> dict[str, str]:
-    """Below the container's limit Redis refuses writes, which workers wait out; at the limit the kernel kills it."""
+    """Redis' memory limit, below the container's: there it refuses writes, and workers retry; at the container's limit
+    the kernel would kill it."""
     limit = store.resources.limits.get("memory")
     return {"maxmemory": str(int(parse_quantity(limit) * MEMORY_SHARE))} if limit else {}
 
 
 def store_service(job: RolloutJob, uid: str) -> dict[str, Any]:
-    """The name that workers, driver and operator reach the managed Redis by."""
+    """The Service by which workers, driver and operator reach the managed Redis."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": metadata(job, uid, store_name(job), "shared"),
         "spec": {
             "type": "ClusterIP",
-            # Who waits for Redis asks again and again: no probe is to stand between its first answer and them.
+            # Clients retry until Redis answers: they need not wait for its readiness probe.
             "publishNotReadyAddresses": True,
             "selector": selector(job, "redis"),
             "ports": [service_port(REDIS, REDIS_PORT)],

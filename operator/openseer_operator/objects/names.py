@@ -1,4 +1,4 @@
-"""Names, labels and annotations of a job's objects: what the operator writes on them and finds them by."""
+"""Names, labels and annotations of a job's objects."""
 
 import hashlib
 import json
@@ -15,36 +15,36 @@ MANAGER = "openseer-operator"
 NAME_LABEL = "app.kubernetes.io/name"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 PREFIX = "openseer.dev/"
-"""Of every label and annotation that is ours alone."""
+"""Prefix of openseer's own labels and annotations."""
 JOB_LABEL = "openseer.dev/job"
 ROLE_LABEL = "openseer.dev/role"
 WORKER_LABEL = "openseer.dev/worker"
 RANK_LABEL = "openseer.dev/rank"
 TEMPLATE_ANNOTATION = "openseer.dev/template"
-"""Hash of what an object was made from; another hash means that the object is out of date."""
+"""Hash of an object's manifest; another hash means that the object is out of date."""
 ATTEMPT_ANNOTATION = "openseer.dev/attempt"
-"""Which incarnation of its component a pod belongs to."""
+"""Number of the incarnation of its component to which a pod belongs."""
 AVOID_ANNOTATION = "openseer.dev/avoid"
-"""Nodes that the operator keeps a pod off, with commas between them."""
+"""Nodes on which the pod must not be placed, separated by commas."""
 REVIVE_ANNOTATION = "openseer.dev/revive"
-"""On a job: a value that was not there before revives one that has failed."""
+"""On a job: a new value revives a failed job."""
 REPLICAS_ANNOTATION = "openseer.dev/replicas"
-"""On the StatefulSet of a Redis: a number that its metadata would lack otherwise."""
+"""On the StatefulSet of a Redis: its replicas, which a LIST of metadata lacks."""
 SAFE_TO_EVICT_ANNOTATION = "cluster-autoscaler.kubernetes.io/safe-to-evict"
 DO_NOT_DISRUPT_ANNOTATION = "karpenter.sh/do-not-disrupt"
 DELETION_COST_ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"
 BUSY_COST = 1000
 """Deletion cost of a worker with work in flight; an idle one's is 0."""
 DO_NOT_DISRUPT = "true"
-"""Every version of Karpenter reads it; a duration only those from 1.12 on, for which earlier ones protect nothing. So
-the operator bounds it instead, and takes the stamp off."""
+"""All versions of Karpenter support this value; a duration only those from 1.12 on, while earlier ones ignore it. So
+the operator limits the time itself, and removes the stamp."""
 
 MANAGED_SELECTOR = f"{MANAGED_BY_LABEL}={MANAGER}"
-"""Finds every object that the operator made."""
+"""Selector of all objects that the operator has made."""
 
 
 def worker_pod_name(job: RolloutJob, index: int, rank: int) -> str:
-    """`J-worker-3`, in a gang `J-worker-3-1`; it is the pod's host name too. Raises InputError when it is too long."""
+    """`J-worker-3`, in a gang `J-worker-3-1`; also the pod's host name. Raises InputError if it is too long."""
     name = f"{job.name}-worker-{index}"
     if job.spec.workers.parallelism.nodes > 1:
         name += f"-{rank}"
@@ -79,22 +79,22 @@ def output_name(job: RolloutJob) -> str:
 
 
 def labels(job: RolloutJob, role: str) -> dict[str, str]:
-    """Of every object of a job. `role`: worker, driver, redis, kv-pool, rows or shared."""
+    """Labels of a job's object. `role`: worker, driver, redis, kv-pool, rows or shared."""
     return {NAME_LABEL: APP, MANAGED_BY_LABEL: MANAGER, **selector(job), ROLE_LABEL: role}
 
 
 def selector(job: RolloutJob, role: str = "") -> dict[str, str]:
-    """The labels that find a job's objects, all of them or those of one role."""
+    """The labels that select a job's objects, all of them or those of one role."""
     return {JOB_LABEL: job.name, **({ROLE_LABEL: role} if role else {})}
 
 
 def selector_text(job: RolloutJob, role: str = "") -> str:
-    """The same as one line: the value of status.selector, for role worker."""
+    """The same selector as text; for role worker the value of status.selector."""
     return ",".join(f"{name}={value}" for name, value in selector(job, role).items())
 
 
 def stamp_annotations(busy: bool) -> dict[str, str | None]:
-    """Annotations that tell node autoscalers whether evicting a worker costs work; None takes one off."""
+    """Annotations that inform node autoscalers whether an eviction of a worker costs work; None removes one."""
     return {
         SAFE_TO_EVICT_ANNOTATION: "false" if busy else "true",
         DO_NOT_DISRUPT_ANNOTATION: DO_NOT_DISRUPT if busy else None,
@@ -103,7 +103,7 @@ def stamp_annotations(busy: bool) -> dict[str, str | None]:
 
 
 def owner_references(job: RolloutJob, uid: str) -> list[dict[str, Any]]:
-    """The owner references of a job's objects: they go with it."""
+    """The owner references of a job's objects, so that they are deleted with it."""
     return [
         {
             "apiVersion": API_VERSION,
@@ -117,7 +117,7 @@ def owner_references(job: RolloutJob, uid: str) -> list[dict[str, Any]]:
 
 
 def metadata(job: RolloutJob, uid: str, name: str, role: str) -> dict[str, Any]:
-    """The head of every object of a job."""
+    """The metadata of a job's object."""
     return {
         "name": name,
         "namespace": job.namespace,
@@ -128,14 +128,14 @@ def metadata(job: RolloutJob, uid: str, name: str, role: str) -> dict[str, Any]:
 
 
 def inherit(manifest: dict[str, Any], job: RolloutJob, settings: JobPodSettings) -> dict[str, Any]:
-    """The manifest, with those labels and annotations of the job that the admin chose; what it has itself stays."""
+    """Adds the labels and annotations of the job that the admin has chosen; the manifest's own take precedence."""
     meta = manifest["metadata"]
     for part, found, names in (
         ("labels", job.metadata.labels, settings.inherit_labels),
         ("annotations", job.metadata.annotations, settings.inherit_annotations),
     ):
         chosen = {name: value for name, value in found.items() if _is_chosen(name, names)}
-        # An empty map would be another manifest.
+        # An empty map would change the hash.
         if chosen:
             meta[part] = {**chosen, **(meta.get(part) or {})}
     return manifest
@@ -148,11 +148,11 @@ def _is_chosen(name: str, names: Iterable[str]) -> bool:
 
 
 TOO_SMALL = "-small"
-"""Behind the hash of a managed Redis whose volume could not be enlarged: it is not yet as it should be."""
+"""Suffix of the hash of a managed Redis whose volume could not be enlarged yet."""
 
 
 def with_template_hash(manifest: dict[str, Any]) -> dict[str, Any]:
-    """The manifest, annotated with the hash of itself; equal manifests have equal hashes."""
+    """The manifest with an annotation of its hash; equal manifests have equal hashes."""
     manifest["metadata"]["annotations"][TEMPLATE_ANNOTATION] = digest(manifest)
     return manifest
 

@@ -1,4 +1,4 @@
-"""The pod that looks at the GPUs of one node for the operator, and what it found."""
+"""The operator's pod that probes the GPUs of one node, and its result."""
 
 import hashlib
 from collections.abc import Mapping
@@ -12,17 +12,17 @@ from openseer_operator.settings import OperatorSettings
 
 PROBE = "probe"
 PROBE_SECONDS = 120
-"""A probe that says nothing for so long says nothing at all: its image is pulled, its node is slow."""
+"""Timeout of a probe, in seconds: includes the pull of its image, on a slow node."""
 
 
 def probe_name(node: str) -> str:
-    """One probe of a node at a time."""
+    """Name of the probe of a node; the same for each, so that a node has one at a time."""
     return f"{APP}-probe-{hashlib.sha256(node.encode()).hexdigest()[:16]}"
 
 
 def probe_pod(node: str, settings: OperatorSettings) -> dict[str, Any]:
-    """In the operator's namespace, from the chart's own worker image: no tenant has a hand in it. It asks for no GPU
-    (all may be taken): the runtime shows it those of the node."""
+    """The pod: in the operator's namespace, with the chart's worker image, so that no tenant controls it. It requests
+    no GPU, since all may be in use: the runtime gives it access to those of the node."""
     container = {
         "name": PROBE,
         "image": settings.worker_image,
@@ -45,7 +45,7 @@ def probe_pod(node: str, settings: OperatorSettings) -> dict[str, Any]:
             "labels": {NAME_LABEL: f"{APP}-{PROBE}", MANAGED_BY_LABEL: MANAGER},
         },
         "spec": {
-            # Not by the scheduler: a node that is cordoned, or full, is asked too.
+            # Without the scheduler, to probe cordoned and full nodes, too.
             "nodeName": node,
             "restartPolicy": "Never",
             "activeDeadlineSeconds": PROBE_SECONDS,
@@ -62,7 +62,7 @@ def probe_pod(node: str, settings: OperatorSettings) -> dict[str, Any]:
 
 
 def finding_of(raw: Mapping[str, Any]) -> tuple[bool | None, str] | None:
-    """Whether the node's GPUs are well (None: it could not tell) and what the probe says; None while it runs."""
+    """Whether the node's GPUs are well (None: unknown) and the probe's message; None while it runs."""
     status: Mapping[str, Any] = raw.get("status") or {}
     phase = status.get("phase")
     if phase not in ("Succeeded", "Failed"):

@@ -1,9 +1,9 @@
-"""A user's pod template over ours, by the rules of `kubectl patch`.
+"""Merges a user's pod template into the operator's, by the rules of `kubectl patch`.
 
-Maps are merged field by field; a null says nothing, for the API server drops it from a job. Containers of the same
-name are merged. Of other lists with a key (volumes, env, mounts, tolerations, …) an entry of the same key replaces ours
-whole, and others are added. Lists without a key (args, say) are replaced. What the operator depends on cannot be
-overlaid.
+Maps are merged by field; a null is ignored, since the API server drops it from a job. Containers of the same name are
+merged. In other lists with a key (volumes, env, mounts, tolerations, …) an entry replaces the operator's entry of the
+same key, and others are added. Lists without a key (such as args) are replaced. Fields that the operator depends on
+cannot be set.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,11 +29,11 @@ LIST_KEYS: dict[str, tuple[str, ...]] = {
     "tolerations": ("key", "effect"),
     "topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
 }
-"""Lists whose entries are known by these fields."""
+"""Keys of lists: the fields that identify an entry."""
 
 _OPERATOR = "the operator sets it"
 OWNED_POD_FIELDS = {
-    "restartPolicy": "the operator counts failures and starts pods anew itself",
+    "restartPolicy": "the operator counts failures and replaces pods itself",
     "hostname": _OPERATOR,
     "subdomain": _OPERATOR,
     "nodeName": "use nodeSelector or affinity; the scheduler places the pods",
@@ -48,7 +48,7 @@ OWNED_CONTAINER_FIELDS = {
     "restartPolicy": OWNED_POD_FIELDS["restartPolicy"],
     "restartPolicyRules": OWNED_POD_FIELDS["restartPolicy"],
 }
-"""Of openseer's own container."""
+"""Fields of openseer's own container that a template cannot set, each with the reason."""
 
 
 def overlay_template(
@@ -60,11 +60,10 @@ def overlay_template(
     owned_pod_fields: Mapping[str, str] | None = None,
     owned_container_fields: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """`ours` (metadata and spec of a pod) with the user's `template` over it; neither is changed.
+    """`ours` (metadata and spec of a pod) merged with the user's `template`; neither is changed.
 
-    `path`: where in the manifest the template stands; `main`: name of openseer's container in it. The owned fields,
-    each with the reason, are added to those of every pod. Raises InputError that names the field that cannot be
-    overlaid, and why.
+    `path`: the template's path in the manifest; `main`: name of openseer's container in it. The owned fields, each with
+    the reason, are added to those of every pod. Raises InputError with the field that cannot be set, and the reason.
     """
     pod_fields = {**OWNED_POD_FIELDS, **(owned_pod_fields or {})}
     container_fields = {**OWNED_CONTAINER_FIELDS, **(owned_container_fields or {})}

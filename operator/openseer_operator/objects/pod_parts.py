@@ -1,4 +1,4 @@
-"""Parts that the pods and objects of a job have in common: security, volumes, resources, ports."""
+"""Common parts of a job's pods and objects: security, volumes, resources, ports."""
 
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -10,32 +10,32 @@ from openseer_core.manifest.store_url import url_reference
 from openseer_operator.pod_settings import JobPodSettings
 
 JOB_FOLDER = "/etc/openseer"
-"""Where pods see the job."""
+"""Mount point of the job's manifest in pods."""
 NODE_LOST_SECONDS = 30
-"""A pod on a node that does not answer is given up so soon (Kubernetes' own default is 300)."""
+"""Time after which a pod on a node that does not answer is deleted, in seconds (Kubernetes' default is 300)."""
 
 
 @dataclass(slots=True)
 class Mounts:
-    """Volumes of a pod, and where its container sees them."""
+    """Volumes of a pod, and their mount points in its container."""
 
     volumes: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     mounts: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
     def add(self, name: str, path: str, source: dict[str, Any] | None, *, read_only: bool = False) -> None:
-        """`source` None: the volume comes from elsewhere."""
+        """Adds a mount, and its volume; `source` None: the volume is defined elsewhere."""
         if source is not None:
             self.volumes.append({"name": name, **source})
         self.mounts.append({"name": name, "mountPath": path, **({"readOnly": True} if read_only else {})})
 
 
 def base_pod_spec(job: RolloutJob, settings: JobPodSettings) -> dict[str, Any]:
-    """What every pod of a job has in common, its Redis included: restricted, without credentials."""
+    """The common spec of all pods of a job, Redis included: restricted, without credentials."""
     secrets = [{"name": secret.name} for secret in job.spec.image_pull_secrets]
     return {
         "serviceAccountName": job.name,
         "automountServiceAccountToken": False,
-        # Variables made from services would be taken for settings (VLLM_PORT, REDIS_URL).
+        # Programs would read variables made from services as settings (VLLM_PORT, REDIS_URL).
         "enableServiceLinks": False,
         **({"imagePullSecrets": secrets} if secrets else {}),
         "securityContext": dict(settings.pod_security_context),
@@ -61,7 +61,7 @@ def container_security() -> dict[str, Any]:
 
 
 def resource_requirements(resources: Resources) -> dict[str, Any]:
-    """The field `resources` of a container; empty when nothing is requested."""
+    """The field `resources` of a container; empty without requests."""
     return resources.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
 
@@ -78,7 +78,7 @@ def store_variable(job: RolloutJob, secret: str) -> dict[str, Any]:
 
 
 def inside(root: str, path: str, field_name: str) -> str:
-    """A path on a volume, where the pod sees it. Raises InputError for one that leaves the volume."""
+    """A volume's path as a path in the pod. Raises InputError for one that leaves the volume."""
     parts = PurePosixPath("/" + path).parts[1:]
     if ".." in parts:
         raise InputError(f"{field_name}: found {path!r}, allowed: a path on the volume, without ..")

@@ -39,15 +39,15 @@ from openseer_operator.pod_settings import JobPodSettings
 from openseer_operator.settings import OperatorSettings
 
 HTTP_PORT = 8080
-"""Of probes and metrics in workers and driver."""
+"""Port of probes and metrics in workers and driver."""
 GPU = "nvidia.com/gpu"
 WORKER, DRIVER = "worker", "driver"
 """Names of openseer's own containers."""
 
 EXIT_SECONDS = 5
-"""What a process has to exit, after the time that it has for its work."""
+"""Time for a process to exit after the grace period for its work, in seconds."""
 DRIVER_GRACE_SECONDS = 30
-"""What the driver has to write and acknowledge what it holds."""
+"""Time for the driver to write and acknowledge its results, in seconds."""
 
 _CACHE, _MODELS, _PROMPTS, _OUTPUT = "/cache", "/models", "/prompts", "/output"
 _KV_POOL = "/kv-pool"
@@ -69,10 +69,10 @@ def worker_pod(
     secret: str,
     avoid: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """One pod of a worker; of a gang, that of `rank`. `secret`: name of the Secret of a managed Redis; `avoid`: nodes
-    that it must not land on.
+    """One pod of a worker; in a gang that of `rank`. `secret`: name of the managed Redis' Secret; `avoid`: nodes on
+    which it must not be placed.
 
-    Raises InputError for a template that overrides what the operator sets, for a name that is too long, and for a path
+    Raises InputError for a template that overrides fields of the operator, for a name that is too long, and for a path
     that leaves its volume.
     """
     workers = job.spec.workers
@@ -127,10 +127,10 @@ def driver_pod(
     secret: str,
     avoid: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The pod that submits the prompts and writes the results. Autoscalers may move it: it goes on where it was.
-    `secret`: name of the Secret of a managed Redis.
+    """The pod that submits the prompts and writes the results. Autoscalers may evict it, since its successor resumes.
+    `secret`: name of the managed Redis' Secret.
 
-    Raises InputError for a template that overrides what the operator sets, and for a path that leaves its volume.
+    Raises InputError for a template that overrides fields of the operator, and for a path that leaves its volume.
     """
     mounts = _mounts(job, settings.pods)
     command = ["python", "-m", "openseer_driver.main", "--job", f"{JOB_FOLDER}/job.json"]
@@ -176,7 +176,8 @@ def _container(
     start_seconds: int,
     secret: str,
 ) -> dict[str, Any]:
-    """The container of a worker or driver; `start_seconds`: its longest start, for a large model takes long."""
+    """The container of a worker or driver; `start_seconds`: timeout of its start, in seconds; large models need
+    long."""
     probes = settings.pods.probes
     timeout = probes.timeout_seconds
     pull_policy = job.spec.image_pull_policy or ("" if job.spec.image else settings.pull_policy)
@@ -199,12 +200,12 @@ def _container(
 
 
 def _environment(job: RolloutJob, settings: JobPodSettings, secret: str) -> list[dict[str, Any]]:
-    """The admin's variables, and ours, which no other replaces; a template may replace both."""
+    """The admin's variables and openseer's; the latter take precedence. A template may replace both."""
     model = job.spec.model
     plain = {
         "OPENSEER_TERMINATION_LOG": "/dev/termination-log",
         "HOME": "/tmp",
-        # Libraries ask for the user's name, and the image's user has none.
+        # Libraries read the user's name; the image's user has none.
         "USER": "openseer",
         "HF_HOME": f"{_CACHE}/huggingface",
         "VLLM_CACHE_ROOT": f"{_CACHE}/vllm",
@@ -213,7 +214,7 @@ def _environment(job: RolloutJob, settings: JobPodSettings, secret: str) -> list
     }
     if settings.ca_bundle.config_map:
         bundle = f"{_CERTIFICATES}/{settings.ca_bundle.key}"
-        # Of OpenSSL, which Python's ssl reads; of requests; of curl.
+        # Read by OpenSSL and so Python's ssl; by requests; by curl.
         plain |= dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), bundle)
     if model.offline:
         plain |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
@@ -230,7 +231,7 @@ def _environment(job: RolloutJob, settings: JobPodSettings, secret: str) -> list
 
 
 def _mounts(job: RolloutJob, settings: JobPodSettings) -> Mounts:
-    """What workers and driver both see."""
+    """The common mounts of workers and driver."""
     mounts = Mounts()
     mounts.add("job", JOB_FOLDER, {"configMap": {"name": config_name(job)}}, read_only=True)
     mounts.add("tmp", "/tmp", {"emptyDir": {}})
@@ -255,7 +256,7 @@ def _mounts(job: RolloutJob, settings: JobPodSettings) -> Mounts:
 
 
 def _add_output(job: RolloutJob, mounts: Mounts) -> str:
-    """Mounts the volume of the results; its folder for this job."""
+    """Mounts the volume of the results; returns its folder for this job."""
     output = job.spec.output
     claim = output.pvc.claim_name if output.pvc is not None else output_name(job)
     mounts.add("output", _OUTPUT, {"persistentVolumeClaim": {"claimName": claim}})
@@ -265,7 +266,8 @@ def _add_output(job: RolloutJob, mounts: Mounts) -> str:
 
 
 def _add_kv_pool(job: RolloutJob, mounts: Mounts) -> list[str]:
-    """Mounts the volume of the KV pool where it is one; the option that says where the pool is, nothing without one."""
+    """Mounts the volume of a KV pool, if it has one; returns the option with the pool's address, none without a
+    pool."""
     pool = job.spec.kv_pool
     if has_pool_pod(job):
         return ["--kv-pool", kv_pool_address(job)]
@@ -276,7 +278,7 @@ def _add_kv_pool(job: RolloutJob, mounts: Mounts) -> list[str]:
 
 
 def _add_prompts(job: RolloutJob, mounts: Mounts) -> list[str]:
-    """Mounts the prompts; the options that name their file, nothing for prompts in the image or behind a URL."""
+    """Mounts the prompts; returns the options with their file, none for prompts in the image or behind a URL."""
     prompts = job.spec.prompts
     if prompts is not None and prompts.config_map is not None:
         source = prompts.config_map
@@ -284,7 +286,7 @@ def _add_prompts(job: RolloutJob, mounts: Mounts) -> list[str]:
         mounts.add("prompts", _PROMPTS, {"configMap": {"name": source.name, "items": items}}, read_only=True)
         return ["--prompts", f"{_PROMPTS}/{source.key}"]
     if prompts is not None and prompts.pvc is not None:
-        # Read-only for this pod, not for the volume, which may be that of the results too.
+        # Read-only for this mount only: the volume may also be that of the results.
         claim = {"persistentVolumeClaim": {"claimName": prompts.pvc.claim_name}}
         mounts.add("prompts", _PROMPTS, claim, read_only=True)
         return ["--prompts", inside(_PROMPTS, prompts.pvc.path, "spec.prompts.pvc.path")]
@@ -292,9 +294,9 @@ def _add_prompts(job: RolloutJob, mounts: Mounts) -> list[str]:
 
 
 def _avoid_nodes(pod: dict[str, Any], nodes: Sequence[str]) -> None:
-    """Adds to the pod's node affinity that it must not land on `nodes`; terms are alternatives, so it joins each.
+    """Excludes `nodes` in the pod's node affinity; in each of its terms, since terms are alternatives.
 
-    By the nodes' names: the label kubernetes.io/hostname is another name on some clouds. A field takes one value.
+    By the nodes' names, because the label kubernetes.io/hostname differs on some clouds. A field takes one value.
     """
     spec = pod["spec"]
     rules = [{"key": "metadata.name", "operator": "NotIn", "values": [node]} for node in sorted(set(nodes))]

@@ -1,6 +1,6 @@
-"""From the API's objects to plain values: all that the operator keeps of a pod or a job, and nothing else of it.
+"""Parses the API's objects into the values that the operator stores of a pod or a job.
 
-Whatever an object holds, it is read: one that a tenant made to break the operator must not keep it from the others.
+An object with any content gives a record: a tenant's malformed object must not stop the operator for other jobs.
 """
 
 import logging
@@ -27,26 +27,26 @@ from openseer_operator.objects.names import (
 from openseer_operator.objects.status_parts import seconds_of
 
 JsonObject = dict[str, Any]
-"""An object of the API, or a part of one, as it is sent and received."""
+"""An object of the API, or a part of one, as parsed JSON."""
 JobKey = tuple[str, str]
 """Namespace and name of a job."""
 
 WORKER_ROLE, DRIVER_ROLE, STORE_ROLE = "worker", "driver", "redis"
 LONGEST_REQUEST = 256
-"""Characters that are read of a request to revive a job."""
+"""Limit of characters of a request to revive a job."""
 LONGEST_TEXT = 1024
-"""Characters kept of a pod's message."""
+"""Limit of characters stored of a pod's message."""
 LONGEST_NUMBER = 9
-"""Digits of a whole number in an annotation; nobody counts further."""
+"""Limit of digits of a whole number in an annotation."""
 UNREADABLE = "the operator cannot read it"
-"""What is told of an object that no reader was made for."""
+"""Message about an object that cannot be parsed."""
 _READY = ("Ready", "True")
 _STARTING = frozenset({"ContainerCreating", "PodInitializing"})
 """Reasons of a waiting container that are normal."""
 _KUEUE = "kueue.x-k8s.io/"
-"""Of the scheduling gates that Kueue holds."""
+"""Prefix of Kueue's scheduling gates."""
 _REFUSALS = frozenset({"UnexpectedAdmissionError", "TopologyAffinityError"})
-"""Reasons of a pod that its node would not take on, beside OutOf… (OutOfcpu, OutOfnvidia.com/gpu)."""
+"""Reasons of a pod that its node has refused, in addition to OutOf… (OutOfcpu, OutOfnvidia.com/gpu)."""
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +64,8 @@ class PodRecord:
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """A job. `job` is None when `problems` says why the operator cannot do what its manifest asks for. `revive`: the
-    request to revive it if it has failed, "" for none."""
+    """A job. `job` is None if the operator cannot carry out its manifest, because of `problems`. `revive`: the value of
+    the request to revive it if it has failed, "" for none."""
 
     key: JobKey
     uid: str
@@ -80,17 +80,17 @@ class JobRecord:
 
 
 def job_key(raw: Mapping[str, Any]) -> JobKey:
-    """Of a RolloutJob."""
+    """The key of a RolloutJob."""
     return raw["metadata"]["namespace"], raw["metadata"]["name"]
 
 
 def version_of(raw: Mapping[str, Any]) -> int:
-    """resourceVersion: of two versions of one object, the newer has the larger number."""
+    """The resourceVersion as a number; a newer version of an object has a larger one."""
     return int(raw["metadata"].get("resourceVersion") or 0)
 
 
 def read_job(raw: Mapping[str, Any], known: JobRecord | None = None) -> JobRecord:
-    """`known`: the record there was; its manifest is not parsed again while its generation lasts."""
+    """Parses a job. `known`: the earlier record; its manifest is reused if the generation is the same."""
     meta = raw["metadata"]
     uid, generation = meta["uid"], meta.get("generation", 0)
     if known is not None and (known.uid, known.generation) == (uid, generation):
@@ -112,7 +112,8 @@ def read_job(raw: Mapping[str, Any], known: JobRecord | None = None) -> JobRecor
 
 
 def _parse(raw: Mapping[str, Any]) -> tuple[RolloutJob | None, str]:
-    """Labels and annotations are taken as they are when the spec changes; no generation counts them."""
+    """Parses the manifest; returns the job, or None and its problems. Labels and annotations are those at the last
+    change of the spec, since their changes do not increase the generation."""
     document = {"apiVersion": API_VERSION, "kind": KIND, "metadata": raw["metadata"], "spec": raw.get("spec")}
     try:
         return parse_job(document, "manifest"), ""
@@ -127,7 +128,7 @@ def _parse(raw: Mapping[str, Any]) -> tuple[RolloutJob | None, str]:
 
 @dataclass(frozen=True, slots=True)
 class PodIdentity:
-    """Which pod of its job a pod is, by its labels. `index`: of its worker, None for driver and Redis."""
+    """The identity of a job's pod, from its labels. `index`: of its worker, None for driver and Redis."""
 
     key: JobKey
     role: str
@@ -136,7 +137,7 @@ class PodIdentity:
 
 
 def pod_identity(meta: Mapping[str, Any]) -> PodIdentity | None:
-    """None for a pod that is not of a job's worker, driver or Redis."""
+    """The identity; None for a pod that is no worker, driver or Redis of a job."""
     labels: Mapping[str, str] = meta.get("labels") or {}
     job, role = labels.get(JOB_LABEL), labels.get(ROLE_LABEL)
     if job is None or role not in (WORKER_ROLE, DRIVER_ROLE, STORE_ROLE):
@@ -151,14 +152,14 @@ def pod_identity(meta: Mapping[str, Any]) -> PodIdentity | None:
 
 
 def read_pod(raw: Mapping[str, Any]) -> PodRecord | None:
-    """None for a pod that is none of ours (see `pod_identity`)."""
+    """Parses a pod; None if it has no identity (see `pod_identity`)."""
     identity = pod_identity(raw["metadata"])
     if identity is None:
         return None
     meta = raw["metadata"]
     try:
         pod = _pod(raw, identity)
-    except Exception:  # it has its name, and nothing may be made under that
+    except Exception:  # a record is needed: its name is taken, and no other pod can be created under it
         log.exception("pod %s/%s: %s", meta["namespace"], meta["name"], UNREADABLE)
         pod = Pod(meta["name"], meta["uid"], identity.index, identity.rank, problem=UNREADABLE)
     return PodRecord(identity.key, identity.role, owner_uid(meta), version_of(raw), pod)
@@ -204,13 +205,13 @@ def _pod(raw: Mapping[str, Any], identity: PodIdentity) -> Pod:
 
 
 def owner_uid(meta: Mapping[str, Any]) -> str:
-    """The uid of the object's controller, "" when it has none."""
+    """The uid of the object's controller; "" without one."""
     owners: list[JsonObject] = meta.get("ownerReferences") or []
     return next((owner["uid"] for owner in owners if owner.get("controller")), "")
 
 
 def whole_number(text: str | None) -> int | None:
-    """Of an annotation, None where it holds none, or one of more than LONGEST_NUMBER digits."""
+    """The whole number in an annotation; None without one, or for one of more than LONGEST_NUMBER digits."""
     return int(text) if text and text.isdecimal() and len(text) <= LONGEST_NUMBER else None
 
 
@@ -222,7 +223,7 @@ def _phase(text: str) -> PodPhase:
 
 
 def _own_container(status: Mapping[str, Any], role: str) -> JsonObject:
-    """The status of openseer's own container, {} before its node has told of it."""
+    """The status of openseer's own container; {} before its node has reported it."""
     containers: list[JsonObject] = status.get("containerStatuses") or []
     for container in containers:
         if container.get("name") == role:
@@ -231,23 +232,23 @@ def _own_container(status: Mapping[str, Any], role: str) -> JsonObject:
 
 
 def _ready(conditions: Iterable[Mapping[str, Any]], own: Mapping[str, Any]) -> bool:
-    """Whether our container is ready, on a node that answers: of a lost one Kubernetes takes back `Ready` alone, while
-    a sidecar that is not ready takes `ContainersReady` along."""
+    """Whether openseer's container is ready, on a node that answers. For a lost node Kubernetes resets only `Ready`; a
+    sidecar that is not ready resets `ContainersReady`, too."""
     states = {condition["type"]: condition["status"] for condition in conditions}
     node_answers = states.get("Ready") == "True" or (bool(own) and states.get("ContainersReady") == "False")
     return node_answers and bool(own.get("ready", True))
 
 
 def _not_scheduled(conditions: Iterable[Mapping[str, Any]], reason: str) -> str | None:
-    """What the scheduler says of a pod that it does not place for this reason, None when it is not so."""
+    """The scheduler's message about a pod that it does not place for this reason; None for other pods."""
     for condition in conditions:
         if condition["type"] == "PodScheduled" and condition["status"] == "False" and condition.get("reason") == reason:
-            return condition.get("message") or "no node takes it"
+            return condition.get("message") or "no node accepts it"
     return None
 
 
 def _gates(spec: Mapping[str, Any]) -> str:
-    """Who has to let a gated pod be scheduled."""
+    """The message about a gated pod, with its gates and their holder."""
     gates: list[Mapping[str, str]] = spec.get("schedulingGates") or []
     names = ", ".join(gate["name"] for gate in gates)
     holder = "Kueue has not admitted it yet" if _KUEUE in names else "its holder has not opened it yet"
@@ -255,7 +256,7 @@ def _gates(spec: Mapping[str, Any]) -> str:
 
 
 def _setup_failure(status: Mapping[str, Any]) -> str:
-    """How a container that runs before ours ended, when it kept ours from running; "" when none did."""
+    """The message about an init container whose failure prevented openseer's container from running; "" for none."""
     containers: list[JsonObject] = status.get("initContainerStatuses") or []
     for container in containers:
         ended = _part(_part(container, "state"), "terminated")
@@ -266,8 +267,8 @@ def _setup_failure(status: Mapping[str, Any]) -> str:
 
 
 def _problem(status: Mapping[str, Any], own: Mapping[str, Any]) -> str:
-    """Why the pod does not start, or what ended it, beside an exit code; "" when nothing is known. Other containers
-    matter only until ours runs."""
+    """Why the pod does not start, or why it ended, besides an exit code; "" if unknown. Other containers count only
+    until openseer's runs."""
     state = _part(own, "state")
     if _part(state, "terminated").get("reason") == "OOMKilled":
         return "OOMKilled: it needed more memory than its limit"
@@ -288,12 +289,12 @@ def _problem(status: Mapping[str, Any], own: Mapping[str, Any]) -> str:
 
 
 def _part(owner: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A map within another; empty when it is missing or null."""
+    """A map within another; empty if it is missing or null."""
     return owner.get(name) or {}
 
 
 def _start_seconds(meta: Mapping[str, Any], conditions: Iterable[Mapping[str, Any]]) -> float | None:
-    """From the pod's creation until it was ready."""
+    """Seconds from the pod's creation until it was ready; None if it is not."""
     times = (entry.get("lastTransitionTime") for entry in conditions if (entry["type"], entry["status"]) == _READY)
     ready, made = seconds_of(next(times, None)), seconds_of(meta.get("creationTimestamp"))
     return max(0.0, ready - made) if ready is not None and made is not None else None

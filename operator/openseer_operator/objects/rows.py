@@ -1,4 +1,4 @@
-"""The volume with rows of routed experts, and the pod that gives those of a serving job to the gateway."""
+"""The volume with rows of routed experts, and the pod that serves the rows of a serving job to the gateway."""
 
 from typing import Any
 
@@ -33,14 +33,14 @@ _GRACE_SECONDS = 5
 
 
 def has_rows_pod(job: RolloutJob) -> bool:
-    """Whether rows go through a pod of their own: a driver reads the volume itself."""
+    """Whether a separate pod serves the rows; in batch mode the driver reads the volume itself."""
     return job.spec.routing.capture is not None and job.spec.mode == "serve"
 
 
 def add_rows(job: RolloutJob, uid: str, mounts: Mounts) -> list[str]:
-    """Mounts the volume for rows of routed experts; the option that names this job's folder, nothing without capture.
+    """Mounts the volume for rows of routed experts; returns the option with this job's folder, none without capture.
 
-    Raises InputError for a job that names no volume.
+    Raises InputError for a job without a volume.
     """
     capture = job.spec.routing.capture
     if capture is None:
@@ -49,12 +49,12 @@ def add_rows(job: RolloutJob, uid: str, mounts: Mounts) -> list[str]:
         raise InputError("spec.routing.capture.pvc: missing; in a cluster all pods that need rows share a volume")
     mounts.add("rows", _FOLDER, {"persistentVolumeClaim": {"claimName": capture.pvc.claim_name}})
     folder = inside(_FOLDER, capture.pvc.path, "spec.routing.capture.pvc.path")
-    # By the uid, for a job of the same name may have left rows with the same numbers.
+    # By the uid, because an earlier job of the same name may have left rows with the same numbers.
     return ["--routed", f"{folder}/{job.namespace}.{job.name}.{uid}"]
 
 
 def rows_service(job: RolloutJob, uid: str) -> dict[str, Any]:
-    """Where the gateway finds the pod."""
+    """The Service by which the gateway reaches the pod."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -66,10 +66,10 @@ def rows_service(job: RolloutJob, uid: str) -> dict[str, Any]:
 def rows_deployment(
     job: RolloutJob, uid: str, settings: OperatorSettings, *, secret: str, runs: bool
 ) -> dict[str, Any]:
-    """One pod while the job `runs`. It holds nothing: where its node is lost, another one takes over at once.
+    """The Deployment: one pod while the job `runs`. It has no state: after the loss of its node another pod takes over.
 
-    `secret`: name of the Secret of a managed Redis. Raises InputError for a job that names no volume, and for a path
-    that leaves it.
+    `secret`: name of the managed Redis' Secret. Raises InputError for a job without a volume, and for a path that
+    leaves the volume.
     """
     return {
         "apiVersion": "apps/v1",

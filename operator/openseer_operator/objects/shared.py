@@ -1,4 +1,4 @@
-"""The objects that all pods of a job need: its services, policies, configuration and the volume of its results."""
+"""The shared objects of a job's pods: services, policies, configuration and the volume of the results."""
 
 import json
 from typing import Any
@@ -32,17 +32,18 @@ from openseer_operator.objects.rows import has_rows_pod, rows_deployment, rows_s
 from openseer_operator.settings import OperatorSettings
 
 DNS_PORTS = (53, 5353)
-"""Open to every address where pods of jobs may not reach everything: a cluster's DNS may stand on its nodes. Policies
-judge the port of the pod behind a service, which with OpenShift's DNS is the latter."""
+"""Ports open to every address if the egress of jobs' pods is restricted: a cluster's DNS may run on its nodes. Policies
+apply to the port of the pod behind a Service, which is 5353 for OpenShift's DNS."""
 
 
 def shared_objects(
     job: RolloutJob, uid: str, settings: OperatorSettings, standing: int, *, secret: str, runs: bool = True
 ) -> dict[str, dict[str, Any]]:
-    """All of them by key, but for the managed Redis itself (`store_stateful_set`) and its password (`store_secret`).
+    """All shared objects by key, except the managed Redis itself (`store_stateful_set`) and its Secret
+    (`store_secret`).
 
-    `standing`: workers that an eviction would take work from (`standing_workers`); `secret`: name of the Secret of a
-    managed Redis; `runs`: whether the job does. Raises InputError for rows of routed experts without a volume.
+    `standing`: number of workers that an eviction would take work from (`standing_workers`); `secret`: name of the
+    managed Redis' Secret; `runs`: whether the job runs. Raises InputError for rows of routed experts without a volume.
     """
     objects = {
         "serviceAccount": _service_account(job, uid),
@@ -77,7 +78,7 @@ def _service_account(job: RolloutJob, uid: str) -> dict[str, Any]:
 
 
 def _config(job: RolloutJob, uid: str) -> dict[str, Any]:
-    """The job as its workers and its driver read it."""
+    """The ConfigMap with the job's manifest for its workers and its driver."""
     read = {"metadata": {"name", "namespace", "labels"}, "api_version": True, "kind": True, "spec": True}
     document = job.model_dump(mode="json", by_alias=True, exclude_none=True, include=read)
     document["metadata"]["namespace"] = job.namespace
@@ -90,7 +91,7 @@ def _config(job: RolloutJob, uid: str) -> dict[str, Any]:
 
 
 def _workers_service(job: RolloutJob, uid: str) -> dict[str, Any]:
-    """Names for the pods of gangs before they are ready, for they find one another by them."""
+    """The headless Service that gives pods of gangs DNS names before they are ready, to connect to one another."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -105,9 +106,9 @@ def _workers_service(job: RolloutJob, uid: str) -> dict[str, Any]:
 
 
 def _disruption_budget(job: RolloutJob, uid: str, standing: int) -> dict[str, Any]:
-    """How many pods of workers must stay. As a number of pods, not as maxUnavailable: that one counts against the
-    job's scale, which counts workers, and a gang is several pods. The first pod of a gang takes the others along.
-    Workers that cannot come are not missed: a drain would wait for them for ever."""
+    """The disruption budget of workers' pods. minAvailable in pods, not maxUnavailable, which counts by the job's
+    scale, in workers, while a gang has several pods. The first evicted pod of a gang ends the others. Workers that
+    cannot be scheduled do not count: a drain of a node would wait for them for ever."""
     pods = standing * job.spec.workers.parallelism.nodes
     return {
         "apiVersion": "policy/v1",
@@ -116,15 +117,16 @@ def _disruption_budget(job: RolloutJob, uid: str, standing: int) -> dict[str, An
         "spec": {
             "minAvailable": max(0, pods - max_unavailable(job)),
             "selector": {"matchLabels": selector(job, "worker")},
-            # A worker that does not work yet protects nothing.
+            # A pod that is not ready may always be evicted.
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },
     }
 
 
 def _network_policy(job: RolloutJob, uid: str, settings: OperatorSettings) -> dict[str, Any]:
-    """Lets in the job itself, operator and gateway, and whoever may read metrics. Where the installation wants it, lets
-    out to the job itself, DNS and what is listed only. Policies add up, so the pod of a KV pool has its own alone."""
+    """The network policy: permits connections from the job itself, operator, gateway and readers of metrics. If egress
+    is restricted, permits connections to the job itself, DNS and the listed addresses only. Policies add up, so the pod
+    of a KV pool is excluded and has its own."""
     but_pool = {"matchExpressions": [{"key": ROLE_LABEL, "operator": "NotIn", "values": [KV_POOL]}]}
     operators = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": settings.namespace}}}
     own = {"podSelector": {"matchLabels": selector(job)}}

@@ -1,4 +1,4 @@
-"""The job's status: what a person and the operator's next reconcile step read. Pure: dictionaries in and out."""
+"""Renders and parses the job's status, for people and for the operator's next reconcile step. Pure functions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,15 +24,15 @@ from openseer_operator.objects.reading import JsonObject
 from openseer_operator.objects.status_parts import entries, part, seconds_of, time_text
 
 INVALID_MANIFEST = "InvalidManifest"
-"""Reason of all conditions of a job that cannot be read."""
+"""Reason of all conditions of a job whose manifest cannot be read."""
 _SLOW = ("progress", "busy", "backlog", "scaling", "gpuSeconds")
-"""Parts of the status that change all the time: they wait for the slow refresh."""
+"""Parts of the status that change all the time, and are written at the progress interval."""
 
 
 @dataclass(frozen=True, slots=True)
 class StatusDetails:
-    """What the status says beside the plan: the job's generation, its pinned image, tokens per second of late, the name
-    of the Secret of a managed Redis."""
+    """Values of the status that are not in the plan: the job's generation, its pinned image, recent tokens per second,
+    the name of the managed Redis' Secret."""
 
     generation: int
     image: str
@@ -41,7 +41,7 @@ class StatusDetails:
 
 
 def memory_of(status: Mapping[str, Any]) -> Memory:
-    """The memory that the operator wrote at its last reconcile step; empty for an empty status."""
+    """Parses the memory that the last reconcile step wrote; empty for an empty status."""
     workers, progress, spent = (part(status, name) for name in ("workers", "progress", "gpuSeconds"))
     closed = int(progress.get("requestsDone", 0))
     failed = int(progress.get("requestsFailed", 0))
@@ -90,12 +90,12 @@ def memory_of(status: Mapping[str, Any]) -> Memory:
 
 
 def last_desired_workers(status: Mapping[str, Any]) -> int:
-    """Workers wanted at the last reconcile step; 0 before that, and while it does not run."""
+    """Desired workers at the last reconcile step; 0 before the first, and while the job does not run."""
     return part(status, "workers").get("desired") or 0
 
 
 def status_of(observation: Observation, plan: Plan, details: StatusDetails, previous: Mapping[str, Any]) -> JsonObject:
-    """The whole status after this reconcile step."""
+    """Renders the whole status after this reconcile step."""
     memory, workers = plan.memory, workers_of(observation)
     ready = sum(worker.ready for worker in workers)
     desired = memory.desired or 0
@@ -145,7 +145,7 @@ def status_of(observation: Observation, plan: Plan, details: StatusDetails, prev
 
 
 def refused_status(problems: str, generation: int, previous: Mapping[str, Any], now: float) -> JsonObject:
-    """The status of a job whose manifest the operator cannot read. The memory of the job stays, and so does its end."""
+    """Renders the status of a job whose manifest the operator cannot read. Its memory stays, also its end."""
     if _ending(previous) is not None:
         return {**previous, "observedGeneration": generation}
     told = Condition("True", INVALID_MANIFEST, problems[:LONGEST_MESSAGE])
@@ -160,7 +160,7 @@ def refused_status(problems: str, generation: int, previous: Mapping[str, Any], 
 
 
 def is_urgent(status: Mapping[str, Any], previous: Mapping[str, Any]) -> bool:
-    """Whether the two differ in more than what changes all the time."""
+    """Whether two statuses differ in a part that does not change all the time."""
     return _without_slow_parts(status) != _without_slow_parts(previous)
 
 

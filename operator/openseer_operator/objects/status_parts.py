@@ -1,4 +1,4 @@
-"""Parts of a job's status as dictionaries: what stands there by name, and times as RFC 3339 text in UTC."""
+"""Reads parts of a job's status by name, and converts times to RFC 3339 text in UTC."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -6,24 +6,24 @@ from typing import Any, cast
 
 
 def entries(status: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    """The list of that name, empty where there is none."""
+    """The list of that name; empty if there is none."""
     return cast("list[Mapping[str, Any]]", status.get(name) or [])
 
 
 def part(status: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """The object of that name, empty where there is none."""
+    """The object of that name; empty if there is none."""
     return cast("Mapping[str, Any]", status.get(name) or {})
 
 
 def time_text(seconds: float | None) -> str | None:
-    """Seconds since the epoch → text, None for None."""
+    """Seconds since the epoch as text; None for None."""
     if seconds is None:
         return None
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def seconds_of(text: str | None) -> float | None:
-    """Text → seconds since the epoch; None where there is none, or a time that Python does not know (of the year 0)."""
+    """Seconds since the epoch from text; None for None, and for a time that Python cannot parse (the year 0)."""
     try:
         return datetime.fromisoformat(text).timestamp() if text else None
     except (ValueError, OverflowError):

@@ -117,7 +117,7 @@ def test_a_sender_or_a_receiver_that_is_lost_costs_that_transfer_alone(server: T
     gone.shutdown()  # nobody calls: its connection tells
     while (answer := post(server, "/start_weight_update")).status_code == 200:
         pass
-    assert (answer.status_code, "the sender has gone" in answer.text) == (409, True)
+    assert (answer.status_code, "the sender is lost" in answer.text) == (409, True)
     assert not list(folder.glob("*/*.part"))
 
     whole = sender(server, module)

@@ -342,5 +342,7 @@ async def test_a_claim_that_is_not_of_the_jobs_redis_is_not_resized(job: Bench) 
     patches = job.api.calls["PATCH", "PersistentVolumeClaim", 200]
     await change(job, persistence={"size": "9Gi"})
     await job.apply(ScaleStore(1))
-    assert "found a claim that is not of this job's Redis" in job.observer.observe(job.record, 0.0).volume_problem
+    assert (
+        "found a claim that does not belong to this job's Redis" in job.observer.observe(job.record, 0.0).volume_problem
+    )
     assert (await requested(job, claim), job.api.calls["PATCH", "PersistentVolumeClaim", 200]) == ("4Gi", patches)

@@ -61,10 +61,10 @@ async def test_an_api_server_that_fell_silent_is_told_of_by_every_replica(parts:
 
 
 async def test_a_stuck_watch_is_told_of_by_the_replica_that_leads(parts: Parts) -> None:
-    parts.census.stuck = "the watch has not told of 1 objects"
+    parts.census.stuck = "the watch has not reported 1 changed objects"
     assert parts.found() == []
     parts.elector.leads = True
-    assert "the watch has not told of 1 objects" in parts.found()
+    assert "the watch has not reported 1 changed objects" in parts.found()
 
 
 async def test_a_lease_that_is_not_renewed_is_told_of_by_the_replica_that_leads(parts: Parts) -> None:

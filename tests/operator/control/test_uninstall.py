@@ -36,7 +36,7 @@ async def test_jobs_go_and_whoever_holds_a_finalizer_is_waited_for(api: Api, nam
 
 async def test_jobs_that_no_operator_lets_go_are_named(api: Api, namespace: str) -> None:
     await submit(api, namespace, "held", "openseer.dev/store")
-    with pytest.raises(JobsLeftError, match=f"1 jobs are still there after 0 s: {namespace}/held"):
+    with pytest.raises(JobsLeftError, match=f"1 jobs still exist after 0 s: {namespace}/held"):
         await delete_jobs(api, (namespace,), 0.0)
 
 

@@ -111,7 +111,7 @@ def test_a_version_of_vllm_that_was_not_checked_is_refused(tmp_path: Path, monke
 
 def test_a_whole_run_says_why_a_cpu_has_no_rows(tmp_path: Path) -> None:
     shown, progress = bench(tmp_path)
-    assert "no rows for draft_ratios.json: those of CPUs come from benchmarks/speculation.py" in shown
+    assert "no rows for draft_ratios.json: rows of CPUs come from benchmarks/speculation.py" in shown
     assert "drafts: an engine is built, and the drafter compiled" in progress
 
 

@@ -44,7 +44,7 @@ def test_what_waits_for_threads_that_hang_has_a_limit() -> None:
     threads.submit(hang)
     assert began.wait(30)
     waiting = [threads.submit(abs, -number) for number in range(2)]
-    with pytest.raises(TimeoutError, match="2 others wait for test"):
+    with pytest.raises(TimeoutError, match="2 other calls wait for test"):
         threads.submit(abs, -2).result(0)
     hold.set()
     assert [one.result(30) for one in waiting] == [0, 1]

@@ -105,7 +105,7 @@ def test_longrope_has_the_context_that_it_was_trained_with_unless_more_is_asked(
 
 
 def test_an_argument_that_vllm_does_not_know_is_a_readable_error(folder: Path) -> None:
-    with pytest.raises(ModelError, match="vLLM knows no argument max_modl_len"):
+    with pytest.raises(ModelError, match="vLLM has no argument max_modl_len"):
         model_limits(Model(path=str(folder), engine_args={"max_modl_len": 3}))
 
 

@@ -150,7 +150,7 @@ async def test_after_one_that_does_wrong_the_source_is_asked(
     asked = len([path for path in wrong.asked if "model-1" not in path])
     # The index, a piece, and half of one; another reading is begun with again, four times at most.
     assert asked == {"dies": 3, "changes": 10}.get(wrong.how, 1)
-    assert ("worker-0 is asked no more" in caplog.text) == (wrong.how != "changes")
+    assert ("worker-0 is not used any longer" in caplog.text) == (wrong.how != "changes")
 
 
 @pytest.mark.parametrize(

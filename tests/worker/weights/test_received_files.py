@@ -44,11 +44,11 @@ def test_what_was_not_announced_or_has_not_come_is_refused(tmp_path: Path) -> No
     with pytest.raises(LoadError, match="no tensor has arrived"):
         files.finish()
     files.expect([ONE, TWO])
-    with pytest.raises(LoadError, match="tensor two arrived out of turn"):
+    with pytest.raises(LoadError, match="tensor two arrived out of order"):
         files.add("two", data(1))
     with pytest.raises(LoadError, match="tensor one: found 4 bytes, announced: 24"):
         files.add("one", data(1))
-    with pytest.raises(LoadError, match="tensor two was announced and has not come"):
+    with pytest.raises(LoadError, match="tensor two was announced and has not arrived"):
         files.finish()
     files.close()
     assert list(tmp_path.iterdir()) == []

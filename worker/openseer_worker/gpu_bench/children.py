@@ -1,4 +1,4 @@
-"""The bench's side of the processes that measure: starts them, looks after them, ends one that takes too long."""
+"""The bench's side of the measuring processes: starts and watches them, and ends one that exceeds its time."""
 
 import json
 import os
@@ -19,23 +19,23 @@ from openseer_worker.gpu_bench.ways import Order
 
 _POLL_SECONDS = 0.25
 WARM_SECONDS = 240.0
-"""Longest that importing vLLM may take; a cold disk is slow."""
+"""Timeout of importing vLLM, in seconds; a cold disk is slow."""
 LOG = "forks.log"
 
 
 class _EndedError(Exception):
-    """The process that starts engines is there no more."""
+    """The process that starts engines has ended."""
 
 
 class Children:
-    """A context: within it orders can be carried out; afterwards no process is left."""
+    """A context manager that runs orders in child processes; its end kills all of them."""
 
     def __init__(self, folder: Path, model: Path) -> None:
         self._folder, self._model = folder, model
         self._forks: subprocess.Popen[bytes] | None = None
         self._child = 0
         self.cpu_seconds = 0.0
-        """What the last child computed, for a busy machine to be seen."""
+        """CPU seconds of the last child; compared with its duration they show a busy machine."""
         self._rest = b""
 
     def __enter__(self) -> "Children":
@@ -46,18 +46,18 @@ class Children:
 
     @property
     def warm(self) -> bool:
-        """Whether what imports vLLM runs."""
+        """Whether the process that imports vLLM runs."""
         return self._forks is not None and self._forks.poll() is None
 
     def warm_up(self, seconds: float = WARM_SECONDS) -> float:
-        """Starts what imports vLLM, if it does not run; the seconds that took. Raises EngineError, InputError."""
+        """Starts the process that imports vLLM, if none runs; returns the seconds. Raises EngineError, InputError."""
         if self.warm:
             return 0.0
         self._end()
         with writing(self._folder):
             log = (self._folder / LOG).open("ab")
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONUNBUFFERED": "1"}
-        # As nvidia-smi counts cards, for the device's name to be that of the card that is measured.
+        # CUDA counts cards as nvidia-smi does, so that the reported device is the measured one.
         environment.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         self._forks = subprocess.Popen(
             [sys.executable, "-m", "openseer_worker.gpu_bench.forks", str(self._model)],
@@ -65,7 +65,7 @@ class Children:
             stdout=subprocess.PIPE,
             stderr=log,
             env=environment,
-            start_new_session=True,  # Ctrl-C reaches the bench alone, which then ends all
+            start_new_session=True,  # Ctrl-C reaches only the bench, which then ends all processes
         )
         log.close()
         seconds = min(seconds, WARM_SECONDS)
@@ -78,7 +78,7 @@ class Children:
             raise EngineError(f"vLLM cannot be imported: {self._last_words()}") from error
 
     def run(self, order: Order, seconds: float, watch: Callable[[], None]) -> str:
-        """Carries an order out, calling `watch` now and then; why it came to no good end, or ""."""
+        """Runs an order, calling `watch` now and then; returns the reason of a failure, or ""."""
         forks = self._forks
         assert forks is not None, "warm_up comes first"
         deadline = time.monotonic() + seconds
@@ -95,12 +95,12 @@ class Children:
             self._end()
             return f"the process that starts engines has ended: {_meaning(forks.returncode) or 'nobody asked it to'}"
         finally:
-            # Also of a child that came to a good end: what it has started may still be there.
+            # After a success, too: processes that the child has started may still run.
             self._end_child()
             watch()
 
     def _ended_by_force(self, seconds: float, watch: Callable[[], None]) -> str:
-        """What is said of a child that took too long. One that does not end goes, with all, at the next warm-up."""
+        """Ends a child that took too long; returns the message. The next warm-up kills one that does not end."""
         if not self._child:
             self._end()
             return f"no process was started within {seconds:.0f} s"
@@ -118,7 +118,7 @@ class Children:
         self._child = 0
 
     def _end(self) -> None:
-        """Ends all that runs."""
+        """Ends all processes."""
         self._end_child()
         forks, self._forks, self._rest = self._forks, None, b""
         if forks is None:
@@ -142,7 +142,7 @@ class Children:
                     raise _EndedError
                 self._rest += read
             elif not self.warm:
-                raise _EndedError  # what it has started may hold its output open
+                raise _EndedError  # its children may hold its output open
             watch()
         line, _, self._rest = self._rest.partition(b"\n")
         return json.loads(line)
@@ -161,7 +161,7 @@ def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
 
 
 def _end_group(pid: int) -> None:
-    """Ends a process and all that it has started."""
+    """Kills a process and all that it has started."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
 

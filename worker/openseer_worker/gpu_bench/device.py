@@ -1,4 +1,4 @@
-"""What the machine is called. Nothing here may touch a GPU: engines are forked later."""
+"""The names of the machine's devices. No function may touch a GPU, since engines are forked later."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ _SECONDS = 30.0
 
 
 def device_name(*, on_cpu: bool) -> str:
-    """Of the first GPU that is visible as its driver names it, or `cpu`."""
+    """The driver's name of the first visible GPU, or `cpu`."""
     if on_cpu:
         return "cpu"
     program = shutil.which("nvidia-smi")
@@ -37,7 +37,7 @@ def first_visible(cards: list[tuple[str, ...]], visible: str | None) -> str:
 
 
 def processor_name(path: Path = Path("/proc/cpuinfo")) -> str:
-    """As Linux names it, or ""."""
+    """Linux's name of the processor, or ""."""
     try:
         lines = path.read_text("utf-8", errors="replace").splitlines()
     except OSError:

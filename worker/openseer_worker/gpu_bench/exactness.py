@@ -1,7 +1,7 @@
-"""Drafts change no text: greedily not a token, and at temperature 1 not the distribution; on a small real model.
+"""Tests that drafts change no text: no token of greedy texts, and not the distribution at temperature 1.
 
-An engine without drafts writes texts and draws short samples. An engine with drafts then gets those texts as drafts,
-every fifth token of them wrong, and for its samples always the likeliest rest; both must come to the same.
+On a small real model an engine without drafts generates greedy texts and short samples. An engine with drafts then gets
+those texts as drafts, every fifth token wrong, and for its samples always the likeliest rest; the results must agree.
 """
 
 import math
@@ -23,13 +23,13 @@ PROMPTS, PROMPT_TOKENS = 8, 24
 GREEDY_TOKENS = 96
 SAMPLE_PROMPT_TOKENS, SAMPLE_TOKENS = 8, 3
 LEAST_SEEN = 10
-"""Samples that were drawn less often, by both engines together, are counted as one."""
+"""Samples drawn less often than this, by both engines together, are counted as one."""
 _FIRST_TOKEN = 4
-"""The tokens before it are special in the tiny model."""
+"""The first ordinary token of the tiny model; those before it are special."""
 
 
 def lines(order: Order) -> Iterator[dict[str, Any]]:
-    """The lines of the file that come of this; the engine without drafts comes first."""
+    """Runs the test; yields lines for the file. The engine without drafts runs first."""
     engine = SteppedEngine(order)
     built = {"runner": engine.runner, "asynchronous": engine.asynchronous}
     random = np.random.default_rng(0)
@@ -79,14 +79,14 @@ def two_samples(one: Mapping[str, int], other: Mapping[str, int]) -> tuple[float
 
 
 def deviations(chi_square: float, degrees: int) -> float:
-    """How many standard deviations a normal variable would be as far off (Wilson and Hilferty's approximation, for with
-    few degrees of freedom chi-square itself leans to one side)."""
+    """The equivalent number of standard deviations of a normal variable (Wilson and Hilferty's approximation, because
+    chi-square itself is skewed with few degrees of freedom)."""
     spread = 2 / (9 * degrees)
     return ((chi_square / degrees) ** (1 / 3) - (1 - spread)) / math.sqrt(spread)
 
 
 def _greedy(engine: SteppedEngine, prompts: list[list[int]]) -> tuple[list[list[int]], int]:
-    """The texts of all prompts, and the steps that the slowest needed."""
+    """The texts of all prompts, and the number of steps of the slowest one."""
     keys = engine.add(prompts, Sampling(temperature=0.0, ignore_eos=True, max_tokens=GREEDY_TOKENS))
     before = engine.steps
     texts = engine.play(keys)
@@ -94,7 +94,7 @@ def _greedy(engine: SteppedEngine, prompts: list[list[int]]) -> tuple[list[list[
 
 
 def _samples(engine: SteppedEngine, order: Order, prompt: list[int]) -> dict[str, int]:
-    """How often each text was drawn."""
+    """The number of times that each text was drawn."""
     sampling = Sampling(temperature=1.0, ignore_eos=True, max_tokens=SAMPLE_TOKENS)
     seen: Counter[str] = Counter()
     while (missing := order.scale.samples - seen.total()) > 0:

@@ -1,4 +1,4 @@
-"""A folder of one run at a time, and its file of figures: a line of JSON each. A run that was cut goes on from it."""
+"""The folder of a run with its file of figures, a line of JSON each. An interrupted run resumes from it."""
 
 import errno
 import fcntl
@@ -19,23 +19,23 @@ from openseer_worker.gpu_bench.ways import TIERS
 
 FILE = "figures.jsonl"
 FORMAT = 2
-"""In the header; files of other formats are not read on."""
+"""Format number in the header; files of other formats are refused."""
 LOCK = "bench.lock"
 _NO_LOCKS = frozenset({errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS})
-"""What file systems say that know no locks."""
+"""Errors of file systems without locks."""
 _MAY_DIFFER = frozenset({"date", "command"})
-"""Of the header: these say nothing about what is measured."""
+"""Fields of the header that may differ between a run and its continuation."""
 _FREE: Mapping[str, tuple[str, ...]] = {"exact_model": ("",)}
-"""Values that any other may take the place of."""
+"""Values of header fields that a continuation may replace by others."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """What one part of the plan came to. `runner`: V1 or V2, vLLM's model runner; `tier`: how vLLM was told to compile.
+    """The result of one part of the plan. `runner`: V1 or V2, vLLM's model runner; `tier`: vLLM's compilation settings.
 
-    `tokens_per_step`: of one request, expected from the rates; `counted`: what the engine really yielded, which is the
-    same up to chance where `accepted_by` is `dice`, and nothing to go by where it is `none` (a CPU, whose kernels lack
-    it). `drafted`: drafts a request had in a step, as vLLM counted them.
+    `tokens_per_step`: of one request, expected from the rates; `counted`: the engine's actual number, equal up to
+    chance if `accepted_by` is `dice`, and meaningless if it is `none` (a CPU, whose kernels lack it). `drafted`: drafts
+    of a request per step, as vLLM counted them.
     """
 
     way: str
@@ -60,7 +60,7 @@ class Figure:
 
 @dataclass
 class BenchFigures:
-    """All that a file says."""
+    """The content of a file of figures."""
 
     header: dict[str, Any] = field(default_factory=dict[str, Any])
     steps: dict[Part, Figure] = field(default_factory=dict[Part, Figure])
@@ -68,23 +68,23 @@ class BenchFigures:
     exactness: dict[str, Any] | None = None
     tier: str | None = None
     notes: dict[str, str] = field(default_factory=dict[str, str])
-    """By way: why it has no figures, or not all. A note without words takes the last one back."""
+    """By way: the reason why figures are missing. An empty note removes the one before."""
 
 
 @contextmanager
 def writing(folder: Path) -> Generator[None]:
-    """Raises OutputError, with the folder's name, for what the system refuses within it."""
+    """Turns the system's errors within the context into OutputError, with the folder's name."""
     try:
         yield
     except OSError as error:
         raise OutputError(
-            f"--output: {folder} cannot be used: {error.strerror or error}; figures that are there are kept"
+            f"--output: {folder} cannot be used: {error.strerror or error}; existing figures are kept"
         ) from error
 
 
 @contextmanager
 def alone(folder: Path) -> Generator[None]:
-    """Makes the folder, and holds it against other runs. Raises InputError where one has it."""
+    """Creates the folder, and locks it against other runs. Raises InputError if another run has it."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("ab")
@@ -100,8 +100,8 @@ def alone(folder: Path) -> Generator[None]:
 
 
 def write(folder: Path, line: Mapping[str, Any]) -> None:
-    """Appends one line, which is on the disk when this returns; a line that was cut by a crash is closed first. Raises
-    OutputError where the disk is full or not to be written."""
+    """Appends one line and syncs it to disk, after ending a line that a crash has cut. Raises OutputError if the disk
+    is full or not writable."""
     path = folder / FILE
     with writing(folder), path.open("ab+") as file:
         cut = b""
@@ -114,12 +114,12 @@ def write(folder: Path, line: Mapping[str, Any]) -> None:
 
 
 def write_figure(folder: Path, figure: Figure) -> None:
-    """The line of one figure."""
+    """Appends the line of one figure."""
     write(folder, {"kind": "steps", **asdict(figure)})
 
 
 def read(folder: Path) -> BenchFigures:
-    """What the file says; empty where there is none. A line that was cut or means nothing is passed over."""
+    """Reads the file; empty without one. Ignores lines that are cut or unknown."""
     found = BenchFigures()
     path = folder / FILE
     with writing(folder):
@@ -203,15 +203,15 @@ def _figure(line: dict[str, Any]) -> Figure:
 
 
 def remove(folder: Path) -> None:
-    """Throws the figures away."""
+    """Deletes the figures."""
     with writing(folder):
         (folder / FILE).unlink(missing_ok=True)
 
 
 def check_header(found: BenchFigures, header: Mapping[str, Any], folder: Path) -> None:
-    """Raises InputError where the folder has figures of something else: of two machines no table can be made.
+    """Raises InputError if the folder has figures of another machine or model: a table cannot mix them.
 
-    A small real model may come to figures that were measured without one.
+    Figures measured without a small real model may be continued with one.
     """
     old = found.header
     if not old and not (found.steps or found.texts or found.exactness or found.tier):

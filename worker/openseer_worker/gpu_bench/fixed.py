@@ -1,7 +1,7 @@
 """Inside vLLM: the product's proposer with drafts of given lengths, or drafts from given texts.
 
-The product's drafter does all its work in each step, so that its time is part of the step's; what it found is thrown
-away, for how much it drafts follows the texts and the device, and both are to be chosen here.
+The product's drafter does all its work in each step, so that its time is part of the step's. Its drafts are discarded:
+their lengths depend on texts and device, and the bench has to choose them.
 """
 
 from collections.abc import Sequence
@@ -18,20 +18,20 @@ _SEED = 1
 _WRONG_EVERY = 5
 
 Texts = dict[tuple[int, ...], list[list[int]]]
-"""By prompt: how responses may go on, the likeliest first."""
+"""By prompt: possible responses, the likeliest first."""
 
 
 @dataclass
 class Given:
-    """What is drafted from now on: `length` tokens at random for each request; or, where a text begins with what a
-    request has so far, its rest. `spoiled`: every fifth token of a text is drafted wrongly."""
+    """The drafts to propose: `length` random tokens for each request; or the rest of a text that begins with the
+    request's response so far. `spoiled`: every fifth token of a text is drafted wrongly."""
 
     length: int = 0
     texts: Texts = field(default_factory=Texts)
     spoiled: bool = False
 
     def rest(self, tokens: NDArray[np.int32], most: int) -> list[int]:
-        """Of the first text of this prompt that goes on from these tokens of prompt and response."""
+        """At most `most` tokens of the first text of this prompt that continues these tokens of prompt and response."""
         whole = tuple(tokens.tolist())
         for prompt, texts in self.texts.items():
             if whole[: len(prompt)] != prompt:
@@ -51,14 +51,14 @@ class Given:
 
 
 GIVEN = Given()
-"""The bench's engines run in the process of what steps them, so that it may set this."""
+"""Global, because the bench's engines run in the process that steps them, and vLLM creates the proposer."""
 
 
 class FixedDrafter(Drafter):
-    """Looks for drafts as ever, and drafts what is given."""
+    """Searches for drafts as the product does, and proposes those of GIVEN."""
 
     def __init__(self, slots: int, max_tokens: int, memory_bytes: int, vocabulary: int) -> None:
-        # Not adaptive: otherwise it would cease to look, since its drafts never come true.
+        # Not adaptive: otherwise it would stop searching, because its drafts are never accepted.
         super().__init__(slots=slots, max_tokens=max_tokens, memory_bytes=memory_bytes, adaptive=False)
         self._most, self._vocabulary = max_tokens, vocabulary
         self._random = np.random.default_rng(_SEED)
@@ -81,7 +81,7 @@ class FixedDrafter(Drafter):
 
 
 class FixedProposer(GroupProposer):
-    """What vLLM is told to make instead of the product's proposer."""
+    """The proposer that vLLM creates instead of the product's."""
 
     def attach(self, runner: Any) -> None:
         super().attach(runner)

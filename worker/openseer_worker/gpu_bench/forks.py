@@ -1,8 +1,8 @@
-"""A process that imports vLLM once and forks one child for each order: importing takes as long as many a measurement.
+"""A process that imports vLLM once and forks one child for each order, since an import takes as long as a measurement.
 
-Lines of JSON. In: an Order. Out: {"warm": seconds}, {"started": process id}, {"ended": exit code, "cpu_seconds": …};
-a negative code is a signal's number. One child at a time, each in a session of its own, its output in a log; none
-outlives this process, nor this process the one that started it. It must never touch a GPU.
+Messages are lines of JSON. In: an Order. Out: {"warm": seconds}, {"started": process id}, {"ended": exit code,
+"cpu_seconds": …}; a negative code is a signal's number. One child at a time, each in its own session, its output in a
+log; no child outlives this process, nor this process its parent. It must never touch a GPU.
 """
 
 import ctypes
@@ -24,13 +24,13 @@ _PR_SET_PDEATHSIG = 1
 def main() -> None:
     """Serves orders until the end of input."""
     _end_with_parent()
-    # What libraries print must not mix with the answers.
+    # Output of libraries must not mix with the answers.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     began = time.monotonic()
     if environment.is_cpu_build():
-        # vLLM's ngram asks for one thread; others would wait for it by spinning, on the cores that the engine needs.
+        # vLLM's ngram uses one thread; others would spin while they wait, on the cores that the engine needs.
         os.environ.setdefault("NUMBA_NUM_THREADS", "1")
     preload(sys.argv[1])
     _say(answers.fileno(), warm=round(time.monotonic() - began, 1))
@@ -54,7 +54,7 @@ def _say(descriptor: int, **fields: float) -> None:
 
 
 def _child(order: Order) -> None:
-    """The life of a child; it never returns."""
+    """Runs an order in a child process; never returns."""
     code = 70
     try:
         os.setsid()
@@ -63,25 +63,25 @@ def _child(order: Order) -> None:
         log = os.open(Path(order.folder) / log_name(order.way), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        # Here and not above: it brings numba, which on a CPU vLLM must not find while it is imported.
+        # Imported here because it imports numba, which must not be loaded on a CPU while vLLM is imported.
         from openseer_worker.gpu_bench.measure import run
 
         code = run(order)
-    except BaseException:  # noqa: BLE001 - the log is all that is left of it
+    except BaseException:  # noqa: BLE001 - the log is the only report of the error
         traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)  # nothing that vLLM has begun is waited for
+        os._exit(code)  # without waiting for vLLM's threads
 
 
 def log_name(way: str) -> str:
-    """The file that the output of a way's processes goes to."""
+    """The log file of a way's processes."""
     return f"{way.replace(' ', '-')}.log"
 
 
 def _end_with_parent() -> None:
-    """Has the kernel end this process when its parent is gone, however that came about."""
+    """Has the kernel end this process when its parent ends for any reason."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

@@ -1,4 +1,4 @@
-"""`openseer bench-gpu`: smoke test, then one process after another as the plan says, then the table."""
+"""`openseer bench-gpu`: the smoke test, then one process after another by the plan, then the table."""
 
 import hashlib
 import json
@@ -32,16 +32,16 @@ from openseer_worker.vllm.environment import check_version, engine_version, is_c
 
 INTERRUPTED = 130
 _LEAST_SECONDS = {True: 8.0, False: 40.0}
-"""On a CPU, on a GPU: in less time no engine comes to a figure."""
+"""Least remaining time for which a process is started, in seconds, by whether on a CPU: less gives no figure."""
 _WITH_DRAFTER = (DRAFTS, EXACTNESS)
 _SPARE_SECONDS = 5.0
-"""A process is told to stop so long before it is ended."""
+"""Time between a process's own deadline and its kill, in seconds."""
 _EXACT_MODEL = Path(__file__).resolve().parents[3] / "examples/tiny-model/model"
 Say = Callable[[str], None]
 
 
 def run(options: BenchOptions, say: Say, progress: Say) -> int:
-    """The exit code. `say`: for the result; `progress`: a line per measurement.
+    """Runs the bench; returns the exit code. `say`: for the result; `progress`: for a line per measurement.
 
     Raises InputError, OutputError and EngineError.
     """
@@ -63,7 +63,7 @@ def run(options: BenchOptions, say: Say, progress: Say) -> int:
 
 
 class Bench:
-    """One run: what it measures is in the folder, where the next run finds it."""
+    """One run; its figures are in the folder, from which the next run resumes."""
 
     def __init__(self, options: BenchOptions, progress: Say) -> None:
         self._options, self._progress = options, progress
@@ -71,7 +71,7 @@ class Bench:
         self._began = time.monotonic()
         self._seconds = 60 * (options.minutes or (CPU_MINUTES if self._on_cpu else GPU_MINUTES))
         self._stopped = ""
-        """Why it came to an end before its plan did."""
+        """The reason why it ended before its plan."""
         folder = options.output
         if options.fresh:
             remove(folder)
@@ -89,7 +89,7 @@ class Bench:
         self._seen = len(read(folder).steps)
 
     def measure(self) -> None:
-        """All that is left, as far as time goes."""
+        """Measures the remaining parts of the plan, as far as time allows."""
         self._note_what_cannot_be()
         todo = self._todo()
         if not todo:
@@ -104,7 +104,7 @@ class Bench:
                 self._carry_out(children, job, self._found().tier or DEFAULT_TIER)
 
     def result(self) -> str:
-        """The table, or all of it for a program. Raises EngineError where not even `stock` was measured."""
+        """The table, or JSON for a program. Raises EngineError if not even `stock` was measured."""
         found = self._found()
         made = table.rows(found, self._options.batches)
         if not made:
@@ -164,7 +164,7 @@ class Bench:
         self._progress(f"{reason}; the same command goes on from here")
 
     def _settle_tier(self, children: Children, job: WayJob) -> bool:
-        """Whether an engine runs here: of the small real model, or, where that is broken, of the other."""
+        """Whether an engine runs here: with the small real model, or, if that is broken, with the other."""
         if self._try_tiers(children, job):
             return True
         if self._exact is not None and not self._stopped:
@@ -186,7 +186,7 @@ class Bench:
         return False
 
     def _carry_out(self, children: Children, job: WayJob, tier: str) -> bool:
-        """Whether it came to a good end; otherwise a note says why not."""
+        """Runs a job; returns whether it succeeded; otherwise a note has the reason."""
         options = self._options
         limit = limit_seconds(self._left(), self._seconds)
         on_exact = job.way in (SMOKE, EXACTNESS) and self._exact is not None
@@ -204,11 +204,11 @@ class Bench:
             on_cpu=self._on_cpu,
         )
         compiled = (
-            ", and the drafter compiled (at first half a minute without a word)" if job.way in _WITH_DRAFTER else ""
+            ", and the drafter compiled (at first half a minute without output)" if job.way in _WITH_DRAFTER else ""
         )
         self._progress(f"{job.way}: an engine is built{compiled}; {self._left():.0f} s left")
         if job.way in self._found().notes:
-            # Of an earlier run; what is measured now has its own.
+            # Removes the note of an earlier run.
             write(options.output, {"kind": "note", "way": job.way, "text": ""})
         began = time.monotonic()
         outcome = children.run(order, limit, self._watch)
@@ -222,7 +222,7 @@ class Bench:
         return not outcome
 
     def _watch(self) -> None:
-        """Shows the figures that have come since the last time."""
+        """Shows the figures since the last call."""
         figures = [*self._found().steps.values()]
         for figure in figures[self._seen :]:
             milliseconds = median(figure.step_ms)
@@ -256,7 +256,7 @@ def _header(options: BenchOptions, model: str, exact: Path | None, on_cpu: bool)
 
 
 def _identity(model: Path) -> str:
-    """Of a folder of a model: where it is, and a digest of its configuration and of its files' sizes and times."""
+    """A model's folder, and a digest of its configuration and of its files' sizes and times."""
     digest = hashlib.sha256((model / "config.json").read_bytes())
     for path in sorted(model.iterdir()):
         state = path.stat()
@@ -280,7 +280,7 @@ def _as_json(found: BenchFigures, made: list[table.BatchRow], ratios: DraftRatio
 
 
 def command_of(program: str, arguments: list[str]) -> str:
-    """The command as it was given, for the figures to say what they came from."""
+    """The command line, as a source for the figures."""
     return shlex.join([*program.split(), *arguments])
 
 

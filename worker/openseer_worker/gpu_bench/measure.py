@@ -1,4 +1,4 @@
-"""The work of one process: builds one engine, measures what it is ordered to, and appends each figure as it comes."""
+"""The work of one process: builds one engine, measures the order's parts, and appends each figure at once."""
 
 import logging
 import time
@@ -19,12 +19,12 @@ from openseer_worker.gpu_bench.ways import Order, rates_of
 _LOG = logging.getLogger(__name__)
 _REASON_CHARS = 500
 _REPEATED = 16
-"""Tokens at the end of a prompt that are alike, where drafts come from what was said before."""
+"""Number of equal tokens at the end of a prompt, for drafts that come from earlier text."""
 _LEAST_CONTEXT = 16
 
 
 def run(order: Order) -> int:
-    """The exit code; what went wrong is a line among the figures."""
+    """Runs an order; returns the exit code. An error is a line among the figures."""
     folder = Path(order.folder)
     try:
         if order.way in (SMOKE, EXACTNESS):
@@ -32,7 +32,7 @@ def run(order: Order) -> int:
                 write(folder, line)
         else:
             _measure(order, folder)
-    except Exception as error:  # noqa: BLE001 - one way that fails must not take the others' figures
+    except Exception as error:  # noqa: BLE001 - the failure of one way must not cost the others' figures
         _LOG.exception("%s", order.way)
         text = " ".join(f"{type(error).__name__}: {error}".split())[:_REASON_CHARS]
         write(folder, {"kind": "note", "way": order.way, "text": text})
@@ -65,7 +65,7 @@ def _measure(order: Order, folder: Any) -> None:
 
 
 def _begin(order: Order, engine: SteppedEngine, batch: int, context: int) -> None:
-    """Requests with texts at random that outlast all steps, each with its first token."""
+    """Starts requests with random prompts that outlast all steps, and steps until each has its first token."""
     repeats = order.way in (NGRAM, SUFFIX)
     random = np.random.default_rng(batch)
     prompts: list[list[int]] = random.integers(0, engine.vocabulary, (batch, context)).tolist()
@@ -78,7 +78,7 @@ def _begin(order: Order, engine: SteppedEngine, batch: int, context: int) -> Non
 
 
 def context_of(order: Order, engine: SteppedEngine, batch: int) -> int:
-    """Tokens of each request's prompt: the scale's, or as many as the cache has room for, with all that follows."""
+    """Tokens of each request's prompt: the scale's, or fewer if the cache has too little room for the whole run."""
     spare = (order.scale.warm + order.scale.steps + 1) * 2 * (MOST + 1)
     return min(order.scale.context(batch), engine.kv_tokens // batch - spare, engine.context_tokens - spare)
 

@@ -1,4 +1,4 @@
-"""What a run of the bench is asked for."""
+"""The options of a run of the bench."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,8 @@ GPU_MINUTES, CPU_MINUTES = 8.0, 4.5
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """`minutes` None, and neither `shape` nor `model` (a folder): what suits the device. `exact_model`: a small real
-    model, for exactness; None: examples/tiny-model, where this runs in the repository."""
+    """`minutes` None, and neither `shape` nor `model` (a folder): a default for the device. `exact_model`: a small real
+    model, for exactness; None: examples/tiny-model, if this runs in the repository."""
 
     minutes: float | None = None
     model: Path | None = None
@@ -25,11 +25,11 @@ class BenchOptions:
     exact_model: Path | None = None
     as_json: bool = False
     fresh: bool = False
-    """Whether figures that are there are thrown away."""
+    """Whether existing figures are deleted."""
     command: str = "openseer bench-gpu"
 
     def check(self) -> None:
-        """Raises InputError."""
+        """Raises InputError for an invalid option."""
         self._check_models()
         if unknown := sorted(set(self.ways) - set(WAYS)):
             raise InputError(f"--ways: found {', '.join(unknown)}, allowed: {', '.join(WAYS)}")
@@ -52,12 +52,12 @@ class BenchOptions:
 
 
 def listed(text: str) -> tuple[str, ...]:
-    """Names between commas."""
+    """Splits names at commas."""
     return tuple(filter(None, (name.strip() for name in text.split(","))))
 
 
 def numbers(text: str) -> tuple[int, ...]:
-    """Whole numbers between commas. Raises InputError."""
+    """Parses whole numbers between commas. Raises InputError."""
     try:
         return tuple(int(name) for name in listed(text))
     except ValueError as error:

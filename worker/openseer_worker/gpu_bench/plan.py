@@ -1,11 +1,11 @@
-"""What is measured, the most valuable first; and what of it is left."""
+"""The plan of measurements, the most valuable first; and the remaining part of it."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 STOCK, AGAIN, DRAFTS, NGRAM, SUFFIX = "stock", "stock again", "drafts", "ngram", "suffix"
 WAYS = (STOCK, DRAFTS, NGRAM, SUFFIX)
-"""What may be asked for; `stock again` comes with `stock`."""
+"""The ways that --ways allows; `stock again` is measured with `stock`."""
 SMOKE, EXACTNESS = "smoke test", "exactness"
 LENGTHS: dict[str, tuple[int, ...]] = {
     STOCK: (0,),
@@ -16,17 +16,17 @@ LENGTHS: dict[str, tuple[int, ...]] = {
 }
 """Drafts per request by way. vLLM's `suffix` cannot change them while it runs."""
 EXACT_BATCH = 128
-"""Requests at once where exactness is tested."""
+"""Concurrent requests of the exactness test."""
 BATCHES = (1, 8, 32, 128, 256)
 _BY_VALUE = (8, 128, 32, 1, 256)
-"""8 is a rollout's tail, for which drafts are made; about 128 they may cease to pay."""
+"""8 is like a rollout's tail, where drafts help most; at about 128 they may not pay any longer."""
 _ORDER = (SMOKE, STOCK, DRAFTS, AGAIN, EXACTNESS, NGRAM, SUFFIX)
-"""`stock again` behind `drafts`, for what drifts on a machine to show between the two."""
+"""`stock again` after `drafts`, so that a drift of the machine shows as a difference between the two."""
 
 
 @dataclass(frozen=True, order=True)
 class Part:
-    """One measurement: a way, a batch, so many drafts for each request."""
+    """One measurement: a way, a batch, and the number of drafts for each request."""
 
     way: str
     batch: int
@@ -35,7 +35,7 @@ class Part:
 
 @dataclass(frozen=True)
 class WayJob:
-    """What one process does: one engine, and all that is still to be measured with it."""
+    """The work of one process: one engine, and all remaining measurements with it."""
 
     way: str
     parts: tuple[Part, ...]
@@ -44,7 +44,7 @@ class WayJob:
 def jobs(
     ways: Collection[str], batches: Iterable[int], done: Collection[Part], settled: Collection[str]
 ) -> list[WayJob]:
-    """The jobs that are left, in their order. `settled`: of smoke test and exactness, and of ways that cannot run."""
+    """The remaining jobs, in order. `settled`: smoke test and exactness if done, and ways that cannot run."""
     wanted = set(ways) | ({AGAIN} if STOCK in ways else set()) | {SMOKE} | ({EXACTNESS} if DRAFTS in ways else set())
     left: list[WayJob] = []
     for way in _ORDER:
@@ -57,12 +57,12 @@ def jobs(
 
 
 def parts_of(way: str, batches: Iterable[int]) -> list[Part]:
-    """All measurements of a way; batches by what they are worth, those that nobody foresaw behind the others."""
+    """All measurements of a way; batches in the order of _BY_VALUE, then the other ones."""
     order = {batch: place for place, batch in enumerate(_BY_VALUE)}
     ranked = sorted(dict.fromkeys(batches), key=lambda batch: (order.get(batch, len(order)), batch))
     return [Part(way, batch, drafts) for batch in ranked for drafts in LENGTHS.get(way, ())]
 
 
 def limit_seconds(left: float, whole: float) -> float:
-    """After how long a process is ended: one that hangs must not take the others' time."""
+    """Time limit of a process, in seconds: one that hangs must not take the others' time."""
     return min(left, max(60.0, 0.4 * whole))

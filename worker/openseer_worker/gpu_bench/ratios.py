@@ -1,7 +1,7 @@
-"""Rows for the table of devices on which drafts pay (openseer_core/worker/draft_ratios.json), or why there are none.
+"""Rows for the table of devices on which drafts pay (openseer_core/worker/draft_ratios.json), or the reason for none.
 
-A row may turn drafts on, so it comes only of figures that can be relied on: with vLLM's default to compare with, on a
-machine that was quiet, with drafts that change nothing.
+A row may turn drafts on, so it requires reliable figures: compared with vLLM's default, on a quiet machine, with drafts
+that pass the exactness test.
 """
 
 import json
@@ -17,21 +17,21 @@ from openseer_worker.gpu_bench.table import FAR, BatchRow, busy
 from openseer_worker.gpu_bench.ways import DEFAULT_TIER
 
 _LEAST = 0.01
-"""The table knows no ratio of 0."""
+"""Least ratio in the table, which allows no 0."""
 SKIPPED = "skipped: "
-"""How a note begins of what was left out for a reason."""
+"""Beginning of a note about a part that was left out on purpose."""
 
 
 @dataclass(frozen=True)
 class DraftRatios:
-    """`rows`: an object for each batch, as the table holds it; `missing`: why there are none, or not of all batches."""
+    """`rows`: an object of the table for each batch; `missing`: the reasons for missing rows."""
 
     rows: list[dict[str, Any]]
     missing: list[str]
 
 
 def draft_ratios(found: BenchFigures, made: Sequence[BatchRow]) -> DraftRatios:
-    """The ratio is the lower end of its interval, so that noise turns no drafts on."""
+    """Makes the rows. A ratio is the lower end of its interval, so that noise turns no drafts on."""
     if reason := _of_none(found):
         return DraftRatios([], [reason])
     result = DraftRatios([], [])
@@ -56,7 +56,7 @@ def draft_ratios(found: BenchFigures, made: Sequence[BatchRow]) -> DraftRatios:
 
 
 def rows_text(ratios: DraftRatios) -> list[str]:
-    """The lines of the output."""
+    """The lines for the output."""
     missing = "; ".join(ratios.missing)
     if not ratios.rows:
         return [f"no rows for draft_ratios.json: {missing or 'drafts were not measured'}"]
@@ -65,9 +65,9 @@ def rows_text(ratios: DraftRatios) -> list[str]:
 
 
 def _of_none(found: BenchFigures) -> str:
-    """Why no batch may have a row, or ""."""
+    """The reason why no batch gets a row, or ""."""
     if found.header["device"] == CPU:
-        return "those of CPUs come from benchmarks/speculation.py, which drafts real texts"
+        return "rows of CPUs come from benchmarks/speculation.py, which drafts real texts"
     if found.header["device"] == UNKNOWN:
         return "nvidia-smi does not say which GPU this is"
     seen = found.exactness
@@ -78,7 +78,7 @@ def _of_none(found: BenchFigures) -> str:
 
 
 def _of_batch(found: BenchFigures, row: BatchRow) -> str:
-    """Why it may have no row, or ""."""
+    """The reason why this batch gets no row, or ""."""
     ratio = row.ways.get(DRAFTS)
     if ratio is None:
         return "drafts were not measured"

@@ -1,4 +1,4 @@
-"""Models whose step times are measured: named shapes, with weights at random, or a folder."""
+"""The measured models: named shapes with random weights, or a folder."""
 
 import json
 from dataclasses import dataclass
@@ -36,11 +36,11 @@ SHAPES: dict[str, dict[str, Any]] = {
     "14b": _qwen3(5120, 17408, 40, 40, tied=False),
     "32b": _qwen3(5120, 25600, 64, 64, tied=False),
 }
-"""Those of Qwen3, by the names of its sizes; `tiny` is for a CPU."""
+"""Shapes of Qwen3, by its names of sizes; `tiny` is for a CPU."""
 
 
 def write_shape(name: str, folder: Path) -> Path:
-    """A folder that vLLM takes for a model, once it is told that there are no weights and no tokenizer."""
+    """Writes a folder that vLLM accepts as a model, with arguments for no weights and no tokenizer; returns it."""
     place = folder / f"shape-{name}"
     place.mkdir(parents=True, exist_ok=True)
     (place / "config.json").write_text(json.dumps(SHAPES[name], indent=1))
@@ -49,20 +49,20 @@ def write_shape(name: str, folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is measured: `steps` after `warm` ones that do not count; contexts of up to `longest` tokens, and so
-    that a batch has about `prefill` tokens at most."""
+    """The size of measurements: `steps` steps after `warm` ones that do not count; contexts of at most `longest`
+    tokens, and about `prefill` tokens per batch."""
 
     warm: int
     steps: int
     longest: int
     prefill: int
     room: int
-    """Tokens of prompt and response that the engine is built for."""
+    """The engine's limit of prompt and response, in tokens."""
     samples: int
-    """Texts that are drawn to compare distributions."""
+    """Number of texts sampled to compare distributions."""
 
     def context(self, batch: int) -> int:
-        """Tokens that each request of a batch knows when the steps begin."""
+        """Context tokens of each request of a batch when the steps begin."""
         return max(min(16, self.longest), min(self.longest, self.prefill // batch))
 
 

@@ -1,8 +1,8 @@
-"""One vLLM engine in this process, and the time of its steps.
+"""Runs one vLLM engine in this process and measures its steps.
 
-The engine runs in the process that measures it, so that the times are those of vLLM's core. On GPUs the product keeps
-the core in a process of its own (decision 0003); what passes between the two is not in these figures, and overlaps with
-the device's work.
+The engine runs in the measuring process, so the times are those of vLLM's core. On GPUs the product runs the core in a
+separate process (decision 0003); the messages between the two are not in these figures, and overlap with the device's
+work.
 """
 
 # pyright: reportPrivateUsage=false
@@ -22,14 +22,14 @@ from openseer_worker.vllm.building import make_core
 
 _TASKS = ("generate",)
 _EMPTY_STEPS = 8
-"""After an abort so many steps bring out what an asynchronous engine still had at work."""
+"""Steps after an abort that drain the pending work of an asynchronous engine."""
 _MOST_SILENT = 200
-"""Steps without any output, after which something is wrong."""
+"""Limit of consecutive steps without output."""
 
 
 @dataclass
 class Timed:
-    """Steps that were measured: milliseconds of each, tokens of all, drafts of all that were verified."""
+    """Measured steps: milliseconds of each, tokens of all, verified drafts of all."""
 
     step_ms: list[float]
     tokens: int
@@ -37,7 +37,7 @@ class Timed:
 
 
 class SteppedEngine:
-    """Built at once; raises whatever vLLM raises."""
+    """One engine. The constructor builds it; raises vLLM's errors."""
 
     def __init__(self, order: Order) -> None:
         self._on_cpu = order.on_cpu
@@ -56,13 +56,14 @@ class SteppedEngine:
 
             DraftCalls(self._core).start()
         elif order.way in (NGRAM, SUFFIX) and order.on_cpu:
-            # Otherwise vLLM's own ways would verify with other temperatures than the requests' (see there).
+            # Otherwise vLLM's own draft methods would verify with wrong temperatures (see drafting/proposer.py).
             from openseer_worker.vllm.drafting.proposer import _mend_sampling
 
             _mend_sampling()
 
     def add(self, prompts: Sequence[list[int]], sampling: Sampling, *, only_token: int | None = None) -> list[str]:
-        """Requests of a group each. `only_token`: the one that is ever drawn, so that a text repeats itself."""
+        """Adds a request, in its own group, for each prompt. `only_token`: the only one sampled: the text repeats
+        it."""
         from vllm.inputs.engine import tokens_input
 
         from openseer_worker.vllm import arguments as vllm_arguments
@@ -83,7 +84,7 @@ class SteppedEngine:
         return keys
 
     def step(self) -> Any:
-        """The outputs of the next step that has any."""
+        """Steps until there are outputs; returns them."""
         for _ in range(_MOST_SILENT):
             found = self._core.get_output()
             if found.outputs:
@@ -92,13 +93,13 @@ class SteppedEngine:
         raise RuntimeError(f"no output in {_MOST_SILENT} steps")
 
     def fill(self) -> None:
-        """Steps until each request has its first token."""
+        """Makes steps until each request has its first token."""
         waiting = set(self._running)
         while waiting:
             waiting -= {output.request_id for output in self.step().outputs if output.new_token_ids}
 
     def timed(self, warm: int, steps: int) -> Timed:
-        """Measures so many steps, after warm ones; the requests must outlast them."""
+        """Measures `steps` steps after `warm` ones; the requests must outlast them."""
         for _ in range(warm):
             self.step()
         times: list[float] = []
@@ -115,7 +116,7 @@ class SteppedEngine:
         return Timed(times, tokens, drafted)
 
     def play(self, keys: Sequence[str]) -> dict[str, list[int]]:
-        """Steps to the end of these requests, which are all; their tokens."""
+        """Steps to the end of these requests, which must be all; returns their tokens."""
         texts: dict[str, list[int]] = {key: [] for key in keys}
         running = set(keys)
         while running:
@@ -134,7 +135,7 @@ class SteppedEngine:
             self._core.get_output()
 
     def draft(self, way: str, length: int) -> bool:
-        """From now on so many drafts for each request; False where this way cannot change it."""
+        """Sets the number of drafts per request; False if this way cannot change it."""
         GIVEN.length = length
         if way == NGRAM:
             lookup: list[int] | None = self._core.engine_core.scheduler.dynamic_sd_lookup
@@ -144,14 +145,14 @@ class SteppedEngine:
         return True
 
     def reset_peak(self) -> None:
-        """Begins to look for the greatest memory anew, where the device knows it."""
+        """Resets the peak of memory, if the device has one."""
         if not self._on_cpu:
             import torch
 
             torch.cuda.reset_peak_memory_stats()
 
     def peak_bytes(self) -> int:
-        """Most memory since then: of a GPU what torch had given out; of a CPU what the process ever had."""
+        """Peak of memory since the reset: torch's allocations on a GPU; on a CPU the process's peak since its start."""
         if self._on_cpu:
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         import torch

@@ -1,4 +1,4 @@
-"""The table at the end: rates by batch over those without drafts, and how much two engines without drafts differ."""
+"""The table at the end: speedups by batch over no drafts, and the difference of two engines without drafts."""
 
 import random
 from collections.abc import Iterable, Sequence
@@ -10,16 +10,16 @@ from openseer_worker.gpu_bench.figures import BenchFigures, Figure
 from openseer_worker.gpu_bench.plan import AGAIN, DRAFTS, EXACTNESS, NGRAM, STOCK, SUFFIX, Part, parts_of
 
 FAR = 4.5
-"""Standard deviations that chance does not reach once in a hundred thousand times."""
+"""Standard deviations that chance exceeds less than once in a hundred thousand times."""
 QUIET = 0.1
-"""Where two equal engines differ by more, nothing can be said of others."""
+"""Limit of the difference of two equal engines; above it the machine is too busy for a comparison."""
 _DRAWS = 1000
 _GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as fast as without drafts, its 95 % interval by bootstrap over steps, and the drafts it is of."""
+    """The speedup over no drafts, its 95 % interval by bootstrap over steps, and the number of drafts."""
 
     value: float
     low: float
@@ -32,7 +32,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class BatchRow:
-    """One batch: what was found; None where it was not measured."""
+    """The results of one batch; None for a part that was not measured."""
 
     batch: int
     context: int
@@ -42,12 +42,12 @@ class BatchRow:
     """A/A: the second engine without drafts over the first."""
     ways: dict[str, Ratio]
     asleep: Ratio | None
-    """An engine built for drafts that drafts nothing."""
+    """An engine built for drafts that drafts nothing, over the first."""
     peak_bytes: dict[str, int]
 
 
 def rows(found: BenchFigures, batches: Iterable[int]) -> list[BatchRow]:
-    """By batch, in their order; batches without a figure of `stock` are left out."""
+    """Rows by batch, in the given order; without batches that lack a figure of `stock`."""
     made: list[BatchRow] = []
     for batch in sorted(set(batches)):
         first, second = (found.steps.get(Part(way, batch, 0)) for way in (STOCK, AGAIN))
@@ -75,7 +75,7 @@ def rows(found: BenchFigures, batches: Iterable[int]) -> list[BatchRow]:
 
 
 def text(found: BenchFigures, made: Sequence[BatchRow]) -> str:
-    """For people: the table, what was skipped or failed, exactness, and the lines of the table of devices."""
+    """The text for people: the table, skipped and failed parts, exactness, and explanations."""
     head = ("batch", "context", "stock ms", "stock tok/s", "A/A ×", "drafts ×", "at", "asleep ×", "ngram ×", "at")
     cells: list[tuple[str, ...]] = [(*head, "suffix ×", "peak GiB stock, drafts")]
     for row in made:
@@ -111,12 +111,12 @@ def text(found: BenchFigures, made: Sequence[BatchRow]) -> str:
 
 
 def busy(made: Sequence[BatchRow]) -> list[int]:
-    """Batches at which two equal engines did not run at the same speed."""
+    """Batches at which two equal engines differ in speed by more than QUIET."""
     return [row.batch for row in made if row.same and abs(row.same.value - 1) > QUIET]
 
 
 def exactness_text(found: BenchFigures) -> str:
-    """One line."""
+    """The result of the exactness test, in one line."""
     seen = found.exactness
     if seen is None:
         return "exactness: not measured"
@@ -132,7 +132,7 @@ def exactness_text(found: BenchFigures) -> str:
 
 
 def left_out(found: BenchFigures, ways: Iterable[str], batches: Iterable[int]) -> list[str]:
-    """Ways of which figures lack that no note explains: there was no time for them."""
+    """Ways with missing figures without a note: the time was over."""
     left: list[str] = []
     for way in ways:
         engines = (way, AGAIN) if way == STOCK else (way,)
@@ -155,7 +155,7 @@ def _best(stock_ms: Sequence[float], figures: Sequence[Figure]) -> Ratio:
 
 
 def _ratio(stock_ms: Sequence[float], figure: Figure) -> Ratio:
-    """Of the rates: tokens are as the rates of acceptance say, for dice on so few steps would blur them."""
+    """The ratio of token rates. Tokens follow from the acceptance rates: random acceptance on few steps is noisy."""
     chance = random.Random(0)
 
     def once(draw: bool) -> float:

@@ -1,4 +1,4 @@
-"""The engine arguments of each way: the product's own without drafts, with its drafts, and vLLM's own ways to draft."""
+"""The engine arguments of each way: the product's without and with its drafts, and vLLM's own draft methods."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -14,19 +14,19 @@ TIERS: dict[str, dict[str, Any]] = {
     "not compiled": {"compilation_config": {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY"}},
     "eager": {"enforce_eager": True},
 }
-"""How vLLM is told to compile. The first that runs the smoke test is taken for all ways: a machine's torch or compiler
-may not suit, and full graphs need neither."""
+"""vLLM's compilation settings. The first one that passes the smoke test is used for all ways: a machine's torch or
+compiler may not work, and full graphs need neither."""
 DEFAULT_TIER = next(iter(TIERS))
-"""What vLLM does by itself; `stock` is its default only so."""
+"""vLLM's default; only with it `stock` is vLLM's default."""
 _PROPOSER = "openseer_worker.gpu_bench.fixed.FixedProposer"
 _DRAFT_MEGABYTES = 256
 _LENGTHS_OF_BATCHES = [[1, 1, 8], [2, 2, 3], [3, 3, 1], [4, 4, 0]]
-"""vLLM's V2 runner captures full graphs for the lengths named here alone; stepping chooses among them."""
+"""Draft lengths by batch for which vLLM's V2 runner captures full graphs; stepping chooses among them."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """All that the process of one engine is told. `exact`: the model is a real one, whose texts mean something."""
+    """The order for the process of one engine. `exact`: the model is a real one, so its texts can be compared."""
 
     way: str
     parts: tuple[Part, ...]
@@ -35,7 +35,7 @@ class Order:
     dummy: bool
     exact: bool
     most: int
-    """The largest batch of all parts of the run, done ones too: engines of one run are built alike."""
+    """The largest batch of all parts of the run, also done ones, so that all engines of a run are built alike."""
     scale: Scale
     tier: str
     seconds: float
@@ -52,13 +52,13 @@ class Order:
 
 
 def rates_of(way: str) -> tuple[float, ...]:
-    """How often drafts come true. `suffix` is accepted by ours' rates: replayed, it came to 2.34 tokens a step, ours to
+    """The acceptance rates of a way. `suffix` has those of our drafts: in a replay it gained 2.34 tokens a step, ours
     2.29 (benchmarks/drafting.py)."""
     return PROMPT_LOOKUP if way == NGRAM else GROUPED
 
 
 def engine_values(order: Order) -> dict[str, Any]:
-    """What every engine of a run is told beside the product's own arguments."""
+    """Arguments of every engine of a run, in addition to the product's."""
     values: dict[str, Any] = {
         "max_num_seqs": order.most,
         "max_num_batched_tokens": max(8192, order.most * (MOST + 1)),
@@ -67,7 +67,7 @@ def engine_values(order: Order) -> dict[str, Any]:
     if order.dummy:
         values |= {"load_format": "dummy", "skip_tokenizer_init": True}
     if not order.on_cpu:
-        # Below vLLM's own 0.92: what V1 needs to verify many drafts at once is not seen when it measures.
+        # Below vLLM's 0.92: its measurement does not cover the memory that V1 needs to verify many drafts at once.
         values["gpu_memory_utilization"] = 0.88
     return values | TIERS[order.tier]
 
@@ -78,7 +78,7 @@ def engine_arguments_of(order: Order) -> Any:
 
     model: dict[str, Any] = {"path": order.model, "engineArgs": engine_values(order)}
     if order.way in (SMOKE, EXACTNESS) and order.on_cpu:
-        # With greater precision no two tokens are equally likely, so that equal texts can be asked for.
+        # With greater precision no two tokens are equally likely, so that texts must be equal.
         model["dtype"] = "float32"
     drafts = order.way in (DRAFTS, EXACTNESS)
     arguments: Any = engine_arguments(

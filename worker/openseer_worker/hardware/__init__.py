@@ -1,4 +1,4 @@
-"""The GPUs of a worker: which it has, how they are, and how long they were used.
+"""The GPUs of a worker: their assignment, their health, and the time that they were used.
 
 Read `devices`, `nvml`, `telemetry`, `sickness`, `usage`. Tests: tests/worker/hardware.
 """

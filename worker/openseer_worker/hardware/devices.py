@@ -1,4 +1,4 @@
-"""Which of a machine's processors a local worker gets: a core each on a CPU, the next GPUs on a GPU machine."""
+"""Assigns a machine's processors to local workers: one core each on a CPU, the next GPUs on a GPU machine."""
 
 import logging
 import re
@@ -17,24 +17,25 @@ ORDER = "CUDA_DEVICE_ORDER"
 PCI_ORDER = "PCI_BUS_ID"
 """The order in which NVIDIA's management library counts; CUDA's own default puts the fastest GPU first."""
 MIG = "MIG-"
-"""Begins the name of a part of a GPU (multi-instance GPU)."""
+"""Prefix of the name of a part of a GPU (multi-instance GPU)."""
 ASK_SECONDS = 10.0
-"""Longest wait for the management library: an NVIDIA driver that is loaded only now takes some seconds, one that hangs
-never answers."""
+"""Timeout of the management library, in seconds: loading an NVIDIA driver takes some seconds; a hanging one never
+answers."""
 KILL_SECONDS = 1.0
-"""Longest wait for the end of a process that asks it: within a driver that hangs even SIGKILL may wait."""
+"""Timeout for the end of a killed process that queries the library, in seconds: inside a hanging driver even SIGKILL
+may not end it."""
 
 
 def core_of(index: int, cores: Sequence[int]) -> int:
-    """The core of the `index`-th worker; with more workers than cores they take turns."""
+    """The core of the `index`-th worker; more workers than cores share them round-robin."""
     return cores[index % len(cores)]
 
 
 def visible_names(environment: Mapping[str, str]) -> list[str] | None:
-    """The GPUs that CUDA_VISIBLE_DEVICES names, in its order: numbers, or beginnings of UUIDs. None where it is unset.
+    """The GPUs in CUDA_VISIBLE_DEVICES, in its order: numbers, or prefixes of UUIDs; None where it is unset.
 
-    Numbers come without leading zeros, so that one GPU has one number.
-    As CUDA does, the list ends before the first entry that names none, such as -1 or NoDevFiles.
+    Leading zeros of numbers are removed, so that one GPU has one number. As in CUDA, the list ends before the first
+    entry that names no GPU, such as -1 or NoDevFiles.
     """
     if VISIBLE not in environment:
         return None
@@ -50,10 +51,9 @@ def visible_names(environment: Mapping[str, str]) -> list[str] | None:
 def gpus_of(index: int, count: int, present: Sequence[str], environment: Mapping[str, str]) -> str:
     """The value of CUDA_VISIBLE_DEVICES for the `index`-th worker of `count` GPUs.
 
-    `present`: the machine's GPUs; what the environment makes visible narrows them. Raises InputError when the
-    workers together ask for more than there are, or the environment names a GPU twice: two engines on one GPU would
-    run out of its memory. Also when a worker of several GPUs would get parts of GPUs: CUDA gives a process one of
-    those at most.
+    `present`: the machine's GPUs; CUDA_VISIBLE_DEVICES in `environment` selects among them. Raises InputError when this
+    worker needs more GPUs than are left, when the environment names a GPU twice (two engines would exceed its memory),
+    and when a worker of several GPUs would get parts of GPUs (CUDA gives a process one of those at most).
     """
     names = visible_names(environment)
     repeated = next((name for name in names or () if (names or []).count(name) > 1), None)
@@ -75,9 +75,9 @@ def gpus_of(index: int, count: int, present: Sequence[str], environment: Mapping
 
 
 def check_names(names: Sequence[str], gpus: Sequence[Gpu], *, numbered_alike: bool) -> None:
-    """Raises InputError for a name that this machine's `gpus` do not bear, or two that mean one GPU.
+    """Raises InputError for a name that matches none or several of this machine's `gpus`, or two names of one GPU.
 
-    `numbered_alike`: CUDA's numbers are the library's. A UUID may always be that of a GPU that cannot tell its own.
+    `numbered_alike`: CUDA counts as the library does. A UUID may belong to a GPU whose UUID cannot be read.
     """
     names_of: dict[Gpu, str] = {}
     for name in names:
@@ -107,10 +107,10 @@ def pin_to_gpus(
 ) -> None:
     """Makes `count` GPUs of its own, and no others, visible to the `index`-th worker.
 
-    Raises InputError, see `gpus_of` and `check_names`. Does nothing on a machine without GPUs. By number where nobody
-    chose by name: every version of the engine reads numbers. Without an answer of the management library, the device
-    files are counted: their numbers are the kernel's, and in a container with the fourth GPU alone the only one is
-    /dev/nvidia3.
+    Raises InputError, see `gpus_of` and `check_names`. Does nothing on a machine without GPUs. Uses numbers unless
+    CUDA_VISIBLE_DEVICES has names, since every version of the engine reads numbers. If the management library does not
+    answer, the device files are counted; their numbers are the kernel's: in a container with the fourth GPU alone the
+    only file is /dev/nvidia3.
     """
     gpus = ask_gpus(ask_seconds)
     present = count_device_files(devices) if gpus is None else [gpu.name for gpu in gpus]
@@ -118,21 +118,21 @@ def pin_to_gpus(
         return
     names = visible_names(environment)
     if names is not None and gpus is not None:
-        # Unless the order was chosen, too, it becomes the library's below.
+        # Unless CUDA_DEVICE_ORDER is set, it becomes the library's order below.
         check_names(names, gpus, numbered_alike=environment.get(ORDER, PCI_ORDER) == PCI_ORDER)
     environment[VISIBLE] = gpus_of(index, count, present, environment)
     if names is not None:
-        # The numbers of whoever chose them mean what nvidia-smi prints, unless the order was chosen, too.
+        # Numbers that the user has set count as nvidia-smi does, unless CUDA_DEVICE_ORDER is set, too.
         environment.setdefault(ORDER, PCI_ORDER)
     else:
         environment[ORDER] = PCI_ORDER
 
 
 def ask_gpus(seconds: float = ASK_SECONDS) -> list[Gpu] | None:
-    """The GPUs of this machine, as the management library lists them, which starts nothing on a GPU. None without an
-    answer in time: no library, no driver, no right to ask, or a driver that hangs.
+    """The GPUs of this machine, from the management library, which uses no GPU. None without an answer within
+    `seconds`: no library, no driver, no permission, or a driver that hangs.
 
-    A process of its own asks: one that hangs leaves no lock behind that the engine's processes would inherit.
+    A separate process queries it, so that a hanging call leaves no lock that the engine's processes would inherit.
     """
     if load_nvml() is None:
         return None
@@ -148,8 +148,8 @@ def ask_gpus(seconds: float = ASK_SECONDS) -> list[Gpu] | None:
         return read_list(told)
     except subprocess.TimeoutExpired:
         _LOG.warning(
-            "the NVIDIA driver has not answered for %g s: GPUs are given out by counting device files, "
-            "unchecked; see whether nvidia-smi answers, else reset the GPUs or restart the machine",
+            "the NVIDIA driver has not answered for %g s: GPUs are assigned by counting device files, "
+            "without a check; see whether nvidia-smi answers, else reset the GPUs or restart the machine",
             seconds,
         )
         process.kill()
@@ -164,6 +164,6 @@ def ask_gpus(seconds: float = ASK_SECONDS) -> list[Gpu] | None:
 
 
 def count_device_files(devices: Path) -> list[str]:
-    """As many numbers as the folder has device files of GPUs."""
+    """The numbers from 0 on, one for each GPU device file in the folder."""
     files = [path for path in devices.glob("nvidia*") if re.fullmatch(r"nvidia\d+", path.name)]
     return [str(number) for number in range(len(files))]

@@ -1,6 +1,6 @@
-"""NVIDIA's management library (NVML): loading it, and finding the GPUs that a process computes on.
+"""NVIDIA's management library (NVML): loads it, and finds the GPUs that a process computes on.
 
-The library knows nothing of CUDA_VISIBLE_DEVICES: it shows every GPU of the machine, or of the pod.
+The library ignores CUDA_VISIBLE_DEVICES: it lists every GPU of the machine, or of the pod.
 """
 
 import json
@@ -11,21 +11,21 @@ from importlib import import_module
 from typing import Any, TypeVar
 
 GPU_IS_LOST, RESET_REQUIRED = 15, 16
-"""Errors that say that a GPU is of no use: it no longer answers on its bus, or has to be reset."""
+"""Error codes of an unusable GPU: it does not answer on its bus, or needs a reset."""
 LIBRARY_NOT_FOUND = 12
-"""Error of the Python module: this machine has no such library, so that no later call will find a GPU."""
+"""Error code of the Python module: this machine lacks the library, so no later call will find a GPU."""
 MIG_GPU = "MIG-GPU-"
-"""Begins the name of a part as drivers before R470 wrote it: MIG-GPU-<uuid>/<GPU instance>/<compute instance>."""
+"""Prefix of the name of a part, by drivers before R470: MIG-GPU-<uuid>/<GPU instance>/<compute instance>."""
 
 _Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU, or a part of one (MIG). `index`: of the GPU, as the library counts. `whole`: the GPU's handle.
+    """A GPU, or a part of one (MIG). `index`: the GPU's, as the library counts. `whole`: the GPU's handle.
 
-    `part` and `instance` (GPU instance, compute instance): of a part. `whole` is None where the GPU could not be
-    opened, `lost` says that it never will be. `uuid`: its own, `whole_uuid`: its GPU's; "" where it does not tell.
+    `part` and `instance` (GPU instance, compute instance): of a part. `whole` is None if the GPU could not be opened;
+    `lost`: it never will be. `uuid`: of the GPU or part, `whole_uuid`: of the GPU; "" if it cannot be read.
     """
 
     index: int
@@ -38,12 +38,12 @@ class Gpu:
 
     @property
     def name(self) -> str:
-        """How CUDA_VISIBLE_DEVICES names it: by number, a part by UUID."""
+        """Its name in CUDA_VISIBLE_DEVICES: the number of a GPU, the UUID of a part."""
         return str(self.index) if self.instance is None else self.uuid
 
     @property
     def handle(self) -> Any:
-        """What is asked for readings that a part has of its own."""
+        """The handle for readings that exist per part."""
         return self.whole if self.part is None else self.part
 
 
@@ -56,17 +56,17 @@ def load_nvml() -> Any:
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether the library's answer means that the GPU is of no use. An "unknown error" does not: a container whose
-    device rights were taken away gets it, and what computes there goes on."""
+    """Whether the error means that the GPU is unusable. An "unknown error" does not: a container that has lost its
+    device permissions gets it, while its processes go on computing."""
     return getattr(error, "value", None) in (GPU_IS_LOST, RESET_REQUIRED)
 
 
 def find_gpus(library: Any, names: Sequence[str] | None, most: int | None = None) -> list[Gpu]:
-    """The GPUs that CUDA shows a process: the first `most` of those that `names` (None: all that there are) name.
+    """The GPUs that CUDA shows a process: the first `most` of those in `names` (None: of all GPUs).
 
-    `library` is initialised. Like CUDA's, the list ends before a name that fits none or several. A UUID that fits none
-    is taken for that of a GPU that could not be opened, a lost one first: such a GPU cannot tell its own. Raises what
-    the library raises when it is asked for their number; a GPU that cannot be opened hides no other.
+    `library` is initialised. As in CUDA, the list ends before a name that matches none or several. A UUID that matches
+    none is assigned to a GPU that could not be opened, a lost one first, because its UUID cannot be read. Raises the
+    library's error if it cannot count the GPUs; a GPU that cannot be opened hides no other.
     """
     every = _every_gpu(library)
     if names is None:
@@ -84,14 +84,14 @@ def find_gpus(library: Any, names: Sequence[str] | None, most: int | None = None
 
 
 def gpus_named(gpus: Sequence[Gpu], name: str) -> list[Gpu]:
-    """Which of the GPUs a name of CUDA_VISIBLE_DEVICES fits: a number without leading zeros, or the beginning of a
-    UUID. Of a GPU in parts a number means the first one, as for CUDA."""
+    """The GPUs that a name of CUDA_VISIBLE_DEVICES matches: a number without leading zeros, or a prefix of a UUID.
+    The number of a GPU with parts means its first part, as in CUDA."""
     fitting = [gpu for gpu in gpus if _fits(gpu, name)]
     return fitting[:1] if name.isdecimal() else fitting
 
 
 def list_gpus(library: Any) -> list[Gpu]:
-    """All that there are. Raises what the library raises."""
+    """All GPUs and parts. Raises the library's error if it cannot count them."""
     library.nvmlInit()
     try:
         return _every_gpu(library)
@@ -100,7 +100,7 @@ def list_gpus(library: Any) -> list[Gpu]:
 
 
 def read_list(text: str) -> list[Gpu]:
-    """The GPUs that `main` wrote, without handles. Raises ValueError or TypeError for anything else."""
+    """Parses the output of `main`: the GPUs, without handles. Raises ValueError or TypeError for any other text."""
     return [
         Gpu(index, None, None, instance and (instance[0], instance[1]), uuid, whole_uuid, lost)
         for index, instance, uuid, whole_uuid, lost in json.loads(text)
@@ -112,7 +112,7 @@ def _every_gpu(library: Any) -> list[Gpu]:
     for index in range(library.nvmlDeviceGetCount()):
         try:
             every += _open(library, index)
-        except Exception as error:  # noqa: BLE001 - lost; or only this one cannot be asked, such as a neighbour's
+        except Exception as error:  # noqa: BLE001 - lost, or only this one cannot be opened, as another pod's
             every.append(Gpu(index, None, lost=is_lost(error)))
     return every
 
@@ -131,7 +131,7 @@ def _is_in_parts(library: Any, whole: Any) -> bool:
 
 
 def _parts(library: Any, index: int, whole: Any) -> list[Gpu]:
-    """The parts that this process may use; a pod sees the GPU of its part, too, and not the parts of others."""
+    """The parts that this process may use. A pod sees its part and the GPU of its part, not other pods' parts."""
     parts: list[Gpu] = []
     for place in range(library.nvmlDeviceGetMaxMigDeviceCount(whole)):
         part = _or(lambda place=place: library.nvmlDeviceGetMigDeviceHandleByIndex(whole, place), default=None)
@@ -162,12 +162,12 @@ def _uuid(library: Any, handle: Any) -> str:
 def _or(ask: Callable[[], _Answer], default: _Answer) -> _Answer:
     try:
         return ask()
-    except Exception:  # noqa: BLE001 - older drivers and virtual GPUs leave questions unanswered
+    except Exception:  # noqa: BLE001 - older drivers and virtual GPUs lack some readings
         return default
 
 
 def main() -> None:
-    """`python -m openseer_worker.hardware.nvml`: writes what `read_list` reads."""
+    """`python -m openseer_worker.hardware.nvml`: prints the GPUs for `read_list`."""
     gpus = list_gpus(load_nvml())
     told = [(gpu.index, gpu.instance, gpu.uuid, gpu.whole_uuid, gpu.lost) for gpu in gpus]
     sys.stdout.write(json.dumps(told))

@@ -1,6 +1,6 @@
-"""Looks at all GPUs of a machine for a while: `python -m openseer_worker.hardware.probe`, in the operator's own pod.
+"""Checks all GPUs of a machine: `python -m openseer_worker.hardware.probe`, in a pod that the operator creates.
 
-Ends with 0 when all are well, with GpuSickError's exit code when one is not, with 1 when there is nothing to ask.
+Exit codes: 0 when all are well, GpuSickError's when one is sick, 1 when no GPU could be read.
 """
 
 import sys
@@ -14,12 +14,14 @@ from openseer_worker.hardware.sickness import sick
 from openseer_worker.hardware.telemetry import Telemetry
 
 LOOK_SECONDS = 20.0
-"""Errors that come meanwhile count, as do those that the driver still asks a reset for."""
+"""Duration of the check, in seconds. Errors during it count, and earlier ones for which the driver recommends a
+reset."""
 READ_SECONDS = 0.5
 
 
 def look(telemetry: Callable[[], WorkerMetrics], seconds: float = LOOK_SECONDS) -> str:
-    """What was seen of GPUs in good health. Raises GpuSickError, or OpenseerError when none could be read."""
+    """Checks the GPUs for `seconds`; returns their number as text. Raises GpuSickError, or OpenseerError when none
+    could be read."""
     until, seen = time.monotonic() + seconds, set[str]()
     while True:
         metrics = telemetry()

@@ -1,21 +1,21 @@
-"""When a GPU counts as sick: by the Xid errors that it reports, by what the NVIDIA driver says, by its memory.
+"""Decides whether a GPU is sick: by its Xid errors, the NVIDIA driver's recommended actions, and its memory errors.
 
-A sick GPU costs its worker a drain, its node a condition, so it has to be the GPU that is ill, not a program on it, and
-the worker must not fall ill again of what its predecessor has drained for. Not yet seen on hardware.
+A sick GPU drains its worker and sets a condition on its node. So errors of a program on the GPU must not count, and the
+error that drained a worker must not drain its successor. Not yet seen on hardware.
 """
 
 from openseer_core.worker.metrics import WorkerMetrics
 
 SICK_XIDS = frozenset({46, 48, 62, 64, 74, 79, 94, 95, 110, 119, 120, 136, 140, 143, 158, 167})
-"""Errors for which NVIDIA's catalogue says to reset the GPU or to restart the machine, or that a part of it failed.
+"""Xid errors for which NVIDIA's catalogue recommends to reset the GPU or restart the machine, or states a failed part.
 
-48, 94, 95, 140: memory; 62, 110, 119, 120, 143: its own processors; 74, 136: links; 46, 79, 158, 167: it does not
-answer; 64: a row of memory that cannot be replaced. 94 says that the error stayed within one program, which has to be
-restarted: this one. Not among them:
-* 13, 31, 43, 45, 68, 69, 109 come from programs (the Kubernetes device plugin passes over those, 69 excepted);
-* 63 (a row of memory was replaced) and 92 (many errors, all corrected) ask for nothing;
-* 154 says that the action which the driver recommends has changed, also back to none: that is read by itself;
-* 144 to 150 are links whose subcode decides: what matters of them shows in the recommended action.
+48, 94, 95, 140: memory; 62, 110, 119, 120, 143: its internal processors; 74, 136: links; 46, 79, 158, 167: it does not
+answer; 64: a row of memory that cannot be remapped. With 94 the error stayed within one program, which has to restart:
+this one. Not among them:
+* 13, 31, 43, 45, 68, 69, 109 come from programs (the Kubernetes device plugin ignores those, except 69);
+* 63 (a row of memory was remapped) and 92 (many errors, all corrected) require no action;
+* 154: the driver's recommended action has changed, possibly to none: that action is read separately;
+* 144 to 150 are links whose subcode decides: the recommended action covers the severe ones.
 """
 _ACTIONS = {
     1: "a reset of the GPU",
@@ -27,48 +27,48 @@ _ACTIONS = {
     7: "a restart of the whole system",
 }
 _UNUSABLE = frozenset({1, 2, 6, 7})
-"""Recommended actions without which nothing new can run."""
+"""Recommended actions without which no new work can run on the GPU."""
 
 
 class Sickness:
-    """What is wrong with one GPU since the worker looks at it. What was found once, stays: a sick GPU seldom answers.
+    """The faults of one GPU since the worker began to read it. A fault stays: a sick GPU seldom answers again.
 
-    An uncorrected memory error counts when it comes while the worker looks. NVIDIA's counter goes on until the driver
-    is loaded again, while from Ampere on the GPU takes the bad page out of use at once: the worker that had data there
-    must go, its successor is well. A row of memory that could not be replaced counts whenever it was. So does a
-    recommended action without which nothing can run; the others, only if they come while the worker looks.
+    An uncorrected memory error counts only if it occurs while the worker reads. NVIDIA's counter grows until the driver
+    is reloaded, but from Ampere on the GPU retires the bad page at once: only the worker with data there has to leave.
+    A row of memory that could not be remapped counts whenever it happened. So does a recommended action in _UNUSABLE;
+    the other actions count only if they appear while the worker reads.
     """
 
     def __init__(self) -> None:
         self.fault = ""
-        """Why the GPU should not be used any longer, or ""."""
+        """The first fault, for people; "" while the GPU is well."""
         self.xid: int | None = None
-        """The last Xid error; one that makes sick is not replaced by one that does not: 45 mostly follows 48."""
+        """The last Xid error; one in SICK_XIDS is not replaced by one that is not: 45 mostly follows 48."""
         self._memory_errors: int | None = None
         self._action: int | None = None
 
     def note_xid(self, xid: int) -> None:
-        """An Xid error."""
+        """Notes an Xid error."""
         if self.xid not in SICK_XIDS or xid in SICK_XIDS:
             self.xid = xid
 
     def note_lost(self) -> None:
-        """The driver has lost it, or can use it only after a reset."""
+        """Notes that the driver has lost the GPU, or can use it only after a reset."""
         self._find("the driver has lost it, or asks for its reset")
 
     def note_memory_errors(self, count: int) -> None:
-        """Uncorrected errors since the driver was loaded."""
+        """Notes the number of uncorrected errors since the driver was loaded."""
         if self._memory_errors is None or count < self._memory_errors:  # the counter can be cleared
             self._memory_errors = count
         if count > self._memory_errors:
             self._find(f"{count - self._memory_errors} new uncorrected memory errors")
 
     def note_unreplaced_row(self) -> None:
-        """A row of memory could not be replaced, now or earlier."""
+        """Notes that a row of memory could not be remapped, now or earlier."""
         self._find("a row of its memory could not be replaced")
 
     def note_action(self, action: int) -> None:
-        """What the driver recommends, as NVML numbers it; 0: nothing."""
+        """Notes the driver's recommended action, by NVML's number; 0: none."""
         before, self._action = self._action, action
         if action in _UNUSABLE or (action and before is not None and action != before):
             self._find(f"the driver asks for {_ACTIONS.get(action, f'action {action}')}")
@@ -78,8 +78,8 @@ class Sickness:
 
 
 def sick(metrics: WorkerMetrics) -> str | None:
-    """Why the worker of these metrics should not go on: what an engine reports as `sick`, or what the readings of a
-    GPU mean. None when all is well."""
+    """Why the worker with these metrics must stop: its engine's `sick`, or a GPU's fault or Xid error; None when all
+    GPUs are well."""
     for name, value in metrics.items():
         if name == "sick":
             return str(value)

@@ -16,21 +16,21 @@ from openseer_worker.hardware.sickness import Sickness
 _LOG = logging.getLogger(__name__)
 READ_SECONDS = 1.0
 STALE_SECONDS = 10.0
-"""Older readings are not reported: a driver that hangs would otherwise show a GPU at work for ever."""
+"""Limit of the age of reported readings, in seconds: under a hanging driver the last ones would stay for ever."""
 RETRY_SECONDS = 30.0
-"""From one attempt to open the GPUs to the next, while none of the worker's own can be opened."""
+"""Interval of attempts to open the GPUs, in seconds, while none of the worker's own can be opened."""
 JOIN_SECONDS = 2.0
-"""Longest wait for the thread at the end; a driver may hang."""
+"""Timeout for the end of the thread, in seconds; a driver may hang."""
 _SLOWED = 0x08 | 0x20 | 0x40 | 0x80
-"""Reasons for a low clock that hint at heat or power supply: hardware slowdown, software's and hardware's thermal
-slowdown, power brake. A power limit, in contrast, is how a GPU works under load."""
+"""Reasons for a low clock that indicate heat or a bad power supply: hardware slowdown, software's and hardware's
+thermal slowdown, power brake. A power limit is normal under load, and not among them."""
 
 
 class Telemetry:
-    """Reads the GPUs that this process computes on, in a thread of its own: a driver may take seconds, or hang.
+    """Reads the GPUs that this process computes on, in a separate thread: a driver may take seconds, or hang.
 
-    Without library, driver or GPU every reading is empty; nothing ever raises. To be made when the engine is built: an
-    engine forks, and must not do so amid a call of the library.
+    Without library, driver or GPU every reading is empty; nothing raises. Create it after the engine is built: building
+    forks processes, which must not happen during a call of the library.
     """
 
     def __init__(
@@ -42,9 +42,9 @@ class Telemetry:
         read_seconds: float = READ_SECONDS,
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
-        """`environment`: where CUDA_VISIBLE_DEVICES says which GPUs are visible, unset: this process's own. `most`: how
-        many of those, from the first on, the engine takes; None: all. `read_seconds`: from one reading to the next.
-        `retry_seconds`: from one attempt to open them to the next."""
+        """`environment`: its CUDA_VISIBLE_DEVICES names the visible GPUs; None: os.environ. `most`: number of visible
+        GPUs, from the first on, that the engine takes; None: all. `read_seconds`: interval of readings.
+        `retry_seconds`: interval of attempts to open the GPUs."""
         self._library: Any = library or load_nvml()
         self._environment = dict(os.environ if environment is None else environment)
         self._most = most
@@ -60,11 +60,11 @@ class Telemetry:
             self._thread.start()
 
     def __call__(self) -> WorkerMetrics:
-        """The last readings, at once; GPUs are counted as CUDA counts this worker's own, from 0.
+        """The last readings, without waiting; `i` counts this worker's GPUs as CUDA does, from 0.
 
         Per GPU `gpu<i>_…`: memory_used and memory_total (bytes), utilisation (0 to 1), sm_mhz, ecc_uncorrected (errors
-        since the driver was loaded), throttled (1 while heat or the power supply slows it, else 0), xid (the last one
-        seen), fault (why it should not be used; only then); each only where the GPU reports it.
+        since the driver was loaded), throttled (1 while heat or the power supply slows it, else 0), xid (the last
+        error), fault (the reason not to use it; absent while it is well); each only where the GPU reports it.
         """
         values = WorkerMetrics()
         fresh = time.monotonic() - self._read_at < STALE_SECONDS
@@ -110,12 +110,12 @@ class Telemetry:
             library.nvmlShutdown()
 
     def _open(self) -> list[Gpu] | None:
-        """This worker's GPUs, with the library initialised; empty where it has none. None where a later attempt may
-        find them: the driver does not answer yet, or none of them can be opened for another reason than its loss."""
+        """This worker's GPUs, after initialising the library; empty where it has none. None where a later attempt may
+        find them: the driver does not answer yet, or none of them can be opened though none is lost."""
         library = self._library
         try:
             library.nvmlInit()
-        except Exception as error:  # noqa: BLE001 - no driver, no right: a worker runs without metrics
+        except Exception as error:  # noqa: BLE001 - no driver, no permission: a worker runs without metrics
             _LOG.debug("no GPU telemetry: %s", error)
             return [] if getattr(error, "value", None) == LIBRARY_NOT_FOUND else None
         try:
@@ -130,7 +130,7 @@ class Telemetry:
         return None
 
     def _read(self, gpu: Gpu, sickness: Sickness) -> dict[str, float | int]:
-        """All that the GPU tells; what makes it sick is noted."""
+        """All readings of the GPU; notes its faults in `sickness`."""
         library, values = self._library, dict[str, float | int]()
         if gpu.whole is None:
             return values
@@ -138,7 +138,7 @@ class Telemetry:
         def ask(question: Callable[[], Any]) -> Any:
             try:
                 return question()
-            except Exception as error:  # noqa: BLE001 - not supported, no such function, no right, or lost
+            except Exception as error:  # noqa: BLE001 - not supported, no such function, no permission, or lost
                 if is_lost(error):
                     sickness.note_lost()
                 return None
@@ -175,7 +175,7 @@ class Telemetry:
         except Exception as error:
             if is_lost(error):
                 raise
-            reasons = self._library.nvmlDeviceGetCurrentClocksThrottleReasons(gpu.whole)  # its name before R535
+            reasons = self._library.nvmlDeviceGetCurrentClocksThrottleReasons(gpu.whole)  # the name before R535
         return int(reasons & _SLOWED != 0)
 
     def _recommended_action(self, gpu: Gpu) -> int | None:
@@ -184,7 +184,7 @@ class Telemetry:
         return int(answer.value.uiVal) if answer.nvmlReturn == 0 else None
 
     def _listen(self, gpus: list[Gpu]) -> Any:
-        """Xid errors can only be listened for. None where nothing offers events."""
+        """Registers for Xid errors, which NVML reports as events only. None where no GPU offers events."""
         library = self._library
         try:
             events = library.nvmlEventSetCreate()
@@ -200,7 +200,7 @@ class Telemetry:
         return events
 
     def _hear(self, events: Any, seconds: float) -> None:
-        """Listens for so long. A library that is broken would answer at once: it is not asked again before the end."""
+        """Listens for `seconds`, also if the library fails at once: it is called again only after that."""
         until = time.monotonic() + seconds
         while events is not None and not self._closing.is_set() and (left := until - time.monotonic()) > 0:
             try:
@@ -213,12 +213,12 @@ class Telemetry:
         self._closing.wait(max(0.0, until - time.monotonic()))
 
     def _concerns(self, event: Any, gpu: Gpu) -> bool:
-        """Whether the event is one of this GPU, and not of a part of it that belongs to somebody else."""
+        """Whether the event belongs to this GPU or part, and not to a part of another process."""
         try:
             if self._library.nvmlDeviceGetIndex(event.device) != gpu.index:
                 return False
-        except Exception as error:  # noqa: BLE001 - a GPU that has just been lost may not even tell its number
-            # Only GPUs of this worker were registered, and it is as sick as any of them.
+        except Exception as error:  # noqa: BLE001 - the index of a GPU that has just been lost may be unreadable
+            # Only GPUs of this worker were registered, so any of them makes this worker sick.
             _LOG.debug("an Xid event of an unknown GPU: %s", error)
         if gpu.instance is None:
             return True

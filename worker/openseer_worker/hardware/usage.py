@@ -1,4 +1,4 @@
-"""How a worker spends its time while it has the GPU: running responses, or idle, and for want of what."""
+"""A worker's time with the GPU, by activity: running responses, or idle, and the reason for idleness."""
 
 from collections import defaultdict
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from openseer_core.worker.time_metrics import WorkerSeconds
 
 
 class Usage:
-    """Seconds so far. An interval counts as the state at its begin."""
+    """Idle and busy seconds so far. An interval counts by the state at its beginning."""
 
     def __init__(self) -> None:
         self.idle = self.busy = 0.0
@@ -15,7 +15,7 @@ class Usage:
         self._state = ""
 
     def note(self, now: float, *, running: int, asleep: bool) -> tuple[float, float]:
-        """What the worker does from now on (seconds of one clock). Returns how long it was idle and busy until now."""
+        """Notes the state from `now` on (seconds of one clock). Returns the idle and the busy seconds until now."""
         if self._since is not None and self._state == "busy":
             self.busy += now - self._since
         elif self._since is not None and self._state == "idle":
@@ -26,8 +26,8 @@ class Usage:
 
 
 class Doing(NamedTuple):
-    """What a worker does at a moment. `running`: responses in its engine, of `slots`; `calls`: its loop waits for the
-    store; `wants`: more responses may wait, or some have ended; `changes`: it takes none because of its weights."""
+    """A worker's activity at a moment. `running`: responses in its engine, of `slots`; `calls`: its loop awaits the
+    store; `wants`: requests may wait, or responses have ended; `changes`: it claims nothing because of its weights."""
 
     running: int
     slots: int
@@ -37,7 +37,7 @@ class Doing(NamedTuple):
 
 
 class TimeSpent:
-    """Seconds so far, by what they went to. An interval counts as what was done at its begin."""
+    """Seconds so far, by activity. An interval counts by the activity at its beginning."""
 
     def __init__(self) -> None:
         self._sums: dict[str, float] = defaultdict(float)
@@ -46,11 +46,11 @@ class TimeSpent:
 
     @property
     def calls(self) -> bool:
-        """As it was noted last."""
+        """`Doing.calls` of the last note."""
         return self._doing is not None and self._doing.calls
 
     def note(self, now: float, doing: Doing) -> None:
-        """What the worker does from now on (seconds of one clock)."""
+        """Notes the activity from `now` on (seconds of one clock)."""
         if (before := self._doing) is not None:
             self._add(before, now - self._since)
         self._since, self._doing = now, doing

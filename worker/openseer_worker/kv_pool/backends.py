@@ -1,4 +1,4 @@
-"""What each backend of a pool is made of."""
+"""The backends of a pool: opens one, and checks that it can be used here."""
 
 from collections.abc import Callable, Mapping
 
@@ -16,12 +16,12 @@ _BLOCKS: Mapping[PoolBackend, Callable[[EnginePool], BlockStore]] = {
 
 
 def open_blocks(pool: EnginePool) -> BlockStore:
-    """The blocks of a pool; nothing is asked of it yet."""
+    """The blocks of a pool; connects to nothing yet."""
     return _BLOCKS[pool.backend](pool)
 
 
 def check_pool(pool: EnginePool) -> None:
-    """Raises InputError for a pool that workers here cannot use."""
+    """Raises InputError for a pool that workers on this machine cannot use."""
     if pool.backend == "mooncake":
         check_programs()
     else:

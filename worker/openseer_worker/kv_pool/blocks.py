@@ -1,8 +1,8 @@
-"""A KV block as the pool keeps it: a header with a checksum, then the block's bytes of every layer.
+"""The format of a KV block in the pool: a header with a checksum, then the block's bytes of every layer.
 
-A file is written beside its place and then renamed, so readers see a whole file or none. It is not synchronized to the
-disk: what a power cut leaves of it fails its checksum, and the block is computed again. The checksum is of the file's
-name, too: another block's file in its place, whole as it is, is another context's KV.
+A file is written under a temporary name and then renamed, so readers see a whole file or none. It is not synced to the
+disk: after a power cut a damaged file fails its checksum, and the block is computed again. The checksum covers the
+file's name, too, so that an intact file of another block, which is another context's KV, fails as well.
 """
 
 import errno
@@ -19,20 +19,20 @@ from uuid import uuid4
 _HEADER = struct.Struct("<8sQI")
 _MAGIC = b"OSKV\x00\x00\x00\x02"
 HEADER_BYTES = _HEADER.size
-"""Bytes before a block's own."""
+"""Size of a block's header, in bytes."""
 
 
 class BadBlockError(Exception):
-    """A block file that is not what was written: cut short, of another size or name, or with a wrong checksum."""
+    """A damaged block file: truncated, of another size or name, or with a wrong checksum."""
 
 
 def block_header(name: str, payload: memoryview) -> bytes:
-    """What stands before a block (uint8, contiguous), HEADER_BYTES: its size, and a checksum of it and its name."""
+    """The header of a block (uint8, contiguous), HEADER_BYTES long: its size, and a checksum of name and payload."""
     return _HEADER.pack(_MAGIC, payload.nbytes, _checksum(name, payload))
 
 
 def check_block(name: str, header: bytes | memoryview, payload: memoryview) -> None:
-    """Raises BadBlockError unless `payload` is what was written under this name and header of HEADER_BYTES."""
+    """Raises BadBlockError unless `header`, of HEADER_BYTES, fits `name` and `payload`."""
     magic, size, checksum = _HEADER.unpack(header)
     if magic != _MAGIC or size != payload.nbytes:
         raise BadBlockError(f"found {size} bytes of another format, expected {payload.nbytes}")
@@ -41,13 +41,13 @@ def check_block(name: str, header: bytes | memoryview, payload: memoryview) -> N
 
 
 def write_block(path: Path, payload: memoryview) -> bool:
-    """Writes a block of bytes (uint8, contiguous); False where it is there already.
+    """Writes a block (uint8, contiguous); False if the file exists already.
 
-    Raises OSError, FileNotFoundError where its folder is not there.
+    Raises OSError; FileNotFoundError if its folder does not exist.
     """
     if path.exists():
         return False
-    # Processes of other pods may have the same number and, in it, threads of the same one.
+    # Processes of other pods may have the same process id, and their threads the same thread id.
     beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}.{threading.get_ident()}")
     header = block_header(path.name, payload)
     try:
@@ -65,8 +65,8 @@ def write_block(path: Path, payload: memoryview) -> bool:
 def read_block(path: Path, into: memoryview) -> None:
     """Fills `into` (uint8, contiguous, of the block's size) from a file.
 
-    Raises OSError, and BadBlockError for a file that is not this block's; that is removed, so that the block is kept
-    anew by whoever computes it, and costs no other request its fetch.
+    Raises OSError, and BadBlockError for a file that is not this block's. That file is removed, so that the next worker
+    that computes the block writes it again, and no other request tries to fetch it.
     """
     try:
         _read(path, into)
@@ -92,7 +92,7 @@ def _read(path: Path, into: memoryview) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Generator[int]:
-    """A file open to be read; nothing else is: a pipe would be waited for, and a link may lead anywhere."""
+    """Opens a regular file for reading. Raises BadBlockError for others: a pipe blocks, a link may lead anywhere."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:

@@ -1,17 +1,17 @@
-"""A circuit breaker: a pool that fails again and again is left alone for a while, then tried once."""
+"""A circuit breaker: after repeated failures of a pool its use pauses, then one use tests it."""
 
 import threading
 import time
 from collections.abc import Callable
 
 FAILURES = 3
-"""So many failures without a success between them take the pool out."""
+"""Consecutive failures that open the breaker."""
 OUT_SECONDS = 20.0
-"""How long it stays out; then one use decides whether it comes back."""
+"""Time that the breaker stays open, in seconds; then the next use decides whether it closes."""
 
 
 class Breaker:
-    """Says whether a pool may be used. All methods may be called from any thread."""
+    """Decides whether a pool may be used. All methods may be called from any thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -23,7 +23,7 @@ class Breaker:
 
     @property
     def is_out(self) -> bool:
-        """Whether the pool is left alone now. After its time out, one caller is told no, and tries."""
+        """Whether the breaker is open. After OUT_SECONDS one caller gets False, and its use tests the pool."""
         with self._lock:
             if self._failures < FAILURES:
                 return False
@@ -34,12 +34,12 @@ class Breaker:
             return False
 
     def succeeded(self) -> None:
-        """A use of the pool went well."""
+        """Notes a successful use of the pool."""
         with self._lock:
             self._failures = 0
 
     def failed(self, reason: str) -> None:
-        """A use of the pool went wrong, or took too long."""
+        """Notes a use of the pool that failed or timed out."""
         with self._lock:
             self.reason = reason
             self._failures += 1

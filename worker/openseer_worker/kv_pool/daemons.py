@@ -1,6 +1,6 @@
-"""Threads for what may hang in a pool. They are daemons: a process ends although one of them waits for ever.
+"""Threads for calls that may hang in a pool. They are daemons: the process can end while one of them hangs.
 
-The threads of concurrent.futures and of asyncio's executor would be waited for.
+At its end Python joins the threads of concurrent.futures and of asyncio's executor.
 """
 
 import queue
@@ -10,14 +10,14 @@ from concurrent.futures import Future
 from typing import ParamSpec, TypeVar
 
 MOST_WAITING = 1024
-"""What waits for a thread at most; threads that hang would let it grow for ever."""
+"""Limit of queued calls; while the threads hang, the queue would grow without bound."""
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 
 class DaemonThreads:
-    """`count` threads that do what is submitted, in order. They start with the first of it. `most`: that may wait."""
+    """`count` threads that run submitted calls in order; started as needed. `most`: limit of queued calls."""
 
     def __init__(self, count: int, name: str, most: int = MOST_WAITING) -> None:
         self._count = count
@@ -29,11 +29,10 @@ class DaemonThreads:
     def submit(
         self, function: Callable[_Arguments, _Result], *args: _Arguments.args, **kwargs: _Arguments.kwargs
     ) -> Future[_Result]:
-        """Has a thread call the function; what it returns or raises is in the future, TimeoutError where too much
-        waits already."""
+        """Has a thread call the function; the future holds its result or error, TimeoutError if the queue is full."""
         future: Future[_Result] = Future()
         if self._work.qsize() >= self._most:
-            future.set_exception(TimeoutError(f"{self._most} others wait for {self._name}"))
+            future.set_exception(TimeoutError(f"{self._most} other calls wait for {self._name}"))
             return future
 
         def call() -> None:
@@ -41,7 +40,7 @@ class DaemonThreads:
                 return
             try:
                 future.set_result(function(*args, **kwargs))
-            except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
+            except BaseException as error:  # noqa: BLE001 - the future raises it in its reader
                 future.set_exception(error)
 
         self._work.put(call)
@@ -52,7 +51,7 @@ class DaemonThreads:
         return future
 
     def close(self) -> None:
-        """Ends the threads once they have done what was submitted; waits for none."""
+        """Ends the threads after the queued calls, without waiting for them."""
         for _ in self._threads:
             self._work.put(None)
 

@@ -9,14 +9,14 @@ from openseer_worker.kv_pool.places import count_present, make_group_folder
 
 
 class DirectoryBlocks:
-    """The blocks of a fleet, in its folder of the pool; see BlockStore."""
+    """The blocks of a fleet, in its folder within the pool; see BlockStore."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._space = FreeSpace(folder)
 
     def count_present(self, place: str, blocks: Sequence[str], layout: str, ranks: int) -> int:
-        """One listing of the group's folder, whatever the number of blocks. Raises OSError."""
+        """Lists the group's folder once, for any number of blocks. Raises OSError."""
         return count_present(self._folder / place, blocks, layout, ranks)
 
     def read(self, place: str, names: Sequence[str], into: Sequence[memoryview]) -> Iterator[None]:
@@ -28,7 +28,7 @@ class DirectoryBlocks:
     def write(
         self, place: str, names: Sequence[str], payloads: Sequence[memoryview], *, begins: bool
     ) -> Iterator[bool]:
-        """Writes block after block. Raises OSError, also where the disk has too little room."""
+        """Writes block after block. Raises OSError, also if the disk is too full."""
         self._space.check()
         if begins:
             make_group_folder(self._folder, place)

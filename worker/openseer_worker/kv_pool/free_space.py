@@ -1,4 +1,4 @@
-"""DiskRoom on the pool's disk: it may be that of results, of other jobs, or of the machine's memory."""
+"""Free space of the pool's disk, which may also hold results, serve other jobs, or be the machine's memory."""
 
 import errno
 import os
@@ -11,36 +11,36 @@ from openseer_worker.kv_pool.places import make_fleet_folder
 from openseer_worker.kv_pool.sweeps import Sweeps
 
 LEAST_FREE = 0.05
-"""This part of a disk stays free of KV blocks; groups are removed until twice as much is free."""
+"""Share of the disk that KV blocks leave free; groups are removed until twice as much is free."""
 LOOK_SECONDS = 1.0
-"""How long a look at the disk holds."""
+"""Validity of a measurement of the disk, in seconds."""
 
 
 class DiskRoom(NamedTuple):
-    """Bytes and files: of a disk, of blocks, or those that are too many."""
+    """A number of bytes and of files: of a disk, of blocks, or in excess."""
 
     bytes: int
     files: int
 
 
 def free_share(folder: Path) -> float:
-    """The part of a folder's disk that is free, by bytes or by files, whichever is less. Raises OSError."""
+    """The free share of a folder's disk, by bytes or by files, the smaller one. Raises OSError."""
     disk = os.statvfs(folder)
     shares = (disk.f_bavail / max(1, disk.f_blocks), disk.f_favail / disk.f_files if disk.f_files else 1.0)
     return min(shares)
 
 
 def missing_room(folder: Path, share: float) -> DiskRoom:
-    """What would have to go until `share` of a folder's disk is free; negative where more is. Raises OSError."""
+    """The excess over a disk with `share` of it free; negative if more is free. Raises OSError."""
     disk = os.statvfs(folder)
     size = int(share * disk.f_blocks - disk.f_bavail) * disk.f_frsize
-    return DiskRoom(size, int(share * disk.f_files - disk.f_favail))  # some disks count no files, and have no limit
+    return DiskRoom(size, int(share * disk.f_files - disk.f_favail))  # some file systems report 0 files: no limit
 
 
 class FreeSpace:
-    """Says whether a fleet's folder takes more: its disk has room, and somebody keeps it within its bytes.
+    """Decides whether a fleet's folder takes more: its disk has room, and a worker keeps the folder within its bytes.
 
-    `is_swept`: False for a folder that nobody is to look through.
+    `is_swept`: False for a folder that no worker sweeps.
     """
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic, *, is_swept: bool = True) -> None:
@@ -51,8 +51,8 @@ class FreeSpace:
         self._sweeps = Sweeps(folder, clock) if is_swept else None
 
     def check(self) -> None:
-        """Raises OSError: ENOSPC where less than LEAST_FREE of the disk is free, EBUSY where nobody sweeps, and others
-        where the disk cannot be asked."""
+        """Raises OSError: ENOSPC if less than LEAST_FREE of the disk is free, EBUSY if no worker sweeps, others if the
+        disk cannot be read."""
         now = self._clock()
         if now - self._looked_at >= LOOK_SECONDS:
             make_fleet_folder(self._folder)
@@ -62,5 +62,5 @@ class FreeSpace:
             self._looked_at = now
         if self._share < LEAST_FREE:
             raise OSError(
-                errno.ENOSPC, f"{self._share:.1%} of its disk are free, {LEAST_FREE:.0%} stay so", self._folder
+                errno.ENOSPC, f"{self._share:.1%} of its disk are free, {LEAST_FREE:.0%} must be", self._folder
             )

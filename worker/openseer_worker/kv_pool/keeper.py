@@ -1,7 +1,7 @@
-"""A worker's part in keeping a pool within its bytes: where groups lie, which of them are over, what is removed.
+"""A worker's part in keeping a pool within its bytes: names the groups' places, notes their ends, and sweeps.
 
-Removed first are groups that are over, then those unused for longest. Any worker may look through the pool, one at a
-time. All of it runs in a thread, beside the worker's loop, and nobody waits for it.
+A sweep removes first the groups that are over, then the least recently used ones. Any worker may sweep, one at a time,
+in a thread beside its loop, which never waits for it.
 """
 
 import asyncio
@@ -17,14 +17,14 @@ from openseer_worker.kv_pool.sweepers import open_sweeper
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 60.0
-"""How long blocks of a version that is served no more stay: other workers may serve it still."""
+"""Time that blocks of a replaced version stay, in seconds: other workers may still serve it."""
 MOST_ENDED = 10_000
-"""Groups whose end is noted at once, at most; others are removed by their age."""
+"""Limit of noted groups that are over; further ones are removed by their age."""
 
 
 class PoolKeeper:
-    """`pool`: None without one. `most_bytes`: of the blocks of all its workers. `epoch`: the store's now. `versions`:
-    of weights and adapters that this worker serves now."""
+    """Keeps a pool within `most_bytes`, of all its workers. `pool`: None for none. `epoch`: returns the store's epoch.
+    `versions`: returns the versions of weights and adapters that this worker serves."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class PoolKeeper:
         self._thread = DaemonThreads(1, "openseer-kv-sweep")
 
     def place(self, group: str, version: str) -> str:
-        """The folder of a group's blocks with weights, or an adapter, of `version`; "" without a pool."""
+        """The folder of a group's blocks for weights, or an adapter, of `version`; "" without a pool."""
         if self._sweeper is None:
             return ""
         place = group_place(self._epoch(), version, group)
@@ -53,19 +53,19 @@ class PoolKeeper:
         return place
 
     def end(self, group: str, version: str) -> None:
-        """A group is over: its blocks are among the first to go. They stay while there is room, for a next turn."""
+        """Notes that a group is over: its blocks are removed first, but stay for a next turn while there is room."""
         if self._sweeper is not None and len(self._ended) < MOST_ENDED:
             self._ended[group_place(self._epoch(), version, group)] = None
 
     async def run(self) -> None:
-        """Sweeps until it is cancelled."""
+        """Sweeps every SWEEP_SECONDS until cancelled."""
         while self._sweeper is not None:
             await asyncio.sleep(sweeps.SWEEP_SECONDS)
             swept, told = (), ""
             try:
                 sweeping = self._thread.submit(self._sweeper.sweep, list(self._ended), self._take_replaced())
                 swept = await asyncio.wrap_future(sweeping)
-            except Exception as error:  # noqa: BLE001 - a pool that cannot be kept must not end the worker
+            except Exception as error:  # noqa: BLE001 - a pool that cannot be swept must not end the worker
                 told = str(error) or type(error).__name__
             if told and told != self._told:
                 log.warning("the KV pool is not swept: %s", told)

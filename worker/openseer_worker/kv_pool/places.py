@@ -1,6 +1,6 @@
-"""Where blocks lie: <epoch>/<version>/<group>/<block>; in a shared directory below <pool>/<fleet>.
+"""The places of blocks: <epoch>/<version>/<group>/<block>; in a shared directory below <pool>/<fleet>.
 
-`fleet` is a digest of the job and its store. `epoch` is the store's: a job that is made again under the same name has
+`fleet` is a digest of the job and its store. `epoch` is the store's: a job created again under the same name has
 another one, so blocks of other weights under the same version's name are never found. A group's folder holds the blocks
 of all its responses, the prompt's once, and is removed as a whole.
 """
@@ -23,8 +23,8 @@ _HELD = ".run"
 
 @dataclass(frozen=True, slots=True)
 class EnginePool:
-    """A pool as an engine is told of it: its `backend`, and the `folder` of the fleet in a shared directory, or
-    HOST:PORT of Mooncake's `master`."""
+    """The pool's address for an engine: its `backend`, and the fleet's `folder` in a shared directory, or HOST:PORT of
+    Mooncake's `master`."""
 
     backend: PoolBackend
     folder: Path = Path()
@@ -37,12 +37,12 @@ def digest(text: str) -> str:
 
 
 def fleet_folder(pool: str, fleet: str) -> Path:
-    """The folder of a job's fleet in a pool. `fleet`: what its workers have in common, and no other job has."""
+    """The folder of a job's fleet in a pool. `fleet`: WorkerSettings.fleet."""
     return Path(pool) / digest(fleet)
 
 
 def make_folder(pool: EnginePool) -> None:
-    """Makes the fleet's folder, which nobody else may read: KV blocks tell of prompts. Raises InputError."""
+    """Creates the fleet's folder, readable by this user alone, since KV blocks reveal prompts. Raises InputError."""
     try:
         pool.folder.parent.mkdir(parents=True, exist_ok=True)
         make_fleet_folder(pool.folder)
@@ -50,12 +50,12 @@ def make_folder(pool: EnginePool) -> None:
     except OSError as error:
         raise InputError(
             f"spec.kvPool: {pool.folder.parent}: workers cannot write there: {error.strerror}; mount a volume, or name "
-            "another folder that all workers see"
+            "another folder that all workers share"
         ) from error
 
 
 def check_folder(folder: Path) -> None:
-    """Writes to a file there and locks it, as those who look through a pool do; leaves nothing. Raises OSError."""
+    """Checks that a file there can be written and locked, as a sweep does; leaves no file. Raises OSError."""
     with tempfile.TemporaryFile(dir=folder) as file:
         file.write(b"\0")
         file.flush()
@@ -63,26 +63,26 @@ def check_folder(folder: Path) -> None:
 
 
 def make_fleet_folder(folder: Path) -> None:
-    """Makes a fleet's folder where it is gone, for nobody else to read. Raises OSError where the pool itself is gone:
-    made again it would be on another disk, the one below the pool's."""
+    """Creates a fleet's folder if it is missing, readable by this user alone. Raises OSError if the pool's folder is
+    missing: created again, it would be on the disk below the pool's mount point."""
     folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def hold_fleet_folder(folder: Path) -> IO[bytes] | None:
-    """Makes the folder of a fleet that lives as long as this process and its children, and not longer: `is_left` then
-    says so, however they ended. None where that cannot be; else to be kept open."""
+    """Creates the folder of a fleet whose workers are this process and its children. They hold a lock on the returned
+    file, so `is_left` is True after their end, also by SIGKILL. None if the folder cannot be locked."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         make_fleet_folder(folder)
         file = (folder / _HELD).open("wb")
         fcntl.flock(file, fcntl.LOCK_SH)
     except OSError:
-        return None  # workers say why, and end the job
+        return None  # workers report the error, and end the job
     return file
 
 
 def is_left(folder: Path) -> bool:
-    """Whether a fleet's folder was held by processes that are all gone."""
+    """Whether a fleet's folder was held by processes that have all ended."""
     try:
         with (folder / _HELD).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -92,7 +92,7 @@ def is_left(folder: Path) -> bool:
 
 
 def make_group_folder(fleet: Path, place: str) -> None:
-    """Makes a group's folder, `place` from `group_place`, in its fleet's. Raises OSError."""
+    """Creates a group's folder, `place` from `group_place`, in its fleet's. Raises OSError."""
     make_fleet_folder(fleet)
     (fleet / place).mkdir(parents=True, exist_ok=True)
 
@@ -108,14 +108,14 @@ def version_place(epoch: int, version: str) -> str:
 
 
 def block_name(block_hash: str, layout: str, rank: int) -> str:
-    """The file of one rank's part of a block. `layout`: a digest of how engines of this kind hold blocks."""
+    """The file name of one rank's part of a block. `layout`: a digest of the format of the engine's blocks."""
     return f"{block_hash}.{layout}.{rank}"
 
 
 def count_present(folder: Path, blocks: Sequence[str], layout: str, ranks: int) -> int:
-    """How many of the first `blocks`, by their hashes, are there with the parts of all ranks.
+    """Number of leading `blocks` (hashes) whose parts of all ranks are in the folder; 0 if it does not exist.
 
-    One listing of the folder, whatever the number of blocks. Raises OSError, but not for a folder that is not there.
+    Lists the folder once, for any number of blocks. Raises OSError.
     """
     try:
         with os.scandir(folder) as entries:

@@ -1,15 +1,15 @@
-"""Whether a fetch is worth its wait: how fast contexts come from the pool, and how fast the engine computes them."""
+"""Decides whether to fetch a context or compute it, by the measured speed of both."""
 
 COUNTED_TOKENS = 128
-"""A step of fewer tokens says nothing of how fast contexts are computed."""
+"""Least tokens of a step that counts as a measurement of the engine's prefill speed."""
 KEPT = 0.7
-"""Part of what is known that stays with each new measurement."""
+"""Weight of the earlier measurements relative to a new one."""
 TRIAL_EVERY = 16
-"""While computing is faster, one in so many contexts is fetched all the same: the pool may be fast again."""
+"""While computing is faster, one in this many contexts is still fetched: the pool may be faster again."""
 
 
 class _Rate:
-    """Tokens over seconds of the latest measurements; long ones count for more."""
+    """Tokens per second over the latest measurements, weighted by duration."""
 
     def __init__(self) -> None:
         self._tokens = self._seconds = 0.0
@@ -20,12 +20,12 @@ class _Rate:
 
     @property
     def value(self) -> float | None:
-        """Tokens per second; None while nothing is known."""
+        """Tokens per second; None before the first measurement."""
         return self._tokens / self._seconds if self._seconds else None
 
 
 class Rates:
-    """The speed of both."""
+    """The speeds of fetching and of computing contexts."""
 
     def __init__(self) -> None:
         self._fetching, self._computing = _Rate(), _Rate()
@@ -33,17 +33,17 @@ class Rates:
         self._refused = 0
 
     def step(self, tokens: int, now: float) -> None:
-        """The engine begins a step of so many tokens; the one before has ended by now."""
+        """Notes the start of a step of `tokens` tokens; the step before has ended."""
         if self._step_tokens >= COUNTED_TOKENS:
             self._computing.add(self._step_tokens, now - self._step_at)
         self._step_tokens, self._step_at = tokens, now
 
     def fetched(self, tokens: int, seconds: float) -> None:
-        """A context of so many tokens came, after so long, its wait for others included."""
+        """Notes a fetched context of `tokens` tokens; `seconds` include its wait for other fetches."""
         self._fetching.add(tokens, seconds)
 
     def worth_a_fetch(self) -> bool:
-        """Whether the next context should be fetched; asked once for each."""
+        """Whether to fetch the next context; call it once for each."""
         fetching, computing = self._fetching.value, self._computing.value
         if fetching is None or computing is None or fetching >= computing:
             return True

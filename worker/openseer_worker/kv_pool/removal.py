@@ -1,4 +1,4 @@
-"""What is removed of a pool: groups beyond its bytes, earlier epochs of the store, and fleets that have ended."""
+"""Removes from a pool: groups beyond its bytes, earlier epochs of the store, and fleets that have ended."""
 
 import errno
 import os
@@ -14,14 +14,14 @@ from openseer_worker.kv_pool.places import is_left
 from openseer_worker.kv_pool.sweeps import UNSWEPT_SECONDS, swept_at
 
 LEFT_SHARE = 0.9
-"""A pool that is over its bytes is brought down to this part of them."""
+"""A pool above its limit is reduced to this share of the limit."""
 STALE_SECONDS = 6 * 3600.0
-"""Blocks of a fleet whose workers have not looked through them for so long are removed by those of others."""
+"""Age of a fleet's last sweep, in seconds, after which other fleets' workers remove its blocks."""
 MEASURED_FILES = 16
-"""So many files of a group are measured; the largest stands for all. A worker's death may have cut some short."""
+"""Limit of measured files per group; the largest stands for all. A worker's death may have truncated some."""
 
 Sizes = dict[str, tuple[int, DiskRoom]]
-"""By a group's folder: the time of its last change (ns), and its size then."""
+"""By a group's folder: the time of its last change (ns), and its size at that time."""
 
 
 @dataclass(slots=True)
@@ -32,18 +32,18 @@ class _Group:
 
 
 def sweep(folder: Path, most_bytes: int, epoch: int, known: Sizes | None = None) -> None:
-    """Removes blocks of earlier epochs of the store, and groups until a fleet's folder is within its bytes, and until
-    twice LEAST_FREE of the disk are free.
+    """Removes blocks of earlier epochs of the store; then groups, the oldest first, until a fleet's folder is within
+    `most_bytes` and twice LEAST_FREE of the disk are free.
 
-    `known`: sizes of an earlier look, replaced by those of this one; a group that has not changed since is not listed
-    again. Raises OSError where the folder cannot be read, or is over its bytes and nothing more can be removed.
+    `known`: sizes of the last sweep, replaced by those of this one; an unchanged group is not listed again. Raises
+    OSError if the folder cannot be read, or is above its limit and no more can be removed.
     """
     known = {} if known is None else known
     groups: list[_Group] = []
     for one in _folders(folder):
         if one.name.isdecimal() and int(one.name) < epoch:
             _remove(one)
-        # What is left of those counts, too.
+        # Blocks of an epoch that could not be removed count, too.
         groups += [_measured(group, known) for version in _subfolders(one) for group in _subfolders(version)]
     known.clear()
     known.update({str(group.path): (group.changed_at, group.size) for group in groups})
@@ -63,15 +63,15 @@ def sweep(folder: Path, most_bytes: int, epoch: int, known: Sizes | None = None)
 
 
 class StaleFleets:
-    """Fleets that ended without a word. Clocks may jump, and machines' clocks differ: a fleet has ended only where its
-    mark is old, and stays what it is while this worker looks on."""
+    """Detects fleets that ended without cleanup. Clocks may jump, and machines' clocks differ: a fleet has ended only
+    if the time of its last sweep is old, and does not change for UNSWEPT_SECONDS."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._seen: dict[str, tuple[float, float]] = {}
 
     def remove(self, pool: Path) -> None:
-        """Removes what those have left that nobody has swept for STALE_SECONDS, and what local runs have."""
+        """Removes fleets without a sweep for STALE_SECONDS, and those of ended local runs."""
         now, seen = self._clock(), dict[str, tuple[float, float]]()
         for fleet in _subfolders(pool):
             if is_left(fleet):
@@ -88,7 +88,7 @@ class StaleFleets:
 
 
 def _remove(folder: Path) -> bool:
-    """Whether it is gone. What a worker writes to it meanwhile may stay."""
+    """Removes a folder; returns whether it is gone. Files that a worker writes at the same time may stay."""
     shutil.rmtree(folder, ignore_errors=True)
     return not folder.exists()
 
@@ -99,14 +99,14 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    """None where it cannot be read: one that is broken keeps nobody from removing others."""
+    """The subfolders; empty if the folder cannot be read, so that a broken one does not prevent the others' removal."""
     with suppress(OSError):
         return _folders(folder)
     return []
 
 
 def _measured(group: Path, known: Sizes) -> _Group:
-    """A group that cannot be read is of no use, and among the first to go."""
+    """The group's age and size; one that cannot be read counts as the oldest, so it is removed first."""
     with suppress(OSError):
         changed_at = group.stat().st_mtime_ns
         before, size = known.get(str(group), (-1, DiskRoom(0, 0)))
@@ -115,7 +115,7 @@ def _measured(group: Path, known: Sizes) -> _Group:
 
 
 def _size(group: Path) -> DiskRoom:
-    """By the number of its blocks, which have one size."""
+    """The size of a group, from the number of its blocks, which have one size."""
     with os.scandir(group) as entries:
         blocks = list(entries)
     largest = 0

@@ -1,4 +1,4 @@
-"""What keeps a pool within its bytes, by backend: a fleet's folder, or Mooncake's store."""
+"""Keeps a pool within its bytes, by backend: a fleet's folder, or Mooncake's store."""
 
 import os
 import shutil
@@ -14,11 +14,11 @@ from openseer_worker.kv_pool.removal import Sizes, StaleFleets, sweep
 
 
 class Sweeper(Protocol):
-    """What removes blocks of one kind of pool; it may take long, or hang."""
+    """Removes blocks from a pool of one backend; it may take long, or hang."""
 
     def sweep(self, ended: Sequence[str], replaced: Sequence[str]) -> Sequence[str]:
-        """Removes what must go: `replaced`, places of versions, at once, and while room is short the groups at `ended`,
-        places in the order in which they ended. Gives those of `ended` that need not be named again. Raises OSError.
+        """Removes blocks: of the versions at the places `replaced` at once; of the groups at the places `ended`, in the
+        order in which they ended, while room is short. Returns the part of `ended` that it has handled. Raises OSError.
         """
         ...
 
@@ -34,7 +34,7 @@ class DirectorySweeper:
         self._stale = StaleFleets()
 
     def sweep(self, ended: Sequence[str], replaced: Sequence[str]) -> Sequence[str]:
-        """Gives all of `ended`: that they are over is told by their folders' time. Raises OSError."""
+        """Returns all of `ended`: it marks their folders as the oldest ones. Raises OSError."""
         for place in ended:
             with suppress(OSError):
                 os.utime(self._folder / place, (0, 0))
@@ -49,7 +49,7 @@ class DirectorySweeper:
 
 
 def open_sweeper(pool: EnginePool, most_bytes: int, epoch: Callable[[], int]) -> Sweeper:
-    """What keeps this pool within `most_bytes`."""
+    """The sweeper that keeps this pool within `most_bytes`."""
     if pool.backend == "mooncake":
         return MooncakeSweeper(pool.master)
     return DirectorySweeper(pool.folder, most_bytes, epoch)

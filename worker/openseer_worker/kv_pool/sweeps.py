@@ -1,7 +1,7 @@
-"""Who looks through a fleet's part of a pool, and that somebody does.
+"""Ensures that one worker at a time sweeps a fleet's folder in a pool, and that blocks are written only while one does.
 
-A file in the fleet's folder is locked by the worker that looks through it, and has the time when the last look ended.
-Pools are bounded by these looks alone: where none ends, be it that one hangs, no block is written any more.
+The worker that sweeps locks a file in the fleet's folder; the file's time is the end of the last sweep. Only sweeps
+bound a pool: if none ends, for instance because one hangs, workers stop writing blocks.
 """
 
 import errno
@@ -15,17 +15,17 @@ from pathlib import Path
 from openseer_worker.kv_pool.places import make_fleet_folder
 
 SWEEP_SECONDS = 5.0
-"""How often a worker marks groups that are over, and looks through the pool where no other does."""
+"""Interval in seconds at which a worker marks groups that are over, and sweeps unless another one does."""
 UNSWEPT_SECONDS = 60.0
-"""A fleet's folder that nobody has looked through for so long takes no more blocks."""
+"""Age of the last sweep, in seconds, after which a fleet's folder takes no more blocks."""
 _MARK = ".sweep"
 
 
 @contextmanager
 def alone(folder: Path) -> Generator[bool]:
-    """Whether the caller may look through a fleet's folder: nobody else does, or has a moment ago.
+    """Whether the caller may sweep a fleet's folder: no other worker does, or did within SWEEP_SECONDS / 2.
 
-    A look that ends without an error is marked. Raises OSError.
+    Marks a sweep that ends without an error. Raises OSError.
     """
     make_fleet_folder(folder)
     with (folder / _MARK).open("a") as file:
@@ -34,7 +34,7 @@ def alone(folder: Path) -> Generator[bool]:
         except BlockingIOError:
             yield False
             return
-        # A mark of the future is of another clock, and says nothing.
+        # A mark in the future comes from another clock, and is ignored.
         if 0 <= time.time() - os.fstat(file.fileno()).st_mtime < SWEEP_SECONDS / 2:
             yield False
             return
@@ -43,14 +43,14 @@ def alone(folder: Path) -> Generator[bool]:
 
 
 def swept_at(folder: Path) -> float:
-    """When the last look ended, by the disk's clock; 0 where none is known."""
+    """The end of the last sweep, by the disk's clock; 0 if there is none."""
     with suppress(OSError):
         return (folder / _MARK).stat().st_mtime
     return 0.0
 
 
 class Sweeps:
-    """Says whether a fleet's folder is looked through. It compares no clocks: it waits for the mark to change."""
+    """Detects whether a fleet's folder is being swept. It compares no clocks: the mark has to change."""
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder = folder
@@ -59,7 +59,7 @@ class Sweeps:
         self._changed_at = 0.0
 
     def check(self) -> None:
-        """Raises OSError where no look has ended for UNSWEPT_SECONDS. Asks the disk."""
+        """Reads the mark from the disk. Raises OSError if no sweep has ended for UNSWEPT_SECONDS."""
         now, mark = self._clock(), swept_at(self._folder)
         if mark != self._mark:
             self._mark, self._changed_at = mark, now

@@ -1,4 +1,4 @@
-"""The rows of a worker's leases: from which position on they are wanted, and what of them is not on file yet."""
+"""The rows of routed experts of a worker's leases: the first position to capture, and the rows not yet on file."""
 
 import asyncio
 from collections import OrderedDict
@@ -17,15 +17,15 @@ from openseer_worker.engine import EngineOutput
 from openseer_worker.routing.writer import RowWriter
 
 KNOWN_PROMPTS = 65_536
-"""Prompts whose rows are known to be on file; the folder is asked again about others."""
+"""Limit of prompts remembered as having their rows on file; the folder is read again for others."""
 
 
 @dataclass(slots=True)
 class _Lease:
-    """A lease whose rows are wanted. `held`: tokens that the response had before; `first`: the position of the first
-    row that belongs to it; `prompt`: the file for the prompt's rows, where this lease computes them; `prompt_rows`:
-    those so far, of positions from 0 on; `context`: the file for rows of what a trainer has appended, up to position
-    `context_end`, which another response may find cached."""
+    """A lease whose rows are captured. `held`: tokens of the response before the lease; `first`: position of its first
+    row; `prompt`: the file for the prompt's rows if this lease computes them, `prompt_rows`: those so far, from
+    position 0 on; `context`: the file for rows of tokens that a trainer has appended, up to position `context_end`,
+    since another response may find their KV cached."""
 
     file: Path
     held: int
@@ -39,8 +39,8 @@ class _Lease:
 
 
 class RouteKeeper:
-    """Keeps the rows of one worker's leases in `folder`. `shape`: of its engine's rows; without one, and without a
-    folder, there are none, and nothing costs anything."""
+    """Writes the rows of one worker's leases to `folder`. `shape`: of its engine's rows. Without a shape or a folder it
+    does nothing."""
 
     def __init__(self, folder: Path | None, shape: RowShape | None, worker: WorkerId) -> None:
         self._folder = folder
@@ -50,16 +50,15 @@ class RouteKeeper:
         self._leases: dict[str, _Lease] = {}
         self._prompts: OrderedDict[Path, None] = OrderedDict()
         self._pending: dict[Path, _Lease] = {}
-        """Prompts that are computed here, by the leases that compute them."""
+        """The lease that computes a prompt's rows, by the prompt's file."""
 
     @property
     def is_on(self) -> bool:
-        """Whether rows are kept."""
+        """Whether rows are captured."""
         return self._folder is not None and self._shape is not None
 
     def rows_from(self, key: str) -> int | None:
-        """The first position whose row the engine is to tell; None for a lease that wants none. 0: all of them, the
-        prompt's included."""
+        """The first position whose row the engine must return, 0 for the whole prompt; None: it needs no rows."""
         lease = self._leases.get(key)
         if lease is None:
             return None
@@ -68,7 +67,7 @@ class RouteKeeper:
     async def begin(self, claims: Iterable[Claim], version: str) -> None:
         """Takes new leases. `version`: of the worker's weights.
 
-        Of a group whose prompt's rows are not on file, one of its leases here is to compute them.
+        If a prompt's rows are not on file, one lease of its group here computes them.
         """
         assert self._folder is not None and self._writer is not None
         wanted: dict[Path, _Lease] = {}
@@ -96,33 +95,34 @@ class RouteKeeper:
                 self._pending[rows] = lease
 
     def _is_whole(self, file: Path, rows: int) -> bool:
-        """Whether a prompt's file holds so many: of a machine that died it may hold a part. Raises OSError."""
+        """Whether a prompt's file holds all `rows`: a machine that died may have left a part. Raises OSError."""
         if self._shape is None:
             return False
         found = [(shape, start, len(data)) for shape, (start, data) in read_records(file.name, file.read_bytes())]
         return found == [(self._shape, 0, rows * self._shape.row_bytes)]
 
     def take(self, output: EngineOutput) -> None:
-        """Takes the rows of what the engine produced."""
+        """Takes the rows of an engine's output."""
         lease = self._leases.get(output.key) if output.routes else None
         if lease is None or self._shape is None:
             return
         size = self._shape.row_bytes
         for start, rows in output.routes:
             have = len(lease.prompt_rows) // size
-            if lease.prompt is not None and start <= have:  # what was preempted begins again
+            if lease.prompt is not None and start <= have:  # after a preemption the engine computes from 0 again
                 lease.prompt_rows += rows[(have - start) * size : (lease.prompt_tokens - 1 - start) * size]
             own = max(start, lease.first)
             if kept := rows[(own - start) * size :]:
                 lease.unsaved.append(Stretch(own, kept))
 
     async def keep(self, keys: Sequence[str], *, ended: bool) -> None:
-        """Writes what there is of leases; once it returns their tokens may be told. `ended`: their last ones."""
+        """Writes the rows of leases that are not on file yet. Only after it returns may their tokens go to the store.
+        `ended`: these are their last rows."""
         assert self._writer is not None and self._shape is not None
         leases = [self._leases[key] for key in keys if key in self._leases]
         pieces: list[tuple[Path, bytes]] = []
-        # All are written at once: each may have to wait for the folder.
-        # A prompt's rows go out with the first response of its group that ends, whichever lease has computed them.
+        # All writes run concurrently: each may have to wait for the folder. A prompt's complete rows are written with
+        # any call, because the first result of the group needs them.
         writes = [self._keep_prompt(lease) for lease in [*self._pending.values()] if self._has_prompt(lease)]
         for lease in leases:
             if lease.unsaved:
@@ -139,7 +139,7 @@ class RouteKeeper:
         await asyncio.gather(*writes)
 
     def _has_prompt(self, lease: _Lease) -> bool:
-        """Whether a lease has all rows of its prompt, which are not on file yet."""
+        """Whether a lease has all rows of its prompt and they are not on file yet."""
         assert self._shape is not None
         return lease.prompt is not None and len(lease.prompt_rows) >= (lease.prompt_tokens - 1) * self._shape.row_bytes
 
@@ -157,9 +157,9 @@ class RouteKeeper:
             self._note_prompt(rows)
 
     def note_replies(self, keys: Sequence[str], replies: Sequence[Reply], *, ended: bool) -> None:
-        """What the store said of writes to leases; `ended`: of their last ones. Forgets those that are over.
+        """Takes the store's replies to writes of leases; `ended`: of their last writes. Drops leases that are over.
 
-        After a gap a lease goes on, unless the store has lost what it began with.
+        After a gap a lease goes on, unless the store has lost tokens from before the lease.
         """
         over: list[_Lease] = []
         for key, reply in zip(keys, replies, strict=True):
@@ -184,7 +184,7 @@ class RouteKeeper:
 
 
 def _files(lease: _Lease) -> list[Path]:
-    """Those that it appends to."""
+    """The files that a lease appends to."""
     return [lease.file] if lease.context is None else [lease.file, lease.context]
 
 
@@ -195,7 +195,7 @@ def _is_over(reply: Reply, held: int, *, ended: bool) -> bool:
 
 
 def _joined(stretches: list[Stretch], shape: RowShape) -> list[Stretch]:
-    """Stretches that follow one another as one: each record has a header."""
+    """Joins adjacent stretches, to write fewer headers of records."""
     joined: list[Stretch] = []
     start, parts, end = 0, list[bytes](), -1
     for stretch in stretches:

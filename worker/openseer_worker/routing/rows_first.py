@@ -1,6 +1,6 @@
-"""A worker's store that is told of tokens only once the rows of routed experts that made them are on file.
+"""A worker's store that receives tokens only after their rows of routed experts are on file.
 
-So whoever reads tokens in the store finds their rows, whatever has become of the worker since.
+So a reader of tokens in the store finds their rows, even if the worker has died since.
 """
 
 from openseer_core.ids import WorkerId
@@ -23,13 +23,13 @@ from openseer_worker.settings import WorkerSettings
 
 
 def rows_first(settings: WorkerSettings, shape: RowShape | None, store: WorkerStore) -> tuple[RouteKeeper, WorkerStore]:
-    """What keeps a worker's rows, of `shape`, and the store that it is to use; its own where none are captured."""
+    """The keeper of a worker's rows of `shape`, and the store to use: `store` itself where no rows are captured."""
     keeper = RouteKeeper(settings.routes, shape, settings.worker)
     return keeper, RowsFirst(store, keeper) if keeper.is_on else store
 
 
 class RowsFirst(WorkerStore):
-    """`store` for a worker whose rows `keeper` keeps."""
+    """Wraps `store`: every write of tokens first has `keeper` write their rows."""
 
     def __init__(self, store: WorkerStore, keeper: RouteKeeper) -> None:
         self._store = store
@@ -73,7 +73,7 @@ class RowsFirst(WorkerStore):
         self._keeper.note_replies(keys, replies, ended=True)
         return replies
 
-    # ---- what has to do with no tokens
+    # ---- calls without tokens
 
     @property
     def epoch(self) -> int:

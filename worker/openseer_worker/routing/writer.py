@@ -20,17 +20,17 @@ from openseer_worker.kv_pool.free_space import FreeSpace
 log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 2.0
-"""Longest wait for the folder, to be asked or written to; what is written later may come too late for a result."""
+"""Timeout of a read or write of the folder, in seconds; rows written later may come too late for a result."""
 MOST_OPEN = 256
-"""Files that are kept open; others are opened anew."""
+"""Limit of open files; others are opened again for each write."""
 UNSAVED_BYTES = 256 * 2**20
-"""Most memory for rows that wait to be written; those beyond it are lost."""
+"""Limit of memory for rows that wait to be written, in bytes; rows beyond it are lost."""
 TELL_SECONDS = 30.0
-"""A folder that takes nothing is told of once in this time."""
+"""Interval of warnings about a folder that takes no rows, in seconds."""
 
 
 def check_rows_folder(folder: Path | None) -> None:
-    """Makes the folder. Raises InputError where it cannot be written to, or there is none."""
+    """Creates the folder. Raises InputError if there is none, or it cannot be written to."""
     if folder is None:
         raise InputError("spec.routing.capture: this worker was given no folder for rows; start it with --routed")
     try:
@@ -40,12 +40,12 @@ def check_rows_folder(folder: Path | None) -> None:
     except OSError as error:
         raise InputError(
             f"spec.routing.capture: {folder}: workers cannot write there: {error.strerror}; mount a volume, or name "
-            "another folder that workers and whoever gives the results see"
+            "another folder that the workers and the process that returns results share"
         ) from error
 
 
 class RowWriter:
-    """Files in one folder. `lost_bytes`: of rows that were not written."""
+    """Appends to files in one folder. `lost_bytes`: bytes of rows that were not written."""
 
     def __init__(self, folder: Path) -> None:
         self.lost_bytes = 0
@@ -58,8 +58,8 @@ class RowWriter:
         self._told_at = float("-inf")
 
     async def ask(self, files: Sequence[Path], is_whole: Callable[[Path], bool]) -> list[bool]:
-        """Which of the files are whole; none where the folder does not answer in time. `is_whole`: called in the
-        thread; what cannot be read is not."""
+        """Whether each of the files is whole; all False if the folder does not answer in time. `is_whole` is called in
+        the thread; a file that cannot be read is not whole."""
 
         def look(file: Path) -> bool:
             with suppress(OSError):
@@ -75,10 +75,10 @@ class RowWriter:
             return [False] * len(files)
 
     async def append(self, pieces: Sequence[tuple[Path, bytes]], ended: Sequence[Path] = ()) -> None:
-        """Appends to each file, and closes those that have ended: other machines see of a volume what was closed.
-        Returns once that is done, or after WAIT_SECONDS.
+        """Appends to each file, and closes the `ended` ones: other machines see a file of a volume once it is closed.
+        Returns when that is done, or after WAIT_SECONDS.
 
-        A folder that was late once is waited for again only after it has answered.
+        After a timeout it returns at once, until the folder has answered.
         """
 
         def write() -> None:
@@ -90,22 +90,22 @@ class RowWriter:
         await self._write(sum(len(data) for _, data in pieces), write)
 
     async def put(self, file: Path, data: bytes) -> bool:
-        """Writes a whole file, in place of one that may be there; whether it is there now."""
+        """Writes a whole file, replacing an existing one; returns whether it is written by now."""
         return await self._write(len(data), lambda: self._put(file, data))
 
     def close(self, files: Sequence[Path]) -> None:
-        """Nothing more is appended to these files."""
+        """Closes these files."""
         self._threads.submit(lambda: [self._close(file) for file in files])
 
     @property
     def _is_late(self) -> bool:
-        """Whether the folder has been waited for in vain, and has not answered since: to wait again costs leases."""
+        """Whether the folder has timed out and not answered since: waiting again would let leases expire."""
         return self._late is not None and not self._late.done()
 
     async def _write(self, size: int, write: Callable[[], object]) -> bool:
-        """Whether it is written by now."""
+        """Has the thread call `write`, for `size` bytes; returns whether it has succeeded by now."""
         if self._unsaved + size > UNSAVED_BYTES:
-            self._lose(size, f"{self._unsaved >> 20} MiB of rows wait to be written already")
+            self._lose(size, f"{self._unsaved >> 20} MiB of rows already wait to be written")
             return False
         self._unsaved += size
         written = self._threads.submit(self._guarded, write, size)
@@ -116,7 +116,7 @@ class RowWriter:
             return False
         try:
             return written.result()
-        except TimeoutError as error:  # too much waits for the thread, which was not given this
+        except TimeoutError as error:  # the thread's queue is full: this call was not queued
             self._unsaved -= size
             self._lose(size, str(error))
             return False
@@ -142,7 +142,7 @@ class RowWriter:
             os.close(self._open.popitem(last=False)[1])
         written = os.write(handle, data)
         if written < len(data):
-            # Whatever follows a torn record would not be read.
+            # Readers stop at a torn record.
             os.ftruncate(handle, os.fstat(handle).st_size - written)
             raise OSError(errno.ENOSPC, "it took a part of a record", str(file))
 

@@ -1,4 +1,4 @@
-"""Where a scripted engine's contexts come from, counted: its own cache, a KV pool that it plays, or computing."""
+"""The contexts of a scripted engine, counted by origin: its own cache, a simulated KV pool, or computing."""
 
 from collections import defaultdict
 
@@ -6,15 +6,15 @@ from openseer_core.manifest.job import Scripted
 from openseer_core.worker.context_metrics import ContextCounts
 from openseer_worker.engine import EngineRequest
 
-# Stands for a response's index where the prompt of its group is meant.
+# In place of a response's index: the prompt of its group.
 _PROMPT = -1
 
 
 class ScriptedContexts:
-    """Blocks of earlier requests that nobody has taken since, the longest unused first to go; and the pool's.
+    """The cached blocks of earlier requests, the least recently used first to go; and the pool's.
 
     The pool holds all full blocks of each response that has run, here or at another worker. A fetch takes the engine's
-    time as computing does: real engines make their steps meanwhile.
+    time as computing does, while a real engine would make steps during it.
     """
 
     def __init__(self, scripted: Scripted) -> None:
@@ -23,13 +23,13 @@ class ScriptedContexts:
         self.forget()
 
     def forget(self) -> None:
-        """The engine's own cache is empty, as after new weights or sleep."""
+        """Empties the engine's own cache, as after new weights or sleep."""
         self._blocks: dict[tuple[str, int], int] = {}
         self._sum = 0
 
     def take_up(self, request: EngineRequest, context: int) -> float:
-        """The seconds in which the engine gets the context of a request, of so many tokens: what its cache holds at
-        once, the rest from the pool where the response has run before, else by computing it."""
+        """Seconds until the engine has a request's context of `context` tokens: the cached part at once, the rest from
+        the pool if the response has run before, else by computing it."""
         scripted, size, group = self._scripted, self._scripted.block_tokens, request.group
         full, resumed = (context - 1) // size * size, context > len(request.prompt)
         held = max(self._blocks.get((group, request.index), 0), self._blocks.get((group, _PROMPT), 0))
@@ -52,17 +52,17 @@ class ScriptedContexts:
         return seconds + computing
 
     def keep(self, request: EngineRequest, tokens: int, room: int) -> None:
-        """Holds the first so many tokens of a response that leaves its slot, as the newest, while `room` blocks do."""
+        """Caches the first `tokens` of a response that leaves its slot, as the newest; the cache has `room` blocks."""
         self._keep((request.group, request.index), tokens // self._scripted.block_tokens)
         self.shrink_to(room)
 
     def shrink_to(self, room: int) -> None:
-        """Lets go of all but `room` blocks."""
+        """Drops the oldest blocks until `room` are left."""
         while self._sum > room and self._blocks:
             self._sum -= self._blocks.pop(next(iter(self._blocks)))
 
     def metrics(self) -> dict[str, float | int | str]:
-        """For heartbeats."""
+        """Counts of context tokens by origin, for heartbeats."""
         return ContextCounts.of(self._counts).metrics()
 
     def _keep(self, key: tuple[str, int], count: int) -> None:

@@ -1,7 +1,7 @@
 """An engine that plays responses of given lengths by a step-time model: for studies, simulation and tests.
 
-It keeps vLLM's rules of slots, blocks and preemption, on the clock of the running event loop. Nothing happens per
-token: a step moves one counter, steps in which nothing ends are taken together, and tokens are made when collected.
+It follows vLLM's rules of slots, blocks and preemption, on the clock of the running event loop. No work is done per
+token: a step moves one counter, steps without an end are taken together, and tokens are computed when collected.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from openseer_worker.weights.hashing import digest
 
 LOAD_SECONDS = 0.05
 LOAD_BYTES_PER_SECOND = 2e9
-"""How long it takes to load weights: so long, and so fast on top."""
+"""Duration of a load of weights: LOAD_SECONDS plus their bytes at this rate."""
 SCORE_SECONDS = 0.01
 
 
@@ -56,8 +56,8 @@ class _Play:
 class ScriptedEngine:
     """Plays requests on the event loop that `start` is called in; `metrics` counts preemptions as vLLM would.
 
-    It plays a sick GPU too: from the moment at which the file `sick_file` exists. `most_steps`: it makes so many steps
-    and then stands still, so that what runs is seen running, until `release`.
+    It reports a sick GPU as soon as the file `sick_file` exists. `most_steps`: after this number of steps it stops
+    until `release`, so that a test sees its requests running.
     """
 
     drafts = False
@@ -83,7 +83,7 @@ class ScriptedEngine:
         self._running: dict[str, _Play] = {}
         self._ended: list[_Play] = []
         self._ends: list[tuple[int, str]] = []
-        # How many running requests take a new block at the begin of step n: _crossings[n % block_tokens].
+        # Number of running requests that take a new block at the start of step n: _crossings[n % block_tokens].
         self._crossings = [0] * scripted.block_tokens
         self._used = 0
         self._contexts = ScriptedContexts(scripted)
@@ -101,7 +101,7 @@ class ScriptedEngine:
         self._go_on()
 
     def release(self) -> None:
-        """It makes steps again, without those of the time in which it stood still."""
+        """Makes steps again, without those of the time in which it was stopped."""
         self._most_steps = math.inf
         if self._loop is not None:
             self._ends_at = max(self._ends_at, self._loop.time())
@@ -110,7 +110,7 @@ class ScriptedEngine:
     def add(self, request: EngineRequest) -> None:
         self._settle()
         if self._asleep or not self._whole:
-            self._fail(f"request {request.key} needs what the engine does not have: it sleeps, or its weights are gone")
+            self._fail(f"request {request.key} cannot run: the engine sleeps, or has no weights")
         target, reason = planned_end(request, self.profile.request_tokens)
         play = _Play(request, target - len(request.tokens), reason)
         if request.adapter and request.adapter not in self._adapters:
@@ -204,7 +204,7 @@ class ScriptedEngine:
         self._running.clear()
         self._waiting.clear()
 
-    # What a request has, and how it ends.
+    # Outputs and ends of requests.
 
     def _new_tokens(self, play: _Play) -> int:
         return play.before + (self._steps - play.since if play.key in self._running else 0)
@@ -221,7 +221,7 @@ class ScriptedEngine:
         return EngineOutput(play.key, tokens, logprobs, play.finish, str(last[0]) if last else "")
 
     def _scored(self, play: _Play, start: int) -> EngineOutput:
-        """All given tokens once the prompt is read; their scores are of the weights, and the same for everybody."""
+        """All given tokens after the prompt is computed; their scores depend on weights and positions alone."""
         given = play.request.prompt[start:] if play.finish is FinishReason.LENGTH else []
         content = self._content + self._adapters.get(play.request.adapter, "")
         logprobs = scripted_logprobs(content, 0, start, start + len(given))
@@ -236,23 +236,23 @@ class ScriptedEngine:
             self._loop.call_soon(self._wake)
 
     def _stop(self, play: _Play, *, grown: bool) -> _Play:
-        """Takes a request off its slot; its full blocks stay cached. `grown`: it has its blocks for this step."""
+        """Removes a request from its slot; its full blocks stay cached. `grown`: it has its blocks for this step."""
         new_tokens = self._new_tokens(play)
         context = play.context(new_tokens)
         del self._running[play.key]
         play.before = new_tokens
         self._crossings[play.phase] -= 1
         self._used -= self._blocks(context if grown else context - 1)
-        # The newest token is computed only by the step after it.
+        # The KV of the newest token is computed only by the next step.
         self._contexts.keep(play.request, context - 1, self.profile.blocks - self._used)
         return play
 
     # The clock.
 
     def _go_on(self, *, begin: bool = False) -> None:
-        """Sets the timer to the next moment at which something may change.
+        """Sets the timer to the next moment of a possible change.
 
-        An idle engine begins only when the timer calls: so requests that are added together start together.
+        An idle engine begins only in the timer's call, so that requests added together start together.
         """
         if self._loop is None or self._failure is not None or self._steps >= self._most_steps:
             return
@@ -273,7 +273,7 @@ class ScriptedEngine:
         self._go_on(begin=True)
 
     def _settle(self) -> None:
-        """Plays all steps that have ended by now."""
+        """Plays all steps that end until now."""
         if self._loop is None or self._failure is not None:
             return
         now = self._loop.time()
@@ -287,7 +287,7 @@ class ScriptedEngine:
             self._skip(now)
 
     def _begin_step(self, at: float) -> None:
-        """As vLLM schedules: first blocks for what runs, and new requests only when nothing had to give way."""
+        """As vLLM schedules: first blocks for running requests, then new requests, unless one was preempted."""
         seconds = 0.0
         if not self._grow():
             while self._waiting and self._fits(self._waiting[0]):
@@ -297,7 +297,7 @@ class ScriptedEngine:
         self._ends_at = at + self._plain_step() + seconds
 
     def _skip(self, now: float) -> None:
-        """Takes steps together in which nothing ends, begins or runs out of blocks."""
+        """Plays, as one, all steps in which no request ends or begins and the blocks suffice."""
         if not self._running or self._waiting or self._ends_at > now:
             return
         step = self._plain_step()
@@ -314,7 +314,7 @@ class ScriptedEngine:
         self._ends_at += count * step
 
     def _next_end(self) -> int:
-        """The step at which the first running request ends; entries of those that gave way are dropped on the way."""
+        """The step at which the first running request ends; drops entries of preempted ones."""
         while True:
             step, key = self._ends[0]
             play = self._running.get(key)
@@ -331,7 +331,8 @@ class ScriptedEngine:
         return -(-tokens // self._scripted.block_tokens)
 
     def _grow(self) -> bool:
-        """Blocks for the next token of every running request; the newest give way when they do not suffice."""
+        """Takes blocks for the next token of every running request; preempts the newest ones if they do not suffice.
+        Returns whether it preempted any."""
         preempted = False
         phase = self._steps % len(self._crossings)
         while self._used + self._crossings[phase] > self.profile.blocks:
@@ -347,7 +348,7 @@ class ScriptedEngine:
         return len(self._running) < self.profile.slots and self._blocks(play.context(play.before)) <= room
 
     def _admit(self, play: _Play) -> float:
-        """Gives a request a slot and blocks; returns the seconds until its context is there."""
+        """Gives a request a slot and blocks; returns the seconds until its context is computed or fetched."""
         context, size = play.context(play.before), self._scripted.block_tokens
         self._used += self._blocks(context)
         play.since = self._steps
@@ -365,4 +366,4 @@ class ScriptedEngine:
 
 
 def _nobody() -> None:
-    """Stands for the caller before `start`."""
+    """In place of the caller's `wake` before `start`."""

@@ -1,4 +1,4 @@
-"""What the scripted engine writes: tokens, log-probabilities and lengths, each a function of the response alone."""
+"""The scripted engine's tokens, log-probabilities and lengths, each a function of the response alone."""
 
 from functools import cache, lru_cache
 from hashlib import blake2b
@@ -18,11 +18,12 @@ from openseer_core.tokens import (
 from openseer_worker.engine import EngineRequest
 
 VOCABULARY = 50021
-"""Token ids are below this prime, and no two of as many neighbours are equal: a lost or doubled token shows."""
+"""A prime above all token ids. No token id recurs within this number of positions, so tests see a lost or doubled
+one."""
 
 _STRIDE = 7919
 _LOGPROB_LEVELS = 1009
-# Drawn lengths: the median as a part of maxTokens, and the spread (of the logarithm) between and within groups.
+# Drawn lengths: the median as a share of maxTokens, and the spread (of the logarithm) between and within groups.
 _MEDIAN_PART = 1 / 6
 _SPREAD_OF_GROUPS = 0.9
 _SPREAD_IN_GROUP = 0.35
@@ -35,12 +36,12 @@ def scripted_tokens(group: str, index: int, start: int, stop: int) -> bytes:
 
 
 def scripted_logprobs(group: str, index: int, start: int, stop: int) -> bytes:
-    """Their log-probabilities, as bytes: negative, and different from position to position."""
+    """Log-probabilities of these tokens, as bytes: negative, and different from position to position."""
     return _ring_slice(_logprob_ring(), _hash(group, index) + start, stop - start)
 
 
 def recorded(tokens: bytes, logprobs: bytes, sampling: Sampling) -> bytes:
-    """What is recorded of their scores (core's token_scores); the likeliest are the token and those after it."""
+    """Records of their scores (core's token_scores); the likeliest tokens are the token and its successors."""
     top = sampling.top_logprobs
     if sampling.logprobs == "none" or not top:
         return logprobs if sampling.logprobs != "none" else b""
@@ -53,13 +54,13 @@ def recorded(tokens: bytes, logprobs: bytes, sampling: Sampling) -> bytes:
 
 
 def scripted_scores(content: str, tokens: list[int]) -> list[float]:
-    """Log-probabilities of `tokens[1:]` by weights of that content (see hashing.digest): any other differs."""
+    """Log-probabilities of `tokens[1:]` by weights with the digest `content` (see hashing.digest); others differ."""
     prefixes = (f"{content}\x1f{tokens[: end + 1]}".encode() for end in range(1, len(tokens)))
     return [-(int.from_bytes(blake2b(prefix, digest_size=4).digest(), "big") + 1) / 2**28 for prefix in prefixes]
 
 
 def planned_end(request: EngineRequest, context_tokens: int) -> tuple[int, FinishReason]:
-    """The length of the whole response, at least one token, and why it ends there."""
+    """The length of the whole response, at least one token, and the reason of its end."""
     if request.sampling.score_from is not None:
         return 1, FinishReason.LENGTH  # one step scores all
     forced = request.true_length > 0 and request.sampling.force_lengths
@@ -79,12 +80,12 @@ def _own_length(request: EngineRequest) -> int:
     if request.sampling.ignore_eos:
         return request.max_tokens
     drawn = drawn_length(request.group, request.index, request.max_tokens)
-    # A longer response goes on after a turn of its environment: with a turn of the same length.
+    # A response beyond its length goes on after an environment's turn: with a turn of the same length.
     return drawn if len(request.tokens) < drawn else len(request.tokens) + drawn
 
 
 def drawn_length(group: str, index: int, max_tokens: int) -> int:
-    """A length with a heavy tail, like to those of the same group; may be beyond `max_tokens`."""
+    """A length with a heavy tail, similar within a group; may exceed `max_tokens`."""
     of_group = _NORMAL.inv_cdf(_share(group, -1)) * _SPREAD_OF_GROUPS
     of_response = _NORMAL.inv_cdf(_share(group, index)) * _SPREAD_IN_GROUP
     return max(1, round(max_tokens * _MEDIAN_PART * exp(of_group + of_response)))
@@ -111,7 +112,7 @@ def _logprob_ring() -> bytes:
 
 
 def _ring_slice(ring: bytes, start: int, count: int) -> bytes:
-    """`count` items of a ring from `start` on: copied as a whole, whatever their number."""
+    """`count` items of a ring from `start` on, copied in one operation."""
     begin = start % count_items(ring)
     rounds = -(-(begin + count) // count_items(ring))
     whole = ring if rounds <= 1 else ring * rounds

@@ -1,7 +1,7 @@
 """An asyncio event loop on virtual time: when nothing is ready, time jumps to the next timer.
 
-Hours of a simulated fleet pass in seconds. For code that waits on timers and on itself alone: sockets are served, but
-time does not wait for them. What code gives to a thread is done at once, in no time.
+Hours of a simulated fleet pass in seconds. It is for code that waits for timers and its own tasks: sockets are served,
+but time does not wait for them. Work for a thread runs at once, in zero time.
 """
 
 import asyncio
@@ -17,11 +17,11 @@ _STUCK_SECONDS = 5.0
 
 
 class StuckError(RuntimeError):
-    """Every task waits for something that no timer will bring."""
+    """Every task waits, and no timer is left that could wake one."""
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Instead of waiting, moves the clock on by as long."""
+    """Advances the clock by the timeout instead of waiting."""
 
     now = 0.0
 
@@ -38,7 +38,7 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """Its `time` begins at 0 and moves only when everything else waits."""
+    """Its `time` begins at 0 and advances only when all tasks wait."""
 
     def __init__(self) -> None:
         self._clock = _JumpingSelector()
@@ -50,7 +50,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def run_in_executor(
         self, executor: Executor | None, func: Callable[..., _Result], *args: Any
     ) -> asyncio.Future[_Result]:
-        """Calls it here: time would pass while nobody knows how far a thread is."""
+        """Calls `func` in this thread, since virtual time would not wait for another one."""
         del executor
         done: asyncio.Future[_Result] = self.create_future()
         done.set_result(func(*args))
@@ -58,13 +58,13 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     @property
     def _clock_resolution(self) -> float:
-        """How far a timer may be ahead and be due: the next number and no more, or a timer so near would ring again
-        and again without time moving on."""
+        """How far ahead of the time a due timer may be: the next float. With less, a timer that near would be called
+        again and again without advancing the time."""
         return math.ulp(self._clock.now)
 
     @_clock_resolution.setter
     def _clock_resolution(self, _real: float) -> None:
-        """asyncio would set that of the real clock."""
+        """Ignores the resolution of the real clock, which asyncio sets."""
 
 
 def run_virtual(main: Coroutine[Any, Any, _Result]) -> _Result:

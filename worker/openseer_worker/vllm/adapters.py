@@ -1,4 +1,4 @@
-"""The LoRA adapters that an engine has, each under a number that vLLM has never seen before."""
+"""The LoRA adapters that an engine has, each under a new number for vLLM."""
 
 import itertools
 from typing import Any
@@ -8,8 +8,8 @@ from openseer_worker.engine import NewAdapter
 
 
 class Adapters:
-    """By version: what vLLM is given with a request, and the salt of its cached KV. For the engine's thread alone.
-    `most`: that are loaded at once."""
+    """By version: vLLM's request argument and the salt of its cached KV. For the engine's thread only. `most`: limit of
+    loaded adapters."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -24,13 +24,14 @@ class Adapters:
         return self._loaded[version][0] if version else None
 
     def salt(self, version: str) -> str:
-        """Of the KV that is cached with a loaded version."""
+        """The salt of KV cached with a loaded version."""
         return self._loaded[version][1]
 
     def load(self, core: Any, adapter: NewAdapter) -> None:
-        """Raises LoadError where vLLM does not take it or has no such module, and whatever vLLM raises.
+        """Loads an adapter. Raises LoadError if vLLM refuses it or the model lacks one of its modules; also vLLM's
+        errors.
 
-        What is refused leaves nothing: vLLM keeps what broke half-way, and the place that it took.
+        After an error it is removed: vLLM would keep a partly loaded adapter, and its slot.
         """
         from vllm.lora.request import LoRARequest
 
@@ -38,11 +39,11 @@ class Adapters:
         if len(self._loaded) >= self._most:
             raise LoadError(f"{len(self._loaded)} adapters are loaded, allowed: {self._most}; drop one first")
         number = next(self._numbers)
-        # vLLM tells adapters apart by their names in some places, and by their numbers in others.
+        # vLLM identifies adapters by name in some places, and by number in others.
         request = LoRARequest(f"{adapter.version}#{number}", number, str(adapter.folder))
         try:
             if not core.add_lora(request):
-                raise LoadError(f"vLLM has not taken the adapter {adapter.version}")
+                raise LoadError(f"vLLM refuses the adapter {adapter.version}")
             self._check_modules(core, adapter, number)
         except Exception:
             core.remove_lora(number)
@@ -50,7 +51,7 @@ class Adapters:
         self._loaded[adapter.version] = request, adapter.salt
 
     def _check_modules(self, core: Any, adapter: NewAdapter, number: int) -> None:
-        """Raises LoadError for modules that the model has nowhere: vLLM leaves them out without a word."""
+        """Raises LoadError for modules that the model lacks: vLLM ignores them silently."""
         of_ranks = [set(names) for names in core.collective_rpc("unplaced_modules", args=(number,))]
         unplaced = sorted(set.intersection(*of_ranks))
         if unplaced:
@@ -60,11 +61,11 @@ class Adapters:
             )
 
     def drop(self, core: Any, version: str) -> None:
-        """Nothing happens where it is not loaded."""
+        """Removes a version, if it is loaded."""
         if version in self._loaded:
             core.remove_lora(self._loaded.pop(version)[0].lora_int_id)
 
     def clear(self, core: Any) -> None:
-        """Drops all."""
+        """Removes all versions."""
         for version in list(self._loaded):
             self.drop(core, version)

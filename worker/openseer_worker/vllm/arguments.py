@@ -1,4 +1,4 @@
-"""The manifest's terms → vLLM's: engine arguments, sampling parameters, and readable errors."""
+"""Translates the manifest for vLLM: engine arguments, sampling parameters; and vLLM's errors into readable ones."""
 
 import os
 import secrets
@@ -24,17 +24,17 @@ from openseer_worker.vllm.routing.capture import ROWS_FROM
 from openseer_worker.vllm.routing.shape import OPTION
 
 DRAFT_METHOD = "custom_class"
-"""How vLLM calls drafts by a proposer that it is given."""
+"""vLLM's name for drafts from a proposer class in its options."""
 _LOGPROBS_MODES = {"sampled": "processed_logprobs", "raw": "raw_logprobs", "none": "processed_logprobs"}
 _CPU_KV_BYTES = 256 * 2**20
-# Small blocks waste less of a small cache than vLLM's own 128.
+# Small blocks waste less of a small cache than vLLM's default of 128.
 _CPU_BLOCK_TOKENS = 32
-# Either of these says how much memory the cache is to take.
+# Each of these arguments sets the memory of the KV cache.
 _KV_SIZES = frozenset({"kv_cache_memory_bytes", "gpu_memory_utilization"})
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM takes as the largest rank."""
+"""The values that vLLM allows as the largest rank."""
 REFUSALS = (ValueError, VLLMValidationError)
-"""How vLLM refuses one request: its own kind of error is not everywhere a ValueError."""
+"""vLLM's errors for an invalid request; its own class is not a ValueError in all places."""
 _REASON_CHARS = 500
 _DULL_LINES = ("Traceback", "For further information", "During handling")
 
@@ -50,15 +50,15 @@ def engine_arguments(
     pool: EnginePool | None = None,
     routes: bool = False,
 ) -> EngineArgs:
-    """The arguments of the engine, in a gang those of the rank at `place`. `speculation`: None when it does not draft;
-    `pool`: None when there is none; `routes`: whether routed experts are captured.
+    """The arguments of the engine, in a gang those of the rank at `place`. `speculation`: None for an engine without
+    drafts; `pool`: None without one; `routes`: whether routed experts are captured.
 
-    Raises ModelError for arguments that vLLM does not know or refuses.
+    Raises ModelError for arguments that vLLM lacks or refuses.
     """
     known = {field.name for field in fields(EngineArgs)}
     unknown = sorted(set(model.engine_args) - known)
     if unknown:
-        raise ModelError(f"spec.model.engineArgs: vLLM knows no argument {', '.join(unknown)}")
+        raise ModelError(f"spec.model.engineArgs: vLLM has no argument {', '.join(unknown)}")
     check_place("spec.model.path", model.path)
     if model.tokenizer:
         check_place("spec.model.tokenizer", model.tokenizer)
@@ -71,7 +71,7 @@ def engine_arguments(
         raise ModelError("spec.workers.parallelism.pipeline: found more than 1, allowed on CPUs: 1; use tensor")
     if on_cpu:
         values |= _cpu_defaults(model)
-    # Null says that an argument is unset; not all of vLLM's take it.
+    # Null means unset; not all of vLLM's arguments accept it.
     values |= {name: value for name, value in model.engine_args.items() if value is not None}
     values |= {
         "model": model.path,
@@ -84,7 +84,7 @@ def engine_arguments(
         "logprobs_mode": _LOGPROBS_MODES[logprobs],
         "enable_prefix_caching": True,
         "disable_log_stats": False,
-        # vLLM's own default is 0: then all workers would sample alike for the requests that bring no seed.
+        # With vLLM's default of 0 all workers would sample alike for requests without a seed.
         "seed": secrets.randbits(31),
     }
     if model.lora is not None:
@@ -102,13 +102,14 @@ def engine_arguments(
 def sampling_params(
     request: EngineRequest, remaining: int, stop_token_ids: Sequence[int] = (), *, log_probabilities: bool
 ) -> SamplingParams:
-    """What vLLM is asked for: at most `remaining` tokens more. Stop strings are not among it: we check those.
+    """vLLM's parameters of a request for at most `remaining` more tokens, without stop strings: this worker checks
+    those.
 
-    `stop_token_ids`: the tokens that those stop strings are, where they are one.
+    `stop_token_ids`: stop strings that are a single token.
     """
     sampling = request.sampling
     if sampling.score_from is not None:
-        # Prompt log-probabilities are the model's own, whatever kind the engine records for what it samples.
+        # Prompt log-probabilities are always the model's own; the engine's kind is for sampled tokens only.
         return SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=sampling.top_logprobs, detokenize=False)
     forced = is_forced(request)
     return SamplingParams(
@@ -130,33 +131,33 @@ def sampling_params(
             KV_PLACE: request.kv_place,
             ROWS_FROM: request.rows_from,
         },
-        # Of what is found in a cache no row is computed.
+        # vLLM computes no rows for cached tokens.
         skip_reading_prefix_cache=request.rows_from == 0,
     )
 
 
 def drop_stops_past(vocabulary: int, params: SamplingParams) -> None:
-    """Removes ids past the vocabulary from those that `min_tokens` masks, where vLLM uses each as an index.
+    """Removes ids past the vocabulary from those that `min_tokens` masks, which vLLM uses as indices without a check.
 
-    The end-of-sequence tokens of the tokenizer and of the generation config come in there, whatever they are.
+    They include the end-of-sequence tokens of the tokenizer and of the generation config.
     """
     masked = params.all_stop_token_ids
     masked.difference_update([token for token in masked if token >= vocabulary])
 
 
 def is_forced(request: EngineRequest) -> bool:
-    """True when the length of the response is given, so that nothing else ends it."""
+    """Whether the length of the response is given, so that no token ends it."""
     return request.sampling.force_lengths and request.true_length > 0
 
 
 def token_limit(request: EngineRequest) -> int:
-    """The length of the whole response at which it ends."""
+    """The length limit of the whole response, in tokens."""
     return request.true_length if is_forced(request) else request.max_tokens
 
 
 @contextmanager
 def readable(what: str, model: Model | None = None) -> Generator[None]:
-    """Turns whatever vLLM raises into a ModelError of one message; our own errors pass. `model`: that it loads then."""
+    """Turns vLLM's errors into a ModelError with one message; openseer's own errors pass. `model`: the one it loads."""
     try:
         yield
     except OpenseerError:
@@ -168,7 +169,7 @@ def readable(what: str, model: Model | None = None) -> Generator[None]:
 
 
 def _cpu_defaults(model: Model) -> dict[str, Any]:
-    """Settings that make an engine on a CPU start fast and small; the user's own win."""
+    """Defaults that make an engine on a CPU start fast and small; the user's arguments override them."""
     values: dict[str, Any] = {
         "enforce_eager": True,
         "block_size": _CPU_BLOCK_TOKENS,
@@ -183,8 +184,8 @@ def _cpu_defaults(model: Model) -> dict[str, Any]:
 def _draft_values(
     speculation: Speculation | None, logprobs: Logprobs, own: Any, *, on_cpu: bool, routes: bool
 ) -> dict[str, Any]:
-    """What makes vLLM draft with our proposer, which reads its options from `additional_config`; `own`: the user's.
-    Without `speculation` the proposer captures routed experts and never drafts."""
+    """Arguments that make vLLM draft with our proposer, which reads its options from `additional_config`; `own`: the
+    user's. Without `speculation` the proposer captures routed experts and never drafts."""
     most, memory = (1, 0) if speculation is None else (speculation.max_tokens, speculation.memory_megabytes * 2**20)
     scheduler = "cpu.CpuDraftScheduler" if on_cpu else "drafting.scheduler.DraftScheduler"
     return {
@@ -207,16 +208,16 @@ def _draft_values(
 
 
 def most_adapters(lora: Lora | None) -> int:
-    """How many are loaded at once: while one replaces another both are."""
+    """Limit of loaded adapters: one more than the job's, since a replaced one stays until its successor is loaded."""
     return 0 if lora is None else lora.max_adapters + 1
 
 
 def _lora_values(lora: Lora, *, on_cpu: bool) -> dict[str, Any]:
-    """What makes vLLM ready for adapters. It must throw out none: it would read it again from its folder, whatever that
-    holds by then.
+    """Arguments for adapters, with slots for all: vLLM would read an evicted one again from its folder, whose content
+    may have changed.
 
-    Requests without an adapter have place -1, by which torch's operations, which CPUs use, take the last one
-    (lora/ops/torch_ops): there it stays empty, for vLLM fills the first that is free.
+    Requests without an adapter have slot -1, and torch's operations, which CPUs use, take the last slot for it
+    (lora/ops/torch_ops). So CPUs get one slot more, which stays empty, since vLLM fills the first free one.
     """
     most = most_adapters(lora) + on_cpu
     return {
@@ -229,7 +230,7 @@ def _lora_values(lora: Lora, *, on_cpu: bool) -> dict[str, Any]:
 
 
 def _gang_values(place: GangPlace) -> dict[str, Any]:
-    """What makes an engine one rank of several nodes: vLLM's own multi-node executor, without Ray."""
+    """Arguments that make an engine one rank of several nodes: vLLM's own multi-node executor, without Ray."""
     return {
         "distributed_executor_backend": "mp",
         "nnodes": place.nodes,
@@ -250,6 +251,6 @@ def _reason(error: Exception) -> str:
 
 
 def _place(error: Exception) -> str:
-    """Of an error without text: its kind, and where it was raised."""
+    """The class and the place of an error without text."""
     frames = traceback.extract_tb(error.__traceback__)
     return type(error).__name__ + (f" in {frames[-1].name}: {frames[-1].line}" if frames else "")

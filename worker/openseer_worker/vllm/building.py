@@ -1,4 +1,4 @@
-"""How an engine comes to be: with drafts where they can pay, otherwise exactly as vLLM would be without them."""
+"""Builds an engine: with drafts where they can pay, otherwise exactly as vLLM is without them."""
 
 import logging
 import os
@@ -20,9 +20,9 @@ from openseer_worker.vllm.routing.shape import row_shape, wants_routes
 
 _LOG = logging.getLogger(__name__)
 SHUTDOWN_SECONDS = 10.0
-"""What an engine has to end."""
+"""Timeout for the end of an engine, in seconds."""
 COUNT_NAN = "VLLM_COMPUTE_NANS_IN_LOGITS"
-"""Environment of vLLM: 1 has it count NaN in each request's logits, one more pass over them in each step."""
+"""vLLM's environment: 1 makes it count NaN in each request's logits, at the cost of one pass over them per step."""
 _HEAVY = (
     "openseer_worker.vllm.arguments",
     "vllm.model_executor.model_loader",
@@ -35,9 +35,9 @@ _HEAVY_CPU = ("vllm.v1.worker.cpu_worker", "openseer_worker.vllm.cpu")
 
 
 def preload(model_path: str = "") -> None:
-    """Imports everything heavy. A parent that has done so can fork workers that start in seconds.
+    """Imports vLLM and the other slow modules, so that a parent can then fork workers that start in seconds.
 
-    No thread is started, and no device is touched. Raises ModelError for a vLLM that openseer was not checked with.
+    Starts no thread, and touches no device. Raises ModelError for a version of vLLM that openseer was not checked with.
     """
     environment.check_version()
     environment.prepare(model_path)
@@ -47,7 +47,7 @@ def preload(model_path: str = "") -> None:
 
 @dataclass(frozen=True, slots=True)
 class BuiltEngine:
-    """An engine that can step. `core`: vLLM's client of it; `inputs`: what makes requests for it."""
+    """An engine that can step. `core`: vLLM's client of it; `inputs`: vLLM's processor that makes its requests."""
 
     core: Any
     config: Any
@@ -61,8 +61,8 @@ class EngineBuilder:
     """Builds engines of one model. `sampling`: of the job; `place`: of a gang's leader; `pool`: of KV blocks;
     `routes`: whether routed experts are captured.
 
-    `no_gain`: the folder in which it is kept that drafts do not pay. With one, an engine whose profile says so is
-    built again without drafts; without, it stays as it is and drafts nothing, which costs nothing on a CPU.
+    `no_gain`: folder of records that drafts do not pay. With it, an engine whose profile shows that is built again
+    without drafts. Without it (on a CPU) the engine stays as it is and drafts nothing, which costs nothing there.
     """
 
     def __init__(
@@ -84,11 +84,11 @@ class EngineBuilder:
         self._pool = pool
         self._on_cpu = on_cpu = environment.is_cpu_build()
         self._in_process = (model.engine_process or ("inProcess" if on_cpu else "child")) == "inProcess"
-        # The ranks of a gang must agree on how they are built, and each machine would have a record of its own.
+        # All ranks of a gang must be built alike, but each machine would have its own record.
         self._records = no_gain if place is None else None
 
     def build(self, speculation: Speculation | None, no_drafts: str) -> BuiltEngine:
-        """The engine. `speculation`: how it drafts; None when it does not, for the reason `no_drafts`.
+        """Builds the engine. `speculation`: settings of its drafts; None without drafts, for the reason `no_drafts`.
 
         Raises ModelError when vLLM cannot use the model.
         """
@@ -127,10 +127,10 @@ class EngineBuilder:
             routes=self._routes,
         )
         if speculation is not None and not self._in_process:
-            from openseer_draft.warm import warm_up  # brings numba, which no other worker needs
+            from openseer_draft.warm import warm_up  # imports numba, which other workers do not need
 
-            warm_up()  # compiles the drafter (14 s, once per machine) before the child that waits for it has begun
-        # Log-probabilities show NaN without a count; and where vLLM verifies drafts, its counts name wrong requests.
+            warm_up()  # compiles the drafter (14 s, once per machine) before the start of the child that needs it
+        # Log-probabilities show NaN without a count; and with drafts vLLM's counts are of wrong requests.
         os.environ[COUNT_NAN] = str(int(speculation is None and self._sampling.logprobs == "none"))
         with vllm_arguments.readable(f"spec.model: vLLM cannot run {self._model.path}", self._model):
             core, config, inputs = self.make(arguments)
@@ -143,15 +143,15 @@ class EngineBuilder:
         return BuiltEngine(core, config, inputs, profile, drafts, RouteLink(core, routing))
 
     def make(self, arguments: Any) -> tuple[Any, Any, Any]:
-        """The core, its configuration and what makes requests for it, of vLLM's EngineArgs.
+        """vLLM's core for its EngineArgs, its configuration, and the processor that makes its requests.
 
-        A method of its own: the speculation benchmark changes the arguments to vLLM's own ways to draft.
+        A separate method, so that the speculation benchmark can change the arguments to vLLM's own draft methods.
         """
         return make_core(arguments, in_process=self._in_process)
 
 
 def make_core(arguments: Any, *, in_process: bool) -> tuple[Any, Any, Any]:
-    """vLLM's core for its EngineArgs, its configuration, and what makes requests for it. Raises what vLLM raises."""
+    """vLLM's core for its EngineArgs, its configuration, and the processor of its requests. Raises vLLM's errors."""
     from vllm.renderers import renderer_from_config
     from vllm.v1.engine.core_client import EngineCoreClient
     from vllm.v1.engine.input_processor import InputProcessor
@@ -159,7 +159,7 @@ def make_core(arguments: Any, *, in_process: bool) -> tuple[Any, Any, Any]:
 
     from openseer_worker.vllm import configuration
 
-    # vLLM chooses its executor by this, beside the flag it is given.
+    # vLLM chooses its executor by this variable, in addition to the flag.
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if in_process else "1"
     config = configuration.create(arguments)
     if wants_routes(config):

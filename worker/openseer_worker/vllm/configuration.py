@@ -1,6 +1,6 @@
-"""The engine's whole configuration, made by vLLM from our arguments; what it takes so that a GPU keeps its fast paths.
+"""The engine's whole configuration, which vLLM makes from our arguments; keeps a GPU's fast paths with drafts.
 
-Without drafts it is what `vllm serve` would run with, but for the arguments that docs/gpu.md lists.
+Without drafts it equals that of `vllm serve`, except for the arguments that docs/gpu.md lists.
 """
 
 import logging
@@ -20,11 +20,10 @@ _LOG = logging.getLogger(__name__)
 
 
 def create(arguments: EngineArgs, *, headless: bool = False) -> Any:
-    """The VllmConfig of those arguments. `headless`: of a gang's follower.
+    """The VllmConfig of these arguments. `headless`: for a gang's follower.
 
-    vLLM chooses how many requests and tokens a step has by the use that is made of it; without one it chooses an eighth
-    of what a large GPU can do. Raises ModelError when a worker would take other GPUs than its manifest says, and
-    whatever vLLM raises.
+    vLLM sets the limits of requests and tokens per step by its usage context; without one they are an eighth of a large
+    GPU's. Raises ModelError when a worker would use another number of GPUs than its manifest says; also vLLM's errors.
     """
     config: Any = _create(arguments, headless)
     _check_size(arguments, config.parallel_config.world_size_across_dp)
@@ -32,7 +31,7 @@ def create(arguments: EngineArgs, *, headless: bool = False) -> Any:
     drafts: Any = config.speculative_config
     if drafts is None or drafts.method != DRAFT_METHOD or is_cpu_build():
         return config
-    # Graphs that the user chose stay, and so do none and fewer, which a lower level of optimization means.
+    # The user's choice of graphs stays, also none or fewer by a lower level of optimization.
     chosen = graphs.cudagraph_mode is not None
     if chosen or config.compilation_config.cudagraph_mode != CUDAGraphMode.FULL_AND_PIECEWISE:
         return config
@@ -43,13 +42,13 @@ def create(arguments: EngineArgs, *, headless: bool = False) -> Any:
 def graphs_with_drafts(config: Any) -> CUDAGraphMode:
     """The CUDA graphs for steps whose rows have drafts of different lengths.
 
-    vLLM's own choice has full graphs only for steps in which each row has the longest draft, of which there are none
-    here, and those without drafts would lose theirs too (gpu_model_runner.py, `_is_uniform_decode`). Where the
-    attention allows it one full graph serves them all.
+    vLLM's own choice has full graphs only for steps in which each row has the longest draft. Here such steps do not
+    occur, and steps without drafts would lose their graphs, too (gpu_model_runner.py, `_is_uniform_decode`). If the
+    attention allows it, one full graph serves all steps.
     """
     backend, ragged = _attention(config)
     mode = CUDAGraphMode.FULL if ragged else CUDAGraphMode.PIECEWISE
-    _LOG.info("CUDA graphs with drafts: %s, for attention is %s", mode.name, backend)
+    _LOG.info("CUDA graphs with drafts: %s, because the attention backend is %s", mode.name, backend)
     return mode
 
 
@@ -58,7 +57,7 @@ def _create(arguments: EngineArgs, headless: bool) -> Any:
     try:
         return arguments.create_engine_config(UsageContext.OPENAI_API_SERVER, headless=headless)
     except ValueError:
-        # vLLM has put its defaults into the arguments by then.
+        # By now vLLM has set its defaults in the arguments.
         needed = _tokens_with_drafts(arguments)
         if needed <= (arguments.max_num_batched_tokens or 0):
             raise
@@ -72,7 +71,7 @@ def _create(arguments: EngineArgs, headless: bool) -> Any:
 
 
 def _tokens_with_drafts(arguments: EngineArgs) -> int:
-    """What vLLM wants a step to hold where there are adapters: the longest draft of each request; 0 without both."""
+    """The least tokens per step that vLLM requires with adapters and drafts: each request's longest draft; else 0."""
     drafts: Any = arguments.speculative_config
     if not arguments.enable_lora or not drafts:
         return 0
@@ -84,15 +83,15 @@ def _check_size(arguments: EngineArgs, found: int) -> None:
     if found != wanted:
         raise ModelError(
             f"spec.workers.parallelism: tensor times pipeline is {wanted}, vLLM is set to {found} GPUs; remove "
-            "VLLM_DP_SIZE and the like from the worker's environment"
+            "variables such as VLLM_DP_SIZE from the worker's environment"
         )
 
 
 def _attention(config: Any) -> tuple[str, bool]:
     """The attention backend that vLLM will choose, and whether its graphs cover rows of different lengths.
 
-    Only the model's usual layers are asked about. Where others cover less, vLLM lowers the mode; where they have no
-    full graphs at all, as attention in chunks, it would refuse to start.
+    Only the model's usual layers are checked. If others cover less, vLLM lowers the mode; if they have no full graphs
+    at all, as attention in chunks, vLLM would refuse to start.
     """
     model = config.model_config
     if model.attention_chunk_size:
@@ -104,6 +103,6 @@ def _attention(config: Any) -> tuple[str, bool]:
             )
             support = found.get_builder_cls().get_cudagraph_support(config, None)
     except Exception as error:  # noqa: BLE001 - a model or backend of another kind; piecewise graphs always work
-        _LOG.warning("vLLM does not say which attention the model will have: %s", error)
+        _LOG.warning("the model's attention backend cannot be determined: %s", error)
         return "unknown", False
     return str(found.get_name()), support == AttentionCGSupport.ALWAYS

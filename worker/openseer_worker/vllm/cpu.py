@@ -1,16 +1,16 @@
-"""Loaded by vLLM into each process of an engine on a CPU: the matrix unit (AMX), weights that are tied, a search, and
-KV blocks that are used again.
+"""Loaded by vLLM into each process of an engine on a CPU: mends the matrix unit (AMX), tied weights, a search of
+modules, and reused KV blocks.
 
-The kernel is asked for the use of the matrix unit. On a CPU that has one, vLLM's attention uses it for bfloat16, and
-without this the first short prompt ends the process with an illegal instruction: only large matrix products ask the
-kernel on their own.
+Matrix unit: asks the kernel for permission to use it. On a CPU that has one, vLLM's attention uses it for bfloat16.
+Without permission the first short prompt ends the process with an illegal instruction, since only large matrix products
+ask for it themselves.
 
-When an engine is built, vLLM searches all modules for kernels to replace, and falls over an object of llvmlite, which
-is there once numba is. So its search passes llvmlite over.
+Search: when an engine is built, vLLM searches all modules for kernels to replace, and fails on an object of llvmlite,
+which numba imports. So its search omits llvmlite.
 
-A CPU's attention multiplies by 0 what a sequence does not attend to, in its last block what others have left there too:
-of NaN that makes NaN. So each block is emptied when a request gets it, else what refused weights have left would make
-the responses of good ones fail.
+KV blocks: a CPU's attention multiplies positions outside a sequence by 0, also those that an earlier request has left
+in its last block. 0 × NaN is NaN. So each block is zeroed when a request gets it; otherwise NaN from refused weights
+would make the responses of good weights fail.
 """
 
 # pyright: reportPrivateUsage=false
@@ -32,7 +32,7 @@ torch.cpu._init_amx()
 
 
 class _Searched:
-    """Stands for `sys` where vLLM searches."""
+    """In place of `sys` in vLLM's search."""
 
     @property
     def modules(self) -> dict[str, ModuleType]:
@@ -43,14 +43,14 @@ dispatcher.sys = _Searched()  # pyright: ignore[reportAttributeAccessIssue, repo
 
 
 class CpuWorkerExtension(WorkerExtension):
-    """What vLLM mixes into its worker on a CPU."""
+    """The class that vLLM mixes into its worker on a CPU."""
 
     def finish_load(self) -> None:
-        """Packs the output layer and the experts anew.
+        """Packs the output layer and the experts again.
 
-        On a CPU the output layer computes with a packed copy, which vLLM leaves as it was when the layer has no weights
-        of its own, but those of the embedding. Experts compute with packed weights, and vLLM packs them at the start
-        only: weights that are loaded later would be read in the wrong order.
+        On a CPU the output layer computes with a packed copy of its weights, which vLLM does not update if the layer
+        shares the embedding's weights. Experts compute with packed weights, and vLLM packs them at the start only:
+        weights loaded later would be read in the wrong order.
         """
         from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
         from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead

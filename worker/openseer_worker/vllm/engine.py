@@ -1,8 +1,8 @@
-"""The real engine: vLLM's core, stepped in a thread of its own.
+"""The vLLM engine: vLLM's core, stepped in a separate thread.
 
 The event loop's side only appends to a list and swaps a dictionary. The thread applies the commands between two steps
-and gathers what each step yields. It speaks to vLLM's core directly: vLLM's own output path makes several objects per
-token for text and streams that nobody reads here.
+and gathers the outputs of each step. It calls vLLM's core directly: vLLM's own output path creates several objects per
+token, for text and streams that are not used here.
 """
 
 import asyncio
@@ -37,13 +37,12 @@ _TASKS = ("generate",)
 
 
 class VllmEngine:
-    """One vLLM engine. Built at once (loads the model, seconds to minutes), begins to step with `start`.
+    """One vLLM engine. The constructor loads the model (seconds to minutes); `start` begins to step.
 
-    Of the job's `sampling` it needs the kind of log-probabilities, which holds for the whole engine: a request may ask
-    for that kind or for none. `cache_salt` separates cached prefixes: give it the job and the weights' version.
-    `place`: of a gang's leader, whose followers run `gang.VllmRank`. `speculation`: how it drafts; None when it does
-    not, for the reason `no_drafts`. `no_gain`, `pool`, `routes`: see EngineBuilder. Raises ModelError when vLLM cannot
-    use the model, or its scores are not finite.
+    `sampling`: the job's; its kind of log-probabilities holds for the whole engine: a request may need that kind or
+    none. `cache_salt` separates cached prefixes: job and weights version. `place`: of a gang's leader, whose followers
+    run `gang.VllmRank`. `speculation`: settings of drafts; None without drafts, for the reason `no_drafts`. `no_gain`,
+    `pool`, `routes`: see EngineBuilder. Raises ModelError when vLLM cannot use the model, or its scores are not finite.
     """
 
     def __init__(
@@ -124,7 +123,7 @@ class VllmEngine:
             self._adapters.clear(self._core)
             self._cache_salt = weights.salt
             weight_loading.load(self._core, weights, self._own_model)
-            if not self._asleep:  # its scores need a KV cache
+            if not self._asleep:  # scoring needs a KV cache
                 weight_loading.check_scores(self._core, self._inputs, self.profile)
 
         await self._call(action)
@@ -169,7 +168,7 @@ class VllmEngine:
         await self._call(lambda: weight_loading.check_scores(self._core, self._inputs, self.profile))
 
     async def _call(self, action: Callable[[], _Result]) -> _Result:
-        """Has the engine's thread do something between two steps."""
+        """Has the engine's thread run `action` between two steps; returns its result. Raises LoadError."""
         call = EngineCall(action)
         with self._lock:
             if self._closing:
@@ -230,7 +229,7 @@ class VllmEngine:
                     self._drafts.read(at_rest=not self._running)
                 if ended:
                     self._wake()
-        except Exception as error:  # noqa: BLE001 - whatever ends this thread must reach the event loop
+        except Exception as error:  # noqa: BLE001 - any error that ends this thread must reach the event loop
             _LOG.exception("the engine failed")
             self._failure = EngineError(f"the engine failed: {error or type(error).__name__}")
             self._wake()
@@ -251,7 +250,7 @@ class VllmEngine:
             raise LoadError(f"{len(self._running)} responses are still running")
 
     def _next_commands(self) -> list[EngineRequest | str] | None:
-        """The commands since the last step; waits for one while nothing runs. None when the engine is to end."""
+        """The commands since the last step; waits for one while nothing runs. None when the engine is closing."""
         with self._lock:
             while not (self._commands or self._calls or self._running or self._closing):
                 self._lock.wait()
@@ -259,7 +258,7 @@ class VllmEngine:
             return None if self._closing else commands
 
     def _apply(self, commands: list[EngineRequest | str]) -> bool:
-        """Hands requests to vLLM and takes back aborted ones; True when a request has ended."""
+        """Adds requests to vLLM and aborts others; True when a request has ended."""
         ended: dict[str, tuple[FinishReason, str]] = {}
         aborted, ready = list[str](), self._routes.flush(self._running) if commands else []
         for command in commands:
@@ -281,7 +280,7 @@ class VllmEngine:
         return bool(ended)
 
     def _admit(self, request: EngineRequest) -> tuple[FinishReason, str] | None:
-        """Gives a request to vLLM; instead, the reason why it has ended already or cannot run."""
+        """Adds a request to vLLM; or returns the reason why it has ended already or cannot run."""
         limit = self._arguments.token_limit(request)
         if request.adapter and request.adapter not in self._adapters:
             return FinishReason.ABORTED, ""
@@ -299,7 +298,7 @@ class VllmEngine:
         try:
             self._submit(request, limit, recorded=wanted != "none")
         except self._arguments.REFUSALS as error:
-            # One request that vLLM refuses (a token outside the vocabulary, say) must not end the others.
+            # A request that vLLM refuses (for instance for a token outside the vocabulary) must not end the others.
             return FinishReason.INFRA_FAILED, str(error)
         return None
 
@@ -310,9 +309,9 @@ class VllmEngine:
         remaining = min(limit, self.profile.request_tokens - len(request.prompt)) - len(request.tokens)
         reader = self._stop_reader(request)
         stops = reader.stop_token_ids(sampling.stop) if reader is not None else []
-        # A tokenizer may have more tokens than the embedding has rows; none of those is ever sampled.
+        # A tokenizer may have more tokens than the embedding has rows; the surplus is never sampled.
         stops = [token for token in stops if token < self._vocabulary]
-        # An engine that records log-probabilities makes them for each request, for no other sign tells of NaN.
+        # An engine that records log-probabilities computes them for each request, as the only check for NaN.
         scored = self._logprobs != "none"
         params = self._arguments.sampling_params(request, remaining, stops, log_probabilities=scored)
         salt = self._adapters.salt(request.adapter) if request.adapter else self._cache_salt
@@ -335,7 +334,7 @@ class VllmEngine:
         self._running[request.key] = state
 
     def _stop_reader(self, request: EngineRequest) -> Reader | None:
-        """What reads a response for its stop strings; None when it has none."""
+        """The reader that checks a response for its stop strings; None for one without."""
         if not request.sampling.stop or self._arguments.is_forced(request):
             return None
         if self._reader is None:
@@ -343,7 +342,7 @@ class VllmEngine:
         return self._reader
 
     def _gather(self, outputs: Any) -> bool:
-        """Takes what one step has produced; True when a response has ended by it."""
+        """Takes the outputs of one step; True when a response has ended."""
         self._steps += 1
         if outputs.scheduler_stats is not None:
             self._stats = outputs.scheduler_stats
@@ -367,8 +366,8 @@ class VllmEngine:
         return bool(ended)
 
     def _gather_aside(self, outputs: Any) -> None:
-        """Takes what a step produced that was made for something else, and does what was commanded meanwhile: a score
-        may wait for a place, which an abort makes."""
+        """Takes the outputs of a step made for a score, and applies new commands: the score may wait for a slot, which
+        an abort frees."""
         with self._lock:
             commands, self._commands = self._commands, []
         if self._gather(outputs) | self._apply(commands):
@@ -382,7 +381,7 @@ class VllmEngine:
             before.add(output)
 
     def _end(self, keys: set[str], outputs: Any) -> None:
-        """Forgets responses that have ended, and aborts those that vLLM would continue."""
+        """Removes responses that have ended, and aborts those that vLLM would continue."""
         for key in keys:
             del self._running[key]
         surplus = [
@@ -395,4 +394,4 @@ class VllmEngine:
 
 
 def _nobody() -> None:
-    """Stands for the caller before `start`."""
+    """In place of the caller's `wake` before `start`."""

@@ -1,4 +1,4 @@
-"""What an event loop has another thread do between two of its steps, and how the outcome comes back."""
+"""Calls that an event loop has the engine's thread run between two steps; a future returns the result."""
 
 import logging
 from collections.abc import Callable
@@ -12,25 +12,25 @@ _REASON_CHARS = 500
 
 
 class EngineCall:
-    """One such thing. Whatever goes wrong is a LoadError: an engine that broke by it shows at its next step."""
+    """One call. Every error becomes a LoadError; if it broke the engine, the next step fails."""
 
     def __init__(self, action: Callable[[], Any]) -> None:
         self._action = action
         self.outcome: Future[Any] = Future()
 
     def run(self) -> None:
-        """Does it, in the thread that calls."""
+        """Runs the call, in the current thread."""
         if not self.outcome.set_running_or_notify_cancel():
             return
         try:
             self.outcome.set_result(self._action())
         except LoadError as error:
             self.outcome.set_exception(error)
-        except Exception as error:  # noqa: BLE001 - whatever the engine raises must reach the event loop
-            _LOG.exception("the engine could not do what it was asked for")
+        except Exception as error:  # noqa: BLE001 - any error of the engine must reach the event loop
+            _LOG.exception("a call of the engine failed")
             self.outcome.set_exception(LoadError(f"the engine: {str(error)[:_REASON_CHARS] or type(error).__name__}"))
 
     def refuse(self) -> None:
-        """It will not be done any more."""
+        """Fails the call: the engine has stopped."""
         if self.outcome.set_running_or_notify_cancel():
             self.outcome.set_exception(LoadError("the engine has ended"))

@@ -1,4 +1,4 @@
-"""What must be in the environment before vLLM is imported; imports neither vLLM nor torch itself."""
+"""Sets the environment before vLLM is imported; imports neither vLLM nor torch itself."""
 
 import logging
 import os
@@ -12,43 +12,43 @@ from openseer_core.errors import ModelError
 
 _LOG = logging.getLogger(__name__)
 CHECKED_VERSIONS = ("0.32",)
-"""The minor versions of vLLM that openseer was read against and run with; their patches change nothing that it uses."""
+"""The minor versions of vLLM that openseer was checked with, by reading and running; patch releases need no check."""
 ANY_VERSION = "OPENSEER_ANY_VLLM"
-"""Environment: 1 lets another version run, for whoever checks it."""
+"""Environment: 1 allows other versions, to check them."""
 
 _QUIET = {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
-# One thread per engine: vLLM's own choice binds every engine of a machine to the same core, and OpenMP threads that
-# wait for one another by spinning make an engine tens of times slower on a busy machine. The log-probabilities would
-# otherwise be compiled at the first request, which takes longer than it ever saves.
+# One thread per engine: vLLM's default binds every engine of a machine to the same core, and OpenMP threads that spin
+# while they wait make an engine tens of times slower on a busy machine. Without compilation, because compiling the
+# log-probabilities at the first request takes longer than it saves.
 _CPU = {
     "OMP_NUM_THREADS": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "TORCH_COMPILE_DISABLE": "1",
-    # Its warnings there are about optional libraries.
+    # On a CPU its warnings are about optional libraries.
     "VLLM_LOGGING_LEVEL": "ERROR",
 }
 
 _GPU = {"VLLM_LOGGING_LEVEL": "WARNING"}
 _COMPILED = "OPENSEER_COMPILED"
-"""Environment: where an image keeps the drafter's compiled loops."""
+"""Environment: an image's folder of the drafter's compiled loops."""
 
 
 def is_cpu_build() -> bool:
-    """True when the installed vLLM is the build for CPUs."""
+    """Whether the installed vLLM is the build for CPUs."""
     return _installed("vllm-cpu") is not None
 
 
 def engine_version() -> str:
-    """The version of the installed vLLM, or "" when there is none."""
+    """The version of the installed vLLM; "" without one."""
     return _installed("vllm-cpu") or _installed("vllm") or ""
 
 
 def check_version() -> None:
-    """Raises ModelError when vLLM is not installed, or in a version that was not checked and is not asked for."""
+    """Raises ModelError if vLLM is not installed, or in an unchecked version without ANY_VERSION."""
     installed = engine_version()
     if not installed:
         raise ModelError("spec.model.engine: found vllm, which is not installed; install it, or use the worker image")
@@ -59,13 +59,13 @@ def check_version() -> None:
     found = f"vLLM {installed} is installed, openseer was checked with {checked}"
     if os.environ.get(ANY_VERSION) != "1":
         raise ModelError(f"{found}; install one of those, or set {ANY_VERSION}=1 to try this one")
-    _LOG.warning("%s; it goes on because %s=1", found, ANY_VERSION)
+    _LOG.warning("%s; it is used because %s=1", found, ANY_VERSION)
 
 
 def prepare(model_path: str = "") -> None:
-    """Sets what vLLM reads when it is imported. What is set already stays as it is.
+    """Sets the variables that vLLM reads at its import, except those that are set already.
 
-    A model in a local folder needs no hub, so none is asked then.
+    For a model in a local folder it disables the hub.
     """
     wanted = _QUIET | (_CPU if is_cpu_build() else _GPU)
     if model_path and Path(model_path).is_dir():
@@ -76,12 +76,12 @@ def prepare(model_path: str = "") -> None:
 
 
 def set_host(address: str) -> None:
-    """Says under which address the other nodes of an engine reach this one; what is set already stays."""
+    """Sets the address at which the other nodes of an engine reach this one, unless it is set already."""
     os.environ.setdefault("VLLM_HOST_IP", address)
 
 
 def _place_compiled() -> None:
-    """Copies what the image compiled to where numba can write, for it reads from nowhere else."""
+    """Copies the image's compiled loops to a writable folder: numba uses no other."""
     kept = os.environ.get(_COMPILED)
     if kept and "NUMBA_CACHE_DIR" not in os.environ:
         folder = Path(tempfile.gettempdir()) / "openseer-compiled"

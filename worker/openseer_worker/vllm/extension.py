@@ -1,7 +1,7 @@
-"""Loaded by vLLM into each of its processes: undoes a load of weights that broke off, tells how requests hold KV
-blocks and where an adapter's modules lie, and reaches the proposer and the capture of routed experts.
+"""Loaded by vLLM into each of its processes: undoes an interrupted load of weights, reports the KV layout and an
+adapter's unknown modules, and reaches the proposer and the capture of routed experts.
 
-After a broken load vLLM leaves layers without memory, half in the new format, and every later load fails.
+After an interrupted load vLLM leaves layers without memory, half in the new format, and every later load fails.
 """
 
 # pyright: reportPrivateUsage=false
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class WorkerExtension(DraftExtension, RoutingExtension):
-    """What vLLM mixes into its worker. It gives the worker `get_model`."""
+    """The class that vLLM mixes into its worker, whose `get_model` it uses."""
 
     def kv_rows(self) -> "list[KvRow]":
         """See kv_groups."""
@@ -27,20 +27,20 @@ class WorkerExtension(DraftExtension, RoutingExtension):
         return kv_rows(worker.model_runner.kv_cache_config, worker.vllm_config)
 
     def unplaced_modules(self, adapter: int) -> list[str]:
-        """Modules of a loaded adapter, by vLLM's names, that this rank's part of the model has not."""
+        """Modules of a loaded adapter, by vLLM's names, that this rank's part of the model lacks."""
         worker: Any = self
         manager = worker.model_runner.lora_manager._adapter_manager
         return [name for name in manager.get_adapter(adapter).loras if name not in manager.modules]
 
     def end_fetches(self) -> None:
-        """Has nothing more from the KV pool written to the KV cache, by requests that have ended meanwhile."""
+        """Ends all fetches from the KV pool, so that none of an ended request writes to the KV cache any longer."""
         from vllm.distributed.kv_transfer import get_kv_transfer_group, has_kv_transfer_group
 
         if has_kv_transfer_group() and hasattr(connector := get_kv_transfer_group(), "give_up"):
             cast("PoolConnector", connector).give_up()
 
     def undo_broken_load(self) -> None:
-        """Gives every layer that was not loaded to its end its old tensors back; the whole is of no version."""
+        """Restores the old tensors of every incompletely loaded layer; the weights are then of no version."""
         from vllm.model_executor.model_loader.reload import layerwise
 
         worker: Any = self

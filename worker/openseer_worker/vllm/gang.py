@@ -1,8 +1,8 @@
-"""A follower's share of an engine that spans several nodes: vLLM's executor without a scheduler of its own.
+"""A follower's part of an engine that spans several nodes: vLLM's executor without a scheduler.
 
-As `vllm serve --headless` runs it. The leader's engine reaches it by itself, through torch and through queues of
-vLLM's; here it is only built, watched and ended. Run on CPUs (two nodes, tensor parallel); on GPUs of several
-machines, and with pipeline stages, it has not been run yet.
+It is the same as in `vllm serve --headless`. The leader's engine reaches it through torch and vLLM's own queues; this
+module only builds, watches and ends it. Run on CPUs (two nodes, tensor parallel); on GPUs of several machines, and with
+pipeline stages, it has not been run yet.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from openseer_worker.vllm.building import preload
 
 
 class VllmRank:
-    """The processes of one node. Built at once, which ends only when all nodes of the gang build theirs.
+    """The processes of one node. The constructor builds them, and returns only when all nodes of the gang build theirs.
 
     Raises ModelError when vLLM cannot use the model.
     """
@@ -54,9 +54,9 @@ class VllmRank:
             self._executor: Any = MultiprocExecutor(config, monitor_workers=False)
 
     def wait(self) -> None:
-        """Returns when one of its processes has ended, or after `close`."""
+        """Blocks until one of the processes has ended, or `close` is called."""
         self._executor.start_worker_monitor(inline=True)
 
     def close(self) -> None:
-        """Ends its processes."""
+        """Ends the processes."""
         self._executor.shutdown()

@@ -1,7 +1,7 @@
-"""What one request may have by vLLM's own configuration, without an engine: rope factors, overrides and all.
+"""The limits of one request by vLLM's own configuration, without an engine: with rope factors and overrides.
 
-`python -m openseer_worker.vllm.model_limits [--routes]`: a manifest's model as JSON comes in, the limits go out; 10 s
-of CPU, most of them for the import of vLLM. With `--routes` a model is refused whose experts cannot be captured.
+`python -m openseer_worker.vllm.model_limits [--routes]` reads a manifest's model as JSON and prints the limits; it
+takes 10 s of CPU, mostly for the import of vLLM. With `--routes` it refuses a model whose experts cannot be captured.
 """
 
 import os
@@ -18,7 +18,7 @@ ROUTES = "--routes"
 
 
 def model_limits(model: Model, *, routes: bool = False) -> ModelLimits:
-    """Context and vocabulary of a model; one that vLLM fits to its memory (`max_model_len: -1`) may get less.
+    """Context and vocabulary of a model; with `max_model_len: -1` vLLM may reduce the context to fit its memory.
 
     Raises ModelError for a model or arguments that vLLM cannot use, with `routes` also for a model without experts.
     """
@@ -38,7 +38,7 @@ def model_limits(model: Model, *, routes: bool = False) -> ModelLimits:
 def main() -> int:
     """Limits of the model on standard input, as JSON on standard output. Exit codes: those of core's errors."""
     out = os.dup(1)
-    os.dup2(2, 1)  # libraries print to standard output; that is for the answer alone
+    os.dup2(2, 1)  # libraries print to standard output, which carries the answer alone
     try:
         model = Model.model_validate_json(sys.stdin.buffer.read())
         limits = model_limits(model, routes=ROUTES in sys.argv[1:])

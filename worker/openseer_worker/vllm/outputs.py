@@ -1,4 +1,4 @@
-"""What one step of vLLM produced for a request: its tokens, cut where the response ends, and why it ends."""
+"""Reads the output of one step of vLLM for a request: its tokens up to the response's end, and the reason of that."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,12 +15,11 @@ _FLOAT32, _INT32 = np.dtype("<f4"), np.dtype("<i4")
 
 @dataclass(slots=True)
 class ResponseState:
-    """A response in the engine: how many tokens it has, and what may end it.
+    """A response in the engine: `done` tokens of at most `limit`, and its check for stop strings.
 
-    `scored`: vLLM gives its log-probabilities; `recorded`: they are wanted, and not only looked at. `given`: the last
-    tokens of its prompt, which are scored in place of sampling any; `scores`: records (token_scores), [tokens, items],
-    of the prompt so far. `top`: so many of the likeliest tokens are recorded with each.
-    `resumed`: it ran before it came to this engine.
+    `scored`: vLLM computes its log-probabilities; `recorded`: they are part of the output, not only checked. `given`:
+    the last tokens of its prompt, which are scored instead of sampling; `scores`: records (token_scores) of the prompt
+    so far, [tokens, items]. `top`: number of likeliest tokens recorded with each. `resumed`: it ran before this lease.
     """
 
     done: int
@@ -35,7 +34,7 @@ class ResponseState:
 
 
 def read(output: Any, state: ResponseState) -> EngineOutput:
-    """What a step produced for one response, cut where a stop string completes."""
+    """The output of a step for one response, cut at the end of a stop string."""
     if state.given:
         return _given(output, state)
     tokens = output.new_token_ids
@@ -54,7 +53,7 @@ def read(output: Any, state: ResponseState) -> EngineOutput:
 
 
 def _given(output: Any, state: ResponseState) -> EngineOutput:
-    """All tokens of a response that is scored, once its prompt is read; the token that vLLM samples is dropped."""
+    """All given tokens of a scored response, once its prompt is computed; drops the token that vLLM samples."""
     produced = EngineOutput(output.request_id)
     if output.new_prompt_logprobs_tensors is not None:
         state.scores.append(_records(output.new_prompt_logprobs_tensors, state.top))
@@ -75,7 +74,7 @@ def _given(output: Any, state: ResponseState) -> EngineOutput:
 
 
 def _score(produced: EngineOutput, output: Any, state: ResponseState, count: int) -> None:
-    """Adds what a step says of the scores of its tokens."""
+    """Adds the scores of a step's tokens, or the index of the first one that is not finite."""
     if state.scored:
         if state.recorded:
             produced.logprobs = _records(output.new_logprobs, state.top)[:count].tobytes()
@@ -88,7 +87,7 @@ def _score(produced: EngineOutput, output: Any, state: ResponseState, count: int
 def _records(found: Any, top: int) -> Any:
     """vLLM's scores of some tokens as records (token_scores): float32 [tokens, items].
 
-    Its first column is the token's own, the next ones are the likeliest; others in the batch may have asked for more.
+    The first column of `found` is the token's own score, the next ones are the likeliest; there may be more than `top`.
     """
     values = np.asarray(found.logprobs).astype(_FLOAT32, copy=False)
     if not top:
@@ -103,12 +102,12 @@ def _records(found: Any, top: int) -> Any:
 
 
 def preemptions(output: Any) -> int:
-    """How often a request had to give way to others in a step."""
+    """Number of preemptions of a request in a step."""
     return sum(event.type.name == "PREEMPTED" for event in output.events)
 
 
 def _finish(output: Any, state: ResponseState) -> tuple[FinishReason, str]:
-    """vLLM's reason → ours."""
+    """Translates vLLM's reason of an end."""
     name = output.finish_reason.name
     if name == "STOP":
         reason = output.new_token_ids[-1] if output.stop_reason is None else output.stop_reason

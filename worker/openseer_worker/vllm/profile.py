@@ -1,4 +1,4 @@
-"""What a vLLM engine can hold, read from its configuration."""
+"""The capacity of a vLLM engine, read from its configuration."""
 
 from typing import Any
 
@@ -9,26 +9,26 @@ from openseer_worker.engine import EngineProfile
 from openseer_worker.vllm import environment
 
 KvRow = tuple[int, int, int, int, int]
-"""The fields of a KvGroup, as they cross from vLLM's worker to the engine."""
+"""The fields of a KvGroup, as a tuple that passes from vLLM's worker to the engine."""
 
 
 def layout_of(rows: list[KvRow]) -> KvLayout:
-    """How requests hold blocks, by what kv_groups.kv_rows has told."""
+    """The KV layout, from the rows of kv_groups.kv_rows."""
     return KvLayout(tuple(KvGroup(*row) for row in rows))
 
 
 def profile_of(
     config: Any, layout: KvLayout, *, on_cpu: bool, routing: RowShape | None = None, contexts_move: bool = False
 ) -> EngineProfile:
-    """The profile of an engine of that configuration, once its cache is made; `layout`: of that cache; `routing`,
-    `contexts_move`: see EngineProfile."""
+    """The profile of an engine with this configuration, after its cache is allocated; `layout`: of that cache;
+    `routing`, `contexts_move`: see EngineProfile."""
     total, scheduler = config.cache_config.num_gpu_blocks, config.scheduler_config
     places = scheduler.max_num_active_seqs or scheduler.max_num_seqs
     return EngineProfile(
-        # One block is vLLM's null block, which holds nothing; and it admits nothing that would take its last ones.
+        # One block is vLLM's null block, which holds no tokens; and vLLM admits no request that needs the last ones.
         blocks=total - 1 - int(scheduler.watermark * total),
         layout=layout,
-        # An adapter that is loaded beside the work is scored in a place of its own.
+        # An adapter that is loaded while requests run is scored in a slot of its own.
         slots=places if config.lora_config is None else max(1, places - 1),
         context_tokens=config.model_config.max_model_len,
         device=device_text(config.parallel_config.world_size, on_cpu=on_cpu),
@@ -41,14 +41,14 @@ def profile_of(
 
 
 def device_text(count: int, *, on_cpu: bool) -> str:
-    """The devices of an engine in words, `count` of them."""
+    """The `count` devices of an engine, for people."""
     if on_cpu:
         return CPU
     return gpu_name() if count == 1 else f"{count} x {gpu_name()}"
 
 
 def gpu_name() -> str:
-    """The first GPU that this process sees, as NVIDIA names it; it is not touched."""
+    """NVIDIA's name of the first visible GPU, without using the GPU."""
     from vllm.platforms import current_platform
 
     return str(current_platform.get_device_name())

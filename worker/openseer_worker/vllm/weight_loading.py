@@ -1,4 +1,4 @@
-"""What vLLM is asked for beside tokens: other weights, the score of a sequence, sleep. All of it between two steps."""
+"""Calls of vLLM's core between two steps: loading weights, scoring a sequence, sleep and wake."""
 
 import itertools
 from collections.abc import Callable
@@ -12,19 +12,19 @@ from openseer_worker.weights.files import check_files
 from openseer_worker.weights.scores import check_finite
 
 _KEEPS_WEIGHTS, _DISCARDS_WEIGHTS = 1, 2
-"""vLLM's levels of sleep: weights go to the host's memory, or are thrown away. The KV cache is dropped by both."""
+"""vLLM's levels of sleep: weights move to the host's memory, or are discarded. Both drop the KV cache."""
 SCORED_TOKENS = 8
-"""So many tokens are scored after each load: one small step of the engine. NaN or infinity in what all tokens pass, or
-in any row of the output layer, shows; in an expert, or a row of the embedding, that none of these has, it does not."""
+"""Tokens scored after each load: one small step of the engine. It finds NaN or infinity in weights that all tokens use,
+and in any row of the output layer; not in an expert, or a row of the embedding, that none of these tokens uses."""
 _NUMBER = itertools.count()
 
 
 def _ignore(outputs: Any) -> None:
-    """There are no other requests."""
+    """Ignores outputs: there are no other requests."""
 
 
 def load(core: Any, weights: NewWeights, own_model: str) -> None:
-    """Replaces the weights in place; all cached prefixes go. Raises LoadError."""
+    """Replaces the weights in place and drops all cached prefixes. Raises LoadError."""
     if weights.folder is not None:
         own = Path(own_model)
         check_files(weights.folder, own if own.is_dir() else None)
@@ -48,9 +48,9 @@ def score(
     adapter: Any = None,
     aside: Callable[[Any], None] = _ignore,
 ) -> list[float]:
-    """Log-probabilities of `tokens[1:]`, read from the prompt of a request of its own. Raises LoadError.
+    """Log-probabilities of `tokens[1:]`, from the prompt of a separate request. Raises LoadError.
 
-    `adapter`: vLLM's LoRARequest, or None; `aside`: takes what the steps produce for other requests.
+    `adapter`: vLLM's LoRARequest, or None; `aside`: receives the outputs of each step, for other requests.
     """
     from vllm import SamplingParams
     from vllm.inputs.engine import tokens_input
@@ -58,7 +58,7 @@ def score(
     if len(tokens) >= context_tokens:
         raise LoadError(f"canary: found {len(tokens)} tokens, this engine's context takes {context_tokens - 1}")
     key = f"canary-{next(_NUMBER)}"
-    # Prompt log-probabilities are the model's own, whatever kind the engine records for what it samples.
+    # Prompt log-probabilities are always the model's own; the engine's kind is for sampled tokens only.
     params = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0, detokenize=False)
     request = inputs.process_inputs(
         key, tokens_input(tokens, cache_salt=key), params, ("generate",), lora_request=adapter
@@ -73,7 +73,7 @@ def score(
             if output.request_id != key:
                 continue
             if output.new_prompt_logprobs_tensors is not None:
-                # The first column is the prompt's own token.
+                # The first column is the score of the prompt's token.
                 scored += cast("list[float]", output.new_prompt_logprobs_tensors.logprobs[:, 0].tolist())
             if output.finish_reason is not None:
                 return scored
@@ -82,19 +82,19 @@ def score(
 def check_scores(
     core: Any, inputs: Any, profile: EngineProfile, adapter: Any = None, aside: Callable[[Any], None] = _ignore
 ) -> None:
-    """Scores a few tokens with the weights that are loaded. Raises LoadError when a score is not finite. `adapter`,
-    `aside`: as in score."""
+    """Scores a few tokens with the loaded weights. Raises LoadError if a score is not finite. `adapter`, `aside`: as in
+    score."""
     count = min(SCORED_TOKENS, profile.context_tokens - 1)
     if count < 2:  # the first token has no score
         return
-    # Special tokens, which a model may take for images, are the first or the last of a vocabulary.
+    # From the middle: special tokens, which may stand for images, are the first or last ones of a vocabulary.
     first = max(0, (profile.vocabulary or 0) - count) // 2
     scored = score(core, inputs, list(range(first, first + count)), profile.context_tokens, adapter, aside)
     check_finite(scored, f"{count} tokens were scored after the load", profile.dtype)
 
 
 def sleep(core: Any, config: Any, *, keep_weights: bool) -> bool:
-    """Gives the GPU's memory back, and says whether it did; on a CPU there is nothing to give. Raises LoadError."""
+    """Frees the GPU's memory; returns whether it did: False on a CPU. Raises LoadError."""
     if environment.is_cpu_build():
         return False
     if not config.model_config.enable_sleep_mode:
@@ -105,6 +105,6 @@ def sleep(core: Any, config: Any, *, keep_weights: bool) -> bool:
 
 
 def wake(core: Any, *, weights_only: bool) -> None:
-    """The opposite of sleep, of all that still sleeps or of the weights alone."""
+    """Allocates the memory again: all of it, or with `weights_only` that of the weights."""
     if not environment.is_cpu_build():
         core.wake_up(["weights"] if weights_only else None)

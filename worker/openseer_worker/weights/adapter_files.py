@@ -1,4 +1,4 @@
-"""Whether a folder holds a LoRA adapter that the job's engine computes as it was trained."""
+"""Checks that a folder has a LoRA adapter that the job's engine computes as it was trained."""
 
 from functools import cached_property
 from pathlib import Path
@@ -11,22 +11,22 @@ from openseer_core.weights.adapters import CONFIG, TENSORS, wrong_adapter
 from openseer_worker.weights.files import Tensors, is_adapter, survey
 
 MOST_CONFIG_BYTES = 2**20
-"""Of an adapter's configuration."""
+"""Limit of the size of an adapter's configuration, in bytes."""
 
 
 def refuse_adapter(folder: Path) -> NoReturn:
-    """Where there is no place for adapters. Raises LoadError."""
+    """Raises LoadError: the check of a job without adapters."""
     raise LoadError(f"{folder}: this job serves no adapters; set spec.model.lora in its manifest")
 
 
 class AdapterCheck:
-    """Checks adapters of one model."""
+    """Checks adapters for one model."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
 
     def __call__(self, folder: Path) -> None:
-        """Raises LoadError for a folder without an adapter, or with one that the engine refuses or computes wrongly."""
+        """Raises LoadError for a folder without an adapter, or with one that the engine cannot compute as trained."""
         lora = self._model.lora
         if lora is None:
             refuse_adapter(folder)

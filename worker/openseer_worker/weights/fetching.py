@@ -1,4 +1,4 @@
-"""Weights over HTTP: a folder's files, hashed while they arrive, from their source or from other workers."""
+"""Fetches a folder of weights over HTTP, from its source or other workers, and hashes the files as they arrive."""
 
 import re
 import time
@@ -20,16 +20,16 @@ from openseer_worker.weights.passing import PassedVersion
 from openseer_worker.weights.peers import Peers
 
 MAX_FETCH_BYTES = 4 * 2**40
-"""Most that is fetched for one version."""
+"""Limit of bytes fetched for one version."""
 FETCH_SECONDS = 3600.0
-"""Longest time for fetching one version."""
+"""Timeout for fetching one version, in seconds."""
 READ_TIMEOUT_SECONDS = 30.0
-"""Longest wait for a server's next bytes, and so the longest that a fetch goes on that is no longer wanted."""
+"""Timeout of a server's next bytes, in seconds; it also bounds the time that a cancelled fetch goes on."""
 MOST_READINGS = 4
-"""Readings of one file that are begun with, from other workers; then its source gives it."""
+"""Limit of readings of one file tried from other workers; then the file is fetched from its source."""
 
 _SCHEME_ALONE = re.compile(r"[a-z][a-z0-9+.-]*:(?!//[^/?#])", re.I)
-"""Of a redirect: a scheme that no host follows."""
+"""Matches a redirect to a scheme without a host."""
 
 
 def fetch(
@@ -42,12 +42,14 @@ def fetch(
     version: PassedVersion | None = None,
     peers: Peers | None = None,
 ) -> str:
-    """Fetches a folder of safetensors over HTTP (the files that its index names, or else its one file); their digest.
-    `adapter`: the two files of an adapter. `version`: is told each file as it begins to arrive. `peers`: are asked for
-    each file before the server; whether all that they gave is of one version shows in the digest.
+    """Fetches a folder of safetensors over HTTP (the files in its index, or its one file); returns their digest.
 
-    `allowed`: hosts, as in url_problem. Raises LoadError for another one, and when the server refuses, takes longer
-    than FETCH_SECONDS or sends more than MAX_FETCH_BYTES; OSError where the files cannot be kept.
+    `adapter`: fetches the two files of an adapter. `version`: receives each file as it begins to arrive. `peers`: tried
+    for each file before the server; if their pieces are of several versions, the digest differs. `allowed`: hosts, as
+    in url_problem.
+
+    Raises LoadError for a host that is not allowed, when the server refuses, takes longer than FETCH_SECONDS or sends
+    more than MAX_FETCH_BYTES; OSError if the files cannot be written.
     """
     shown = shown_url(url)
     if problem := url_problem(url, allowed):
@@ -67,19 +69,19 @@ def fetch(
             return version_digest(download.files)
     except httpx.HTTPError as error:
         raise LoadError(f"{shown}: {_words(error)}") from None
-    except (httpx.InvalidURL, ValueError) as error:  # a host that no name or address can be, here or in a redirect
+    except (httpx.InvalidURL, ValueError) as error:  # an impossible host, here or in a redirect
         raise LoadError(f"{shown}: {type(error).__name__}: no request can be made to it") from None
     except OSError as error:
         raise OSError(f"{shown}: cannot be kept in {folder}: {error}") from None
 
 
 def _check_redirect(url: str, allowed: Sequence[str], response: httpx.Response) -> None:
-    """Of a fetch from `url`: where hosts are allowed a redirect leads to one of them, else to the URL's own."""
+    """Checks a redirect of a fetch from `url`: to an allowed host if any are named, else to the URL's own host."""
     if not response.has_redirect_location:
         return
     to = urljoin(str(response.url), response.headers["Location"])
     problem = url_problem(to.partition("?")[0], allowed)
-    if _SCHEME_ALONE.match(response.headers["Location"]):  # read as the same place by some, as another port by httpx
+    if _SCHEME_ALONE.match(response.headers["Location"]):  # clients differ: httpx reads it as another port
         problem = "names no host"
     if not problem and not allowed and host_of(to) != host_of(url):
         problem = "is on another host, which the job has to allow (spec.weights.allowedHosts)"
@@ -88,14 +90,14 @@ def _check_redirect(url: str, allowed: Sequence[str], response: httpx.Response) 
 
 
 def _words(error: httpx.HTTPError) -> str:
-    """httpx repeats the whole address, its password too."""
+    """The error without the URL: httpx repeats it whole, with its password."""
     if isinstance(error, httpx.HTTPStatusError):
         return f"{error.response.status_code} {error.response.reason_phrase} for {error.request.url.path}"
     return str(error) or type(error).__name__
 
 
 class _Download:
-    """Files of one folder, within one limit of time and size."""
+    """Fetches the files of one folder, within one limit of time and size."""
 
     def __init__(
         self,
@@ -119,7 +121,7 @@ class _Download:
         self.files: list[FileDigest] = []
 
     def get(self, name: str, *, optional: bool = False) -> bool:
-        """Fetches one file; False when an optional one is not there."""
+        """Fetches one file; False if an optional one does not exist."""
         is_there = None if self._peers is None else self._get_passed(self._peers, name, optional=optional)
         if is_there is None:
             is_there = self._get_from_source(name, optional=optional)
@@ -128,8 +130,8 @@ class _Download:
         return is_there
 
     def _get_passed(self, peers: Peers, name: str, *, optional: bool) -> bool | None:
-        """None where nobody passes it on, or no longer. All pieces are of one reading: of two, the source's file may
-        have changed between them."""
+        """Fetches one file from other workers; None if they do not have all of it. All pieces come from one reading of
+        the source: between two readings the file may have changed."""
         piece = peers.piece(name, 0)
         for _ in range(MOST_READINGS):
             if piece is None:
@@ -148,19 +150,19 @@ class _Download:
                         return True
                     number += 1
                     piece = peers.piece(name, number)
-            if piece is not None:  # of another reading, which is begun with
+            if piece is not None:  # of another reading: start again with that one
                 piece = peers.piece(name, 0)
         return None
 
     def _get_from_source(self, name: str, *, optional: bool) -> bool:
-        """As a stream from its beginning, so that a file is always what the server gave at one time."""
+        """Fetches one file in a single response, so that all its bytes are of one state of the source."""
         with self._client.stream("GET", f"{self._url}/{name}") as response:
             if optional and response.status_code == 404:
                 return False
             response.raise_for_status()
             with ArrivingFile(self._folder / name, self._pool) as arriving:
                 self._version.enter(name, arriving)
-                for data in response.iter_bytes():  # as they come: a slow server must not hide that nobody wants them
+                for data in response.iter_bytes():  # in small parts: cancelling works with a slow server, too
                     self._check(len(data))
                     arriving.add(data)
                 self.files.append(arriving.end())

@@ -1,4 +1,4 @@
-"""Files of weights: which there are, and whether they are whole."""
+"""Files of weights: lists them, and checks that they are complete."""
 
 import json
 import struct
@@ -9,7 +9,7 @@ from openseer_core.errors import LoadError
 from openseer_core.weights.adapters import CONFIG, TENSORS, Tensor
 
 MAX_HEADER_BYTES = 100 * 2**20
-"""Longest header of a safetensors file, by its specification."""
+"""Limit of a safetensors file's header in bytes, by its specification."""
 _TIED = frozenset({"lm_head.weight"})
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -19,7 +19,7 @@ Tensors = dict[str, Tensor]
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that are the weights: the index and those that it names, or all safetensors; an adapter's two files."""
+    """The files of the weights: the index and the files in it, or all safetensors, or an adapter's two files."""
     index = folder / INDEX
     if is_adapter(folder):
         return [folder / CONFIG, folder / TENSORS]
@@ -29,26 +29,26 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter, as PEFT saves it, and no weights."""
+    """Whether a folder has an adapter, as PEFT saves it, and no weights."""
     has_weights = (folder / INDEX).exists() or (folder / SINGLE).exists()
     return not has_weights and (folder / CONFIG).is_file() and (folder / TENSORS).is_file()
 
 
 def check_files(folder: Path, own: Path | None = None) -> int:
-    """The bytes of a folder's weights. Raises LoadError where there are none, one is missing or is cut short.
+    """The bytes of a folder's weights. Raises LoadError if it has none, or a file is missing or truncated.
 
-    `own`: of the job's model: tensors that it has and the folder has not, or in another shape, are missing too.
+    `own`: folder of the job's model; raises also for a tensor of the model that is missing or has another shape.
     """
     size, tensors = survey(folder)
     if not size:
-        raise LoadError(f"{folder} has no safetensors; weights are the folder that they lie in")
+        raise LoadError(f"{folder} has no safetensors; name the folder that contains them")
     if own is not None:
         _compare(folder, tensors, own)
     return size
 
 
 def survey(folder: Path) -> tuple[int, Tensors]:
-    """The bytes of a folder's safetensors, and their tensors. Raises LoadError for one that is missing or cut short."""
+    """The bytes of a folder's safetensors, and their tensors. Raises LoadError for a missing or truncated file."""
     if not folder.is_dir():
         raise LoadError(f"there is no folder {folder} on this worker")
     names = {path.name for path in folder.glob("*.safetensors")}
@@ -64,7 +64,7 @@ def survey(folder: Path) -> tuple[int, Tensors]:
 
 
 def _compare(folder: Path, tensors: Tensors, own: Path) -> None:
-    """An engine would go on with its old tensors where there are no new ones."""
+    """Raises LoadError for a missing tensor, or one of another shape: an engine would keep its old one."""
     for name, (_, shape) in survey(own)[1].items():
         found = tensors[name].shape if name in tensors else None
         if found is None and not (name in _TIED and _is_tied(own)):
@@ -74,7 +74,7 @@ def _compare(folder: Path, tensors: Tensors, own: Path) -> None:
 
 
 def _is_tied(own: Path) -> bool:
-    """Whether a model's output layer is its embedding, so that it need not be stored."""
+    """Whether a model's output layer shares its embedding, so that the files need not have it."""
     try:
         return bool(json.loads((own / "config.json").read_bytes()).get("tie_word_embeddings"))
     except (OSError, ValueError, AttributeError):
@@ -82,8 +82,8 @@ def _is_tied(own: Path) -> bool:
 
 
 def _read_header(path: Path, found: Tensors) -> int:
-    """The size of one file, whose header must fit it; notes the tensors."""
-    if not path.is_file():  # to open a pipe would wait for whoever writes to it
+    """The bytes of one file, after checking them against its header; adds its tensors to `found`."""
+    if not path.is_file():  # opening a pipe would block
         raise LoadError(f"{path} is no file")
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -108,7 +108,7 @@ def _read_header(path: Path, found: Tensors) -> int:
 
 
 def named_files(index: bytes, path: str) -> set[str]:
-    """The file names in an index of safetensors. Raises LoadError for a strange one."""
+    """The file names in an index of safetensors. Raises LoadError for a name that is no safetensors file beside it."""
     try:
         names = {str(name) for name in json.loads(index)["weight_map"].values()}
     except (ValueError, TypeError, KeyError, AttributeError):

@@ -1,4 +1,4 @@
-"""The folders of the versions that a worker may have to load: fetched, checked, and known by their digest."""
+"""The folders of the versions that a worker may have to load: fetches and checks them, and takes their digest."""
 
 import asyncio
 import logging
@@ -24,7 +24,8 @@ from openseer_worker.weights.peers import Peers
 from openseer_worker.weights.temporary import Record, SharedFolder, shared_folder
 
 TICK_SECONDS, COARSE_TICK_SECONDS = 0.05, 2.0
-"""Two writes within so long may leave the same times: of a file system with fractions of a second, and of others."""
+"""Interval, in seconds, within which two writes may leave the same file times: on a file system with fractions of a
+second, and on others."""
 
 _LOG = logging.getLogger(__name__)
 _REASON_CHARS = 200
@@ -34,14 +35,14 @@ _Stamps = dict[str, tuple[int, int, int, int]]
 
 @dataclass(frozen=True, slots=True)
 class CheckedFolder:
-    """A folder whose weights have this digest, as long as its files keep their stamps (size, times, inode)."""
+    """A folder whose weights have this digest, while its files have these stamps (size, times, inode)."""
 
     path: Path
     digest: str
     stamps: _Stamps
 
     def check_unchanged(self) -> None:
-        """Raises LoadError where a file is not the one whose digest was taken, or is gone."""
+        """Raises LoadError if a file has changed since its digest was taken, or is gone."""
         try:
             stamps = _stamps(self.path)
         except FileNotFoundError as error:
@@ -51,10 +52,10 @@ class CheckedFolder:
 
 
 class WeightFolders:
-    """What is fetched is found by its digest, or by its publisher (a transaction's id) while no digest is known.
+    """Finds a fetched version by its digest, or by its publisher (a transaction's id) while the digest is unknown.
 
-    `scope`: what the workers of one job have in common and others have not. Those of one machine fetch a version once,
-    and read it once for its digest; without a scope each does it for itself. `passing`: to those of other machines.
+    `scope`: identifies the workers of one job. Those of one machine fetch a version once, and read it once for its
+    digest; without a scope each worker does. `passing`: passes files on to workers of other machines.
     """
 
     def __init__(
@@ -71,13 +72,13 @@ class WeightFolders:
         self._fetched: dict[int, CheckedFolder] = {}
         self._paths: dict[tuple[Path, bool], CheckedFolder] = {}
         self._held: dict[int | Path, SharedFolder] = {}
-        """By publisher what was fetched, by path what was read; threads enter it, also when nobody waits any more."""
+        """Shared folders in use, by publisher (fetched) or by path (read). Threads add to it, also after a cancel."""
 
     async def get(self, target: WeightsTarget) -> CheckedFolder | None:
-        """Where the weights are, read and fetched if need be; None for the job's own model.
+        """The folder of the weights, after fetching and hashing them if necessary; None for the job's own model.
 
-        Raises LoadError where they cannot be had, or are not those of the source's digest. Runs beside the event loop,
-        and ends when it is cancelled.
+        Raises LoadError if they cannot be fetched or read, or their digest is not the source's. Works in a thread,
+        which ends after a cancel.
         """
         source = target.source
         if source is None:
@@ -93,7 +94,7 @@ class WeightFolders:
         return found
 
     def keep(self, targets: Iterable[WeightsTarget]) -> None:
-        """Lets go what was fetched for anything else, and forgets what else was read."""
+        """Releases the folders of all other targets."""
         targets = list(targets)
         sources = [target.source for target in targets]
         paths = {Path(source.path) for source in sources if source is not None and source.path is not None}
@@ -105,7 +106,7 @@ class WeightFolders:
             self._let_go(key)
 
     def close(self) -> None:
-        """Lets go everything that was fetched."""
+        """Releases all folders."""
         self._fetched, self._paths = {}, {}
         for key in list(self._held):
             self._let_go(key)
@@ -116,8 +117,8 @@ class WeightFolders:
         return next((folder for folder in self._fetched.values() if folder.digest == source.digest), None)
 
     async def _found(self, source: Source, publisher: int) -> CheckedFolder | None:
-        """What was fetched before; None where it is not there, or not as it was: a machine's temporary files are
-        cleaned by others, too."""
+        """The folder of an earlier fetch; None if it is missing or has changed: other programs clean temporary files,
+        too."""
         found = self._find(source, publisher)
         if found is None:
             return None
@@ -130,7 +131,7 @@ class WeightFolders:
         return found
 
     def _forget(self, folder: CheckedFolder) -> None:
-        """Of what was fetched: another try fetches it anew."""
+        """Drops a fetched folder, so that the next `get` fetches it again."""
         for publisher in [publisher for publisher, known in self._fetched.items() if known == folder]:
             del self._fetched[publisher]
             self._held[publisher].spoil()
@@ -169,8 +170,8 @@ class WeightFolders:
         return self._fetched[target.publisher]
 
     def _fetch_files(self, url: str, folder: Path, target: WeightsTarget, stopped: Callable[[], bool]) -> str:
-        """Fetches a version into an empty folder; its digest. Where pieces of other workers do not make up what it has
-        to be, all comes from the source."""
+        """Fetches a version into an empty folder; returns its digest. If the other workers' pieces do not give the
+        needed digest, fetches all files from the source."""
         needed = None if target.source is None else target.source.digest
 
         def read(peers: Peers | None) -> str:
@@ -194,13 +195,13 @@ class WeightFolders:
             if not problem and (not peers.gave or needed in (None, found)):
                 return found
             why, givers = problem or f"found digest {found}, needed: {needed}", ", ".join(sorted(peers.gave))
-            _LOG.warning("weights %s with pieces of %s: %s; now from their source alone", target.version, givers, why)
+            _LOG.warning("weights %s with pieces of %s: %s; fetched again from the source", target.version, givers, why)
             for path in folder.iterdir():
                 path.unlink()
             return read(None)
 
     def _hold(self, key: int | Path, shared: SharedFolder, stopped: Callable[[], bool]) -> SharedFolder:
-        """Raises LoadError where nobody waits any more, who would let it go."""
+        """Stores a shared folder. Raises LoadError after a cancel, when no caller would release it."""
         if stopped():
             shared.release()
             raise LoadError("the weights are no longer wanted")
@@ -216,8 +217,8 @@ class WeightFolders:
             check_files(folder)
 
     async def _local(self, path: Path, target: WeightsTarget) -> CheckedFolder:
-        """A folder is checked for what it is to be, weights or an adapter, and its digest taken; both hold while its
-        files have the stamps that they had then."""
+        """Checks a local folder, of weights or an adapter, and takes its digest; both stay valid while its files keep
+        their stamps."""
         key = path, target.adapter
         known = self._paths.get(key)
 
@@ -237,7 +238,7 @@ class WeightFolders:
         return found
 
     def _digest(self, path: Path, stamps: _Stamps, stopped: Callable[[], bool]) -> str:
-        """Of files with these stamps; who finds it out first tells the others of this machine, where it can."""
+        """The digest of files with these stamps; one worker of this machine computes it and shares it if possible."""
         if not _is_settled(stamps):
             return digest(path, stopped)
         own: list[str] = []
@@ -253,14 +254,14 @@ class WeightFolders:
         key = f"{self._scope}\n{path}\n{sorted(stamps.items())}"
         try:
             shared = shared_folder(key, make, stopped)
-        except OSError as error:  # no place for temporary files is needed to read a folder
-            _LOG.warning("what is read of %s cannot be shared with other workers: %s", path, error)
+        except OSError as error:  # temporary files are needed for sharing alone
+            _LOG.warning("the digest of %s cannot be shared with other workers: %s", path, error)
             return own[0] if own else digest(path, stopped)
         return str(self._hold(path, shared, stopped).record["digest"])
 
 
 def _stamps(folder: Path) -> _Stamps:
-    """Size, times of writing and of any change, and inode of each file; opened, so that a network's cache is passed."""
+    """Size, mtime, ctime (ns) and inode of each file; opens the files, to bypass a network file system's cache."""
     stamps = _Stamps()
     for path in weight_files(folder):
         with path.open("rb") as file:
@@ -271,16 +272,16 @@ def _stamps(folder: Path) -> _Stamps:
 
 
 def _is_settled(stamps: _Stamps) -> bool:
-    """Whether any later write gives a file other times."""
+    """Whether any later write would change a file's times."""
     times = [stamp[2] for stamp in stamps.values()]
     tick = TICK_SECONDS if any(stamp % 10**9 for stamp in times) else COARSE_TICK_SECONDS
     return time.time() - max(times, default=0) / 1e9 > tick
 
 
 async def _in_thread(work: Callable[[Callable[[], bool]], _T]) -> _T:
-    """Runs `work` in a thread; what it is given tells once nobody waits for it any more.
+    """Runs `work` in a thread; its argument returns True after a cancel.
 
-    Raises LoadError whatever is wrong: files that anybody has written must not end a worker.
+    Raises LoadError also for unexpected errors: a bad file must not end a worker.
     """
     stop = threading.Event()
     try:

@@ -14,18 +14,18 @@ from openseer_core.weights.digest import PIECE_BYTES, FileDigest, version_digest
 from openseer_worker.weights.files import weight_files
 
 HASH_THREADS = min(8, os.cpu_count() or 1)
-"""Threads that hash for one version: enough for the fastest disks."""
+"""Threads that hash one version: enough for the fastest disks."""
 READ_BYTES = 2**20
-"""Bytes of one read: they are hashed while the processor's cache has them."""
+"""Bytes per read: small enough to be hashed within the processor's cache."""
 
 
 def never() -> bool:
-    """Whether a digest is no longer wanted: it always is."""
+    """The default of `stopped`: never cancelled."""
     return False
 
 
 def digest(folder: Path, stopped: Callable[[], bool] = never) -> str:
-    """The digest of a folder's weights (core's version_digest). Raises LoadError when it is no longer wanted."""
+    """The digest of a folder's weights (core's version_digest). Raises LoadError when `stopped` returns True."""
     files = {path.relative_to(folder).as_posix(): path for path in weight_files(folder)}
     sizes = {name: path.stat().st_size for name, path in files.items()}
     places = [(name, start) for name, size in sizes.items() for start in range(0, size, PIECE_BYTES)]
@@ -57,10 +57,10 @@ def _read_piece(path: Path, start: int, stopped: Callable[[], bool]) -> bytes:
 
 
 class ArrivingFile:
-    """A file that arrives in order: written as it comes, hashed in the threads of a pool piece by piece, and read by
-    other threads meanwhile.
+    """A file that arrives in order: written at once, hashed piece by piece in the threads of a pool, and readable by
+    other threads while it arrives.
 
-    `reading`: names one reading of the file from its source; pieces of one reading belong together. None: a new one.
+    `reading`: identifies one reading of the file from its source, to which its pieces belong; None: a new one.
     """
 
     def __init__(self, path: Path, pool: ThreadPoolExecutor, reading: str | None = None) -> None:
@@ -82,7 +82,7 @@ class ArrivingFile:
         self._file.close()
 
     def add(self, data: bytes) -> None:
-        """The next bytes; waits for the threads when more pieces than threads wait for them."""
+        """Adds the next bytes; blocks while more pieces than HASH_THREADS wait to be hashed."""
         self._file.write(data)
         self._size += len(data)
         self._piece += data
@@ -91,7 +91,7 @@ class ArrivingFile:
             del self._piece[:PIECE_BYTES]
 
     def add_piece(self, piece: bytes | bytearray, digest: bytes) -> None:
-        """The next piece, which has this digest."""
+        """Adds the next piece, whose digest the caller has checked."""
         self._file.write(piece)
         self._size += len(piece)
         found: Future[bytes] = Future()
@@ -99,7 +99,7 @@ class ArrivingFile:
         self._show(found)
 
     def end(self) -> FileDigest:
-        """All has arrived: the file is whole."""
+        """Ends the file; returns its digests."""
         if self._piece:
             self._hash(self._piece)
         self._file.close()
@@ -107,8 +107,8 @@ class ArrivingFile:
         return FileDigest(self._path.name, self._size, tuple(piece.result() for piece in self._pieces))
 
     def piece(self, number: int) -> tuple[bytes, bytes] | None:
-        """A piece and its digest, nothing and nothing past the end; None where it has not arrived. Raises OSError."""
-        is_whole = self._is_whole  # before the pieces are counted, for more may come meanwhile
+        """A piece and its digest; both empty past the end; None if it has not arrived. Raises OSError."""
+        is_whole = self._is_whole  # read before counting: more pieces may arrive in between
         if number >= len(self._pieces):
             return (b"", b"") if is_whole else None
         with self._path.open("rb", buffering=0) as file:

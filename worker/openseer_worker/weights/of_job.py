@@ -1,4 +1,4 @@
-"""The weights of a worker, as its job says that they come."""
+"""Builds the weights of a worker from its job's settings."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ from openseer_worker.weights.served import ServedWeights
 def served_weights(
     settings: WorkerSettings, engine: Engine, wake: Callable[[], None], passing: Passing | None = None
 ) -> ServedWeights:
-    """Those of a worker of this job, which serves none yet but the job's own."""
+    """The weights of a new worker of this job, which serves the job's own model at first."""
     spec, fleet = settings.job.spec, settings.fleet
     folders = WeightFolders(spec.weights.allowed_hosts, AdapterCheck(spec.model), fleet, passing)
     receiving = ReceivingSettings(settings.worker, spec.weights.transfer, fleet)

@@ -1,6 +1,7 @@
-"""What a worker passes on to the job's other workers, piece by piece: files of versions that it fetches or has fetched.
+"""Passes the files of versions that this worker fetches, or has fetched, on to the job's other workers in pieces.
 
-Whoever knows the secret in its address may ask; heartbeats say it, and so only those do who read the job's store.
+The worker's address contains a secret that a request needs. Only heartbeats carry it, so only readers of the job's
+store have it.
 """
 
 import asyncio
@@ -23,42 +24,43 @@ from openseer_process.pod_http import OtherAnswer
 from openseer_worker.weights.hashing import ArrivingFile
 
 DIGEST_HEADER, READING_HEADER = "Openseer-Piece", "Openseer-Reading"
-"""Of an answer: SHA-256 of the piece, in hexadecimal digits, and the reading of its file."""
+"""Header fields of an answer: SHA-256 of the piece, in hexadecimal digits, and the reading of its file."""
 WAIT_SECONDS = 1.0
-"""How long a request waits for a piece that has not arrived, before it is 503."""
+"""Timeout of a request for a piece that has not arrived, in seconds; then the answer is 503."""
 POLL_SECONDS = 0.02
 HEAR_SECONDS = 1.0
-"""Interval in which a worker that fetches reads the heartbeats of the others."""
+"""Interval at which a worker that fetches reads the others' heartbeats, in seconds."""
 MAX_DIGITS = len(str(INT53_MAX))
-"""Of a number that is asked for: transactions have 15 and more once the store has restarted."""
+"""Limit of digits of a number in a request: transaction ids have 15 and more after a restart of the store."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Passer:
-    """A worker that passes on, and what, by its heartbeat."""
+    """A worker that passes versions on, with its latest report."""
 
     name: str
     report: PassingReport
 
 
 class PassedVersion:
-    """The files of one version. The fetching thread enters them, the web server's threads read them."""
+    """The files of one version. The fetching thread adds them, the web server's threads read them."""
 
     def __init__(self) -> None:
         self._files: dict[str, ArrivingFile | None] = {}
         self.is_whole = False
 
     def enter(self, name: str, file: ArrivingFile | None) -> None:
-        """A file that arrives from now on; None: the version has none of that name."""
+        """Adds a file that begins to arrive; None: the version has no file of that name."""
         self._files[name] = file
 
     def answer(self, name: str, piece: int) -> OtherAnswer | None:
-        """206 with the piece, 416 past the end, 204 for a file that the version has not, 503 before that is known."""
+        """206 with the piece, 416 past the end, 204 for a file that the version lacks, 503 for a piece or file that has
+        not arrived within WAIT_SECONDS; None for an unknown file of a complete version."""
         until = time.monotonic() + WAIT_SECONDS
         while True:
-            is_whole = self.is_whole  # before the look, for more may come meanwhile
+            is_whole = self.is_whole  # read first: more may arrive in between
             answer = self._look(name, piece)
             if answer is not None or is_whole:
                 return answer
@@ -80,36 +82,37 @@ class PassedVersion:
 
 
 class Passing:
-    """One for a process. `answer` is for the web server; from `join` on it tells its address and hears of the others.
+    """A process's part in passing on. The web server calls `answer`; after `join` heartbeats have its address.
 
-    A version that is not whole is passed on to workers alone whose name comes after this one's: so nobody waits, over
-    whomever, for itself, and those that fetch at once form a chain.
+    An incomplete version is passed on only to workers whose names sort after this one's. So workers that fetch at the
+    same time form a chain without cycles.
     """
 
     def __init__(self) -> None:
         self._secret = secrets.token_urlsafe(32)
         self._versions: dict[int, PassedVersion] = {}
         self.port = 0
-        """Of this process' web server; 0 without one."""
+        """Port of this process's web server; 0 without one."""
         self._address = self._name = ""
         self._workers: Callable[[], Awaitable[Sequence[WorkerStatus]]] | None = None
         self.others: tuple[Passer, ...] = ()
         self.heard_at = float("-inf")
-        """When the others were heard of last, in seconds of time.monotonic."""
+        """Time of the last read of the others' heartbeats, in seconds of time.monotonic."""
 
     def join(self, name: str, address: str, workers: Callable[[], Awaitable[Sequence[WorkerStatus]]]) -> None:
-        """`name`: this worker's; `address`: http://HOST:PORT of its web server; `workers`: reads all heartbeats."""
+        """Takes part. `name`: this worker's; `address`: http://HOST:PORT of its web server; `workers`: reads all
+        heartbeats."""
         self._name, self._workers = name, workers
         self._address = f"{address}/weights/{self._secret}"
 
     @property
     def name(self) -> str:
-        """This worker's, "" where it takes no part."""
+        """This worker's name; "" if it takes no part."""
         return self._name
 
     @property
     def report(self) -> PassingReport | None:
-        """What the next heartbeat says; None where it takes no part."""
+        """The report for the next heartbeat; None if it takes no part."""
         if not self._address:
             return None
         versions = sorted(self._versions.items())
@@ -121,7 +124,7 @@ class Passing:
         )
 
     def answer(self, path: str) -> OtherAnswer | None:
-        """To `/weights/SECRET/PUBLISHER/NAME?piece=N&to=WORKER`; None for what is not passed on."""
+        """Answers `/weights/SECRET/PUBLISHER/NAME?piece=N&to=WORKER`; None for a path or version not passed on."""
         place, _, asked = path.partition("?")
         query = {key: values[0] for key, values in parse_qs(asked).items()}
         match place.split("/"):
@@ -134,7 +137,7 @@ class Passing:
             return None
         try:
             return version.answer(unquote(name), piece)
-        except OSError as error:  # it is no longer kept
+        except OSError as error:  # the file was removed
             log.debug("piece %d of %s: %s", piece, name, error)
             return None
 
@@ -143,7 +146,7 @@ class Passing:
 
     @contextmanager
     def fetching(self, publisher: int) -> Generator[PassedVersion]:
-        """What of a version arrives within the context is passed on, and afterwards all of it, unless that fails."""
+        """Passes on the version's files as they arrive within the context, and after it, unless it fails."""
         version = self._versions[publisher] = PassedVersion()
         try:
             yield version
@@ -154,12 +157,12 @@ class Passing:
         version.is_whole = True
 
     def drop(self, publisher: int) -> None:
-        """That version goes."""
+        """Stops passing a version on."""
         self._versions.pop(publisher, None)
 
     @asynccontextmanager
     async def hearing(self) -> AsyncGenerator[None]:
-        """Within the context `others` is kept up to date."""
+        """Updates `others` every HEAR_SECONDS within the context."""
         task = None if self._workers is None else asyncio.create_task(self._hear(self._workers))
         try:
             yield
@@ -173,7 +176,7 @@ class Passing:
             try:
                 statuses = await workers()
             except StoreError as error:
-                log.debug("other workers cannot be heard of: %s", error)
+                log.debug("the other workers' heartbeats cannot be read: %s", error)
             else:
                 now = max((status.seen_at for status in statuses), default=0.0)  # this worker's own is fresh
                 reports = [(status.name, status.heartbeat.weights) for status in statuses if status.works(now)]
@@ -196,7 +199,7 @@ def own_address(store_url: str, port: int) -> str:
             with socket.socket(family, kind) as toward:
                 toward.connect(place)  # sends nothing
                 host = str(toward.getsockname()[0])
-        except OSError as error:  # of a family that is not there
+        except OSError as error:  # an address family that this machine lacks
             problem = error
         else:
             return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

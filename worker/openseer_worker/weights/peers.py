@@ -1,4 +1,4 @@
-"""Asks other workers for the pieces of a version: who has it passes it on, and its source is read less often."""
+"""Fetches the pieces of a version from other workers, so that its source is read less often."""
 
 import logging
 import time
@@ -16,25 +16,25 @@ from openseer_core.weights.digest import PIECE_BYTES
 from openseer_worker.weights.passing import DIGEST_HEADER, READING_HEADER, Passer, Passing
 
 CONNECT_SECONDS = 2.0
-"""Longest wait for a connection to another worker: its pod may be gone."""
+"""Timeout of a connection to another worker, in seconds: its pod may be gone."""
 READ_SECONDS = 10.0
-"""Longest wait for its next bytes, and so the longest that a fetch goes on that is no longer wanted."""
+"""Timeout of its next bytes, in seconds; it also bounds the time that a cancelled fetch goes on."""
 PIECE_SECONDS = 120.0
-"""Longest wait for one piece of one worker, which may itself wait for a slow source."""
+"""Timeout of one piece from one worker, in seconds; that worker may itself wait for a slow source."""
 FIRST_SECONDS = 3.0
-"""Longest wait for those that come before this worker to say that they fetch the version, too."""
+"""Timeout for workers with smaller names to report that they fetch the version, too, in seconds."""
 NEWS_SECONDS = 2.0
-"""What was heard of the others longer ago is not begun with."""
+"""Limit of the age of the others' reports when a fetch begins, in seconds."""
 MOST_ASKED = 4
-"""Workers that are asked for one piece."""
+"""Limit of workers tried for one piece."""
 POLL_SECONDS = 0.05
 
 log = logging.getLogger(__name__)
 
 
 class PassedPiece(NamedTuple):
-    """A piece of a file, with its SHA-256 and the file's reading. No data: the file has ended; no reading: the version
-    has no such file."""
+    """A piece of a file, with its SHA-256 and the file's reading. Empty data: past the end of the file; empty reading:
+    the version has no such file."""
 
     data: bytes | bytearray = b""
     digest: bytes = b""
@@ -42,13 +42,14 @@ class PassedPiece(NamedTuple):
 
 
 class _RefusedError(Exception):
-    """Why a worker is asked no more."""
+    """The reason not to use a worker again."""
 
 
 class Peers:
-    """Other workers that have one version, or fetch it and come before this one. For one fetch, in one thread.
+    """Other workers that have one version, or fetch it and have a smaller name. For one fetch, in one thread.
 
-    Who was late, refused or sent bytes of another digest is asked no more. `gave`: names of those that gave anything.
+    A worker that was late, refused or sent bytes of another digest is not used again. `gave`: names of the workers that
+    sent a piece.
     """
 
     def __init__(self, passing: Passing, publisher: int, stopped: Callable[[], bool]) -> None:
@@ -70,7 +71,7 @@ class Peers:
         self._client.close()
 
     def wait(self) -> None:
-        """Until there is somebody to ask, or nobody to wait for, FIRST_SECONDS at most."""
+        """Waits until a worker has the version or none may still report it; at most FIRST_SECONDS."""
         until = time.monotonic() + FIRST_SECONDS
         while time.monotonic() < until and not self._stopped():
             is_news = time.monotonic() - self._passing.heard_at < NEWS_SECONDS
@@ -79,13 +80,13 @@ class Peers:
             time.sleep(POLL_SECONDS)
 
     def piece(self, name: str, number: int) -> PassedPiece | None:
-        """Piece `number` of a file, checked; None where nobody passes it on. Raises LoadError when it is not wanted."""
+        """Piece `number` of a file, checked; None if no worker passes it on. Raises LoadError after a cancel."""
         for passer in self._to_ask()[:MOST_ASKED]:
             try:
                 piece = self._ask(passer, name, number)
             except (_RefusedError, httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-                why = str(error) if isinstance(error, _RefusedError) else type(error).__name__  # no address of theirs
-                log.warning("piece %d of %s: %s is asked no more: %s", number, name, passer.name, why)
+                why = str(error) if isinstance(error, _RefusedError) else type(error).__name__  # without the address
+                log.warning("piece %d of %s: %s is not used any longer: %s", number, name, passer.name, why)
                 self._failed.add(passer.report.address)
                 continue
             self.gave.add(passer.name)
@@ -94,13 +95,13 @@ class Peers:
         return None
 
     def _earlier(self) -> list[Passer]:
-        """The nearest first."""
+        """Workers with smaller names, the largest name first."""
         earlier = [passer for passer in self._passing.others if passer.name < self._passing.name]
         return sorted(earlier, key=lambda passer: passer.name, reverse=True)
 
     def _to_ask(self) -> list[Passer]:
-        """Who gave the latest piece, for another may have another reading; then who fetches it, too, before who has it:
-        so those that come together load one of the others, not all."""
+        """The workers to try, in order: the one that sent the last piece, since another may have another reading; those
+        that fetch the version; those that have it. So workers that fetch at the same time load one of the latter."""
         partial = [passer for passer in self._earlier() if self._publisher in passer.report.partial]
         whole = [passer for passer in self._passing.others if self._publisher in passer.report.whole]
         whole.sort(key=lambda passer: sha256(f"{self._passing.name} {passer.name}".encode()).digest())
@@ -119,7 +120,7 @@ class Peers:
                     case HTTPStatus.NO_CONTENT:
                         return PassedPiece()
                     case HTTPStatus.SERVICE_UNAVAILABLE:
-                        pass  # it has not arrived there
+                        pass  # the piece has not arrived there yet
                     case status:
                         raise _RefusedError(f"it answered {status}")
             self._check(until)
@@ -135,7 +136,7 @@ class Peers:
         digest = sha256(data).digest()
         ended = response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
         if not reading or bool(data) == ended or (data and digest.hex() != response.headers.get(DIGEST_HEADER)):
-            raise _RefusedError("it sent other bytes than it said")
+            raise _RefusedError("the bytes do not fit the digest")
         return PassedPiece(data, digest, reading)
 
     def _parts(self, response: httpx.Response, until: float) -> Iterator[bytes]:
@@ -147,4 +148,4 @@ class Peers:
         if self._stopped():
             raise LoadError("the weights are no longer wanted")
         if time.monotonic() > until:
-            raise _RefusedError(f"the piece was not there within {PIECE_SECONDS:g} s")
+            raise _RefusedError(f"the piece did not arrive within {PIECE_SECONDS:g} s")

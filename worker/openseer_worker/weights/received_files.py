@@ -1,4 +1,4 @@
-"""Tensors that arrive one after the other, written into safetensors files as they come."""
+"""Writes tensors that arrive one after the other into safetensors files."""
 
 import json
 import os
@@ -27,14 +27,14 @@ DTYPES = {
     "uint8": ("U8", 1),
     "bool": ("BOOL", 1),
 }
-"""By torch's name: the format's name, and bytes of one element."""
+"""By torch's name: the safetensors name, and the bytes of one element."""
 PART = ".part"
-"""Ends the name of a folder that is not whole."""
+"""Suffix of the name of an incomplete folder."""
 _SHOWN = 100
 
 
 class Announced(NamedTuple):
-    """A tensor that is to come: name, torch's name of its dtype, and shape."""
+    """An announced tensor: name, torch's name of its dtype, and shape."""
 
     name: str
     dtype: str
@@ -47,10 +47,10 @@ class Announced(NamedTuple):
 
 
 class ReceivedFiles:
-    """The files of one version: `expect` says what comes next, `add` takes it, `finish` makes the folder whole.
+    """The files of one version: `expect` announces the next tensors, `add` takes one, `finish` completes the folder.
 
-    Each update is one file. Raises LoadError for what does not fit: a tensor twice, one that was not announced, another
-    size, a full disk.
+    Each update is one file. Raises LoadError for a tensor that comes twice, out of order or in another size, and for a
+    full disk.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -65,7 +65,7 @@ class ReceivedFiles:
         self._coming: list[Announced] = []
 
     def expect(self, tensors: Sequence[Announced]) -> None:
-        """The tensors that arrive next, in this order."""
+        """Begins an update with these tensors, in this order."""
         self._check_all_came()
         names = [tensor.name for tensor in tensors]
         twice = [name for name, count in Counter(names).items() if count > 1 or name in self._places]
@@ -84,9 +84,9 @@ class ReceivedFiles:
         self._coming = list(reversed(tensors))
 
     def add(self, name: str, data: memoryview) -> None:
-        """The bytes of the next tensor."""
+        """Writes the bytes of the next tensor."""
         if not self._coming or self._coming[-1].name != name:
-            raise LoadError(f"tensor {name[:_SHOWN]} arrived out of turn")
+            raise LoadError(f"tensor {name[:_SHOWN]} arrived out of order")
         assert self._file is not None
         expected, found = self._coming.pop().size, data.nbytes
         if found != expected:
@@ -94,7 +94,7 @@ class ReceivedFiles:
         self._file.write(data)
 
     def end_update(self) -> None:
-        """All that was expected has come; the file is on disk."""
+        """Ends an update and syncs its file to disk."""
         self._check_all_came()
         if self._file is not None:
             self._file.flush()
@@ -103,7 +103,7 @@ class ReceivedFiles:
             self._file = None
 
     def finish(self) -> Path:
-        """The folder, whole: it has its name from now on."""
+        """Completes the folder and gives it its final name; returns it."""
         self.end_update()
         if not self._places:
             raise LoadError("no tensor has arrived")
@@ -113,18 +113,18 @@ class ReceivedFiles:
         return self._whole
 
     def close(self) -> None:
-        """Removes what is not whole."""
+        """Removes an incomplete folder."""
         if self._file is not None:
             self._file.close()
         shutil.rmtree(self._part, ignore_errors=True)
 
     def _check_all_came(self) -> None:
         if self._coming:
-            raise LoadError(f"tensor {self._coming[-1].name[:_SHOWN]} was announced and has not come")
+            raise LoadError(f"tensor {self._coming[-1].name[:_SHOWN]} was announced and has not arrived")
 
 
 def tensors_of(names: Sequence[object], dtypes: Sequence[object], shapes: Sequence[object]) -> list[Announced]:
-    """What a sender announces, checked. Raises LoadError."""
+    """The tensors that a sender announces, after checks. Raises LoadError."""
     if not len(names) == len(dtypes) == len(shapes):
         raise LoadError(
             f"update_info: found {len(names)} names, {len(dtypes)} dtype_names and {len(shapes)} shapes, needed: "

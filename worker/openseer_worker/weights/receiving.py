@@ -1,4 +1,4 @@
-"""The worker's side of a reception: follows what the fleet spec says of it, step by step, in a process of its own."""
+"""The worker's side of a reception of weights: follows the fleet spec's record of it, with a separate process."""
 
 import asyncio
 import json
@@ -30,14 +30,14 @@ from openseer_worker.weights.received_files import PART
 log = logging.getLogger(__name__)
 
 ANSWER_BYTES = 2**16
-"""Longest answer of the process."""
+"""Limit of the process's answer, in bytes."""
 REASON_CHARS = 500
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivingSettings:
-    """`transfer`: the job's, None where it had nobody send when the worker started; `fleet`: what the workers of the
-    job have in common, and no others."""
+    """`transfer`: the job's spec.weights.transfer at the worker's start, None without one; `fleet`:
+    WorkerSettings.fleet."""
 
     worker: WorkerId
     transfer: WeightTransfer | None
@@ -45,15 +45,15 @@ class ReceivingSettings:
 
     @property
     def folder(self) -> Path:
-        """This fleet's own, in the one that all its workers see. Raises LoadError where nobody was to send."""
+        """This fleet's folder, within the one that all its workers share. Raises LoadError without a transfer."""
         if self.transfer is None:
             raise LoadError(f"{self.worker.name} was started without spec.weights.transfer; restart it")
         return Path(self.transfer.folder) / f"openseer-{sha256(self.fleet.encode()).hexdigest()[:16]}"
 
 
 class WeightReceiver:
-    """`follow` takes a fleet spec; `report` says how far its reception is followed, None where it is another worker's.
-    `wake` is called when that has changed."""
+    """Receives weights from a trainer. `follow` takes a fleet spec; `report` is the progress of its reception, None if
+    another worker receives. Calls `wake` when the report has changed."""
 
     def __init__(self, settings: ReceivingSettings | None, wake: Callable[[], None]) -> None:
         self._settings = settings
@@ -66,19 +66,19 @@ class WeightReceiver:
 
     @property
     def report(self) -> ReceptionReport | None:
-        """What the next heartbeat says."""
+        """The report for the next heartbeat."""
         return self._report
 
     @property
     def is_busy(self) -> bool:
-        """Whether the sender waits, or is about to call: in a round, and until the group is there."""
+        """Whether the sender waits, or will call soon: during a round, and until the process group is complete."""
         wanted, report = self._wanted, self._report
         if wanted is None or report is None or report.error:
             return False
         return not wanted.is_followed(report) or (bool(wanted.round) and not wanted.finished)
 
     def follow(self, fleet_spec: FleetSpec) -> None:
-        """Takes another fleet spec."""
+        """Takes a new fleet spec."""
         self._kept = _kept(fleet_spec)
         reception, before = fleet_spec.reception, self._wanted
         is_ours = self._settings is not None and reception is not None and self._is_named(reception)
@@ -91,7 +91,7 @@ class WeightReceiver:
         self._changed.set()
 
     async def close(self) -> None:
-        """Ends the process."""
+        """Stops receiving and ends the process."""
         task = self._task
         self._stop()
         if task is not None:
@@ -110,7 +110,7 @@ class WeightReceiver:
     # ---- the steps
 
     async def _receive(self, number: int) -> None:
-        """Follows one reception until another one comes, or something goes wrong."""
+        """Follows one reception until another one replaces it, or it fails; reports the error."""
         assert self._settings is not None
         assert self._wanted is not None
         try:
@@ -127,7 +127,7 @@ class WeightReceiver:
             log.error("reception of weights: %s", error)
             self._note(number, error=str(error) or type(error).__name__)
         except Exception as error:
-            log.exception("reception of weights")  # the sender must not wait for its deadline
+            log.exception("reception of weights")  # reported, so that the sender need not wait for its deadline
             self._note(number, error=f"{type(error).__name__}: {str(error)[:REASON_CHARS]}")
         finally:
             await asyncio.to_thread(_remove_parts, self._settings, number)
@@ -159,7 +159,7 @@ class WeightReceiver:
 
 
 class _Process:
-    """The process that receives, while the context lasts."""
+    """The receiving process; the context's end kills it."""
 
     async def __aenter__(self) -> "_Process":
         self._process = await asyncio.create_subprocess_exec(
@@ -174,7 +174,7 @@ class _Process:
         await self._process.wait()
 
     async def while_it_lasts(self, event: Coroutine[Any, Any, Any]) -> None:
-        """Awaits something. Raises LoadError once the process has ended before that."""
+        """Awaits `event`. Raises LoadError if the process ends first."""
         awaited, ended = asyncio.ensure_future(event), asyncio.ensure_future(self._process.wait())
         try:
             await asyncio.wait((awaited, ended), return_when=asyncio.FIRST_COMPLETED)
@@ -186,7 +186,7 @@ class _Process:
             _answer(await self._process.stdout.readline(), f"exit code {self._process.returncode}")
 
     async def call(self, command: str, seconds: float, **arguments: Any) -> dict[str, Any]:
-        """What it answers. Raises LoadError for an error, its end, and when it takes longer."""
+        """Sends a command; returns the answer. Raises LoadError for an error, the process's end and a timeout."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
@@ -203,7 +203,7 @@ class _Process:
 
 
 def _answer(line: bytes, exit_code: str, whose: str = "") -> dict[str, Any]:
-    """What the process says. Raises LoadError where it reports an error, or has ended."""
+    """Parses the process's answer. Raises LoadError if it is an error, or the process has ended."""
     if not line:
         raise LoadError(f"{whose}the receiving process has ended ({exit_code})")
     answer: dict[str, Any] = json.loads(line)
@@ -213,7 +213,7 @@ def _answer(line: bytes, exit_code: str, whose: str = "") -> dict[str, Any]:
 
 
 def _kept(fleet_spec: FleetSpec) -> frozenset[Path]:
-    """Folders that a worker may have to load: of what is served, was served before, or is being published."""
+    """Folders that a worker may have to load: of the served version, the one before, and the one being published."""
     transaction = fleet_spec.transaction
     sources = [fleet_spec.source]
     if transaction is not None:
@@ -222,7 +222,7 @@ def _kept(fleet_spec: FleetSpec) -> frozenset[Path]:
 
 
 def _remove_parts(settings: ReceivingSettings, number: int) -> None:
-    """What a reception has begun and not finished: it may be as large as the model."""
+    """Removes a reception's incomplete folders, which may be as large as the model."""
     with suppress(LoadError):
         for path in settings.folder.glob(f"{number}-*{PART}"):
             shutil.rmtree(path, ignore_errors=True)

@@ -1,8 +1,8 @@
-"""Scores (log-probabilities) are finite, or their response has failed: here those that an engine gives are looked at.
+"""Checks that the scores (log-probabilities) of an engine's tokens are finite; a response with another one has failed.
 
-Of a token that was sampled no other value is right. NaN: its logits hold NaN or infinity. -inf: it was drawn from a
-distribution that does not have it, for what topK, topP, minP and minTokens mask has no chance to be drawn. Appended
-tokens are not sampled; the store gives them 0.
+A sampled token always has a finite score. NaN: its logits contain NaN or infinity. -inf: its distribution gives it no
+probability, so it cannot have been sampled, since topK, topP, minP and minTokens exclude the tokens that they mask.
+Appended tokens are not sampled; the store gives them 0.
 """
 
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from openseer_worker.engine import EngineOutput
 
 
 def first_wrong(output: EngineOutput) -> tuple[int, str] | None:
-    """The place of the first of the output's tokens that has no finite score, and what it has; None when all have one.
+    """The index of the output's first token without a finite score, and its score; None if all are finite.
 
-    `unscored` says it of a response that records none.
+    For a response without log-probabilities it is the output's `unscored`.
     """
     if output.unscored is not None:
         return output.unscored, "NaN in its logits"
@@ -28,7 +28,7 @@ def first_wrong(output: EngineOutput) -> tuple[int, str] | None:
 
 
 def wrong_score(place: int, found: str, weights: str, dtype: str) -> str:
-    """What is said of token `place` (of the response, or of what was scored) that has no finite score."""
+    """The message about token `place` (of the response, or of the scored tokens) without a finite score."""
     return (
         f"token {place}: found {found}, allowed: a finite number; {weights} are damaged, or their values too large for "
         f"{dtype}: publish others, or set spec.model.dtype"
@@ -36,7 +36,7 @@ def wrong_score(place: int, found: str, weights: str, dtype: str) -> str:
 
 
 def check_finite(scored: Sequence[float], what: str, dtype: str) -> None:
-    """Raises LoadError when a score of a sequence's tokens, from the second one on, is not finite. `what`: was done."""
+    """Raises LoadError, beginning with `what`, if a score of a sequence's tokens, from the second on, is not finite."""
     place = first_not_finite(scored)
     if place is not None:
         raise LoadError(f"{what}: {wrong_score(place + 1, _named(scored[place]), 'the weights', dtype)}")

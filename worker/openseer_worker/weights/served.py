@@ -1,4 +1,4 @@
-"""The weights that a worker serves: carries out, beside its work, the steps that core's worker_step derives."""
+"""The weights that a worker serves: carries out the steps that core's worker_step derives, beside running requests."""
 
 import asyncio
 import logging
@@ -33,14 +33,14 @@ from openseer_worker.weights.scores import check_finite
 log = logging.getLogger(__name__)
 
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 1.0, 60.0
-"""Outside a transaction a load that failed is tried again after so long, twice as long each time."""
+"""Pause before a failed load outside a transaction is retried, in seconds: the first one and the limit; it doubles."""
 NOTHING = -1
-"""In place of the publisher of weights whose files are fetched or read: none are."""
+"""In place of the publisher of the weights being fetched or read: none are."""
 
 
 class ServedWeights:
-    """`advance` is called again and again; what takes longer runs as a task and calls `wake` when it has ended.
-    `folders`: of the versions; `receiving`: as in WeightReceiver."""
+    """One worker's weights. The loop calls `advance` in each pass; slow steps run as tasks, which call `wake` when they
+    end. `folders`: of the versions' files; `receiving`: as in WeightReceiver."""
 
     def __init__(
         self,
@@ -69,38 +69,38 @@ class ServedWeights:
 
     @property
     def version(self) -> str:
-        """The version that is loaded, "" while none is whole."""
+        """The loaded version; "" while none is completely loaded."""
         return self._state.version
 
     @property
     def versions(self) -> tuple[str, ...]:
-        """All that may be claimed for."""
+        """All versions that the worker may claim for."""
         return (self.version, *self.adapters)
 
     @property
     def adapters(self) -> tuple[str, ...]:
-        """Versions of adapters that are loaded, and served by the fleet."""
+        """Versions of adapters that are loaded here and served by the fleet."""
         return claimed_adapters(self._fleet_spec, self._state)
 
     @property
     def revision(self) -> int:
-        """Of the fleet spec that is followed."""
+        """Revision of the fleet spec that the worker follows."""
         return self._fleet_spec.revision
 
     @property
     def report(self) -> WeightsReport:
-        """What the next heartbeat reports."""
+        """The report for the next heartbeat."""
         return self._report.model_copy(
             update={"reception": self._receiver.report, "passing": self._folders.passing.report}
         )
 
     @property
     def asleep(self) -> bool:
-        """Whether the engine has given the GPU's memory back."""
+        """Whether the engine has freed the GPU's memory."""
         return self._state.asleep
 
     def is_urgent(self, running: int) -> bool:
-        """Whether the fleet spec changes soon: the fleet waits for this worker, or it waits for the fleet."""
+        """Whether the fleet spec may change soon: the fleet waits for this worker, or this worker for the fleet."""
         transaction = self._fleet_spec.active_transaction
         if self._receiver.is_busy:
             return True
@@ -111,7 +111,7 @@ class ServedWeights:
         return not (drains and running)
 
     def follow(self, fleet_spec: FleetSpec) -> None:
-        """Takes another fleet spec; what reads or fetches weights that it does not name is cancelled."""
+        """Takes a new fleet spec; cancels tasks that read or fetch weights that it does not name."""
         self._fleet_spec = fleet_spec
         self._folders.keep(targets(fleet_spec))
         self._receiver.follow(fleet_spec)
@@ -127,9 +127,9 @@ class ServedWeights:
             self._adapter_task = None
 
     def advance(self, running: int, versions: Collection[str] = ()) -> WorkerStep:
-        """The next step of a worker that runs so many responses, of these versions; begins the tasks that it needs."""
+        """The next step of a worker with `running` responses, of these `versions`; starts the tasks that it needs."""
         self._forget_ended_tasks()
-        if self._task is not None:  # no further step before that has ended
+        if self._task is not None:  # no further step before the task has ended
             return WorkerStep()
         self._report_rest()
         step = next_step(self._fleet_spec, self._current_state(), running)
@@ -138,7 +138,7 @@ class ServedWeights:
         if step.fetch is not None and self._fetch_task is None:
             self._fetches = step.fetch.publisher
             self._fetch_task = self._begin(self._read_ahead(step.fetch, current_attempt(self._fleet_spec)))
-        if self._adapter_task is not None:  # weights are changed, and the engine sleeps, after it
+        if self._adapter_task is not None:  # changes of weights, and sleep, wait for it
             return step
         self._adapter_task = self._begin_adapter(step, versions)
         if step.load is not None and not step.load.adapter:
@@ -148,7 +148,7 @@ class ServedWeights:
         return step if self._task is None else replace(step, claims=False)
 
     def _begin_adapter(self, step: WorkerStep, versions: Collection[str]) -> asyncio.Task[None] | None:
-        """What the step does to adapters, if anything; `versions`: of what runs, which stay until it has ended."""
+        """Starts the step's change of adapters, if any; adapters of running `versions` are dropped only later."""
         drop = tuple(version for version in step.drop if version not in versions)
         if drop:
             return self._begin(self._drop(drop))
@@ -158,14 +158,14 @@ class ServedWeights:
         return self._begin(self._load_adapter(step.load, current_attempt(self._fleet_spec)))
 
     async def close(self) -> None:
-        """Cancels the tasks and removes the files."""
+        """Cancels the tasks and removes the fetched files."""
         tasks = [task for task in (self._task, self._fetch_task, self._adapter_task) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, self._receiver.close(), return_exceptions=True)
         self._folders.close()
 
-    # ---- what runs beside the work
+    # ---- tasks beside the running requests
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -173,7 +173,7 @@ class ServedWeights:
         return task
 
     def _forget_ended_tasks(self) -> None:
-        """Forgets tasks that have ended; an unexpected error is raised here."""
+        """Removes ended tasks; raises a task's unexpected error."""
         for name in ("_task", "_fetch_task", "_adapter_task"):
             task: asyncio.Task[None] | None = getattr(self, name)
             if task is not None and task.done():
@@ -194,7 +194,7 @@ class ServedWeights:
         log.info("loading weights %s", target.version)
         begun = _now()
         if (self._state.version, self._state.publisher) == (target.version, target.publisher):
-            self._clear_version()  # it is other content than this worker has found under that name
+            self._clear_version()  # the version's content differs from the files that this worker has loaded
         try:
             folder = await self._find(target)
             path = None if folder is None else folder.path
@@ -218,7 +218,8 @@ class ServedWeights:
         log.info("serving weights %s", target.version)
 
     async def _load_adapter(self, target: WeightsTarget, attempt: Attempt) -> None:
-        """Beside what runs. A failure is the transaction's that brings this adapter; another one is tried again."""
+        """Loads an adapter while requests run. A failure fails the transaction that publishes this adapter; any other
+        adapter is retried."""
         log.info("loading adapter %s", target.version)
         begun = _now()
         try:
@@ -250,7 +251,7 @@ class ServedWeights:
             for version in versions:
                 await self._engine.drop_adapter(version)
         except LoadError as error:
-            log.error("adapters: %s", error)  # it stays loaded, and is tried again
+            log.error("adapters: %s", error)  # it stays loaded, and the drop is retried
             return
         left = tuple(adapter for adapter in self._state.adapters if adapter.version not in versions)
         self._state = replace(self._state, adapters=left)
@@ -272,7 +273,7 @@ class ServedWeights:
         self._report = self._report.model_copy(update={"adapters": loaded, "adapter_error": error})
 
     async def _find(self, target: WeightsTarget) -> CheckedFolder | None:
-        """The files of a load; until they are there it may be cancelled."""
+        """The files of a load, which `follow` may cancel until they are read."""
         self._reads = target.publisher
         try:
             return await self._folders.get(target)
@@ -280,7 +281,7 @@ class ServedWeights:
             self._reads = NOTHING
 
     async def _check(self, canary: Canary, adapter: str = "") -> float:
-        """The difference to the publisher's log-probabilities. Raises LoadError when it is too great or unknown."""
+        """The difference to the publisher's log-probabilities. Raises LoadError if it is too large or unknown."""
         if problem := bad_canary(canary.token_ids, self._engine.profile.limits):
             raise LoadError(problem)
         dtype = self._engine.profile.dtype
@@ -294,7 +295,7 @@ class ServedWeights:
         return difference
 
     async def _change_rest(self, step: WorkerStep, attempt: Attempt) -> None:
-        """Falls asleep, or wakes as the step says: weights that came meanwhile are scored, as a load does."""
+        """Puts the engine to sleep or wakes it, by the step; then scores weights that were loaded during its sleep."""
         freed, since = self._report.freed, self._fleet_spec.rest_since
         try:
             if step.sleep:
@@ -315,7 +316,7 @@ class ServedWeights:
         self._report = self._report.model_copy(update=rest | told)
 
     def _report_rest(self) -> None:
-        """That the engine sleeps as the present fleet spec says, where it does."""
+        """Reports that the engine sleeps as the present fleet spec requires, once it does."""
         spec, state = self._fleet_spec, self._state
         follows = spec.rest is not None and state.asleep and state.weights_awake == spec.weights_awake
         if follows and self._report.rest_since != spec.rest_since:
@@ -327,7 +328,7 @@ class ServedWeights:
             await self._engine.check_weights()
             difference = None if target.canary is None else await self._check(target.canary)
         except LoadError as error:
-            self._clear_version()  # they are loaded again, with all checks
+            self._clear_version()  # so that they are loaded again, with all checks
             self._fail(attempt, error)
             return
         self._report = self._report.model_copy(update={"difference": difference})
@@ -335,7 +336,7 @@ class ServedWeights:
     # ---- outcomes
 
     def _clear_version(self) -> None:
-        """From here on no version is loaded, and no adapter."""
+        """Notes that no version and no adapter is loaded."""
         self._state = replace(self._state, version="", publisher=0, digest="", adapters=())
         self._unscored = None
         self._report_adapters("")
@@ -365,7 +366,7 @@ class ServedWeights:
             self._report = report.model_copy(update=update)
 
     def _of_transaction(self, number: int) -> WeightsReport:
-        """The report, without what is of an earlier transaction."""
+        """The report, with the fields of an earlier transaction reset."""
         if number <= self._report.transaction:
             return self._report
         fresh = WeightsReport(transaction=number)
@@ -374,7 +375,7 @@ class ServedWeights:
         )
 
     def _current_state(self) -> WeightsState:
-        """The state; outside a transaction a failure is forgotten after a pause, so that it is tried again."""
+        """The state; outside a transaction a failure is removed after a pause, so that the load is retried."""
         if self._state.failed == (0, 0, "") and _now() >= self._retry_at:
             self._state = replace(self._state, failed=None)
         if self._state.adapters_wait and _now() >= self._adapters_due:

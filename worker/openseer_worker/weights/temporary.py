@@ -1,9 +1,9 @@
-"""Temporary folders that the workers of one machine share: one of them makes it, and all use it.
+"""Temporary folders that the workers of one machine share: one worker fills a folder, and all use it.
 
-Who makes a folder holds an exclusive lock on it, who uses it a shared one; the kernel lets both go at any death. A name
-would not tell: in pods process ids and names of workers recur, and several jobs share one machine's temporary files.
-What nobody holds is taken up by nobody: it may be half removed, or of a job that had the same name. Whoever makes the
-next one removes it.
+The maker holds an exclusive lock on the folder, each user a shared one; the kernel releases locks at any death. Names
+could not show that a process lives: in pods process ids and names of workers recur, and several jobs share one
+machine's temporary files. A folder that no process locks is never used: it may be half removed, or of an earlier job of
+the same name. The maker of the next folder removes it.
 """
 
 import fcntl
@@ -22,36 +22,36 @@ from openseer_core.errors import LoadError
 
 PREFIX = "openseer-weights-"
 RECORD = "made.json"
-"""The file that says that a folder is whole, and what its maker has found."""
+"""The file that marks a complete folder; it has the maker's record."""
 POLL_SECONDS = 0.05
 STALL_SECONDS = 30.0
-"""A maker that has shown nothing for so long is waited for no longer: it may be frozen."""
+"""Timeout of a maker without progress, in seconds: it may be frozen."""
 
 Record = dict[str, Any]
 
 
 class SharedFolder:
-    """A folder that this process uses until `release`. `record`: what its maker has found."""
+    """A folder that this process uses until `release`. `record`: the return value of its `make`."""
 
     def __init__(self, path: Path, record: Record, lock: int) -> None:
         self.path, self.record = path, record
         self._lock = lock
 
     def spoil(self) -> None:
-        """From now on nobody takes it up: it does not hold what it should."""
+        """Marks the folder as bad, so that no other process begins to use it."""
         (self.path / RECORD).unlink(missing_ok=True)
 
     def release(self) -> None:
-        """Whoever is the last removes it."""
+        """Ends the use; the last user removes the folder."""
         _remove_unused(self.path, self._lock)
         os.close(self._lock)
 
 
 def shared_folder(key: str, make: Callable[[Path], Record], stopped: Callable[[], bool]) -> SharedFolder:
-    """The folder of a key, filled by `make` where no process of this machine holds it, or waited for.
+    """The folder of a key: an existing one, after waiting for its maker, or a new one that `make` fills.
 
-    `make` shows by what it writes into the folder, or by the folder's times, that it goes on. Raises what `make`
-    raises, LoadError when it is not wanted any more, and OSError where no temporary files can be kept.
+    `make` must write to the folder, or touch it, to show progress. Raises the errors of `make`, LoadError when
+    `stopped` returns True, and OSError if temporary files cannot be written or locked.
     """
     path = Path(tempfile.gettempdir()) / (PREFIX + sha256(key.encode()).hexdigest()[:32])
     maker = _Maker(path)
@@ -73,9 +73,9 @@ def shared_folder(key: str, make: Callable[[Path], Record], stopped: Callable[[]
 
 
 def remove_left() -> None:
-    """Removes the folders that no process holds, and that this one may remove; they may be large."""
+    """Removes the folders that no process uses, as far as permitted; they may be large."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        with suppress(OSError):  # it is another user's, or is removed right now
+        with suppress(OSError):  # it is another user's, or is being removed
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
                 _remove_unused(folder, lock)
@@ -84,7 +84,7 @@ def remove_left() -> None:
 
 
 def _take(path: Path, lock: int, make: Callable[[Path], Record]) -> Record | None:
-    """Makes the folder, or takes up what others hold; None while somebody makes it. The lock is a shared one then."""
+    """Fills the folder, or uses it if others do, and then has a shared lock; None while another process fills it."""
     if _lock(lock, fcntl.LOCK_EX):
         if not _is_at(path, lock):
             return None
@@ -93,12 +93,12 @@ def _take(path: Path, lock: int, make: Callable[[Path], Record]) -> Record | Non
         except BaseException:
             shutil.rmtree(path, ignore_errors=True)
             raise
-    # From the one kind to the other there is a moment without: who takes or removes it then is found out.
+    # Between the exclusive and the shared lock there is none; the checks detect a process that took or removed it then.
     return _record(path) if _lock(lock, fcntl.LOCK_SH) and _is_at(path, lock) else None
 
 
 def _is_spoiled(path: Path, lock: int) -> bool:
-    """Whether somebody uses it still, and nobody may take it up."""
+    """Whether other processes still use the folder, but no new one may, because it is bad."""
     if _lock(lock, fcntl.LOCK_EX):
         return False
     return _lock(lock, fcntl.LOCK_SH) and _is_at(path, lock) and _record(path) is None
@@ -121,7 +121,7 @@ def _record(path: Path) -> Record | None:
 
 
 def _open(path: Path) -> int | None:
-    """None where the folder of that name is another user's, or others may write into it."""
+    """Opens the folder, creating it; None if it is another user's, or others may write to it."""
     try:
         path.mkdir(mode=0o700, exist_ok=True)
         lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -151,7 +151,7 @@ def _lock(lock: int, kind: int) -> bool:
 
 
 def _is_at(path: Path, lock: int) -> bool:
-    """Whether the open folder is still the one of that name."""
+    """Whether the open folder is still the one at `path`."""
     try:
         return os.path.samestat(path.stat(follow_symlinks=False), os.fstat(lock))
     except FileNotFoundError:
@@ -164,13 +164,13 @@ def _remove_unused(path: Path, lock: int) -> None:
 
 
 class _Maker:
-    """Whoever makes a folder that others wait for, by what it has written, and the folder's times."""
+    """Watches the progress of a folder's maker: the bytes in the folder, and its times."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._sign, self._seen_at = path, (-1, 0), time.monotonic()
 
     def stalls(self) -> bool:
-        """Whether nothing has come for STALL_SECONDS."""
+        """Whether there was no progress for STALL_SECONDS."""
         sign = (0, 0)
         with suppress(OSError), os.scandir(self._path) as entries:
             size = sum(entry.stat().st_size for entry in entries)

@@ -1,6 +1,6 @@
-"""The KV pool in Mooncake's store: a master that knows where blocks are, and a process that holds them in memory.
+"""The KV pool in Mooncake's store: a master that stores the blocks' locations, and a process with their memory.
 
-Read `installed` (what must be on the machine), `client` (blocks in the store), `watching` (how full it is, what is
-removed), `servers` (master and store: started, watched, started again), `main` (the same as a pod).
+Read `installed` (checks the machine), `client` (blocks in the store), `watching` (its usage, and removal), `servers`
+(starts, watches and restarts master and store), `main` (the same as a pod).
 Nothing here imports vLLM or torch. Tests: tests/worker/kv_pool/mooncake.
 """

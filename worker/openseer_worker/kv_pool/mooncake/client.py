@@ -1,7 +1,7 @@
 """KV blocks in Mooncake's store, by key: <epoch>/<version>/<group>/<block>.
 
-One client for each process, made when it is first used, by a thread. It comes back by itself when master and store were
-started again. Calls may take seconds while the master is dead, and hang while it hangs, without Python's lock.
+Each process has one client per master, created at its first use, in a thread. It reconnects by itself after a restart
+of master and store. Calls take seconds while the master is dead, and hang while it hangs; they release Python's lock.
 """
 
 import errno
@@ -18,9 +18,9 @@ from openseer_worker.kv_pool.blocks import HEADER_BYTES, BadBlockError, block_he
 from openseer_worker.kv_pool.places import block_name
 
 BUFFER_BYTES = 256 * 2**20
-"""Memory through which blocks of a process come and go; taken as it is used."""
+"""Transfer buffer of a process, in bytes; allocated as it is used."""
 BATCH_BYTES = 32 * 2**20
-"""Blocks of one call, at most, unless one alone has more: several threads share the memory above."""
+"""Limit of bytes per call, except for a single larger block: several threads share the buffer."""
 _FULL = -200
 _MODULE = "mooncake.store"
 _ENVIRONMENT = {
@@ -36,7 +36,7 @@ class MooncakeBlocks:
         self._link = _link(master)
 
     def count_present(self, place: str, blocks: Sequence[str], layout: str, ranks: int) -> int:
-        """One question, whatever the number of blocks. What is there stays for some seconds. Raises OSError."""
+        """One call, for any number of blocks. The store keeps the blocks that it reports for 5 s. Raises OSError."""
         keys = [f"{place}/{block_name(block, layout, rank)}" for block in blocks for rank in range(ranks)]
         for number, found in enumerate(self._link.present(keys)):
             if not found:
@@ -44,19 +44,19 @@ class MooncakeBlocks:
         return len(blocks)
 
     def read(self, place: str, names: Sequence[str], into: Sequence[memoryview]) -> Iterator[None]:
-        """Reads a batch at a time. Raises OSError and BadBlockError."""
+        """Reads the blocks in batches. Raises OSError and BadBlockError."""
         for batch in _batches(into):
             keys = [f"{place}/{name}" for name in names[batch]]
             for key, value, row in zip(keys, self._link.client().batch_get_buffer(keys), into[batch], strict=True):
                 if value is None:
-                    raise OSError(errno.ENOENT, "the store did not give it", key)
+                    raise OSError(errno.ENOENT, "the store did not return it", key)
                 data = memoryview(value).cast("B")
                 try:
                     if data.nbytes != HEADER_BYTES + row.nbytes:
                         raise BadBlockError(f"found {data.nbytes} bytes, expected {HEADER_BYTES + row.nbytes}")
                     row[:] = data[HEADER_BYTES:]
                     check_block(key.rpartition("/")[2], data[:HEADER_BYTES], row)
-                except BadBlockError as error:  # whoever computes it keeps it anew
+                except BadBlockError as error:  # removed: the next worker that computes it writes it again
                     self._link.client().batch_remove([key], True)
                     raise BadBlockError(f"{key}: {error}") from error
                 yield
@@ -64,7 +64,7 @@ class MooncakeBlocks:
     def write(
         self, place: str, names: Sequence[str], payloads: Sequence[memoryview], *, begins: bool
     ) -> Iterator[bool]:
-        """Writes what is not there, a batch at a time. Raises OSError, also where the store is full."""
+        """Writes the missing blocks in batches. Raises OSError, also if the store is full."""
         for batch in _batches(payloads):
             keys = [f"{place}/{name}" for name in names[batch]]
             present = self._link.present(keys)
@@ -81,7 +81,7 @@ class MooncakeBlocks:
                 yield not is_there
 
     def remove(self, places: Sequence[str]) -> int:
-        """Removes all blocks of groups or versions; gives their number. Raises OSError."""
+        """Removes all blocks of groups or versions; returns their number. Raises OSError."""
         within: dict[str, list[str]] = {}
         for place in places:
             outer, _, inner = place.rpartition("/")
@@ -89,7 +89,7 @@ class MooncakeBlocks:
         return sum(self._remove(outer, inner) for outer, inner in within.items())
 
     def _remove(self, outer: str, inner: Sequence[str]) -> int:
-        # Names of places are digits, letters and slashes, so they stand for themselves.
+        # Names of places are digits, letters and slashes, so they need no escaping.
         removed = self._link.client().remove_by_regex(f"^{outer}/({'|'.join(inner)})/", True)
         if removed < 0:
             raise OSError(errno.EIO, f"the store answered {removed}", outer)
@@ -103,7 +103,7 @@ def _batches(rows: Sequence[memoryview]) -> Iterator[slice]:
 
 
 class _Link:
-    """The client of a master, made when it is first asked for."""
+    """The client of a master, created at its first use."""
 
     def __init__(self, master: str) -> None:
         self._master = master
@@ -111,14 +111,14 @@ class _Link:
         self._client: Any = None
 
     def client(self) -> Any:
-        """Raises OSError where the store cannot be reached."""
+        """The client. Raises OSError if the store cannot be reached."""
         with self._making:
             if self._client is None:
                 self._client = self._made()
             return self._client
 
     def present(self, keys: Sequence[str]) -> list[bool]:
-        """Raises OSError."""
+        """Whether the store has each key. Raises OSError."""
         answers = self.client().batch_is_exist(list(keys))
         if any(answer < 0 for answer in answers):
             raise OSError(errno.EIO, f"the store answered {min(answers)}", self._master)
@@ -128,7 +128,7 @@ class _Link:
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         try:
-            store: Any = import_module(_MODULE)  # optional, with threads of its own
+            store: Any = import_module(_MODULE)  # an optional package, which starts threads
         except ImportError as error:
             raise OSError(errno.ENOSYS, f"Mooncake cannot be loaded: {error}", self._master) from error
         client = store.MooncakeDistributedStore()
@@ -139,7 +139,7 @@ class _Link:
 
 
 def is_loaded() -> bool:
-    """Whether this process has Mooncake's threads; one that ends while they hang is aborted by them."""
+    """Whether this process has loaded Mooncake: its threads, if they hang, abort the process at its end."""
     return _MODULE in sys.modules
 
 
@@ -149,7 +149,7 @@ def _link(master: str) -> _Link:
 
 
 def _own_host(master: str) -> str:
-    """This machine's address as the master's sees it. Raises OSError."""
+    """This machine's address towards the master. Raises OSError."""
     host, _, port = master.rpartition(":")
     family, kind, _, _, place = socket.getaddrinfo(host, int(port), type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, kind) as toward:

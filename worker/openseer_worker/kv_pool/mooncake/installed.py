@@ -1,4 +1,4 @@
-"""Mooncake on this machine: its programs, and whether they can run here."""
+"""Checks that Mooncake's programs are installed on this machine and can run."""
 
 import importlib.util
 import os
@@ -8,16 +8,16 @@ from pathlib import Path
 from openseer_core.errors import InputError
 
 MASTER, STORE = "mooncake_master", "mooncake_client"
-"""Its programs: the first says where blocks are, the second holds them."""
+"""Its programs: the first stores the blocks' locations, the second the blocks."""
 PACKAGES = "mooncake-transfer-engine-non-cuda on CPUs, mooncake-transfer-engine-cuda13 beside GPUs"
 MOST_SHARE = 0.8
-"""Most of the memory that is free when the pool is started; the rest is left to engines."""
+"""Limit of the pool's memory as a share of the memory free at its start; the engines need the rest."""
 _VERSION_SECONDS = 20.0
 _FOUND = "spec.kvPool.backend: found mooncake"
 
 
 def program(name: str) -> Path:
-    """The path of one of Mooncake's programs. Raises InputError where the package is not installed."""
+    """The path of one of Mooncake's programs. Raises InputError if the package is not installed."""
     spec = importlib.util.find_spec("mooncake")
     for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
         path = Path(folder) / name
@@ -27,13 +27,13 @@ def program(name: str) -> Path:
 
 
 def check_programs() -> None:
-    """Raises InputError where Mooncake's programs, and by that its client, cannot run here."""
+    """Raises InputError if Mooncake's programs, and so its client, cannot run here."""
     for name in (MASTER, STORE):
         _check_program(program(name))
 
 
 def check_servers(most_bytes: int) -> None:
-    """Raises InputError where Mooncake's programs cannot run here, or memory has too little room for the pool."""
+    """Raises InputError if Mooncake's programs cannot run here, or the pool needs more than the free memory allows."""
     check_programs()
     free = free_memory()
     if most_bytes > MOST_SHARE * free:
@@ -57,7 +57,7 @@ def _check_program(path: Path) -> None:
 
 
 def free_memory() -> int:
-    """Bytes that this process may still use: of the machine, or of its container where that has less."""
+    """Bytes of memory that are free for this process: the machine's or its container's, the smaller number."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
         if line.startswith("MemAvailable:"):

@@ -16,12 +16,12 @@ log = logging.getLogger("openseer.kv_pool")
 
 
 def main() -> int:
-    """Gives the exit code."""
+    """Runs the servers until SIGTERM; returns the exit code."""
     parser = argparse.ArgumentParser(prog="openseer-kv-pool", description="The KV pool of a RolloutJob.")
     parser.add_argument("--host", required=True, help="address at which workers reach it")
     parser.add_argument("--port", type=int, required=True, help="first of three ports: master, its metrics, store")
     parser.add_argument("--gigabytes", type=int, required=True, help="memory for blocks, in GiB")
-    parser.add_argument("--logs", type=Path, help="folder of their logs; unset: a temporary one")
+    parser.add_argument("--logs", type=Path, help="folder of the logs; unset: a temporary one")
     options = parser.parse_args()
     start_log()
     try:

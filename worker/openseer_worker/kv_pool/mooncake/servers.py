@@ -1,7 +1,7 @@
-"""Mooncake's master and store, started, watched, and started again together.
+"""Starts and watches Mooncake's master and store, and restarts both together.
 
-Together, because what one of them knows of the other's earlier life is wrong: a master that outlives its store sends
-readers to memory that is gone. So a death of either costs the pool's contents, and those cost prefills.
+Together, because either has wrong data about an earlier process of the other: a master that outlives its store directs
+readers to freed memory. So the death of either empties the pool, and contexts are computed again.
 """
 
 import asyncio
@@ -21,28 +21,28 @@ from openseer_worker.kv_pool.mooncake.installed import MASTER, STORE, program
 from openseer_worker.kv_pool.mooncake.watching import EVICTION_SHARE, usage
 
 PORTS = 3
-"""The master's port, then that of its web server, then the store's. The store also takes two of its own choice."""
+"""Ports in a row: the master's, its web server's, the store's. The store also opens two ports of its own choice."""
 READY_SECONDS = 30.0
-"""Longest start of both."""
+"""Timeout of the start of either process, in seconds."""
 POLL_SECONDS = 0.1
 LOOK_SECONDS = 1.0
-"""How often they are looked at."""
+"""Interval of checks, in seconds."""
 MOST_MISSES = 4
-"""So many looks without an answer, or without a store, and both are started again."""
+"""Consecutive checks without an answer, or without a store, after which both are restarted."""
 FIRST_BACKOFF_SECONDS = 0.5
 MOST_BACKOFF_SECONDS = 30.0
 FORGET_SECONDS = 60.0
-"""After so long in health the next start waits as briefly as the first."""
+"""Uptime, in seconds, after which the restart back-off begins anew."""
 _FIXED_PORTS = range(20_000, 32_700)
 """First ports of servers: above Mooncake's own, and below those of outgoing connections (from 32,768 on in Linux)."""
 _FIND_TRIES = 100
 
 
 class PoolServers:
-    """`async with PoolServers(…) as master`: HOST:PORT of the master; both end with this process, whatever ends it.
+    """`async with PoolServers(…) as master`: HOST:PORT of the master. Both end with this process, even by SIGKILL.
 
-    `host`: the address at which workers reach them, and `port` the first of PORTS; `most_bytes`: what the store holds.
-    They log to `logs`. `on_message` is told what happens to them. Enter it from the main thread.
+    `host`: the address at which workers reach them; `port`: the first of PORTS; `most_bytes`: the store's capacity;
+    `logs`: folder of their logs; `on_message`: called with each restart, for people. Enter it from the main thread.
     """
 
     def __init__(self, host: str, port: int, most_bytes: int, logs: Path, on_message: Callable[[str], None]) -> None:
@@ -56,7 +56,7 @@ class PoolServers:
 
     @property
     def pids(self) -> list[int]:
-        """Processes of master and store, while they run."""
+        """Process ids of master and store, while they run."""
         return [process.pid for process in self._processes]
 
     @property
@@ -65,7 +65,7 @@ class PoolServers:
         return len(self._processes) == 2 and all(process.returncode is None for process in self._processes)
 
     async def __aenter__(self) -> str:
-        """Raises InputError where they do not start."""
+        """Starts both. Raises InputError if they do not start."""
         try:
             await self._start()
         except OSError as error:
@@ -83,11 +83,11 @@ class PoolServers:
         await self._kill()
 
     async def _start(self) -> None:
-        """Raises OSError, with nothing left running."""
+        """Starts both. Raises OSError, after ending both again."""
         host, port = self._host, self._port
         master = [
             *(f"--rpc_address={host}", f"--rpc_port={port}", f"--metrics_host={host}", f"--metrics_port={port + 1}"),
-            # Seconds until it forgets a store that says nothing, and milliseconds for which what was found stays.
+            # Seconds until a silent store is dropped, and milliseconds for which a block that was found stays.
             *("--client_ttl=3", "--default_kv_lease_ttl=5000", "--rpc_thread_num=4"),
             *(f"--eviction_high_watermark_ratio={EVICTION_SHARE}", "--eviction_ratio=0.05"),
         ]
@@ -99,7 +99,7 @@ class PoolServers:
             await self._launch(MASTER, master)
             await self._until("its master did not answer", lambda _: True)
             await self._launch(STORE, store)
-            await self._until("its store did not come", lambda capacity: capacity > 0)
+            await self._until("its store did not register", lambda capacity: capacity > 0)
         except BaseException:
             await self._kill()
             raise
@@ -113,7 +113,7 @@ class PoolServers:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C at the terminal is for whoever runs them
+                start_new_session=True,  # Ctrl-C at the terminal must end only this process, which ends them
             )
         finally:
             os.close(log)
@@ -137,7 +137,7 @@ class PoolServers:
             return False
 
     async def _watch(self) -> None:
-        """Starts both again whenever one has ended or does not answer; waits longer each time that does not help."""
+        """Restarts both whenever one has ended or does not answer, with a growing back-off."""
         loop = asyncio.get_running_loop()
         backoff, up_since = FIRST_BACKOFF_SECONDS, loop.time()
         while True:
@@ -145,7 +145,7 @@ class PoolServers:
             await self._kill()
             if loop.time() - up_since > FORGET_SECONDS:
                 backoff = FIRST_BACKOFF_SECONDS
-            self._on_message(f"the KV pool's {reason}; it is started again, empty, in {backoff:g} s")
+            self._on_message(f"the KV pool's {reason}; it restarts, empty, in {backoff:g} s")
             await asyncio.sleep(backoff)
             backoff = min(2 * backoff, MOST_BACKOFF_SECONDS)
             try:
@@ -155,7 +155,7 @@ class PoolServers:
             up_since = loop.time()
 
     async def _trouble(self) -> str:
-        """What happened to them, once something has."""
+        """Waits until one ends or does not answer; returns the reason for the restart."""
         misses = 0
         while True:
             for process, name in zip(self._processes, (MASTER, STORE), strict=False):
@@ -172,7 +172,7 @@ class PoolServers:
                 task.cancel()
 
     async def _kill(self) -> None:
-        """They hold nothing that is worth a clean end."""
+        """Kills both; they have no data that needs a clean end."""
         processes, self._processes = self._processes, []
         for process in processes:
             with suppress(ProcessLookupError):
@@ -189,10 +189,9 @@ class PoolServers:
 
 
 def free_ports(host: str) -> int:
-    """The first of PORTS ports in a row that are free, and stay free while the servers start again.
+    """The first of PORTS free ports in a row, outside the kernel's range for outgoing connections. Raises OSError.
 
-    None of them is one that the kernel gives to outgoing connections: while a master is down such a connection could
-    take its port, and keep it. Raises OSError.
+    Within that range a connection could take the master's port while the master restarts, and keep it.
     """
     for _ in range(_FIND_TRIES):
         port = random.choice(_FIXED_PORTS)

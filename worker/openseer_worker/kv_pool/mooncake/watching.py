@@ -1,7 +1,7 @@
-"""How full Mooncake's store is, as its master says, and what is removed of it before it throws away by itself.
+"""Reads the usage of Mooncake's store from its master, and removes groups that are over before the store evicts.
 
-By itself it removes what was not touched for longest: mostly the first blocks of responses that still run. So groups
-that are over are removed before it is full.
+The store evicts the least recently used blocks: mostly the first blocks of responses that still run. So groups that are
+over are removed before it is full.
 """
 
 import http.client
@@ -11,26 +11,26 @@ from dataclasses import dataclass
 from openseer_worker.kv_pool.mooncake.client import MooncakeBlocks
 
 ANSWER_SECONDS = 2.0
-"""Longest wait for the master to say how full the store is."""
+"""Timeout of the master's answer about the usage, in seconds."""
 FULL_SHARE = 0.8
-"""From here on groups that are over are removed; the store itself removes from EVICTION_SHARE on."""
+"""Usage from which groups that are over are removed; the store itself evicts from EVICTION_SHARE on."""
 EVICTION_SHARE = 0.95
 
 
 MOST_REMOVED = 64
-"""Groups that are removed at once; the master looks at the names of all blocks for it."""
+"""Limit of groups removed in one call, in which the master scans the names of all blocks."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreUsage:
-    """Bytes that blocks take, of those that the store has; `capacity` is 0 while no store holds any."""
+    """Bytes `used` by blocks, of `capacity`, which is 0 while no store is registered."""
 
     used: int
     capacity: int
 
 
 def usage(master: str) -> StoreUsage:
-    """Asks the master's own web server, which has the port after it. Raises OSError."""
+    """Reads the usage from the master's web server, at the port after the master's. Raises OSError."""
     host, _, port = master.rpartition(":")
     connection = http.client.HTTPConnection(host, int(port) + 1, timeout=ANSWER_SECONDS)
     try:
@@ -45,18 +45,18 @@ def usage(master: str) -> StoreUsage:
         used, capacity = numbers["master_allocated_bytes"], numbers["master_total_capacity_bytes"]
         return StoreUsage(int(float(used)), int(float(capacity)))
     except (KeyError, ValueError) as error:
-        raise OSError(f"{master}: its metrics say nothing of its bytes: {error}") from error
+        raise OSError(f"{master}: its metrics lack the store's bytes: {error}") from error
 
 
 class MooncakeSweeper:
-    """Removes groups that are over from the store at `master`, and blocks of replaced weights."""
+    """Removes blocks of replaced weights, and of groups that are over, from the store at `master`."""
 
     def __init__(self, master: str) -> None:
         self._master = master
         self._blocks = MooncakeBlocks(master)
 
     def sweep(self, ended: Sequence[str], replaced: Sequence[str]) -> Sequence[str]:
-        """Gives those of `ended` that are removed: while the store is full their older half, MOST_REMOVED at most.
+        """Returns the removed part of `ended`: while usage exceeds FULL_SHARE its older half, at most MOST_REMOVED.
 
         Raises OSError.
         """

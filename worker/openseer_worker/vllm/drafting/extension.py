@@ -1,7 +1,7 @@
-"""The way from the engine to the proposer in vLLM's processes.
+"""The methods in vLLM's processes through which the engine reaches the proposer.
 
-Methods are called by name through vLLM's collective_rpc, which may serialise arguments and results: between
-DraftCalls and these methods drafts are plain tuples. They return None on the ranks that do not draft (see `calls`).
+They are called by name through vLLM's collective_rpc, which may serialise arguments and results: between DraftCalls and
+these methods drafts are plain tuples. They return None on the ranks that do not draft (see `calls`).
 """
 
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class DraftExtension:
-    """The part of the worker's extension that is for drafts."""
+    """The part of the worker's extension for drafts."""
 
     def start_drafting(self) -> None:
         """Gives the proposer its model runner; the proposer is in the processes of the last pipeline stage."""
@@ -65,5 +65,5 @@ class DraftExtension:
 
 
 def _proposer(worker: Any) -> "GroupProposer | None":
-    """The proposer of a vLLM worker; None in a process that has none."""
+    """The proposer of a vLLM worker; None in a process without one."""
     return getattr(worker.model_runner, "drafter", None)

@@ -1,6 +1,6 @@
 """The engine's side of drafting: starts the proposer inside vLLM, passes news to it and reads its metrics.
 
-All of it but `metrics` is for the engine's thread, between two steps.
+All methods but `metrics` are for the engine's thread, between two steps.
 """
 
 import time
@@ -12,16 +12,16 @@ from openseer_worker.vllm.drafting import step_profile
 from openseer_worker.vllm.drafting.calls import DraftCalls
 
 READ_SECONDS = 1.0
-"""Metrics are read no more often than this."""
+"""Shortest interval of reading metrics, in seconds."""
 
 
 class DraftLink:
-    """Drafting in one engine. `reason`: why it does not draft; empty when it is to. `idle`: vLLM was built for drafts
-    all the same, for the proposer has other work."""
+    """Drafting in one engine. `reason`: why it does not draft; "" if it does. `idle`: vLLM is built for drafts even if
+    it does not draft, because the proposer captures routed experts."""
 
     def __init__(self, core: Any, reason: str, *, idle: bool = False) -> None:
         self.built = not reason or idle
-        """Whether vLLM was built for drafts: then it verifies them in a way of its own."""
+        """Whether vLLM was built for drafts: then it samples in its own way for verifying them."""
         self._may_draft = not reason
         self._core = core
         self._calls = DraftCalls(core)
@@ -39,9 +39,9 @@ class DraftLink:
         self._calls.start()
 
     def start(self, inputs: Any, profile: EngineProfile, sampling: Sampling, most: int) -> str:
-        """Begins to draft, once it is measured what verifying costs; where it cannot pay, it ends at once.
+        """Measures the cost of verifying, and begins to draft unless drafts cannot pay.
 
-        Returns why it cannot pay, empty where it may; not a fault, after which the engine does not draft either.
+        Returns the reason why they cannot, "" if they may. It is no fault; `on` is also False after a fault.
         """
         self.attach()
         costs = step_profile.measure(self._core, self._calls, inputs, profile, sampling, most)
@@ -56,15 +56,15 @@ class DraftLink:
         return reason
 
     def feed(self, news: DraftNews) -> list[int]:
-        """Passes news on; returns how many tokens are known then of the response of each `tokens`."""
+        """Passes news on; returns, for each entry of `tokens`, the tokens that the drafter has of the response."""
         return self._calls.feed(news)
 
     def read(self, *, at_rest: bool) -> None:
-        """Reads the drafter's metrics again, if they are old enough or nothing runs any more."""
+        """Reads the drafter's metrics if the last ones are older than READ_SECONDS, or `at_rest`: nothing runs."""
         if self._may_draft and (at_rest or time.monotonic() - self._read_at >= READ_SECONDS):
             self._reason, self._metrics = self._calls.metrics()
             self._read_at = time.monotonic()
 
     def metrics(self) -> dict[str, float | int | str]:
-        """The drafter's metrics as last read, and whether the engine drafts; from any thread."""
+        """The drafter's last metrics, and whether the engine drafts. May be called from any thread."""
         return {**self._metrics, "drafts": "on" if self.on else f"off: {self._reason}"}

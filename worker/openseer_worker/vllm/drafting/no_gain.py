@@ -1,8 +1,8 @@
-"""Where drafts were found not to pay: kept on disk, so that the engine is built for them only once.
+"""Records on disk that drafts do not pay, so that an engine is built for them only once.
 
-An engine that is built for drafts is slower on a GPU than one that is not, even when it drafts nothing (docs/gpu.md).
-So where the profile says that even perfect drafts would not make it faster, it is built again without them, and the
-next start of the same model on the same device does so at once.
+On a GPU an engine built for drafts is slower than one without, even when it drafts nothing (docs/gpu.md). So if the
+profile shows that even perfect drafts would not make it faster, it is built again without them; the next start of the
+same model on the same device builds it without them at once.
 """
 
 import hashlib
@@ -20,21 +20,21 @@ from openseer_core.manifest.job import Model, Parallelism, Sampling, Speculation
 
 _LOG = logging.getLogger(__name__)
 CACHE = "OPENSEER_CACHE"
-"""Environment: the folder of what can be made anew; default ~/.cache/openseer."""
+"""Environment: the cache folder, whose content can be made again; default ~/.cache/openseer."""
 VALID_SECONDS = 7 * 24 * 3600.0
-"""After so long it is measured again."""
+"""Validity of a record, in seconds; then the engine is measured again."""
 
 
 def no_gain_folder() -> Path:
-    """Where records are kept on this machine."""
+    """The folder of records on this machine."""
     home = Path(os.environ.get("HOME") or tempfile.gettempdir())
     given = os.environ.get(CACHE)
     return (Path(given).expanduser() if given else home / ".cache" / "openseer") / "drafts-that-do-not-pay"
 
 
 class NoGainRecord:
-    """What was found for one engine: `facts` are all that it depends on. It holds for a week, for the machine may have
-    been busy when it was measured. A folder that cannot be used keeps nothing."""
+    """The record of one engine, identified by `facts`. It is valid for a week, since the machine may have been busy
+    during the measurement. Without a usable folder there is no record."""
 
     def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
         self._facts = dict(facts)
@@ -42,7 +42,7 @@ class NoGainRecord:
         self._path = folder / f"{key}.json"
 
     def read(self) -> str:
-        """Why drafts do not pay here; empty where nothing was found against them."""
+        """The reason why drafts do not pay here; "" without a valid record."""
         try:
             if time.time() - self._path.stat().st_mtime > VALID_SECONDS:
                 return ""
@@ -52,7 +52,7 @@ class NoGainRecord:
         return f"{reason} (found before; {self._path})" if isinstance(reason, str) and reason else ""
 
     def keep(self, reason: str) -> None:
-        """Keeps it for the next start."""
+        """Writes the reason for the next start."""
         part = self._path.with_suffix(f".{os.getpid()}.part")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,11 +61,11 @@ class NoGainRecord:
         except OSError as error:
             with suppress(OSError):
                 part.unlink()
-            _LOG.warning("not kept that drafts do not pay here, so the next start measures again: %s", error)
+            _LOG.warning("cannot record that drafts do not pay here; the next start measures again: %s", error)
 
 
 def facts_of(model: Model, parallelism: Parallelism, sampling: Sampling, speculation: Speculation) -> dict[str, Any]:
-    """What of a job the steps of its engine depend on."""
+    """The settings of a job that determine the duration of its engine's steps."""
     return {
         "model": _identity(model.path),
         "revision": model.revision,
@@ -80,7 +80,7 @@ def facts_of(model: Model, parallelism: Parallelism, sampling: Sampling, specula
 
 
 def _identity(path: str) -> str:
-    """A model by what it is, for folders are copied to other places: its configuration; else its name."""
+    """Identifies a model by its configuration, since folders are copied; without one by its name."""
     config = Path(path) / "config.json"
     try:
         return hashlib.sha256(config.read_bytes()).hexdigest()

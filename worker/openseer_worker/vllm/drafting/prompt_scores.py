@@ -1,17 +1,17 @@
-"""Log-probabilities of prompts, a piece at a time, in the runner that drafts.
+"""Computes log-probabilities of prompts in pieces, in the model runner that drafts (V1).
 
-That runner has the logits of all tokens of a step at once, in float32, which its measurement of the engine's memory
-does not see: some GB with a large vocabulary. The newer runner goes in pieces of as many tokens by itself.
+That runner allocates the logits of all tokens of a step at once, in float32, which its measurement of the engine's
+memory does not cover: some GB with a large vocabulary. The V2 runner works in pieces of as many tokens by itself.
 """
 
 from typing import Any
 
 PIECE_TOKENS = 1024
-"""Tokens of one request whose logits are there at a time."""
+"""Limit of tokens of one request whose logits exist at a time."""
 
 
 def score_in_pieces(runner: Any, most: int = PIECE_TOKENS) -> None:
-    """Makes vLLM's model runner compute them for at most `most` tokens of each request at once."""
+    """Makes vLLM's model runner compute prompt log-probabilities for at most `most` tokens of a request at once."""
     compute = runner._get_prompt_logprobs_dict
 
     def in_pieces(hidden_states: Any, num_scheduled_tokens: dict[str, int]) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def score_in_pieces(runner: Any, most: int = PIECE_TOKENS) -> None:
         found: dict[str, Any] = {}
         for start in range(0, max(counts.values(), default=0), most):
             piece = {key: min(count - start, most) for key, count in counts.items() if count > start}
-            # What comes before the piece counts as computed, and its hidden states are left out.
+            # Tokens before the piece count as computed, and their hidden states are left out.
             for key in piece:
                 runner.requests[key].num_computed_tokens += start
             found |= compute(hidden_states[start:], piece)

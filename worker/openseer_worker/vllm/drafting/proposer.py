@@ -1,8 +1,8 @@
-"""Drafts inside vLLM: the proposer it calls after each step, and what lets a step without drafts cost nothing.
+"""Drafts inside vLLM: the proposer that vLLM calls after each step, and changes that make steps without drafts free.
 
-It changes vLLM's sampling for drafts, as it is in `environment.CHECKED_VERSIONS`. vLLM makes the proposer, the worker's
-extension hands it the model runner. From then on a step that verifies nothing is sampled as if there were no
-drafts, and drafting goes on up to the last token of the context.
+The changes are of vLLM's sampling in `environment.CHECKED_VERSIONS`. vLLM creates the proposer, and the worker's
+extension gives it the model runner. From then on a step without drafts is sampled as in an engine without drafts, and
+drafting goes on up to the last token of the context.
 """
 
 import logging
@@ -24,19 +24,19 @@ from openseer_worker.vllm.routing.shape import wants_routes
 
 _LOG = logging.getLogger(__name__)
 OPTIONS = "openseer_drafts"
-"""Where vLLM's `additional_config` carries our options to the proposer."""
+"""Key of the proposer's options in vLLM's `additional_config`."""
 UNKNOWN = 0.0
-"""Stands for the seconds of a step that was more than a verification."""
+"""In place of the seconds of a step that did more than verify drafts."""
 
 
 PADDED_BYTES = 2**30
-"""Memory for the log-probabilities of drafts, beyond what vLLM has seen when it measured how much the engine needs."""
+"""Memory for the log-probabilities of drafts, in bytes, in addition to vLLM's measurement of the engine's memory."""
 _ENTRY_BYTES = 2 * 4
-"""A token of the vocabulary, float32: the logits of a row, and its log-probabilities."""
+"""Bytes per row and token of the vocabulary: logits and log-probabilities in float32."""
 
 
 def longest_draft(rows: int, profiled: int, vocabulary: int) -> int:
-    """How many tokens a draft may have in a step of so many rows in which log-probabilities are computed.
+    """Limit of tokens per draft in a step of `rows` rows with log-probabilities.
 
     For them vLLM pads every row to the longest draft: `rows` * (1 + longest) rows of the `vocabulary` in float32, twice
     (rejection_sampler.py, `_get_logprobs_tensors`). Its measurement of the engine's memory has `profiled` rows.
@@ -45,8 +45,8 @@ def longest_draft(rows: int, profiled: int, vocabulary: int) -> int:
 
 
 class _DraftedRequest(NamedTuple):
-    """A request that is drafted for. `least`, `limit`: tokens of prompt and response before which no stop token may
-    come, and that it can have at most."""
+    """A request with drafts. `least`: tokens of prompt and response before which stop tokens are masked; `limit`: the
+    most that it can have."""
 
     slot: int
     group: str
@@ -55,14 +55,14 @@ class _DraftedRequest(NamedTuple):
 
 
 class _NoDrafts(NamedTuple):
-    """Stands where vLLM describes a step's drafts when there are none."""
+    """In place of vLLM's description of a step's drafts, for a step without drafts."""
 
     logits_indices: Any
 
 
 class GroupProposer:
-    """Proposes what a request's group makes likely. vLLM makes one in each process of the last pipeline
-    stage; only the first rank's counts."""
+    """Proposes drafts from the tokens of a request's group. vLLM creates one in each process of the last pipeline
+    stage; only the first rank's drafts are used."""
 
     def __init__(self, vllm_config: Any) -> None:
         options: dict[str, Any] = vllm_config.additional_config[OPTIONS]
@@ -75,7 +75,7 @@ class GroupProposer:
         self._context = int(vllm_config.model_config.max_model_len)
         self._vocabulary = int(vllm_config.model_config.get_vocab_size())
         self._profiled = int(vllm_config.scheduler_config.max_num_seqs)
-        # Preempted requests keep their slots; there are few.
+        # Twice the requests, since preempted ones, which are few, keep their slots.
         self._capacity = 2 * self._profiled
         self._runner: Any = None
         self._drafter: Drafter | None = None
@@ -85,17 +85,17 @@ class GroupProposer:
         self._ended_at = 0.0
         self._requests: dict[str, _DraftedRequest] = {}
         self._importance: dict[str, float] = {}
-        # The batch of the last step: its requests, and the rows and slots of those that can be drafted for.
+        # The batch of the last step: its requests, and the rows and slots of those that can have drafts.
         self._ids: list[str] = []
         self._rows = self._slots = self._least = self._limits = np.zeros(0, np.int32)
 
     def load_model(self, model: Any, *_: Any, **__: Any) -> None:
-        """vLLM requires it; there is no draft model. `model`: the one that verifies."""
+        """Required by vLLM, though there is no draft model. `model`: the one that verifies."""
         if self._routes is not None:
             self._routes.bind(model)
 
     def attach(self, runner: Any) -> None:
-        """Takes the model runner this proposer works for, and begins to draft where the drafts count."""
+        """Takes the model runner of this process, and begins to draft on the rank whose drafts are used."""
         from vllm.distributed import get_tp_group
 
         if is_cpu_build():
@@ -110,13 +110,13 @@ class GroupProposer:
         if not self._never_drafts:
             take = runner.take_draft_token_ids
             runner.take_draft_token_ids = lambda: take() if self._drafts else None
-            warm_up()  # which would cost the first step half a second
+            warm_up()  # else the first step would take half a second longer
             self._drafter = Drafter(slots=self._capacity, max_tokens=self._most, memory_bytes=self._memory)
 
     # Called by the worker's extension, between two steps.
 
     def feed(self, news: DraftNews) -> list[int]:
-        """Takes news of groups; returns how many tokens are known then of the response of each `tokens`."""
+        """Takes news of groups; returns, for each entry of `tokens`, the tokens that it has of the response."""
         drafter = self._drafter
         if drafter is None:
             return []
@@ -135,27 +135,27 @@ class GroupProposer:
         return known
 
     def metrics(self) -> tuple[str, dict[str, float]] | None:
-        """Why nothing is drafted any more, or "", and the drafter's metrics; None on the other ranks."""
+        """The reason why drafting has ended, or "", and the drafter's metrics; None on the other ranks."""
         return None if self._drafter is None else (self._off, self._drafter.metrics())
 
     def probe(self, rows: int, lengths: list[int], rounds: int) -> None:
-        """From now on drafts at random, once there are so many rows: each of these lengths in turn, so many times."""
+        """Begins to propose random drafts in steps with `rows` rows: of each length in turn, each `rounds` times."""
         if self._drafter is not None:
             self._probe = Probe(rows, lengths, rounds, self._vocabulary)
             self._ended_at = UNKNOWN
 
     def end_probe(self) -> list[tuple[int, float]]:
-        """Ends that: for each length the median seconds of a step."""
+        """Ends the random drafts; returns (length, median seconds of a step) for each length."""
         probe, self._probe = self._probe, None
         return probe.medians() if probe is not None else []
 
     def learn(self, rows: int, drafted: int, seconds: float) -> None:
-        """Teaches the drafter what a step costs that verifies `drafted` drafts for so many rows."""
+        """Tells the drafter the seconds of a step that verifies `drafted` draft tokens for `rows` rows."""
         if self._drafter is not None:
             self._drafter.costs.learn(rows, drafted, seconds)
 
     def switch_off(self, reason: str) -> None:
-        """Drafts no more; steps go on as if there were no drafter."""
+        """Ends drafting; steps go on as without a drafter."""
         self._off = reason
 
     def take_routes(self) -> list[RowsOf] | None:
@@ -171,7 +171,7 @@ class GroupProposer:
         token_ids_cpu: NDArray[np.int32],
         slot_mappings: Any = None,
     ) -> list[list[int]]:
-        """A draft for each row, up to the most tokens allowed. A row that got no tokens in this step gets none."""
+        """Returns a draft for each row, up to the allowed number of tokens; empty for a row without new tokens."""
         self._drafts = False
         if self._routes is not None:
             self._routes.note(num_tokens_no_spec)
@@ -179,7 +179,7 @@ class GroupProposer:
             return [[]] * len(sampled_token_ids)
         try:
             return self._propose(self._drafter, sampled_token_ids, num_tokens_no_spec, token_ids_cpu)
-        except Exception as error:  # noqa: BLE001 - the engine can do without drafts, but not without an answer
+        except Exception as error:  # noqa: BLE001 - the engine works without drafts, but needs a return value
             _LOG.exception("drafting ends")
             self._off = f"the drafter failed: {str(error) or type(error).__name__}"
             self._drafts = False
@@ -204,17 +204,16 @@ class GroupProposer:
             drafts, wanted = found.tokens, found.lengths
         given = self._allowed(count, wanted, ends)
         proposed = self._spread(count, drafts, given)
-        # What is verified otherwise than it was proposed teaches the drafter nothing about time.
+        # The drafter learns times only from steps that verify exactly its drafts.
         self._ended_at = perf_counter() if np.array_equal(given, wanted) else UNKNOWN
         return proposed
 
     def _allowed(self, count: int, wanted: NDArray[np.int32], ends: NDArray[np.int32]) -> NDArray[np.int32]:
-        """How much of each draft is of use.
+        """The usable length of each row's draft.
 
-        The token after it still belongs to the response; where stop tokens are held back yet, they still are for that
-        token, for vLLM asks about it as if there were no draft before it. And no row goes without a step because
-        others' drafts take up what vLLM computes in one. With log-probabilities the longest draft costs memory on every
-        row.
+        The token after a draft must still be within the response. While stop tokens are masked, that token must be
+        masked, too, because vLLM decides for it as if there were no draft before it. All drafts together must leave a
+        token of vLLM's budget per step to each row. With log-probabilities the longest draft costs memory on every row.
         """
         bounds = np.where(ends < self._least, np.minimum(self._least, self._limits), self._limits)
         given = np.maximum(0, np.minimum(wanted, bounds - ends - 1))
@@ -224,7 +223,7 @@ class GroupProposer:
         return np.minimum(given, max(0, spare) // count) if given.sum() > spare else given
 
     def _spread(self, count: int, drafts: NDArray[np.int32], lengths: NDArray[np.int32]) -> list[list[int]]:
-        """Drafts of the rows that can have one → a list for each row of the batch."""
+        """A list for each row of the batch, from the drafts of the rows that can have one."""
         if not lengths.any():
             return [[]] * count
         self._drafts = True
@@ -239,7 +238,7 @@ class GroupProposer:
     def _match(
         self, ids: list[str], sampled: list[list[int]], ends: NDArray[np.int32], tokens: NDArray[np.int32]
     ) -> bool:
-        """Finds the rows' slots. True when all rows got tokens and are those of the step before."""
+        """Finds the rows' slots. True if all rows got tokens and are the same as in the step before."""
         whole = all(sampled)
         if whole and ids == self._ids:
             return True
@@ -258,7 +257,7 @@ class GroupProposer:
         return False
 
     def _request(self, key: str, context: NDArray[np.int32]) -> _DraftedRequest | None:
-        """The request of that key, opened if need be; None for one that belongs to no group."""
+        """The request with this key, opened at its first step; None for one without a group."""
         request = self._requests.get(key)
         if request is not None:
             return request
@@ -282,10 +281,10 @@ class GroupProposer:
 
 
 def _skip_without_drafts(runner: Any) -> None:
-    """Lets a step without drafts be sampled as if vLLM did not speculate, and drafting go on near the context's end.
+    """Makes vLLM sample a step without drafts as without speculation, and go on drafting near the context's end.
 
-    Within a context's last tokens vLLM would ask nobody for drafts, for the whole batch, and verify zeros instead. That
-    is meant for draft models; what its scheduler admits it cuts to the context's end anyway.
+    When one row is within the last tokens of its context, vLLM would draft for no row of the batch, and verify zeros
+    instead. That is for draft models; its scheduler cuts drafts to the context's end anyway.
     """
     from vllm.utils.torch_utils import async_tensor_h2d
 
@@ -305,9 +304,9 @@ def _skip_without_drafts(runner: Any) -> None:
 
 
 def _mend_sampling() -> None:
-    """Gives each draft its row's temperature, top-k and top-p with torch alone.
+    """Expands each row's temperature, top-k and top-p to its drafts, with torch operations.
 
-    On a CPU vLLM writes them to a copy that is thrown away, so that drafts are judged by whatever was in memory.
+    On a CPU vLLM writes them to a temporary copy, so that drafts are verified with uninitialised values.
     """
     import torch
     import vllm.v1.sample.rejection_sampler as sampler

@@ -1,4 +1,4 @@
-"""Inside vLLM: drafts of given lengths in turn, at random, and how long the steps took that verified them."""
+"""Inside vLLM: proposes random drafts of given lengths in turn, and measures the steps that verify them."""
 
 from statistics import median
 
@@ -20,7 +20,8 @@ class Probe:
         self._seconds: dict[int, list[float]] = {length: [] for length in lengths}
 
     def drafts(self, rows: int, seconds: float) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """The next drafts, (rows, most) and (rows,). `seconds`: of the step that verified the last; 0: unknown."""
+        """The next drafts: int32 tokens (rows, most) and lengths (rows,). `seconds`: duration of the step that verified
+        the last ones; 0: unknown."""
         if self._last is not None and seconds and rows == self._rows:
             self._seconds[self._last].append(seconds)
         self._last = self._lengths.pop() if self._lengths and rows == self._rows else None
@@ -29,5 +30,5 @@ class Probe:
         return tokens, np.full(rows, length, np.int32)
 
     def medians(self) -> list[tuple[int, float]]:
-        """Drafts per row, the median seconds of a step."""
+        """(drafts per row, median seconds of a step) for each length."""
         return [(length, median(found)) for length, found in self._seconds.items() if found]

@@ -1,4 +1,4 @@
-"""What a step costs by rows and drafts: measured when an engine starts, by real requests with drafts at random."""
+"""Measures a step's duration by rows and drafts when an engine starts, with real requests and random drafts."""
 
 import math
 import time
@@ -11,15 +11,15 @@ from openseer_worker.engine import DraftNews, EngineProfile, EngineRequest
 from openseer_worker.vllm.drafting.calls import DraftCalls
 
 PROFILE_SECONDS = 3.0
-"""Most time that the profile takes; what a slow model has not shown by then, it shows at work."""
+"""Time limit of the profile, in seconds; the remaining durations of a slow model are learned while it works."""
 ROWS = (1, 4, 16)
-"""Rows at which the engine is measured, beside all its slots."""
+"""Numbers of rows that are measured, in addition to the number of slots."""
 LENGTHS = (0, 1, 3, 7)
-"""Drafts per row at which it is measured."""
+"""Numbers of drafts per row that are measured."""
 ROUNDS = 5
-"""How often each of them is measured, in turn; the median counts."""
+"""Measurements of each length, in turn; the median counts."""
 WORTH_IT = 1.05
-"""Drafting is given up where it could not even make the engine so much faster."""
+"""Least possible speedup, with all drafts accepted, for which the engine drafts."""
 PROMPT_TOKENS = 32
 _GROUP = "step-profile"
 _SPARE_TOKENS = 2 * max(LENGTHS)
@@ -32,7 +32,7 @@ MeasuredCosts = dict[tuple[int, int], float]
 def measure(
     core: Any, calls: DraftCalls, inputs: Any, profile: EngineProfile, sampling: Sampling, most: int
 ) -> MeasuredCosts:
-    """Profiles an engine that has not begun to work; at most `most` drafts per row. Leaves nothing in its cache."""
+    """Profiles an engine before its first request, with at most `most` drafts per row. Leaves its cache empty."""
     lengths = [length for length in LENGTHS if length <= most]
     tokens = ROUNDS * len(lengths) + _SPARE_TOKENS
     request_blocks = profile.layout.blocks(PROMPT_TOKENS + tokens, PROMPT_TOKENS)
@@ -55,7 +55,7 @@ def measure(
 
 
 def best_gain(costs: MeasuredCosts) -> float:
-    """How many times as fast the engine would be at best, were all drafts accepted; infinite when not measured."""
+    """The greatest possible speedup, with all drafts accepted; infinite without measurements."""
     gains = [
         (1 + length) * costs[rows, 0] / seconds
         for (rows, length), seconds in costs.items()
@@ -65,7 +65,7 @@ def best_gain(costs: MeasuredCosts) -> float:
 
 
 def _play(core: Any, inputs: Any, sampling: Sampling, rows: int, tokens: int, deadline: float) -> None:
-    """So many requests of so many tokens each, to their end or the deadline."""
+    """Runs `rows` requests of `tokens` tokens each, to their end or the deadline."""
     from vllm.inputs.engine import tokens_input
 
     from openseer_worker.vllm import arguments as vllm_arguments

@@ -1,4 +1,4 @@
-"""What vLLM is told of a KV pool, by backend; imports neither vLLM nor torch."""
+"""vLLM's settings for a KV pool, by backend; imports neither vLLM nor torch."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,21 +8,21 @@ from openseer_core.manifest.fleet import PoolBackend
 from openseer_worker.kv_pool.places import EnginePool
 
 BACKEND, FOLDER, MASTER, LEAST_TOKENS = "backend", "folder", "master", "least_tokens"
-"""Names in the connector's extra configuration: the pool as EnginePool has it, and the fewest tokens worth a fetch."""
+"""Keys of the connector's extra configuration: the fields of EnginePool, and the least number of tokens to fetch."""
 KV_PLACE = "kv_place"
-"""Name, among a request's extra arguments, of its folder in the pool; a request without one is not kept."""
+"""Key, in a request's extra arguments, of its folder in the pool; blocks of a request without one are not written."""
 WORTH_TOKENS = 64
-"""A context of fewer tokens is computed: the engine makes a step anyway, while it would wait for a fetch."""
+"""Least number of tokens to fetch; fewer are computed, in a step that the engine makes anyway."""
 
 _PLACES: Mapping[PoolBackend, Callable[[EnginePool], dict[str, str]]] = {
     "shared-directory": lambda pool: {FOLDER: str(pool.folder)},
     "mooncake": lambda pool: {MASTER: pool.master},
 }
-"""What a backend's part of the connector must know."""
+"""The settings of each backend."""
 
 
 def pool_values(pool: EnginePool | None) -> dict[str, Any]:
-    """Arguments of an engine with this pool; none without one."""
+    """vLLM's arguments for an engine with this pool; empty without one."""
     if pool is None:
         return {}
     return {
@@ -30,7 +30,7 @@ def pool_values(pool: EnginePool | None) -> dict[str, Any]:
             "kv_connector": "PoolConnector",
             "kv_connector_module_path": "openseer_worker.vllm.kv_pool.connector",
             "kv_role": "kv_both",
-            # vLLM's default ends a request whose blocks did not come.
+            # vLLM's default ends a request whose blocks did not arrive.
             "kv_load_failure_policy": "recompute",
             "kv_connector_extra_config": {
                 BACKEND: pool.backend,
@@ -38,11 +38,11 @@ def pool_values(pool: EnginePool | None) -> dict[str, Any]:
                 **_PLACES[pool.backend](pool),
             },
         },
-        # The same in all processes of a fleet, whatever versions of Python they run.
+        # The same hash in all processes of a fleet, also with different versions of Python.
         "prefix_caching_hash_algo": "sha256_cbor",
     }
 
 
 def pool_of(extra: Mapping[str, Any]) -> EnginePool:
-    """The pool again, by the connector's extra configuration."""
+    """The pool, from the connector's extra configuration."""
     return EnginePool(extra[BACKEND], Path(extra.get(FOLDER, "")), extra.get(MASTER, ""))

@@ -1,4 +1,4 @@
-"""Blocks in vLLM's KV cache as rows of bytes, and back: for each block its part of every layer, one after the other."""
+"""Converts blocks in vLLM's KV cache to rows of bytes and back; a row has the block's part of every layer, in order."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ import torch
 class BlockTensors:
     """The KV caches of an engine's layers, each with the same number of blocks along one of its dimensions.
 
-    Raises ValueError for caches whose blocks cannot be told.
+    Raises ValueError for caches whose blocks cannot be identified.
     """
 
     def __init__(self, caches: dict[str, torch.Tensor], blocks: int) -> None:
@@ -41,13 +41,13 @@ def _bytes_of(blocks: torch.Tensor) -> torch.Tensor:
 def _by_block(name: str, cache: torch.Tensor, blocks: int) -> torch.Tensor:
     """A view of a layer's cache whose first dimension counts its blocks.
 
-    In the cache they are counted by the first dimension, or by the one after keys and values; an attention of smaller
-    blocks counts each in several.
+    In the cache they are the first dimension, or the one after keys and values; an attention with smaller blocks has
+    several for each.
     """
     if cache.element_size() == 1:
-        cache = cache.view(torch.uint8)  # not all operations know all formats of eight bits
+        cache = cache.view(torch.uint8)  # not all operations support all 8-bit formats
     for dimension in (0, 1):
         parts, rest = divmod(cache.shape[dimension], blocks)
         if parts and not rest and (dimension == 0 or cache.shape[0] == 2):
             return cache.unflatten(dimension, (blocks, parts)).movedim(dimension, 0)
-    raise ValueError(f"the KV cache of {name} has the shape {tuple(cache.shape)}, and {blocks} blocks are not in it")
+    raise ValueError(f"the KV cache of {name} has the shape {tuple(cache.shape)}, no dimension is {blocks} blocks")

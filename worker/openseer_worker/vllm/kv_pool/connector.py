@@ -1,9 +1,9 @@
-"""The connector that keeps KV blocks in a pool, as vLLM calls it: a part in its scheduler, one in each worker.
-Content-addressed by vLLM's own block hashes, which begin with the salt of job and weights version.
+"""The connector between vLLM and a KV pool: one part in vLLM's scheduler, one in each of its workers.
 
-Blocks of prompts and of responses are kept as soon as a step has filled them, so a response finds all but its last few
-tokens wherever it goes on, also after its worker died. Fetching runs beside the steps. Whatever goes wrong with the
-pool makes an engine compute what it did not get.
+Blocks are content-addressed by vLLM's block hashes, which begin with the salt of job and weights version. Blocks of
+prompts and responses are written as soon as a step has filled them, so any worker finds all but the last few tokens of
+a response, also after the death of its worker. Fetches run beside the steps. After any failure of the pool the engine
+computes the missing blocks.
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
@@ -36,7 +36,7 @@ _LAYOUT_VARIABLES = ("VLLM_KV_CACHE_LAYOUT", "VLLM_ATTENTION_BACKEND")
 
 
 class PoolConnector(KVConnectorBase_V1):
-    """One side of the connector, by `role`. Raises ValueError for a model whose blocks are not of one kind."""
+    """One side of the connector, by `role`. Raises ValueError for a model with several kinds of blocks."""
 
     def __init__(self, vllm_config: Any, role: KVConnectorRole, kv_cache_config: KVCacheConfig) -> None:
         super().__init__(vllm_config=vllm_config, role=role, kv_cache_config=kv_cache_config)
@@ -76,14 +76,14 @@ class PoolConnector(KVConnectorBase_V1):
         self._worker.start(self._step)
 
     def give_up(self) -> None:
-        """Ends all fetches, for the KV cache is about to go."""
+        """Ends all fetches, because the KV cache is about to be freed."""
         self._worker.give_up()
 
     def wait_for_layer_load(self, layer_name: str) -> None:
-        """What a step needs was there before it was scheduled."""
+        """Does nothing: a request is scheduled only after its fetch."""
 
     def save_kv_layer(self, layer_name: str, kv_layer: torch.Tensor, attn_metadata: Any, **kwargs: Any) -> None:
-        """Blocks are kept whole, after the step."""
+        """Does nothing: whole blocks are written after the step."""
 
     def wait_for_save(self) -> None:
         self._worker.save(self._step)
@@ -115,7 +115,7 @@ class PoolConnector(KVConnectorBase_V1):
 
     @property
     def requires_kv_delivery(self) -> bool:
-        """What is not kept is computed again."""
+        """False: blocks that are not written are computed again."""
         return False
 
     def on_new_request(self, request: Any) -> None:
@@ -140,10 +140,10 @@ class PoolConnector(KVConnectorBase_V1):
 
 
 def check_cache(cache: KVCacheConfig) -> None:
-    """Raises ValueError for a model that does not hold all tokens of all layers in blocks of one kind.
+    """Raises ValueError for a model that does not keep all tokens of all layers in blocks of one kind.
 
-    With a connector vLLM holds all tokens of windows and chunks, too, which the model without a pool need not: such
-    models would have less room with a pool.
+    With a connector vLLM keeps all tokens of sliding windows and chunks, which it frees without a pool: such models
+    would have less room with a pool.
     """
     groups = cache.kv_cache_groups
     kinds = {_kind(spec) for group in groups for spec in iter_layer_specs(group.kv_cache_spec)}
@@ -176,7 +176,7 @@ def layout_digest(vllm_config: Any, cache: KVCacheConfig) -> str:
         *(f"{name} {part!r}" for name, part in sorted(layers.items())),
         *sorted(cache.kv_cache_groups[0].layer_names),
         str(vllm_config.cache_config.prefix_caching_hash_algo),
-        # These decide which attention is chosen, and by that the order of numbers within a block.
+        # These choose the attention backend, and so the order of numbers within a block.
         str(current_platform.get_device_name()),
         vllm.__version__,
         str(vllm_config.attention_config.backend),

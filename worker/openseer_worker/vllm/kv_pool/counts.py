@@ -1,5 +1,5 @@
-"""What a connector counts, in the form in which vLLM passes it from its processes to the engine: vLLM's own kind of
-object, with core's names."""
+"""The connector's counts, by core's names, in an object of vLLM's class that passes from its processes to the
+engine."""
 
 from collections import Counter
 from typing import Any
@@ -8,10 +8,10 @@ from vllm.distributed.kv_transfer.kv_connector.v1.metrics import KVConnectorStat
 
 
 class PoolCounts(KVConnectorStats):
-    """Counts since they were last taken, by the names of core's ContextCounts: those that a pool knows."""
+    """Counts since the last take, by the names of core's ContextCounts, as far as they concern a pool."""
 
     def add(self, name: str, amount: float) -> None:
-        """Counts something."""
+        """Adds `amount` to a count."""
         if amount:
             self.data[name] = self.data.get(name, 0) + amount
 

@@ -1,7 +1,8 @@
-"""The scheduler's side of the connector: which blocks of a request the pool has, and which the engine has filled.
+"""The scheduler's side of the connector: finds a request's blocks in the pool, and the blocks that the engine has
+filled.
 
-All methods but the question itself run between two steps of the engine, so nothing here waits for the pool: a request
-for which it is being asked is scheduled when the answer is there.
+All methods run between two steps of the engine, so none waits for the pool: threads query it, and a request is
+scheduled after the answer.
 """
 
 import time
@@ -18,17 +19,16 @@ from openseer_worker.vllm.kv_pool.arguments import KV_PLACE
 from openseer_worker.vllm.kv_pool.steps import IDLE_SECONDS, BlocksOf, PoolStep
 
 LOOKUP_SECONDS = 1.0
-"""Longest wait for an answer of the pool; then the request's context is computed."""
+"""Timeout of the pool's answer, in seconds; then the request's context is computed."""
 LOOKUP_THREADS = 2
 MOST_PLACES = 10_000
-"""Groups whose beginning this engine has kept, as far as it remembers; others' are offered to the pool once more."""
+"""Limit of remembered groups whose first blocks this engine has written; those of others are written again."""
 
 
 @dataclass(slots=True)
 class _Request:
-    """What is known of a request. `kept`: blocks that are in the pool or on their way; -1 before its first step.
-    `first`: the first block that a fetch would bring. `tried`: it was fetched for, or looked for in vain;
-    `is_fetched`: the first of these."""
+    """The state of a request. `kept`: blocks that are in the pool or being written; -1 before its first step. `first`:
+    the first block that a fetch would bring. `tried`: no further lookup is needed; `is_fetched`: it had a fetch."""
 
     request: Any
     place: str
@@ -42,7 +42,7 @@ class _Request:
 
 @dataclass(slots=True)
 class _Load:
-    """A fetch under way of so many `tokens`, into the blocks `ids`. `failed`: some of them did not come."""
+    """A running fetch of `tokens` tokens into the blocks `ids`. `failed`: some blocks did not arrive."""
 
     begun_at: float
     tokens: int
@@ -51,9 +51,10 @@ class _Load:
 
 
 class Lookups:
-    """`pool` of the fleet, `layout` of this engine's blocks, `ranks` that hold parts of each, tokens of a `block`.
+    """`pool`: the fleet's; `layout`: digest of this engine's block format; `ranks`: number of parts of each block;
+    `block`: tokens per block.
 
-    A context of fewer than `least_tokens` beyond what the engine has is not worth a fetch.
+    Fewer than `least_tokens` tokens beyond the engine's own cache are not fetched.
     """
 
     def __init__(self, pool: BlockStore, layout: str, ranks: int, block: int, least_tokens: int) -> None:
@@ -69,22 +70,22 @@ class Lookups:
         self._threads = DaemonThreads(LOOKUP_THREADS, "openseer-kv-lookup")
         self._rates = Rates()
         self._step = PoolStep()
-        # The first use may load a library and connect; that may take longer than a request waits.
+        # The first use may load a library and connect, which may take longer than LOOKUP_SECONDS.
         self._threads.submit(pool.count_present, "", [], layout, ranks)
 
     def close(self) -> None:
-        """Ends the threads that ask the pool, without a wait for one that hangs."""
+        """Ends the threads that query the pool, without waiting for one that hangs."""
         self._threads.close()
 
     def add(self, request: Any) -> None:
-        """A request came in; vLLM's own object, whose tokens and block hashes grow with it."""
+        """Adds a new request: vLLM's object, whose tokens and block hashes grow with it."""
         params = request.sampling_params
         place = (params.extra_args or {}).get(KV_PLACE, "") if params is not None else ""
         if place:
             self._requests[request.request_id] = _Request(request, place)
 
     def end(self, request_id: str) -> None:
-        """A request is over, for whatever reason."""
+        """Removes a request that has ended for any reason."""
         known = self._requests.pop(request_id, None)
         if known is not None and known.found is not None:
             known.found.cancel()
@@ -92,13 +93,13 @@ class Lookups:
             self._step.gone.append(request_id)
 
     def find(self, request: Any, computed: int) -> tuple[int | None, bool]:
-        """How many tokens after the first `computed` the pool has, and whether they come beside the steps; None while
-        that is being looked for."""
+        """Number of tokens after the first `computed` that the pool has, None while the lookup runs; and whether they
+        are fetched beside the steps."""
         known = self._requests.get(request.request_id)
         if known is None or known.tried:
             return 0, False
         first = computed // self._block
-        # The last token is always computed, for it gives the next one.
+        # The last token is always computed, because its logits give the next one.
         end = min((request.num_tokens - 1) // self._block, len(request.block_hashes))
         if end - first < self._least:
             return 0, False
@@ -114,7 +115,7 @@ class Lookups:
         count = self._answer(known)
         if count is None:
             return None, False
-        known.tried = count == 0  # else until there is room for what was found
+        known.tried = count == 0  # else vLLM asks again until it has blocks for the found tokens
         return count * self._block, count > 0
 
     def _answer(self, known: _Request) -> int | None:
@@ -136,7 +137,7 @@ class Lookups:
         return 0
 
     def allocated(self, request: Any, ids: Sequence[int], tokens: int) -> None:
-        """Blocks are reserved for what `find` found: `ids` of all that the request has so far."""
+        """Notes that vLLM has reserved blocks for the `tokens` of `find`; `ids`: all blocks of the request so far."""
         known, count = self._requests[request.request_id], tokens // self._block
         first, known.tried, known.is_fetched = known.first, True, True
         hashes = self._hashes(request, first, first + count)
@@ -145,22 +146,22 @@ class Lookups:
         self._step.loads.append(blocks)
 
     def note(self, ended: Iterable[str], missing: Iterable[int]) -> None:
-        """Fetches have `ended`; the blocks `missing` did not come, of these or, with several ranks, of others."""
+        """Notes fetches that have `ended`, and blocks `missing`: of these fetches or, with several ranks, of others."""
         if gone := set(missing):
             for load in self._loading.values():
                 load.failed |= not gone.isdisjoint(load.ids)
         for request_id in ended:
             load = self._loading.pop(request_id, None)
             if load is None or request_id not in self._requests:
-                continue  # it ended, and its fetch with it, which says nothing of the pool
+                continue  # the request ended first; its fetch says nothing about the pool
             if load.failed:
-                self._breaker.failed("blocks did not come")
+                self._breaker.failed("blocks did not arrive")
             else:
                 self._breaker.succeeded()
                 self._rates.fetched(load.tokens, time.monotonic() - load.begun_at)
 
     def step(self, output: Any) -> PoolStep:
-        """What the worker's side has to do with a step, by vLLM's SchedulerOutput."""
+        """The work of the worker's side in a step, from vLLM's SchedulerOutput."""
         step, self._step = self._step, PoolStep()
         step.idle = output.total_num_scheduled_tokens == 0
         step.gone += [name for name in output.preempted_req_ids or () if name in self._requests]
@@ -171,10 +172,10 @@ class Lookups:
             known = self._requests.get(request_id)
             if known is None:
                 continue
-            # Tokens of earlier steps only: what this one computes may be drafts that are rejected.
+            # Tokens of earlier steps only: this step may compute drafts that are rejected.
             full = min(known.request.num_computed_tokens // self._block, len(known.request.block_hashes))
             if known.kept < 0:
-                # Those it begins with came from the pool or from the engine's own cache, which other groups fill, too.
+                # Its first blocks come from the pool or from the engine's own cache, which other groups fill, too.
                 known.kept = full
                 own = min(full, known.first) if known.is_fetched else full
                 if self._begins(known.place) and own:
@@ -185,7 +186,7 @@ class Lookups:
         return step
 
     def _begins(self, place: str) -> bool:
-        """Whether this is the engine's first request of a group."""
+        """Whether this is the engine's first request of a group, as far as it remembers."""
         if place in self._begun:
             return False
         if len(self._begun) >= MOST_PLACES:
@@ -200,7 +201,7 @@ class Lookups:
         return BlocksOf(name, known.place, self._hashes(known.request, first, end), list(ids[first:end]), first)
 
     def _wait(self) -> None:
-        """An engine that has nothing to compute but waits for an answer looks again after a moment."""
+        """Waits IDLE_SECONDS for an answer, while the engine has no other work."""
         waiting = [known.found for known in self._requests.values() if known.found is not None and not known.tried]
         asked = [found for found in waiting if not found.done()]
         if asked:

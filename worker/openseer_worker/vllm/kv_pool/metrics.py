@@ -1,4 +1,4 @@
-"""What a worker reports of the contexts that its engine took up: computed, cached, or fetched from the KV pool."""
+"""Counts the context tokens of a worker's engine by origin: computed, cached, or fetched from the KV pool."""
 
 import time
 from collections import Counter
@@ -12,8 +12,8 @@ from openseer_worker.vllm.outputs import ResponseState
 class ContextMeter:
     """Counts since the engine's start, by the names of ContextCounts.
 
-    Contexts are computed beside responses that grow. While any is, the engine's time counts as theirs in the proportion
-    of their tokens to all that were computed.
+    Contexts are computed in the same steps as growing responses. While any is being computed, contexts count for the
+    share of the engine's time that is the share of their tokens in all computed ones.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -25,13 +25,13 @@ class ContextMeter:
         self._generated = self._computed = 0
 
     def awaits(self, key: str, generated: int) -> None:
-        """A request was given to vLLM, and its context is to be computed. `generated`: tokens of all responses yet."""
+        """Notes a request whose context vLLM has to compute. `generated`: tokens of all responses so far."""
         if not self._awaited:
             self._since, self._generated, self._computed = self._clock(), generated, 0
         self._awaited.add(key)
 
     def take(self, outputs: Any, running: Mapping[str, ResponseState], generated: int) -> None:
-        """Takes what one step has produced. `running`: requests that are still here; `generated`: as in `awaits`."""
+        """Takes the outputs of one step. `running`: the requests that are still here; `generated`: as in `awaits`."""
         if outputs.scheduler_stats is not None:
             self._sums["cached"] += outputs.scheduler_stats.prefix_cache_stats.hits
             if outputs.scheduler_stats.kv_connector_stats:
@@ -47,7 +47,7 @@ class ContextMeter:
             self._seconds += share * (self._clock() - self._since)
 
     def _begin(self, key: str, computed: int, *, resumed: bool) -> None:
-        """A request has its first token here. `resumed`: it has run before."""
+        """Notes a request's first token here. `resumed`: it has run before."""
         self._awaited.discard(key)
         self._computed += computed
         self._sums["computed"] += computed
@@ -55,5 +55,5 @@ class ContextMeter:
             self._sums["recomputed"] += computed
 
     def metrics(self) -> dict[str, float | int | str]:
-        """For heartbeats."""
+        """The counts, for heartbeats."""
         return ContextCounts.of({**self._sums, "compute_seconds": self._seconds}).metrics()

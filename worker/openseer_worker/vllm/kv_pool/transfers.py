@@ -1,7 +1,7 @@
-"""The worker's side of the connector: threads that fetch blocks into the engine's KV cache and keep full ones.
+"""The worker's side of the connector: threads that fetch blocks into the engine's KV cache and write full ones.
 
-A fetch fills memory of its own first and writes to the KV cache under a lock, after a look whether it is still wanted.
-So a read that hangs can be left behind: the engine computes the blocks itself and may give them to other requests.
+A fetch first fills its own buffer, and copies it to the KV cache under a lock, unless it was cancelled. So a read that
+hangs can be abandoned: the engine computes the blocks itself, and may give them to other requests.
 """
 
 import logging
@@ -25,17 +25,17 @@ from openseer_worker.vllm.kv_pool.steps import IDLE_SECONDS, BlocksOf, PoolStep
 _LOG = logging.getLogger(__name__)
 LOAD_THREADS = 2
 PIECE_BLOCKS = 16
-"""Blocks that a fetch holds in memory of its own at once."""
+"""Blocks in the buffer of a fetch."""
 STUCK_SECONDS = 2.0
-"""A fetch that brings no piece for so long is given up; one whose turn has not come, when none brings any."""
+"""Timeout of a fetch without a new piece, in seconds; for one that waits for a thread: without a piece of any fetch."""
 TURN_SECONDS = 10.0
-"""Longest wait of a fetch for its turn."""
+"""Timeout of a fetch that waits for a thread, in seconds."""
 UNSAVED_BYTES = 256 * 2**20
-"""Most memory for blocks that wait to be written; others stay in the KV cache until there is room for them."""
+"""Limit of memory for copied blocks that wait to be written, in bytes; others wait in the KV cache."""
 
 
 class _Fetch:
-    """A fetch under way. `lock` is held while it writes to the KV cache, and by whoever gives it up."""
+    """A running fetch. `lock` is held while it writes to the KV cache, and while it is cancelled."""
 
     def __init__(self, blocks: BlocksOf) -> None:
         self.blocks = blocks
@@ -47,7 +47,7 @@ class _Fetch:
 
 
 class Transfers:
-    """`pool` of the fleet; `layout` and `rank`: which blocks are this worker's parts; `tokens` of a block."""
+    """`pool`: the fleet's; `layout` and `rank`: identify this worker's parts of blocks; `tokens`: tokens per block."""
 
     def __init__(self, pool: BlockStore, layout: str, rank: int, tokens: int) -> None:
         self._pool = pool
@@ -57,7 +57,7 @@ class Transfers:
         self._tensors: BlockTensors | None = None
         self._fetches: dict[str, _Fetch] = {}
         self._missing: set[int] = set()
-        self._moved_at = 0.0  # when any fetch brought a piece, or ended
+        self._moved_at = 0.0  # time of the last piece, or end, of any fetch
         self._changed = threading.Event()
         self._threads = DaemonThreads(LOAD_THREADS, "openseer-kv-load")
         self._unsaved: queue.SimpleQueue[tuple[BlocksOf, torch.Tensor, torch.Event | None] | None] = queue.SimpleQueue()
@@ -69,17 +69,17 @@ class Transfers:
         self._saver = threading.Thread(target=self._save_all, name="openseer-kv-save", daemon=True)
 
     def begin(self, caches: dict[str, torch.Tensor], blocks: int) -> None:
-        """Takes the engine's KV caches, by layer. Raises ValueError for caches whose blocks cannot be told."""
+        """Takes the engine's KV caches, by layer. Raises ValueError for caches whose blocks cannot be identified."""
         self._tensors = BlockTensors(caches, blocks)
         self._saver.start()
 
     def close(self) -> None:
-        """Ends the threads; one that hangs in the pool is left behind."""
+        """Ends the threads, without waiting for one that hangs in the pool."""
         self._unsaved.put(None)
         self._threads.close()
 
     def take_counts(self) -> PoolCounts | None:
-        """What was counted since the last call; None for nothing."""
+        """The counts since the last call; None if there are none."""
         with self._counting:
             counts, self._counts = self._counts, PoolCounts()
         return None if counts.is_empty() else counts
@@ -92,7 +92,7 @@ class Transfers:
     # ---- fetching
 
     def start(self, step: PoolStep) -> None:
-        """Begins the fetches of a step, and gives up those that nobody waits for."""
+        """Begins the fetches of a step, and cancels those of requests that have lost their blocks."""
         for request in step.gone:
             if (fetch := self._fetches.get(request)) is not None:
                 self._give_up(fetch, "")
@@ -101,14 +101,14 @@ class Transfers:
             self._threads.submit(self._fetch, fetch)
 
     def give_up(self) -> None:
-        """Gives up all fetches, and what is not copied: from now on nothing touches the KV cache, which may lose its
-        memory."""
+        """Cancels all fetches and drops blocks that are not copied yet: after it no thread uses the KV cache, which may
+        be freed."""
         for fetch in self._fetches.values():
             self._give_up(fetch, "the KV cache is about to change")
         self._keep_if(lambda _: False)
 
     def take_ended(self, step: PoolStep) -> set[str]:
-        """Requests whose fetches have ended, in whole or in part, since the last call."""
+        """Requests whose fetches have ended, completely or in part, since the last call."""
         if step.idle and self._fetches and not any(fetch.is_over for fetch in self._fetches.values()):
             self._changed.wait(IDLE_SECONDS)
         self._changed.clear()
@@ -122,16 +122,16 @@ class Transfers:
         return ended
 
     def _hangs(self, fetch: _Fetch, now: float) -> str:
-        """Why a fetch is not waited for any more, "" while it is. That others come first is not the pool's fault."""
+        """The reason to cancel a fetch, "" to go on. Waiting for other fetches is no failure of the pool."""
         moved_at = fetch.moved_at if fetch.has_turn else max(fetch.moved_at, self._moved_at)
         if now - moved_at > STUCK_SECONDS:
-            return f"nothing came for {STUCK_SECONDS:g} s"
+            return f"no block arrived for {STUCK_SECONDS:g} s"
         if not fetch.has_turn and now - fetch.begun > TURN_SECONDS:
-            return f"its turn did not come within {TURN_SECONDS:g} s"
+            return f"no thread was free within {TURN_SECONDS:g} s"
         return ""
 
     def take_missing(self) -> set[int]:
-        """Blocks of ended fetches that did not come, since the last call."""
+        """Ids of the blocks that ended fetches did not bring, since the last call."""
         missing, self._missing = self._missing, set()
         return missing
 
@@ -147,7 +147,7 @@ class Transfers:
             failed_fetches=int(bool(fetch.failure)),
         )
         if fetch.failure:
-            came = f"{fetched} of {len(blocks.ids)} KV blocks came from the pool"
+            came = f"{fetched} of {len(blocks.ids)} KV blocks were fetched from the pool"
             _LOG.warning("%s: %s: %s", blocks.request, came, fetch.failure)
 
     def _give_up(self, fetch: _Fetch, failure: str) -> None:
@@ -168,7 +168,7 @@ class Transfers:
                     fetch.fetched = start + len(rows)
         except (OSError, BadBlockError) as error:
             failure = str(error)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the engine must not wait for this fetch
+        except Exception as error:  # noqa: BLE001 - after any error the engine must not wait for this fetch
             _LOG.exception("a fetch of KV blocks failed")
             failure = str(error) or type(error).__name__
         self._give_up(fetch, failure)
@@ -176,9 +176,9 @@ class Transfers:
         self._changed.set()
 
     def _read(self, fetch: _Fetch) -> Iterator[tuple[int, torch.Tensor]]:
-        """Pieces of a fetch: the number of the first block, and rows of bytes as BlockTensors has them.
+        """Pieces of a fetch: the index of the first block, and rows of bytes as in BlockTensors.
 
-        Raises OSError or BadBlockError, after the blocks before the one that is wrong.
+        Raises OSError or BadBlockError, after yielding the blocks before the bad one.
         """
         assert self._tensors is not None
         hashes = fetch.blocks.hashes
@@ -202,7 +202,7 @@ class Transfers:
         if self._tensors.device.type == "cpu":
             self._tensors.put(rows, ids)
             return
-        stream = torch.Stream(self._tensors.device)  # beside the engine's, which uses none of these blocks yet
+        stream = torch.Stream(self._tensors.device)  # another than the engine's, which does not use these blocks yet
         with stream:
             self._tensors.put(rows, ids)
         stream.synchronize()
@@ -210,9 +210,9 @@ class Transfers:
     # ---- keeping
 
     def save(self, step: PoolStep) -> None:
-        """Copies the blocks that are full out of the KV cache, for a thread to write. After a step's computation."""
+        """Copies full blocks out of the KV cache, for a thread to write. Called after a step's computation."""
         self._uncopied += step.saves
-        gone = set(step.gone)  # their blocks may be others' from this step on
+        gone = set(step.gone)  # from this step on other requests may have their blocks
         is_out = self._breaker.is_out
         self._keep_if(lambda blocks: not is_out and blocks.request not in gone)
         assert self._tensors is not None
@@ -226,7 +226,7 @@ class Transfers:
             self._copy(head, self._tensors)
 
     def _keep_if(self, may_stay: Callable[[BlocksOf], bool]) -> None:
-        """Of the blocks that wait to be copied."""
+        """Drops the blocks that wait to be copied and may not stay."""
         waiting, self._uncopied = self._uncopied, deque[BlocksOf]()
         for blocks in waiting:
             if may_stay(blocks):
@@ -266,8 +266,8 @@ class Transfers:
             self._count(unsaved_blocks=len(blocks.ids) - seen)
             if begins or not isinstance(error, FileNotFoundError):
                 self._breaker.failed(str(error))
-                _LOG.warning("KV blocks are not kept: %s", error)
-            # Else the group was removed: without the blocks before them these would be of no use.
+                _LOG.warning("KV blocks are not written to the pool: %s", error)
+            # Else the group was removed: without the earlier blocks these would be useless.
         self._count(saved_bytes=written * rows.shape[1])
 
     def _names(self, hashes: Sequence[str]) -> list[str]:

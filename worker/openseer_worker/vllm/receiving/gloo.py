@@ -31,7 +31,7 @@ BACKEND = "gloo"
 
 @dataclass
 class GlooInitInfo(WeightTransferInitInfo):
-    """Where the trainer waits, and which ranks the receivers have: from `rank_offset` on."""
+    """The trainer's address, and the ranks of the receivers: from `rank_offset` on."""
 
     master_address: str
     master_port: int
@@ -41,7 +41,7 @@ class GlooInitInfo(WeightTransferInitInfo):
 
 @dataclass
 class GlooUpdateInfo(WeightTransferUpdateInfo):
-    """What is broadcast, in this order."""
+    """The tensors to be broadcast, in this order."""
 
     names: list[str]
     dtype_names: list[str]
@@ -49,7 +49,7 @@ class GlooUpdateInfo(WeightTransferUpdateInfo):
 
 
 def _join(address: str, port: int, rank: int, size: int) -> tuple[Any, Any]:
-    """The group, and the store that rank 0 keeps for it."""
+    """Joins the process group; returns it, and its store, which rank 0 serves."""
     joined: Any = stateless_init_torch_distributed_process_group(
         address, port, rank, size, BACKEND, return_store=True, timeout=timedelta(seconds=JOIN_SECONDS)
     )
@@ -57,7 +57,7 @@ def _join(address: str, port: int, rank: int, size: int) -> tuple[Any, Any]:
 
 
 def _broadcast(group: Any, tensor: torch.Tensor) -> None:
-    """From rank 0 to the others."""
+    """Broadcasts a tensor from rank 0 to the others."""
     options = BroadcastOptions()
     options.rootRank = options.rootTensor = 0
     group.broadcast([tensor], options).wait()
@@ -76,7 +76,7 @@ class GlooTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo]):
         self._group, self.store = _join(init_info.master_address, init_info.master_port, rank, init_info.world_size)
 
     def start_weight_update(self) -> None:
-        """Nothing: the model takes each tensor as it comes."""
+        """Does nothing: the model takes each tensor as it arrives."""
 
     def finish_weight_update(self) -> None:
         """Nothing."""
@@ -93,7 +93,7 @@ class GlooTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo]):
 
 @dataclass
 class GlooTrainerInitInfo(TrainerInitInfo):
-    """Where rank 0 of the trainer opens the group of `world_size` processes, itself included."""
+    """The address at which the trainer's rank 0 opens the group of `world_size` processes, itself included."""
 
     backend: ClassVar[str] = BACKEND
 
@@ -118,7 +118,7 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
             return engine
         address, port, size = init_info.master_address, init_info.master_port, init_info.world_size
         receiver = GlooInitInfo(address, port, rank_offset=1, world_size=size)
-        with ThreadPoolExecutor(1) as pool:  # both sides wait for each other
+        with ThreadPoolExecutor(1) as pool:  # the two sides wait for each other
             answer = pool.submit(client.init_weight_transfer_engine, asdict(receiver))
             engine._group, engine._store = _join(address, port, 0, size)
             answer.result()
@@ -127,7 +127,7 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
     def send_weights(self) -> None:
         assert self.source is not None
         if not self.is_sender:
-            for _ in self.source:  # its tensors may be gathered from all ranks
+            for _ in self.source:  # iterates on all ranks, because gathering a tensor may need them
                 pass
             return
         meta = self.source.metadata()
@@ -150,6 +150,6 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
 
 @cache
 def register() -> None:
-    """Makes vLLM know the backend, on both sides; once is enough."""
+    """Registers the backend with vLLM, on both sides; may be called again."""
     WeightTransferEngineFactory.register_engine(BACKEND, GlooTransferEngine)
     WeightTransferTrainerFactory.register_engine(BACKEND, GlooTrainerEngine)

@@ -1,8 +1,8 @@
-"""The process that receives weights: a member of their sender's group that writes tensors into files.
+"""The process that receives weights: a member of the sender's process group that writes tensors into files.
 
-It is no part of the engine: a sender that is lost in mid-transfer, for which a collective call would wait for ever,
-costs this process alone, which ends with its sender. Commands come as lines of JSON on standard input, and each is
-answered by one on standard output: {} or {"error": …}; the latter is the last, once the sender has gone.
+It is separate from the engine: if the sender is lost during a transfer, a collective call waits for ever, in this
+process alone, which ends then. Commands are lines of JSON on standard input; each is answered by a line on standard
+output: {} or {"error": …}. After the loss of the sender an error is the last line.
 """
 
 import json
@@ -25,7 +25,7 @@ from openseer_worker.weights.hashing import digest
 from openseer_worker.weights.received_files import ReceivedFiles, tensors_of
 
 LOOK_SECONDS = 2.0
-"""How often the sender is looked for."""
+"""Interval of checks for the sender, in seconds."""
 _REASON_CHARS = 500
 
 
@@ -37,7 +37,7 @@ class Receiving:
         self._files: ReceivedFiles | None = None
 
     def join(self, backend: str, init: dict[str, Any]) -> dict[str, Any]:
-        """Becomes a member of the sender's group; returns once it is there."""
+        """Joins the sender's group; returns once the group is complete."""
         gloo.register()
         device = torch.device("cuda:0" if backend == "nccl" else "cpu")
         if device.type == "cuda":
@@ -51,9 +51,9 @@ class Receiving:
         return {}
 
     def await_end_of_sender(self) -> str:
-        """Returns, with what has happened, once the process that keeps the group's store has gone: rank 0, the sender.
+        """Blocks until the sender (rank 0), which serves the group's store, has ended; returns the message about it.
 
-        A group that was made from an identifier alone has no store; then it never returns.
+        Never returns for a group without a store, which was created from an identifier alone.
         """
         group = getattr(self._engine, "model_update_group", None)
         store: Any = getattr(self._engine, "store", None) or getattr(getattr(group, "group", None), "store", None)
@@ -63,17 +63,17 @@ class Receiving:
                 if store is not None:
                     store.check(["sender"])
             except RuntimeError:
-                return "the sender has gone: its connection has ended"
+                return "the sender is lost: its connection has ended"
 
     def begin(self, folder: str) -> dict[str, Any]:
-        """A round of its own folder."""
+        """Begins a round, which writes to `folder`."""
         if self._files is not None:
             self._files.close()
         self._files = ReceivedFiles(Path(folder))
         return {}
 
     def update(self, info: dict[str, Any]) -> dict[str, Any]:
-        """Receives what the sender announces."""
+        """Receives the tensors that the sender announces in `info`."""
         assert self._files is not None
         update = self._engine.parse_update_info(info)
         self._files.expect(tensors_of(update.names, update.dtype_names, update.shapes))
@@ -84,17 +84,17 @@ class Receiving:
         return {}
 
     def finish(self) -> dict[str, Any]:
-        """The files are whole."""
+        """Completes the files; returns their digest."""
         assert self._files is not None
         folder = self._files.finish()
         self._files = None
         return {"digest": digest(folder)}
 
     def _take(self, tensors: Iterable[tuple[str, Any]]) -> None:
-        """In place of a model's load_weights."""
+        """Writes the tensors, in place of a model's load_weights."""
         assert self._files is not None
         for name, tensor in tensors:
-            # Torch knows no buffer of bfloat16, so it is handed over as bytes.
+            # Torch has no buffer protocol for bfloat16, so the tensor is passed as bytes.
             self._files.add(name, memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
 
 
@@ -103,7 +103,7 @@ def _answer(command: Callable[..., dict[str, Any]], arguments: dict[str, Any]) -
         return command(**arguments)
     except (LoadError, OSError) as error:
         return {"error": str(error)}
-    except Exception as error:  # noqa: BLE001 - whatever a sender may cause
+    except Exception as error:  # noqa: BLE001 - a sender may cause any error
         return {"error": f"{type(error).__name__}: {error}"[:_REASON_CHARS]}
 
 

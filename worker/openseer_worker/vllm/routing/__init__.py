@@ -1,5 +1,5 @@
-"""vLLM's side of routed experts: captured beside the proposer of drafts, handed over with the tokens that they made.
+"""vLLM's side of routed experts: captured by the proposer of drafts, and returned with the tokens that they computed.
 
-Read `capture` (in vLLM's process, after each step), `extension` (the way there), `link` (the engine's side), `shape`.
+Read `capture` (in vLLM's process, after each step), `extension` (its methods), `link` (the engine's side), `shape`.
 Tests: tests/worker/vllm/routing.
 """

@@ -1,7 +1,7 @@
-"""Inside vLLM: which experts each position went through, kept until the engine takes it.
+"""Inside vLLM: captures the experts of each position, until the engine takes them.
 
-vLLM's own capturer fills a buffer in each step; after the step the rows of wanted positions are copied, all requests at
-once. A position is wanted once its token is known for good: rows of drafts that were rejected are left out.
+vLLM's own capturer fills a buffer in each step; after the step the rows of the needed positions are copied, of all
+requests together. A position is captured once its token is final: rows of rejected drafts are left out.
 """
 
 from typing import Any
@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROWS_FROM = "rows_from"
-"""Name, among a request's extra arguments, of the first position whose row is wanted; None: of none."""
+"""Key, in a request's extra arguments, of the first position whose row is needed; None: no rows are."""
 _NEVER = np.iinfo(np.int64).max
 
 RowsOf = tuple[str, int, bytes]
-"""A request's key, a position, and rows from there on, as they cross from vLLM's process."""
+"""A request's key, a position, and the rows from there on as bytes; passes from vLLM's process to the engine."""
 
 
 class RowCapture:
@@ -24,7 +24,7 @@ class RowCapture:
         self._config = config
         self._capturer: Any = None
         self._runner: Any = None
-        # What the step computes, in the order of its rows: first positions, and how many.
+        # The positions that the step computes, in the order of its rows: the first one, and their number.
         self._starts = self._counts = np.zeros(0, np.int64)
         self._ids: list[str] = []
         self._firsts = self._numbers = np.zeros(0, np.int64)
@@ -33,8 +33,8 @@ class RowCapture:
         self._kept: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]] = []
 
     def bind(self, model: Any) -> None:
-        """Has the model tell its routing, on every rank, before its graphs are captured. Raises ValueError for one that
-        vLLM cannot bind."""
+        """Binds the capturer to the model, on every rank, before the capture of CUDA graphs. Raises ValueError for a
+        model that vLLM cannot bind."""
         from vllm.model_executor.layers.fused_moe.routed_experts_capturer import (
             RoutedExpertsCapturer,
             bind_routed_experts_capturer,
@@ -44,7 +44,7 @@ class RowCapture:
         bind_routed_experts_capturer(model, self._capturer)
 
     def attach(self, runner: Any) -> None:
-        """From now on notes what each step of the runner computes."""
+        """Starts to note the positions that each step of the runner computes."""
         prepare = runner._prepare_inputs
 
         def prepare_and_note(scheduled: Any, counts: NDArray[np.int32], *more: Any, **others: Any) -> Any:
@@ -57,7 +57,8 @@ class RowCapture:
         self._runner = runner
 
     def note(self, known: NDArray[np.int32]) -> None:
-        """Keeps a step's rows. `known`: tokens of each request after it, those that it sampled included."""
+        """Copies a step's rows. `known`: int32 [requests], tokens of each request after the step, sampled ones
+        included."""
         if self._runner is None:
             return
         ids, counts, starts = self._runner.input_batch.req_ids, self._counts, self._starts
@@ -70,7 +71,7 @@ class RowCapture:
             return
         total = int(counts.sum())
         rows = self._capturer.snapshot_routing_data(total).cpu().numpy()
-        if total == len(ids) and wanted.all():  # each generates, without drafts: most steps
+        if total == len(ids) and wanted.all():  # one token each, without drafts: most steps
             self._kept.append((self._numbers, starts, rows))
             return
         places = np.repeat(np.arange(len(ids)), counts)
@@ -79,7 +80,7 @@ class RowCapture:
         self._kept.append((self._numbers[places][kept], positions[kept], rows[kept]))
 
     def take(self) -> list[RowsOf]:
-        """All rows since the last call: of each request stretches without a hole, in the order of the steps."""
+        """All rows since the last call, as stretches of adjacent positions of a request, in the order of the steps."""
         if not self._kept:
             return []
         numbers, positions, rows = (np.concatenate(parts) for parts in zip(*self._kept, strict=True))
@@ -95,7 +96,7 @@ class RowCapture:
         return found
 
     def _forget(self) -> None:
-        """Requests that have ended, now that nothing of them is kept."""
+        """Removes requests that have ended, after their rows were taken."""
         gone = [key for key in self._known if key not in self._runner.requests]
         for key in gone:
             del self._known[key]

@@ -1,4 +1,4 @@
-"""The way from the engine to the capture in vLLM's processes; see drafting.extension."""
+"""The methods in vLLM's processes through which the engine reaches the capture; see drafting.extension."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ from openseer_worker.vllm.routing.capture import RowsOf
 
 
 class RoutingExtension:
-    """The part of the worker's extension that is for routed experts."""
+    """The part of the worker's extension for routed experts."""
 
     def take_routes(self) -> list[RowsOf] | None:
-        """RowCapture.take; None on the ranks that keep nothing."""
+        """RowCapture.take; None on the ranks that capture nothing."""
         worker: Any = self
         proposer = getattr(worker.model_runner, "drafter", None)
         return None if proposer is None else proposer.take_routes()

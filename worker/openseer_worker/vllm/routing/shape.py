@@ -6,11 +6,11 @@ from openseer_core.errors import ModelError
 from openseer_core.routed_rows import RowShape
 
 OPTION = "openseer_routes"
-"""In vLLM's `additional_config`: whether routed experts are captured."""
+"""Key in vLLM's `additional_config`: whether routed experts are captured."""
 
 
 def row_shape(model: Any) -> RowShape:
-    """Of vLLM's ModelConfig. Raises ModelError for a model whose routing cannot be told."""
+    """The shape, from vLLM's ModelConfig. Raises ModelError for a model whose routing cannot be determined."""
     layers, experts, chosen = (
         model.get_total_num_hidden_layers(),
         model.get_num_experts(),
@@ -22,5 +22,5 @@ def row_shape(model: Any) -> RowShape:
 
 
 def wants_routes(config: Any) -> bool:
-    """Whether an engine of that VllmConfig captures."""
+    """Whether an engine with this VllmConfig captures routed experts."""
     return bool((config.additional_config or {}).get(OPTION))
