@@ -25,7 +25,7 @@ from openseer_api.cluster.directory import KubeDirectory
 from openseer_api.cluster.jobs import KubeJobs
 from openseer_api.cluster.rows import RowsOfPod
 from openseer_api.http.server import WebServer
-from openseer_api.job.context import JobContext
+from openseer_api.job.context import JobContext, UnopenedJob
 from openseer_api.job.metrics import calls_of
 from openseer_core.errors import InputError, OpenseerError
 from openseer_core.manifest.job import RolloutJob
@@ -91,6 +91,10 @@ class ServedJobs:
     def open_jobs(self) -> list[JobContext]:
         """Those that are open here, by namespace and name."""
         return [controlled.context for controlled in self.open.opened()]
+
+    def unopened(self) -> list[UnopenedJob]:
+        """Those that could not be opened when it was last tried."""
+        return [UnopenedJob(job.namespace, job.name, job.spec.mode, reason) for job, reason in self.open.unopened()]
 
 
 async def _open_job(access: StoreAccess, job: RolloutJob, url: str) -> ControlledJob:

@@ -116,7 +116,7 @@ export interface JobCard {
   namespace: string;
   name: string;
   mode: "batch" | "serve";
-  state: "running" | "idle" | "waiting" | "lent" | "finished" | "failed";
+  state: "running" | "idle" | "waiting" | "lent" | "finished" | "failed" | "unknown";
   reason: string;
   workers: number;
   workers_ready: number;

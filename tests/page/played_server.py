@@ -76,7 +76,16 @@ class Played:
             reason="waits for 8 GPUs: quota team-b has 2 left",
             workers_wanted=8,
         )
-        return JobCards(jobs=[refused, card(self.fleet, "ended", live=False), card(self.fleet, "math"), waiting])
+        silent = JobCard(
+            namespace="team-b",
+            name="silent",
+            mode="serve",
+            state="unknown",
+            reason="the store does not answer: nothing came for 2 s",
+        )
+        return JobCards(
+            jobs=[refused, card(self.fleet, "ended", live=False), card(self.fleet, "math"), waiting, silent]
+        )
 
 
 def make_app(played: Played) -> FastAPI:

@@ -46,7 +46,7 @@ def test_a_token_that_is_not_taken_is_told_and_a_good_one_opens(page: "Page", si
     [
         ("secret", "You may not see this", "viewer may not get batches in team-a"),
         ("gone", "Not found", "there is no job team-a/gone"),
-        ("down", "The store does not answer", "The page keeps trying"),
+        ("down", "No answer just now", "The page keeps trying"),
     ],
 )
 def test_a_refusal_is_told_with_what_to_do(page: "Page", site: Site, job: str, title: str, advice: str) -> None:

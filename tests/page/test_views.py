@@ -25,10 +25,13 @@ def colours(canvas: "Locator") -> int:
 
 def test_jobs_are_cards_with_the_reason_in_words(page: "Page", site: Site) -> None:
     page.goto(site.url)
-    expect(page.get_by_role("heading", name="4 jobs")).to_be_visible()
+    expect(page.get_by_role("heading", name="5 jobs")).to_be_visible()
     card = page.get_by_role("article", name="team-a/broken")
     expect(card).to_contain_text("mount it, or name another in spec.model.path")
     expect(card.locator(".pill")).to_have_text("failed")
+    silent = page.get_by_role("article", name="team-b/silent")
+    expect(silent).to_contain_text("the store does not answer: nothing came for 2 s")
+    expect(silent).not_to_contain_text("workers")
     running = page.get_by_role("article", name="team-a/math")
     expect(running).to_contain_text("4/4")
     expect(running.get_by_role("progressbar")).to_have_attribute("aria-valuetext", re.compile(r"\d+ %"))

@@ -13,6 +13,7 @@ from openseer_api.job.rows import RowSource
 from openseer_core.admission import ModelLimits, limits_of_manifest
 from openseer_core.errors import ModelError
 from openseer_core.ids import worker_name
+from openseer_core.manifest.generation import JobMode
 from openseer_core.manifest.job import RolloutJob, Sampling
 from openseer_core.queue.batch import BatchRecord
 from openseer_core.queue.placement import Placement
@@ -181,6 +182,16 @@ def _open_codec(job: RolloutJob, run_code: bool, on_codec: Callable[[], None]) -
     return codec
 
 
+@dataclass(frozen=True, slots=True)
+class UnopenedJob:
+    """A job that should be open and is not, with the reason in words."""
+
+    namespace: str
+    name: str
+    mode: JobMode
+    reason: str
+
+
 class JobDirectory(Protocol):
     """Finds the jobs that are served here."""
 
@@ -190,6 +201,10 @@ class JobDirectory(Protocol):
 
     def open_jobs(self) -> list[JobContext]:
         """Those that are open here, by namespace and name."""
+        ...
+
+    def unopened(self) -> list[UnopenedJob]:
+        """Those that could not be opened when it was last tried."""
         ...
 
 
@@ -206,3 +221,7 @@ class OneJob:
     def open_jobs(self) -> list[JobContext]:
         """The one job there is."""
         return [self.context]
+
+    def unopened(self) -> list[UnopenedJob]:
+        """None: the server stands with its job."""
+        return []

@@ -17,6 +17,7 @@ from openseer_api.page.shown import View
 from openseer_api.routes.batches import rendered
 from openseer_core.ids import BATCH_JOB_BATCH, INITIAL_VERSION, GroupId, RequestId
 from openseer_core.json_model import JsonModel
+from openseer_core.manifest.generation import JobMode
 from openseer_core.queue.batch import BatchRecord, QueueLoad
 from openseer_core.queue.group import GroupView
 from openseer_core.tokens import count_items
@@ -64,6 +65,11 @@ class JobFeed:
     def place(self) -> tuple[str, str]:
         """Namespace and name."""
         return self._job.job.namespace, self._job.job.name
+
+    @property
+    def mode(self) -> JobMode:
+        """Of the job."""
+        return self._job.job.spec.mode
 
     # ---- views
 

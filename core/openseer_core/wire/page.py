@@ -32,12 +32,13 @@ MOST_SIBLINGS = 64
 MOST_TOKENS = 1024
 """Tokens of one response in one view; the next view goes on where it ended."""
 
-JobWord = Literal["running", "idle", "waiting", "lent", "finished", "failed"]
+JobWord = Literal["running", "idle", "waiting", "lent", "finished", "failed", "unknown"]
 RequestWord = Literal["waiting", "running", "ok", "aborted", "failed", "cancelled", "carried"]
 
 
 class JobCard(JsonModel):
-    """A job at a glance. `reason`: in words, why it is as it is: what it waits for, or what is wrong.
+    """A job at a glance. `reason`: in words, why it is as it is: what it waits for, or what is wrong. A job that is
+    `unknown` has nothing but its place and the reason: its store does not answer.
 
     `progress`: share of the requests of all batches that are done, `eta_seconds`: until the last of them ends; None
     while nothing is known. `acceptance_length`: tokens that a request gains in a step, None without drafts.

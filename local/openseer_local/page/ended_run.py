@@ -10,6 +10,7 @@ from openseer_api.page.group_views import STATES, TokenTexts
 from openseer_api.page.job_views import bars_of
 from openseer_api.page.shown import View
 from openseer_core.ids import INITIAL_VERSION, GroupId
+from openseer_core.manifest.generation import JobMode
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.queue.states import State, Status
 from openseer_core.wire.batches import Batch, BatchMetrics, ChunkInfo
@@ -69,6 +70,11 @@ class EndedRun:
     def place(self) -> tuple[str, str]:
         """Namespace and name."""
         return self._job.namespace, self._job.name
+
+    @property
+    def mode(self) -> JobMode:
+        """Of the job."""
+        return self._job.spec.mode
 
     async def card(self) -> JobCard:
         """The run at a glance."""

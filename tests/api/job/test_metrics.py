@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from openseer_api.app import create_app
-from openseer_api.job.context import JobContext
+from openseer_api.job.context import JobContext, UnopenedJob
 from openseer_api.job.metrics import calls_of
 from openseer_core.queue.batch import QueueLoad
 from openseer_process.metric_table import GATEWAY
@@ -46,6 +46,9 @@ class Jobs:
 
     def open_jobs(self) -> list[JobContext]:
         return list(self.contexts.values())
+
+    def unopened(self) -> list[UnopenedJob]:
+        return []
 
 
 def counted(jobs: Jobs, refused: Mapping[int, int]) -> dict[tuple[str, str], float]:
