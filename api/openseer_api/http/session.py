@@ -15,18 +15,22 @@ SESSION_SECONDS = 3600
 PATH = "/page"
 """All that the cookie is sent to; whatever is there only reads."""
 
+ALL_JOBS = f"{PATH}/api/jobs"
+"""The view of all jobs that somebody may read: it is about none of them, and not open either."""
 
 _OF_A_JOB = re.compile(f"{PATH}/api/jobs/([^/]+)/([^/]+)(?:/.*)?", re.DOTALL)  # no line break hides a path
 
 
 def place_of(path: str) -> Place | None:
-    """The job that a path of the page is about, None for another path."""
+    """The job that a path of the page is about, "" and "" for all of them; None for a path that shows no job."""
+    if path == ALL_JOBS:
+        return Place("", "", path)
     found = _OF_A_JOB.fullmatch(path)
     return None if found is None else Place(found[1], found[2], path)
 
 
 def is_open(path: str) -> bool:
-    """Whether a path is the page's and shows nothing of one job."""
+    """Whether a path is the page's and shows no job."""
     return path.startswith(PATH) and place_of(path) is None
 
 

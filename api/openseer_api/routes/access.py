@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 from openseer_api.http.auth import Authenticator
 from openseer_api.http.gate import Place
 from openseer_api.http.problems import NotFoundProblem
-from openseer_api.http.session import PATH, token_in
+from openseer_api.http.session import ALL_JOBS, PATH, token_in
 from openseer_api.job.context import JobContext
 from openseer_core.manifest.base import DNS_LABEL_PATTERN
 
@@ -43,7 +43,11 @@ class Admission:
         self._trusted = _plain(trusted)
 
     async def admit(self, method: str, headers: Headers, place: Place, address: str) -> object:
-        """The job's context. Raises Unauthenticated, Forbidden, AuthUnavailable, NotFoundProblem."""
+        """The job's context, None where all jobs are asked for, whose rights are checked one by one. Raises
+        Unauthenticated, Forbidden, AuthUnavailable, NotFoundProblem."""
+        if place.path == ALL_JOBS:
+            await self._auth.identify(token_in(headers))
+            return None
         access = "read" if method in READING else "write"
         if "authorization" in headers or not self._is_trusted(address):
             token = token_in(headers) if place.path.startswith(PATH) else token_of(headers)
