@@ -34,7 +34,7 @@ def show_explanation(
     if not trace.facts:
         raise InputError(f"{folder.path}: no result here: there is nothing to explain")
     with ERR.status(f"simulating {folder.name} on healthy engines"):
-        best, why = _best(folder, trace, profile, kv_tokens)
+        best, why = possible(folder, trace, profile, kv_tokens)
     found = explain(trace, best, why)
     if as_json:
         console.file.write(found.to_json().decode())
@@ -42,8 +42,11 @@ def show_explanation(
         console.print(page(found))
 
 
-def _best(folder: RunFolder, trace: Trace, profile: Path | None, kv_tokens: int) -> tuple[BestTimes | None, str]:
-    """None with the reason, where the engine's steps or room are not known; what the caller names has to be right."""
+def possible(
+    folder: RunFolder, trace: Trace, profile: Path | None = None, kv_tokens: int = 0
+) -> tuple[BestTimes | None, str]:
+    """The best times; None with the reason, where the engine's steps or room are not known. What the caller names has
+    to be right."""
     if len(trace.facts) > MOST_SIMULATED:
         return None, f"{len(trace.facts):,} responses take minutes: see `openseer simulate --replay {folder.path}`"
     try:

@@ -30,6 +30,8 @@ MOST_STREAMS = 256
 """Streams of views that are open at once in one process."""
 JOBS_SECONDS = 2.0
 """Between two views of all jobs."""
+EXPLAIN_SECONDS = 3.0
+"""Between two explanations of a job."""
 VIEW_SECONDS = 1.0
 """Between two views of a job, a batch or a group."""
 LONGEST_TOKEN = 3000
@@ -98,6 +100,10 @@ def _add_views(
     async def job(request: Request) -> Response:
         shown = found(request)
         return streams.open(shown.job_view, VIEW_SECONDS, shown.job_pulse)
+
+    @router.get("/api/jobs/{namespace}/{served}/explained")
+    async def explained(request: Request) -> Response:
+        return streams.open(found(request).explained, EXPLAIN_SECONDS)
 
     @router.get("/api/jobs/{namespace}/{served}/batches/{batch}")
     async def batch(request: Request, batch: BatchInPath) -> Response:

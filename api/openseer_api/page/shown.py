@@ -40,6 +40,10 @@ class Shown(Listed, Protocol):
         """A JobPulse. Raises StoreUnavailableError."""
         ...
 
+    async def explained(self) -> bytes:
+        """An Explained. Raises StoreUnavailableError."""
+        ...
+
     async def batch_view(self, number: int) -> bytes:
         """A BatchView. Raises NotFoundProblem, StoreUnavailableError."""
         ...
