@@ -280,6 +280,7 @@ export interface WorkerLane {
   acceptance_length: number | null;
   preemptions: number;
   error: string;
+  pace_ratio: number | null;
   slow: string;
   waits: string;
 }

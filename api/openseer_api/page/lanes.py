@@ -18,6 +18,7 @@ RATE_SECONDS = 5.0
 """Tokens per second are those of so many latest seconds."""
 POINT_SECONDS = 1.0
 """Between two points of a series."""
+NO_PACE = WorkerPace(0.0, None)
 NEARLY_FULL = 0.95
 """Share of a worker's KV blocks."""
 
@@ -86,18 +87,18 @@ def lanes_of(
     """A lane for each worker, by name. `paces`: how fast responses grow at it, against the others."""
     workers = sorted(snapshot.workers, key=lambda worker: (len(worker.name), worker.name))
     waiting = sum(load.waiting.values())
-    return [
-        _lane(worker, snapshot, rates.of(worker), slow_words(paces.get(worker.name)), waiting) for worker in workers
-    ]
+    return [_lane(worker, snapshot, rates.of(worker), paces.get(worker.name, NO_PACE), waiting) for worker in workers]
 
 
-def slow_words(pace: WorkerPace | None) -> str:
-    """Of a worker that generates slower than the others, with what that means; "" of another."""
-    says = slow_pace(pace) if pace is not None else ""
+def slow_words(pace: WorkerPace) -> str:
+    """Of a worker that generates slower than the others, with what to do; "" of another."""
+    says = slow_pace(pace)
     return f"{says}; {SLOW_ADVICE}" if says else ""
 
 
-def _lane(worker: WorkerStatus, snapshot: FleetSnapshot, rate: float | None, slow: str, waiting: int) -> WorkerLane:
+def _lane(
+    worker: WorkerStatus, snapshot: FleetSnapshot, rate: float | None, pace: WorkerPace, waiting: int
+) -> WorkerLane:
     heartbeat, metrics = worker.heartbeat, worker.heartbeat.metrics
     weights, silent = heartbeat.weights, is_silent(worker, snapshot.now)
     error = metrics.sick or (why_not_loaded(snapshot.fleet_spec, weights) if weights is not None else "") or ""
@@ -117,7 +118,8 @@ def _lane(worker: WorkerStatus, snapshot: FleetSnapshot, rate: float | None, slo
         acceptance_length=metrics.drafts.acceptance_length or None,
         preemptions=metrics.preemptions,
         error=error,
-        slow="" if silent else slow,
+        pace_ratio=pace.ratio,
+        slow="" if silent else slow_words(pace),
         waits="" if error or silent else _waits(worker, waiting),
     )
 

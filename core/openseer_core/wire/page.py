@@ -74,8 +74,9 @@ class JobCards(JsonModel):
 
 
 class WorkerLane(JsonModel):
-    """A worker. `silent`: it has said nothing for longer than it should have. In words: `slow`, how much slower it
-    generates than the others, "" where it does not; `waits`: why it runs less than it could."""
+    """A worker. `silent`: it has said nothing for longer than it should have. `pace_ratio`: how fast responses grow at
+    it, as a part of the others' pace with as many at once, None where that is not known. In words: `slow`, that it
+    generates slower than the others, "" where it does not; `waits`, why it runs less than it could."""
 
     worker: str
     state: str
@@ -92,6 +93,7 @@ class WorkerLane(JsonModel):
     acceptance_length: float | None = None
     preemptions: int = 0
     error: str = ""
+    pace_ratio: float | None = None
     slow: str = ""
     waits: str = ""
 

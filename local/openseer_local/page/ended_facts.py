@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from openseer_api.page.lanes import slow_words
+from openseer_api.page.lanes import NO_PACE, slow_words
 from openseer_core.explain.paces import WorkerPace
 from openseer_core.explain.parts import PartName
 from openseer_core.ids import GroupId, RequestId
@@ -65,14 +65,14 @@ def lanes_of_run(trace: Trace, explanation: Explanation) -> list[WorkerLane]:
     for sample in trace.samples:
         latest |= sample.workers
     names = sorted({*trace.worker_names, *latest}, key=natural)
-    slow = {name: slow_words(WorkerPace(one.pace, one.pace_ratio)) for name, one in explanation.workers.items()}
+    paces = {name: WorkerPace(one.pace, one.pace_ratio) for name, one in explanation.workers.items()}
     return [
-        _lane(name, latest.get(name, WorkerSample()), _tokens(trace.samples, name), trace.end, slow.get(name, ""))
+        _lane(name, latest.get(name, WorkerSample()), _tokens(trace.samples, name), trace.end, paces.get(name, NO_PACE))
         for name in names
     ]
 
 
-def _lane(name: str, sample: WorkerSample, tokens: float, seconds: float, slow: str) -> WorkerLane:
+def _lane(name: str, sample: WorkerSample, tokens: float, seconds: float, pace: WorkerPace) -> WorkerLane:
     return WorkerLane(
         worker=name,
         state="ended",
@@ -82,7 +82,8 @@ def _lane(name: str, sample: WorkerSample, tokens: float, seconds: float, slow: 
         tokens_per_second=round(tokens / seconds, 1) if seconds else None,
         acceptance_length=DraftMetrics(sample.drafts).acceptance_length or None,
         preemptions=sample.preemptions,
-        slow=slow,
+        pace_ratio=pace.ratio,
+        slow=slow_words(pace),
     )
 
 

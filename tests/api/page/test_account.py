@@ -1,4 +1,4 @@
-"""Where the time of a job goes while it runs: told by parts, with the worker that is slow and why, and who ends last."""
+"""Where the time of a job goes while it runs: by parts, with the worker that is slow and why, and who ends last."""
 
 import asyncio
 import random
