@@ -43,11 +43,15 @@ def token_in(headers: Headers) -> str | None:
         return None
 
 
+def cookie_of(token: str) -> str:
+    """The value of the cookie that brings a token."""
+    return urlsafe_b64encode(token.encode()).decode()
+
+
 def keep_token(response: Response, token: str, *, secure: bool) -> None:
     """The browser sends the token from now on. `secure`: the page came by https, so the cookie goes by nothing else."""
-    value = urlsafe_b64encode(token.encode()).decode()
     response.set_cookie(
-        COOKIE, value, max_age=SESSION_SECONDS, path=PATH, secure=secure, httponly=True, samesite="strict"
+        COOKIE, cookie_of(token), max_age=SESSION_SECONDS, path=PATH, secure=secure, httponly=True, samesite="strict"
     )
 
 
