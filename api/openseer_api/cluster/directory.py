@@ -12,6 +12,8 @@ from openseer_core.manifest.job import RolloutJob
 
 SYNC_SECONDS = 15.0
 """Between two listings of the jobs."""
+UNWANTED_SECONDS = 1.0
+"""Until somebody wants jobs that nobody wanted, these are not listed for so long."""
 OPENED_AT_ONCE = 16
 """Jobs that one sync opens at the same time; a store that does not answer blocks its slot until the timeout."""
 
@@ -77,10 +79,14 @@ class KubeDirectory(Generic[C]):
             return None
         return await self._context(served)
 
-    async def watch(self) -> None:
-        """Runs until cancelled: opens jobs that serve, so that work goes on while no trainer is connected, and closes
-        jobs that no longer serve."""
+    async def watch(self, wanted: Callable[[], bool] = lambda: True) -> None:
+        """Runs until cancelled: opens jobs that are there, so that work goes on while no trainer is connected, and
+        closes those that are not any more; all of them while none is `wanted`."""
         while True:
+            if not wanted():
+                await self.close()
+                await asyncio.sleep(UNWANTED_SECONDS)
+                continue
             try:
                 await self.sync()
             except OpenseerError as error:
@@ -102,6 +108,7 @@ class KubeDirectory(Generic[C]):
 
     async def close(self) -> None:
         """Closes all of them."""
+        self._unopened = {}
         for key in list(self._open):
             self._drop(key)
         await asyncio.gather(*self._closing, return_exceptions=True)

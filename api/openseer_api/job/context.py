@@ -199,8 +199,12 @@ class JobDirectory(Protocol):
         """The job's context; None where no such job serves."""
         ...
 
+    async def find_shown(self, namespace: str, name: str) -> JobContext | None:
+        """The same for the page, which shows jobs that serve nobody, too."""
+        ...
+
     def open_jobs(self) -> list[JobContext]:
-        """Those that are open here, by namespace and name."""
+        """Those that are open here."""
         ...
 
     def unopened(self) -> list[UnopenedJob]:
@@ -216,6 +220,10 @@ class OneJob:
 
     async def find(self, namespace: str, name: str) -> JobContext | None:
         """The one job there is, whatever it is called."""
+        return self.context
+
+    async def find_shown(self, namespace: str, name: str) -> JobContext | None:
+        """The one job there is."""
         return self.context
 
     def open_jobs(self) -> list[JobContext]:

@@ -131,7 +131,7 @@ class GroupBook:
             self.estimate = None
 
 
-class Told(Protocol):
+class JournalReader(Protocol):
     """Whoever takes what the store tells, beside the books."""
 
     def learn(self, groups: Iterable[GroupView]) -> None:
@@ -146,7 +146,7 @@ class Told(Protocol):
 class BatchBook:
     """A batch by its journal."""
 
-    def __init__(self, number: int, leases: LeaseRows, told: Told | None = None) -> None:
+    def __init__(self, number: int, leases: LeaseRows, told: JournalReader | None = None) -> None:
         """`told`: who else adds up what comes."""
         self.number = number
         self._told = told

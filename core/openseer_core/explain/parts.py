@@ -33,7 +33,7 @@ PART_LABELS: dict[PartName, str] = {
     "tail": "idle in the tail: nothing waited any more",
     "idle": "idle for other reasons",
 }
-Span = tuple[float, float]
+TimeSpan = tuple[float, float]
 Seconds = dict[PartName, float]
 LEASES, WAITING, BOOT, LOST, STOCKED, SUBMITTED = range(6)
 """What is counted at each moment: requests that the worker holds and that wait; whether it has not come yet, and has
@@ -90,8 +90,8 @@ class WorkerParts:
 
 
 def classify(
-    leases: Iterable[Span],
-    waiting: Iterable[Span],
+    leases: Iterable[TimeSpan],
+    waiting: Iterable[TimeSpan],
     away: Iterable[Absence],
     *,
     slots: int,

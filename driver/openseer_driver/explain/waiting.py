@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from openseer_core.explain.parts import Span
+from openseer_core.explain.parts import TimeSpan
 from openseer_driver.report.trace import ActiveClock, Trace
 
 
-def waiting_spans(trace: Trace, clock: ActiveClock) -> list[Span]:
+def waiting_spans(trace: Trace, clock: ActiveClock) -> list[TimeSpan]:
     """When any request waited, in active seconds: queued, or given back, and not claimed yet."""
-    spans: list[Span] = []
+    spans: list[TimeSpan] = []
     for fact in trace.facts:
         since = fact.enqueued_at
         for chunk in fact.chunks:
@@ -19,9 +19,9 @@ def waiting_spans(trace: Trace, clock: ActiveClock) -> list[Span]:
     return _merged(sorted(spans))
 
 
-def _merged(spans: Sequence[Span]) -> list[Span]:
+def _merged(spans: Sequence[TimeSpan]) -> list[TimeSpan]:
     """Those that touch made one; `spans` in order."""
-    found: list[Span] = []
+    found: list[TimeSpan] = []
     for start, end in spans:
         if found and start <= found[-1][1]:
             found[-1] = (found[-1][0], max(end, found[-1][1]))

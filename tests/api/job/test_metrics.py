@@ -44,6 +44,9 @@ class Jobs:
     async def find(self, namespace: str, name: str) -> JobContext | None:
         return self.contexts.get(name)
 
+    async def find_shown(self, namespace: str, name: str) -> JobContext | None:
+        return await self.find(namespace, name)
+
     def open_jobs(self) -> list[JobContext]:
         return list(self.contexts.values())
 

@@ -47,6 +47,9 @@ class Jobs:
     async def find(self, namespace: str, name: str) -> JobContext | None:
         return next((job for job in self.contexts if job.job.name == name), None)
 
+    async def find_shown(self, namespace: str, name: str) -> JobContext | None:
+        return await self.find(namespace, name)
+
     def open_jobs(self) -> list[JobContext]:
         return self.contexts
 

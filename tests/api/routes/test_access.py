@@ -50,6 +50,9 @@ class TwoJobs:
     async def find(self, namespace: str, name: str) -> JobContext | None:
         return self.contexts.get((namespace, name))
 
+    async def find_shown(self, namespace: str, name: str) -> JobContext | None:
+        return await self.find(namespace, name)
+
     def open_jobs(self) -> list[JobContext]:
         return list(self.contexts.values())
 
