@@ -79,11 +79,11 @@ def _add_login(router: APIRouter, auth: Authenticator) -> None:
     async def login(who: Login, request: Request, response: Response) -> None:
         """Keeps the token in a cookie once it is known to be one."""
         await auth.identify(who.token)
-        keep_token(response, who.token, secure=request.url.scheme == "https")
+        keep_token(request.headers, response, who.token)
 
     @router.post("/logout", status_code=204)
-    async def logout(response: Response) -> None:
-        forget_token(response)
+    async def logout(request: Request, response: Response) -> None:
+        forget_token(request.headers, response)
 
 
 def _add_views(

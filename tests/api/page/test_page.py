@@ -56,6 +56,30 @@ async def test_the_cookie_is_kept_from_scripts_and_other_sites() -> None:
         assert TOKEN not in answer.headers["set-cookie"].split(";")[0].partition("=")[0]
 
 
+@pytest.mark.parametrize("scheme", ["https", "http"])
+async def test_the_cookie_of_a_page_by_https_is_never_sent_by_http(scheme: str) -> None:
+    async with Served() as served, served.client(None) as http:
+        headers = {"Origin": f"{scheme}://gateway.example"}
+        answer = await http.post("/page/login", json={"token": TOKEN}, headers=headers)
+        assert ("secure" in answer.headers["set-cookie"].lower()) == (scheme == "https")
+
+
+@pytest.mark.parametrize("other", ["theme=dark", "seen", 'prefs={"dark":true}', "at=/x"])
+async def test_other_cookies_of_the_host_do_not_hide_the_token(other: str) -> None:
+    async with Served() as served, viewer(served) as person:
+        (own,) = (f"{cookie.name}={cookie.value}" for cookie in person.http.cookies.jar)
+        jar = {"Cookie": f"{other}; {own}"}
+        async with served.client(None) as http, http.stream("GET", f"/page/api{JOB}", headers=jar) as answer:
+            assert answer.status_code == 200
+
+
+async def test_two_servers_of_one_machine_have_two_sessions() -> None:
+    async with Served() as one, Served() as two, viewer(one) as person:
+        assert (await person.http.post(f"{two.url}/page/login", json={"token": TOKEN})).status_code == 204
+        assert (await person.http.post(f"{two.url}/page/logout")).status_code == 204
+        assert await person.status(JOB) == 200
+
+
 async def test_who_logs_out_sees_nothing_more() -> None:
     async with Served() as served, viewer(served) as person:
         assert (await person.http.post("/page/logout")).status_code == 204
