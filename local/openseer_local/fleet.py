@@ -224,7 +224,8 @@ class LocalFleet:
             async with asyncio.timeout(KILL_SECONDS):
                 await process.wait()
         except TimeoutError:
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has ended this moment
+                os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
 
     def _send(self, verb: str, index: int) -> None:

@@ -6,6 +6,7 @@ One implementation of HTTP everywhere (h11), since it is the one of uvicorn's th
 import asyncio
 import logging
 import re
+import resource
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -22,7 +23,8 @@ from openseer_api.http.gate import HEAD_BYTES
 from openseer_api.http.problems import Fault, problem
 
 CONNECTIONS = 8192
-"""Most connections. One more ends the one that has waited longest for a call; where all have a call, it is refused."""
+"""Limit of open connections, where the process has file descriptors for them. One more ends the connection that has
+waited longest for a call; where all have a call, the new one is refused."""
 BACKLOG = 2048
 """Connections that wait to be taken."""
 KEEP_ALIVE_SECONDS = 75
@@ -37,19 +39,21 @@ log = logging.getLogger(__name__)
 
 
 class Connection(H11Protocol):
-    """One connection. `idle`: all that wait for a call, the longest first; shared by those of a server."""
+    """One of at most `most` connections. `idle`: all that wait for a call, the longest first; shared by those of a
+    server."""
 
-    def __init__(self, *args: Any, idle: dict["Connection", None], **keywords: Any) -> None:
+    def __init__(self, *args: Any, idle: dict["Connection", None], most: int, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
         self._idle = idle
+        self._most = most
         self._head_timer: asyncio.TimerHandle | None = None
         self._take_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().connection_made(transport)
-        if len(self.connections) > CONNECTIONS:
+        if len(self.connections) > self._most:
             if not self._idle:
-                log.warning("%s connections are open, and all are used: another one is refused", CONNECTIONS)
+                log.warning("%s connections are open, and all are used: another one is refused", self._most)
                 transport.abort()
                 return
             next(iter(self._idle)).drop()
@@ -131,6 +135,12 @@ def _stopped(timer: asyncio.TimerHandle | None) -> None:
         timer.cancel()
 
 
+def _affordable(connections: int) -> int:
+    """So many connections, or half of the process's file descriptors, which are for its other work, too."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return connections if descriptors == resource.RLIM_INFINITY else max(1, min(connections, descriptors // 2))
+
+
 def _in_origin_form(app: ASGIApp) -> ASGIApp:
     """The application, to which a whole URL in place of a path, as clients send it to a proxy, is that path; the URL's
     host counts then, not the header field's (RFC 9112, 3.2.2)."""
@@ -148,7 +158,8 @@ def _in_origin_form(app: ASGIApp) -> ASGIApp:
 class WebServer(uvicorn.Server):
     """Serves an application until `should_exit`; signals are its caller's affair.
 
-    `finish_seconds`: for answers under way when it stops. `on_start`: called when it listens.
+    `finish_seconds`: for answers under way when it stops. `on_start`: called when it listens. `connections`: limit of
+    open ones, CONNECTIONS by default.
     """
 
     def __init__(
@@ -159,8 +170,9 @@ class WebServer(uvicorn.Server):
         port: int = 0,
         finish_seconds: int,
         on_start: Callable[[], None] = lambda: None,
+        connections: int | None = None,
     ) -> None:
-        http: Any = partial(Connection, idle={})
+        http: Any = partial(Connection, idle={}, most=_affordable(connections or CONNECTIONS))
         config = uvicorn.Config(
             _in_origin_form(app),
             host=host,

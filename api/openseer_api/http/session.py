@@ -2,9 +2,9 @@
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from http.cookies import CookieError, SimpleCookie
 
 from starlette.datastructures import Headers
+from starlette.requests import cookie_parser
 from starlette.responses import Response
 
 from openseer_api.http.gate import Place
@@ -15,38 +15,61 @@ SESSION_SECONDS = 3600
 PATH = "/page"
 """All that the cookie is sent to; whatever is there only reads."""
 
+ALL_JOBS = f"{PATH}/api/jobs"
+"""The view of all jobs that somebody may read: it is about none of them, and not open either."""
 
 _OF_A_JOB = re.compile(f"{PATH}/api/jobs/([^/]+)/([^/]+)(?:/.*)?", re.DOTALL)  # no line break hides a path
 
 
 def place_of(path: str) -> Place | None:
-    """The job that a path of the page is about, None for another path."""
+    """The job that a path of the page is about, "" and "" for all of them; None for a path that shows no job."""
+    if path == ALL_JOBS:
+        return Place("", "", path)
     found = _OF_A_JOB.fullmatch(path)
     return None if found is None else Place(found[1], found[2], path)
 
 
 def is_open(path: str) -> bool:
-    """Whether a path is the page's and shows nothing of one job."""
+    """Whether a path is the page's and shows no job."""
     return path.startswith(PATH) and place_of(path) is None
 
 
 def token_in(headers: Headers) -> str | None:
     """The token of a call to the page, None where there is none."""
     try:
-        found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-        return urlsafe_b64decode(found.value.encode()).decode() or None if found is not None else None
-    except (CookieError, ValueError):
+        # As browsers write them: others' cookies of the host may hold characters that RFC 6265 does not allow.
+        found = cookie_parser(headers.get("cookie", "")).get(cookie_name(headers))
+        return urlsafe_b64decode(found.encode()).decode() or None if found is not None else None
+    except ValueError:
         return None
 
 
-def keep_token(response: Response, token: str, *, secure: bool) -> None:
-    """The browser sends the token from now on. `secure`: the page came by https, so the cookie goes by nothing else."""
-    value = urlsafe_b64encode(token.encode()).decode()
+def cookie_name(headers: Headers) -> str:
+    """The cookie's name, with the port of the call's Host.
+
+    Browsers send a cookie to all ports of its host; a login at one server of a machine must not end another's session.
+    """
+    port = headers.get("host", "").rpartition(":")[2]
+    return f"{COOKIE}_{port}" if port.isdecimal() else COOKIE
+
+
+def cookie_of(token: str) -> str:
+    """The value of the cookie that brings a token."""
+    return urlsafe_b64encode(token.encode()).decode()
+
+
+def keep_token(headers: Headers, response: Response, token: str) -> None:
+    """Makes the browser that sent a call with these headers send the token from now on.
+
+    Where its page came by https the cookie is never sent by http. Origin tells: TLS mostly ends at a proxy before this
+    server.
+    """
+    name, value, secure = cookie_name(headers), cookie_of(token), headers.get("origin", "").startswith("https://")
     response.set_cookie(
-        COOKIE, value, max_age=SESSION_SECONDS, path=PATH, secure=secure, httponly=True, samesite="strict"
+        name, value, max_age=SESSION_SECONDS, path=PATH, secure=secure, httponly=True, samesite="strict"
     )
 
 
-def forget_token(response: Response) -> None:
-    """The browser sends it no more."""
-    response.delete_cookie(COOKIE, path=PATH, httponly=True, samesite="strict")
+def forget_token(headers: Headers, response: Response) -> None:
+    """Makes the browser send it no more."""
+    response.delete_cookie(cookie_name(headers), path=PATH, httponly=True, samesite="strict")

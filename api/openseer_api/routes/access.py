@@ -2,8 +2,10 @@
 
 import base64
 import re
+import socket
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Annotated, Protocol
+from urllib.parse import urlsplit
 
 from fastapi import Depends, Path, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -12,13 +14,14 @@ from starlette.datastructures import Headers
 from openseer_api.http.auth import Authenticator
 from openseer_api.http.gate import Place
 from openseer_api.http.problems import NotFoundProblem
-from openseer_api.http.session import PATH, token_in
+from openseer_api.http.session import ALL_JOBS, PATH, token_in
 from openseer_api.job.context import JobContext
 from openseer_core.manifest.base import DNS_LABEL_PATTERN
 
 LONGEST_LABEL = 63
 """Characters of a name in a path."""
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
+_HOST = re.compile(r"[\w.-]*(:\d+)?|\[[0-9a-fA-F:.]+\](:\d+)?")
 _bearer = HTTPBearer(auto_error=False, description="A token that may use this job.")
 BearerCredentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 Label = Annotated[str, Path(pattern=DNS_LABEL_PATTERN, max_length=LONGEST_LABEL)]
@@ -31,32 +34,61 @@ class Finder(Protocol):
         """The state of an admitted call has it as `job`; None where there is none of that name."""
         ...
 
+    async def find_shown(self, namespace: str, name: str) -> object | None:
+        """The same for calls of the page."""
+        ...
+
 
 class Admission:
-    """Checks the token before anything is looked up, so that nobody learns of a job that is not theirs. `trusted`: the
-    address of a machine whose calls need none, for clients that cannot send one; "" for no such machine."""
+    """Checks the token before anything is looked up, so that nobody learns of a job that is not theirs.
+
+    `trusted`: the address of a machine whose calls need none, for clients that cannot send one; "" for no such machine.
+    Calls that a browser there may have sent for another site need one all the same.
+    """
 
     def __init__(self, directory: Finder, auth: Authenticator, *, many: bool, trusted: str = "") -> None:
         self._directory = directory
         self._auth = auth
         self._many = many
         self._trusted = _plain(trusted)
+        self._names = {socket.gethostname().lower(), socket.getfqdn().lower()} if trusted else set[str]()
 
     async def admit(self, method: str, headers: Headers, place: Place, address: str) -> object:
-        """The job's context. Raises Unauthenticated, Forbidden, AuthUnavailable, NotFoundProblem."""
+        """The job's context, None where all jobs are asked for, whose rights are checked one by one. Raises
+        Unauthenticated, Forbidden, AuthUnavailable, NotFoundProblem."""
+        if place.path == ALL_JOBS:
+            await self._auth.identify(token_in(headers))
+            return None
         access = "read" if method in READING else "write"
-        if "authorization" in headers or not self._is_trusted(address):
-            token = token_in(headers) if place.path.startswith(PATH) else token_of(headers)
+        of_page = place.path.startswith(PATH)
+        if "authorization" in headers or not self._is_trusted(headers, address):
+            token = token_in(headers) if of_page else token_of(headers)
             await self._auth.check(token, place.namespace, place.job, access)
         found = None
         if not self._many or all(map(_is_label, (place.namespace, place.job))):
-            found = await self._directory.find(place.namespace, place.job)
+            find = self._directory.find_shown if of_page else self._directory.find
+            found = await find(place.namespace, place.job)
         if found is None:
-            raise NotFoundProblem(f"there is no RolloutJob {place.namespace}/{place.job} of mode serve")
+            which = "that goes on" if of_page else "of mode serve"
+            raise NotFoundProblem(f"there is no RolloutJob {place.namespace}/{place.job} {which}")
         return found
 
-    def _is_trusted(self, address: str) -> bool:
-        return self._trusted is not None and _plain(address) == self._trusted
+    def _is_trusted(self, headers: Headers, address: str) -> bool:
+        return self._trusted is not None and _plain(address) == self._trusted and not self._may_be_a_page(headers)
+
+    def _may_be_a_page(self, headers: Headers) -> bool:
+        """Whether a browser on that machine may have sent the call for a page of another site.
+
+        A browser says where such a call comes from, unless the site gave its own name this server's address (DNS
+        rebinding): then the call names the site as its host. No site has a name without a dot, or an address.
+        """
+        host = headers.get("host", "")
+        if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+            return True
+        if "origin" in headers and headers["origin"].partition("://")[2] != host:
+            return True
+        name = (urlsplit(f"//{host}").hostname or "") if _HOST.fullmatch(host) else "."
+        return "." in name and _plain(name) is None and name not in self._names
 
 
 def _plain(text: str) -> IPv4Address | IPv6Address | None:

@@ -23,6 +23,8 @@ from openseer_text.rendering import open_codec
 
 HOST = "127.0.0.1"
 TOKEN_BYTES = 8
+CONNECTIONS = 64
+"""Limit of open connections: the file descriptors of this process are for its run."""
 FINISH_SECONDS = 1
 """For answers under way when it stops."""
 
@@ -35,7 +37,10 @@ async def serve_page(shown: Shown, port: int, told: Told) -> None:
     bound, token = Address(HOST, port).bind(), secrets.token_hex(TOKEN_BYTES)
     address = f"http://{HOST}:{bound.getsockname()[1]}/page/"
     server = WebServer(
-        page_app(shown, BearerAuth(token)), finish_seconds=FINISH_SECONDS, on_start=lambda: told(address, token)
+        page_app(shown, BearerAuth(token)),
+        finish_seconds=FINISH_SECONDS,
+        on_start=lambda: told(address, token),
+        connections=CONNECTIONS,
     )
     task = asyncio.create_task(server.serve(sockets=[bound]))
     try:

@@ -129,7 +129,11 @@ class LocalRun:
         def told(address: str, token: str) -> None:
             self._progress.message(f"page {address}  token {token}")
 
-        await serve_running(self._plan.job, store, told)
+        try:
+            await serve_running(self._plan.job, store, told)
+        except Exception as error:  # noqa: BLE001 - whatever ends the page, the run goes on
+            self._progress.message(f"the page ended: {error}")
+            await asyncio.Event().wait()
 
 
 async def _deadline(seconds: int | None) -> None:

@@ -146,6 +146,18 @@ async def test_the_connection_that_waits_longest_makes_room(monkeypatch: pytest.
             await second[0].readuntil(b"ok")
 
 
+async def test_connections_leave_half_of_the_file_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    def few(_resource: int) -> tuple[int, int]:
+        return 5, 5
+
+    monkeypatch.setattr(server.resource, "getrlimit", few)
+    async with serving() as port, connected(port) as first, connected(port, head()) as second:
+        await second[0].readuntil(b"ok")
+        async with connected(port, head()) as third:
+            await third[0].readuntil(b"ok")
+            assert await rest(first) == b""
+
+
 async def test_a_client_that_takes_nothing_of_its_answer_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "TAKE_SECONDS", 0.05)
     async with web_server() as web:

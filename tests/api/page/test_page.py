@@ -18,6 +18,24 @@ async def test_a_viewer_without_a_token_sees_nothing(path: str) -> None:
         assert await nobody.status(path) == 401
 
 
+@pytest.mark.parametrize("path", ["/jobs", JOB, f"{JOB}/batches/1"])
+async def test_who_calls_is_asked_before_what_is_wrong_with_the_call(path: str) -> None:
+    async with Served() as served, viewer(served, None) as person:
+
+        async def refusals() -> list[int]:
+            whole = f"/page/api{path}"
+            calls = [
+                person.http.request("GET", whole, json={"a": 1}),
+                person.http.request("GET", whole, content=b"{", headers={"Content-Type": "text/plain"}),
+                person.http.request("GET", whole, params={"unknown": 1}),
+            ]
+            return [(await call).status_code for call in calls]
+
+        assert await refusals() == [401, 401, 401]
+        assert await person.login(TOKEN) == 204
+        assert await refusals() == [422, 415, 422]
+
+
 async def test_a_token_in_the_header_is_not_one_of_the_page() -> None:
     async with Served() as served:
         assert (await served.http.get(f"/page/api{JOB}")).status_code == 401
@@ -36,6 +54,30 @@ async def test_the_cookie_is_kept_from_scripts_and_other_sites() -> None:
         attributes = {part.strip().lower() for part in answer.headers["set-cookie"].split(";")}
         assert {"httponly", "samesite=strict", "path=/page", "max-age=3600"} <= attributes
         assert TOKEN not in answer.headers["set-cookie"].split(";")[0].partition("=")[0]
+
+
+@pytest.mark.parametrize("scheme", ["https", "http"])
+async def test_the_cookie_of_a_page_by_https_is_never_sent_by_http(scheme: str) -> None:
+    async with Served() as served, served.client(None) as http:
+        headers = {"Origin": f"{scheme}://gateway.example"}
+        answer = await http.post("/page/login", json={"token": TOKEN}, headers=headers)
+        assert ("secure" in answer.headers["set-cookie"].lower()) == (scheme == "https")
+
+
+@pytest.mark.parametrize("other", ["theme=dark", "seen", 'prefs={"dark":true}', "at=/x"])
+async def test_other_cookies_of_the_host_do_not_hide_the_token(other: str) -> None:
+    async with Served() as served, viewer(served) as person:
+        (own,) = (f"{cookie.name}={cookie.value}" for cookie in person.http.cookies.jar)
+        jar = {"Cookie": f"{other}; {own}"}
+        async with served.client(None) as http, http.stream("GET", f"/page/api{JOB}", headers=jar) as answer:
+            assert answer.status_code == 200
+
+
+async def test_two_servers_of_one_machine_have_two_sessions() -> None:
+    async with Served() as one, Served() as two, viewer(one) as person:
+        assert (await person.http.post(f"{two.url}/page/login", json={"token": TOKEN})).status_code == 204
+        assert (await person.http.post(f"{two.url}/page/logout")).status_code == 204
+        assert await person.status(JOB) == 200
 
 
 async def test_who_logs_out_sees_nothing_more() -> None:
