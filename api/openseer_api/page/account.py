@@ -25,7 +25,7 @@ from openseer_core.explain.parts import (
     WorkerParts,
     divide,
 )
-from openseer_core.ids import RequestId
+from openseer_core.ids import GroupId, RequestId
 from openseer_core.manifest.generation import JobMode
 from openseer_core.queue.group import GroupView
 from openseer_core.queue.messages import JournalEntry
@@ -97,6 +97,8 @@ class LiveAccount:
         self._leases: dict[str, str] = {}
         self._waiting: Counter[int] = Counter()
         """Requests that wait, by batch."""
+        self._groups: set[GroupId] = set()
+        """Those that were learned: what others had waiting is not known, for their data are gone."""
         self._flags = {WAITING: 0, STOCKED: 0}
         self._requests = 0
         self._settled_at = 0.0
@@ -105,6 +107,7 @@ class LiveAccount:
         """Groups that were submitted."""
         for group in groups:
             self._requests += group.size
+            self._groups.add(group.id)
             self._push(group.enqueued_at, _Queued(group.id.batch, group.size))
 
     def note(self, entries: Iterable[JournalEntry]) -> None:
@@ -137,6 +140,7 @@ class LiveAccount:
         """Forgets what waits and runs of a batch whose data are gone."""
         for request in [one for one in self._leases if RequestId.parse(one).group.batch == batch]:
             self._workers[self._leases.pop(request)].parts.change(self._settled_at, LEASES, -1)
+        self._groups = {group for group in self._groups if group.batch != batch}
         del self._waiting[batch]
         self._flag(self._settled_at)
 
@@ -253,7 +257,8 @@ class LiveAccount:
 
     def _entry(self, at: float, entry: JournalEntry) -> None:
         word, holder = WORDS.get(entry.event), self._leases.pop(entry.request, None)
-        batch = RequestId.parse(entry.request).group.batch
+        group = RequestId.parse(entry.request).group
+        change = 0
         if holder is not None:
             self._workers[holder].parts.change(at, LEASES, -1)
         if word == "running":
@@ -263,11 +268,13 @@ class LiveAccount:
                 parts.change(at, BOOT, -1)
             parts.change(at, LEASES, 1)
             self._leases[entry.request] = name
-            self._waiting[batch] -= 1
+            change = -1
         elif holder is not None:
-            self._waiting[batch] += word == "waiting"
+            change = int(word == "waiting")
         elif word not in (None, "waiting"):  # it ended before anybody ran it
-            self._waiting[batch] -= 1
+            change = -1
+        if group in self._groups:
+            self._waiting[group.batch] += change
         self._flag(at)
 
     def _flag(self, at: float) -> None:
