@@ -42,6 +42,11 @@ HALF_SECONDS = 60.0
 """What responses gained counts half after so long: a worker that has become slow shows."""
 STEPS = 1000
 """Events that are added up before others have their turn."""
+BETWEEN = "waiting for the trainer: nothing was in the queue"
+NO_BEST: Mapping[JobMode, str] = {
+    "batch": "it is simulated once the run has ended, for its lengths are not known before",
+    "serve": "how many responses come, and how long they get, is up to the trainer",
+}
 ROUGHLY = 1.0
 """Seconds by which a worker's begin is known from its heartbeats."""
 
@@ -167,6 +172,7 @@ class LiveAccount:
         account = Account(whole, sums, by_worker, self.paces(), policy, slots, self._requests)
         # A trainer that trains between batches is no trouble of the fleet's.
         but: tuple[PartName, ...] = ("prompts",) if mode == "serve" else ()
+        labels = PART_LABELS | ({"prompts": BETWEEN} if mode == "serve" else {})
         found = [*slow_workers(account), *(large_parts(account, but=but) if seconds >= ENOUGH_SECONDS else ())]
         found.sort(key=lambda one: -one.worker_seconds)
         return Explained(
@@ -178,7 +184,7 @@ class LiveAccount:
             parts=[
                 PartOfTime(
                     name=part,
-                    label=PART_LABELS[part],
+                    label=labels[part],
                     worker_seconds=round(sums[part], 1),
                     share=round(account.share(sums[part]), 4),
                 )
@@ -186,7 +192,7 @@ class LiveAccount:
             ],
             findings=[StandsOut(**asdict(one)) for one in found[:MOST_FINDINGS]],
             tail=tail,
-            no_best="it is simulated once the run has ended, for its lengths are not known before",
+            no_best=NO_BEST[mode],
             notes=self._notes(seconds),
         )
 
