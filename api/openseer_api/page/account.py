@@ -25,7 +25,7 @@ from openseer_core.explain.parts import (
     WorkerParts,
     divide,
 )
-from openseer_core.ids import RequestId
+from openseer_core.ids import GroupId, RequestId
 from openseer_core.manifest.generation import JobMode
 from openseer_core.queue.group import GroupView
 from openseer_core.queue.messages import JournalEntry
@@ -42,6 +42,11 @@ HALF_SECONDS = 60.0
 """What responses gained counts half after so long: a worker that has become slow shows."""
 STEPS = 1000
 """Events that are added up before others have their turn."""
+BETWEEN = "waiting for the trainer: nothing was in the queue"
+NO_BEST: Mapping[JobMode, str] = {
+    "batch": "it is simulated once the run has ended, for its lengths are not known before",
+    "serve": "how many responses come, and how long they get, is up to the trainer",
+}
 ROUGHLY = 1.0
 """Seconds by which a worker's begin is known from its heartbeats."""
 
@@ -97,6 +102,8 @@ class LiveAccount:
         self._leases: dict[str, str] = {}
         self._waiting: Counter[int] = Counter()
         """Requests that wait, by batch."""
+        self._groups: set[GroupId] = set()
+        """Those that were learned: what others had waiting is not known, for their data are gone."""
         self._flags = {WAITING: 0, STOCKED: 0}
         self._requests = 0
         self._settled_at = 0.0
@@ -105,6 +112,7 @@ class LiveAccount:
         """Groups that were submitted."""
         for group in groups:
             self._requests += group.size
+            self._groups.add(group.id)
             self._push(group.enqueued_at, _Queued(group.id.batch, group.size))
 
     def note(self, entries: Iterable[JournalEntry]) -> None:
@@ -137,6 +145,7 @@ class LiveAccount:
         """Forgets what waits and runs of a batch whose data are gone."""
         for request in [one for one in self._leases if RequestId.parse(one).group.batch == batch]:
             self._workers[self._leases.pop(request)].parts.change(self._settled_at, LEASES, -1)
+        self._groups = {group for group in self._groups if group.batch != batch}
         del self._waiting[batch]
         self._flag(self._settled_at)
 
@@ -163,6 +172,7 @@ class LiveAccount:
         account = Account(whole, sums, by_worker, self.paces(), policy, slots, self._requests)
         # A trainer that trains between batches is no trouble of the fleet's.
         but: tuple[PartName, ...] = ("prompts",) if mode == "serve" else ()
+        labels = PART_LABELS | ({"prompts": BETWEEN} if mode == "serve" else {})
         found = [*slow_workers(account), *(large_parts(account, but=but) if seconds >= ENOUGH_SECONDS else ())]
         found.sort(key=lambda one: -one.worker_seconds)
         return Explained(
@@ -174,7 +184,7 @@ class LiveAccount:
             parts=[
                 PartOfTime(
                     name=part,
-                    label=PART_LABELS[part],
+                    label=labels[part],
                     worker_seconds=round(sums[part], 1),
                     share=round(account.share(sums[part]), 4),
                 )
@@ -182,7 +192,7 @@ class LiveAccount:
             ],
             findings=[StandsOut(**asdict(one)) for one in found[:MOST_FINDINGS]],
             tail=tail,
-            no_best="it is simulated once the run has ended, for its lengths are not known before",
+            no_best=NO_BEST[mode],
             notes=self._notes(seconds),
         )
 
@@ -253,7 +263,8 @@ class LiveAccount:
 
     def _entry(self, at: float, entry: JournalEntry) -> None:
         word, holder = WORDS.get(entry.event), self._leases.pop(entry.request, None)
-        batch = RequestId.parse(entry.request).group.batch
+        group = RequestId.parse(entry.request).group
+        change = 0
         if holder is not None:
             self._workers[holder].parts.change(at, LEASES, -1)
         if word == "running":
@@ -263,11 +274,13 @@ class LiveAccount:
                 parts.change(at, BOOT, -1)
             parts.change(at, LEASES, 1)
             self._leases[entry.request] = name
-            self._waiting[batch] -= 1
+            change = -1
         elif holder is not None:
-            self._waiting[batch] += word == "waiting"
+            change = int(word == "waiting")
         elif word not in (None, "waiting"):  # it ended before anybody ran it
-            self._waiting[batch] -= 1
+            change = -1
+        if group in self._groups:
+            self._waiting[group.batch] += change
         self._flag(at)
 
     def _flag(self, at: float) -> None:

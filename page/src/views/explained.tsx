@@ -8,6 +8,8 @@ import type { Explained, PartOfTime, Possible, StandsOut } from "../wire";
 import { duration, many, percent } from "../words";
 
 const UNKNOWN = "not known";
+const LEAST_SECONDS = 0.05;
+/** A part of less rounds to nothing. */
 
 /** `ongoing`: the job has not ended. */
 export function ExplainedPanel({ job, ongoing }: { job: JobPlace; ongoing: boolean }) {
@@ -57,7 +59,7 @@ function Findings({ findings }: { findings: readonly StandsOut[] }) {
 }
 
 function Parts({ parts }: { parts: readonly PartOfTime[] }) {
-  const shown = parts.filter((part) => part.worker_seconds !== 0);
+  const shown = parts.filter((part) => part.worker_seconds === null || part.worker_seconds >= LEAST_SECONDS);
   const most = Math.max(...shown.map((part) => part.share ?? 0), 1e-9);
   return (
     <table class="parts">

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from openseer_api.cluster import directory
 from openseer_api.cluster.client import Kube
 from openseer_api.cluster.directory import OPENING, KubeDirectory
 from openseer_api.cluster.jobs import FOUND_SECONDS, KubeJobs
@@ -131,3 +132,24 @@ async def test_a_changed_manifest_is_heard_of(plane: ControlPlane, desk: Desk, n
     await asyncio.sleep(FOUND_SECONDS + 0.1)
     assert await desk.directory.find(namespace, "job") == "job 1"
     assert desk.jobs["job 1"].spec.workers.replicas == 5
+
+
+async def test_jobs_are_open_while_somebody_wants_them(
+    plane: ControlPlane, desk: Desk, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directory, "SYNC_SECONDS", 0.05)
+    monkeypatch.setattr(directory, "UNWANTED_SECONDS", 0.05)
+    make_job(plane, namespace, "job", store=STORE)
+    wanted: list[str] = []
+    watching = asyncio.create_task(desk.directory.watch(lambda: bool(wanted)))
+    await asyncio.sleep(0.2)
+    assert desk.opened == []
+    wanted.append("somebody")
+    await until(lambda: desk.opened == ["job"])
+    wanted.clear()
+    await until(lambda: desk.closed == ["job 1"])
+    wanted.append("somebody")
+    await until(lambda: desk.opened == ["job", "job"])
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    await desk.directory.close()

@@ -72,6 +72,25 @@ async def test_a_worker_without_work_in_the_tail_idles_in_it() -> None:
     assert seconds(found) == {"decode_below": 40.0, "tail": 40.0}
 
 
+async def test_groups_whose_data_are_gone_do_not_hide_that_others_wait() -> None:
+    gone = [JournalEntry(100.0 + n, event, "1/gone/0", "w#a", 1, 9) for n, event in ((0, "claim"), (10, "complete"))]
+    entries = [*gone, told(110.0, "claim", 0, "w#a")]
+    found = await account_of(entries, [beat("w", 140.0, since=140.0)], 140.0, size=2)
+    assert seconds(found) == {"decode_below_waiting": 40.0}
+
+
+async def test_a_batch_that_is_acknowledged_waits_and_runs_no_more() -> None:
+    account = LiveAccount()
+    account.learn([group(3)])
+    account.note([told(100.0, "claim", 0, "w#a")])
+    await account.settle([beat("w", 120.0, since=120.0)], 120.0, float("inf"))
+    account.drop_batch(1)
+    assert not account.in_tail
+    assert seconds(account.explained("context-aware", "serve", "", 150.0)) == {
+        "decode_below_waiting": 20.0, "prompts": 30.0,
+    }  # fmt: skip
+
+
 async def test_a_worker_that_falls_silent_is_lost_from_its_last_sign_on() -> None:
     entries = [told(100.0, "claim", 0, "w#a"), told(130.0, "reap", 0, "w#a")]
     found = await account_of(entries, [beat("w", 120.0)], 150.0, size=1)

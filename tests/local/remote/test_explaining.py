@@ -42,7 +42,7 @@ async def test_a_job_that_runs_is_explained_so_far(place: str) -> None:
         assert "Nothing stands out." in text
         assert "so far, from the first request queued; 1 worker," in text
         assert "decoding, slots free, nothing waited" in text
-        assert "it is simulated once the run has ended" in " ".join(text.split())
+        assert "The best time possible is not known: how many responses come" in " ".join(text.split())
 
 
 async def test_as_json_it_is_what_the_page_is_sent(tmp_path: Path) -> None:
