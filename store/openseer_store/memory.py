@@ -247,6 +247,9 @@ class MemoryStore:
     async def record(self, request: RequestId, start: int = 0) -> RequestRecord:
         return self._queue.record(request, start)
 
+    async def lengths(self, requests: list[RequestId]) -> list[int]:
+        return self._queue.lengths(requests)
+
     async def journal(self, batch: int, start: int, limit: int) -> list[JournalEntry]:
         return self._queue.journal(batch, start, limit)
 

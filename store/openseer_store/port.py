@@ -226,6 +226,10 @@ class DriverStore(Protocol):
         """All that is stored of one request, of its tokens and their scores those from `start` on."""
         ...
 
+    async def lengths(self, requests: list[RequestId]) -> list[int]:
+        """Tokens that are stored of each request, 0 where none are."""
+        ...
+
     async def journal(self, batch: int, start: int, limit: int) -> list[JournalEntry]:
         """Entries of a batch's event log in order, from the `start`-th."""
         ...

@@ -127,6 +127,9 @@ class RedisReading:
             raise KeyError(request)
         return codec.read_record(request, row)
 
+    async def lengths(self, requests: list[RequestId]) -> list[int]:
+        return [int(length) for length in await self._link.run("lengths", [str(request) for request in requests])]
+
     async def journal(self, batch: int, start: int, limit: int) -> list[JournalEntry]:
         command = ("XRANGE", f"{self._prefix}:batch:{batch}:journal", f"{start + 1}-0", "+", "COUNT", limit)
         return [codec.read_entry(fields[1]) for _, fields in await self._link.command(*command)]

@@ -1,18 +1,17 @@
 """The page is for everyone: by keyboard, by screen reader, in the dark, on a phone."""
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.page.browsing import expect
 from tests.page.conftest import Site
-from tests.repository import ROOT
+from tests.page.for_everyone import assert_axe_finds_nothing_serious, assert_nothing_is_wider_than_the_window
+from tests.repository import SOAK
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-AXE = ROOT / "page" / "node_modules" / "axe-core" / "axe.min.js"
 VIEWS = {
     "jobs": "#/",
     "job": "#/job/team-a/math",
@@ -25,29 +24,20 @@ VIEWS = {
     "empty": "#/job/team-a/empty",
     "login": "#/",
 }
-SERIOUS = ("serious", "critical")
+LOOKS = [("light", 1920), ("dark", 390), *([("light", 390), ("dark", 1920)] if SOAK else [])]
+"""Each scheme and each width once; in full all pairs."""
 
 
-@pytest.mark.skipif(not AXE.exists(), reason="axe-core is not there: npm ci in page/")
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("scheme", "width"), LOOKS)
 @pytest.mark.parametrize("view", VIEWS)
-def test_axe_finds_nothing_serious(page: "Page", site: Site, view: str, scheme: Any) -> None:
+def test_axe_finds_nothing_serious(page: "Page", site: Site, view: str, scheme: Any, width: int) -> None:
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     if view == "login":
         page.context.clear_cookies()
-    for width in (1920, 390):
-        page.set_viewport_size({"width": width, "height": 900})
-        page.goto(site.url + VIEWS[view])
-        page.reload()
-        page.wait_for_timeout(400)
-        page.evaluate(AXE.read_text(encoding="utf-8"))
-        found = page.evaluate("axe.run({ resultTypes: ['violations'] })")["violations"]
-        serious = [
-            (each["id"], [node["html"][:200] for node in each["nodes"][:3]], each["nodes"][0]["failureSummary"])
-            for each in found
-            if each["impact"] in SERIOUS
-        ]
-        assert serious == [], json.dumps(serious, indent=1)
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(site.url + VIEWS[view])
+    page.wait_for_timeout(400)
+    assert_axe_finds_nothing_serious(page)
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -55,7 +45,7 @@ def test_nothing_is_wider_than_a_phone(page: "Page", site: Site, view: str) -> N
     page.set_viewport_size({"width": 390, "height": 844})
     page.goto(site.url + VIEWS[view])
     page.wait_for_timeout(400)
-    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+    assert_nothing_is_wider_than_the_window(page)
 
 
 def test_the_theme_is_chosen_and_kept(page: "Page", site: Site) -> None:

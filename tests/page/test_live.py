@@ -17,6 +17,7 @@ import pytest
 from tests.e2e.server import Server
 from tests.e2e.workbench import Workbench, workbench_in
 from tests.page.browsing import expect
+from tests.page.pictures import picture
 from tests.repository import ROOT
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.engine, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 START_SECONDS = 550.0
-PICTURES = os.environ.get("OPENSEER_PAGE_PICTURES")
 GROUPS, SIZE, TOKENS = 24, 4, 1500
 WITHIN = 30_000
 """Milliseconds for what a busy machine shows late."""
@@ -42,12 +42,6 @@ def browser_page(chromium: "Browser") -> "Iterator[Page]":
     context = chromium.new_context(viewport={"width": 1440, "height": 900}, color_scheme="light")
     yield context.new_page()
     context.close()
-
-
-def seen(page: "Page", name: str) -> None:
-    if PICTURES:
-        page.wait_for_timeout(2500)
-        page.screenshot(path=f"{PICTURES}/{name}.png", full_page=True)
 
 
 def serving(bench: Workbench) -> Server:
@@ -84,22 +78,22 @@ def test_a_real_fleet_is_seen_in_every_view_and_a_killed_worker_at_once(bench: W
     page.get_by_role("button", name="Log in").click()
 
     expect(page.get_by_role("article", name="default/bench")).to_contain_text("2/2", timeout=WITHIN)
-    seen(page, "jobs")
+    picture(page, "jobs")
     page.goto(f"{server.url}/page/#/job/default/bench/batch/1")
     expect(page.get_by_role("slider", name=re.compile("^Groups"))).to_be_visible(timeout=WITHIN)
     expect(page.get_by_role("region", name="Table of running responses")).to_contain_text("sum-", timeout=WITHIN)
-    seen(page, "batch")
+    picture(page, "batch")
     page.goto(f"{server.url}/page/#/job/default/bench/batch/1/group/sum-1")
     expect(page.get_by_role("slider", name=re.compile("^Responses over"))).to_be_visible(timeout=WITHIN)
-    seen(page, "group")
+    picture(page, "group")
     page.goto(f"{server.url}/page/#/job/default/bench/batch/1/group/sum-1/0")
     expect(page.get_by_text("worker-").first).to_be_visible(timeout=WITHIN)
-    seen(page, "response")
+    picture(page, "response")
     page.goto(f"{server.url}/page/#/job/default/bench")
     expect(page.locator(".lane")).to_have_count(2, timeout=WITHIN)
-    seen(page, "job")
+    picture(page, "job")
 
     os.kill(server.workers()[1], signal.SIGKILL)
     # Its successor, a fork of a loaded engine, may be there before the silence shows.
     expect(page.locator(".lane").nth(1)).to_contain_text(re.compile("silent|starting"), timeout=WITHIN)
-    seen(page, "killed")
+    picture(page, "killed")

@@ -224,6 +224,18 @@ async def test_a_record_has_tokens_and_scores_from_any_token_on(store: Store) ->
             assert (rest.tokens, rest.logprobs) == (whole.tokens[4 * start :], whole.logprobs[items * start :])
 
 
+async def test_lengths_of_many_requests_are_told_at_once(store: Store) -> None:
+    await store.submit([group("a", 2), group("b", 1)])
+    claims = await store.claim(ANN, query(2))
+    await extend(store, ANN, [delta(claims[0], 3)])
+    await store.complete(ANN, [finish(claims[1], 5)])
+    names = ["b/0", "nobody/0", "a/0", "a/1", "a/2"]
+    told = dict(zip(names, await store.lengths(list(map(request, names))), strict=True))
+    stored = {str(claim.request).partition("/")[2]: length for claim, length in zip(claims, (3, 5), strict=True)}
+    assert told == dict.fromkeys(names, 0) | stored
+    assert await store.lengths([]) == []
+
+
 def test_an_answer_has_room_for_the_longest_scores_after_others() -> None:
     assert USUAL_LIMIT.bytes > REPLY_BYTES + MOST_SCORE_BYTES + ITEM_BYTES * MAX_PROMPT_TOKENS
 

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from math import inf
-from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 from openseer_api.http.problems import NotFoundProblem
@@ -22,7 +21,6 @@ from openseer_core.json_model import JsonModel
 from openseer_core.manifest.generation import JobMode
 from openseer_core.queue.batch import BatchRecord, QueueLoad
 from openseer_core.queue.group import GroupView
-from openseer_core.tokens import count_items
 from openseer_core.wire.batches import Batch
 from openseer_core.wire.page import MOST_BARS, WINDOW_SECONDS, Explained, JobCard, JobPulse, JobView
 from openseer_core.wire.weights import Transaction, to_wire
@@ -34,12 +32,9 @@ PAGE = 1000
 MOST_PAGES = 20
 """Calls of one look for one batch; what is left is read by the next ones."""
 LOOKUPS = 64
-"""Groups, or requests, that are looked up at once."""
+"""Groups that are looked up at once."""
 KEPT_SECONDS = 600.0
 """What is known of a job is forgotten when nobody has watched it for so long."""
-
-_Key = TypeVar("_Key")
-_Found = TypeVar("_Found")
 
 
 class JobFeed:
@@ -93,22 +88,24 @@ class JobFeed:
 
     async def card(self) -> JobCard:
         """The job's card. Raises StoreUnavailableError."""
-        await self._look()
-        return self._card()
+        async with self._lock:
+            await self._look()
+            return self._card()
 
     def group_views(self, group: GroupId, index: int | None) -> View:
         """GroupPages for one viewer, each with what is new."""
         return GroupFeed(self._job, group, index).view
 
     async def _view(self, key: object, make: Callable[[], Awaitable[JsonModel]]) -> bytes:
-        await self._look()
-        made_at, data = self._written.get(key, (float("-inf"), b""))
-        if made_at == self._looked_at:
+        async with self._lock:  # to write a batch's view the store is asked, too: whoever comes meanwhile waits for it
+            await self._look()
+            made_at, data = self._written.get(key, (float("-inf"), b""))
+            if made_at == self._looked_at:
+                return data
+            data = (await make()).model_dump_json().encode()
+            self._written = {one: kept for one, kept in self._written.items() if kept[0] == self._looked_at}
+            self._written[key] = (self._looked_at, data)
             return data
-        data = (await make()).model_dump_json().encode()
-        self._written = {one: kept for one, kept in self._written.items() if kept[0] == self._looked_at}
-        self._written[key] = (self._looked_at, data)
-        return data
 
     def _card(self) -> JobCard:
         fresh = [one for one in self._snapshot.workers if one.is_fresh(self._snapshot.now)]
@@ -154,47 +151,38 @@ class JobFeed:
         now, prefix = self._snapshot.now, f"{number}/"
         running = [bar for key, bar in self._leases.running.items() if key.startswith(prefix)]
         shown = likely_last(book, running, now)
-        known = await _gathered(self._length, [(bar.request, bar.tokens) for bar in shown])
-        lengths = dict(zip((bar.request for bar in shown), known, strict=True))
+        known = await self._job.store.lengths([RequestId.parse(bar.request) for bar in shown])
+        lengths = {bar.request: max(bar.tokens, length) for bar, length in zip(shown, known, strict=True)}
         workers = [one for one in self._snapshot.workers if one.inflight]
         paces = {one.name: rate / one.inflight for one in workers if (rate := self._rates.of(one)) is not None}
         tail = tail_of(book, shown, lengths, paces, now)
         return batch_view(book, batch, tail, len(running), now, live=True)
 
-    async def _length(self, request: tuple[str, int]) -> int:
-        key, least = request
-        try:
-            record = await self._job.store.record(RequestId.parse(key), least)
-        except KeyError:  # it was freed since
-            return least
-        return least + count_items(record.tokens)
-
     # ---- looking
 
     async def _look(self) -> None:
         self.used_at = time.monotonic()
-        async with self._lock:
-            if time.monotonic() - self._looked_at < TICK_SECONDS:
-                return
-            job = self._job
-            snapshot, load, records = await asyncio.gather(job.snapshot(fresh=True), job.store.load(), self._records())
-            if job.store.epoch != self._epoch:
-                self._begin(job.store.epoch)
-            self._snapshot, self._load = snapshot, load
-            self._transaction = to_wire(snapshot.fleet_spec, snapshot.workers, snapshot.now).transaction
-            self._rates.note(snapshot.workers)
-            self._series.note(snapshot, load, self._rates)
-            for gone in self._books.keys() - {record.number for record in records}:
-                del self._books[gone]
-                self._leases.drop_batch(gone)
-                self._account.drop_batch(gone)
-            reached = inf
-            for record in records:
-                book = self._books.setdefault(record.number, BatchBook(record.number, self._leases, self._account))
-                reached = min(reached, await self._read(book))
-            await self._account.settle(snapshot.workers, snapshot.now, reached)
-            self._batches = [rendered(job, record, snapshot, snapshot.now) for record in records]
-            self._looked_at = time.monotonic()
+        if time.monotonic() - self._looked_at < TICK_SECONDS:
+            return
+        job = self._job
+        snapshot, load, records = await asyncio.gather(job.snapshot(fresh=True), job.store.load(), self._records())
+        if job.store.epoch != self._epoch:
+            self._begin(job.store.epoch)
+        self._snapshot, self._load = snapshot, load
+        self._transaction = to_wire(snapshot.fleet_spec, snapshot.workers, snapshot.now).transaction
+        self._rates.note(snapshot.workers)
+        self._series.note(snapshot, load, self._rates)
+        for gone in self._books.keys() - {record.number for record in records}:
+            del self._books[gone]
+            self._leases.drop_batch(gone)
+            self._account.drop_batch(gone)
+        reached = inf
+        for record in records:
+            book = self._books.setdefault(record.number, BatchBook(record.number, self._leases, self._account))
+            reached = min(reached, await self._read(book))
+        await self._account.settle(snapshot.workers, snapshot.now, reached)
+        self._batches = [rendered(job, record, snapshot, snapshot.now) for record in records]
+        self._looked_at = time.monotonic()
 
     async def _records(self) -> list[BatchRecord]:
         store, job = self._job.store, self._job.job
@@ -210,8 +198,10 @@ class JobFeed:
         store, reached = self._job.store, inf
         for _ in range(MOST_PAGES):
             names = await store.group_names(book.number, book.named, PAGE)
-            views = await _gathered(self._group, [GroupId(book.number, name) for name in names])
-            book.learn(len(names), [view for view in views if view is not None])
+            for start in range(0, len(names), LOOKUPS):
+                some = [GroupId(book.number, name) for name in names[start : start + LOOKUPS]]
+                views = await asyncio.gather(*map(self._group, some))
+                book.learn(len(some), [view for view in views if view is not None])
             if len(names) < PAGE:
                 break
         for _ in range(MOST_PAGES):
@@ -227,14 +217,6 @@ class JobFeed:
             return await self._job.store.group_view(group)
         except KeyError:
             return None
-
-
-async def _gathered(ask: Callable[[_Key], Awaitable[_Found]], keys: list[_Key]) -> list[_Found]:
-    """What `ask` says of each, LOOKUPS at once."""
-    found: list[_Found] = []
-    for start in range(0, len(keys), LOOKUPS):
-        found += await asyncio.gather(*map(ask, keys[start : start + LOOKUPS]))
-    return found
 
 
 class Feeds:

@@ -5,7 +5,7 @@ A stream ends after STREAM_SECONDS, and the page asks again: a right that was ta
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from itertools import cycle
+from math import floor
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -155,14 +155,18 @@ class _Streams:
 
 async def _events(view: View, seconds: float, pulse: View | None) -> AsyncIterator[bytes]:
     """Views until STREAM_SECONDS are over, or until there is nothing to see; in place of one that is as the last one, a
-    sign of life."""
+    sign of life.
+
+    The first comes at once, the others at beats of the loop's clock that all streams share: who look at one job have
+    one look together, whenever they came.
+    """
     loop = asyncio.get_running_loop()
     ends_at = loop.time() + STREAM_SECONDS
     steps = [(b"view", view)] if pulse is None else [(b"view", view), (b"pulse", pulse)]
     sent = dict.fromkeys((kind for kind, _ in steps), b"")
-    for kind, look in cycle(steps):
-        if loop.time() >= ends_at:
-            return
+    beat, number = seconds / len(steps), 0
+    while loop.time() < ends_at:
+        kind, look = steps[number % len(steps)]
         try:
             data = await look()
         except OpenseerError as error:
@@ -174,4 +178,5 @@ async def _events(view: View, seconds: float, pulse: View | None) -> AsyncIterat
         else:
             yield b"event: %s\ndata: %s\n\n" % (kind, data) if data != sent[kind] else b": alive\n\n"
             sent[kind] = data
-        await asyncio.sleep(seconds / len(steps))
+        number = floor(loop.time() / beat) + 1
+        await asyncio.sleep(number * beat - loop.time())

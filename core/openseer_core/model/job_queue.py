@@ -344,3 +344,12 @@ class JobQueue(LossQueue):
         return RequestRecord(
             request, state.state, state.fence, tokens, logprobs, chunks, state.turn, state.holder, state.reason
         )
+
+    def lengths(self, requests: Sequence[RequestId]) -> list[int]:
+        """Tokens that are held of each request, 0 where none are."""
+        return [self._length(request) for request in requests]
+
+    def _length(self, request: RequestId) -> int:
+        group = self._groups.get(request.group)
+        known = group is not None and request.index < len(group.requests)
+        return count_items(self._request(request).tokens) if known else 0

@@ -1,5 +1,7 @@
 // One batch: its groups, lengths as they come, estimates against truth, and what is left.
 
+import { useState } from "preact/hooks";
+
 import { GroupGrid } from "../draw/groups";
 import { histogramParts, nearness, paintHistogram, paintScatter } from "../draw/lengths";
 import { Picture } from "../draw/picture";
@@ -11,6 +13,8 @@ import type { BatchView, TailRequest } from "../wire";
 import { count, duration, many, percent, short } from "../words";
 
 const PLOT = 220;
+const FIRST_ROWS = 15;
+/** Of the table of running responses, until more are asked for: rows cost a frame more than all pictures. */
 
 interface BatchPageProps {
   route: { view: "batch"; job: JobPlace; batch: number };
@@ -44,6 +48,7 @@ export function BatchPage({ route, onLogin }: BatchPageProps) {
 
 function BatchBody({ job, view }: { job: JobPlace; view: BatchView }) {
   const { batch, histogram, estimates, lengths } = view;
+  const near = nearness(estimates, lengths);
   const finished = histogram.counts.reduce((sum, number) => sum + number, 0);
   return (
     <>
@@ -96,10 +101,10 @@ function BatchBody({ job, view }: { job: JobPlace; view: BatchView }) {
               height={PLOT}
               paint={(pen) => paintScatter(estimates, lengths, pen)}
             >
-              {nearness(estimates, lengths)}
+              {near}
             </Picture>
           )}
-          {estimates.length > 0 && <p class="readout">{nearness(estimates, lengths)}</p>}
+          {near && <p class="readout">{near}</p>}
         </Panel>
       </div>
       <Tail job={job} view={view} />
@@ -172,6 +177,7 @@ function Groups({ job, view }: { job: JobPlace; view: BatchView }) {
 
 function Tail({ job, view }: { job: JobPlace; view: BatchView }) {
   const { tail, tail_left_out, now } = view;
+  const [all, showAll] = useState(false);
   return (
     <Panel
       title="Expected to end last"
@@ -201,12 +207,19 @@ function Tail({ job, view }: { job: JobPlace; view: BatchView }) {
               </tr>
             </thead>
             <tbody>
-              {tail.map((each) => (
+              {tail.slice(0, all ? tail.length : FIRST_ROWS).map((each) => (
                 <TailRow key={each.request} job={job} each={each} now={now} />
               ))}
             </tbody>
           </table>
         </div>
+      )}
+      {tail.length > FIRST_ROWS && (
+        <p class="pager">
+          <button type="button" aria-expanded={all} onClick={() => showAll(!all)}>
+            {all ? `the first ${FIRST_ROWS} alone` : `all ${tail.length}`}
+          </button>
+        </p>
       )}
     </Panel>
   );

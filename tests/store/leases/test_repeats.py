@@ -61,6 +61,7 @@ READING: dict[str, Call] = {
     "group_view": lambda store, claims: store.group_view(A),
     "groups": lambda store, claims: store.groups(0, 0, 10),
     "record": lambda store, claims: store.record(request("a/0")),
+    "lengths": lambda store, claims: store.lengths([request("a/0"), request("t/0")]),
     "journal": lambda store, claims: store.journal(0, 0, 100),
     "batches": lambda store, claims: store.batches(),
     "batch": lambda store, claims: store.batch(1),

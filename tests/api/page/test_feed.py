@@ -1,0 +1,117 @@
+"""What many who look at once cost: one look at the store, one view, the same bytes for all."""
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import httpx
+import pytest
+
+from openseer_api.http.auth import BearerAuth
+from openseer_api.page import routes
+from openseer_api.page.app import page_app
+from openseer_api.page.feed import JobFeed
+from openseer_api.page.shown import View
+from openseer_core.ids import GroupId, RequestId
+from openseer_core.queue.batch import QueueLoad
+from openseer_core.wire.page import JobCard
+from openseer_store.memory import MemoryStore
+from openseer_worker.scripted.virtual_time import run_virtual
+from tests.api.page.watching import Viewer
+from tests.api.served import LONG, TOKEN, Served, prompts
+
+VIEWERS = 10
+
+
+class CountingStore(MemoryStore):
+    """Counts what a look and a batch's view ask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: Counter[str] = Counter()
+
+    async def load(self) -> QueueLoad:
+        self.asked["load"] += 1
+        return await super().load()
+
+    async def lengths(self, requests: list[RequestId]) -> list[int]:
+        self.asked["lengths"] += 1
+        await asyncio.sleep(0)  # as over a network: others go on meanwhile
+        return await super().lengths(requests)
+
+
+async def test_a_view_is_made_once_for_all_who_ask_together() -> None:
+    async with Served(store=CountingStore(), held=True) as served:
+        served.start_worker()
+        batch = await served.open(sampling=LONG)
+        await served.upload(batch, prompts(2), seal=True)
+        await served.until_sampled(batch)
+        assert isinstance(served.store, CountingStore)
+        feed = JobFeed(served.context)
+        served.store.asked.clear()
+        views = await asyncio.gather(*(feed.batch_view(batch) for _ in range(VIEWERS)))
+        assert served.store.asked == {"load": 1, "lengths": 1}
+        assert len({id(view) for view in views}) == 1
+
+
+class Clocked:
+    """A job whose views are the moment at which they are asked for; `slow`: seconds that the first one takes."""
+
+    place = ("default", "clocked")
+
+    def __init__(self, slow: float = 0.0) -> None:
+        self.asked: dict[str, list[float]] = {"view": [], "pulse": []}
+        self._slow = slow
+
+    async def card(self) -> JobCard:
+        raise NotImplementedError
+
+    async def job_view(self) -> bytes:
+        return await self._moment("view")
+
+    async def job_pulse(self) -> bytes:
+        return await self._moment("pulse")
+
+    async def batch_view(self, number: int) -> bytes:
+        raise NotImplementedError
+
+    def group_views(self, group: GroupId, index: int | None) -> View:
+        raise NotImplementedError
+
+    async def _moment(self, kind: str) -> bytes:
+        now = asyncio.get_running_loop().time()
+        self.asked[kind].append(round(now, 6))
+        slow, self._slow = self._slow, 0.0
+        await asyncio.sleep(slow)
+        return b"%f" % now
+
+
+def watched(job: Clocked, *delays: float) -> dict[str, list[float]]:
+    """When views are asked for by viewers who each come so many seconds after the one before."""
+
+    async def run() -> None:
+        transport = httpx.ASGITransport(page_app(job, BearerAuth(TOKEN)))
+        async with httpx.AsyncClient(transport=transport, base_url="http://page") as http:
+            assert await Viewer(http).login(TOKEN) == 204
+            streams: list[asyncio.Task[Any]] = []
+            for delay in delays:
+                await asyncio.sleep(delay)
+                streams.append(asyncio.create_task(http.get("/page/api/jobs/default/clocked")))
+            await asyncio.gather(*streams)
+
+    run_virtual(run())
+    return job.asked
+
+
+def test_viewers_who_come_at_any_time_look_at_the_same_moments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "STREAM_SECONDS", 2.2)
+    asked = watched(Clocked(), 0.1, 0.25, 0.35)
+    # Each has the first view at once, then all have the whole seconds, and half a second later the pulse.
+    assert asked["view"] == [0.1, 0.35, 0.7, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0]
+    assert asked["pulse"] == [0.5, 0.5, 1.5, 1.5, 1.5, 2.5, 2.5]
+
+
+def test_a_slow_look_leaves_beats_out_and_none_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "STREAM_SECONDS", 4.2)
+    asked = watched(Clocked(slow=2.2), 0.1)
+    assert (asked["view"], asked["pulse"]) == ([0.1, 3.0, 4.0], [2.5, 3.5])
