@@ -14,6 +14,7 @@ from contextlib import suppress
 
 from openseer_core.errors import OpenseerError
 from openseer_operator.kube.api import Api, KubeConflictError, NotThereError
+from openseer_process.logs import start_log
 
 WAIT_SECONDS = 300.0
 """Longest wait for the jobs to go, unless OPENSEER_UNINSTALL_SECONDS says otherwise."""
@@ -69,7 +70,7 @@ async def _run() -> None:
 
 def main() -> int:
     """The entry point; errors that a person can fix are one line."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    start_log()
     try:
         asyncio.run(_run())
     except OpenseerError as error:
