@@ -7,7 +7,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
@@ -30,7 +30,9 @@ from openseer_api.job.metrics import calls_of
 from openseer_core.errors import InputError, OpenseerError
 from openseer_core.manifest.job import RolloutJob
 from openseer_process.families import Collected
+from openseer_process.logs import start_log
 from openseer_process.pod_http import PodHttp
+from openseer_process.span_export import SpanTaker, span_export
 from openseer_process.store_access import StoreAccess
 from openseer_store.connect import open_store
 from openseer_store.redis_link import TELL_SECONDS
@@ -75,9 +77,9 @@ class GatewaySettings:
 class ServedJobs:
     """The directory of the gateway: a job that is requested counts as used."""
 
-    def __init__(self, jobs: KubeJobs, access: StoreAccess) -> None:
+    def __init__(self, jobs: KubeJobs, access: StoreAccess, spans: SpanTaker | None = None) -> None:
         self.open = KubeDirectory(
-            jobs, partial(_open_job, access), ControlledJob.end, _renew_job, attrgetter("is_troubled")
+            jobs, partial(_open_job, access, spans), ControlledJob.end, _renew_job, attrgetter("is_troubled")
         )
 
     async def find(self, namespace: str, name: str) -> JobContext | None:
@@ -93,7 +95,7 @@ class ServedJobs:
         return [controlled.context for controlled in self.open.opened()]
 
 
-async def _open_job(access: StoreAccess, job: RolloutJob, url: str) -> ControlledJob:
+async def _open_job(access: StoreAccess, spans: SpanTaker | None, job: RolloutJob, url: str) -> ControlledJob:
     """Connects to the job's store. Raises StoreUnavailableError while it does not answer, or may not be dialled."""
     store = await open_store(
         url,
@@ -106,7 +108,7 @@ async def _open_job(access: StoreAccess, job: RolloutJob, url: str) -> Controlle
     )
     captures = job.spec.routing.capture is not None
     rows = RowsOfPod(job, url, access.dial(job)) if captures else None
-    context = JobContext(job, store, on_codec=heap.keep, rows=rows)
+    context = JobContext(job, store, on_codec=heap.keep, rows=rows, spans=spans)
     if rows is not None:
         context.closing.append(rows.close)
     return ControlledJob(context)
@@ -145,9 +147,11 @@ def _metrics_server(port: int, directory: ServedJobs, refused: Counter[int]) -> 
 async def serve(settings: GatewaySettings) -> int:
     """Serves until SIGTERM or SIGINT; returns the exit code."""
     kube = await Kube.connect()
-    try:
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(kube.close)
+        spans = await stack.enter_async_context(span_export())
         everywhere = ""  # every address there is, of both kinds
-        directory = ServedJobs(KubeJobs(kube, settings.watched, settings.stores), settings.stores)
+        directory = ServedJobs(KubeJobs(kube, settings.watched, settings.stores), settings.stores, spans)
         refused: Counter[int] = Counter()
         app = gateway(kube, settings, directory, refused)
         server = WebServer(app, host=everywhere, port=settings.port, finish_seconds=FINISH_SECONDS, on_start=heap.keep)
@@ -157,13 +161,11 @@ async def serve(settings: GatewaySettings) -> int:
         with _metrics_server(settings.metrics_port, directory, refused):
             await server.serve()
         return 0
-    finally:
-        await kube.close()
 
 
 def main() -> int:
     """The entry point; an OpenseerError is logged as one line."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    start_log()
     try:
         return asyncio.run(serve(GatewaySettings.read()))
     except OpenseerError as error:

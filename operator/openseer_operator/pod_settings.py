@@ -1,9 +1,10 @@
 """What an admin decides of every job's objects: metadata, security, environment, certificates, probes.
 
-The names are those of the chart's value `jobs`, and its value `caBundle` beside them.
+The names are those of the chart's value `jobs`; beside them its value `caBundle`, the format of its value `logs` as
+`logFormat`, and the variables of its value `traces` as `driverEnv`.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -37,7 +38,8 @@ class CaBundle(ManifestModel):
 class JobPodSettings(ManifestModel):
     """`inherit_labels`, `inherit_annotations`: names of those of a job that its objects get too; a "*" at the end
     stands for any rest. `pod_security_context`: of every pod. `env`: more variables of workers and drivers, entries of
-    a container's env. `start_seconds`: longest start of a process, for workers whose job states none."""
+    a container's env; `driver_env`: further ones of drivers. `log_format`: of all processes. `start_seconds`: longest
+    start of a process, for workers whose job states none."""
 
     inherit_labels: NamePatterns = ()
     inherit_annotations: NamePatterns = ()
@@ -52,6 +54,8 @@ class JobPodSettings(ManifestModel):
         }
     )
     env: Annotated[tuple[dict[str, Any], ...], Field(strict=False)] = ()
+    driver_env: Annotated[tuple[dict[str, Any], ...], Field(strict=False)] = ()
+    log_format: Literal["text", "json"] = "text"
     start_seconds: Positive = 3600
     probes: Probes = Field(default_factory=Probes)
     ca_bundle: CaBundle = Field(default_factory=CaBundle)
@@ -65,8 +69,9 @@ def read_pod_settings(variable: str, text: str) -> JobPodSettings:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise InputError(f"{variable}: {place or 'the whole'}: {first['msg']}") from None
-    for index, entry in enumerate(settings.env):
-        name = entry.get("name")
-        if not isinstance(name, str) or name.startswith(OWN_VARIABLES):
-            raise InputError(f"{variable}: env[{index}].name: found {name!r}, allowed: not {OWN_VARIABLES}…")
+    for field, entries in (("env", settings.env), ("driverEnv", settings.driver_env)):
+        for index, entry in enumerate(entries):
+            name = entry.get("name")
+            if not isinstance(name, str) or name.startswith(OWN_VARIABLES):
+                raise InputError(f"{variable}: {field}[{index}].name: found {name!r}, allowed: not {OWN_VARIABLES}…")
     return settings
