@@ -127,8 +127,8 @@ async def _advance(job: JobContext, snapshot: FleetSnapshot, batches: list[Batch
         await _carry_out(job, action, batches, fleet_spec.revision)
     if step.fleet_spec is not fleet_spec and await job.store.swap_fleet_spec(step.fleet_spec):
         after = step.fleet_spec.transaction
-        if job.traces is not None and before is not None and after is not None and not after.active:
-            job.traces.note_transaction(after)
+        if job.traces is not None:
+            job.traces.note_swap(fleet_spec, step.fleet_spec)
         if before is not None and after is not None and after.phase != before.phase:
             log.info("weights %s: %s → %s %s", after.publish.version, before.phase, after.phase, after.message)
 

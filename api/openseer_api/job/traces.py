@@ -12,7 +12,7 @@ from openseer_core.queue.messages import Result
 from openseer_core.traces.of_requests import BatchTrace, batch_span, lone_request_span, request_span
 from openseer_core.traces.of_weights import transaction_spans
 from openseer_core.traces.traceparent import TraceParent
-from openseer_core.weights.fleet_spec import WeightsTransaction
+from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.wire.batches import BatchSpec
 from openseer_core.worker.draft_metrics import DraftMetrics
 from openseer_process.span_export import SpanTaker
@@ -56,9 +56,11 @@ class JobTraces:
         """A request of the compatible routes has ended. `number`, `opened_at`: of its live batch."""
         self._taker.give([lone_request_span(BatchTrace(self._job, number, opened_at), result, caller)])
 
-    def note_transaction(self, transaction: WeightsTransaction) -> None:
-        """A weights transaction has ended, in the hands of this process."""
-        self._taker.give(transaction_spans(self._job, transaction))
+    def note_swap(self, before: FleetSpec, after: FleetSpec) -> None:
+        """This process has replaced the fleet spec; where that ended a weights transaction, it tells of it."""
+        transaction = after.transaction
+        if before.active_transaction is not None and transaction is not None and not transaction.active:
+            self._taker.give(transaction_spans(self._job, transaction))
 
     def _trace(self, record: BatchRecord, spec: BatchSpec) -> BatchTrace:
         return BatchTrace(self._job, record.number, record.opened_at, TraceParent.parse(spec.traceparent))

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from openseer_core.traces.span import TraceSpan
 from openseer_core.traces.traceparent import TraceParent
 from tests.api.served import Served, prompts, served
+from tests.worker.weights.made import write_weights
 
 CALLER = TraceParent(0x4BF92F3577B34DA6A3CE929D0E0E4736, 0x00F067AA0BA902B7)
 CALLED = {"traceparent": str(CALLER)}
@@ -136,14 +138,30 @@ async def test_a_batch_that_is_deleted_is_told_with_what_it_had() -> None:
     assert (batch.attributes["openseer.requests"], batch.attributes["openseer.ok"]) == (4, 0)
 
 
-async def test_a_weights_transaction_is_told_once_it_has_ended() -> None:
+async def test_a_weights_transaction_is_told_once_it_has_ended(tmp_path: Path) -> None:
+    write_weights(tmp_path, "v2")
     taken = Taken()
     async with served(spans=taken) as server:
-        await server.call("POST", "/weights", {"version": "v2", "source": {"path": "/none"}}, status=202)
+        await server.call("POST", "/weights", {"version": "v2", "source": {"path": str(tmp_path)}}, status=202)
         await until(lambda: taken.named("weights"))
         await server.call("GET", "/weights")
     [whole] = taken.named("weights")
     assert whole.attributes["openseer.weights_version"] == "v2"
+    assert (whole.error, whole.parent_id) == ("", 0)
     phases = [span for span in taken.spans if span.name.startswith("weights ")]
     assert phases
     assert {span.parent_id for span in phases} == {whole.span_id}
+
+
+async def test_a_weights_transaction_that_was_taken_back_is_an_error(tmp_path: Path) -> None:
+    write_weights(tmp_path, "v2")
+    taken = Taken()
+    async with served(spans=taken, held=True) as server:
+        number = await server.open()
+        await server.upload(number, prompts(2), seal=True)
+        await server.until_sampled(number)
+        await server.call("POST", "/weights", {"version": "v2", "source": {"path": str(tmp_path)}}, status=202)
+        await server.call("POST", "/weights/abort")
+        await until(lambda: taken.named("weights"))
+    [whole] = taken.named("weights")
+    assert whole.attributes["error.type"] == "failed"
