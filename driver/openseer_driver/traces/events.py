@@ -16,8 +16,10 @@ from openseer_driver.traces.leases import PlacedLease, placed_leases
 
 FLEET = 1
 """The process of the fleet; those of workers follow."""
-FIRST_ROW = 1
-"""Of a process: the fleet's phases, or a worker's stalls. Rows of leases follow."""
+FIRST_ROW = -1
+"""Of a process: the fleet's phases, or a worker's stalls. Rows of leases follow, from 0."""
+ROWS = 1_000_000
+"""Of a process at most: no two rows of the file have the same number, for viewers may take them for one thread."""
 STALLED = 0.5
 """A worker is shown as held up between two samples if it was for so much of the time."""
 SILENT_SECONDS = 3.0
@@ -47,7 +49,7 @@ class RunEvents:
         for name, pid in self._pids.items():
             leases = self._leases.get(name, [])
             rows = max((lease.row for lease in leases), default=-1) + 1
-            yield from _names(pid, name, {FIRST_ROW: "stalls"} | {_tid(row): f"row {row}" for row in range(rows)})
+            yield from _names(pid, name, {FIRST_ROW: "stalls"} | {row: f"row {row}" for row in range(rows)})
             yield from self._of_worker(name, pid)
             yield from (_slice_of(lease, pid) for lease in leases)
         for number, (before, after) in enumerate(self.moves(), start=1):
@@ -72,11 +74,20 @@ class RunEvents:
 
     def _slice(self, pid: int, name: str, start: float, end: float) -> TraceEvent:
         at = self._at(start)
-        return {"ph": "X", "pid": pid, "tid": FIRST_ROW, "name": name, "ts": at, "dur": max(1, self._at(end) - at)}
+        tid, length = _tid(pid, FIRST_ROW), max(1, self._at(end) - at)
+        return {"ph": "X", "pid": pid, "tid": tid, "name": name, "ts": at, "dur": length}
 
     def _arrow(self, end: str, number: int, lease: PlacedLease, at: int) -> TraceEvent:
         pid = self._pids[lease.chunk.worker_name]
-        return {"ph": end, "cat": "move", "name": "move", "id": number, "pid": pid, "tid": _tid(lease.row), "ts": at}
+        return {
+            "ph": end,
+            "cat": "move",
+            "name": "move",
+            "id": number,
+            "pid": pid,
+            "tid": _tid(pid, lease.row),
+            "ts": at,
+        }
 
     def _phases(self) -> Iterator[TraceEvent]:
         """Start-up, then the run up to its tail, which is the last tenth; pauses between sessions come in between."""
@@ -130,16 +141,17 @@ class RunEvents:
             yield self._slice(pid, begun, since, until)
 
 
-def _tid(row: int) -> int:
-    return FIRST_ROW + 1 + row
+def _tid(pid: int, row: int) -> int:
+    return pid * ROWS + 1 + row
 
 
 def _names(pid: int, name: str, rows: Mapping[int, str]) -> Iterator[TraceEvent]:
     yield {"ph": "M", "pid": pid, "name": "process_name", "args": {"name": name}}
     yield {"ph": "M", "pid": pid, "name": "process_sort_index", "args": {"sort_index": pid}}
-    for tid, row in rows.items():
-        yield {"ph": "M", "pid": pid, "tid": tid, "name": "thread_name", "args": {"name": row}}
-        yield {"ph": "M", "pid": pid, "tid": tid, "name": "thread_sort_index", "args": {"sort_index": tid}}
+    for row, label in rows.items():
+        place = {"ph": "M", "pid": pid, "tid": _tid(pid, row)}
+        yield place | {"name": "thread_name", "args": {"name": label}}
+        yield place | {"name": "thread_sort_index", "args": {"sort_index": row}}
 
 
 def _slice_of(lease: PlacedLease, pid: int) -> TraceEvent:
@@ -162,7 +174,7 @@ def _slice_of(lease: PlacedLease, pid: int) -> TraceEvent:
         "cat": "lease",
         "name": f"{fact.group}/{fact.index}",
         "pid": pid,
-        "tid": _tid(lease.row),
+        "tid": _tid(pid, lease.row),
         "ts": lease.start,
         "dur": lease.end - lease.start,
         "args": told,

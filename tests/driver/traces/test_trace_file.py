@@ -71,6 +71,12 @@ def test_slices_of_a_row_never_overlap(events: Events) -> None:
             assert before["ts"] + before["dur"] <= after["ts"]
 
 
+def test_every_row_has_a_name_and_a_number_of_its_own(events: Events) -> None:
+    named = {event["tid"]: event["pid"] for event in events if event["name"] == "thread_name"}
+    assert len(named) == sum(event["name"] == "thread_name" for event in events)
+    assert all(named[event["tid"]] == event["pid"] for event in events if event["ph"] in "Xsf")
+
+
 def test_a_worker_has_as_many_rows_as_it_ran_leases_at_once(events: Events) -> None:
     by_worker: dict[int, Events] = defaultdict(list)
     for one in slices(events):
