@@ -103,8 +103,8 @@ class PodRun:
             store = await open_store(url, job.name, job.namespace)
             stack.push_async_callback(store.close)
             boot, fence = await _take_over(plan, store)
+            spans = await stack.enter_async_context(span_export())  # closed once run.json is written
             run = await _open_run(plan, stack)
-            spans = await stack.enter_async_context(span_export())
             traces = RunTraces(job, spans) if spans is not None else None
             audit = await self._drive(run, store, boot, fence, traces)
             counts = await store.progress(BATCH_JOB_BATCH)
