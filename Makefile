@@ -105,16 +105,16 @@ site: $(READY) ## Builds the site of the documentation into build/site/html; a b
 
 lock: $(READY) ## Renews requirements/ from pyproject.toml
 	@for accelerator in cpu gpu; do \
-	    echo "requirements/$$accelerator.txt" && $(BIN)/$(COMPILE) --group dev --extra local --extra datasets --extra operator --extra "$$accelerator" \
+	    echo "requirements/$$accelerator.txt" && $(BIN)/$(COMPILE) --group dev --extra local --extra datasets --extra traces --extra operator --extra "$$accelerator" \
 	        --output-file "requirements/$$accelerator.txt" pyproject.toml; \
 	done
 	@# An image holds the versions that the tests ran with.
 	@image() { \
 	    echo "requirements/image-$$1.txt" && $(BIN)/$(COMPILE) --no-annotate --constraint "requirements/$$2.txt" "$${@:3}" \
 	        --output-file "requirements/image-$$1.txt" pyproject.toml; }; \
-	image operator cpu --extra operator --extra api; image worker-none cpu --extra driver --extra datasets; \
-	image worker-cpu cpu --extra driver --extra datasets --extra cpu; \
-	image worker-gpu gpu --extra driver --extra datasets --extra gpu
+	image operator cpu --extra operator --extra api --extra traces; image worker-none cpu --extra driver --extra datasets --extra traces; \
+	image worker-cpu cpu --extra driver --extra datasets --extra traces --extra cpu; \
+	image worker-gpu gpu --extra driver --extra datasets --extra traces --extra gpu
 	@for trainer in requirements/trainers/*.in; do \
 	    echo "$${trainer%.in}.txt" && $(BIN)/$(COMPILE) --no-deps --no-annotate --output-file "$${trainer%.in}.txt" "$$trainer"; \
 	done

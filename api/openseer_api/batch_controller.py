@@ -25,6 +25,7 @@ from openseer_core.weights.transaction import (
     advance,
 )
 from openseer_core.weights.versions import leaving, stale_by, successor
+from openseer_process.logs import about
 
 log = logging.getLogger(__name__)
 
@@ -38,26 +39,23 @@ MOST_PAUSE_SECONDS = 6 * 3600.0
 
 async def control(job: JobContext) -> None:
     """Runs the batch controller of a job until it is cancelled."""
-    while True:
-        try:
-            busy = await reconcile(job)
-        except OpenseerError as error:
-            log.warning("%s/%s: %s", job.job.namespace, job.job.name, error)
-            await asyncio.sleep(TROUBLE_SECONDS)
-        else:
-            await asyncio.sleep(ROUND_SECONDS / 2 if busy else ROUND_SECONDS)
+    with about(job=f"{job.job.namespace}/{job.job.name}"):
+        while True:
+            try:
+                busy = await reconcile(job)
+            except OpenseerError as error:
+                log.warning("%s/%s: %s", job.job.namespace, job.job.name, error)
+                await asyncio.sleep(TROUBLE_SECONDS)
+            else:
+                await asyncio.sleep(ROUND_SECONDS / 2 if busy else ROUND_SECONDS)
 
 
 async def reconcile(job: JobContext) -> bool:
     """One reconcile step; True while a weights transaction is active."""
     batches = await job.store.batches()
     for record in batches:
-        if record.forgotten:  # whoever began to delete it broke off
-            await _apart(job, job.store.forget(record.number))
-            continue
-        if record.takes_parked:  # whoever opened it broke off
-            await _apart(job, take_over(job, record, await job.store.fleet_spec()))
-        await _apart(job, settle(job, record))
+        with about(batch=record.number):
+            await _settle(job, record)
     await _apart(job, delete_orphans(job, batches))
     fleet_spec = await job.store.fleet_spec()
     job.note_answer()
@@ -74,6 +72,15 @@ async def reconcile(job: JobContext) -> bool:
     except FleetSpecMovedError as error:
         log.info("%s/%s: %s", job.job.namespace, job.job.name, error)
     return fleet_spec.active_transaction is not None
+
+
+async def _settle(job: JobContext, record: BatchRecord) -> None:
+    if record.forgotten:  # whoever began to delete it broke off
+        await _apart(job, job.store.forget(record.number))
+        return
+    if record.takes_parked:  # whoever opened it broke off
+        await _apart(job, take_over(job, record, await job.store.fleet_spec()))
+    await _apart(job, settle(job, record))
 
 
 async def _apart(job: JobContext, work: Coroutine[Any, Any, object]) -> None:
@@ -120,6 +127,8 @@ async def _advance(job: JobContext, snapshot: FleetSnapshot, batches: list[Batch
         await _carry_out(job, action, batches, fleet_spec.revision)
     if step.fleet_spec is not fleet_spec and await job.store.swap_fleet_spec(step.fleet_spec):
         after = step.fleet_spec.transaction
+        if job.traces is not None:
+            job.traces.note_swap(fleet_spec, step.fleet_spec)
         if before is not None and after is not None and after.phase != before.phase:
             log.info("weights %s: %s → %s %s", after.publish.version, before.phase, after.phase, after.message)
 

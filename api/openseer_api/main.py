@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
@@ -32,7 +32,9 @@ from openseer_api.job.metrics import calls_of
 from openseer_core.errors import InputError, OpenseerError
 from openseer_core.manifest.job import RolloutJob
 from openseer_process.families import Collected
+from openseer_process.logs import start_log
 from openseer_process.pod_http import PodHttp
+from openseer_process.span_export import SpanTaker, span_export
 from openseer_process.store_access import StoreAccess
 from openseer_store.connect import open_store
 from openseer_store.redis_link import TELL_SECONDS
@@ -80,9 +82,9 @@ class ServedJobs:
     """The directory of the gateway: a job that is requested counts as used. Jobs of mode batch, `batch`, are looked at
     alone: their stores are opened while somebody has the page open, and nothing controls them here."""
 
-    def __init__(self, jobs: KubeJobs, batch: KubeJobs, access: StoreAccess) -> None:
+    def __init__(self, jobs: KubeJobs, batch: KubeJobs, access: StoreAccess, spans: SpanTaker | None = None) -> None:
         self.open = KubeDirectory(
-            jobs, partial(_open_job, access), ControlledJob.end, _renew_job, attrgetter("is_troubled")
+            jobs, partial(_open_job, access, spans), ControlledJob.end, _renew_job, attrgetter("is_troubled")
         )
         self.shown = KubeDirectory(batch, partial(_open_shown, access), JobContext.close, JobContext.renew)
         self._looked_at = float("-inf")
@@ -115,7 +117,7 @@ class ServedJobs:
         return [UnopenedJob(job.namespace, job.name, job.spec.mode, reason) for job, reason in found]
 
 
-async def _open_job(access: StoreAccess, job: RolloutJob, url: str) -> ControlledJob:
+async def _open_job(access: StoreAccess, spans: SpanTaker | None, job: RolloutJob, url: str) -> ControlledJob:
     """Connects to the job's store. Raises StoreUnavailableError while it does not answer, or may not be dialled."""
     store = await open_store(
         url,
@@ -128,7 +130,7 @@ async def _open_job(access: StoreAccess, job: RolloutJob, url: str) -> Controlle
     )
     captures = job.spec.routing.capture is not None
     rows = RowsOfPod(job, url, access.dial(job)) if captures else None
-    context = JobContext(job, store, on_codec=heap.keep, rows=rows)
+    context = JobContext(job, store, on_codec=heap.keep, rows=rows, spans=spans)
     if rows is not None:
         context.closing.append(rows.close)
     return ControlledJob(context)
@@ -178,11 +180,13 @@ def _metrics_server(port: int, directory: ServedJobs, refused: Counter[int]) -> 
 async def serve(settings: GatewaySettings) -> int:
     """Serves until SIGTERM or SIGINT; returns the exit code."""
     kube = await Kube.connect()
-    try:
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(kube.close)
+        spans = await stack.enter_async_context(span_export())
         everywhere = ""  # every address there is, of both kinds
         served = KubeJobs(kube, settings.watched, settings.stores)
         batch = KubeJobs(kube, settings.watched, settings.stores, mode="batch")
-        directory = ServedJobs(served, batch, settings.stores)
+        directory = ServedJobs(served, batch, settings.stores, spans)
         refused: Counter[int] = Counter()
         app = gateway(kube, settings, directory, refused)
         server = WebServer(app, host=everywhere, port=settings.port, finish_seconds=FINISH_SECONDS, on_start=heap.keep)
@@ -192,13 +196,11 @@ async def serve(settings: GatewaySettings) -> int:
         with _metrics_server(settings.metrics_port, directory, refused):
             await server.serve()
         return 0
-    finally:
-        await kube.close()
 
 
 def main() -> int:
     """The entry point; an OpenseerError is logged as one line."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    start_log()
     try:
         return asyncio.run(serve(GatewaySettings.read()))
     except OpenseerError as error:

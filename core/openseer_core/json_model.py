@@ -19,4 +19,10 @@ VersionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.
 class JsonModel(BaseModel):
     """One JSON object. Of a scalar true is no number, "5" is none, and 1 is not true."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,  # it may be a prompt
+        strict=True,
+    )

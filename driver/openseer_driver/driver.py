@@ -24,6 +24,7 @@ from openseer_core.tokens import readable_logprobs, unpack_tokens
 from openseer_driver.routed import RoutedFiles
 from openseer_driver.run_folder import ResultsWriter
 from openseer_driver.run_lines import ChunkLine, ResultLine, Timings
+from openseer_driver.traces.batch_trace import RunTraces
 from openseer_store.port import FIRST_CURSOR, DriverStore
 from openseer_store.routed.folders import remove_all, remove_groups
 from openseer_text.rendering import TextCodec
@@ -52,11 +53,12 @@ class Driver:
         *,
         on_submitted: Callable[[int], None] = lambda _: None,
         routed: RoutedFiles | None = None,
+        traces: RunTraces | None = None,
     ) -> None:
         """`groups`: read anew by each submission. `boot`: id of this life of the driver; unset: a new one.
 
         `fence`: what it was given when it took over. `on_submitted`: told how many groups the store has by now.
-        `routed`: None where no routed experts are captured.
+        `routed`: None where no routed experts are captured. `traces`: None without traces.
         """
         self._store = store
         self._groups = groups
@@ -66,6 +68,7 @@ class Driver:
         self._fence = fence
         self._on_submitted = on_submitted
         self._routed = routed
+        self._traces = traces
         self._epoch = 0
 
     async def submit(self) -> None:
@@ -79,6 +82,8 @@ class Driver:
             try:
                 await self._submit_groups()
                 await self._store.seal(BATCH_JOB_BATCH, self._fence)
+                if self._traces is not None:
+                    await self._traces.begin(self._store)
             except DriverFencedError:
                 if self._store.epoch == epoch:
                     raise
@@ -98,6 +103,8 @@ class Driver:
         """Writes results until the batch is complete, then removes what lies beside them. Raises OutputError,
         DriverFencedError, StoreError."""
         await self._collect()
+        if self._traces is not None:
+            await self._traces.end(self._store)
         if self._routed is not None:
             await asyncio.to_thread(remove_all, self._routed.rows)
 
@@ -154,6 +161,8 @@ class Driver:
         ]
         self._writer.write([self._line(result) for result in fresh])
         self._writer.flush()
+        if self._traces is not None:
+            self._traces.note(fresh)
 
     def _line(self, result: Result) -> ResultLine:
         line = result_line(result, self._codec)

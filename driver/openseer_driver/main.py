@@ -16,7 +16,8 @@ from typing import NoReturn
 
 from openseer_core.errors import OpenseerError
 from openseer_driver.pod_run import PodRun, PodSettings
-from openseer_process.termination import report, start_log
+from openseer_process.logs import start_log
+from openseer_process.termination import report
 
 log = logging.getLogger("openseer.driver")
 

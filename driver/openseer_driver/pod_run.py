@@ -35,7 +35,10 @@ from openseer_driver.sampler import sample_forever
 from openseer_driver.session import OpenRun, RunPlan
 from openseer_driver.spool import GroupSpool
 from openseer_driver.submission import check_prompts
+from openseer_driver.traces.batch_trace import RunTraces
+from openseer_process.logs import note_process
 from openseer_process.pod_http import PodHttp
+from openseer_process.span_export import span_export
 from openseer_process.termination import write_termination_message
 from openseer_store.connect import open_store
 from openseer_store.port import Store
@@ -95,18 +98,21 @@ class PodRun:
         async with AsyncExitStack() as stack:
             log.info("waiting for the store, up to %.0f s", RETRY_SECONDS)
             job = plan.job
+            note_process(job=f"{job.namespace}/{job.name}")
             url = self._settings.store_url
             store = await open_store(url, job.name, job.namespace)
             stack.push_async_callback(store.close)
             boot, fence = await _take_over(plan, store)
+            spans = await stack.enter_async_context(span_export())  # closed once run.json is written
             run = await _open_run(plan, stack)
-            audit = await self._drive(run, store, boot, fence)
+            traces = RunTraces(job, spans) if spans is not None else None
+            audit = await self._drive(run, store, boot, fence, traces)
             counts = await store.progress(BATCH_JOB_BATCH)
             run.state = "complete"
         await _log_end(plan.folder, audit, pool_is_on=plan.job.spec.kv_pool.is_on)
         write_termination_message(counts.to_json())
 
-    async def _drive(self, run: OpenRun, store: Store, boot: str, fence: int) -> AuditReport:
+    async def _drive(self, run: OpenRun, store: Store, boot: str, fence: int, traces: RunTraces | None) -> AuditReport:
         known = await store.progress(BATCH_JOB_BATCH)
         if run.writer.count and not known.requests:
             await _check_lost(run, store)
@@ -129,6 +135,7 @@ class PodRun:
                 fence,
                 on_submitted=lambda count: told(f"{count:,} groups"),
                 routed=self._routed(run),
+                traces=traces,
             )
             await self._work(driver, groups, store, run.plan.folder)
         log.info("complete; checking every result against the journal")

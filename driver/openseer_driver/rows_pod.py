@@ -17,8 +17,9 @@ from pathlib import Path
 from openseer_core.errors import InputError, OpenseerError
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import parse_job
+from openseer_process.logs import start_log
 from openseer_process.pod_http import OtherAnswer, PodHttp
-from openseer_process.termination import report, start_log
+from openseer_process.termination import report
 from openseer_store.connect import open_store
 from openseer_store.routed.asking import MOST_BYTES, RowsSecret, pack_answer
 from openseer_store.routed.folders import read_files

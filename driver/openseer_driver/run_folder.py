@@ -23,6 +23,7 @@ SAMPLES_FILE = "samples.jsonl"
 REPORT_FILE = "report.json"
 REPORT_PAGE = "report.html"
 AUDIT_FILE = "audit.json"
+TRACE_FILE = "trace.json.gz"
 STORE_FOLDER = "store"
 LOGS_FOLDER = "logs"
 ROWS_FOLDER = "rows"
@@ -46,6 +47,7 @@ class RunFolder:
         self.report_file = self.path / REPORT_FILE
         self.report_page = self.path / REPORT_PAGE
         self.audit_file = self.path / AUDIT_FILE
+        self.trace_file = self.path / TRACE_FILE
         self.store_folder = self.path / STORE_FOLDER
         self.logs_folder = self.path / LOGS_FOLDER
         self.rows_folder = self.path / ROWS_FOLDER

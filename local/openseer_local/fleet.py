@@ -13,6 +13,7 @@ from openseer_core.admission import ModelLimits
 from openseer_core.errors import InputError, JobFailedError, OpenseerError
 from openseer_core.ids import worker_name
 from openseer_core.manifest.job import FailurePolicy
+from openseer_process.logs import error_in
 
 LOG_LINES = 5
 """Last lines of a dead worker's log that go into the message."""
@@ -282,7 +283,7 @@ class LocalFleet:
             lines = path.read_text(errors="replace").splitlines()
         except OSError:
             return f"(no log at {path})"
-        errors = [line.split("error: ", 1)[1] for line in lines if " openseer: error: " in line]
+        errors = [error for line in lines if (error := error_in(line)) is not None]
         if errors:
             return f"{errors[-1]} (log: {path})"
         return f"Its log {path} ends:\n  " + "\n  ".join(lines[-LOG_LINES:])

@@ -261,6 +261,25 @@ def explain(
 
 
 @app.command()
+def trace(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, also of one that goes on, or was in a cluster.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file, compressed if .gz; otherwise RUN/trace.json.gz.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Writes a run as a file that https://ui.perfetto.dev shows: workers, leases, moves, stalls, counts over time."""
+    from openseer_driver.traces.trace_file import write_trace  # noqa: PLC0415 - as above
+
+    folder = RunFolder(run)
+    file = output or folder.trace_file
+    counts = write_trace(folder, file)
+    told = {"output": str(file), "workers": counts.workers, "leases": counts.leases, "moves": counts.moves}
+    line = f"{file}: {counts.leases:,} leases of {counts.workers} workers, {counts.moves:,} moves; open it in Perfetto"
+    typer.echo(json.dumps(told) if as_json else line)
+
+
+@app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a run, such as runs/arithmetic.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The file; an older one is replaced.")],

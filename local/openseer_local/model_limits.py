@@ -6,6 +6,7 @@ import sys
 from openseer_core.admission import ModelLimits, limits_of_manifest
 from openseer_core.errors import InputError, ModelError
 from openseer_core.manifest.job import Model
+from openseer_process.logs import error_in
 from openseer_worker.vllm.environment import engine_version
 
 LIMITS_SECONDS = 300.0
@@ -29,5 +30,6 @@ def computed_limits(model: Model, *, routes: bool = False) -> ModelLimits:
     except subprocess.TimeoutExpired:
         return stated
     if ended.returncode == InputError.exit_code:
-        raise ModelError(ended.stderr.rpartition("error: ")[2].strip())
+        told = [error for line in ended.stderr.splitlines() if (error := error_in(line)) is not None]
+        raise ModelError(told[-1] if told else ended.stderr.strip())
     return stated if ended.returncode else ModelLimits.from_json(ended.stdout).else_by(stated)

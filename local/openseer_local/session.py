@@ -162,8 +162,10 @@ class _Told(logging.Handler):
 
 @contextmanager
 def waits_told(tell: Callable[[str], None]) -> Generator[None]:
-    """While it is open, `tell` gets what this process's store says: what a call waits for, that it is nearly full."""
-    handler, loggers = _Told(tell), [logging.getLogger(name) for name in ("openseer_store", "openseer_driver.sampler")]
+    """While it is open, `tell` gets what this process's store says, what a call waits for, that it is nearly full; and
+    which traces are lost."""
+    names = ("openseer_store", "openseer_driver.sampler", "openseer_process.span_export")
+    handler, loggers = _Told(tell), [logging.getLogger(name) for name in names]
     for logger in loggers:
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)

@@ -23,6 +23,7 @@ from openseer_operator.kube.events import Events
 from openseer_operator.kube.lease import Elector
 from openseer_operator.kube.node_repair import NodeRepair
 from openseer_operator.settings import OperatorSettings
+from openseer_process.logs import start_log
 
 LOOP_STOP_SECONDS = 15.0
 """Timeout for running reconcile steps at the end of the process, in seconds."""
@@ -146,7 +147,7 @@ async def serve(settings: OperatorSettings) -> int:
 
 def main() -> int:
     """The entry point; logs an expected error as one line."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    start_log()
     logging.getLogger("kopf").setLevel(logging.WARNING)
     try:
         return asyncio.run(serve(OperatorSettings.read()))

@@ -1,9 +1,10 @@
 """An admin's settings for the objects of all jobs: metadata, security, environment, certificates, probes.
 
-The names are those of the chart's values `jobs` and `caBundle`.
+The names are those of the chart's value `jobs`; beside them `caBundle`, `logFormat` (of the chart's `logs`) and
+`driverEnv` (the variables of the chart's `traces`).
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -37,7 +38,8 @@ class CaBundle(ManifestModel):
 class JobPodSettings(ManifestModel):
     """`inherit_labels`, `inherit_annotations`: names of a job's labels and annotations that its objects inherit; a "*"
     at the end matches any rest. `pod_security_context`: of every pod. `env`: additional variables of workers and
-    drivers, entries of a container's env. `start_seconds`: default timeout of a worker's start, in seconds."""
+    drivers, entries of a container's env; `driver_env`: of drivers alone. `log_format`: of all processes.
+    `start_seconds`: default timeout of a worker's start, in seconds."""
 
     inherit_labels: NamePatterns = ()
     inherit_annotations: NamePatterns = ()
@@ -52,6 +54,8 @@ class JobPodSettings(ManifestModel):
         }
     )
     env: Annotated[tuple[dict[str, Any], ...], Field(strict=False)] = ()
+    driver_env: Annotated[tuple[dict[str, Any], ...], Field(strict=False)] = ()
+    log_format: Literal["text", "json"] = "text"
     start_seconds: Positive = 3600
     probes: Probes = Field(default_factory=Probes)
     ca_bundle: CaBundle = Field(default_factory=CaBundle)
@@ -65,8 +69,9 @@ def read_pod_settings(variable: str, text: str) -> JobPodSettings:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise InputError(f"{variable}: {place or 'the whole value'}: {first['msg']}") from None
-    for index, entry in enumerate(settings.env):
-        name = entry.get("name")
-        if not isinstance(name, str) or name.startswith(OWN_VARIABLES):
-            raise InputError(f"{variable}: env[{index}].name: found {name!r}, allowed: not {OWN_VARIABLES}…")
+    for field, entries in (("env", settings.env), ("driverEnv", settings.driver_env)):
+        for index, entry in enumerate(entries):
+            name = entry.get("name")
+            if not isinstance(name, str) or name.startswith(OWN_VARIABLES):
+                raise InputError(f"{variable}: {field}[{index}].name: found {name!r}, allowed: not {OWN_VARIABLES}…")
     return settings

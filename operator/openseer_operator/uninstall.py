@@ -14,6 +14,7 @@ from contextlib import suppress
 
 from openseer_core.errors import OpenseerError
 from openseer_operator.kube.api import Api, KubeConflictError, NotThereError
+from openseer_process.logs import start_log
 
 WAIT_SECONDS = 300.0
 """Default timeout for the deletion of all jobs, in seconds; OPENSEER_UNINSTALL_SECONDS overrides it."""
@@ -69,7 +70,7 @@ async def _run() -> None:
 
 def main() -> int:
     """The entry point; logs an expected error as one line."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    start_log()
     try:
         asyncio.run(_run())
     except OpenseerError as error:

@@ -1,6 +1,6 @@
-"""What the processes of pods share: how they answer probes and scrapes, how they report why they end, and which stores
-those outside of a job's namespace may use.
+"""What the processes of pods share: their logs, how they answer probes and scrapes, how they report why they end, how
+they send spans, and which stores those outside of a job's namespace may use.
 
-Read `termination`, `parent`, `metric_table` (every metric there is), `families`, `pod_http`, `store_hosts`,
-`store_access`. Tests: tests/process.
+Read `logs`, `termination`, `parent`, `metric_table` (every metric there is), `families`, `pod_http`, `span_export`,
+`otlp`, `store_hosts`, `store_access`. Tests: tests/process.
 """

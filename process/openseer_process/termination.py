@@ -14,13 +14,6 @@ MESSAGE_BYTES = 4096
 """The most that Kubernetes keeps of it."""
 
 
-def start_log() -> None:
-    """To standard error, which a runner or a pod keeps."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", force=True)
-    # It logs every request's whole URL, passwords and signatures too.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-
-
 def report(error: OpenseerError) -> int:
     """Writes `error: …`, which a runner looks for in the log and the operator in the pod; gives the exit code."""
     line = f"error: {one_line(str(error))}"

@@ -17,6 +17,7 @@ from openseer_api.http.server import WebServer
 from openseer_api.job.context import JobContext, OneJob, UploadLimits
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import parse_job
+from openseer_process.span_export import SpanTaker
 from openseer_store.memory import MemoryStore
 from openseer_store.port import Store
 from openseer_worker.loop import Worker
@@ -70,10 +71,11 @@ class Served:
         port: int = 0,
         trusted: str = "",
         held: bool = False,
+        spans: SpanTaker | None = None,
     ) -> None:
         self.job = job or serving_job()
         self.store = store or MemoryStore()
-        self.context = JobContext(self.job, self.store, limits)
+        self.context = JobContext(self.job, self.store, limits, spans=spans)
         self.app = create_app(
             OneJob(self.context), auth or BearerAuth(TOKEN), trusted=trusted, refused=self.context.calls
         )

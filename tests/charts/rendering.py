@@ -46,6 +46,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
             "probes": {"livenessFailures": 12},
         },
         "caBundle": {"configMap": "trust"},
+        "logs": {"format": "json"},
+        "traces": {
+            "endpoint": "http://collector:4318",
+            "env": [{"name": "OTEL_TRACES_SAMPLER", "value": "parentbased_traceidratio"}],
+        },
         "podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None},
         "imagePullSecrets": [{"name": "registry"}],
         "redisImage": {"repository": "valkey", "tag": "8"},

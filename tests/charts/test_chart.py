@@ -175,6 +175,19 @@ def test_the_operator_reads_what_the_admin_decides_of_jobs() -> None:
         assert spec["securityContext"] == restricted
 
 
+def test_traces_and_the_form_of_logs_reach_api_and_jobs() -> None:
+    endpoint = {"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector:4318"}
+    sampler = {"name": "OTEL_TRACES_SAMPLER", "value": "parentbased_traceidratio"}
+    log = {"name": "OPENSEER_LOG", "value": "json"}
+    full = settings("everything on").pods
+    assert (full.driver_env, full.log_format) == ((endpoint, sampler), "json")
+    variables = api("everything on")["containers"][0]["env"]
+    assert all(variable in variables for variable in (endpoint, sampler, log))
+    assert log in pod("everything on")["containers"][0]["env"]
+    assert endpoint not in pod("everything on")["containers"][0]["env"]
+    assert not [one for one in api("as it is")["containers"][0]["env"] if one["name"].startswith("OTEL_")]
+
+
 def test_operator_and_api_trust_the_bundle_that_is_named_and_none_else() -> None:
     for spec in pods("everything on").values():
         (container,) = spec["containers"]

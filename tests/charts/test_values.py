@@ -42,6 +42,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"redisImage": {"repository": "valkey"}},
         "redisImage.tag: missing; name the tag of redisImage.repository, or its digest",
     ),
+    ({"logs": {"format": "xml"}}, "/logs/format"),
+    ({"traces": {"endpoint": "collector:4318"}}, "/traces/endpoint"),
+    ({"traces": {"env": [{"name": "A", "value": 5}]}}, "/traces/env/0/value"),
     ({"serviceAccount": {"create": False}}, "serviceAccount.name: name the account to use"),
     (
         {"metrics": {"service": False, "serviceMonitor": {"enabled": True}}},

@@ -42,6 +42,8 @@ def test_a_part_that_is_said_leaves_the_others_as_they_are() -> None:
         ({"startSeconds": 0}, "OPENSEER_JOBS: startSeconds: Input should be greater than"),
         ({"probes": {"timeoutSeconds": "2"}}, "OPENSEER_JOBS: probes.timeoutSeconds: Input should be a valid integer"),
         ({"env": [{"value": "x"}]}, "OPENSEER_JOBS: env[0].name: found None, allowed: not OPENSEER_"),
+        ({"driverEnv": [{"name": "OPENSEER_LOG"}]}, "driverEnv[0].name: found 'OPENSEER_LOG', allowed: not OPENSEER_"),
+        ({"logFormat": "xml"}, "OPENSEER_JOBS: logFormat: Input should be 'text' or 'json'"),
         ({"env": [{"name": "OPENSEER_STORE_URL"}]}, "env[0].name: found 'OPENSEER_STORE_URL', allowed: not OPENSEER_"),
     ],
 )

@@ -27,8 +27,9 @@ from openseer_core.errors import OpenseerError
 from openseer_core.ids import worker_name
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import parse_job
+from openseer_process.logs import start_log
 from openseer_process.parent import PR_SET_PDEATHSIG, die_with_parent
-from openseer_process.termination import report, start_log
+from openseer_process.termination import report
 from openseer_worker.engine_factory import limits_of, warm_up
 from openseer_worker.hardware.devices import core_of, pin_to_gpus
 from openseer_worker.kv_pool.places import EnginePool, hold_fleet_folder

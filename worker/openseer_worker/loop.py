@@ -336,7 +336,8 @@ class Worker:
         if reply.outcome is WriteOutcome.OK or (reply.outcome is WriteOutcome.GAP and resumable):
             response.written = reply.have
             return
-        log.warning("lease lost: %s", response.key)
+        request = response.claim.request
+        log.warning("lease lost: %s", response.key, extra={"request": request, "batch": request.group.batch})
         response.lost = True
         self._engine.abort(response.key)
 

@@ -17,8 +17,9 @@ from openseer_core.manifest.fleet import GANG_PORT
 from openseer_core.manifest.home import at_home
 from openseer_core.manifest.parse import parse_job
 from openseer_core.worker.metrics import WorkerMetrics
+from openseer_process.logs import note_process, start_log
 from openseer_process.pod_http import PodHttp
-from openseer_process.termination import report, start_log
+from openseer_process.termination import report
 from openseer_store.port import Store
 from openseer_worker.engine import Engine
 from openseer_worker.engine_factory import gpus_of_engine
@@ -61,6 +62,7 @@ def main() -> int:
 def run_worker(settings: WorkerSettings, http_port: int | None = None) -> int:
     """Runs one worker to its end in this process; returns its exit code."""
     start_log()
+    note_process(job=f"{settings.job.namespace}/{settings.job.name}", worker=settings.worker.name)
     health, passing = Health(), Passing()
     try:
         with _web_server(health, passing, http_port) as http:

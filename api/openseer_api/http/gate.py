@@ -3,6 +3,7 @@ share of memory and time.
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,6 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from openseer_api.http.problems import RETRY_SECONDS, NotFoundProblem, Shape, fault_of
 from openseer_core.errors import OpenseerError
+from openseer_core.traces.traceparent import TraceParent
+from openseer_process.logs import about
 
 HEAD_BYTES = 64 * 2**10
 """Of a request's header fields."""
@@ -24,6 +27,7 @@ ALL_BYTES = 512 * 2**20
 """Of all bodies whose calls are not answered yet; of an upload of lines what is not queued yet."""
 STALL_SECONDS = 30.0
 """Longest wait for the next piece of a body."""
+_BATCH = re.compile(r"/v1/batches/(\d{1,16})(?:/|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +116,20 @@ class Gate:
             if not open_:
                 if place is None:
                     raise NotFoundProblem("the path names no job")
-                caller = scope.get("client")
-                state["job"] = await self._admit(scope["method"], headers, place, caller[0] if caller else "")
+                client = scope.get("client")
+                state["job"] = await self._admit(scope["method"], headers, place, client[0] if client else "")
             limit = self._paths.body_bytes(path)
             _check_body(headers, limit)
         except (OpenseerError, HTTPException) as error:
             await state["shape"](fault_of(error))(scope, receive, send)
             return
-        await self._pass(scope, receive, send, limit)
+        batch, caller = _BATCH.match(path), TraceParent.parse(headers.get("traceparent"))
+        with about(
+            job=f"{place.namespace}/{place.job}" if place is not None and place.job else "",
+            batch=batch[1] if batch is not None else "",
+            trace_id=f"{caller.trace_id:032x}" if caller is not None else "",
+        ):
+            await self._pass(scope, receive, send, limit)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send, limit: int | None) -> None:
         """The call goes on, with a body that ends in an HTTPException where it breaks a limit."""

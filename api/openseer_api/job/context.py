@@ -10,6 +10,7 @@ from typing import Protocol
 
 from openseer_api.job.drafting import DraftsOfBatches
 from openseer_api.job.rows import RowSource
+from openseer_api.job.traces import JobTraces
 from openseer_core.admission import ModelLimits, limits_of_manifest
 from openseer_core.errors import ModelError
 from openseer_core.ids import worker_name
@@ -21,6 +22,7 @@ from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.weights.hearing import Hearing
 from openseer_core.wire.batches import BatchSpec
 from openseer_core.worker.heartbeat import WorkerStatus, reported_limits
+from openseer_process.span_export import SpanTaker
 from openseer_store.port import Store
 from openseer_text.rendering import TextCodec, open_codec
 
@@ -58,7 +60,8 @@ class JobContext:
     """What requests of one job work with. `run_code`: code of the model's own tokenizer may run in this process.
 
     `on_codec`: called, in a thread, once the tokenizer is loaded. `rows`: who finds its routed experts, None where none
-    are captured. `model_names`: what the model may be called by, its path first.
+    are captured. `spans`: takes those of its requests, batches and weights; None without traces.
+    `model_names`: what the model may be called by, its path first.
     """
 
     def __init__(
@@ -70,8 +73,10 @@ class JobContext:
         run_code: bool = False,
         on_codec: Callable[[], None] = lambda: None,
         rows: RowSource | None = None,
+        spans: SpanTaker | None = None,
     ) -> None:
         self.rows = rows
+        self.traces = JobTraces(job, spans) if spans is not None else None
         self.job = job
         self.store = store
         self.limits = limits or UploadLimits()

@@ -22,5 +22,7 @@ async def change_fleet_spec(job: JobContext, change: Callable[[FleetSnapshot], F
         if fleet_spec is snapshot.fleet_spec:
             return fleet_spec, False
         if await job.store.swap_fleet_spec(fleet_spec):
+            if job.traces is not None:
+                job.traces.note_swap(snapshot.fleet_spec, fleet_spec)
             return fleet_spec, True
     raise BusyProblem("others change what the fleet is told at this moment; try again")

@@ -18,6 +18,7 @@ from openseer_core.json_model import INT53_MAX
 from openseer_core.json_words import canonical
 from openseer_core.queue.batch import BatchRecord, OpenBatch
 from openseer_core.queue.states import Event
+from openseer_core.traces.traceparent import TraceParent
 from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.weights.versions import takes_groups
 from openseer_core.wire.batches import (
@@ -49,6 +50,10 @@ IdempotencyKey = Annotated[
     ),
 ]
 
+CallersSpan = Annotated[
+    str | None, Header(description="The caller's span, by W3C's rules; see the body's traceparent.")
+]
+
 
 async def batch_of(job: JobContext, number: int) -> BatchRecord:
     """Raises NotFoundProblem."""
@@ -58,6 +63,14 @@ async def batch_of(job: JobContext, number: int) -> BatchRecord:
             f"there is no batch {number}; where the store has lost it, open it again with its key, and submit again"
         )
     return found
+
+
+async def note_end(job: JobContext, record: BatchRecord) -> None:
+    """Tells the job's traces, where there are any, that a batch has ended."""
+    if job.traces is not None:
+        snapshot = await job.snapshot()
+        drafts = job.drafts.of(record.number, snapshot.workers, ended=is_complete(record))
+        job.traces.note_end(record, job.spec_of(record), drafts, snapshot.now)
 
 
 async def shown(job: JobContext, number: int) -> Batch:
@@ -75,9 +88,13 @@ def rendered(job: JobContext, record: BatchRecord, snapshot: FleetSnapshot, now:
 
 
 @router.post("/batches", status_code=201, response_model=Batch, responses={200: {"model": Batch}, **documented(409)})
-async def open_batch(spec: BatchSpec, job: Job, response: Response, key: IdempotencyKey = None) -> Batch:
+async def open_batch(
+    spec: BatchSpec, job: Job, response: Response, key: IdempotencyKey = None, traceparent: CallersSpan = None
+) -> Batch:
     """Opens a batch; groups are uploaded to it afterwards. 200 when the key was used before: then it is the same batch,
     whatever the fleet's weights are now."""
+    parent = TraceParent.parse(spec.traceparent or traceparent)
+    spec = spec.model_copy(update={"traceparent": None if parent is None else str(parent)})
     if spec.sampling is not None:
         await check_sampling(job, spec.sampling)
     if wrong := metadata_problem(spec.metadata):
@@ -113,7 +130,8 @@ async def _opened(job: JobContext, spec: BatchSpec, key: str | None, fleet_spec:
 def _check_same(job: JobContext, record: BatchRecord, spec: BatchSpec) -> None:
     """Raises ConflictProblem for a key that was used with another body."""
     before, now = job.spec_of(record).model_dump(mode="json"), spec.model_dump(mode="json")
-    other = [name for name in BatchSpec.model_fields if canonical(before[name]) != canonical(now[name])]
+    del before["traceparent"]  # a trainer that starts again has another one
+    other = [name for name in before if canonical(before[name]) != canonical(now[name])]
     if other:
         raise ConflictProblem(
             f"Idempotency-Key: batch {record.number} was opened with it, and with other values of {', '.join(other)}; "
@@ -168,7 +186,7 @@ async def get_metrics(batch: BatchNumber, job: Job) -> dict[str, float]:
 @router.delete("/batches/{batch}", status_code=204, responses=documented())
 async def delete_batch(batch: BatchNumber, job: Job) -> None:
     """Cancels what is unfinished and deletes the batch's data."""
-    await batch_of(job, batch)
+    await note_end(job, await batch_of(job, batch))
     await job.store.forget(batch)
 
 
@@ -222,6 +240,7 @@ async def acknowledge(batch: BatchNumber, up_to: Acknowledge, job: Job) -> Batch
     if not record.forgotten:
         await job.store.acknowledge(batch, up_to.cursor)
     if is_complete(record) and up_to.cursor == record.progress.entries:
+        await note_end(job, record)
         await job.store.forget(batch)  # also of a repeat, which goes on where the first call broke off
     return await shown(job, batch)
 

@@ -15,7 +15,7 @@ from openseer_api.http.rendering import is_complete, made, render_entry
 from openseer_api.job.context import JobContext
 from openseer_api.job.rows import RowsUnavailable, rows_of
 from openseer_api.routes.access import Job
-from openseer_api.routes.batches import BatchNumber, batch_of, check_cursor, check_living
+from openseer_api.routes.batches import BatchNumber, batch_of, check_cursor, check_living, note_end
 from openseer_core.json_model import INT53_MAX
 from openseer_core.queue.batch import BatchRecord, Entry
 from openseer_core.queue.messages import Result
@@ -116,7 +116,12 @@ async def _step_from(job: JobContext, record: BatchRecord, cursor: int, limit: i
     if entries and entries[0].cursor > cursor + 1:  # a new epoch of the store, or another reader's acknowledgement
         _check_kept(await job.store.batch(batch), cursor)
     cursor = entries[-1].cursor if entries else cursor
-    return _Step(entries, cursor, record.forgotten or (ended and cursor >= last))
+    done = record.forgotten or (ended and cursor >= last)
+    if job.traces is not None:
+        job.traces.note_entries(record, job.spec_of(record), entries)
+        if done:
+            await note_end(job, record)
+    return _Step(entries, cursor, done)
 
 
 async def _begun(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

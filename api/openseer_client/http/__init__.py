@@ -1,4 +1,4 @@
 """How the clients speak HTTP: calls as values, one exchange for each, retries.
 
-Read `calls`, `flows`, `exchange`, `retry`. Tests: tests/client.
+Read `calls`, `caller_span`, `flows`, `exchange`, `retry`. Tests: tests/client.
 """

@@ -10,6 +10,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from openseer_client.errors import AnswerError, ApiError, error_of
+from openseer_client.http.caller_span import caller_headers
 from openseer_core.errors import InputError
 from openseer_core.strict_json import require_whole_text
 from openseer_core.weights.publish import Publish
@@ -128,7 +129,7 @@ def open_batch(spec: BatchSpec, key: str | None) -> Call[Batch]:
         raise InputError("key: found an empty one, allowed: 1 to 200 characters, or None")
     key = key or uuid.uuid4().hex
     body = _written(spec, "the batch")
-    headers = {"Content-Type": _JSON, "Idempotency-Key": key}
+    headers = {"Content-Type": _JSON, "Idempotency-Key": key} | caller_headers()
     return Call("POST", "/v1/batches", _reads(Batch), body=body, headers=headers)
 
 

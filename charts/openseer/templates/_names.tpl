@@ -108,6 +108,22 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end -}}
 
+{{/* Of what sends traces, as JSON: drivers have them from the operator. */}}
+{{- define "openseer.tracesVariables" -}}
+{{- $variables := .Values.traces.env -}}
+{{- with .Values.traces.endpoint -}}
+{{- $variables = prepend $variables (dict "name" "OTEL_EXPORTER_OTLP_ENDPOINT" "value" .) -}}
+{{- end -}}
+{{- toJson $variables -}}
+{{- end -}}
+
+{{/* What the operator is told of jobs' pods, as JSON. */}}
+{{- define "openseer.jobs" -}}
+{{- $more := dict "caBundle" .Values.caBundle "logFormat" .Values.logs.format -}}
+{{- $_ := set $more "driverEnv" (include "openseer.tracesVariables" . | fromJsonArray) -}}
+{{- toJson (merge $more .Values.jobs) -}}
+{{- end -}}
+
 {{- define "openseer.caMount" -}}
 {{- if .Values.caBundle.configMap }}
 - {name: ca, mountPath: /etc/openseer-ca, readOnly: true}

@@ -28,6 +28,7 @@ class ManifestModel(BaseModel):
         allow_inf_nan=False,
         extra="forbid",
         frozen=True,
+        hide_input_in_errors=True,  # it may be a secret
         strict=True,
         validate_by_alias=True,
         validate_by_name=True,

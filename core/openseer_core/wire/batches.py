@@ -78,9 +78,7 @@ class BatchSpec(JsonModel):
     )
     purpose: Purpose = Field(default="train", description="eval batches run beside training ones.")
     priority: PriorityName = Field(default="normal", description="Whose requests are claimed first.")
-    sampling: Sampling | None = Field(
-        default=None, description="How tokens are drawn, by the manifest's names; unset: the job's own."
-    )
+    sampling: Sampling | None = Field(default=None, description="By the manifest's names; unset: the job's own.")
     group_size: int | None = Field(
         default=None, ge=1, le=MAX_GROUP_SIZE, description="Responses of a group that states none; unset: the job's."
     )
@@ -93,6 +91,7 @@ class BatchSpec(JsonModel):
         description="Carried groups whose oldest token is more published versions behind are dropped; unset: none is.",
     )
     metadata: dict[str, JsonValue] = Field(default_factory=dict, description="Comes back with the batch.")
+    traceparent: str | None = Field(default=None, max_length=512, description="W3C's; unset: the call's header field.")
 
 
 class Group(JsonModel):

@@ -15,10 +15,12 @@ from openseer_driver.run_lines import RunState
 from openseer_driver.sampler import sample_forever, sample_now
 from openseer_driver.session import OpenRun, RunPlan, settings_note
 from openseer_driver.submission import Note, check_prompts
+from openseer_driver.traces.batch_trace import RunTraces
 from openseer_local.fleet import LocalFleet
 from openseer_local.job_checks import check_local_job
 from openseer_local.run.progress import ProgressDisplay
 from openseer_local.session import LocalSession, Tasks, stop_on_signals
+from openseer_process.span_export import span_export
 from openseer_store.connect import open_store
 from openseer_store.port import Store
 
@@ -43,6 +45,7 @@ class LocalRun:
         self._page = page
         self._progress = progress
         self._session = LocalSession(plan.job, plan.folder, progress)
+        self._traces: RunTraces | None = None
 
     async def execute(self) -> RunState:
         """Runs until the batch is complete or a signal asks to stop. Raises what made the job fail."""
@@ -65,6 +68,8 @@ class LocalRun:
             stack.push_async_callback(store.close)
             await self._take_over(store, run)
             fleet = await self._session.start_fleet(stack, url, plan.job.spec.workers.replicas)
+            spans = await stack.enter_async_context(span_export())
+            self._traces = RunTraces(plan.job, spans) if spans is not None else None
             return await self._run_batch(store, fleet, run)
 
     async def _take_over(self, store: Store, run: OpenRun) -> None:
@@ -91,7 +96,8 @@ class LocalRun:
             def tell(submitted: int) -> None:
                 progress.detail(f"{submitted:,} of {groups.groups:,} groups")
 
-            driver = Driver(store, groups, run.writer, codec, on_submitted=tell, routed=self._routed(run))
+            routed = self._routed(run)
+            driver = Driver(store, groups, run.writer, codec, on_submitted=tell, routed=routed, traces=self._traces)
             await driver.submit()
             progress.wait_for_work()
             await driver.collect()

@@ -1,7 +1,6 @@
 """A serving job on this machine: store, workers, API and display in one event loop; stopped in reverse order."""
 
 import asyncio
-import logging
 import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -22,6 +21,8 @@ from openseer_local.fleet import LocalFleet
 from openseer_local.serve.display import JobSnapshot, ServingDisplay
 from openseer_local.serve.plan import ServingPlan, ServingRecord
 from openseer_local.session import LocalSession, stop_on_signals
+from openseer_process.logs import note_process, start_log
+from openseer_process.span_export import span_export
 from openseer_store.connect import open_store
 from openseer_store.port import Store
 from openseer_store.routed.folders import remove_all
@@ -32,7 +33,6 @@ FLEET_SPEC_SECONDS = 0.5
 SHOW_SECONDS = 1.0
 FINISH_SECONDS = 2
 """Time for responses under way when the server stops; a client repeats what is cut off."""
-LOG_FORMAT = "%(asctime)s %(name)s: %(message)s"
 
 OnListening = Callable[[str], None]
 """Called with the URL once the API listens."""
@@ -60,10 +60,8 @@ class Serving:
             await self._execute(bound, token)
 
     async def _execute(self, bound: socket.socket, token: str) -> None:
-        log_file = self._plan.folder.logs_folder / "api.log"
-        logging.basicConfig(
-            filename=log_file, format="%(asctime)s %(name)s %(message)s", level=logging.INFO, force=True
-        )
+        start_log(self._plan.folder.logs_folder / "api.log")
+        note_process(job=f"{self._plan.job.namespace}/{self._plan.job.name}")
         record = ServingRecord(self._plan)
         async with AsyncExitStack() as stack:
             url = await stack.enter_async_context(self._session.store_url())
@@ -73,7 +71,8 @@ class Serving:
             store = await open_store(url, job.name, job.namespace, tells_again=True)
             routed = self._session.routed
             rows = RowsInFolder(routed) if routed is not None else None
-            context = JobContext(job, store, run_code=True, on_codec=heap.keep, rows=rows)
+            spans = await stack.enter_async_context(span_export())
+            context = JobContext(job, store, run_code=True, on_codec=heap.keep, rows=rows, spans=spans)
             stack.push_async_callback(context.close)
             if self._plan.fresh:
                 await store.purge()

@@ -20,7 +20,7 @@ from openseer_operator.objects.names import (
     selector,
 )
 from openseer_operator.objects.overlay import overlay_template
-from openseer_operator.objects.pod_parts import Mounts, base_pod_spec, container_security, service_port
+from openseer_operator.objects.pod_parts import Mounts, base_pod_spec, container_security, log_variables, service_port
 from openseer_operator.settings import OperatorSettings
 
 KV_POOL = "kv-pool"
@@ -101,6 +101,7 @@ def _pod_template(job: RolloutJob, settings: OperatorSettings) -> dict[str, Any]
                         {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
                         {"name": "HOME", "value": "/tmp"},
                         {"name": "OPENSEER_TERMINATION_LOG", "value": "/dev/termination-log"},
+                        *log_variables(settings.pods),
                     ],
                     "ports": [{"name": "metrics", "containerPort": KV_POOL_PORT + 1, "protocol": "TCP"}],
                     # No liveness probe: the container's main process watches master and store.

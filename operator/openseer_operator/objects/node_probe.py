@@ -6,7 +6,7 @@ from typing import Any
 
 from openseer_core.errors import GpuSickError
 from openseer_operator.objects.names import APP, MANAGED_BY_LABEL, MANAGER, NAME_LABEL
-from openseer_operator.objects.pod_parts import container_security
+from openseer_operator.objects.pod_parts import container_security, log_variables
 from openseer_operator.objects.status_parts import entries, part
 from openseer_operator.settings import OperatorSettings
 
@@ -32,6 +32,7 @@ def probe_pod(node: str, settings: OperatorSettings) -> dict[str, Any]:
             {"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"},
             {"name": "NVIDIA_DRIVER_CAPABILITIES", "value": "utility"},
             {"name": "OPENSEER_TERMINATION_LOG", "value": "/dev/termination-log"},
+            *log_variables(settings.pods),
         ],
         "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
         "securityContext": container_security(),

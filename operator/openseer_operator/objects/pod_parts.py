@@ -77,6 +77,11 @@ def store_variable(job: RolloutJob, secret: str) -> dict[str, Any]:
     return {"name": "OPENSEER_STORE_URL", **value}
 
 
+def log_variables(settings: JobPodSettings) -> list[dict[str, Any]]:
+    """Of processes that write a log; none for the usual form, so that pods of before stay as they are."""
+    return [] if settings.log_format == "text" else [{"name": "OPENSEER_LOG", "value": settings.log_format}]
+
+
 def inside(root: str, path: str, field_name: str) -> str:
     """A volume's path as a path in the pod. Raises InputError for one that leaves the volume."""
     parts = PurePosixPath("/" + path).parts[1:]

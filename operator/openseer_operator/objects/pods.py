@@ -29,6 +29,7 @@ from openseer_operator.objects.pod_parts import (
     base_pod_spec,
     container_security,
     inside,
+    log_variables,
     probe,
     resource_requirements,
     secret_variable,
@@ -187,7 +188,7 @@ def _container(
         "image": image,
         **({"imagePullPolicy": pull_policy} if pull_policy else {}),
         "command": command,
-        "env": _environment(job, settings.pods, secret),
+        "env": _environment(job, settings.pods, secret, settings.pods.driver_env if name == DRIVER else ()),
         "ports": [{"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"}],
         "startupProbe": probe("/readyz", 1, start_seconds, timeout),
         "readinessProbe": probe("/readyz", probes.readiness_period_seconds, 1, timeout),
@@ -199,8 +200,11 @@ def _container(
     }
 
 
-def _environment(job: RolloutJob, settings: JobPodSettings, secret: str) -> list[dict[str, Any]]:
-    """The admin's variables and openseer's; the latter take precedence. A template may replace both."""
+def _environment(
+    job: RolloutJob, settings: JobPodSettings, secret: str, more: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The admin's variables, `more` of this role, and openseer's; the latter take precedence. A template may replace
+    all."""
     model = job.spec.model
     plain = {
         "OPENSEER_TERMINATION_LOG": "/dev/termination-log",
@@ -223,11 +227,12 @@ def _environment(job: RolloutJob, settings: JobPodSettings, secret: str) -> list
         {"name": "OPENSEER_NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
         {"name": "OPENSEER_POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
         *({"name": name, "value": value} for name, value in plain.items()),
+        *log_variables(settings),
     ]
     if model.hub_token_secret is not None:
         variables.append({"name": "HF_TOKEN", "valueFrom": secret_variable(model.hub_token_secret)})
-    ours = {variable["name"] for variable in variables}
-    return [*(entry for entry in settings.env if entry["name"] not in ours), *variables]
+    chosen = {entry["name"]: entry for entry in (*settings.env, *more, *variables)}
+    return list(chosen.values())
 
 
 def _mounts(job: RolloutJob, settings: JobPodSettings) -> Mounts:

@@ -192,6 +192,7 @@ BATCH_SPEC = BatchSpec(
     carry=True,
     max_staleness=1,
     metadata={"step": 1},
+    traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
 )
 
 FULL: tuple[Any, ...] = (

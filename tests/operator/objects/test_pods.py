@@ -1,6 +1,7 @@
 """Worker and driver pods: restricted, told what they need, placed where they should be."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -44,8 +45,9 @@ def worker(rollout_job: RolloutJob, *, rank: int = 0, avoid: tuple[str, ...] = (
     )
 
 
-def driver(rollout_job: RolloutJob) -> dict[str, Any]:
-    return driver_pod(rollout_job, UID, SETTINGS, "openseer-worker:1", attempt=1, secret="arithmetic-redis")
+def driver(rollout_job: RolloutJob, pods: JobPodSettings | None = None) -> dict[str, Any]:
+    settings = replace(SETTINGS, pods=pods or SETTINGS.pods)
+    return driver_pod(rollout_job, UID, settings, "openseer-worker:1", attempt=1, secret="arithmetic-redis")
 
 
 def main(pod: dict[str, Any]) -> dict[str, Any]:
@@ -362,6 +364,16 @@ def test_variables_of_the_admin_yield_to_ours_and_to_those_of_a_template() -> No
     assert environment(worker(rollout_job, pods=pods))["HTTPS_PROXY"] == "b"
     names = [variable["name"] for variable in main(worker(rollout_job, pods=pods))["env"]]
     assert len(names) == len(set(names))
+
+
+def test_traces_are_sent_by_drivers_and_logs_have_one_form_everywhere() -> None:
+    variable = {"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector:4318"}
+    pods = JobPodSettings(driver_env=(variable,), log_format="json")
+    assert variable in main(driver(job(), pods=pods))["env"]
+    assert variable not in main(worker(job(), pods=pods))["env"]
+    for pod in (driver(job(), pods=pods), worker(job(), pods=pods)):
+        assert environment(pod)["OPENSEER_LOG"] == "json"
+    assert "OPENSEER_LOG" not in environment(worker(job()))
 
 
 def test_certificates_of_the_admin_are_mounted_and_named_to_libraries() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from openseer_core.errors import LoadError
 from openseer_core.weights.url import shown_url, url_problem, without_passwords
-from openseer_process.termination import start_log
+from openseer_process.logs import start_log
 from openseer_worker.weights.fetching import fetch
 from openseer_worker.weights.hashing import digest
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 from openseer_core.errors import GpuSickError, OpenseerError
 from openseer_core.worker.metrics import WorkerMetrics
-from openseer_process.termination import report, start_log, write_termination_message
+from openseer_process.logs import start_log
+from openseer_process.termination import report, write_termination_message
 from openseer_worker.hardware.sickness import sick
 from openseer_worker.hardware.telemetry import Telemetry
 

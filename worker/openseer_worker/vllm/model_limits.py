@@ -10,7 +10,8 @@ import sys
 from openseer_core.admission import ModelLimits
 from openseer_core.errors import OpenseerError
 from openseer_core.manifest.job import Model, Parallelism
-from openseer_process.termination import report, start_log
+from openseer_process.logs import start_log
+from openseer_process.termination import report
 from openseer_worker.vllm import environment
 from openseer_worker.vllm.routing.shape import row_shape
 

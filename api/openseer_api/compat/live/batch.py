@@ -40,7 +40,7 @@ class LiveBatch:
 
     def __init__(self, job: JobContext, record: BatchRecord, version: str) -> None:
         self.number = record.number
-        self._ordinal = record.ordinal
+        self._ordinal, self._opened_at = record.ordinal, record.opened_at
         self.version = version
         self.opened = self._used = time.monotonic()
         self.retired: float | None = None
@@ -183,6 +183,9 @@ class LiveBatch:
     async def _deliver(self, result: Result) -> None:
         self._used = time.monotonic()
         live_request = self.waiting.get(result.request)
+        if self._job.traces is not None:
+            caller = live_request.caller if live_request is not None else None
+            self._job.traces.note_live(self.number, self._opened_at, result, caller)
         if live_request is None:
             return
         try:  # now, for rows go with the batch

@@ -14,6 +14,7 @@ from openseer_core.queue.messages import Result
 from openseer_core.queue.states import NOT_FINITE, FinishReason, Status
 from openseer_core.token_scores import Ranked, own_scores, ranked
 from openseer_core.tokens import readable_logprobs, unpack_tokens
+from openseer_core.traces.traceparent import TraceParent
 from openseer_store.routed.assembly import RoutedExperts
 from openseer_text.reading import Reader
 from openseer_text.rendering import TextCodec
@@ -28,8 +29,8 @@ class LiveRequest:
 
     `explicit_group`: the caller gave its group (by a name, or as n responses of one call). `text_form`: of its
     text. `adapter`: the name of the one that it asks for, "" for none. `ended`: its result; None when it was cancelled
-    before it was queued. `request_id`: set once it is queued. `cancelled`: nobody wants it any more. `routed`: routed
-    experts of its result, None where none are captured.
+    before it was queued. `caller`: the span of its call. `request_id`: set once it is queued. `cancelled`: nobody wants
+    it any more. `routed`: routed experts of its result, None where none are captured.
     """
 
     prompt: bytes
@@ -41,6 +42,7 @@ class LiveRequest:
     text_form: TextForm
     ended: "asyncio.Future[Result | None]"
     adapter: str = ""
+    caller: TraceParent | None = None
     request_id: RequestId | None = None
     cancelled: bool = False
     routed: RoutedExperts | None = None

@@ -28,6 +28,7 @@ from openseer_core.manifest.sampling_json import dump_sampling, parse_sampling
 from openseer_core.queue.messages import Result
 from openseer_core.token_scores import Ranked, own_scores, ranked
 from openseer_core.tokens import pack_tokens, readable_logprobs, unpack_tokens
+from openseer_core.traces.traceparent import TraceParent
 from openseer_core.wire.batches import MAX_PROMPT_TOKENS
 from openseer_text.rendering import USUAL, RenderOptions, TextCodec
 from openseer_text.stop_strings import begun_text
@@ -124,14 +125,14 @@ async def open_call(
     sampling_fields.check_text(codec.read if codec is not None else None)
     name = group or request.headers.get(GROUP_HEADER, "")
     wanted = sampling_fields.count if not scored or sampling_fields.most_tokens != 0 else 0
-    base_seed = sampling_fields.effective_seed
+    base_seed, caller = sampling_fields.effective_seed, TraceParent.parse(request.headers.get("traceparent"))
     loop, dumped, dumped_scoring = asyncio.get_running_loop(), dump_sampling(sampling), dump_sampling(scoring)
 
     form, many = sampling_fields.text_form, sampling_fields.count > 1
 
     def live_request(packed: bytes, dumped: str, most: int, seed: int | None, *, many: bool) -> LiveRequest:
         ended: asyncio.Future[Result | None] = loop.create_future()
-        return LiveRequest(packed, dumped, most, seed, name, bool(name) or many, form, ended, adapter)
+        return LiveRequest(packed, dumped, most, seed, name, bool(name) or many, form, ended, adapter, caller)
 
     requests: list[LiveRequest] = []
     scores: list[LiveRequest] = []

@@ -8,7 +8,8 @@ import tempfile
 from pathlib import Path
 
 from openseer_core.errors import OpenseerError
-from openseer_process.termination import report, start_log
+from openseer_process.logs import start_log
+from openseer_process.termination import report
 from openseer_worker.kv_pool.mooncake.installed import check_programs
 from openseer_worker.kv_pool.mooncake.servers import PoolServers
 

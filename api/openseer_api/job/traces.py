@@ -1,0 +1,73 @@
+"""The spans of a job that is served, made where its results are given out: by one process, and with all that they tell.
+
+What is read again, after a restart of a trainer or from two replicas at once, may give a span twice, with the same ids.
+"""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from openseer_core.manifest.job import RolloutJob
+from openseer_core.queue.batch import BatchRecord, Entry
+from openseer_core.queue.messages import Result
+from openseer_core.traces.of_requests import BatchTrace, batch_span, lone_request_span, request_span
+from openseer_core.traces.of_weights import transaction_spans
+from openseer_core.traces.traceparent import TraceParent
+from openseer_core.weights.fleet_spec import FleetSpec
+from openseer_core.wire.batches import BatchSpec
+from openseer_core.worker.draft_metrics import DraftMetrics
+from openseer_process.span_export import SpanTaker
+
+KNOWN_BATCHES = 256
+"""Batches of which it is known how far they have been told of."""
+_Key = tuple[int, float]
+_Value = TypeVar("_Value")
+
+
+class JobTraces:
+    """Gives a job's spans to a taker."""
+
+    def __init__(self, job: RolloutJob, taker: SpanTaker) -> None:
+        self._job = f"{job.namespace}/{job.name}"
+        self._taker = taker
+        self._told: dict[_Key, int] = {}
+        self._ended: dict[_Key, None] = {}
+
+    def note_entries(self, record: BatchRecord, spec: BatchSpec, entries: Sequence[Entry]) -> None:
+        """A reader of a batch gets these entries; those that were given out before are passed over."""
+        key = (record.number, record.opened_at)
+        told = self._told.get(key, 0)
+        trace = self._trace(record, spec)
+        fresh = [entry for entry in entries if entry.cursor > told]
+        self._taker.give(request_span(trace, entry) for entry in fresh if isinstance(entry, Result))
+        if fresh:
+            _keep(self._told, key, fresh[-1].cursor)
+
+    def note_end(self, record: BatchRecord, spec: BatchSpec, drafts: DraftMetrics, now: float) -> None:
+        """A batch has ended, or its data go; told before, it is passed over. `now`: seconds of the store's clock."""
+        key = (record.number, record.opened_at)
+        if key in self._ended:
+            return
+        _keep(self._ended, key, None)
+        drafted = {"drafted_tokens": drafts.drafted, "accepted_tokens": drafts.accepted}
+        trace, ended_at = self._trace(record, spec), record.ended_at if record.progress.complete else now
+        self._taker.give([batch_span(trace, record.progress, record.version, ended_at, drafted)])
+
+    def note_live(self, number: int, opened_at: float, result: Result, caller: TraceParent | None) -> None:
+        """A request of the compatible routes has ended. `number`, `opened_at`: of its live batch."""
+        self._taker.give([lone_request_span(BatchTrace(self._job, number, opened_at), result, caller)])
+
+    def note_swap(self, before: FleetSpec, after: FleetSpec) -> None:
+        """This process has replaced the fleet spec; where that ended a weights transaction, it tells of it."""
+        transaction = after.transaction
+        if before.active_transaction is not None and transaction is not None and not transaction.active:
+            self._taker.give(transaction_spans(self._job, transaction))
+
+    def _trace(self, record: BatchRecord, spec: BatchSpec) -> BatchTrace:
+        return BatchTrace(self._job, record.number, record.opened_at, TraceParent.parse(spec.traceparent))
+
+
+def _keep(known: dict[_Key, _Value], key: _Key, value: _Value) -> None:
+    known.pop(key, None)
+    if len(known) >= KNOWN_BATCHES:
+        known.pop(next(iter(known)))
+    known[key] = value

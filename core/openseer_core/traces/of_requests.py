@@ -1,0 +1,150 @@
+"""Spans of a batch and of its requests. They hold counts, times and names; never a token, a text or metadata."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from openseer_core.ids import WorkerId
+from openseer_core.queue.messages import APPEND, BatchProgress, Chunk, Result
+from openseer_core.queue.states import Event, Status
+from openseer_core.tokens import count_items
+from openseer_core.traces.span import Attribute, SpanEvent, TraceSpan, span_id_of, trace_id_of
+from openseer_core.traces.traceparent import TraceParent
+
+MOST_EVENTS = 64
+"""Leases of a request that its span tells of one by one; `openseer.leases` counts all."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchTrace:
+    """The trace that a batch is in. `job`: NAMESPACE/NAME; `opened_at`: seconds of the job's clock, by which batches of
+    one number are told apart; `parent`: of a trainer's call, None where it sent none."""
+
+    job: str
+    batch: int
+    opened_at: float
+    parent: TraceParent | None = None
+
+    @property
+    def trace_id(self) -> int:
+        """The trainer's, or one of the batch's own."""
+        return self.parent.trace_id if self.parent is not None else trace_id_of(self.job, self.batch, self.opened_at)
+
+    @property
+    def span_id(self) -> int:
+        """Of the batch's span."""
+        return span_id_of(self.trace_id, self.job, self.batch, self.opened_at)
+
+    @property
+    def attributes(self) -> dict[str, Attribute]:
+        """What all spans of the batch tell."""
+        return {"openseer.job": self.job, "openseer.batch": self.batch}
+
+
+def batch_span(
+    trace: BatchTrace, progress: BatchProgress, version: str, ended_at: float, drafted: Mapping[str, int]
+) -> TraceSpan:
+    """A batch from its opening to its last result. `drafted`: totals of drafts while it ran, by name, {} for none."""
+    counts: dict[str, Attribute] = {
+        "groups": progress.groups,
+        "requests": progress.requests,
+        "ok": progress.ok,
+        "aborted": progress.aborted,
+        "infra_failed": progress.infra_failed,
+        "carried_over": progress.carried_over,
+        "tokens": progress.tokens,
+        "weights_version": version,
+        **drafted,
+    }
+    return TraceSpan(
+        "batch",
+        trace.trace_id,
+        trace.span_id,
+        trace.parent.span_id if trace.parent is not None else 0,
+        trace.opened_at,
+        max(trace.opened_at, ended_at),
+        trace.attributes | {f"openseer.{name}": value for name, value in counts.items()},
+        caller=trace.parent,
+    )
+
+
+def request_span(trace: BatchTrace, result: Result) -> TraceSpan:
+    """A turn of a request, from when it came to wait to its end, with its leases as events: below its batch's span."""
+    return _request_span(trace, result, trace.trace_id, trace.span_id, trace.parent)
+
+
+def lone_request_span(trace: BatchTrace, result: Result, caller: TraceParent | None) -> TraceSpan:
+    """The same of a request that has no batch of a trainer's above it: below the call that asked for it, or alone."""
+    if caller is not None:
+        return _request_span(trace, result, caller.trace_id, caller.span_id, caller)
+    return _request_span(trace, result, trace_id_of(trace.trace_id, result.request), 0, None)
+
+
+def _request_span(
+    trace: BatchTrace, result: Result, trace_id: int, parent_id: int, caller: TraceParent | None
+) -> TraceSpan:
+    before, chunks = _of_turn(result.chunks)
+    leases = [chunk for chunk in chunks if chunk.event != APPEND]
+    start = before if result.turn else result.enqueued_at
+    start = min([start, result.finished_at, *(lease.claimed_at for lease in leases[:1])])
+    generated = sum(lease.end - lease.start for lease in leases)
+    group = result.request.group
+    told: dict[str, Attribute] = {
+        "gen_ai.operation.name": "text_completion",
+        "gen_ai.usage.input_tokens": count_items(result.prompt) + count_items(result.tokens) - generated,
+        "gen_ai.usage.output_tokens": generated,
+        "openseer.group": group.name,
+        "openseer.index": result.request.index,
+        "openseer.turn": result.turn,
+        "openseer.turns": result.turn + 1,
+        "openseer.status": result.status.value,
+        "openseer.finish_reason": result.reason.value,
+        "openseer.weights_version": result.version,
+        "openseer.chunks": len(chunks),
+        "openseer.leases": len(leases),
+        "openseer.moves": sum(_name(one.worker) != _name(other.worker) for one, other in pairwise(leases)),
+        "openseer.losses": sum(lease.event == Event.REAP for lease in leases),
+        "openseer.wait_seconds": round(_waited(start, leases, result.finished_at), 6),
+        "openseer.run_seconds": round(sum(lease.ended_at - lease.claimed_at for lease in leases), 6),
+    }
+    if leases:
+        told["openseer.worker"] = _name(leases[-1].worker)
+    failed = result.status is Status.INFRA_FAILED
+    return TraceSpan(
+        "request",
+        trace_id,
+        span_id_of(trace.trace_id, trace.span_id, result.request, result.turn),
+        parent_id,
+        start,
+        result.finished_at,
+        trace.attributes | told | ({"error.type": result.status.value} if failed else {}),
+        tuple(_events(leases[:MOST_EVENTS])),
+        result.reason.value if failed else "",
+        caller,
+    )
+
+
+def _of_turn(chunks: Sequence[Chunk]) -> tuple[float, Sequence[Chunk]]:
+    """When the turn before ended, or what was appended to it came; and the chunks since."""
+    since = next((at + 1 for at in range(len(chunks) - 2, -1, -1) if chunks[at].event == Event.COMPLETE), 0)
+    appended = [chunk.ended_at for chunk in chunks[since:] if chunk.event == APPEND]
+    return max([chunks[since - 1].ended_at if since else 0.0, *appended]), chunks[since:]
+
+
+def _waited(start: float, leases: Iterable[Chunk], end: float) -> float:
+    waited, since = 0.0, start
+    for lease in leases:
+        waited += max(0.0, lease.claimed_at - since)
+        since = lease.ended_at
+    return waited + max(0.0, end - since)
+
+
+def _events(leases: Iterable[Chunk]) -> Iterable[SpanEvent]:
+    for lease in leases:
+        worker: dict[str, Attribute] = {"openseer.worker": _name(lease.worker)}
+        yield SpanEvent(Event.CLAIM.value, lease.claimed_at, worker | {"openseer.tokens": lease.start})
+        yield SpanEvent(lease.event, lease.ended_at, worker | {"openseer.tokens": lease.end})
+
+
+def _name(worker: str) -> str:
+    return WorkerId.parse(worker).name if "#" in worker else worker

@@ -1,0 +1,133 @@
+"""The log of a process: lines of text, or a JSON object a line, with what each is about; never a secret."""
+
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from pathlib import Path
+
+log = logging.getLogger("openseer")
+
+FORM = "OPENSEER_LOG"
+"""Environment: the form of all logs, `text` where it is not set."""
+FORMS = ("text", "json")
+FIELDS = ("job", "batch", "worker", "request", "trace_id")
+"""What a line may be about. `job`: NAMESPACE/NAME; `request`: BATCH/GROUP/INDEX; `trace_id`: of a traceparent."""
+
+HIDDEN = "[hidden]"
+LEAST_SECRET = 8
+"""Characters of a variable's value from which on it is hidden wherever it stands: shorter ones may be words."""
+
+_SECRET_NAMES = re.compile(r"(^|_)(TOKEN|PASSWORD|SECRET|API_KEY|ACCESS_KEY)$")
+_HEADERS = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
+_SECRETS = re.compile(
+    r"(?P<before>\w://)[^\s/@'\"]+(?=@)"  # who asks, in a URL
+    r"|(?P<scheme>\b(?:Bearer|Basic) )[\w.~+/=-]{8,}"
+    r"|(?P<field>[?&][\w-]*(?:sig|signature|token|credential|password|secret|key)=)[^&\s'\"]+",
+    re.IGNORECASE,
+)
+_TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_ERROR = "error: "
+
+_process: dict[str, str] = {}
+_about: ContextVar[Mapping[str, str] | None] = ContextVar("about", default=None)
+
+
+def start_log(file: Path | None = None, environment: Mapping[str, str] = os.environ) -> None:
+    """To standard error, which a runner or a pod keeps, or to the end of a file."""
+    form = environment.get(FORM) or "text"
+    handler = logging.StreamHandler(sys.stderr) if file is None else logging.FileHandler(file, encoding="utf-8")
+    secrets = secrets_of(environment)
+    handler.setFormatter(JsonLines(secrets) if form == "json" else TextLines(secrets))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    # It logs every request's whole URL, passwords and signatures too.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    if form not in FORMS:
+        log.warning("%s: found %r, allowed: %s; text is written", FORM, form, ", ".join(FORMS))
+
+
+def note_process(**fields: object) -> None:
+    """What all lines of this process are about, of FIELDS."""
+    _process.update({name: str(value) for name, value in fields.items()})
+
+
+@contextmanager
+def about(**fields: object) -> Generator[None]:
+    """What lines of this task are about meanwhile, of FIELDS; those without a value ("" or None) are left out."""
+    token = _about.set(
+        {**(_about.get() or {}), **{name: str(value) for name, value in fields.items() if value not in ("", None)}}
+    )
+    try:
+        yield
+    finally:
+        _about.reset(token)
+
+
+def secrets_of(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Values of variables that are secrets by their names, of header fields for traces, and the password in the URL
+    of the store; longest first."""
+    found = {value for name, value in environment.items() if _SECRET_NAMES.search(name)}
+    found |= {value for text in map(environment.get, _HEADERS) for value in re.findall(r"=([^,]+)", text or "")}
+    found.add(environment.get("OPENSEER_STORE_URL", "").rpartition("@")[0].rpartition(":")[2])
+    return tuple(sorted((value for value in found if len(value) >= LEAST_SECRET), key=len, reverse=True))
+
+
+class TextLines(logging.Formatter):
+    """A line, and below it the traceback of an error."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        super().__init__(_TEXT)
+        self._secrets = tuple(secrets)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Without secrets."""
+        return self.without_secrets(super().format(record))
+
+    def without_secrets(self, text: str) -> str:
+        """The text with HIDDEN in their places."""
+        for secret in self._secrets:
+            text = text.replace(secret, HIDDEN)
+        return _SECRETS.sub(_hidden, text)
+
+
+class JsonLines(TextLines):
+    """One object a line: time (RFC 3339, UTC), level, logger, message, what it is about, and the traceback of an error
+    as `exception`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Without secrets."""
+        told = {
+            "time": datetime.fromtimestamp(record.created, UTC)
+            .isoformat(timespec="milliseconds")
+            .replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": self.without_secrets(record.getMessage()),
+        }
+        fields = {**_process, **(_about.get() or {})}
+        fields |= {name: str(getattr(record, name)) for name in FIELDS if hasattr(record, name)}
+        told |= {name: self.without_secrets(fields[name]) for name in FIELDS if name in fields}
+        if record.exc_info:
+            told["exception"] = self.without_secrets(self.formatException(record.exc_info))
+        return json.dumps(told, ensure_ascii=False)
+
+
+def error_in(line: str) -> str | None:
+    """The error that a process has told as it ended (see termination.report), from a line of its log in either form."""
+    message = line
+    if line.startswith("{"):
+        try:
+            message = f" openseer: {json.loads(line)['message']}"
+        except (ValueError, KeyError, TypeError):
+            return None
+    _, told, error = message.partition(f" openseer: {_ERROR}")
+    return error if told else None
+
+
+def _hidden(match: re.Match[str]) -> str:
+    return (match["before"] or match["scheme"] or match["field"]) + HIDDEN
