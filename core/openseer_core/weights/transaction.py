@@ -1,17 +1,18 @@
 """The weights transaction: the state machine that moves the whole fleet to new weights, or back.
 
-Problem: all tokens of a version must come from its weights, while workers join, die and sleep at any moment. Idea:
-phases, prefetch → quiesce → load → commit → done, or rollback → failed. Each participant confirms a phase in its
+Problem: all tokens of a version must come from its weights, while workers join, die and sleep at any moment.
+Idea: phases, prefetch → quiesce → load → commit → done, or rollback → failed. Each participant confirms a phase in its
 heartbeat; the batch controller calls `advance`, carries out its actions, and swaps the new fleet spec in. `advance` is
 pure and may be repeated, also by two replicas. Participants are the workers that worked at the begin, until they leave,
-die or fall asleep; no other has to confirm, because each loads the fleet spec's version before it claims. Example:
-workers a and b serve v1; v2 is published, mode drain, retries 1. Prefetch: both read the files, their digests agree.
-Quiesce: both work until the open batches of v1 have ended. Load: b confirms, a reports an error, so attempt 1 begins,
-and a confirms. Commit: one write makes v2 the served version. Had a failed again, `on_failure` abort would roll both
-back to v1, and replace would drain a and commit with b. So no phase ends without a confirmation. If the last
-participant leaves, the working workers take its place; without any the phase waits, and fails at its deadline. Only a
-fleet that had no worker, or whose weights sleep, commits at once: the first worker that loads the version reports its
-digest, and no worker claims before. Source: docs/decisions/0009.
+die or fall asleep; no other has to confirm, because each loads the fleet spec's version before it claims.
+Example: workers a and b serve v1; v2 is published, mode drain, retries 1. Prefetch: both read the files, their digests
+agree. Quiesce: both work until the open batches of v1 have ended. Load: b confirms, a reports an error, so attempt 1
+begins, and a confirms. Commit: one write makes v2 the served version. Had a failed again, `on_failure` abort would
+roll both back to v1, and replace would drain a and commit with b.
+So no phase ends without a confirmation. If the last participant leaves, the working workers take its place; without
+any, the phase waits, and fails at its deadline. Only a fleet without workers at the begin, or whose weights sleep,
+commits at once: the first worker that loads the version reports its digest, and no worker claims before.
+Source: docs/decisions/0009.
 """
 
 from collections.abc import Callable, Sequence
@@ -58,8 +59,7 @@ TransactionAction = AbortBatches | ChangeVersion | DrainWorkers
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """Actions to carry out in this order, and then the fleet spec to swap in (the same object if nothing has
-    changed)."""
+    """Actions to carry out in order, then the fleet spec to swap in (the same object if nothing has changed)."""
 
     fleet_spec: FleetSpec
     actions: tuple[TransactionAction, ...] = ()
@@ -154,8 +154,7 @@ def deadline(transaction: WeightsTransaction) -> float | None:
 
 
 def waiting_for(transaction: WeightsTransaction, workers: Sequence[WorkerStatus], now: float) -> tuple[str, ...]:
-    """The workers that have not confirmed the phase; in quiesce with drain, those with requests of the previous
-    version."""
+    """The workers that have not confirmed the phase; in mode drain's quiesce, those with requests left."""
     view = _view(transaction, workers, 0, now, rests=False)
     if transaction.phase == "quiesce" and transaction.publish.mode == "drain":
         return view.holders
