@@ -1,9 +1,10 @@
 -- Purpose    Notes that the reader has stored all entries of a batch's results stream up to a number, and frees data.
 -- Guarantee  With a driver's fence, only for the present driver; the number never falls. In a trainer's sealed batch
--- the acknowledged entries are deleted; so are tokens, log-probabilities, chunks and spec of each group whose
--- last end is among them. A driver's batch keeps all, for the audit at its end. KEYS[1]    the job's prefix ARGV[2]
--- {batch, number of the entry, driver's fence or false, limit of requests to free, 0 for none} Returns    0 for an old
--- driver, 1, or 2 when there is more to free: the caller repeats the call
+--            the acknowledged entries are deleted; so are tokens, log-probabilities, chunks and spec of each group
+--            whose last end is among them. A driver's batch keeps all, for the audit at its end.
+-- KEYS[1]    the job's prefix
+-- ARGV[2]    {batch, number of the entry, driver's fence or false, limit of requests to free, 0 for none}
+-- Returns    0 for an old driver, 1, or 2 when there is more to free: the caller repeats the call
 
 local args = unpack_row(ARGV[2])
 if not is_driver(args[3]) then

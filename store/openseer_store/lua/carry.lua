@@ -3,9 +3,9 @@
 --            requests end as carried over; there finished ones are reported at once, and the others wait or, in batch
 --            -1, are stored.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {groups, batch, version, stale versions, request limit, byte limit, whether these are the last} Returns
--- {number of moved groups, number of handled groups}; the caller continues with the others. Tokens of a large
--- group are copied in advance, over several calls, and the rest with the move itself.
+-- ARGV[2]    {groups, batch, version, stale versions, request limit, byte limit, whether these are the last}
+-- Returns    {number of moved groups, number of handled groups}; the caller continues with the others. Tokens of a
+--            large group are copied in advance, over several calls, and the rest with the move itself.
 
 tick()
 local args = unpack_row(ARGV[2])

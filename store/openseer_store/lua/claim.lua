@@ -1,12 +1,13 @@
 -- Purpose    Takes back expired leases, then leases the best waiting requests that fit the worker.
--- Guarantee  A repeat of the worker's last claim that leased requests returns those leases that it still holds.
---            A request has one holder; its fence only grows, also over a restart of the server.
+-- Guarantee  A repeat of the worker's last claim that leased requests returns those leases that it still holds. A
+--            request has one holder; its fence only grows, also over a restart of the server.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {worker name, holder "name#boot", version, lanes, slots, blocks, KV groups, quantum, context_tokens,
--- margin,            slack, lease_seconds, max_losses, number of the claim or 0, request limit, byte limit, head
--- window,            versions of adapters, its pace or 0, FASTER} Returns    {claims, specs}; a claim: {request, fence,
--- tokens, base, slope, probe or "", view, version,            number of its last tokens that were appended, 0 if any
--- was generated since};            specs: group, spec, group, spec, … (each group once).
+--            margin, slack, lease_seconds, max_losses, number of the claim or 0, request limit, byte limit, head
+--            window, versions of adapters, its pace or 0, FASTER}
+-- Returns    {claims, specs}; a claim: {request, fence, tokens, base, slope, probe or "", view, version, number of its
+--            last tokens that were appended, 0 if any was generated since}; specs: group, spec, group, spec, … (each
+--            group once).
 
 local query = unpack_row(ARGV[2])
 local worker, holder, versions, lanes, slots, blocks = query[1], query[2], {query[3]}, query[4], query[5], query[6]

@@ -1,8 +1,10 @@
--- Purpose    Deletes the data of a batch, a limited number of requests per call. Guarantee  Unfinished requests are
--- cancelled first. A repeat continues after the last call. Counts and key stay for a            limited time, for late
--- readers; so does the mark of a missing batch, so that a store that has lost the batch            does not accept it
--- again from other clients. KEYS[1]    the job's prefix ARGV[2]    {batch, request limit, seconds that counts and key
--- stay} Returns    1 while data are left
+-- Purpose    Deletes the data of a batch, a limited number of requests per call.
+-- Guarantee  Unfinished requests are cancelled first. A repeat continues after the last call. Counts and key stay for a
+--            limited time, for late readers; so does the mark of a missing batch, so that a store that has lost the
+--            batch does not accept it again from other clients.
+-- KEYS[1]    the job's prefix
+-- ARGV[2]    {batch, request limit, seconds that counts and key stay}
+-- Returns    1 while data are left
 
 local args = unpack_row(ARGV[2])
 local key, left = P .. ':batch:' .. int(args[1]), args[2]

@@ -2,8 +2,8 @@
 -- Guarantee  The latest boot of a name counts; its first heartbeat is evidence that the previous boot died. A repeat
 --            changes only the time.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {worker name, boot, whether it claims, idle and busy seconds of this boot, token limit of one
---            request there or nil, tokens per second of a response there if it is free, else 0}
+-- ARGV[2]    {worker name, boot, whether it claims, idle and busy seconds of this boot, token limit of one request
+--            there or nil, tokens per second of a response there if it is free, else 0}
 -- ARGV[3]    the heartbeat, which only clients read
 -- Returns    {1 when it has to drain, else 0; revision of the fleet spec; the largest token limit of claiming workers}
 

@@ -1,8 +1,11 @@
--- Purpose    Reads new tokens of groups' responses, and the stored responses of earlier batches. Guarantee  Changes
--- nothing. Short logs return all new tokens, long ones share the rest of max_bytes; earlier responses            take
--- half of max_bytes, rounded up to a whole group's. KEYS[1]    the job's prefix ARGV[2]    {queries, max_bytes}; a
--- query: {group, whether to return earlier responses, {index, known tokens, index, …}} Returns    list of {group,
--- {index, position, tokens, index, …}, earlier responses or nothing}; groups without new            tokens are left out
+-- Purpose    Reads new tokens of groups' responses, and the stored responses of earlier batches.
+-- Guarantee  Changes nothing. Short logs return all new tokens, long ones share the rest of max_bytes; earlier
+--            responses take half of max_bytes, rounded up to a whole group's.
+-- KEYS[1]    the job's prefix
+-- ARGV[2]    {queries, max_bytes}; a query: {group, whether to return earlier responses, {index, known tokens, index,
+--            …}}
+-- Returns    list of {group, {index, position, tokens, index, …}, earlier responses or nothing}; groups without new
+--            tokens are left out
 
 local args = unpack_row(ARGV[2])
 local half = math.floor(args[2] / 2)

@@ -4,10 +4,10 @@
 --            accepted and lost came before the seal, and is accepted after it, too.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {list of group ids, driver's fence or false, whether the store accepted and lost them}
--- ARGV[3…]   of each group in turn: its row (msgpack; GROUP in _shared.lua names the fields) and its spec, which
---            only clients read
--- Returns    {number of new groups, the first refused group or "", "closed" (its batch is sealed or deleted),
---            "taken" (its name) or "fenced" (an old driver)}; groups after that are not queued
+-- ARGV[3…]   of each group in turn: its row (msgpack; GROUP in _shared.lua names the fields) and its spec, which only
+--            clients read
+-- Returns    {number of new groups, the first refused group or "", "closed" (its batch is sealed or deleted), "taken"
+--            (its name) or "fenced" (an old driver)}; groups after that are not queued
 
 local function fill(group)
   local waiting = {}
