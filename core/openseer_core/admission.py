@@ -122,7 +122,7 @@ def unranked(prompt: int, sampling: Sampling, limits: ModelLimits) -> str | None
     longest = room if sampling.score_from is None else prompt - sampling.score_from
     if longest > (most := most_scored(sampling.top_logprobs)):
         return (
-            f"sampling.topLogprobs: found {sampling.top_logprobs} for up to {longest:,} tokens, allowed with so many: "
+            f"sampling.topLogprobs: found {sampling.top_logprobs} for up to {longest:,} tokens, allowed with it: "
             f"at most {most:,} tokens; ask for fewer, or set maxTokens"
         )
     return None

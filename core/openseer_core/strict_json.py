@@ -1,7 +1,8 @@
 """JSON from a user, read strictly: nothing in it is lost or changed.
 
-Python's own reader does the work in about its own time; what it would accept silently is refused. A second pass, only
-for wrong JSON, finds the place of the error."""
+Python's own reader does the work in about its own time; values that it would accept silently are refused. A second
+pass, only for wrong JSON, finds the place of the error.
+"""
 
 import json
 import math

@@ -279,11 +279,11 @@ def _assumptions(
     if options.price is None:
         lines.append("no price was given (--price)")
     if history.drafted is None:
-        lines.append("drafts are left out: no run of the history drafted, so what they bring here is not known")
+        lines.append("drafts are left out: no run of the history drafted, so their gain is unknown here")
     else:
         lines.append(
-            "the fleets are counted without drafts; what they bring is in the second table alone, where a drafted "
-            "token costs what one more response in a step does"
+            "the fleets are counted without drafts; only the second table has their gain, and there a drafted "
+            "token costs as much as one more response in a step"
         )
     return [*lines, *history.notes, *engine.notes]
 

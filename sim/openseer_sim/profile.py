@@ -182,7 +182,7 @@ def _of_bench(report: _BenchReport, path: Path) -> EngineModel:
     notes = (
         f"steps were measured with the model {report.model} on one {report.device}; the job's model may differ",
         f"steps were measured at a context of {longest:,} tokens: longer contexts take longer than is counted here",
-        f"computing a prompt's token is taken to cost what one more response in a step costs, {each * 1e6:,.0f} µs",
+        f"computing a prompt's token is assumed to cost as much as one more response in a step, {each * 1e6:,.0f} µs",
     )
     step = StepTime(points, per_context=0.0, per_prefill=each)
     return EngineModel(step, 0, report.largest_batch or round(last), f"{path} ({report.device})", notes, one_gpu=True)

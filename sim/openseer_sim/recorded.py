@@ -126,7 +126,7 @@ def length_notes(report: Report) -> list[str]:
     """The reasons why the lengths of a run may be incomplete."""
     notes: list[str] = []
     if report.state != "complete":
-        notes.append(f"the run is {report.state}: only what it finished is known, and short responses finish first")
+        notes.append(f"the run is {report.state}: only its finished responses are known, and short ones finish first")
     return notes + _cut_notes(report.requests_total - report.requests_ok)
 
 

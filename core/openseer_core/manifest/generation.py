@@ -150,7 +150,7 @@ class Model(ManifestModel):
         default=None, description="Branch, tag or commit on the hub; unset: the hub's default branch."
     )
     dtype: Dtype = Field(
-        default="auto", description="Number format of weights and activations; auto: what the model's files state."
+        default="auto", description="Number format of weights and activations; auto: that of the model's files."
     )
     engine: EngineName = Field(
         default="vllm",

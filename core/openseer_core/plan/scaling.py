@@ -24,7 +24,7 @@ def desired_workers(
 
     1. A job that is suspended or over (not `runs`) has none.
     2. While a trainer has the GPUs (`released`) there is none.
-    3. The tail of a batch lowers what 4 or 5 say.
+    3. The tail of a batch lowers the number of 4 or 5.
     4. `autoscaled`: of a job with `workers.autoscale`, the number that its backlog needs; None of any other job.
     5. `workers.replicas`, which users and autoscalers write through the scale subresource.
 

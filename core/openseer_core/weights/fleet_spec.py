@@ -22,7 +22,7 @@ MEMORY_PARTS: tuple[MemoryPart, ...] = ("weights", "kv_cache")
 class WeightsTransaction(JsonModel):
     """A weights transaction. Times are seconds of the store's clock.
 
-    `participants`: workers that worked at its begin; `replaced`: those that it continues without. `entered_at`: start
+    `participants`: workers that worked at its start; `replaced`: those that it continues without. `entered_at`: start
     of the phase; `seconds`: durations of earlier phases. `digest`: of the files, from the publisher or from all
     workers; "" while unknown.
     """

@@ -3,14 +3,14 @@
 Problem: all tokens of a version must come from its weights, while workers join, die and sleep at any moment.
 Idea: phases, prefetch → quiesce → load → commit → done, or rollback → failed. Each participant confirms a phase in its
 heartbeat; the batch controller calls `advance`, carries out its actions, and swaps the new fleet spec in. `advance` is
-pure and may be repeated, also by two replicas. Participants are the workers that worked at the begin, until they leave,
+pure and may be repeated, also by two replicas. Participants are the workers that worked at the start, until they leave,
 die or fall asleep; no other has to confirm, because each loads the fleet spec's version before it claims.
 Example: workers a and b serve v1; v2 is published, mode drain, retries 1. Prefetch: both read the files, their digests
 agree. Quiesce: both work until the open batches of v1 have ended. Load: b confirms, a reports an error, so attempt 1
 begins, and a confirms. Commit: one write makes v2 the served version. Had a failed again, `on_failure` abort would
 roll both back to v1, and replace would drain a and commit with b.
 So no phase ends without a confirmation. If the last participant leaves, the working workers take its place; without
-any, the phase waits, and fails at its deadline. Only a fleet without workers at the begin, or whose weights sleep,
+any, the phase waits, and fails at its deadline. Only a fleet without workers at the start, or whose weights sleep,
 commits at once: the first worker that loads the version reports its digest, and no worker claims before.
 Source: docs/decisions/0009.
 """

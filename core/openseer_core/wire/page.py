@@ -37,7 +37,7 @@ RequestWord = Literal["waiting", "running", "ok", "aborted", "failed", "cancelle
 
 
 class JobCard(JsonModel):
-    """An overview of a job. `reason`: the cause of its state: what it waits for, or an error.
+    """An overview of a job. `reason`: the cause of its state, such as a wait or an error.
 
     `progress`: share of the requests of all batches that have ended, `eta_seconds`: until the last of them ends; None
     while unknown. `acceptance_length`: mean tokens per request and step, None without drafts.
