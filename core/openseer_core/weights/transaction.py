@@ -90,7 +90,9 @@ def begin(
             "wait until it is done, or abort it"
         )
     if publish.version in (*fleet_spec.versions, *fleet_spec.adapter_versions):
-        raise PublishRefusedError(f"weights {publish.version} exist already; new weights need a name of their own")
+        raise PublishRefusedError(
+            f"weights {publish.version} were published before; new weights need a name of their own"
+        )
     if why := no_place(fleet_spec, publish, participants, lora):
         raise PublishRefusedError(why)
     transaction = WeightsTransaction(

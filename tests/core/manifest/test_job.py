@@ -156,7 +156,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(spec: dict[Any, Any], expec
         ({"workers": {"autoscale": {}}}, "spec.workers.max: found nothing, needed: the most workers"),
         (
             {"workers": {"max": 2, "autoscale": {}}, "rollout": {"policy": "least-inflight"}},
-            "spec.workers.autoscale: does not go with policy least-inflight",
+            "spec.workers.autoscale: conflicts with policy least-inflight",
         ),
         (
             {"workers": {"replicas": 0}, "rollout": {"policy": "round-robin"}},
