@@ -2,7 +2,8 @@
 
 A store that restarts from an older log, or fails over to a lagging replica, has forgotten its last numbers. So
 each process of the server has an epoch of its own, and numbers of a later epoch are above all numbers of an earlier
-one: an epoch is its start time in milliseconds, and a store issues fewer than NUMBERS_PER_MILLISECOND numbers in each.
+one: an epoch is its start time in milliseconds, and a store issues fewer numbers than
+NUMBERS_PER_MILLISECOND per millisecond.
 In a job's first epoch the base is 0, so that numbers stay small until the store restarts. Only fences, which users do
 not see, have the epoch's base there too: the first client of a store that comes back empty may not know of the earlier
 one, while workers still hold its fences.

@@ -33,7 +33,7 @@ from openseer_worker.running import RunningRequests
 
 VERSION = "initial"
 LEASE_SECONDS = 1e9
-"""So long that no lease expires."""
+"""Large enough that no lease expires."""
 CALLED = 2
 """Limit of idle workers that a returned request wakes, as in the product."""
 

@@ -196,8 +196,8 @@ class Refusal:
 
 
 class TemplateAnswer(Enum):
-    """Whether Kubernetes accepts the pods of a job's templates. HINDERED: a webhook or quota refuses them now, so that
-    the server may not have validated them."""
+    """Whether Kubernetes accepts the pods of a job's templates. HINDERED: others than the API server refuse them
+    now, so that the server may not have validated them."""
 
     TAKEN = auto()
     INVALID = auto()

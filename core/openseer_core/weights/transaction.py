@@ -111,7 +111,7 @@ def begin(
 
 
 def cancel(fleet_spec: FleetSpec, now: float) -> FleetSpec:
-    """Cancels the active transaction; the same object if there is none, or it is past the load phase."""
+    """Cancels the active transaction; the same object if there is none, or it is in commit or rollback."""
     transaction = fleet_spec.active_transaction
     if transaction is None or transaction.phase in ("commit", "rollback"):
         return fleet_spec
