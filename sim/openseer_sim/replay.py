@@ -24,7 +24,7 @@ MOST_ITEMS = 8_000_000
 LOOKS = 1_000
 """Limit of looks per worker and rollout; and at most ten per response of mean length."""
 ALWAYS_UNKNOWN = (
-    "lengths are those of this run: sampled anew they differ",
+    "lengths are those of this run: sampled again they differ",
     "start-up, the store's and the network's time, and losses of workers",
 )
 

@@ -14,7 +14,7 @@ OWNED_ENGINE_ARGS = {
     "dtype": "set spec.model.dtype",
     "seed": "set spec.sampling.seed",
     "logprobs_mode": "set spec.sampling.logprobs",
-    "enable_prefix_caching": "always on: a response goes on from its own cached tokens",
+    "enable_prefix_caching": "always on: a response continues from its own cached tokens",
     "scheduling_policy": "set spec.rollout.policy; openseer orders the requests",
     "speculative_config": _OPENSEER_DRAFTS,
     "spec_method": _OPENSEER_DRAFTS,

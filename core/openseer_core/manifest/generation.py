@@ -26,7 +26,7 @@ EngineProcess = Literal["inProcess", "child"]
 Logprobs = Literal["sampled", "raw", "none"]
 
 
-_NOT_CONTINUED = "the engine cannot continue it exactly when a response goes on in another worker"
+_NOT_CONTINUED = "the engine cannot continue it exactly when a response moves to another worker"
 REFUSED_SAMPLING: dict[str, tuple[tuple[object, ...], str]] = {
     "presencePenalty": ((0,), _NOT_CONTINUED),
     "frequencyPenalty": ((0,), _NOT_CONTINUED),

@@ -111,6 +111,6 @@ class Publish(JsonModel):
     )
 
     def is_of(self, other: "Publish") -> bool:
-        """Whether both publish the same weights, in whatever mode."""
+        """Whether both publish the same weights; the mode may differ."""
         named = ("version", "source", "canary", "adapter")
         return all(getattr(self, name) == getattr(other, name) for name in named)
