@@ -110,8 +110,7 @@ def misfit(
 
 
 def unranked(prompt: int, sampling: Sampling, limits: ModelLimits) -> str | None:
-    """Why the likeliest tokens cannot be recorded for a prompt of `prompt` tokens; None if they can, or are not
-    wanted."""
+    """Why the likeliest tokens cannot be recorded beside `prompt` tokens; None if they can, or are not wanted."""
     if not sampling.top_logprobs:
         return None
     if sampling.logprobs == "none":

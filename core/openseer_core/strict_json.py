@@ -105,8 +105,7 @@ STRICT = json.JSONDecoder(object_pairs_hook=unique, parse_float=_finite, parse_c
 
 
 def _depth(text: str) -> int:
-    """The nesting depth of valid JSON: C code removes all but its brackets. For few brackets, their number as a
-    bound."""
+    """The nesting depth of valid JSON, from its brackets, which C code extracts; an upper bound if there are few."""
     plain = text.encode()
     if b"\\" in plain:
         plain = plain.replace(rb"\\", b"").replace(rb"\"", b"")

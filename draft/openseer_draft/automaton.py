@@ -118,8 +118,7 @@ def redirect(arena, state, token, old, new):
 
 @compiled
 def split(arena, groups, group, whole, state, token):
-    """Splits off the part of `whole` that ends a shorter text: the part that `state` and its suffixes reach by
-    `token`."""
+    """Splits off the part of `whole` that `state` and its suffixes reach by `token`: it ends a shorter text."""
     states, edges = arena.states, arena.edges
     part = take_state(arena, groups, group)
     states[part, LENGTH] = states[state, LENGTH] + 1

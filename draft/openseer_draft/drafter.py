@@ -93,8 +93,7 @@ class _Automaton:
 
 @dataclass(frozen=True, slots=True)
 class Drafts:
-    """The proposals of a step: tokens int32 (requests, longest draft), of which the first lengths int32 (requests)
-    count."""
+    """The proposals of a step: tokens int32 (requests, longest draft), and their number, int32 (requests)."""
 
     tokens: Tokens
     lengths: Tokens

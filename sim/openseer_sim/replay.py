@@ -106,8 +106,7 @@ def engine_of_run(run: RecordedRun, profile: Path | None, kv_tokens: int = 0) ->
 
 
 def fleet_of(engine: EngineModel, instances: int, groups: Sequence[GroupLengths]) -> ModelledFleet:
-    """A fleet of that engine, with the finest block that memory allows. Raises InputError if a response does not
-    fit."""
+    """A fleet of that engine, with the finest block that memory allows. Raises InputError for too long responses."""
     longest = max(group.prompt + max(group.lengths) for group in groups)
     if longest > engine.kv_tokens:
         raise InputError(

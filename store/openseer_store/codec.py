@@ -123,8 +123,7 @@ def pack_spec(spec: GroupSpec) -> bytes:
 
 
 def pack_row(spec: GroupSpec) -> bytes:
-    """A group in the form that the verbs read: GROUP in _shared.lua names the fields. False: all shared, all of bias
-    0."""
+    """A group in the form of the verbs: GROUP in _shared.lua names the fields. False: all shared, all of bias 0."""
     lanes = any(spec.lanes) and spec.lanes
     biases = any(spec.biases) and spec.biases
     shape = (spec.version, spec.ordinal, spec.size, spec.max_tokens, spec.enqueued_at, count_items(spec.prompt))

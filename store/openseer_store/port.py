@@ -134,8 +134,7 @@ class DriverStore(Protocol):
         ...
 
     async def base(self) -> int:
-        """The base of this epoch's numbers: all are above it. FIRST_BASE in the job's first epoch, in which none were
-        lost."""
+        """The base of this epoch's numbers: all are above it. FIRST_BASE in the job's first epoch."""
         ...
 
     async def fleet_spec(self) -> FleetSpec:
@@ -171,8 +170,7 @@ class DriverStore(Protocol):
         ...
 
     async def results(self, batch: int, cursor: int, limit: int, wait_seconds: float = 0.0) -> list[Entry]:
-        """Up to `limit` results and ends of groups of a batch after `cursor`; waits up to `wait_seconds` for the
-        first."""
+        """Up to `limit` entries of a batch's results after `cursor`; waits up to `wait_seconds` for the first."""
         ...
 
     async def acknowledge(self, batch: int, cursor: int, driver: int | None = None) -> None:
@@ -303,8 +301,7 @@ class TrainerStore(DriverStore, Protocol):
         ...
 
     async def judge(self, batch: int, verdicts: dict[str, bool]) -> int:
-        """Stores which groups are valid, by name; the latest verdict counts. Returns the number of groups that
-        exist."""
+        """Stores which groups are valid, by name; the latest verdict counts. Returns the number of known groups."""
         ...
 
     async def verdict(self, group: GroupId) -> bool | None:

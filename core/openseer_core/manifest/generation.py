@@ -324,6 +324,5 @@ class Sampling(ManifestModel):
 
     @property
     def most_added(self) -> int:
-        """Limit of the tokens that the engine adds to a prompt; 1 where given tokens are scored, and that one is
-        dropped."""
+        """Limit of the tokens that the engine adds to a prompt; 1 (dropped later) where given tokens are scored."""
         return self.max_tokens if self.score_from is None else 1

@@ -38,8 +38,7 @@ class Ledger:
         self.page(request.group.batch).journal.append(entry)
 
     def report(self, request: RequestId, group: QueuedGroup, state: QueuedRequest, now: float) -> None:
-        """Counts a request that has ended, and appends its result to the stream; with the last one also its group's
-        end."""
+        """Counts a request that has ended, and appends its result, and with the last one the group's end."""
         assert state.status is not None
         page = self.page(request.group.batch)
         self.count(page.number, **{state.status.value: 1})

@@ -8,8 +8,7 @@ from openseer_core.tokens import ITEM_BYTES
 
 @dataclass(slots=True)
 class _Kept:
-    """Data of one prompt: responses (cut to EARLIER_TOKENS) and their full lengths, newest first, and the expiry
-    time."""
+    """Data of one prompt: responses (cut to EARLIER_TOKENS), their full lengths, newest first, and the expiry."""
 
     until: float = 0.0
     responses: list[bytes] = field(default_factory=list[bytes])

@@ -21,8 +21,7 @@ class JobClock:
         self._longest_lease = 0.0
 
     def tick(self, wall: float, lease_seconds: float = 0.0) -> float:
-        """The job's time at the server's time `wall`. `lease_seconds`: duration of the leases that this verb gives or
-        renews."""
+        """The job's time at the server's time `wall`. `lease_seconds`: of leases that this verb gives or renews."""
         self._longest_lease = max(self._longest_lease, lease_seconds)
         now = self.read(wall)
         if self._time is not None and (self._wall is None or not 0 <= wall - self._wall <= CLOCK_STEP_SECONDS):

@@ -116,8 +116,7 @@ class JobQueue(LossQueue):
             self._enqueue(group, index)
 
     def end(self, groups: Iterable[GroupId], event: Event, now: float, index: int | None = None) -> int:
-        """Ends unfinished requests of groups (only number `index`, if given); keeps partial tokens. Returns their
-        number."""
+        """Ends unfinished requests of groups (only number `index`, if given). Returns their number."""
         count = 0
         for gid in groups:
             group = self._groups.get(gid)

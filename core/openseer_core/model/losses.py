@@ -17,8 +17,7 @@ class LossQueue(ChunkQueue):
     """The queue of requests with the boots of its workers."""
 
     def claim(self, worker: WorkerId, query: ClaimQuery, now: float) -> list[Claim]:
-        """Leases requests; a repeat (same `query.number`) returns the leases of the first call that the worker still
-        holds."""
+        """Leases requests; a repeat (same `query.number`) returns the first call's leases that are still held."""
         boot, number, leases = self._claimed.get(worker.name, ("", 0, []))
         if query.number and (boot, number) == (worker.boot, query.number):
             return [

@@ -48,10 +48,8 @@ OUTCOME_EVENTS = {Status.OK: Event.COMPLETE, Status.ABORTED: Event.ABORT, Status
 
 
 class ChunkQueue:
-    """The workers' verbs of a job's queue. `now`: seconds of `clock`, which gives grace. `base`: see numbers.issue.
-
-    `fence_base`: the base of fences.
-    """
+    """The workers' verbs of a job's queue. `now`: seconds of `clock`, which gives grace. `base`: see numbers.issue;
+    `fence_base`: the base of fences."""
 
     def __init__(self, base: int = FIRST_BASE, clock: JobClock | None = None, fence_base: int = FIRST_BASE) -> None:
         self._base = base
@@ -213,8 +211,7 @@ class ChunkQueue:
     # ---- reading
 
     def fleet_load(self, worker: WorkerId, versions: tuple[str, ...], lanes: tuple[str, ...]) -> FleetLoad:
-        """Load and best waiting score for this worker: requests that only workers with a larger limit take are left
-        out."""
+        """Load and best waiting score for this worker, without requests that only larger workers take."""
         limit = self.claimers.limit(worker.name)
         places = [(version, lane) for version in versions for lane in lanes]
         heads = [self._heads.get(place) for place in places]
@@ -231,8 +228,7 @@ class ChunkQueue:
         )
 
     def take_call(self, versions: tuple[str, ...], lanes: tuple[str, ...]) -> bool:
-        """Takes a call of one of the lanes, where requests wait. Returns whether there was one; each call is taken
-        once."""
+        """Takes a call of one of the lanes, where requests wait. Returns whether there was one."""
         return self._waiting.take_call([(version, lane) for version in versions for lane in lanes])
 
     def inflight(self, worker: str) -> int:

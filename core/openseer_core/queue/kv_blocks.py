@@ -64,8 +64,7 @@ LARGEST_SIZE = 24
 
 
 def size_of(tokens: int) -> int:
-    """The exponent of the largest power of two not above `tokens`. Groups of each size also wait in a set of their
-    own."""
+    """The exponent of the largest power of two not above `tokens`; groups also wait in a set per size."""
     return min(max(1, tokens).bit_length() - 1, LARGEST_SIZE)
 
 

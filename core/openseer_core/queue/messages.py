@@ -154,8 +154,7 @@ class WriteOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Answer to one delta or finish; `have`: number of tokens in the store; `view`: the group's present view, for a
-    finish."""
+    """Answer to one delta or finish; `have`: number of tokens in the store; `view`: the group's, for a finish."""
 
     outcome: WriteOutcome
     have: int = 0
@@ -202,8 +201,7 @@ class FleetLoad:
         return 0.0 < pace * FASTER < self.free_pace and self.is_tail
 
     def is_slower_free(self, pace: float) -> bool:
-        """Whether, in the tail, there are free workers, and `pace` is at least FASTER times that of all of them; as
-        above."""
+        """Whether, in the tail, all free workers are slower, by at least FASTER; False where a pace is unknown."""
         return 0.0 < self.free_pace * FASTER < pace and self.is_tail
 
     def may_claim(self, query: ClaimQuery) -> int:

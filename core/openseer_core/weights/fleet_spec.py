@@ -105,8 +105,7 @@ class FleetSpec(JsonModel):
     _base: int = PrivateAttr(default=FIRST_BASE)
 
     def read_at(self, base: int) -> "FleetSpec":
-        """A copy that issues its next numbers in an epoch of this base (see numbers.issue); stores call it at a
-        read."""
+        """A copy that issues its next numbers in an epoch of this base (see numbers.issue); for stores."""
         copy = self.model_copy()
         copy._base = base
         return copy

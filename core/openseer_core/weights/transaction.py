@@ -90,9 +90,7 @@ def begin(
             "wait until it is done, or abort it"
         )
     if publish.version in (*fleet_spec.versions, *fleet_spec.adapter_versions):
-        raise PublishRefusedError(
-            f"weights {publish.version} were published before; new weights need a name of their own"
-        )
+        raise PublishRefusedError(f"weights {publish.version} were published before; give new weights another name")
     if why := no_place(fleet_spec, publish, participants, lora):
         raise PublishRefusedError(why)
     transaction = WeightsTransaction(
@@ -297,8 +295,7 @@ def _await_all(
 def _setback(
     transaction: WeightsTransaction, view: _View, failed: tuple[str, ...]
 ) -> tuple[WeightsTransaction, tuple[TransactionAction, ...]]:
-    """Reacts to workers that failed or are late (none: no worker reports): another attempt, the end, or replacing
-    them."""
+    """Reacts to failed or late workers (none: no worker reports): another attempt, the end, or replacement."""
     whys = [f"{name}: {view.reports[name].error or _late(transaction)}" for name in failed]
     why = "; ".join(whys) or f"no worker reports: {_late(transaction)}"
     if transaction.attempt < transaction.publish.retries:

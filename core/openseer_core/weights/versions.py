@@ -6,8 +6,7 @@ from openseer_core.weights.fleet_spec import FleetSpec, WeightsTransaction
 
 
 def leaving(fleet_spec: FleetSpec, transaction: WeightsTransaction) -> tuple[str, ...]:
-    """The versions that a transaction replaces: one of an adapter (none for a new name), or the weights and all
-    adapters."""
+    """The versions that a transaction replaces: one of an adapter (none for a new name), or all served ones."""
     if transaction.publish.adapter is not None or fleet_spec.version != transaction.previous:
         return (transaction.previous,) if transaction.previous else ()
     return fleet_spec.served

@@ -181,8 +181,7 @@ def _take_adapter(
 
 
 def _serve(fleet_spec: FleetSpec, state: WeightsState, running: int, *, blocked: bool) -> WorkerStep:
-    """Serves the fleet's version. While its digest is unknown no worker claims; the first one that loads it reports
-    it."""
+    """Serves the fleet's version. While its digest is unknown no worker claims; the first to load it reports it."""
     target = _target(fleet_spec)
     if not state.has(target):
         return _reach(target, state, running, confirms="", blocked=blocked)

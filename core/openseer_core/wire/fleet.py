@@ -67,8 +67,7 @@ class FleetState(JsonModel):
 
 
 class Autoscaling(JsonModel):
-    """Input for KEDA and similar autoscalers. `backlog_tokens`: expected tokens of all unfinished requests, less those
-    generated."""
+    """Input for KEDA and similar autoscalers. `backlog_tokens`: tokens still expected of unfinished requests."""
 
     queue_depth: int
     running: int
