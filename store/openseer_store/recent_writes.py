@@ -52,8 +52,7 @@ class RecentWrites:
             self._drop_first()
 
     def drop_old(self) -> None:
-        """Drops writes older than KEPT_SECONDS. Call it only while the server answers: an outage may lose older ones,
-        too."""
+        """Drops writes older than KEPT_SECONDS. Only while the server answers: an outage may lose older ones."""
         oldest = self._clock() - KEPT_SECONDS
         while self._writes and self._writes[0].at < oldest:
             self._drop_first()

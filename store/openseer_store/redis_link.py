@@ -229,8 +229,7 @@ class RedisLink:
                 log.warning("redis at %s refused the repeated write %s: %s", self.shown_url, write.verb, refusal)
 
     async def _answer_to(self, call: StoreCall, check: Check) -> Any:
-        """Retries a call. All verbs may be repeated: the effect of a lost reply is found, or (a claim) expires by
-        itself."""
+        """Retries a call. Every verb may be repeated: a lost reply's effect is found, or (a claim) expires."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         give_up_at = began + self._retry_seconds

@@ -18,8 +18,7 @@ _ADDRESS = {"connection_class", "host", "port", "username", "password", "path"}
 
 
 def public_url(url: str) -> str:
-    """The URL without user, password and options, for messages. Raises InputError for text that is no URL of a
-    Redis."""
+    """The URL without user, password and options, for messages. Raises InputError if it is no URL of a Redis."""
     parts = url_parts(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 

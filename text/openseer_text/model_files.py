@@ -106,8 +106,7 @@ def _reason(error: Exception, model: Model) -> str:
 
 @contextmanager
 def unattended() -> Generator[None]:
-    """Replaces standard input by an empty one meanwhile, so that a library that asks gets no answer and does not
-    wait."""
+    """Replaces standard input by an empty one, so that a library that asks gets no answer and does not wait."""
     with _ONE_AT_A_TIME, open(os.devnull) as nothing:  # noqa: PTH123 - no path of ours
         before, sys.stdin = sys.stdin, nothing
         try:

@@ -46,8 +46,7 @@ def row_batches(folder: Path) -> list[int]:
 
 
 def remove_batch(folder: Path, batch: int, *, only_stale: bool) -> None:
-    """Removes the rows of a deleted batch. `only_stale`: keeps recent ones, whose groups may continue in another
-    batch."""
+    """Removes the rows of a deleted batch. `only_stale`: not recent ones, whose groups may go on elsewhere."""
     place = folder / str(batch)
     if not only_stale:
         shutil.rmtree(place, ignore_errors=True)
