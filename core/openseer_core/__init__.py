@@ -1,8 +1,8 @@
-"""The pure part of openseer: manifest, queue, weights, plan; no I/O, no clock, no chance.
+"""The pure part of openseer: manifest, queue, weights, plan. It does no I/O, reads no clock and draws no random number.
 
 Read in this order: `ids`, `tokens`, `routed_rows`, `errors`, `strict_json`, `large_json`, `json_model`, `wording`,
-`chat`; `manifest` (what a user writes); `admission` (what a model allows); `queue` (groups, requests, and the order
-they run in); `worker` (what a worker reports); `model` (what the store does with requests, as plain Python); `weights`
-(how the fleet moves to new weights); `plan` (what the operator does); `wire` (what crosses HTTP); `traces` (spans of
-results). Imports go from the later ones to the earlier ones. Tests: tests/core.
+`chat`; `manifest` (the user's YAML); `admission` (the limits of a model); `queue` (groups, requests, and their order);
+`worker` (the fields of a worker's heartbeat); `model` (the queue's verbs in plain Python); `weights` (the weights
+transaction); `plan` (the operator's decisions); `explain` (where a run's time went); `wire` (the JSON of the HTTP API);
+`traces` (spans of results). A module imports only earlier ones. Tests: tests/core.
 """

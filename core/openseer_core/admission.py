@@ -1,4 +1,4 @@
-"""What can be run: one answer for `validate`, driver, API and worker to whether prompts and token ids fit the model."""
+"""Admission: whether prompts and token ids fit the model; the same check in `validate`, driver, API and worker."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,14 +10,14 @@ from openseer_core.manifest.generation import Model, Sampling, Scripted
 from openseer_core.token_scores import most_scored
 
 SCRIPTED_VOCABULARY = 2**18
-"""Token ids of the scripted engine are below it: it reads no token, so it takes those of all common models."""
+"""Limit of token ids of the scripted engine: it reads no token, so it accepts those of all common models."""
 
 _NAMES = ("context_tokens", "vocabulary", "worker_tokens")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelLimits:
-    """What one request may have; None where it is not known.
+    """The limits of one request; None where unknown.
 
     `context_tokens`: prompt and response together, by the model; `vocabulary`: token ids are below it, the number of
     rows of the model's embedding; `worker_tokens`: tokens of one request that the KV cache of one worker holds.
@@ -29,32 +29,32 @@ class ModelLimits:
 
     @property
     def request_tokens(self) -> int | None:
-        """Prompt and response together, by what is smaller: the model's context or the worker's KV cache."""
+        """Limit of prompt and response together: the smaller one of the model's context and the worker's KV cache."""
         return _least(self.context_tokens, self.worker_tokens)
 
     @property
     def metrics(self) -> dict[str, int]:
-        """What is known, by the names that a worker's metrics have it under."""
+        """The known limits, by their names in a worker's metrics."""
         return {name: value for name, value in zip(_NAMES, self._values(), strict=True) if value is not None}
 
     @staticmethod
     def of(metrics: Mapping[str, object]) -> "ModelLimits":
-        """From a worker's metrics; what they do not say is not known."""
+        """The limits in a worker's metrics; a missing one is unknown."""
         return ModelLimits(
             *(value if isinstance(value, int) and value > 0 else None for value in map(metrics.get, _NAMES))
         )
 
     def to_json(self) -> str:
-        """What is known, as one process tells it to another."""
+        """The known limits as JSON for another process."""
         return json.dumps(self.metrics)
 
     @staticmethod
     def from_json(text: str) -> "ModelLimits":
-        """What `to_json` wrote."""
+        """The limits that `to_json` wrote."""
         return ModelLimits.of(json.loads(text))
 
     def else_by(self, other: "ModelLimits") -> "ModelLimits":
-        """These, and those of `other` where they are not known."""
+        """These limits, completed by those of `other`."""
         return ModelLimits(
             *(theirs if own is None else own for own, theirs in zip(self._values(), other._values(), strict=True))
         )
@@ -64,7 +64,7 @@ class ModelLimits:
 
 
 def limits_of_all(workers: Iterable[ModelLimits]) -> ModelLimits:
-    """Of several workers: a request goes to those that it fits, so what the largest takes is what may be."""
+    """The limits of several workers: a request goes to a worker that it fits, so the largest one decides."""
     largest = ModelLimits()
     for one in workers:
         if (one.request_tokens or 0) > (largest.request_tokens or 0):
@@ -74,7 +74,7 @@ def limits_of_all(workers: Iterable[ModelLimits]) -> ModelLimits:
 
 
 def limits_of_manifest(model: Model) -> ModelLimits:
-    """What a manifest alone says: all of the scripted engine, of vLLM a context that is given as a number."""
+    """The limits that a manifest states: all of the scripted engine, for vLLM a context given as a number."""
     if model.engine == "scripted":
         return scripted_limits(model.scripted)
     stated = model.engine_args.get("max_model_len")
@@ -82,7 +82,7 @@ def limits_of_manifest(model: Model) -> ModelLimits:
 
 
 def scripted_limits(scripted: Scripted) -> ModelLimits:
-    """Those of the scripted engine, which only its settings determine."""
+    """The limits of the scripted engine, which follow from its settings alone."""
     return ModelLimits(scripted.max_model_len, SCRIPTED_VOCABULARY, scripted.kv_blocks * scripted.block_tokens)
 
 
@@ -94,8 +94,8 @@ def misfit(
     *,
     name: str = "prompt_token_ids",
 ) -> str | None:
-    """Why a prompt cannot be run, with that sampling; None when it can. `lengths`: of its responses, where forced.
-    `name`: the caller's word for its tokens."""
+    """Why a prompt cannot run with this sampling; None if it can. `lengths`: of its responses, where forced.
+    `name`: the caller's name of its tokens."""
     if not prompt:
         return "the prompt has no tokens; give at least one"
     longest = max(lengths, default=0) if sampling.force_lengths else 0
@@ -110,8 +110,7 @@ def misfit(
 
 
 def unranked(prompt: int, sampling: Sampling, limits: ModelLimits) -> str | None:
-    """Why the likeliest tokens cannot be recorded beside a prompt of so many tokens; None when they can, and when none
-    are wanted."""
+    """Why the likeliest tokens cannot be recorded beside `prompt` tokens; None if they can, or are not wanted."""
     if not sampling.top_logprobs:
         return None
     if sampling.logprobs == "none":
@@ -122,14 +121,14 @@ def unranked(prompt: int, sampling: Sampling, limits: ModelLimits) -> str | None
     longest = room if sampling.score_from is None else prompt - sampling.score_from
     if longest > (most := most_scored(sampling.top_logprobs)):
         return (
-            f"sampling.topLogprobs: found {sampling.top_logprobs} for up to {longest:,} tokens, allowed with so many: "
+            f"sampling.topLogprobs: found {sampling.top_logprobs} for up to {longest:,} tokens, allowed with it: "
             f"at most {most:,} tokens; ask for fewer, or set maxTokens"
         )
     return None
 
 
 def _unscorable(prompt: int, sampling: Sampling) -> str | None:
-    """Why a prompt of so many tokens cannot be scored; None when it can, and when its responses are sampled."""
+    """Why a prompt of `prompt` tokens cannot be scored; None if it can, or if responses are sampled."""
     start = sampling.score_from
     if start is None:
         return None
@@ -149,7 +148,7 @@ def _unscorable(prompt: int, sampling: Sampling) -> str | None:
 
 
 def overflow(prompt: int, response: int, limits: ModelLimits, room: int = 0) -> str | None:
-    """Why so many tokens of prompt and response, and `room` more of the response, cannot be; None when they can."""
+    """Why prompt, response and `room` further tokens exceed the limits; None if they fit."""
     most = limits.request_tokens
     if most is None or prompt + response + room <= most:
         return None
@@ -160,13 +159,13 @@ def overflow(prompt: int, response: int, limits: ModelLimits, room: int = 0) -> 
 
 
 def check_stops(sampling: Sampling, limits: ModelLimits) -> None:
-    """Raises InputError where a manifest's stop tokens are not in the vocabulary: then no prompt could be run."""
+    """Raises InputError if a manifest's stop tokens are not in the vocabulary: then no prompt could run."""
     if problem := bad_token("spec.sampling.stopTokenIds", sampling.stop_token_ids, limits):
         raise InputError(problem)
 
 
 def bad_canary(ids: Sequence[int], limits: ModelLimits) -> str | None:
-    """Why the model cannot score these tokens as a canary; None when it can."""
+    """Why the model cannot score these tokens as a canary; None if it can."""
     most = limits.request_tokens
     if most is not None and len(ids) >= most:
         return f"canary.token_ids: found {len(ids)} tokens, allowed: at most {most - 1}"
@@ -174,7 +173,7 @@ def bad_canary(ids: Sequence[int], limits: ModelLimits) -> str | None:
 
 
 def bad_token(name: str, ids: Sequence[int], limits: ModelLimits) -> str | None:
-    """The first of these token ids that is not in the vocabulary, in words; None when all are. `name`: of the field."""
+    """The message about the first token id that is not in the vocabulary; None if all are. `name`: of the field."""
     most = INT32_MAX if limits.vocabulary is None else limits.vocabulary - 1
     if not ids or (min(ids) >= 0 and max(ids) <= most):
         return None

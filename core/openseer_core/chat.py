@@ -1,4 +1,4 @@
-"""Chat messages: one rule for prompt files, uploads, `submit` and chat routes."""
+"""Chat messages: the same check for prompt files, uploads, `submit` and chat routes."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, cast
@@ -12,11 +12,11 @@ _FIELDS = ("role", "content")
 _OF_TOOLS = frozenset(
     {"tool_calls", "tool_call_id", "function_call", "reasoning", "reasoning_content", "refusal", "audio", "name"}
 )
-"""What others' messages have and a prompt would lose."""
+"""Fields of messages in other APIs that a prompt would lose."""
 
 
 class ChatError(ValueError):
-    """Messages that cannot be a prompt. `place`: of what is wrong, from the list of messages on."""
+    """Messages that cannot be a prompt. `place`: of the error, within the list of messages."""
 
     def __init__(self, place: tuple[int | str, ...], what: str, found: object) -> None:
         self.place, self.what, self.found = place, what, found
@@ -25,9 +25,9 @@ class ChatError(ValueError):
 
 
 def read_messages(value: object) -> list[dict[str, str]]:
-    """Messages with role and content, both text. Raises ChatError for the first wrong place.
+    """Reads messages with role and content, both text. Raises ChatError for the first error.
 
-    A content may be a list of parts of text, which are joined. Fields that are null or empty are not given.
+    A content may be a list of parts of text, which are joined. Null and empty fields are ignored.
     """
     if not isinstance(value, list | tuple) or not value:
         raise _wrong((), cast("object", value), "a list of at least one message")
@@ -59,7 +59,7 @@ def _content(value: object, place: tuple[int | str, ...]) -> str:
         return value
     if not isinstance(value, list) or not value:
         raise _wrong(place, cast("object", value), "text, or a list of parts of text")
-    # As vLLM joins them for a template that takes text.
+    # Joined as in vLLM, for a template that takes text.
     return "\n".join(_part(part, (*place, number)) for number, part in enumerate(cast("list[object]", value)))
 
 
@@ -73,7 +73,7 @@ def _part(value: object, place: tuple[int | str, ...]) -> str:
 
 
 def _validated(value: object) -> list[dict[str, str]]:
-    """For pydantic, which is told the place."""
+    """The validator for pydantic; its errors carry the place."""
     try:
         return read_messages(value)
     except ChatError as error:
@@ -111,4 +111,4 @@ _SCHEMA: dict[str, Any] = {
 ChatMessages = Annotated[
     list[dict[str, str]], Field(min_length=1), BeforeValidator(_validated), WithJsonSchema(_SCHEMA)
 ]
-"""A field of a model that holds chat messages."""
+"""Type of a model's field for chat messages."""

@@ -1,21 +1,21 @@
-"""Every error that openseer raises: one tree, split by which boundary failed and whether a repeat may help."""
+"""All errors that openseer raises: one tree, by the boundary that failed and whether a retry may help."""
 
 from collections.abc import Sequence
 from typing import Any
 
 
 class OpenseerError(Exception):
-    """Base of all errors that a person reads; `str(error)` says what, where and what to do.
+    """Base of all errors for users; `str(error)` states the error, its place and the remedy.
 
-    `retryable` tells a caller whether the same call may succeed later without anyone changing anything.
-    `exit_code` is what a command ends with (documented in docs/cli.md).
+    `retryable`: the same call may succeed later without any other change.
+    `exit_code`: exit code of a command (documented in docs/cli.md).
     """
 
     retryable = False
     exit_code = 1
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """For other processes: Python would call the kind with its message alone, which most do not take."""
+        """Pickles the arguments and the state: by default Python would call the class with its message alone."""
         return _revived, (type(self), self.args), self.__dict__
 
 
@@ -26,17 +26,17 @@ def _revived(kind: type[OpenseerError], args: tuple[Any, ...]) -> OpenseerError:
 
 
 class InputError(OpenseerError):
-    """What the user gave is wrong; nothing was started."""
+    """The user's input is wrong; nothing was started."""
 
     exit_code = 2
 
 
 class JsonError(InputError):
-    """JSON that cannot be taken as it was meant; one line, without the name of where it came from."""
+    """JSON that is not accepted; a message in one line, without the name of its source."""
 
 
 class ProblemsError(InputError):
-    """Several problems of one document, each a line. `hidden`: how many more there are, which one last line says."""
+    """Several errors of one document, one per line. `hidden`: number of further ones, stated in a last line."""
 
     def __init__(self, source: str, problems: Sequence[str], hidden: int = 0) -> None:
         self.source = source
@@ -47,11 +47,11 @@ class ProblemsError(InputError):
 
 
 class ManifestError(ProblemsError):
-    """A RolloutJob that breaks its contract."""
+    """A RolloutJob with errors."""
 
 
 class PromptsError(ProblemsError):
-    """A prompt source that cannot be read or holds wrong lines."""
+    """A prompt source that cannot be read, or has lines with errors."""
 
 
 class NameTakenError(InputError):
@@ -75,23 +75,23 @@ class OutputError(OpenseerError):
 
 
 class StoreError(OpenseerError):
-    """The store refused or broke."""
+    """The store refused a call or failed."""
 
     exit_code = 4
 
 
 class StoreUnavailableError(StoreError):
-    """The store cannot be reached just now."""
+    """The store cannot be reached at the moment."""
 
     retryable = True
 
 
 class StoreLoadingError(StoreUnavailableError):
-    """The store reads its data from disk; it answers once it has."""
+    """The store is reading its data from disk, and does not answer before the end."""
 
 
 class StoreForbiddenError(StoreUnavailableError):
-    """Whoever asked may not use the store: a right or a name on a list is missing. `reason`: in one CamelCase word."""
+    """The caller may not use the store: a right, or an entry of a list, is missing. `reason`: one CamelCase word."""
 
     def __init__(self, reason: str, text: str) -> None:
         self.reason = reason
@@ -103,18 +103,18 @@ class DriverFencedError(StoreError):
 
 
 class BatchClosedError(OpenseerError):
-    """The batch takes no more groups: it is sealed, or its data are gone."""
+    """The batch takes no more groups: it is sealed, or its data are deleted."""
 
     def __init__(self, batch: int | str) -> None:
         super().__init__(f"batch {batch} takes no more groups: it is sealed or has ended; open another one")
 
 
 class RequestStateError(OpenseerError):
-    """The request is not in the state that the call is for."""
+    """The request is not in a state that allows the call."""
 
 
 class FreedError(RequestStateError):
-    """The request's results were acknowledged and its batch is sealed: its data are gone."""
+    """The request's results were acknowledged and its batch is sealed: its data are deleted."""
 
 
 class PublishRefusedError(OpenseerError):
@@ -122,7 +122,7 @@ class PublishRefusedError(OpenseerError):
 
 
 class FleetSpecMovedError(OpenseerError):
-    """The fleet spec from which an action follows has been replaced meanwhile; the action was not taken."""
+    """The fleet spec that an action was derived from has been replaced; the action was not carried out."""
 
 
 class JobFailedError(OpenseerError):
@@ -132,28 +132,28 @@ class JobFailedError(OpenseerError):
 
 
 class ResponsesFailedError(OpenseerError):
-    """The job is complete, and some of its responses have failed; the message says how many, and why."""
+    """The job is complete, and some responses have failed; the message has their number and reasons."""
 
     exit_code = 9
 
 
 class AuditError(OpenseerError):
-    """A run breaks one of its guarantees."""
+    """A run violates one of its guarantees."""
 
     exit_code = 6
 
 
 class EngineError(OpenseerError):
-    """The engine broke while it ran."""
+    """The engine failed while it ran."""
 
     exit_code = 7
 
 
 class LoadError(OpenseerError):
-    """Weights could not be fetched or loaded; the engine itself goes on."""
+    """Weights could not be fetched or loaded; the engine continues."""
 
 
 class GpuSickError(OpenseerError):
-    """A GPU should not be worked with any longer; what ran on it was handed back."""
+    """A GPU must not be used any longer; its requests were given back."""
 
     exit_code = 8

@@ -1,9 +1,9 @@
-"""Names of things: requests and workers."""
+"""Identifiers of groups, requests and workers."""
 
 from dataclasses import dataclass
 
 INITIAL_VERSION = "initial"
-"""The weights version that a job's own model is; a batch job's weights never change."""
+"""The weights version of a job's own model; a batch job's version never changes."""
 
 PROBE_INDEX = 0
 """The request of a group that runs first."""
@@ -12,10 +12,10 @@ BATCH_JOB_BATCH = 0
 """The only batch of a batch job; a trainer's batches count from 1."""
 
 PARKED_BATCH = -1
-"""Where groups wait that were carried over, until a later batch takes them."""
+"""The batch of carried-over groups, until a later batch takes them."""
 
 CARRIED = "~"
-"""Between the name of a carried group and the batch it was submitted to; no submitter may use it in a name."""
+"""Separator between the name of a carried group and its original batch; it is not allowed in names."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -34,9 +34,9 @@ class GroupId:
         return GroupId(int(batch), name)
 
     def carried(self, batch: int) -> "GroupId":
-        """The id that the group gets in another batch: with its origin, so that it meets no new group of its name.
+        """The id of the group in another batch: with its origin, so that it differs from new groups of its name.
 
-        A group that was parked by an earlier release has no origin in its name, and keeps that.
+        A group parked by an earlier release has no origin in its name, and keeps it so.
         """
         named = CARRIED in self.name or self.batch == PARKED_BATCH
         return GroupId(batch, self.name if named else f"{self.name}{CARRIED}{self.batch}")

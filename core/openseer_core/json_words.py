@@ -1,4 +1,4 @@
-"""Of JSON objects: when two are the same, and words for what is wrong with one (where, what was found, is allowed)."""
+"""JSON objects: equality of two, and error messages (place, value found, values allowed)."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 from openseer_core.manifest.generation import REFUSED_SAMPLING
 
 _MOST_SHOWN = 60
-"""Characters of a wrong value that an error repeats."""
+"""Limit of a wrong value in a message, in characters."""
 _ALLOWED = {
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
     **dict.fromkeys(("float_type", "float_parsing", "finite_number"), "a number"),
@@ -30,26 +30,26 @@ _ALLOWED = {
     "string_pattern_mismatch": "text that matches {pattern}",
     "literal_error": "{expected}",
 }
-"""What a field takes, by pydantic's type of error."""
+"""The allowed values of a field, by pydantic's error type."""
 _BRANCH = re.compile(r"(str|int|float|bool|constrained-\w+|[A-Z]\w*|[\w-]+\[.*\])")
-"""What pydantic adds to a place for each alternative of a field."""
+"""The part that pydantic adds to a place for each alternative of a field."""
 
 
 def canonical(value: object) -> str:
-    """JSON by which two values are the same: maps in any order, but true is not 1, nor is 1.0."""
+    """JSON for comparing values: maps in any order are equal; true, 1 and 1.0 are different."""
     return json.dumps(value, sort_keys=True)
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first thing that is wrong with an object: where, and what."""
+    """The first error of an object: place and message."""
     where, what = wrong_places(error.errors(include_url=False), 1)[0]
     return f"{where}: {what}" if where else what
 
 
 def wrong_places(entries: Sequence[Mapping[str, Any]], most: int) -> list[tuple[str, str]]:
-    """Pydantic's errors in words, at most so many: where, and what was found and is allowed.
+    """Pydantic's errors as (place, message), at most `most` of them.
 
-    Where a field has alternatives, those that go with the value furthest are told, as one.
+    Of a field with alternatives only those that match the value furthest are reported, as one.
     """
     placed = [(_alternatives(entry), _place(entry), entry) for entry in entries]
     furthest: dict[tuple[Any, ...], int] = {}
@@ -63,12 +63,12 @@ def wrong_places(entries: Sequence[Mapping[str, Any]], most: int) -> list[tuple[
 
 
 def what_is_wrong(entry: Mapping[str, Any]) -> str:
-    """One of pydantic's errors in words."""
+    """One of pydantic's errors as a message."""
     return _words([entry])
 
 
 def _alternatives(entry: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The place of the field whose alternatives an error is of; without any its own place."""
+    """The place of the field with alternatives that an error belongs to; without any, the error's own place."""
     place = entry["loc"]
     if entry["type"] == "extra_forbidden":
         return place
@@ -95,7 +95,7 @@ def _words(entries: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _unnamed(entry: Mapping[str, Any]) -> str:
-    """Of an error that no wrong value of a known field caused."""
+    """The message of an error that is not a wrong value of a known field."""
     if entry["type"] == "missing":
         return "missing"
     if entry["type"] != "extra_forbidden":
@@ -105,7 +105,7 @@ def _unnamed(entry: Mapping[str, Any]) -> str:
 
 
 def _shown(value: object) -> str:
-    """A scalar as JSON, cut when it is long; what holds others by its kind, for it may be very large."""
+    """A scalar as JSON, cut when it is long; a list or map only by its kind, because it may be very large."""
     if isinstance(value, list | tuple | dict):
         return "a map" if isinstance(value, dict) else f"a list of {len(cast('list[object]', value))}"
     if isinstance(value, str):

@@ -1,7 +1,7 @@
-"""Large JSON that a user gives, read as strictly as any other, in steps between which other threads go on.
+"""Large JSON from a user, read as strictly as any other, in steps between which other threads run.
 
-The interpreter's own reader takes a whole text without a pause: for megabytes of token ids no call would be answered.
-Here each entry is a step, and each stretch of numbers.
+The interpreter's own reader holds the lock for a whole text: during megabytes of token ids no call would be answered.
+Here each entry is a step, and each run of numbers.
 """
 
 import re
@@ -11,20 +11,22 @@ from openseer_core.errors import JsonError
 from openseer_core.strict_json import MOST_DEPTH, STRICT, blamed, decoded, unique
 
 MOST_VALUES = 2**21
-"""Of one text, keys too, without stretches of numbers: an empty list takes thirty times its two characters."""
+"""Limit of values in one text, keys included, runs of numbers not: an empty list takes thirty times its two
+characters."""
 
 MOST_NUMBERS = 2**20
-"""Of one list: no prompt has more. Each number takes forty bytes, and whoever checks a list does so without a pause."""
+"""Limit of one list: no prompt has more. Each number takes forty bytes, and the checks of a list do not pause."""
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _NUMBERS = re.compile(r"[-0-9][-+.eE0-9, \t\n\r]{0,65535}(?=,)")
-"""Numbers up to a comma, so many at once as take a millisecond."""
+"""Numbers up to a comma; one match takes at most a millisecond."""
 
 
 def parse_large(data: bytes | bytearray) -> Any:
-    """The value of one JSON text in UTF-8, as strict_json.parse gives it.
+    """The value of one JSON text in UTF-8, equal to that of strict_json.parse.
 
-    Raises JsonError as that does, for more than MOST_VALUES values, and for a list of more than MOST_NUMBERS entries.
+    Raises JsonError as that does, also for more than MOST_VALUES values, and for a list of more than MOST_NUMBERS
+    entries.
     """
     text = decoded(data)
     try:
@@ -39,17 +41,17 @@ def parse_large(data: bytes | bytearray) -> Any:
 
 
 class _Reader:
-    """Reads one text. Raises ValueError for whatever is wrong with it."""
+    """Reads one text. Raises ValueError for any error in it."""
 
     def __init__(self, text: str) -> None:
         self._text = text
         self._count = 0
 
     def value(self, at: int, levels: int) -> tuple[Any, int]:
-        """The value at a place, of so many levels at most, and where it ends."""
+        """The value at an offset, with at most `levels` levels, and the offset of its end."""
         self._count += 1
         if self._count > MOST_VALUES:
-            raise JsonError(f"found more than {MOST_VALUES} keys, texts, lists and maps, allowed: so many in one text")
+            raise JsonError(f"found more than {MOST_VALUES} keys, texts, lists and maps, the limit of one text")
         kind = self._text[at : at + 1]
         if kind == "[":
             return self._list(at, levels)
@@ -67,7 +69,7 @@ class _Reader:
             if numbers := _NUMBERS.match(self._text, end):
                 found += STRICT.decode(f"[{numbers[0]}]")
                 if len(found) > MOST_NUMBERS:
-                    text = f"found more than {MOST_NUMBERS} entries, allowed: so many in one list"
+                    text = f"found more than {MOST_NUMBERS} entries, the limit of one list"
                     raise JsonError(f"the list at offset {at}: {text}")
                 end = _skipped(self._text, numbers.end() + 1)
             value, end = self.value(end, levels - 1)
@@ -89,7 +91,7 @@ class _Reader:
         return unique(found), end
 
     def _first(self, at: int, close: str, levels: int) -> tuple[int, bool]:
-        """Where the first entry begins, or what follows where there is none."""
+        """The offset of the first entry and True, or of the text after an empty list or map and False."""
         if not levels:
             raise ValueError("nested too deeply")
         end = _skipped(self._text, at + 1)
@@ -97,7 +99,7 @@ class _Reader:
         return end + is_empty, not is_empty
 
     def _next(self, at: int, close: str) -> tuple[int, bool]:
-        """Where the next entry begins, or what follows after the last."""
+        """The offset of the next entry and True, or of the text after the last one and False."""
         end = _skipped(self._text, at)
         mark = self._text[end : end + 1]
         if mark == close:

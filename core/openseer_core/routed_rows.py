@@ -1,19 +1,19 @@
-"""Rows of routed experts, as numbers of a position: layers × experts of a layer, unsigned, of one or two bytes each.
+"""Rows of routed experts: per position layers × experts of a layer, as unsigned numbers of one or two bytes.
 
-The row of a position says which experts the token at that position went through.
+The row of a position holds the experts that its token went through.
 """
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 DTYPES = {1: "uint8", 2: "uint16"}
-"""numpy's name of an expert's number, by its bytes."""
+"""numpy's dtype name, by bytes of an expert's number."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowShape:
-    """A model's rows. `layers`: all of its layers, those without experts hold zeros; `experts`: of a token in a layer;
-    `item_bytes`: of an expert's number, 1 or 2, little-endian."""
+    """The shape of a model's rows. `layers`: all of its layers, those without experts hold zeros; `experts`: per token
+    and layer; `item_bytes`: of an expert's number, 1 or 2, little-endian."""
 
     layers: int
     experts: int
@@ -21,12 +21,12 @@ class RowShape:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one position."""
+        """Bytes per position."""
         return self.layers * self.experts * self.item_bytes
 
     @property
     def dtype(self) -> str:
-        """numpy's name of the numbers."""
+        """numpy's dtype name of the numbers."""
         return DTYPES[self.item_bytes]
 
 

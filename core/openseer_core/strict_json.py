@@ -1,7 +1,7 @@
-"""JSON that a user gives, read so strictly that nothing in it is lost or changed on its way.
+"""JSON from a user, read strictly: nothing in it is lost or changed.
 
-Python's own reader does the work in about its own time, and what it lets pass is refused. A second look, which only
-wrong JSON gets, finds the place.
+Python's own reader does the work in about its own time; values that it would accept silently are refused. A second
+pass, only for wrong JSON, finds the place of the error.
 """
 
 import json
@@ -14,13 +14,13 @@ from typing import Any, NoReturn, cast
 from openseer_core.errors import JsonError
 
 MOST_DEPTH = 128
-"""Lists and maps within one another. Whoever handles a value that passed has stack enough for it, wherever it is."""
+"""Limit of nested lists and maps; recursion over an accepted value then always has enough stack."""
 MOST_SHOWN = 60
-"""Characters of a name or a value in a message."""
+"""Limit of a name or value in a message, in characters."""
 
 _NO_NUMBERS = ("NaN", "Infinity", "-Infinity")
 # Half of a character without its other half next to it. Where the first half's backslash may itself be escaped, the
-# pattern takes it for one, and a slower test decides.
+# pattern matches as well, and a slower test decides.
 _HALF = re.compile(
     r"\\u[dD](?:[89abAB]..(?!\\u[dD][c-fC-F])|[c-fC-F](?<!\\u[dD][89abAB]..\\u[dD].)|(?<=\\\\u[dD])[89abAB])", re.DOTALL
 )
@@ -32,8 +32,8 @@ _STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 def parse(data: bytes | bytearray | str) -> Any:
     """The value of one JSON text (UTF-8, or text).
 
-    Raises JsonError, which says what is wrong and where: not UTF-8, no JSON, a key given twice, NaN and its like,
-    numbers that no double holds, half of a character (a lone surrogate), more than MOST_DEPTH levels.
+    Raises JsonError with error and place: not UTF-8, not JSON, a key given twice, NaN or infinity,
+    numbers beyond a double, half of a character (a lone surrogate), more than MOST_DEPTH levels.
     """
     text = decoded(data)
     try:
@@ -48,7 +48,7 @@ def parse(data: bytes | bytearray | str) -> Any:
 
 
 def require_whole_text(value: object, name: str) -> None:
-    """Refuses half of a character anywhere in a JSON value, which could not be sent. `name` stands before the place.
+    """Refuses half of a character anywhere in a JSON value, which could not be sent. `name` precedes the place.
 
     Raises JsonError.
     """
@@ -57,7 +57,7 @@ def require_whole_text(value: object, name: str) -> None:
 
 
 def _read(decoder: json.JSONDecoder, text: str) -> Any:
-    """Raises JsonError for what is no JSON, ValueError for what the decoder's own functions refuse."""
+    """Raises JsonError for text that is not JSON, ValueError for values that the decoder's own functions refuse."""
     try:
         return decoder.decode(text)
     except json.JSONDecodeError as error:
@@ -68,7 +68,7 @@ def _read(decoder: json.JSONDecoder, text: str) -> Any:
 
 
 def decoded(data: bytes | bytearray | str) -> str:
-    """Text of UTF-8. Raises JsonError."""
+    """Decodes UTF-8. Raises JsonError."""
     try:
         if not isinstance(data, str):
             return data.decode()
@@ -82,7 +82,7 @@ def decoded(data: bytes | bytearray | str) -> str:
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A map of pairs. Raises ValueError for a key given twice."""
+    """A map from pairs. Raises ValueError for a key given twice."""
     fields = dict(pairs)
     if len(fields) != len(pairs):
         raise ValueError("a key given twice")
@@ -101,11 +101,11 @@ def _no_constant(name: str) -> NoReturn:
 
 
 STRICT = json.JSONDecoder(object_pairs_hook=unique, parse_float=_finite, parse_constant=_no_constant)
-"""Refuses with a ValueError, which names no place."""
+"""Raises ValueError without a place for refused values."""
 
 
 def _depth(text: str) -> int:
-    """Of valid JSON: all but its brackets is taken out, by C code. Of few brackets their number, which is no less."""
+    """The nesting depth of valid JSON, from its brackets, which C code extracts; an upper bound if there are few."""
     plain = text.encode()
     if b"\\" in plain:
         plain = plain.replace(rb"\\", b"").replace(rb"\"", b"")
@@ -121,11 +121,11 @@ def _too_deep() -> JsonError:
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """A map with all its keys."""
+    """A map with all its keys, duplicates included."""
 
 
 class _NoNumber(str):
-    """A number as it was written, of which there is no value."""
+    """A number as text whose value is not representable."""
 
 
 def _number(written: str) -> float | _NoNumber:
@@ -147,7 +147,7 @@ _LENIENT = json.JSONDecoder(
 
 
 def blamed(text: str) -> JsonError:
-    """For the first fault in JSON that a strict reader has refused."""
+    """The error of the first fault in JSON that a strict reader has refused."""
     tree = _read(_LENIENT, text)
     if _depth(text) > MOST_DEPTH:
         return _too_deep()
@@ -189,6 +189,6 @@ def _half(error: UnicodeEncodeError) -> str:
 
 
 def shown_name(name: str) -> str:
-    """A key as it stands in a message of one line; it may hold anything."""
+    """A key in a message of one line; it may contain any character."""
     plain = name if name.isprintable() else repr(name)
     return plain if len(plain) <= MOST_SHOWN else plain[: MOST_SHOWN - 1] + "…"

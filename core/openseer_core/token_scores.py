@@ -1,8 +1,8 @@
-"""What is recorded of a response's scores, as bytes: for each token one record of four-byte items, little-endian.
+"""The recorded scores of a response as bytes: one record of four-byte items per token, little-endian.
 
-The first item is the token's own log-probability, float32. Where the likeliest tokens are wanted too (topLogprobs), its
-rank follows, int32, and then pairs, the likeliest first: a token id, int32, and its log-probability, float32. All
-records of a response are as long as one another, so bytes and number of tokens say how long they are.
+The first item is the token's own log-probability, float32. With topLogprobs its rank follows, int32, and then pairs,
+likeliest first: a token id, int32, and its log-probability, float32. All records of a response have the same length,
+so it follows from the number of bytes and tokens.
 """
 
 import sys
@@ -13,17 +13,17 @@ from typing import Any, NamedTuple
 from openseer_core.tokens import ITEM_BYTES, count_items
 
 MOST_LIKELIEST = 20
-"""What vLLM gives by default (max_logprobs), and OpenAI's API allows."""
+"""The default limit of vLLM (max_logprobs), and that of OpenAI's API."""
 MOST_SCORE_BYTES = 22 * 2**20
-"""Of one response: a store's answer holds one response whole. 131,072 tokens with 20 likeliest ones are below it."""
+"""Limit of one response, because one reply holds a whole response. 131,072 tokens with 20 likeliest ones fit."""
 _NO_PAIR = bytes(ITEM_BYTES) + b"\0\0\xc0\x7f"
 """Token 0, log-probability NaN."""
 Likeliest = list[tuple[int, float]]
-"""Token ids with their log-probabilities, the likeliest first."""
+"""Token ids with their log-probabilities, likeliest first."""
 
 
 class Ranked(NamedTuple):
-    """What is recorded of a token's place: its rank in the vocabulary (1: the likeliest; 0: it was appended), and the
+    """The record of a token's position: its rank in the vocabulary (1: the likeliest; 0: it was appended), and the
     likeliest tokens there."""
 
     rank: int
@@ -31,12 +31,12 @@ class Ranked(NamedTuple):
 
 
 def most_scored(top: int) -> int:
-    """Tokens of the longest response with so many likeliest ones of each."""
+    """Tokens of the longest response whose records have `top` likeliest tokens."""
     return MOST_SCORE_BYTES // (ITEM_BYTES * (2 + 2 * top if top else 1))
 
 
 def record_items(tokens: bytes | bytearray, scores: bytes | bytearray) -> int:
-    """Items of one record: 0 where no scores are recorded. Raises ValueError where not every token has one."""
+    """Items per record: 0 if no scores are recorded. Raises ValueError if not every token has one."""
     count, items = count_items(tokens), count_items(scores)
     if not items:
         return 0
@@ -50,14 +50,14 @@ def own_scores(tokens: bytes, scores: bytes) -> bytes:
     width = record_items(tokens, scores)
     if width <= 1:
         return scores
-    return array("f", scores)[::width].tobytes()  # as many bytes of each, whatever they mean
+    return array("f", scores)[::width].tobytes()  # copies bytes, so the byte order does not matter
 
 
 def ranked(tokens: bytes, scores: bytes) -> list[Ranked] | None:
-    """For each token its rank and the likeliest ones in its place; None where they are not recorded.
+    """For each token its rank and the likeliest ones of its position; None if they are not recorded.
 
-    Those that could not have been sampled (log-probability -inf: topK, topP or minP has cut them) are left out; of
-    appended tokens there are none. Raises ValueError as `record_items` does.
+    Tokens that could not have been sampled (log-probability -inf: cut by topK, topP or minP) are left out; appended
+    tokens have none. Raises ValueError as `record_items` does.
     """
     width = record_items(tokens, scores)
     if width <= 1:
@@ -81,7 +81,7 @@ def likeliest(tokens: bytes, scores: bytes) -> list[Likeliest] | None:
 
 
 def appended_scores(count: int, items: int) -> bytes:
-    """Records of tokens that were not sampled: log-probability 0, rank 0, and no likelier ones."""
+    """Records of tokens that were not sampled: log-probability 0, rank 0, and no likeliest tokens."""
     heads = min(items, 2)
     return (bytes(heads * ITEM_BYTES) + _NO_PAIR * ((items - heads) // 2)) * count
 

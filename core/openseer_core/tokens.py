@@ -30,26 +30,26 @@ def unpack_logprobs(data: bytes) -> list[float]:
 
 
 def readable_logprobs(data: bytes) -> list[float | None]:
-    """float32 bytes → log-probabilities as JSON can hold them: None where one is not finite.
+    """float32 bytes → log-probabilities for JSON: None where one is not finite.
 
-    Workers record none that is not finite; what they stored before that may hold some.
+    Workers record finite ones only; data of earlier releases may hold others.
     """
     values = _unpack("f", data)
     return values if _all_finite(values) else [value if isfinite(value) else None for value in values]
 
 
 def first_not_finite(values: Sequence[float]) -> int | None:
-    """The place of the first value that is NaN or infinite; None when all are finite."""
+    """The index of the first value that is NaN or infinite; None if all are finite."""
     return None if _all_finite(values) else next(place for place, value in enumerate(values) if not isfinite(value))
 
 
 def _all_finite(values: Sequence[float]) -> bool:
-    """One sum in place of a look at each: no sum of float32 overflows, and NaN and infinity stay in it."""
+    """Tests one sum instead of each value: no sum of float32 overflows, and NaN and infinity stay in it."""
     return isfinite(sum(values))
 
 
 def count_items(data: bytes | bytearray) -> int:
-    """How many tokens (or log-probabilities) the bytes hold."""
+    """The number of tokens (or log-probabilities) in the bytes."""
     return len(data) // ITEM_BYTES
 
 

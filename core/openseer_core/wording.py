@@ -1,4 +1,4 @@
-"""Words that messages about a user's input share: a name, a value, an unknown field."""
+"""Shared parts of messages about a user's input: a name, a value, an unknown field."""
 
 import difflib
 import json
@@ -8,12 +8,12 @@ _SHOWN_LENGTH = 60
 
 
 def one_line(name: str) -> str:
-    """A name as it stands in a message of one line; a key of a map may hold anything."""
+    """A name in a message of one line; a key of a map may contain any character."""
     return name if name.isprintable() else repr(name)
 
 
 def shown(value: object) -> str:
-    """A value as a person wrote it, cut when it is long."""
+    """A value as JSON, cut when it is long."""
     try:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):
@@ -22,6 +22,6 @@ def shown(value: object) -> str:
 
 
 def unknown_field(name: str, known: Sequence[str], more: str = "") -> str:
-    """That a map has no such field, and which one was meant; `more` is said after the known ones."""
+    """The message about an unknown field, with a suggestion; `more` follows the known names."""
     near = difflib.get_close_matches(name.lower(), known, n=1)
     return f'unknown field; did you mean "{near[0]}"?' if near else f"unknown field, known: {', '.join(known)}{more}"

@@ -1,4 +1,4 @@
-"""Drafts for speculative decoding: a suffix automaton per prompt group, and how long a draft pays.
+"""Drafts for speculative decoding: a suffix automaton per prompt group, and the choice of draft lengths.
 
 Read `automaton`, `arena` (its memory), `acceptance`, `candidates`, `lengths`, `step`, `drafter`. Tests: tests/draft.
 """

@@ -1,10 +1,9 @@
-"""How likely a proposed token is to be the next one, learned from what came.
+"""The chance that a proposed token is sampled, learned from the tokens that were sampled.
 
-The automaton's relative frequency alone is a poor probability: one occurrence out of one after a match of two tokens
-says less than forty out of fifty after a match of twenty. So a table counts, by match length, frequency, origin and
-how the request's proposals did of late, how often the proposed token was the one that was sampled. It learns from every
-candidate, also from those that were too unlikely to be verified: what the engine sampled shows whether they would have
-been accepted.
+The automaton's relative frequency alone is a poor probability: one occurrence of one after a match of two tokens
+says less than forty of fifty after a match of twenty. So a table counts how often the proposed token was sampled, by
+match length, frequency, origin, and the recent success of the request's proposals. It learns from every candidate, also
+from those that were too unlikely to be verified: the sampled tokens show whether they would have been accepted.
 """
 
 from typing import NamedTuple
@@ -26,22 +25,22 @@ RECENTS = 4
 CELLS = RECENTS * len(ORIGINS) * MATCHES * FREQUENCIES
 
 PRIOR_TRIALS = 4.0
-"""A cell's first guess counts like so many trials."""
+"""Number of trials that the initial value of a cell counts for."""
 FORGET_AT = 1024.0
-"""A cell that has so many trials halves them: what a model repeats changes with its weights."""
+"""Number of trials at which a cell halves them, because a model's repetitions change with its weights."""
 PATHS = 32
 PRIOR_PATH_TRIALS = 20.0
 PATHS_FORGET_AT = 2048.0
-"""The same for the chances of whole paths, sorted into so many intervals."""
+"""The same numbers for the chances of whole paths, sorted into PATHS intervals."""
 DOUBT = 0.5
-"""Added to the number of occurrences when a frequency is taken: one of one is less than ten of ten."""
+"""Added to the number of positions when a frequency is computed: one of one counts less than ten of ten."""
 
 
 class Acceptance(NamedTuple):
-    """Per cell (cells): trials, hits, and the probability they give. `buckets`: from a match length to its row.
+    """Per cell (cells): trials, hits, and their ratio. `buckets`: from a match length to its row.
 
-    `paths` (PATHS, 2): trials and hits of whole paths by their chance, the product over the tokens. The path proposed
-    is the best of several, so its chance is more often too high than too low; here that is seen and taken back.
+    `paths` (PATHS, 2): trials and hits of whole paths by their chance, the product over the tokens. The proposed path
+    is the best of several, so its chance is too high more often than too low; this table measures and corrects that.
     """
 
     trials: NDArray[np.float64]
@@ -52,7 +51,7 @@ class Acceptance(NamedTuple):
 
 
 def new_acceptance() -> Acceptance:
-    """A table that has seen nothing: a token is as likely as it is frequent, less so after a short match."""
+    """A table without observations: a token's chance is its frequency, lowered after a short match."""
     buckets = np.searchsorted(_MATCH_EDGES, np.arange(LONGEST_MATCH + 1), side="right") - 1
     frequency = (np.arange(FREQUENCIES) + 0.5) / FREQUENCIES
     match = np.array(_MATCH_EDGES, float)
@@ -70,9 +69,9 @@ def new_acceptance() -> Acceptance:
 
 @compiled
 def cell_of(table, recent, origin, match, occurrences, among):
-    """The cell of a token that followed in `occurrences` of `among` positions where the last `match` tokens stood.
+    """The cell of a token that followed in `occurrences` of `among` positions after the last `match` tokens.
 
-    `recent`: the share of the request's latest proposals whose first token came true.
+    `recent`: the share of the request's latest proposals whose first token was sampled.
     """
     frequency = min(int(occurrences * FREQUENCIES / (among + DOUBT)), FREQUENCIES - 1)
     row = table.buckets[min(match, LONGEST_MATCH)]
@@ -82,7 +81,7 @@ def cell_of(table, recent, origin, match, occurrences, among):
 
 @compiled
 def origin_of(owner, request):
-    """The origin of a draft token for a request, when its state has that owner."""
+    """The origin of a draft token for `request`; `owner`: of the token's state."""
     if owner == request:
         return OWN
     if owner == EARLIER:
@@ -106,13 +105,13 @@ def learn(table, cell, hit):
 
 @compiled
 def path_of(chance):
-    """The index in `paths` of a chance."""
+    """The index in `paths` for a chance."""
     return min(int(chance * PATHS), PATHS - 1)
 
 
 @compiled
 def learn_path(table, path, hit):
-    """Counts one trial of paths of that chance."""
+    """Counts one trial of paths in that interval."""
     trials = table.paths[path]
     trials[0] += 1.0
     if hit:

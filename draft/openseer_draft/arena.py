@@ -1,8 +1,8 @@
-"""The memory of all automata of a worker: flat int32 arrays, one limit, groups that are freed at once.
+"""The memory of all automata of a worker: flat int32 arrays of fixed size; a group is freed in constant time.
 
-Nothing grows and nothing is copied: the arrays are as large as the limit from the start, and the system gives them
-memory only where they are written. A freed group is a chain of states hung onto the list of dead ones; a dead state and
-its edges are taken apart when they are needed again, so freeing costs nothing in the step in which it happens.
+The arrays have their full size from the start, and are never copied; the system provides memory only where they are
+written. A freed group is a chain of states that is added to the list of dead ones. A dead state and its edges are
+reclaimed one by one when memory is needed, so freeing costs nothing in the step in which it happens.
 """
 
 from typing import NamedTuple
@@ -12,23 +12,23 @@ from numpy.typing import NDArray
 
 from openseer_draft.compiled import compiled
 
-# Columns of a state (32 bytes). TOKEN and TARGET are its most frequent edge, the others hang on EDGES; 0 is "none".
+# Columns of a state (32 bytes). TOKEN and TARGET are its most frequent edge, EDGES is the list of the others; 0: none.
 LENGTH, LINK, COUNT, TOKEN, TARGET, EDGES, OWNER, NEXT = range(8)
 STATE_COLUMNS = 8
-# Columns of an edge (20 bytes), for all edges of a state but its most frequent one.
+# Columns of an edge (20 bytes), for all edges of a state except its most frequent one.
 FROM_STATE, LABEL, GOAL, SIBLING, BUCKET_NEXT = range(5)
 # Counters of an arena.
 STATES_USED, EDGES_USED, DEAD, FREE_STATE, FREE_EDGE, STATES_FREE, EDGES_FREE, STATES_LIVE, EDGES_LIVE = range(9)
-# Columns of a group. CORPUS_SIZE: responses of which at least a token is known.
+# Columns of a group. CORPUS_SIZE: number of responses with at least one known token.
 ROOT, HEAD, CORPUS_SIZE, STATES, EDGES_HELD = range(5)
 GROUP_COLUMNS = 5
 
 STATE_BYTES, EDGE_BYTES, BUCKET_BYTES = 32, 20, 4
 _STATE_SHARE, _EDGE_SHARE = 0.6, 0.3
-"""Of the memory, as the text of language models uses it; the rest is the table that finds edges."""
+"""Shares of the memory, as measured for text of language models; the rest is the hash table of edges."""
 
 MANY, EARLIER, PROMPT = -3, -2, -1
-"""Owners of a state that are no single response: several responses, earlier iterations, the prompt."""
+"""Owners of a state other than a single response: several responses, earlier batches, the prompt."""
 
 
 class Arena(NamedTuple):
@@ -41,7 +41,7 @@ class Arena(NamedTuple):
 
 
 def new_arena(memory_bytes: int) -> Arena:
-    """An empty arena that never takes more than `memory_bytes`."""
+    """An empty arena that uses at most `memory_bytes`."""
     states = max(1024, int(memory_bytes * _STATE_SHARE) // STATE_BYTES)
     edges = max(1024, int(memory_bytes * _EDGE_SHARE) // EDGE_BYTES)
     buckets = 1 << max(10, int(np.log2(max(1, memory_bytes * (1 - _STATE_SHARE - _EDGE_SHARE) / BUCKET_BYTES))))
@@ -52,13 +52,13 @@ def new_arena(memory_bytes: int) -> Arena:
 
 
 def used_bytes(arena: Arena) -> int:
-    """What live groups take."""
+    """Bytes used by live groups."""
     return int(arena.counters[STATES_LIVE]) * STATE_BYTES + int(arena.counters[EDGES_LIVE]) * EDGE_BYTES
 
 
 @compiled
 def bucket_of(arena, state, token):
-    """Where the edge of `state` with `token` is looked up."""
+    """The hash bucket of the edge of `state` with `token`."""
     mixed = (np.uint32(state) * np.uint32(2654435761)) ^ (np.uint32(token) * np.uint32(2246822519))
     mixed ^= mixed >> np.uint32(15)
     return np.int64(mixed & np.uint32(arena.buckets.shape[0] - 1))
@@ -66,7 +66,7 @@ def bucket_of(arena, state, token):
 
 @compiled
 def unlink(arena, edge):
-    """Takes an edge out of the table."""
+    """Removes an edge from the hash table."""
     edges, buckets = arena.edges, arena.buckets
     bucket = bucket_of(arena, edges[edge, FROM_STATE], edges[edge, LABEL])
     at = buckets[bucket]
@@ -80,7 +80,7 @@ def unlink(arena, edge):
 
 @compiled
 def enter(arena, edge):
-    """Puts an edge, whose state and label are set, into the table."""
+    """Adds an edge, whose state and label are set, to the hash table."""
     bucket = bucket_of(arena, arena.edges[edge, FROM_STATE], arena.edges[edge, LABEL])
     arena.edges[edge, BUCKET_NEXT] = arena.buckets[bucket]
     arena.buckets[bucket] = edge
@@ -88,7 +88,7 @@ def enter(arena, edge):
 
 @compiled
 def reclaim(arena):
-    """Takes one dead state apart: it and its edges can be used again."""
+    """Reclaims one dead state: it and its edges can be used again."""
     states, edges, counters = arena.states, arena.edges, arena.counters
     state = counters[DEAD]
     counters[DEAD] = states[state, NEXT]
@@ -107,7 +107,7 @@ def reclaim(arena):
 
 @compiled
 def has_room(arena, edges_needed):
-    """Whether two states (the most that one token takes) and so many edges are there; dead ones are taken apart."""
+    """Whether two states (the most per token) and `edges_needed` edges are available; reclaims dead ones if needed."""
     counters = arena.counters
     while True:
         states_left = arena.states.shape[0] - counters[STATES_USED] + counters[STATES_FREE]
@@ -121,7 +121,7 @@ def has_room(arena, edges_needed):
 
 @compiled
 def take_state(arena, groups, group):
-    """A blank state, in the chain of its group. There is one: see `has_room`."""
+    """A blank state, added to the chain of its group. Requires `has_room`."""
     states, counters = arena.states, arena.counters
     if counters[FREE_STATE] == 0 and counters[DEAD] != 0:
         reclaim(arena)
@@ -143,7 +143,7 @@ def take_state(arena, groups, group):
 
 @compiled
 def take_edge(arena, groups, group):
-    """A used-up or new edge. There is one: see `has_room`."""
+    """A reclaimed or new edge. Requires `has_room`."""
     counters = arena.counters
     groups[group, EDGES_HELD] += 1
     counters[EDGES_LIVE] += 1
@@ -159,14 +159,14 @@ def take_edge(arena, groups, group):
 
 @compiled
 def clear(groups, group):
-    """Makes a row of `groups` blank."""
+    """Clears a row of `groups`."""
     for column in range(GROUP_COLUMNS):
         groups[group, column] = 0
 
 
 @compiled
 def new_group(arena, groups, group):
-    """Gives a row of `groups` an empty automaton; False when there is no memory."""
+    """Creates an empty automaton in a row of `groups`; False if memory is short."""
     if not has_room(arena, 0):
         return False
     clear(groups, group)
@@ -176,7 +176,7 @@ def new_group(arena, groups, group):
 
 @compiled
 def free_group(arena, groups, group):
-    """Hands all states of a group over to the dead."""
+    """Adds all states of a group to the dead ones."""
     counters = arena.counters
     root = groups[group, ROOT]  # the first state taken, so the last of the chain
     arena.states[root, NEXT] = counters[DEAD]

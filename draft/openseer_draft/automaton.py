@@ -1,8 +1,8 @@
 """A suffix automaton over a group's prompt and responses, with exact counts and the most frequent next token.
 
 Blumer et al., "The smallest automaton recognizing the subwords of a text" (1985), extended online to several texts. A
-state stands for all substrings that occur at the same positions; its suffix link leads to the longest suffix that
-occurs elsewhere too. So the state of a text's end already is its longest match: a step re-reads nothing.
+state stands for all substrings that occur at the same positions; its suffix link leads to the longest suffix that also
+occurs elsewhere. So the state at the end of a text is its longest match, and a step reads no earlier token again.
 """
 
 import numpy as np
@@ -32,13 +32,13 @@ from openseer_draft.arena import (
 from openseer_draft.compiled import compiled
 
 COUNTED_SUFFIXES = 64
-"""Most suffixes of a text whose count one token raises, longest first. A run of one token has as many as it is long;
-without this bound each of its tokens would cost more than the one before. Other text stays far below."""
+"""Limit of suffixes whose count one token raises, longest first. A run of one token has as many as it is long;
+without this limit each of its tokens would cost more than the one before. Other text stays far below."""
 
 
 @compiled
 def find(arena, state, token):
-    """The edge of `state` with `token` among those in the table, or 0."""
+    """The edge of `state` with `token` in the hash table, or 0."""
     edges = arena.edges
     edge = arena.buckets[bucket_of(arena, state, token)]
     while edge != 0 and not (edges[edge, FROM_STATE] == state and edges[edge, LABEL] == token):
@@ -48,7 +48,7 @@ def find(arena, state, token):
 
 @compiled
 def target(arena, state, token):
-    """Where `token` leads from `state`, or 0."""
+    """The target of `state` for `token`, or 0."""
     states = arena.states
     if states[state, TARGET] == 0 or states[state, TOKEN] == token:
         return states[state, TARGET]
@@ -60,7 +60,7 @@ def target(arena, state, token):
 
 @compiled
 def add_edge(arena, groups, group, state, token, goal):
-    """Gives `state` an edge with a token that it had none for."""
+    """Adds an edge to `state`, for a token that has none there."""
     states, edges = arena.states, arena.edges
     if states[state, TARGET] == 0:
         states[state, TOKEN] = token
@@ -77,7 +77,7 @@ def add_edge(arena, groups, group, state, token, goal):
 
 @compiled
 def prefer(arena, state, token, goal):
-    """Makes an edge of the table the most frequent one; the one that was takes its place there."""
+    """Makes an edge of the hash table the most frequent one; the former one takes its place in the table."""
     states, edges = arena.states, arena.edges
     edge = find(arena, state, token)
     unlink(arena, edge)
@@ -90,7 +90,7 @@ def prefer(arena, state, token, goal):
 
 @compiled
 def degree(arena, state):
-    """How many edges of `state` are in the table."""
+    """The number of edges of `state` in the hash table."""
     count = 0
     edge = arena.states[state, EDGES]
     while edge != 0:
@@ -101,7 +101,7 @@ def degree(arena, state):
 
 @compiled
 def redirect(arena, state, token, old, new):
-    """Turns the edges with `token` that lead from `state` and its suffixes to `old` over to `new`."""
+    """Redirects the edges with `token` from `state` and its suffixes that lead to `old`, to `new`."""
     states, edges = arena.states, arena.edges
     while state != 0:
         if states[state, TARGET] != 0 and states[state, TOKEN] == token:
@@ -118,7 +118,7 @@ def redirect(arena, state, token, old, new):
 
 @compiled
 def split(arena, groups, group, whole, state, token):
-    """Splits off the part of `whole` that ends a shorter text: what `state` and its suffixes reach with `token`."""
+    """Splits off the part of `whole` that `state` and its suffixes reach by `token`: it ends a shorter text."""
     states, edges = arena.states, arena.edges
     part = take_state(arena, groups, group)
     states[part, LENGTH] = states[state, LENGTH] + 1
@@ -138,7 +138,7 @@ def split(arena, groups, group, whole, state, token):
 
 @compiled
 def grow(arena, groups, group, last, token):
-    """A new state for the text of `last` with `token` behind it; 0 when there is no memory."""
+    """A new state for the text of `last` followed by `token`; 0 if memory is short."""
     states = arena.states
     missing = 0
     suffix, known = last, np.int32(0)
@@ -177,7 +177,7 @@ def mark(arena, state, owner):
 
 @compiled
 def count(arena, last, token, fresh, owner):
-    """Raises the counts of all suffixes that end in `fresh`, and keeps each one's most frequent edge."""
+    """Raises the counts of all suffixes that end in `fresh`, and updates each one's most frequent edge."""
     states = arena.states
     state, before, walked = fresh, last, 0
     mark(arena, state, owner)
@@ -197,10 +197,10 @@ def count(arena, last, token, fresh, owner):
 
 @compiled
 def append(arena, groups, group, owner, last, tokens, start, stop):
-    """Puts tokens[start:stop] behind the text that ends in state `last`; (new last state, position it came to).
+    """Appends tokens[start:stop] to the text that ends in state `last`; returns (new last state, position reached).
 
-    The position is less than `stop` when there is no more memory, or at a negative number: that is how engines mark
-    a place whose token is not known yet.
+    The position is less than `stop` if memory is short, or at a negative number, with which engines mark
+    a position whose token is not known yet.
     """
     states = arena.states
     last = np.int32(last)
@@ -224,7 +224,7 @@ def append(arena, groups, group, owner, last, tokens, start, stop):
 
 @compiled
 def follow(arena, last, tokens, start, stop):
-    """Goes along a text that may be there already, without counting it; (state, position) where it ceases to be."""
+    """Follows a text that may be present already, without counting it; returns (state, position) where it ends."""
     states = arena.states
     last = np.int32(last)
     for position in range(start, stop):

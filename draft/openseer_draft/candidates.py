@@ -1,4 +1,4 @@
-"""The best path through the automaton for one request: the one with the largest expected number of accepted tokens.
+"""The best path through the automaton for one request: the largest expected number of accepted tokens.
 
 Every suffix of the text that occurs elsewhere is a possible start; from each the most frequent tokens are followed. The
 engine verifies one path per request and no trees, so the paths compete (Seer's trees of the two to four best ones would
@@ -15,21 +15,22 @@ from openseer_draft.arena import COUNT, LENGTH, LINK, OWNER, TARGET, TOKEN
 from openseer_draft.compiled import compiled
 
 STARTS = 6
-"""Most suffixes whose paths are compared, longest first."""
+"""Limit of suffixes whose paths are compared, longest first."""
 SUFFIXES = 24
-"""Most suffixes that are looked at for a start: a run of one token has as many as it is long."""
+"""Limit of suffixes that are examined for a start: a run of one token has as many as it is long."""
 RECENT_RATE = 0.1
-"""How fast the share of proposals that come true follows the latest one: about ten steps back."""
+"""Weight of the latest proposal in the share of successful ones: the mean of about ten steps."""
 FIRST_RECENT = 0.5
 LEAST_CHANCE = 0.02
-"""A path ends where it is less likely than this to be accepted so far."""
+"""Chance below which a path ends."""
 
 
 class Candidates(NamedTuple):
-    """Per slot the path proposed last: tokens, cells, and the chance to be accepted up to here (slots, longest draft).
+    """Per slot the last proposed path: tokens, cells, and the chance that all tokens up to here are accepted (slots,
+    longest draft).
 
-    `lengths` int32 (slots): of the path; `drafted` int32 (slots): how much of it the engine was given.
-    `recent` float64 (slots): the share of latest proposals whose first token came true.
+    `lengths` int32 (slots): of the path; `drafted` int32 (slots): number of its tokens that the engine got.
+    `recent` float64 (slots): the share of recent proposals whose first token was sampled.
     """
 
     tokens: NDArray[np.int32]
@@ -43,7 +44,7 @@ class Candidates(NamedTuple):
 
 
 def new_candidates(slots: int, longest: int) -> Candidates:
-    """No candidate in any slot; one row more, in which paths are tried."""
+    """Empty slots, and one row more, in which paths are tried."""
     shape = (slots + 1, longest)
     return Candidates(
         np.zeros(shape, np.int32),
@@ -59,7 +60,7 @@ def new_candidates(slots: int, longest: int) -> Candidates:
 
 @compiled
 def trace(arena, table, found, row, state, match, request, recent):
-    """Writes the path from `state` into `row`; gives its expected number of accepted tokens."""
+    """Writes the path from `state` into `row`; returns its expected number of accepted tokens."""
     states = arena.states
     longest = found.tokens.shape[1]
     chance, expected, length = 1.0, 0.0, 0
@@ -93,7 +94,7 @@ def trace(arena, table, found, row, state, match, request, recent):
 
 @compiled
 def propose(arena, table, found, slot, last, request):
-    """Puts the best path behind the text that ends in `last` into the slot."""
+    """Writes the best path after the text that ends in `last` into the slot."""
     states = arena.states
     spare = found.tokens.shape[0] - 1
     best, starts, looked = 0.0, 0, 0
@@ -125,7 +126,7 @@ def copy(found, from_row, to_row):
 
 @compiled
 def observe(table, found, slot, tokens, start, stop):
-    """Learns from what was sampled, tokens[start:stop]; gives how many proposed tokens came true."""
+    """Learns from the sampled tokens[start:stop]; returns how many proposed tokens were sampled."""
     came_true = 0
     if found.lengths[slot] > 0:
         hit = found.tokens[slot, 0] == tokens[start]

@@ -1,4 +1,4 @@
-"""How the inner loops are compiled: by numba, to machine code that is kept on disk, without holding Python's lock."""
+"""Compilation of the inner loops by numba, to machine code that is cached on disk and releases Python's lock."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,5 +7,5 @@ from numba import njit
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiles `function` at its first call, and reads that back in every later process."""
+    """Compiles `function` at its first call, and loads the cached code in every later process."""
     return njit(cache=True, nogil=True)(function)

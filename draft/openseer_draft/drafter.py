@@ -1,4 +1,22 @@
-"""The drafter of a worker: automata of the groups that it runs, fed by its own steps and other workers' tokens."""
+"""The drafter of a worker: it proposes tokens from the group's earlier tokens, and the engine verifies them.
+
+Problem: a step of the engine yields one token per request, and reads all weights for it. Verifying several proposed
+tokens in the same step costs less than the steps that it saves, but a draft model would need compute of its own, and
+training along with the policy.
+
+Idea: the responses of one prompt share phrases. A suffix automaton per group holds the prompt, the responses that run
+here, the tokens of siblings on other workers, and responses of earlier batches. The state at the end of a response is
+its longest match; from there and its suffixes the most frequent next tokens form paths (`candidates`). A table turns
+counts into chances (`acceptance`), and `lengths` chooses how many tokens of each path are verified.
+
+Example: a sibling has generated "a b c d", and this response ends in "a b". The path is "c d". With chances of 0.8 for
+c and 0.72 for c and d together, it is expected to yield 0.8 + 0.72 = 1.52 accepted tokens. The model samples "c x": c
+is accepted, d is not, and the step yields two tokens, c and x, instead of one. The table counts a hit and a miss.
+
+It follows that drafts change only the speed: the engine accepts a token with the model's own probability, so the
+distribution is the same. Where drafts have not paid for 16 steps in a row, none are proposed for 64. Source: Seer,
+section 3.3, which feeds a draft server per group; here each worker has its automata (docs/decisions/0011).
+"""
 
 import time
 from collections import OrderedDict
@@ -41,22 +59,22 @@ Tokens = NDArray[np.int32]
 
 FIRST_GROUPS = 64
 NO_GROUP = 0
-"""The row of live requests whose group found no memory; it never has an automaton."""
+"""The row of live requests whose group got no memory; it never has an automaton."""
 FOLLOWED_STEPS = 16
-"""What drafting itself takes is the mean over about so many steps."""
+"""Number of steps over which the time of drafting is averaged."""
 HEADROOM = 16
-"""Groups that nobody needs go while less than this part of the memory is free."""
+"""Divisor of the memory: while a smaller part of it is free, groups that are not needed are freed."""
 MEASURE_EVERY = 128
-"""After so many steps two draft nothing, or what is likely where nothing seemed to pay: so T stays known on both
-sides. The second of the two counts: into the first falls what the engine still does for the step before."""
+"""Interval of measurements, in steps: two of them draft nothing, or likely tokens where nothing has paid, so that T
+stays known for both. The second one counts, because the first includes work of the engine for the step before."""
 FRUITLESS_STEPS = 16
 ASLEEP_STEPS = 64
-"""When drafting has not paid for so many steps in a row, no drafts are looked for in so many; texts are still taken."""
+"""After FRUITLESS_STEPS steps in a row without gain no drafts are proposed for this number; texts are still added."""
 
 
 @dataclass(slots=True)
 class _Response:
-    """One response in an automaton: how many tokens are there, where they end, whether the group's corpus counts it."""
+    """One response in an automaton: its number of tokens, their last state, whether the group's corpus counts it."""
 
     known: int = 0
     last: int = 0
@@ -65,7 +83,7 @@ class _Response:
 
 @dataclass(slots=True)
 class _Automaton:
-    """An automaton of a group. `begin`: the state behind the prompt, 0 before the prompt is known."""
+    """An automaton of a group. `begin`: the state after the prompt, 0 before the prompt is known."""
 
     row: int
     begin: int = 0
@@ -75,33 +93,33 @@ class _Automaton:
 
 @dataclass(frozen=True, slots=True)
 class Drafts:
-    """What a step proposes: tokens int32 (requests, longest draft), of which lengths int32 (requests) are meant."""
+    """The proposals of a step: tokens int32 (requests, longest draft), and their number, int32 (requests)."""
 
     tokens: Tokens
     lengths: Tokens
 
 
 class StepCosts:
-    """T: how long a step takes that verifies so many draft tokens for so many requests, learned from steps."""
+    """T: the time of a step by its number of requests and of verified draft tokens, learned from steps."""
 
     def __init__(self) -> None:
         self.tables: Costs = new_costs()
 
     def learn(self, requests: int, drafted: int, seconds: float) -> None:
-        """Takes in one step that was measured on purpose, before there is work."""
+        """Adds one step that was measured on purpose, before there are requests."""
         measure(self.tables, requests, drafted, seconds)
         fill(self.tables)
 
     def seconds(self, requests: int, drafted: int) -> float:
-        """What such a step is expected to take."""
+        """The expected time of such a step, in seconds."""
         return float(seconds_of(self.tables, requests, drafted))
 
 
 class Drafter:
     """Drafts for at most `slots` live requests, each at most `max_tokens` long, within `memory_bytes`.
 
-    One thread at a time. `adaptive`: lengths follow what a step costs (see lengths); otherwise every token is drafted
-    that is accepted with a chance of LIKELY_CHANCE.
+    One thread at a time. `adaptive`: lengths depend on the cost of a step (see lengths); otherwise every token is
+    drafted whose chance is at least LIKELY_CHANCE.
     """
 
     def __init__(self, *, slots: int, max_tokens: int, memory_bytes: int, adaptive: bool = True) -> None:
@@ -129,14 +147,14 @@ class Drafter:
             np.zeros((2, BINS)),
         )
 
-    # ---- what other workers and earlier iterations wrote
+    # ---- tokens of other workers and earlier batches
 
     def append(self, group: str, index: int, position: int, tokens: bytes) -> int:
-        """Another worker's tokens (int32 bytes) of response `index`, from its token `position` on.
+        """Adds another worker's tokens (int32 bytes) of response `index`, from its token `position` on.
 
-        What is known already is cut. Behind a gap the response goes on as a text of its own. Returns how many tokens of
-        the response are known; fewer than given when the memory is full. A response that is live here only grows by
-        its own steps.
+        Known tokens are skipped. After a gap the response continues as a separate text. Returns the number of known
+        tokens of the response; fewer than given when memory is short. A response that is live here only grows by its
+        own steps.
         """
         automaton = self._group(group)
         if automaton is None:
@@ -154,7 +172,7 @@ class Drafter:
         return response.known
 
     def seed(self, group: str, responses: list[bytes]) -> None:
-        """Responses of earlier iterations to the same prompt, int32 bytes each, newest first."""
+        """Adds responses of earlier batches to the same prompt, int32 bytes each, newest first."""
         automaton = self._group(group)
         if automaton is None:
             return
@@ -162,12 +180,12 @@ class Drafter:
             self._append(automaton, EARLIER, automaton.begin or self._root(automaton), _read(tokens))
 
     def known(self, group: str) -> dict[int, int]:
-        """How many tokens of each response are known, by its index."""
+        """The number of known tokens of each response, by its index."""
         automaton = self._groups.get(group)
         return {index: response.known for index, response in automaton.responses.items()} if automaton else {}
 
     def release(self, group: str) -> None:
-        """Nobody here needs the group any more; it stays until memory is short."""
+        """Marks the group as not needed here; it stays until memory is short."""
         automaton = self._groups.get(group)
         if automaton is not None and not automaton.live:
             self._idle[group] = None
@@ -175,9 +193,9 @@ class Drafter:
     # ---- live requests
 
     def open(self, group: str, index: int, context: Tokens, response_start: int) -> int:
-        """A live request with its whole text so far, `context` int32 (tokens): prompt and response.
+        """Adds a live request with its text so far, `context` int32 (tokens): prompt and response.
 
-        Returns its slot. Raises ValueError when all slots are taken.
+        Returns its slot. Raises ValueError when all slots are in use.
         """
         if not self._free:
             raise ValueError(f"all {len(self._slots)} slots are taken")
@@ -205,7 +223,7 @@ class Drafter:
         return slot
 
     def close(self, slot: int) -> None:
-        """The request of this slot is not live here any more."""
+        """Ends the live request of this slot."""
         request = self._slots[slot]
         if request is None:
             return
@@ -224,15 +242,15 @@ class Drafter:
             self._idle[request[0]] = None
 
     def set_importance(self, slot: int, importance: float) -> None:
-        """How much a token of this request counts, 1 as a rule."""
+        """Sets the weight of this request's tokens, by default 1."""
         self._tables.importance[slot] = importance
 
     def step(self, slots: Tokens, token_ids: Tokens, rows: Tokens, ends: Tokens, seconds: float = 0.0) -> Drafts:
-        """Proposes for all live requests of a step, from what each has gained by the last one.
+        """Adds the tokens that each live request gained in the last step, and proposes for the next one.
 
         slots int32 (requests); token_ids int32 (rows, longest text): the engine's table of texts, read at `rows` int32
-        (requests) up to `ends` int32 (requests). `seconds`: what the last step took, if it only verified what was
-        proposed for exactly these requests; else 0.
+        (requests) up to `ends` int32 (requests). `seconds`: duration of the last step if it only verified the proposals
+        for exactly these requests; else 0.
         """
         began = time.perf_counter()
         self._make_room()
@@ -280,7 +298,7 @@ class Drafter:
         return LIKELY if self._fruitless else NOTHING
 
     def _count_fruitless(self, mode: int, *, paid: bool) -> None:
-        """Counts steps in which nothing paid; after ASLEEP_STEPS of sleep a few may try again."""
+        """Counts steps without gain; after ASLEEP_STEPS of sleep a few steps try again."""
         if mode == ASLEEP and self._fruitless >= FRUITLESS_STEPS + ASLEEP_STEPS:
             self._fruitless = FRUITLESS_STEPS // 2
         elif mode == ASLEEP or (mode == ADAPTIVE and not paid):
@@ -289,7 +307,7 @@ class Drafter:
             self._fruitless = 0
 
     def _group(self, name: str) -> _Automaton | None:
-        """The group of that name, made if need be; None without memory."""
+        """The group of that name, created if needed; None if memory is short."""
         automaton = self._groups.get(name)
         if automaton is not None:
             return automaton
@@ -309,7 +327,7 @@ class Drafter:
         self._tables = self._tables._replace(groups=np.concatenate([groups, np.zeros_like(groups)]))
 
     def _make_room(self) -> None:
-        """Frees the groups that have been idle longest, while memory is short."""
+        """Frees the groups that have been idle for longest, while memory is short."""
         arena = self._tables.arena
         while self._idle and (
             arena.counters[memory.STATES_LIVE] * HEADROOM > len(arena.states) * (HEADROOM - 1)
@@ -323,7 +341,7 @@ class Drafter:
     def _locate(
         self, automaton: _Automaton, index: int, response: _Response, context: Tokens, start: int
     ) -> tuple[int, int]:
-        """Where the text of a request ends in its automaton; what is not there yet is appended: (state, tokens)."""
+        """Finds the end of a request's text in its automaton, after appending missing tokens: (state, tokens)."""
         if not automaton.begin:
             automaton.begin, done = self._append(automaton, PROMPT, self._root(automaton), context[:start])
             if done < start:
@@ -334,7 +352,7 @@ class Drafter:
         return last, int(followed) + done
 
     def _append(self, automaton: _Automaton, owner: int, last: int, tokens: Tokens) -> tuple[int, int]:
-        """(New last state, tokens appended); idle groups go when there is no room."""
+        """(New last state, number of appended tokens); frees idle groups when memory is short."""
         self._make_room()
         state, done = append(
             self._tables.arena, self._tables.groups, automaton.row, owner, np.int32(last), tokens, 0, len(tokens)

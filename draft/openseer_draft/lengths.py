@@ -1,9 +1,20 @@
-"""How much of each candidate is given to the engine: what makes the step's yield per second largest.
+"""Draft lengths: the number of tokens of each candidate that the engine verifies, for the most tokens per second.
 
-A step that verifies k draft tokens for B requests takes T(B, k) and yields B tokens plus one for each accepted draft.
-Tokens are taken in the order of their chance, over all requests, as long as yield / T grows: one threshold, which the
-load sets, instead of one length for all. In the notation of Seer (section 3.3): the argmin over γ of the time per
-token, but with each request's own γ and its own acceptance.
+Problem: each verified token makes the step longer, and a rejected one yields nothing. The best length depends on the
+batch size, the chances of each request, and the engine.
+
+Idea: a step that verifies k draft tokens for B requests takes T(B, k) and yields B tokens plus one for each accepted
+draft. T is measured. The tokens of all candidates are sorted by chance, over all requests, and the first ones are
+drafted up to the largest yield / T: one threshold, which the load sets, instead of one length for all.
+
+Example: two requests with the chances a: 0.9, 0.8, 0.3 and b: 0.5; T(2, k) = 10 ms + k * 1 ms. Tokens per ms:
+0.200 without drafts, then 2.9 / 11 = 0.264, 3.7 / 12 = 0.308, with 0.5 of b 4.2 / 13 = 0.323, and with 0.3 of a
+4.5 / 14 = 0.321. So a drafts two tokens and b one. If a draft costs 6 ms, already 2.9 / 16 = 0.181 is below 0.200:
+nothing is drafted, and the engine runs its plain step.
+
+It follows that drafts become shorter under load, where T grows faster with k, and that a request of higher importance
+gets longer ones. Source: Seer, section 3.3: the argmin over γ of the time per token; here each request has its own γ
+and its own chances.
 """
 
 from typing import NamedTuple
@@ -14,34 +25,34 @@ from numpy.typing import NDArray
 from openseer_draft.compiled import compiled
 
 ROW_NODES = 11
-"""Batch sizes that have a model of their own: 1, 2, 4, … 1024."""
+"""Number of batch sizes with a model of their own: 1, 2, 4, … 1024."""
 SPEED_RATE = 1 / 16
-"""How fast the speed follows the latest step: contexts grow, and machines are shared."""
+"""Weight of the latest step in the speed, which changes as contexts grow and machines are shared."""
 BASE_RATE = 1 / 8
-"""What a step without drafts takes, at that speed, follows its measurements at the rate 1/n, down to this."""
+"""Lower limit of the weight 1/n of the n-th measurement of a step without drafts."""
 MEMORY = 1 / 128
-"""A line forgets this part of what it was fitted to with each step."""
+"""Share of a line's sums that each step discards."""
 ANCHORS = (0.5, 8.0)
-"""Drafts per request at which a line is held a little to what it was, so that steps all alike do not turn it."""
+"""Drafts per request at which a line is weakly held to its former values, so that equal steps do not turn it."""
 TRUSTED = 3.0
 LARGEST_STEP = 2.0
-"""Once a size was measured so often, a measurement beyond so many times the expected one counts as that: the machine
-was elsewhere."""
+"""After TRUSTED measurements of a size, a measurement above LARGEST_STEP times the expected one counts as that: the
+machine was busy with other work."""
 BINS_PER_OCTAVE = 8
 OCTAVES = 8
 BINS = BINS_PER_OCTAVE * OCTAVES
-"""Chances are sorted into bins; within one they differ by less than a tenth."""
+"""Number of bins of chances; chances in one bin differ by less than a tenth."""
 LARGEST_VALUE = 4.0
-"""The top of the bins: a certain token of a request of importance four."""
+"""Upper end of the bins: a certain token of a request of importance four."""
 
 
 class Costs(NamedTuple):
     """T by batch size (ROW_NODES): `speed` × `base` without drafts, else `speed` × (a + b × drafts per request).
 
-    Without drafts is a case of its own: with any, a step takes another way through the engine. The speed follows every
-    step, so that what is not drafted now is not taken for slower or faster than it is. `lines` (ROW_NODES, 2): a and b;
-    `sums` (ROW_NODES, 5): what they are fitted to, as weight, x, x², t and x t; `measured` (ROW_NODES, 2): how often,
-    without and with drafts.
+    A step without drafts is a separate case, because it takes another path through the engine. The speed follows every
+    step, so that the values of the case that is not used keep up. `lines` (ROW_NODES, 2): a and b;
+    `sums` (ROW_NODES, 5): the sums of the fit, as weight, x, x², t and x t; `measured` (ROW_NODES, 2): number of
+    measurements without and with drafts.
     """
 
     speed: NDArray[np.float64]
@@ -52,7 +63,7 @@ class Costs(NamedTuple):
 
 
 def new_costs() -> Costs:
-    """Before any measurement: a step is mostly the same whatever it verifies. Only ratios matter."""
+    """Initial values: a step takes nearly the same time whatever it verifies. Only ratios matter."""
     rows = np.exp2(np.arange(ROW_NODES, dtype=np.float64))
     lines = np.array([1.0 + rows / 64.0, rows / 64.0]).T.copy()
     sums, measured = np.zeros((ROW_NODES, 5)), np.zeros((ROW_NODES, 2))
@@ -60,7 +71,7 @@ def new_costs() -> Costs:
 
 
 def fill(costs: Costs) -> None:
-    """Gives batch sizes that were never measured what those near them are like (by inverse square distances)."""
+    """Estimates unmeasured batch sizes from measured ones near them (by inverse square distances)."""
     guess, at = new_costs(), np.arange(ROW_NODES)
     known = costs.measured.sum(axis=1) > 0.0
     for own, guessed in ((costs.speed, guess.speed), (costs.base, guess.base), (costs.lines, guess.lines)):
@@ -72,7 +83,7 @@ def fill(costs: Costs) -> None:
 
 @compiled
 def nodes_of(rows):
-    """(the node below, share of the node above) of a batch size."""
+    """(The node below, the weight of the node above) for a batch size."""
     at = min(np.log2(max(rows, 1)), ROW_NODES - 1.0)
     row = min(int(at), ROW_NODES - 2)
     return row, at - row
@@ -80,7 +91,7 @@ def nodes_of(rows):
 
 @compiled
 def at_node(costs, row, share):
-    """T at a batch size that has a model, with `share` drafts per request, at speed 1."""
+    """T at a node, with `share` drafts per request, at speed 1."""
     return costs.base[row] if share <= 0.0 else costs.lines[row, 0] + costs.lines[row, 1] * share
 
 
@@ -95,7 +106,7 @@ def seconds_of(costs, rows, drafted):
 
 @compiled
 def fit(costs, row, weight, share, seconds):
-    """Takes one measurement into a line: least squares that forget, held to what it was at the anchors."""
+    """Adds one measurement to a line: least squares with forgetting, held to former values at the anchors."""
     sums, line = costs.sums[row], costs.lines[row]
     keep = 1.0 - weight * MEMORY
     sums[0] = sums[0] * keep + weight
@@ -115,7 +126,7 @@ def fit(costs, row, weight, share, seconds):
 
 @compiled
 def move(costs, row, weight, share, gain):
-    """Moves what is known of one batch size by what a measurement near it gained over the expectation."""
+    """Updates one node by the ratio `gain` of a measurement near it to its expectation."""
     kind = 0 if share <= 0.0 else 1
     if costs.measured[row, 0] + costs.measured[row, 1] == 0.0:
         costs.speed[row] *= gain
@@ -134,7 +145,7 @@ def move(costs, row, weight, share, gain):
 
 @compiled
 def measure(costs, rows, drafted, seconds):
-    """Takes the time of one step into T."""
+    """Adds the time of one step to T."""
     row, up = nodes_of(rows)
     share = drafted / max(rows, 1)
     gain = seconds / seconds_of(costs, rows, drafted)
@@ -146,15 +157,15 @@ def measure(costs, rows, drafted, seconds):
 
 @compiled
 def bin_of(value):
-    """The bin of a value, the largest ones first."""
+    """The bin of a value, largest values first."""
     return max(0, min(BINS - 1, int(BINS_PER_OCTAVE * np.log2(LARGEST_VALUE / value))))
 
 
 @compiled
 def choose(costs, found, slots, importance, totals, own):
-    """Sets found.drafted of the slots: how much of each candidate is drafted.
+    """Sets found.drafted of the slots: the number of drafted tokens of each candidate.
 
-    `own`: seconds that drafting itself takes, which are saved where it does not pay for long. `totals`: scratch,
+    `own`: seconds of drafting itself, which are saved where it does not pay for long. `totals`: scratch,
     float64 (2, BINS).
     """
     for into in range(BINS):
@@ -183,7 +194,7 @@ def choose(costs, found, slots, importance, totals, own):
 
 @compiled
 def cut(found, slots, importance, threshold):
-    """Drafts of each candidate what lies in the bins up to `threshold`; -1: nothing."""
+    """Drafts the tokens of each candidate in the bins up to `threshold`; -1: none."""
     for slot in slots:
         length = 0
         while length < found.lengths[slot] and bin_of(importance[slot] * found.chances[slot, length]) <= threshold:
@@ -193,7 +204,7 @@ def cut(found, slots, importance, threshold):
 
 @compiled
 def choose_likely(found, slots, least):
-    """Drafts of each candidate what is accepted with a chance of at least `least`, whatever a step costs."""
+    """Drafts the tokens of each candidate whose chance is at least `least`, whatever a step costs."""
     for slot in slots:
         length = 0
         while length < found.lengths[slot] and found.chances[slot, length] >= least:

@@ -1,4 +1,4 @@
-"""One step of all live requests in one compiled call: learn from what was sampled, append, propose, choose."""
+"""One step of all live requests in one compiled call: learn from sampled tokens, append, propose, choose."""
 
 from typing import NamedTuple
 
@@ -12,13 +12,13 @@ from openseer_draft.candidates import Candidates, observe, propose
 from openseer_draft.compiled import compiled
 from openseer_draft.lengths import Costs, choose, choose_likely, measure
 
-# Columns of a live request. SEEN: tokens of its text that are in the automaton; BEGIN: where its response begins;
-# PROPOSED: 1 after a step that proposed for it; KNOWN: the size of its corpus then, as an index of CORPUS_SIZES.
+# Columns of a live request. SEEN: tokens of its text in the automaton; BEGIN: where its response begins; PROPOSED: 1
+# after a step that proposed for it; KNOWN: the size of its corpus at that step, as an index of CORPUS_SIZES.
 GROUP, LAST, SEEN, REQUEST, BEGIN, COUNTED, PROPOSED, KNOWN = range(8)
 LIVE_COLUMNS = 8
 
 CORPUS_SIZES = (0, 1, 2, 4, 8, 16)
-"""Sizes of a corpus (siblings' responses to draft from) that are counted apart, each up to the next."""
+"""Classes of the size of a corpus (siblings' responses to draft from), each up to the next, for the metrics."""
 # Indices of the metrics.
 DRAFTED, ACCEPTED, DRAFT_STEPS, FULL = range(4)
 BY_ORIGIN = 4
@@ -27,11 +27,11 @@ METRICS = BY_CORPUS_SIZE + 2 * len(CORPUS_SIZES)
 
 ADAPTIVE, LIKELY, NOTHING, ASLEEP = range(4)
 LIKELY_CHANCE = 0.4
-"""What a step drafts whose purpose is to be measured, and every step where lengths are not adapted."""
+"""Least chance of a drafted token in a measuring step, and in every step without adaptive lengths."""
 
 
 class Tables(NamedTuple):
-    """All that a step reads and writes. groups int32 (groups, GROUP_COLUMNS), live int32 (slots, LIVE_COLUMNS),
+    """All data that a step reads and writes. groups int32 (groups, GROUP_COLUMNS), live int32 (slots, LIVE_COLUMNS),
     importance float64 (slots), metrics float64 (METRICS), totals: scratch of `choose`."""
 
     arena: Arena
@@ -47,7 +47,7 @@ class Tables(NamedTuple):
 
 @compiled
 def size_index(corpus_size):
-    """The index in CORPUS_SIZES of the size of a corpus."""
+    """The index in CORPUS_SIZES for the size of a corpus."""
     index = 0
     while index + 1 < len(CORPUS_SIZES) and corpus_size >= CORPUS_SIZES[index + 1]:
         index += 1
@@ -56,7 +56,7 @@ def size_index(corpus_size):
 
 @compiled
 def record(tables, slot, gained, came_true):
-    """Adds to the metrics what the last proposal for a request brought."""
+    """Adds the outcome of the last proposal for a request to the metrics."""
     metrics, drafted = tables.metrics, tables.found.drafted[slot]
     counter = BY_CORPUS_SIZE + 2 * tables.live[slot, KNOWN]
     metrics[counter] += 1
@@ -73,7 +73,7 @@ def record(tables, slot, gained, came_true):
 
 @compiled
 def take(tables, slot, tokens, stop):
-    """Learns from and appends what a request has gained: tokens[SEEN:stop]."""
+    """Learns from and appends the new tokens of a request: tokens[SEEN:stop]."""
     live = tables.live
     start = live[slot, SEEN]
     if live[slot, PROPOSED]:
@@ -90,7 +90,7 @@ def take(tables, slot, tokens, stop):
         tables.arena, tables.groups, group, live[slot, REQUEST], live[slot, LAST], tokens, start, stop
     )
     live[slot, LAST] = last
-    # Without memory, or behind a token that is none, this request gets no drafts until it is opened again.
+    # If memory is short, or after an invalid token, this request gets no drafts until it is opened again.
     if reached < stop:
         live[slot, LAST] = 0
         tables.metrics[FULL] += 1
@@ -98,7 +98,7 @@ def take(tables, slot, tokens, stop):
 
 @compiled
 def renew(tables, slot, tokens, stop, mode):
-    """Takes what a request has gained and, unless asleep, proposes for it anew."""
+    """Adds the new tokens of a request and, unless asleep, proposes for it again."""
     live, found = tables.live, tables.found
     if stop > live[slot, SEEN]:
         take(tables, slot, tokens, stop)
@@ -112,7 +112,7 @@ def renew(tables, slot, tokens, stop, mode):
 
 @compiled
 def step(tables, slots, token_ids, rows, ends, seconds, mode, own, out):
-    """Takes what each slot gained, token_ids[rows, SEEN:ends], and writes drafts into `out`; see Drafter.step."""
+    """Adds the new tokens of each slot, token_ids[rows, SEEN:ends], and writes drafts into `out`; see Drafter.step."""
     found = tables.found
     if seconds > 0.0:
         verified = 0

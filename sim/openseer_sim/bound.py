@@ -1,4 +1,4 @@
-"""The least time that any order needs."""
+"""The least time that any order of the responses needs."""
 
 from collections.abc import Sequence
 
@@ -6,13 +6,13 @@ from openseer_sim.fleet import ModelledFleet
 from openseer_sim.work import GroupLengths, tokens_of
 
 BOUND = "bound"
-"""Its name in tables."""
+"""The bound's name in tables."""
 
 
 def least_seconds(fleet: ModelledFleet, groups: Sequence[GroupLengths]) -> float:
-    """Without drafts: all instances busy to the end with steps as full as slots and KV cache allow, and no less than
-    the longest response takes alone. A bound where a step of twice the tokens takes at most twice as long and a step's
-    time rises ever steeper with its tokens, as of a decoder."""
+    """The bound without drafts: the larger of two times. First, all instances work to the end, with steps as full as
+    slots and KV cache allow; second, the longest response runs alone. It holds if a step of twice the tokens takes at
+    most twice as long, and a step's time is convex in its tokens, as for a decoder."""
     tokens = tokens_of(groups)
     read = sum(length * (group.prompt + length / 2) for group in groups for length in group.lengths)
     prompts = sum(group.prompt for group in groups)

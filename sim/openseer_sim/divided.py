@@ -1,9 +1,9 @@
-"""Divided rollout on the product's own code: its queue, policies, quanta and counts of blocks, on a virtual clock.
+"""Divided rollout with the product's own code: its queue, policies, quanta and KV blocks, on a virtual clock.
 
-Everything that decides is imported: core's reference queue, `policy`, `placement`, and the worker's RunningRequests
-with `quantum`. What is here stands for the rest of the worker loop (worker/openseer_worker/loop.py): it reads the
-engine, lets the requests decide, reports ends, claims. Lengths are counted in KV blocks, an item of the queue for each:
-half a million requests of a hundred thousand tokens would not fit in memory as tokens.
+All decisions are imported code: core's reference queue, `policy`, `placement`, and the worker's RunningRequests
+with `quantum`. This module replaces the rest of the worker loop (worker/openseer_worker/loop.py): it reads the
+engine, calls the decision, reports ends, claims. Lengths are counted in KV blocks, each one item of the queue:
+as tokens, half a million requests of a hundred thousand tokens would not fit in memory.
 """
 
 import heapq
@@ -33,15 +33,15 @@ from openseer_worker.running import RunningRequests
 
 VERSION = "initial"
 LEASE_SECONDS = 1e9
-"""Nothing is lost unless the study says so."""
+"""Large enough that no lease expires."""
 CALLED = 2
-"""Workers with room that a request which comes back calls, as in the product."""
+"""Limit of idle workers that a returned request wakes, as in the product."""
 
 
 class DividedRollout:
-    """One rollout. `run` plays it to its end. `policy`: in place of the one that `rollout` names.
+    """One rollout; `run` simulates it to its end. `policy`: replaces the one that `rollout` names.
 
-    A study of other rules than the product's has queues and workers of its own in `queue_type` and `worker_type`.
+    A study of other rules than the product's sets `queue_type` and `worker_type`.
     """
 
     queue_type: Callable[[], JobQueue] = JobQueue
@@ -56,17 +56,17 @@ class DividedRollout:
         policy: Policy | None = None,
     ) -> None:
         self.fleet = fleet
-        # Lengths are counted in blocks here, so quanta are too.
+        # Lengths are counted in blocks here, and so are quanta.
         quantum = max(1, rollout.quantum_tokens // fleet.block)
         self.rollout = rollout.model_copy(update={"quantum_tokens": quantum})
         self.longest = self.items(cap) + max((self.items(group.prompt) for group in groups), default=0)
-        """Blocks of a request, at most."""
+        """Limit of a request, in blocks."""
         self.now = 0.0
         self.queue = self.queue_type()
         self.outcome = Outcome([], [], tokens_of(groups))
         self.idle: deque[int] = deque()
         self.bare: set[str] = set()
-        """Responses that are to have their contexts computed again, whether or not contexts move."""
+        """Responses whose contexts are computed again, even if contexts move."""
         self._due: list[tuple[float, int, int]] = []
         self._order = 0
         self.policy = policy or policy_of(rollout)
@@ -79,11 +79,11 @@ class DividedRollout:
         self.workers = [self.worker_type(self, number) for number in range(fleet.instances)]
 
     def items(self, tokens: float) -> int:
-        """Blocks of so many tokens."""
+        """Number of blocks for `tokens` tokens."""
         return max(1, math.ceil(tokens / self.fleet.block))
 
     def run(self) -> Outcome:
-        """To the end of the last response."""
+        """Simulates up to the end of the last response."""
         for worker in self.workers:
             worker.count_in()
         for worker in self.workers:
@@ -102,13 +102,13 @@ class DividedRollout:
         return self.outcome
 
     def wake(self, number: int, at: float) -> None:
-        """Has a worker look at its engine and at the queue then, in place of whatever it waited for."""
+        """Schedules a worker's next `look` at time `at`, instead of the one scheduled before."""
         self.workers[number].due = at
         self._order += 1
         heapq.heappush(self._due, (at, self._order, number))
 
     def call(self) -> None:
-        """A request waits again: workers with room look for it."""
+        """Wakes idle workers, because a request waits again."""
         for _ in range(min(CALLED, len(self.idle))):
             self.wake(self.idle.popleft(), self.now)
 
@@ -128,7 +128,7 @@ class DividedRollout:
 
 
 class SimulatedWorker:
-    """One instance and what the worker loop does for it."""
+    """One instance, and the worker loop for it."""
 
     def __init__(self, rollout: DividedRollout, number: int) -> None:
         fleet = rollout.fleet
@@ -154,7 +154,7 @@ class SimulatedWorker:
         self._running.margin = self._margin
 
     def look(self) -> None:
-        """What the worker loop does when it wakes: reads the engine, decides, reports, claims."""
+        """One iteration of the worker loop: reads the engine, decides, reports, claims."""
         now, running = self._rollout.now, self._running
         self.engine.settle(now)
         self._read()
@@ -171,12 +171,12 @@ class SimulatedWorker:
         self._plan()
 
     def count_in(self, free_pace: float = 0.0) -> None:
-        """It claims, and its heartbeats never stop."""
+        """Registers the worker as claiming; its heartbeats never expire."""
         claimers, limit = self._rollout.queue.claimers, self.profile.request_tokens
         claimers.note_heartbeat(self.id.name, limit, math.inf, free_pace)
 
     def lose(self, until: float) -> None:
-        """All that runs here goes back without its context; the worker is there again at `until`."""
+        """Returns all its requests without their contexts; the worker starts again at `until`."""
         self.engine.settle(self._rollout.now)
         self._read()
         for response in self._running.running():
@@ -204,7 +204,7 @@ class SimulatedWorker:
                 running.take(EngineOutput(key, bytes(ITEM_BYTES * new), b"", finish), VERSION)
             if over:
                 self.engine.remove(key)
-        running.margin = self._margin  # it looks again as soon as anything is due
+        running.margin = self._margin  # the worker looks again as soon as anything is due
 
     def _tell_load(self) -> None:
         rescores = self._running.rescore_running(self._running.running())
@@ -235,7 +235,7 @@ class SimulatedWorker:
             running.drop(response.key)
 
     def _may_fit(self, free: int) -> bool:
-        """False where a claim with as many blocks found nothing that fits, and nothing has come back since."""
+        """False if a claim with as many blocks found no request that fits, and none has come back since."""
         if free <= 0:
             return False
         seen, blocks = self._refused
@@ -280,7 +280,7 @@ class SimulatedWorker:
         self.engine.add(claim.key, context, fleet.block * (claim.true_length - claim.generated), holds=holds)
 
     def _draft(self) -> None:
-        """Sets what each response gains in a step: drafts of one length, the best for all of them together."""
+        """Sets the tokens per step of each response: all drafts have one length, the best one for all together."""
         drafts, running = self._rollout.fleet.drafts, self._running.running()
         if drafts is None or not running:
             return
@@ -291,7 +291,7 @@ class SimulatedWorker:
             self.engine.set_pace(response.key, tokens_of_step(probability, length), 1.0 + length)
 
     def _plan(self) -> None:
-        """When something is due: an end, or a quantum."""
+        """Schedules the next look: at the first end of a response or of a quantum."""
         running = self._running.running()
         if not running and any(self._rollout.queue.load().waiting.values()):
             self._rollout.wake(self.number, self._rollout.now + POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""What drafts bring to a step: tokens accepted, by the siblings that are known."""
+"""The gain of drafts per step: accepted tokens, by the number of known siblings."""
 
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -8,19 +8,19 @@ from openseer_sim.engine import StepTime
 
 @dataclass(frozen=True, slots=True)
 class DraftModel:
-    """`accepted`: (siblings known, probability that a drafted token is accepted), ascending, straight lines between
-    them. `longest`: tokens of the longest draft."""
+    """`accepted`: (known siblings, probability that a drafted token is accepted), ascending, linear between
+    them. `longest`: limit of a draft, in tokens."""
 
     accepted: tuple[tuple[float, float], ...]
     longest: int = 8
 
     @staticmethod
     def of_lengths(lengths: tuple[tuple[float, float], ...], longest: int = 8) -> "DraftModel":
-        """From (siblings known, mean tokens of a step, the bonus token included) with drafts of `longest` tokens."""
+        """From (known siblings, mean tokens per step including the engine's own) with drafts of `longest` tokens."""
         return DraftModel(tuple((known, _probability(tokens, longest)) for known, tokens in lengths), longest)
 
     def probability(self, known: float) -> float:
-        """That a drafted token is accepted when so many siblings are known."""
+        """The probability that a drafted token is accepted with `known` siblings."""
         points = self.accepted
         end = bisect_right(points, known, key=lambda point: point[0])
         if end == 0 or end == len(points):
@@ -29,7 +29,7 @@ class DraftModel:
         return low + (high - low) * (known - left) / (right - left)
 
     def length(self, step: StepTime, running: int, context: float, probability: float) -> int:
-        """The draft length with the most tokens per second (Seer, section 3.3), the same for all that runs."""
+        """The draft length with the most tokens per second (Seer, section 3.3), the same for all running requests."""
         reading = step.per_context * context
         return max(
             range(self.longest + 1),
@@ -38,7 +38,7 @@ class DraftModel:
 
 
 def tokens_of_step(probability: float, length: int) -> float:
-    """Mean tokens of a step with drafts of `length`, the bonus token included."""
+    """Mean tokens per step with drafts of `length`, including the engine's own token."""
     return (1 - probability ** (length + 1)) / (1 - probability)
 
 

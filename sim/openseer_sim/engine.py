@@ -1,21 +1,21 @@
-"""The engine of the simulator: the steps between two events in closed form.
+"""The simulated engine: the steps between two events in closed form.
 
-While nothing begins or ends, a step takes as long as its tokens and the context that it reads say, and the context
-grows by as much in each step; so the time of many steps, and the steps of a time, are roots of one quadratic.
+Between two events, a step's time depends on its tokens and on the context that it reads, and the context grows by a
+constant in each step; so the time of many steps, and the number of steps in a time, are roots of one quadratic.
 """
 
 import math
 from dataclasses import dataclass
 
 NOTHING = 1e-6
-"""Tokens: less than this is rounding."""
+"""Tokens below which a remainder counts as rounding."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepTime:
-    """Seconds of a step. `points`: (tokens computed, seconds), ascending, straight lines between them and beyond the
-    last; `per_context`: for each token of context that is read; `per_prefill`: for each token of context that is
-    computed when a request comes; `per_draft`: for each drafted token, beyond what it costs to compute one."""
+    """Seconds of a step. `points`: (computed tokens, seconds), ascending, linear between them and beyond the
+    last; `per_context`: per token of context that is read; `per_prefill`: per token of context that is
+    computed when a request starts; `per_draft`: per drafted token, beyond the cost of computing it."""
 
     points: tuple[tuple[float, float], ...]
     per_context: float
@@ -23,7 +23,7 @@ class StepTime:
     per_draft: float = 0.0
 
     def base(self, running: float, drafted: float = 0.0) -> float:
-        """Without the reading of context: a step of so many responses, with so many drafted tokens in all."""
+        """Seconds without reading context, of a step with `running` responses and `drafted` drafted tokens in total."""
         return self._computing(running + drafted) + self.per_draft * drafted
 
     def _computing(self, tokens: float) -> float:
@@ -45,8 +45,8 @@ class StepTime:
         overhead: float,
         most: int = 8192,
     ) -> "StepTime":
-        """Of a decoder: `weights` in bytes that a step reads, `active` parameters that it computes a token with,
-        `kv_bytes` of a token of context, `bandwidth` in bytes/s and `flops` in operations/s of the whole instance,
+        """The time of a decoder: `weights` in bytes that a step reads, `active` parameters per token,
+        `kv_bytes` per token of context, `bandwidth` in bytes/s and `flops` in operations/s of the whole instance,
         `overhead` in seconds."""
         read, compute = weights / bandwidth, 2 * active / flops
         bend = read / compute
@@ -60,8 +60,8 @@ class StepTime:
 
 @dataclass(slots=True)
 class _Run:
-    """`context`, `done`: tokens at the engine's step `since`; `left`: all that it is to gain; `pace`: tokens that it
-    gains in a step; `width`: tokens that a step computes for it."""
+    """`context`, `done`: tokens at the engine's step `since`; `left`: tokens to generate; `pace`: tokens per step;
+    `width`: computed tokens per step."""
 
     context: float
     left: float
@@ -72,7 +72,7 @@ class _Run:
 
 
 class ModelledEngine:
-    """Responses that run together. Time is given by the caller, and never goes back."""
+    """Responses that run together. The caller provides the time, which never goes back."""
 
     def __init__(self, step: StepTime) -> None:
         self._step = step
@@ -81,24 +81,24 @@ class ModelledEngine:
         self._base = 0.0
         self._now = 0.0
         self.busy = 0.0
-        """Seconds in which anything ran."""
+        """Seconds in which a response ran."""
 
     def __len__(self) -> int:
         return len(self._runs)
 
     @property
     def context(self) -> float:
-        """Tokens of all that runs, prompts included."""
+        """Tokens of all running responses, prompts included."""
         return self._context
 
     @property
     def pace(self) -> float:
-        """Tokens per second that a response gains now, at the mean; 0 while none runs."""
+        """Mean tokens per second of a response now; 0 while none runs."""
         count = len(self._runs)
         return self._growth / count / (self._base + self._step.per_context * self._context) if count else 0.0
 
     def settle(self, at: float) -> None:
-        """Makes the steps up to `at`."""
+        """Runs the steps up to time `at`."""
         if at <= self._now:
             return
         if self._runs:
@@ -109,8 +109,8 @@ class ModelledEngine:
         self._now = at
 
     def add(self, key: str, context: float, left: float, *, holds: float = 0.0) -> None:
-        """A response with `context` tokens, of which `left` more are to come; for `holds` seconds nothing else goes on:
-        its context is computed, or comes from elsewhere."""
+        """Adds a response with `context` tokens, which generates `left` more; all others pause for `holds` seconds,
+        while its context is computed or fetched."""
         self._runs[key] = _Run(context, left, self._steps, 1.0, 1.0)
         self._context += context
         self._change(1.0, 1.0)
@@ -118,7 +118,7 @@ class ModelledEngine:
         self.busy += holds
 
     def remove(self, key: str) -> float:
-        """Takes it out; gives the tokens since it came."""
+        """Removes a response; returns the tokens that it generated here."""
         gained = self.gained(key)
         run = self._runs.pop(key)
         self._context -= run.context + (self._steps - run.since) * run.pace
@@ -126,7 +126,7 @@ class ModelledEngine:
         return gained
 
     def set_pace(self, key: str, pace: float, width: float) -> None:
-        """From now on it gains `pace` tokens in a step that computes `width` for it."""
+        """Changes a response to `pace` tokens per step, with `width` computed tokens."""
         run = self._runs[key]
         if (run.pace, run.width) == (pace, width):
             return
@@ -137,24 +137,24 @@ class ModelledEngine:
         self._change(growth, wider)
 
     def gained(self, key: str) -> float:
-        """Tokens since it came."""
+        """Tokens that a response has generated here."""
         run = self._runs[key]
         return min(run.left, run.done + (self._steps - run.since) * run.pace)
 
     def left(self, key: str) -> float:
-        """Tokens that it has not gained."""
+        """Tokens that a response has not generated yet."""
         return self._runs[key].left - self.gained(key)
 
     def is_over(self, key: str) -> bool:
-        """Whether it has gained all that it is to gain."""
+        """Whether a response has generated all its tokens."""
         return self.left(key) <= NOTHING
 
     def steps_for(self, key: str, tokens: float) -> float:
-        """Until it has gained so many more."""
+        """Number of steps until a response has generated `tokens` more."""
         return tokens / self._runs[key].pace
 
     def time_of(self, steps: float) -> float:
-        """When so many steps more are made, if nothing else changes."""
+        """The time after `steps` further steps without an event."""
         return (
             self._now
             + steps * (self._base + self._step.per_context * self._context)
@@ -162,11 +162,11 @@ class ModelledEngine:
         )
 
     def steps_to_end(self) -> float:
-        """Until the first response ends."""
+        """Number of steps until the first response ends."""
         return min((self.left(key) / run.pace for key, run in self._runs.items()), default=math.inf)
 
     def steps_to(self, context: float) -> float:
-        """Until all contexts together are so long."""
+        """Number of steps until all contexts together have `context` tokens."""
         return max(0.0, context - self._context) / self._growth if self._growth else math.inf
 
     def _change(self, pace: float, width: float) -> None:

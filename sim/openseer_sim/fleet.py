@@ -1,4 +1,4 @@
-"""What a simulated rollout runs on."""
+"""The fleet of a simulated rollout."""
 
 from dataclasses import dataclass
 
@@ -8,11 +8,11 @@ from openseer_sim.engine import StepTime
 
 @dataclass(frozen=True, slots=True)
 class ModelledFleet:
-    """`instances` of one kind: `kv_tokens` of context at once, `slots` responses at once.
+    """`instances` of one kind: `kv_tokens` of context and `slots` responses at the same time.
 
-    `block`: tokens of a KV block. `move_seconds`: seconds per token of context that a response brings along to another
-    instance; None: its context is computed again there. `look_seconds`: how often a worker reads its engine at most.
-    `drafts`: None where nothing is drafted. `losses`: instances that are lost, and when.
+    `block`: tokens per KV block. `move_seconds`: seconds per token of context that a response takes along to another
+    instance; None: its context is computed again there. `look_seconds`: shortest interval of a worker's looks.
+    `drafts`: None without drafts. `losses`: losses of instances.
     """
 
     instances: int

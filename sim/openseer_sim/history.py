@@ -1,4 +1,4 @@
-"""Where a plan's lengths come from: runs that took place, or a distribution by name."""
+"""The lengths for a plan: from earlier runs, or from a named distribution."""
 
 import random
 from collections.abc import Sequence
@@ -18,21 +18,21 @@ SHAPES: dict[str, LengthModel] = {
     "reasoning": LengthModel(0, 0, spread=1.0, correlation=0.8),
     "heavy": LengthModel(0, 0, spread=1.4, correlation=0.8),
 }
-"""Distributions by name, of the two-level model: standard deviation of the logarithm, and the part of its variance that
-lies between groups. Mean and longest are the job's own."""
+"""Distributions by name, of the two-level model: standard deviation of the logarithm, and the share of its variance
+between groups. Mean and limit come from the job."""
 DRAWN_GROUPS = 2_000
-"""Groups that a named distribution is drawn as, to draw plans from."""
+"""Number of groups that are drawn from a named distribution, as the history of plans."""
 PROMPT = 256
-"""Tokens of a prompt of a named distribution."""
+"""Tokens of a prompt with a named distribution."""
 FEW_GROUPS = 30
-"""With fewer groups of a history its draws are too much alike."""
+"""Number of groups of a history below which its draws are too similar."""
 
 
 @dataclass(frozen=True, slots=True)
 class LengthHistory:
-    """Groups to draw from. `source`: where they come from; `drafted`: mean tokens of a step with drafts and mean draft
-    length, None where nothing was drafted; `notes`: what a reader must know; `invented`: of a distribution, so that how
-    many groups there are says nothing; `partial`: of responses that were cut or did not finish, which were longer."""
+    """Groups to draw from. `source`: their origin; `drafted`: mean tokens per step with drafts and mean draft length,
+    None without drafts; `notes`: limitations for the reader; `invented`: from a distribution, so that the number of
+    groups means nothing; `partial`: has responses that were cut or did not finish, whose full lengths are larger."""
 
     groups: list[GroupLengths]
     source: str
@@ -42,8 +42,8 @@ class LengthHistory:
     partial: bool = False
 
     def draw(self, groups: int, size: int, cap: int, seed: int, context: int | None = None) -> list[GroupLengths]:
-        """`groups` groups with replacement, the same for one seed: whole where they are of `size`, else with lengths
-        drawn within each. What is longer than `cap`, or with its prompt than `context`, ends there."""
+        """`groups` groups with replacement, the same for one seed: unchanged if they have `size` responses, else with
+        lengths drawn within each. A length is cut at `cap`, and, with its prompt, at `context`."""
         chance = random.Random(seed)
         drawn: list[GroupLengths] = []
         for group in chance.choices(self.groups, k=groups):
@@ -54,8 +54,8 @@ class LengthHistory:
 
 
 def history_of(job: RolloutJob, runs: Sequence[Path] = (), shape: str = "") -> LengthHistory:
-    """The lengths to plan `job` with: `runs` where named, folders or files of `openseer results`, else a distribution
-    `NAME:MEAN`, else the job's own last run. Raises InputError where none of them is there."""
+    """The lengths to plan `job` with: from `runs`, if given, folders or files of `openseer results`; else a
+    distribution `NAME:MEAN`; else the job's own last run. Raises InputError if there is none of them."""
     own = Path(job.output_path)
     if runs and shape:
         raise InputError("found --history and --lengths, allowed: one of them")
@@ -72,7 +72,7 @@ def history_of(job: RolloutJob, runs: Sequence[Path] = (), shape: str = "") -> L
 
 
 def group_count(job: RolloutJob) -> int | None:
-    """Lines of the job's prompt file, where it is one of plain JSON lines on this machine."""
+    """Number of lines of the job's prompt file, if that is a local file of plain JSON lines."""
     path = job.spec.prompts.path if job.spec.prompts is not None else None
     if path is None or not path.endswith(".jsonl") or not Path(path).is_file():
         return None
@@ -114,7 +114,7 @@ def _of_runs(job: RolloutJob, paths: Sequence[Path]) -> LengthHistory:
 
 
 def _is_of_run(path: Path) -> bool:
-    """Whether it is the results.jsonl of a run folder."""
+    """Whether the path is the results.jsonl of a run folder."""
     folder = RunFolder(path.parent)
     return folder.exists() and folder.results_file == path
 
@@ -137,7 +137,7 @@ def _of_shape(job: RolloutJob, text: str) -> LengthHistory:
     groups = model.draw(DRAWN_GROUPS, job.spec.group_size, seed=0, prompt=PROMPT)
     return LengthHistory(
         groups,
-        f"the distribution {name} with mean {mean:,.0f} and prompts of {PROMPT} tokens, which nobody has "
+        f"the distribution {name} with mean {mean:,.0f} and prompts of {PROMPT} tokens, which was not "
         "measured for this job",
         invented=True,
     )

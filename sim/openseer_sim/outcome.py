@@ -1,15 +1,15 @@
-"""What came of a simulated rollout."""
+"""The result of a simulated rollout."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
 class Outcome:
-    """`ends`: seconds at which each response ended; `busy`: seconds in which each instance ran anything.
+    """`ends`: seconds at which each response ended; `busy`: seconds in which each instance ran a response.
 
-    `tokens`: of all responses; `computed`: tokens of context that were computed, prompts included, of them
-    `computed_again` those of responses; `moves`: how often a response went back to go on elsewhere; `preemptions`:
-    responses that an engine threw out; `claims`: which request went to which instance, in order.
+    `tokens`: of all responses; `computed`: computed tokens of context, prompts included; `computed_again`: those of
+    responses among them; `moves`: number of returns to the queue; `preemptions`: responses that an engine preempted;
+    `claims`: (request, instance), in order.
     """
 
     ends: list[float]
@@ -23,17 +23,17 @@ class Outcome:
 
     @property
     def seconds(self) -> float:
-        """Of the whole rollout."""
+        """Seconds of the whole rollout."""
         return max(self.ends)
 
     @property
     def tail_seconds(self) -> float:
-        """Time spent on the last tenth of the responses alone (Seer, section 5)."""
+        """Time in which only the last tenth of the responses ran (Seer, section 5)."""
         return self.seconds - sorted(self.ends)[max(0, len(self.ends) * 9 // 10 - 1)]
 
     @property
     def idle(self) -> float:
-        """The part of all instances' time in which they ran nothing."""
+        """Share of all instances' time without a response."""
         return 1 - sum(self.busy) / (len(self.busy) * self.seconds)
 
     @property

@@ -1,6 +1,6 @@
-"""Partial rollout (APRIL): more groups are issued than are needed, and the iteration stops when enough are complete.
+"""Partial rollout (APRIL): more groups are issued than are needed, and an iteration ends when enough are complete.
 
-The rest goes on in the next one, under newer weights: it is not synchronous.
+The others continue in the next iteration, under newer weights: it is not synchronous.
 """
 
 import heapq
@@ -16,8 +16,8 @@ from openseer_sim.work import GroupLengths
 
 
 def partial_by(issue: float = 2.0, *, warm: int = 2, measured: int = 3) -> System:
-    """`issue` times as many groups as are given are in work at the start of an iteration. After `warm` iterations,
-    `measured` ones are one Outcome: `tokens` are all that they generated. Groups are given again, in turn."""
+    """A system in which `issue` times the given number of groups run at the start of an iteration. After `warm`
+    iterations, `measured` ones form one Outcome: `tokens` are all that they generated. Groups are reused, in turn."""
 
     def system(fleet: ModelledFleet, groups: Sequence[GroupLengths], _cap: int) -> Outcome:
         rollout = PartialRollout(fleet, groups)
@@ -32,7 +32,7 @@ def partial_by(issue: float = 2.0, *, warm: int = 2, measured: int = 3) -> Syste
 
 
 class PartialRollout:
-    """Iterations over groups that are given again and again; `outcome` adds up what they did."""
+    """Iterations over the given groups, which are reused; `outcome` sums them up."""
 
     def __init__(self, fleet: ModelledFleet, groups: Sequence[GroupLengths]) -> None:
         self.outcome = Outcome([], [0.0] * fleet.instances, 0)
@@ -43,13 +43,13 @@ class PartialRollout:
         self._seconds = 0.0
 
     def forget(self) -> None:
-        """Begins to measure: what was done so far is not in the outcome."""
+        """Starts to measure: earlier iterations are not in the outcome."""
         self.outcome, self._seconds = Outcome([], [0.0] * self._fleet.instances, 0), 0.0
 
     def iterate(self, issue: int) -> None:
-        """Fills up to `issue` groups in work, and stops when as many as were given are complete.
+        """Adds groups up to `issue`, and stops when the given number of groups are complete.
 
-        What was carried over goes first; requests go to the instances in turn.
+        Carried requests go first; requests go to the instances in turn.
         """
         instances = [OwnScheduler(self._fleet) for _ in range(self._fleet.instances)]
         requests = dict(sorted(self._carried.items(), key=lambda item: item[1].group)) | dict(self._fresh(issue))
@@ -73,7 +73,7 @@ class PartialRollout:
                 yield f"g{number}/{index}", BoundRequest(number, group.prompt, length)
 
     def _until_complete(self, instances: list[OwnScheduler]) -> float:
-        """The second at which enough groups are complete."""
+        """The time, in seconds, at which enough groups are complete."""
         wanted, outcome = len(self._groups), self.outcome
         due = [(0.0, number) for number in range(len(instances))]
         now = 0.0

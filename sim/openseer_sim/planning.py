@@ -1,4 +1,4 @@
-"""How long a job takes, what it costs, and which fleet suits it: for its own lengths, with an interval."""
+"""The plan of a job: time, cost and fleet, for given lengths, with an interval."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,19 +19,19 @@ from openseer_sim.work import GroupLengths
 
 SECONDS_PER_HOUR = 3600
 NEAR = 1.1
-"""Without a deadline, the plan takes the largest fleet of at most so many times the GPU-hours of the cheapest."""
+"""Without a deadline: limit of the recommended fleet's GPU-hours, as a multiple of the cheapest fleet's."""
 BASELINE: PolicyName = "round-robin"
 MOST_REQUESTS = 100_000
-"""Of one plan: more would take hours to simulate."""
+"""Limit of requests of one plan: more would take hours to simulate."""
 GAINS = 4
-"""Ways of rollout that are simulated on the chosen fleet, without drafts."""
+"""Number of systems that are simulated on the chosen fleet, without drafts."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
-    """`gpus`: sizes of the fleet to try; `deadline` in seconds and `price` of a GPU-hour, None where not given;
-    `start_seconds`: until workers take requests, which count as GPU time; `tail_release`: a worker without further work
-    gives its GPUs back; `draws`: how many times the lengths are drawn."""
+    """`gpus`: sizes of the fleet to try; `deadline` in seconds and `price` per GPU-hour, None if not given;
+    `start_seconds`: until workers take requests, which counts as GPU time; `tail_release`: a worker without further
+    requests returns its GPUs; `draws`: number of draws of the lengths."""
 
     gpus: tuple[int, ...]
     deadline: float | None = None
@@ -43,7 +43,7 @@ class PlanOptions:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The median of what several draws of lengths came to, the lowest and the highest."""
+    """The lowest, median and highest value over the draws of lengths."""
 
     low: float
     median: float
@@ -51,18 +51,19 @@ class Spread:
 
     @staticmethod
     def of(values: Sequence[float]) -> "Spread":
-        """At least one value."""
+        """The spread of at least one value."""
         return Spread(min(values), median(values), max(values))
 
     def times(self, factor: float) -> "Spread":
-        """In another unit."""
+        """The spread in another unit."""
         return Spread(self.low * factor, self.median * factor, self.high * factor)
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedFleet:
-    """One size of the fleet. `seconds` from the asking for workers to the last response, `tail_seconds` of it on the
-    last tenth; `idle`: part of the workers' time after their start; `cost`, `in_time`: None without price, deadline."""
+    """One size of the fleet. `seconds`: from the request for workers to the last response, `tail_seconds`: of it for
+    the last tenth; `idle`: share of the workers' time after their start; `cost`, `in_time`: None without price,
+    deadline."""
 
     gpus: int
     workers: int
@@ -76,7 +77,7 @@ class PlannedFleet:
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """One way of rollout on the chosen fleet; seconds without start. `speedup`: over the first, draw by draw."""
+    """One system on the chosen fleet; seconds without start. `speedup`: over the first system, draw by draw."""
 
     name: str
     seconds: Spread
@@ -86,7 +87,7 @@ class Gain:
 
 @dataclass(frozen=True, slots=True)
 class JobPlan:
-    """`chosen`: of `fleets`, the recommended one; None where none ends in time."""
+    """`chosen`: the recommended one of `fleets`; None if none ends in time."""
 
     job: str
     groups: int
@@ -107,13 +108,13 @@ def make_plan(
     groups: int | None = None,
     note: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> JobPlan:
-    """`groups`: of the job; None: as many as in the history. `note`: is told before each rollout how many of how many
-    were simulated. Raises InputError for sizes that no worker fits, and where nobody says how many groups there are."""
+    """`groups`: of the job; None: the number in the history. `note`: called before each rollout with the number of
+    simulated rollouts and the total. Raises InputError for sizes that no worker fits, and for an unknown number of
+    groups."""
     each = job.spec.workers.parallelism.gpus
     if groups is None and history.invented:
         raise InputError(
-            f"{job.name}: how many groups it has is unknown, for its prompts are not JSON lines on this machine; pass "
-            "--groups"
+            f"{job.name}: its number of groups is unknown, because its prompts are not local JSON lines; pass --groups"
         )
     count, size = groups or len(history.groups), job.spec.group_size
     if count * size > MOST_REQUESTS:
@@ -121,7 +122,7 @@ def make_plan(
     sizes = sorted({gpus for gpus in options.gpus if gpus % each == 0 and 0 < gpus // each <= count * size})
     if not sizes:
         raise InputError(
-            f"--gpus: found {_listed(options.gpus)}, allowed: multiples of {each}, what one worker takes, with no more "
+            f"--gpus: found {_listed(options.gpus)}, allowed: multiples of {each}, a worker's GPUs, with no more "
             f"workers than the job's {count * size:,} responses"
         )
     cap = job.spec.sampling.max_tokens
@@ -132,7 +133,7 @@ def make_plan(
     fleets = tuple(_fleet(lab, gpus, each, options) for gpus in sizes)
     chosen, advice = _choice(fleets, options)
     if history.partial:
-        advice += " Expect it to take longer: the history has responses that were cut or did not finish."
+        advice += " Expect a longer time: the history has responses that were cut or did not finish."
     gains = _gains(lab, (chosen or fleets[-1]).workers, history)
     return JobPlan(
         job.name,
@@ -149,7 +150,7 @@ def make_plan(
 
 @dataclass(slots=True)
 class _Lab:
-    """Plays every draw of the lengths."""
+    """Simulates every draw of the lengths."""
 
     engine: EngineModel
     rollout: RolloutSpec
@@ -189,7 +190,7 @@ def _fleet(lab: _Lab, gpus: int, each: int, options: PlanOptions) -> PlannedFlee
 
 
 def _held(outcome: Outcome, options: PlanOptions) -> float:
-    """Seconds for which all workers together are held."""
+    """Seconds for which the workers hold their GPUs, summed over workers."""
     workers = len(outcome.busy)
     return workers * options.start_seconds + (sum(outcome.busy) if options.tail_release else workers * outcome.seconds)
 
@@ -278,17 +279,17 @@ def _assumptions(
     if options.price is None:
         lines.append("no price was given (--price)")
     if history.drafted is None:
-        lines.append("drafts are left out: no run of the history drafted, so what they bring here is not known")
+        lines.append("drafts are left out: no run of the history drafted, so their gain is unknown here")
     else:
         lines.append(
-            "the fleets are counted without drafts; what they bring is in the second table alone, where a drafted "
-            "token costs what one more response in a step does"
+            "the fleets are counted without drafts; only the second table has their gain, and there a drafted "
+            "token costs as much as one more response in a step"
         )
     return [*lines, *history.notes, *engine.notes]
 
 
 def spoken(seconds: float) -> str:
-    """12 s, 34 min, 1 h 05 min."""
+    """A time in words: 12 s, 34 min, 1 h 05 min."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -296,7 +297,7 @@ def spoken(seconds: float) -> str:
 
 
 def brief(value: float) -> str:
-    """0.058, 3.42, 51.3, 1,234."""
+    """A number in few digits: 0.058, 3.42, 51.3, 1,234."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 

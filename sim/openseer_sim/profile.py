@@ -1,4 +1,4 @@
-"""What a simulated engine is made of: its step times and its room, from a manifest or from a file that was measured."""
+"""The engine of a simulation: its step times and its capacity, from a manifest or from a measured file."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -15,20 +15,20 @@ from openseer_driver.run_lines import SampleLine
 from openseer_sim.engine import StepTime
 
 FAR = 1024.0
-"""Tokens of a step at which a straight line has its second point."""
+"""Tokens of a step for the second point of a straight line."""
 SLOWEST = 3600.0
-"""Seconds: no figure of a profile is larger."""
+"""Limit of a time in a profile, in seconds."""
 WINDOW = 5
-"""Samples over which a run's steps are counted at once: a worker reports its tokens once a second, at a moment of its
-own."""
+"""Number of samples that are evaluated together: workers report their tokens once a second, each at a different
+moment."""
 LEAST_WINDOWS = 10
 LOG_LINE = "vLLM logs it at its start: `GPU KV cache size: … tokens`"
 
 
 @dataclass(frozen=True, slots=True)
 class EngineModel:
-    """One instance: `kv_tokens` of context and `slots` responses at once. `notes`: what it leaves out;
-    `one_gpu`: its step times are of one GPU, whatever a worker has; `move_seconds`: as of a ModelledFleet."""
+    """One instance: `kv_tokens` of context and `slots` responses at the same time. `notes`: its limitations;
+    `one_gpu`: its step times are of one GPU, even if a worker has more; `move_seconds`: as in ModelledFleet."""
 
     step: StepTime
     kv_tokens: int
@@ -40,8 +40,8 @@ class EngineModel:
 
 
 class ProfileFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A file of step times. `points`: tokens computed in a step and its seconds, ascending. The rest as in StepTime;
-    `kv_tokens`, `slots`: of one instance, 0 where the file does not say."""
+    """A file of step times. `points`: computed tokens of a step and its seconds, ascending. Other fields as in
+    StepTime; `kv_tokens`, `slots`: of one instance, 0 if the file does not state them."""
 
     points: list[tuple[float, float]]
     per_context: float = 0.0
@@ -58,7 +58,7 @@ class _Batch(msgspec.Struct, frozen=True):
 
 
 class _BenchReport(msgspec.Struct, frozen=True):
-    """What is read of a report of `openseer bench-gpu`."""
+    """The fields of a report of `openseer bench-gpu` that are used."""
 
     device: str
     batches: list[_Batch]
@@ -67,8 +67,8 @@ class _BenchReport(msgspec.Struct, frozen=True):
 
 
 def engine_of(job: RolloutJob, profile: Path | None, kv_tokens: int = 0) -> EngineModel:
-    """The engine of a job: `profile` where given, else the scripted engine's settings. `kv_tokens`: in place of what
-    the file says. Raises InputError where step times or room are unknown."""
+    """The engine of a job: `profile` if given, else the scripted engine's settings. `kv_tokens`: replaces the value of
+    the file. Raises InputError if step times or capacity are unknown."""
     model, most = job.spec.model, job.spec.workers.max_inflight
     if profile is None and model.engine == "scripted":
         engine = scripted_engine(model.scripted)
@@ -88,13 +88,13 @@ def engine_of(job: RolloutJob, profile: Path | None, kv_tokens: int = 0) -> Engi
 
 
 def engine_of_samples(job: RolloutJob, samples: Sequence[SampleLine], kv_tokens: int = 0) -> EngineModel:
-    """The engine of a run by its own samples: a step of b responses takes a + c b seconds, by least squares over the
-    windows in which a worker's responses stayed about as many. Of a run that drafted, a step is what gains each
-    response one token. Raises InputError where the samples are too few."""
+    """The engine of a run from its own samples: a step of b responses takes a + c b seconds, by least squares over the
+    windows in which a worker's number of responses hardly changed. In a run with drafts, a step is the time in which
+    each response gains one token. Raises InputError if there are too few samples."""
     windows = list(_windows(samples))
     if len(windows) < LEAST_WINDOWS:
         raise InputError(
-            f"{job.name}: the run's samples are too few to say how long its steps took; measure them with `openseer "
+            f"{job.name}: the run has too few samples for its step times; measure them with `openseer "
             "bench-gpu --json > profile.json` and pass --profile profile.json"
         )
     fixed, each = _line(windows)
@@ -107,7 +107,7 @@ def engine_of_samples(job: RolloutJob, samples: Sequence[SampleLine], kv_tokens:
 
 
 class _Window(NamedTuple):
-    """Of one worker: seconds, the mean responses that ran, and the tokens that they gained."""
+    """A window of one worker: seconds, mean number of running responses, and the tokens that they gained."""
 
     seconds: float
     running: float
@@ -129,7 +129,7 @@ def _windows(samples: Sequence[SampleLine]) -> Iterator[_Window]:
 
 
 def _line(windows: Sequence[_Window]) -> tuple[float, float]:
-    """Seconds of a step, and of each response in it, neither below 0: seconds = fixed x steps + each x tokens."""
+    """Seconds per step and per response in it, neither below 0: seconds = fixed x steps + each x tokens."""
     steps = [window.tokens / window.running for window in windows]
     square, mixed = sum(n * n for n in steps), sum(n * w.tokens for n, w in zip(steps, windows, strict=True))
     tokens = sum(window.tokens**2 for window in windows)
@@ -142,7 +142,7 @@ def _line(windows: Sequence[_Window]) -> tuple[float, float]:
 
 
 def scripted_engine(scripted: Scripted) -> EngineModel:
-    """As the scripted engine counts its steps."""
+    """The step times of the scripted engine."""
     each = scripted.step_seconds_per_request
     points = tuple((tokens, scripted.step_seconds + each * tokens) for tokens in (1.0, FAR))
     step = StepTime(points, per_context=0.0, per_prefill=1 / scripted.prefill_tokens_per_second)
@@ -182,7 +182,7 @@ def _of_bench(report: _BenchReport, path: Path) -> EngineModel:
     notes = (
         f"steps were measured with the model {report.model} on one {report.device}; the job's model may differ",
         f"steps were measured at a context of {longest:,} tokens: longer contexts take longer than is counted here",
-        f"computing a prompt's token is taken to cost what one more response in a step costs, {each * 1e6:,.0f} µs",
+        f"computing a prompt's token is assumed to cost as much as one more response in a step, {each * 1e6:,.0f} µs",
     )
     step = StepTime(points, per_context=0.0, per_prefill=each)
     return EngineModel(step, 0, report.largest_batch or round(last), f"{path} ({report.device})", notes, one_gpu=True)

@@ -1,4 +1,4 @@
-"""Systems of others, as they are described, on the same engine model: StreamRL, Seer, and oracles that err."""
+"""Other systems, as published, on the same engine model: StreamRL, and oracles with errors."""
 
 import math
 import random
@@ -14,8 +14,8 @@ from openseer_sim.work import GroupLengths
 
 
 def streamrl(fleet: ModelledFleet, groups: Sequence[GroupLengths], _cap: int) -> Outcome:
-    """StreamRL with true lengths: the groups with most tokens first, each whole to the instance with the fewest tokens
-    so far, and never divided."""
+    """StreamRL with true lengths: the groups with most tokens first, each whole group to the instance with the fewest
+    tokens so far; nothing moves."""
     ordered = sorted(groups, key=lambda group: sum(group.lengths), reverse=True)
     loads = [0] * fleet.instances
     lanes: list[list[int]] = []
@@ -27,8 +27,8 @@ def streamrl(fleet: ModelledFleet, groups: Sequence[GroupLengths], _cap: int) ->
 
 
 def streamrl_dedicated(fleet: ModelledFleet, groups: Sequence[GroupLengths], _cap: int) -> Outcome:
-    """The same with instances for long groups of their own: sorted groups are cut into one run for each instance, of
-    equal KV held over time (the squares of lengths), so that long responses run in small batches."""
+    """StreamRL with instances reserved for long groups: sorted groups are cut into one run per instance, with equal KV
+    use over time (the squares of lengths), so that long responses run in small batches."""
     ordered = sorted(groups, key=lambda group: max(group.lengths), reverse=True)
     held = [sum(length * length for length in group.lengths) for group in ordered]
     share, before = sum(held) / fleet.instances, 0
@@ -40,7 +40,7 @@ def streamrl_dedicated(fleet: ModelledFleet, groups: Sequence[GroupLengths], _ca
 
 
 def oracle_with_error(chunk: int, error: float, seed: int = 0) -> System:
-    """Longest first by lengths that are known up to a factor: `error` is the standard deviation of its logarithm."""
+    """Longest first by erroneous lengths: `error` is the standard deviation of the logarithm of the factor."""
     product = policy("longest-first-oracle")
     chance = random.Random(seed)
 

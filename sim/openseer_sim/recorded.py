@@ -1,4 +1,4 @@
-"""Runs that took place: their lengths in the order of their groups, and what was measured of them."""
+"""Recorded runs: their lengths in the order of their groups, and their measurements."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from openseer_sim.work import GroupLengths
 
 
 class BatchLine(msgspec.Struct, frozen=True):
-    """What is read of a line of `openseer results`: a result of a turn, or the end of a group. `sampled`: spans of the
-    tokens that the model drew."""
+    """The used fields of a line of `openseer results`: a result of a turn, or the end of a group. `sampled`: spans of
+    tokens that the model sampled."""
 
     kind: str
     batch: int
@@ -32,8 +32,8 @@ class BatchLine(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class RecordedRun:
-    """A run folder: its job, its groups in the order of their submission, its report and its samples. `notes`: what a
-    simulation of it does not know."""
+    """A run folder: its job, its groups in the order of submission, its report and its samples. `notes`: limitations
+    of a simulation of it."""
 
     folder: RunFolder
     job: RolloutJob
@@ -50,12 +50,12 @@ class RecordedRun:
 
 
 def read_run(folder: RunFolder) -> RecordedRun:
-    """Raises InputError for a folder that holds no run, or none with results."""
+    """Reads a run. Raises InputError for a folder without a run, or without results."""
     return run_of(folder, read_trace(folder))
 
 
 def run_of(folder: RunFolder, trace: Trace) -> RecordedRun:
-    """A run whose trace was read from its folder. Raises InputError for one without results."""
+    """A run from a trace of its folder. Raises InputError for one without results."""
     groups = groups_of(trace)
     if not groups:
         raise InputError(f"{folder.path}: no response with tokens here: there are no lengths to simulate")
@@ -65,8 +65,8 @@ def run_of(folder: RunFolder, trace: Trace) -> RecordedRun:
 
 
 def read_results(path: Path) -> tuple[list[GroupLengths], list[str]]:
-    """The groups of a file of results, as `openseer results` writes it, and why their lengths may not be those of all
-    responses; of several turns the last one counts. Raises InputError for a file that holds none."""
+    """The groups of a file of `openseer results`, and the reasons why their lengths may be incomplete; of several turns
+    the last one counts. Raises InputError for a file without any."""
     groups: dict[tuple[int, str], dict[int, BatchLine]] = defaultdict(dict)
     decoder, number = msgspec.json.Decoder(BatchLine), 0
     try:
@@ -74,7 +74,7 @@ def read_results(path: Path) -> tuple[list[GroupLengths], list[str]]:
             for line in file:
                 number += 1
                 if not line.endswith(b"\n"):
-                    break  # torn by a kill; it is read again
+                    break  # cut by a kill
                 item = decoder.decode(line)
                 if item.kind == "result" and item.sampled:
                     groups[item.batch, item.group][item.index] = item
@@ -96,8 +96,7 @@ def _of_lines(lines: list[BatchLine]) -> GroupLengths:
 
 
 def groups_of(trace: Trace) -> list[GroupLengths]:
-    """The lengths of all groups, probe first, in the order of submission; of groups that were submitted in one call, in
-    the order of their names."""
+    """The lengths of all groups, probe first, in the order of submission; groups of one call are ordered by name."""
     groups: dict[tuple[int, str], list[Fact]] = defaultdict(list)
     for fact in trace.facts:
         if fact.length:
@@ -116,7 +115,7 @@ def _workers(trace: Trace) -> int:
 
 
 def _job_of(folder: RunFolder, trace: Trace) -> tuple[RolloutJob, list[str]]:
-    """The manifest as it was given, or what run.json has of it: without what changes no result."""
+    """The manifest as it was given, or the part of it in run.json, which lacks fields that change no result."""
     job, is_whole = recorded_job(folder, trace.record)
     if is_whole:
         return job, []
@@ -124,10 +123,10 @@ def _job_of(folder: RunFolder, trace: Trace) -> tuple[RolloutJob, list[str]]:
 
 
 def length_notes(report: Report) -> list[str]:
-    """Why the lengths of a run may not be those of all its responses."""
+    """The reasons why the lengths of a run may be incomplete."""
     notes: list[str] = []
     if report.state != "complete":
-        notes.append(f"the run is {report.state}: only what it finished is known, and short responses finish first")
+        notes.append(f"the run is {report.state}: only its finished responses are known, and short ones finish first")
     return notes + _cut_notes(report.requests_total - report.requests_ok)
 
 
@@ -135,17 +134,17 @@ def _cut_notes(cut: int) -> list[str]:
     if not cut:
         return []
     return [
-        f"{cut:,} responses did not end by themselves: they count with the tokens that they had, which makes what is "
-        "simulated too short"
+        f"{cut:,} responses did not end by themselves: they count with the tokens that they had, so that simulated "
+        "times are too short"
     ]
 
 
 def _notes(report: Report) -> list[str]:
     notes = length_notes(report)
     if report.sessions > 1:
-        notes.append(f"the run was resumed {report.sessions - 1} times: what that cost is not simulated")
+        notes.append(f"the run was resumed {report.sessions - 1} times: the cost of that is not simulated")
     if report.reaps:
-        notes.append(f"{report.reaps:,} leases were lost with their workers: no worker is lost in the simulation")
+        notes.append(f"{report.reaps:,} leases were lost with their workers: the simulation loses no worker")
     if report.drafting is not None:
-        notes.append("the run drafted: what is simulated does not")
+        notes.append("the run used drafts: the simulation does not")
     return notes

@@ -1,4 +1,4 @@
-"""What each policy would have done with the lengths of a run that took place."""
+"""The times of every policy with the lengths of a recorded run."""
 
 import math
 from collections.abc import Sequence
@@ -20,18 +20,18 @@ from openseer_sim.work import GroupLengths, tokens_of
 ORACLE: PolicyName = "longest-first-oracle"
 POLICIES: tuple[PolicyName, ...] = ("round-robin", "least-inflight", "fifo", "seer", OURS, ORACLE)
 MOST_ITEMS = 8_000_000
-"""Tokens of responses up to which each is counted; beyond, whole blocks are, for memory's sake."""
+"""Limit of response tokens that are counted one by one; beyond, whole blocks are counted, to save memory."""
 LOOKS = 1_000
-"""Workers look at their engines at most so often in a rollout, and ten times in a response of mean length."""
+"""Limit of looks per worker and rollout; and at most ten per response of mean length."""
 ALWAYS_UNKNOWN = (
-    "lengths are those of this run: sampled anew they differ",
+    "lengths are those of this run: sampled again they differ",
     "start-up, the store's and the network's time, and losses of workers",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyRow:
-    """What came of one policy; seconds. `idle`: part of all workers' time; None where it is not known."""
+    """The result of one policy; seconds. `idle`: share of all workers' time; None if unknown."""
 
     policy: str
     seconds: float
@@ -43,8 +43,8 @@ class PolicyRow:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """`measured`: of the run itself; `rows`: simulated, the bound last; `unknown`: what the simulation leaves
-    out; `partial`: of responses that were cut or did not finish, so that with all another policy may be best."""
+    """`measured`: of the run itself; `rows`: simulated, the bound last; `unknown`: limitations of the simulation;
+    `partial`: has responses that were cut or did not finish, so that another policy may be best with full lengths."""
 
     run: str
     workers: int
@@ -58,12 +58,12 @@ class Replay:
 
     @property
     def own(self) -> PolicyRow:
-        """Simulated with the run's own policy."""
+        """The simulation with the run's own policy."""
         return next(row for row in self.rows if row.policy == self.measured.policy)
 
 
 def replay(run: RecordedRun, engine: EngineModel, policies: Sequence[PolicyName] = POLICIES) -> Replay:
-    """Every policy, the run's own among them, on a fleet like that of the run."""
+    """Simulates every policy, and the run's own, on a fleet like that of the run."""
     report, rollout = run.report, run.job.spec.rollout
     cap = max(run.job.spec.sampling.max_tokens, *(length for group in run.groups for length in group.lengths))
     fleet = fleet_of(engine, run.workers, run.groups)
@@ -90,8 +90,8 @@ def replay(run: RecordedRun, engine: EngineModel, policies: Sequence[PolicyName]
 
 
 def best_times(run: RecordedRun, engine: EngineModel) -> BestTimes:
-    """What was possible with the run's lengths on well engines: under its own policy and the recommended one, with an
-    oracle, and at all."""
+    """The best possible times with the run's lengths: under its own policy and the recommended one, with an
+    oracle, and the bound."""
     played = replay(run, engine, (OURS, ORACLE))
     seconds = {row.policy: row.seconds for row in played.rows}
     known = min((name for name in seconds if name not in (ORACLE, BOUND)), key=lambda name: seconds[name])
@@ -99,15 +99,14 @@ def best_times(run: RecordedRun, engine: EngineModel) -> BestTimes:
 
 
 def engine_of_run(run: RecordedRun, profile: Path | None, kv_tokens: int = 0) -> EngineModel:
-    """The engine of a run: `profile` where given, else the scripted engine's settings, else its own samples."""
+    """The engine of a run: `profile` if given, else the scripted engine's settings, else its own samples."""
     if profile is None and run.job.spec.model.engine != "scripted":
         return engine_of_samples(run.job, run.samples, kv_tokens)
     return engine_of(run.job, profile, kv_tokens)
 
 
 def fleet_of(engine: EngineModel, instances: int, groups: Sequence[GroupLengths]) -> ModelledFleet:
-    """Instances of that engine, counted as finely as the work allows. Raises InputError where a response has no
-    room."""
+    """A fleet of that engine, with the finest block that memory allows. Raises InputError for too long responses."""
     longest = max(group.prompt + max(group.lengths) for group in groups)
     if longest > engine.kv_tokens:
         raise InputError(
@@ -127,7 +126,7 @@ def fleet_of(engine: EngineModel, instances: int, groups: Sequence[GroupLengths]
 def play(
     fleet: ModelledFleet, groups: Sequence[GroupLengths], cap: int, rollout: RolloutSpec, policy: PolicyName
 ) -> Outcome:
-    """One rollout under a policy, with the job's other settings, to the end of every response."""
+    """One rollout under a policy, with the job's other settings, to the end of all responses."""
     if policy in BINDING_POLICIES:
         outcome = bound_by(policy)(fleet, groups, cap)
     else:
@@ -138,5 +137,5 @@ def play(
 
 
 def row_of(policy: str, outcome: Outcome) -> PolicyRow:
-    """The figures of a table."""
+    """The row of a table."""
     return PolicyRow(policy, outcome.seconds, outcome.tail_seconds, outcome.idle, outcome.moves, outcome.preemptions)

@@ -1,4 +1,4 @@
-"""The systems that are compared, each on the same engine model."""
+"""The compared systems, each on the same engine model."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,14 +12,14 @@ from openseer_sim.whole_groups import run_bound
 from openseer_sim.work import GroupLengths
 
 System = Callable[[ModelledFleet, Sequence[GroupLengths], int], Outcome]
-"""From a fleet, groups and the most tokens of a response to what came of it."""
+"""From a fleet, groups and the token limit of a response to the outcome."""
 
 OURS: PolicyName = "context-aware"
 """The policy that the product recommends."""
 
 
 def bound_by(policy: str) -> System:
-    """Requests bound at submission: round-robin (each group whole to the next instance, as veRL does), or
+    """A system that assigns requests at submission: round-robin (each whole group to the next instance, as in veRL), or
     least-inflight (each request to the instance with the fewest)."""
 
     def system(fleet: ModelledFleet, groups: Sequence[GroupLengths], cap: int) -> Outcome:
@@ -31,7 +31,7 @@ def bound_by(policy: str) -> System:
 
 
 def divided_by(policy: PolicyName | Policy, quantum: int) -> System:
-    """Divided rollout under a policy of the product, or one that no manifest names; `quantum` in tokens."""
+    """Divided rollout under a policy of the product, or one without a name in manifests; `quantum` in tokens."""
     own, name = (policy, OURS) if isinstance(policy, Policy) else (None, policy)
     rollout = RolloutSpec(policy=name, quantum_tokens=quantum)
 

@@ -1,4 +1,4 @@
-"""Rollout without division: requests are bound to an instance, whose vLLM orders and preempts as it does."""
+"""Rollout without division: requests are assigned to an instance, whose vLLM orders and preempts them."""
 
 import heapq
 import math
@@ -15,7 +15,7 @@ from openseer_sim.work import GroupLengths, tokens_of
 
 @dataclass(slots=True)
 class BoundRequest:
-    """A response of `length` tokens to a prompt; `done` of them before it runs (again)."""
+    """A response of `length` tokens to a prompt; `done` of them exist before it runs (again)."""
 
     group: int
     prompt: int
@@ -24,8 +24,8 @@ class BoundRequest:
 
 
 class OwnScheduler:
-    """An instance with vLLM's own order: first come first served, what runs goes first, and where the KV cache is full
-    the newest gives way and computes its context again later. It knows the siblings that it has seen end."""
+    """An instance with vLLM's own order: first come, first served; running requests go first; and when the KV cache is
+    full the newest is preempted and computes its context again later. Its drafts use the siblings that ended here."""
 
     def __init__(self, fleet: ModelledFleet) -> None:
         self.engine = ModelledEngine(fleet.step)
@@ -37,11 +37,11 @@ class OwnScheduler:
         self._ended: Counter[int] = Counter()
 
     def submit(self, key: str, request: BoundRequest) -> None:
-        """At the end of what waits."""
+        """Adds a request at the end of the queue."""
         self._waiting.append((key, request))
 
     def go_on(self, now: float) -> tuple[list[str], float]:
-        """What has ended by now, and when to look again (infinity: never)."""
+        """The requests that have ended by `now`, and the time of the next event (infinity: none)."""
         self.engine.settle(now)
         ended = [key for key in self._running if self.engine.is_over(key)]
         for key in ended:
@@ -72,7 +72,7 @@ class OwnScheduler:
         return ended, self.engine.time_of(steps)
 
     def stop(self) -> dict[str, BoundRequest]:
-        """Everything that has not ended, with what it has so far."""
+        """All requests that have not ended, with their tokens so far."""
         for key, request in self._running.items():
             request.done += self.engine.remove(key)
         left = self._running | dict(self._waiting)
@@ -91,7 +91,7 @@ class OwnScheduler:
 
 
 def run_bound(fleet: ModelledFleet, groups: Sequence[GroupLengths], lanes: Sequence[Sequence[int]]) -> Outcome:
-    """Each request on the instance that `lanes` names, by group and index, in the order of the groups."""
+    """Runs each request on the instance that `lanes` names, by group and index, in the order of the groups."""
     instances = [OwnScheduler(fleet) for _ in range(fleet.instances)]
     for ordinal, (group, own) in enumerate(zip(groups, lanes, strict=True)):
         for index, (lane, length) in enumerate(zip(own, group.lengths, strict=True)):

@@ -1,4 +1,4 @@
-"""What is to be sampled: groups of responses with their lengths, made from a model of lengths or taken from a run."""
+"""The work of a simulation: groups of responses with their lengths, from a model of lengths or from a run."""
 
 import math
 import random
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class GroupLengths:
-    """A prompt of so many tokens, and the lengths of its responses, the probe's first."""
+    """Tokens of a prompt, and the lengths of its responses, the probe's first."""
 
     prompt: int
     lengths: tuple[int, ...]
@@ -16,11 +16,11 @@ class GroupLengths:
 
 @dataclass(frozen=True, slots=True)
 class LengthModel:
-    """A model of lengths in two levels: the logarithm of a response's length is that of its group's typical length,
-    plus noise of its own; what is longer than `cap` ends there.
+    """A two-level model of lengths: the logarithm of a response's length is that of its group's typical length,
+    plus noise; lengths above `cap` are cut.
 
-    `mean` of what comes out, in tokens; `spread`: standard deviation of the logarithm over all; `correlation`: the part
-    of its variance that lies between groups.
+    `mean` of the result, in tokens; `spread`: standard deviation of the logarithm over all; `correlation`: the share
+    of its variance between groups.
     """
 
     mean: float
@@ -41,7 +41,7 @@ class LengthModel:
         return drawn
 
     def centre(self) -> float:
-        """The logarithm whose distribution, cut, has the mean: by bisection over the mean of a cut lognormal."""
+        """The centre of the lognormal that has the mean after the cut, by bisection."""
         low, high = 0.0, math.log(self.cap) + 4 * self.spread
         for _ in range(60):
             centre = (low + high) / 2
@@ -55,7 +55,7 @@ class LengthModel:
 
 
 def tokens_of(groups: Iterable[GroupLengths]) -> int:
-    """Of all responses."""
+    """Tokens of all responses."""
     return sum(sum(group.lengths) for group in groups)
 
 

@@ -1,4 +1,4 @@
-"""Where the queue and the tokens of a job live: ports, the in-process store and the Redis store.
+"""The store of a job's queue and tokens: ports, the in-process store and the Redis store.
 
 Read `port` (the verbs), `memory`, `keys` (the key space), `redis_store` and lua/ (a script per verb), `codec` and
 `replies`, `redis_link`, `redis_pool`, `redis_url`, `redis_dial` and `reply_limit`, `connect`, `embedded`. Tests:

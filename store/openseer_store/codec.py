@@ -1,4 +1,4 @@
-"""How what crosses to Redis is written: arguments as msgpack, replies as the bytes that the verbs give."""
+"""The encoding of calls to Redis: arguments as msgpack, replies in the form that the verbs return."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -32,14 +32,14 @@ from openseer_core.worker.metrics import WorkerMetrics
 from openseer_store.replies import read_count, read_seconds
 
 RESULT_FIELDS = 11
-"""A result's row has so many fields, the end of a group fewer."""
+"""Number of fields of a result's row; the end of a group has fewer."""
 
 Row = list[Any]
-"""An array of a verb's reply: byte strings, whole numbers and further arrays, as its header says."""
+"""An array in a verb's reply: byte strings, whole numbers and further arrays, as the verb's header describes."""
 
 
 class SpecRow(msgspec.Struct, array_like=True, frozen=True):
-    """A submitted group as it is kept; its id is in the key. Empty `biases`: all 0; empty `lanes`: all shared."""
+    """A stored group; its id is in the key. Empty `biases`: all 0; empty `lanes`: all shared."""
 
     version: str
     ordinal: int
@@ -80,7 +80,7 @@ _OUTCOMES = {outcome.value.encode(): outcome for outcome in WriteOutcome}
 
 
 def pack(value: object) -> bytes:
-    """A verb's arguments (no bytes in them: Redis' msgpack does not know that type)."""
+    """A verb's arguments as msgpack; it may not contain bytes, a type that Redis' msgpack lacks."""
     return _encoder.encode(value)
 
 
@@ -88,17 +88,17 @@ def pack(value: object) -> bytes:
 
 
 def group_names(groups: Sequence[GroupId]) -> list[str]:
-    """Groups as scripts take them."""
+    """Groups in the form of script arguments."""
     return list(map(str, groups))
 
 
 def or_false(number: int | None) -> int | bool:
-    """As scripts take what may be missing."""
+    """An optional number in the form of script arguments: false for None."""
     return False if number is None else number
 
 
 def pack_spec(spec: GroupSpec) -> bytes:
-    """A group as clients will read it."""
+    """A group in the form that clients read."""
     row = SpecRow(
         version=spec.version,
         ordinal=spec.ordinal,
@@ -123,7 +123,7 @@ def pack_spec(spec: GroupSpec) -> bytes:
 
 
 def pack_row(spec: GroupSpec) -> bytes:
-    """A group as the verbs keep it: GROUP in _shared.lua names the places. False: all shared, all of bias 0."""
+    """A group in the form of the verbs: GROUP in _shared.lua names the fields. False: all shared, all of bias 0."""
     lanes = any(spec.lanes) and spec.lanes
     biases = any(spec.biases) and spec.biases
     shape = (spec.version, spec.ordinal, spec.size, spec.max_tokens, spec.enqueued_at, count_items(spec.prompt))
@@ -140,7 +140,7 @@ def _priority_row(priority: Priority) -> tuple[float, float, float | bool]:
 
 
 def delta_row(delta: Delta) -> tuple[str, int, int]:
-    """A delta without its bytes, which travel as arguments of their own."""
+    """A delta without its bytes, which are separate arguments."""
     return str(delta.request), delta.fence, delta.offset
 
 
@@ -150,25 +150,25 @@ def delta_bytes(deltas: Sequence[Delta]) -> list[bytes]:
 
 
 def rescore_row(rescore: Rescore) -> tuple[object, ...]:
-    """New facts of a running group as extend.lua reads them."""
+    """A rescore in the form of extend.lua."""
     view = rescore.view
     return str(view.id), rescore.revision, view.longest_running, *_priority_row(rescore.priority)
 
 
 def finish_row(finish: Finish) -> tuple[object, ...]:
-    """A finish as complete.lua reads it."""
+    """A finish in the form of complete.lua."""
     rescore = finish.rescore
     position = False if rescore is None else (rescore.revision, *_priority_row(rescore.priority))
     return *delta_row(finish.delta), finish.status.value, finish.reason.value, finish.stop_reason, position
 
 
 def query_row(query: SiblingQuery) -> tuple[object, ...]:
-    """A query as siblings.lua reads it."""
+    """A query in the form of siblings.lua."""
     return str(query.group), query.earlier, [number for pair in query.known for number in pair]
 
 
 def pack_info(info: Heartbeat) -> bytes:
-    """A worker's heartbeat."""
+    """A worker's heartbeat as msgpack."""
     weights = info.weights.model_dump_json(exclude_defaults=True) if info.weights is not None else ""
     return _encoder.encode(InfoRow(info.state, info.metrics, weights, info.idle_seconds, info.busy_seconds))
 
@@ -177,7 +177,7 @@ def pack_info(info: Heartbeat) -> bytes:
 
 
 def read_specs(flat: list[bytes]) -> dict[bytes, GroupSpec]:
-    """Groups by their id, from the pairs that a verb gives; without those that were freed."""
+    """Groups by id, from the pairs in a reply; freed ones are left out."""
     return {gid: _read_spec(gid, data) for gid, data in zip(flat[::2], flat[1::2], strict=True) if data}
 
 
@@ -206,7 +206,7 @@ def _read_spec(gid: bytes, data: bytes) -> GroupSpec:
 
 
 def read_view(row: Row) -> GroupView:
-    """What is known of a group."""
+    """The view of a group."""
     gid, revision, ordinal, size, max_tokens, enqueued_at, finished, *facts = row
     longest_finished, longest_running, tier, longest_earlier, batch_ordinal = map(int, facts)
     return GroupView(
@@ -239,7 +239,7 @@ def read_extend(row: Row) -> ExtendReply:
 
 
 def read_siblings(reply: Row) -> list[Siblings]:
-    """News of groups."""
+    """The new tokens of groups."""
     return [_read_siblings(*row) for row in reply]
 
 
@@ -249,7 +249,7 @@ def _read_siblings(gid: bytes, flat: Row, earlier: Row | None) -> Siblings:
 
 
 def read_claims(reply: Row) -> list[Claim]:
-    """Leases; each group's spec came once."""
+    """Leases; the reply has each group's spec once."""
     rows, flat = reply
     specs = read_specs(flat)
     return [_read_claim(row, specs[row[6][0]]) for row in rows]
@@ -276,7 +276,7 @@ def _read_claim(row: Row, spec: GroupSpec) -> Claim:
 
 
 def read_entries(reply: Row) -> list[Entry]:
-    """Finished requests and ends of groups; each group's spec came once."""
+    """Finished requests and ends of groups; the reply has each group's spec once."""
     rows, flat = reply
     specs = read_specs(flat)
     return [
@@ -320,7 +320,7 @@ def _read_chunks(rows: Row) -> tuple[Chunk, ...]:
 
 
 def read_record(request: RequestId, row: Row) -> RequestRecord:
-    """All that is stored of one request."""
+    """All data of one request."""
     state, fence, tokens, logprobs, chunks, turn, holder, reason = row
     past = _read_chunks(chunks)
     values = (State(state.decode()), int(fence), tokens, logprobs, past, turn, holder.decode(), reason.decode())
@@ -328,7 +328,7 @@ def read_record(request: RequestId, row: Row) -> RequestRecord:
 
 
 def read_entry(data: bytes) -> JournalEntry:
-    """One event, as `note` in _shared.lua packs it."""
+    """One event, in the form of `note` in _shared.lua."""
     return JournalEntry(*_entries.decode(data))
 
 
@@ -336,7 +336,7 @@ _COUNTS = tuple(field.name for field in fields(BatchProgress) if field.name != "
 
 
 def read_progress(flat: list[bytes]) -> BatchProgress:
-    """Counts of a batch, from its hash."""
+    """The counts of a batch, from its hash."""
     return _read_counts(_read_hash(flat))
 
 
@@ -351,7 +351,7 @@ def _read_counts(batch_hash: dict[str, bytes]) -> BatchProgress:
 
 
 def read_batches(reply: Row) -> list[BatchRecord]:
-    """Opened batches, from numbers and hashes in turn."""
+    """Opened batches, from alternating numbers and hashes."""
     return [_read_batch(number, _read_hash(flat)) for number, flat in zip(reply[::2], reply[1::2], strict=True)]
 
 
@@ -372,7 +372,7 @@ def _read_batch(number: int, batch_hash: dict[str, bytes]) -> BatchRecord:
 
 
 def read_load(reply: Row) -> QueueLoad:
-    """How much waits, by version, and how much runs."""
+    """The number of waiting requests by version, and of running ones."""
     running, idle, busy, *rest = reply
     waiting: dict[str, int] = {}
     for lane, count in zip(rest[::2], rest[1::2], strict=True):

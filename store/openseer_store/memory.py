@@ -1,4 +1,4 @@
-"""The store within one process: the reference queue behind the asynchronous port."""
+"""The in-process store: the reference queue behind the asynchronous port."""
 
 import asyncio
 import time
@@ -53,7 +53,7 @@ class MemoryStore:
         return self._time.tick(self._clock(), lease_seconds)
 
     def _notify(self) -> None:
-        """Wakes all calls that wait for results or for work."""
+        """Wakes all calls that wait for results or requests."""
         self._changed.set()
         self._changed = asyncio.Event()
 

@@ -1,7 +1,7 @@
-"""What a client wrote last, so that a store that restarts from an older log is told it again.
+"""A client's recent writes, to repeat them to a store that restarts from an older log.
 
-Several clients of one store tell theirs in any order, so a verb that is told again says in its arguments what it builds
-on: a seal how many groups there were, a verdict its number, a turn that its response is of an earlier epoch.
+Several clients of one store repeat theirs in any order, so the arguments of a repeated verb state its precondition: for
+a seal the number of groups, for a verdict its number, for a turn that its response is of an earlier epoch.
 """
 
 import time
@@ -11,18 +11,19 @@ from dataclasses import dataclass
 from typing import Any
 
 KEPT_SECONDS = 60.0
-"""How long a write is kept: a store that syncs its log every second forgets two, a replica as much as it lags."""
+"""Time for which a write is kept, in seconds: a store that syncs its log every second loses up to two, a replica its
+lag."""
 KEPT_BYTES = 64 * 2**20
-"""Most bytes that are kept; of more, the oldest writes go."""
+"""Limit of kept bytes; beyond it the oldest writes are dropped."""
 
 Check = Callable[[], None]
-"""Called before anything is sent to the server; it raises where nothing is to be."""
+"""Called before anything is sent to the server; it raises an exception to prevent that."""
 StoreCall = Callable[[Check], Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class RecentWrite:
-    """A call that a server has answered; it may be made again."""
+    """An answered call, which may be repeated."""
 
     verb: str
     at: float
@@ -30,13 +31,13 @@ class RecentWrite:
     call: StoreCall
 
     def refusal(self, answer: Any) -> str:
-        """Why the store did not take what it was told again, "" where it did or had it."""
+        """The reason why the store refused the repeat, "" if it accepted it or had the write."""
         word = answer[2] if self.verb == "submit" else answer[0] if self.verb == "go_on" else b""
         return "" if word in (b"", b"ok") else word.decode()
 
 
 class RecentWrites:
-    """Calls that a server has answered, in their order."""
+    """Answered calls, in order."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -44,14 +45,14 @@ class RecentWrites:
         self._bytes = 0
 
     def note(self, verb: str, size: int, call: StoreCall) -> None:
-        """Keeps a call of so many bytes."""
+        """Keeps a call of `size` bytes."""
         self._writes.append(RecentWrite(verb, self._clock(), size, call))
         self._bytes += size
         while self._bytes > KEPT_BYTES:
             self._drop_first()
 
     def drop_old(self) -> None:
-        """To be called while the server answers: what was written before it went away may be lost, at whatever age."""
+        """Drops writes older than KEPT_SECONDS. Only while the server answers: an outage may lose older ones."""
         oldest = self._clock() - KEPT_SECONDS
         while self._writes and self._writes[0].at < oldest:
             self._drop_first()
@@ -60,5 +61,5 @@ class RecentWrites:
         self._bytes -= self._writes.popleft().size
 
     def writes(self) -> list[RecentWrite]:
-        """The oldest first."""
+        """The kept writes, oldest first."""
         return list(self._writes)

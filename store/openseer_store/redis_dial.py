@@ -1,4 +1,4 @@
-"""Connections to the very addresses that somebody has found fit, whatever the host's name leads to a moment later."""
+"""Connections to checked addresses only, even if the host's name resolves to others a moment later."""
 
 # redis comes without complete types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -12,19 +12,19 @@ from redis.asyncio.connection import Connection
 from openseer_store.reply_limit import BoundedReader, ReplyLimit
 
 Dial = Callable[[str, int], Awaitable[tuple[str, ...]]]
-"""The addresses to dial for a host and a port, one or more, the one to try first in front."""
+"""Returns one or more addresses for a host and a port, in the order of preference."""
 
 
 CONNECT_SECONDS = 5.0
-"""Longest wait for a connection to be made."""
+"""Timeout of a new connection, in seconds."""
 
 
 def dialled(kind: type[Connection], dial: Dial, limit: ReplyLimit) -> type[Connection]:
-    """Connections of that kind to stores of others, each to an address that `dial` gives; what it raises, `connect`
-    raises. No answer is longer than `limit`."""
+    """A class of connections to untrusted stores, each to an address from `dial`; `connect` passes on its exceptions.
+    No reply may be longer than `limit`."""
 
     class Dialled(kind):
-        """The name is resolved once for each connection, and TLS still asks for a certificate of the name."""
+        """Resolves the name once per connection; TLS still checks the certificate for the name."""
 
         _addresses: tuple[str, ...] = ()
         _address = ""
@@ -34,7 +34,7 @@ def dialled(kind: type[Connection], dial: Dial, limit: ReplyLimit) -> type[Conne
             await super().connect()
 
         async def _connect(self) -> None:
-            """Each address has its share of the time: one that is dead keeps nobody from the others."""
+            """Gives each address an equal share of the timeout, so that a dead one leaves time for the others."""
             *first, last = self._addresses
             share = (self.socket_connect_timeout or CONNECT_SECONDS) / len(self._addresses)
             for address in first:

@@ -1,4 +1,4 @@
-"""The link to Redis: checked connections, retries within named limits, and errors that a person can act on."""
+"""The link to Redis: checked connections, retries within time limits, and errors with a remedy."""
 
 # redis comes without complete types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -29,27 +29,27 @@ from openseer_store.reply_limit import UNFIT, USUAL_LIMIT, ReplyLimit, UnfitRepl
 log = logging.getLogger(__name__)
 
 OLDEST = (6, 2)
-"""Oldest Redis that has all we use."""
+"""Oldest Redis version that has all used commands."""
 REPLY_SECONDS = 30.0
-"""Longest wait for one answer: scripts take milliseconds, an append-only file on a slow disk seconds."""
+"""Timeout of one reply, in seconds: scripts take milliseconds, an append-only file on a slow disk seconds."""
 RETRY_SECONDS = 600.0
-"""How long a call is tried again before it fails, of workers and drivers alike: a pod that moves needs a node, an image
-and its volume first."""
+"""Time for which a call is retried, in seconds, in workers and drivers alike: a moved pod first needs a node, an image
+and its volume."""
 LOADING_FACTOR = 6.0
-"""A server that says it loads its data is alive: it is waited for so many times as long. It reads about 100 MB of its
-append-only file a second, so an hour is longer than any load."""
+"""Factor of the retry time while a server reports that it loads its data. It reads about 100 MB of its append-only file
+per second, so an hour is longer than any load."""
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 2.0
 PAUSE_SHARE = 0.25
-"""Of the time that a call has waited: so much later than it could, at most, it finds that the store answers."""
+"""Share of the time waited so far by which a call may notice the store's return later than possible."""
 TELL_SECONDS = 3.0
-"""How long those who share a store wait, after a new epoch began, until each has told what it wrote: longer than the
+"""Wait, in seconds, for the repeated writes of other clients of the store after a new epoch began: longer than the
 longest pause between two tries."""
 
 BOUNDS = ("epoch", "purge")
-"""The verbs that begin and end a job: all others are refused where it has no epoch, and while it is purged."""
+"""The verbs that begin and end a job's data: all others are refused without an epoch and during a purge."""
 ADVICE = {
-    "LOADING": "it still loads its data; wait, or look into its log",
+    "LOADING": "it still loads its data; wait, or read its log",
     "MISCONF": "it cannot write to its disk: free some space or repair the volume",
     "OOM": "its memory is full: raise its maxmemory, acknowledge or delete batches",
     "READONLY": "it is a replica: give the URL of the primary",
@@ -61,22 +61,22 @@ ADVICE = {
     "NOEPOCH": "it has lost all its data",
     "PURGING": "the job's data are being deleted from it",
 }
-"""Refusals that pass, or that a person can end while we try again: the error's code → what to do."""
+"""Temporary refusals, and those that an admin can end during the retries: error code → remedy."""
 _CODES = re.compile(r"\b(" + "|".join(ADVICE) + r")\b")
 _REFUSED = (redis.exceptions.AuthenticationError, redis.exceptions.AuthorizationError)
 
 
 class _NewEpochError(Exception):
-    """The store is to be told again what it may have lost before anything else is sent to it."""
+    """Recent writes have to be repeated to the store before the next call."""
 
 
 class TooOldError(redis.exceptions.RedisError):
-    """The server's version is not enough."""
+    """The server's version is too old."""
 
 
 @cache
 def script(verb: str) -> tuple[str, str]:
-    """The Lua text of a verb and its SHA-1."""
+    """The Lua source of a verb and its SHA-1."""
     folder = resources.files("openseer_store") / "lua"
     front = ("_shared",) if verb in BOUNDS else ("_shared", "_claimers", "_numbers", "_clock", "_endings")
     text = "\n".join((folder / f"{name}.lua").read_text(encoding="utf-8") for name in (*front, verb))
@@ -84,7 +84,7 @@ def script(verb: str) -> tuple[str, str]:
 
 
 class RedisLink:
-    """Calls to one Redis. Every new connection checks the server and its epoch before anything else runs on it."""
+    """Calls to one Redis. Every new connection first checks the server and its epoch."""
 
     def __init__(
         self,
@@ -98,12 +98,12 @@ class RedisLink:
         dial: Dial | None = None,
         limit: ReplyLimit = USUAL_LIMIT,
     ) -> None:
-        """`tells_again`: in a new epoch the recent writes are made again before any other call.
+        """`tells_again`: in a new epoch the recent writes are repeated before any other call.
 
-        `others_seconds`: how long others, which do so too, are given to tell theirs: afterwards what is told here is
-        told once more, for it may build on theirs, and only then other calls go on. `dial`: gives the addresses for
-        each new connection to a host; what it raises is raised. With one the store is somebody else's: its URL may not
-        say all, and its answers may not be longer than `limit`.
+        `others_seconds`: time for other clients to repeat theirs; afterwards this client repeats its own once more,
+        because they may depend on those, and only then other calls continue. `dial`: returns the addresses for each new
+        connection to a host; its exceptions are passed on. With `dial` the store is untrusted: options of its URL are
+        restricted, and its replies may not be longer than `limit`.
         """
         kind, options = connection_kind(url, foreign=dial is not None)
         self.shown_url = public_url(url)
@@ -112,7 +112,7 @@ class RedisLink:
         self._loading_seconds = LOADING_FACTOR * retry_seconds if loading_seconds is None else loading_seconds
         self._run_id = ""
         self.epoch = 0
-        """The latest epoch that any connection has met, 0 before the first."""
+        """The latest epoch that any connection has seen, 0 before the first."""
         self._recent = RecentWrites() if tells_again else None
         self._told = 0
         self._others_seconds = others_seconds
@@ -129,14 +129,14 @@ class RedisLink:
         self._pool = RedisPool(lambda: make(**settings))
 
     async def run(self, verb: str, arguments: object, *blobs: bytes, at: str = "", again: bool = False) -> Any:
-        """Runs one verb. `at`: time to pass, or "" for the server's clock. `again`: a write to `note`."""
+        """Runs one verb. `at`: time to pass, or "" for the server's clock. `again`: `note` it as a write to repeat."""
         reply = await self._retrying(self._call_of(verb, arguments, blobs, at))
         if again:
             self.note(verb, arguments, *blobs, at=at)
         return reply
 
     def note(self, verb: str, arguments: object, *blobs: bytes, at: str = "") -> None:
-        """Has a verb run again should the store forget it (where `tells_again`)."""
+        """Keeps a verb to be repeated if the store loses it (with `tells_again`)."""
         if self._recent is not None:
             size = len(pack(arguments)) + sum(map(len, blobs))
             self._recent.note(verb, size, self._call_of(verb, arguments, blobs, at))
@@ -147,12 +147,12 @@ class RedisLink:
         return lambda check: self._evaluate(text, sha, tail, check)
 
     async def command(self, *parts: str | int | bytes, patience: float = 0.0) -> Any:
-        """Runs one plain command. `patience`: seconds that the command itself may wait."""
+        """Runs one plain command. `patience`: seconds that the command itself may wait at the server."""
         seconds, waits = REPLY_SECONDS + patience, patience > 0
         return await self._retrying(lambda check: self._pool.call(parts, seconds, waits=waits, check=check))
 
     async def begin_epoch(self) -> None:
-        """Begins an epoch on the same server: what was issued so far is void."""
+        """Begins an epoch on the same server: numbers issued so far become invalid."""
         await self.command("PING")
         self.epoch = self._told = int(await self.run("epoch", (self._run_id, self.epoch + 1)))
         if self._recent is not None:
@@ -172,7 +172,7 @@ class RedisLink:
             return await self._pool.call(("EVALSHA", sha, *tail), REPLY_SECONDS, check=check)
 
     async def _check_server(self, connection: AbstractConnection) -> None:
-        """Runs first on a new connection: checks the version, and the epoch of the server's process."""
+        """First call on a new connection: checks the version, and the epoch of the server's process."""
         await connection.on_connect()
         await connection.send_command("INFO", "server", check_health=False)
         reply: Any = await connection.read_response(disable_decoding=True)
@@ -196,7 +196,7 @@ class RedisLink:
     # ---- trying again
 
     async def _retrying(self, call: StoreCall) -> Any:
-        """The answer to a call, which is sent once the store has been told what it may have lost."""
+        """The reply to a call, which is sent after writes that the store may have lost were repeated."""
         while True:
             try:
                 reply = await self._answer_to(call, self._check_told)
@@ -226,10 +226,10 @@ class RedisLink:
         for write in writes:
             refusal = write.refusal(await self._answer_to(write.call, lambda: None))
             if refusal:
-                log.warning("redis at %s, told again: %s is refused: %s", self.shown_url, write.verb, refusal)
+                log.warning("redis at %s refused the repeated write %s: %s", self.shown_url, write.verb, refusal)
 
     async def _answer_to(self, call: StoreCall, check: Check) -> Any:
-        """All verbs may be repeated: what a lost answer did is either found done, or (a claim) expires by itself."""
+        """Retries a call. Every verb may be repeated: a lost reply's effect is found, or (a claim) expires."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         give_up_at = began + self._retry_seconds
@@ -242,7 +242,7 @@ class RedisLink:
             loads = why == ADVICE["LOADING"]
             if loads:
                 give_up_at = min(loop.time() + self._retry_seconds, began + self._loading_seconds)
-            waited = min(loop.time() - began, self._retry_seconds)  # of a load it may have waited for longer
+            waited = min(loop.time() - began, self._retry_seconds)  # a load may have taken longer
             pause = max(FIRST_PAUSE_SECONDS, min(PAUSE_SHARE * waited, LONGEST_PAUSE_SECONDS))
             if loop.time() + pause > give_up_at:
                 kind = StoreLoadingError if loads else StoreUnavailableError
@@ -254,7 +254,7 @@ class RedisLink:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
 
     def _advice(self, error: Exception) -> str:
-        """What to do about a failure that may pass. Raises StoreError for one that will not."""
+        """The remedy for a failure that may pass. Raises StoreError for one that will not."""
         if isinstance(error, (TooOldError, UnfitReplyError)):
             raise StoreError(f"redis at {self.shown_url} {error}") from None
         if isinstance(error, _REFUSED) or isinstance(error.__cause__, _REFUSED):  # redis-py wraps those of sockets

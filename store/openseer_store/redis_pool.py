@@ -1,4 +1,4 @@
-"""Connections to one Redis: a bounded number, each kept for later calls until the first of them breaks."""
+"""Connections to one Redis: a bounded number, each reused until one of them breaks."""
 
 # redis comes without complete types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -11,14 +11,14 @@ import redis.exceptions
 from redis.asyncio.connection import AbstractConnection
 
 CALLS = 32
-"""Most connections for calls that Redis answers at once; it carries out one at a time, more would only queue there."""
+"""Limit of connections for calls that Redis answers at once; it runs one at a time, so more would only queue there."""
 WAITS = 256
-"""Most connections for commands that wait at the server, apart from those: readers never keep a writer waiting."""
+"""Limit of connections for commands that wait at the server, separate from CALLS: readers never block a writer."""
 ELSEWHERE = re.compile(r"\b(READONLY|MASTERDOWN|CLUSTERDOWN|NOEPOCH)\b")
-"""How a server refuses that is not the primary any more, or has lost its data: only a new connection tells where its
-name leads now, and begins an epoch."""
+"""Refusals of a server that is no longer the primary, or has lost its data: only a new connection finds the present
+server of that name, and begins an epoch."""
 BROKEN = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError, TimeoutError)
-"""What a call raises whose connection is gone."""
+"""Exceptions of a call whose connection is broken."""
 _CODES: dict[type[Exception], str] = {
     redis.exceptions.ReadOnlyError: "READONLY",
     redis.exceptions.OutOfMemoryError: "OOM",
@@ -29,12 +29,12 @@ _CODES: dict[type[Exception], str] = {
 
 
 def refusal(error: Exception) -> str:
-    """The error's text, or only its code where redis-py takes it off."""
+    """The error's text, or only its code where redis-py removes the text."""
     return _CODES.get(type(error)) or str(error)
 
 
 class RedisPool:
-    """Runs commands, each on a connection of its own for as long as it takes."""
+    """Runs commands, each on a connection of its own."""
 
     def __init__(self, make: Callable[[], AbstractConnection]) -> None:
         self._make = make
@@ -46,21 +46,21 @@ class RedisPool:
     async def call(
         self, parts: Sequence[Any], seconds: float, *, waits: bool = False, check: Callable[[], None] = lambda: None
     ) -> Any:
-        """The reply to one command, within `seconds`, the wait for a connection included.
+        """The reply to one command, within `seconds`, including the wait for a connection.
 
-        `waits`: the command waits at the server. `check`: called once the connection is there; where it raises, nothing
-        is sent. Raises what redis-py raises, and TimeoutError.
+        `waits`: the command waits at the server. `check`: called after connecting; if it raises, nothing
+        is sent. Raises redis-py's exceptions, and TimeoutError.
         """
         try:
             async with asyncio.timeout(seconds), self._waits if waits else self._calls:
                 return await self._exchange(parts, check)
         except BROKEN:
-            # A server that restarts ends all connections: to find each one dead would cost a failed call each.
+            # A restarting server closes all connections: finding each dead one would cost one failed call each.
             await self._drop_idle(nowait=True)
             raise
 
     async def close(self) -> None:
-        """Closes all connections, those in use once their call ends."""
+        """Closes all connections, those in use at the end of their call."""
         self._closed = True
         await self._drop_idle(nowait=False)
 
@@ -78,14 +78,14 @@ class RedisPool:
             reply: Any = await connection.read_response(disable_decoding=True)
             in_order = True
         except redis.exceptions.ResponseError as error:
-            in_order = connection.is_connected  # a refusal is an answer like any other
+            in_order = connection.is_connected  # a refusal is a complete reply
             if ELSEWHERE.search(refusal(error)):
                 await self._drop_idle(nowait=True)
             raise
         finally:
             if in_order and not self._closed and idle is self._idle:
                 idle.append(connection)
-            else:  # an answer may still come; no later call must read it
+            else:  # a reply may still come, and a later call must not read it
                 await connection.disconnect(nowait=True)
         return reply
 

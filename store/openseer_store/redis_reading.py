@@ -1,4 +1,4 @@
-"""What is read of a job's store on Redis, and the link that both reading and writing use."""
+"""The reading verbs of a job's store on Redis, and the link that reading and writing share."""
 
 import asyncio
 from collections.abc import Callable
@@ -19,13 +19,13 @@ from openseer_store.replies import read_count, read_info
 from openseer_store.reply_limit import USUAL_LIMIT, ReplyLimit
 
 BLOCK_SECONDS = 1.0
-"""Longest single wait for a result on a connection."""
+"""Limit of a single wait for a result on a connection, in seconds."""
 STEP_WORKERS = 128
-"""Heartbeats that are read in one go."""
+"""Number of heartbeats that are decoded without a pause."""
 
 
 class RedisReading:
-    """A job's store on a Redis server. `clock`: the wall clock of tests; otherwise the server's counts."""
+    """A job's store on a Redis server. `clock`: a wall clock for tests; default: the server's."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class RedisReading:
         )
 
     async def connect(self) -> None:
-        """Checks that the server is there and fit. Raises StoreError, StoreUnavailableError."""
+        """Checks that the server answers and is usable. Raises StoreError, StoreUnavailableError."""
         await self._link.command("PING")
 
     async def close(self) -> None:
@@ -97,7 +97,7 @@ class RedisReading:
         rows, found = await self._link.run("workers", ()), list[WorkerStatus]()
         for start in range(0, len(rows), STEP_WORKERS):
             found += map(codec.read_worker, rows[start : start + STEP_WORKERS])
-            await asyncio.sleep(0)  # whoever reads many stores has others to hear, too
+            await asyncio.sleep(0)  # lets other tasks run: the caller may read many stores
         return found
 
     async def base(self) -> int:

@@ -1,4 +1,4 @@
-"""The store on Redis: each verb is one Lua script, run once per call whatever the number of its items."""
+"""The store on Redis: each verb is one Lua script, run once per call for any number of items."""
 
 from dataclasses import astuple
 
@@ -34,19 +34,19 @@ from openseer_store import codec
 from openseer_store.redis_reading import RedisReading
 
 REMEMBER_SECONDS = 24 * 3600
-"""How long the counts and the key of a batch stay whose data are gone."""
+"""Time, in seconds, for which the counts and the key of a deleted batch stay."""
 SHORTEST_BLOCK_SECONDS = 0.01
-"""Redis takes a wait that it rounds to 0 ms for one without an end."""
+"""Shortest wait, in seconds: Redis treats a wait that it rounds to 0 ms as endless."""
 FORGET_SECONDS = 24 * 3600
-"""A worker of a deleted job that nobody could reach is taken to be gone after so long."""
+"""Time, in seconds, after which unreachable workers of a deleted job are assumed dead."""
 SCAN_COUNT = 1000
-"""Keys of the server that one call of a purge looks at."""
+"""Number of keys of the server that one call of a purge scans."""
 PURGING_SECONDS = 5
-"""How long after its last call a purge that was cut short keeps all others away."""
+"""Time, in seconds, for which an interrupted purge refuses all other calls after its last call."""
 
 
 class RedisStore(RedisReading):
-    """A job's store on a Redis server: what it writes. What it reads is in RedisReading."""
+    """A job's store on a Redis server: the writing verbs; RedisReading has the reading ones."""
 
     # ---- the worker's verbs
 
@@ -182,7 +182,7 @@ class RedisStore(RedisReading):
             pass
         if not answer:
             raise self._fenced(driver or 0)
-        # Told again it frees nothing: a turn of what it would free may be told later.
+        # The repeat frees nothing: a repeated turn may follow that needs the data.
         self._link.note("acknowledge", (*arguments, 0))
 
     async def request_drain(self, worker: str, revision: int | None = None) -> None:
@@ -231,14 +231,14 @@ class RedisStore(RedisReading):
         while step := codec.group_names(groups[place : place + budgets.STEP_GROUPS]):
             arguments = (event.value, step, only, first, *rest)
             ended, done, first = await self._act("end_requests", (*arguments, False))
-            if revision is None:  # an action that follows from a fleet spec is taken anew by the batch controller
+            if revision is None:  # the batch controller repeats an action that depends on a fleet spec itself
                 self._link.note("end_requests", (*arguments, True), at=self._at())
             place += done
             total += ended
         return total
 
     async def _act(self, verb: str, arguments: tuple[object, ...]) -> list[int]:
-        """An action that may follow from a fleet spec. Raises FleetSpecMovedError when that is another by now."""
+        """An action that may depend on a fleet spec. Raises FleetSpecMovedError if another one has replaced it."""
         done = await self._link.run(verb, arguments, at=self._at())
         if done[0] < 0:
             raise FleetSpecMovedError(f"{verb}: another fleet spec has followed")

@@ -1,4 +1,4 @@
-"""A store's URL: what of it may be shown, and what it says of connections."""
+"""A store's URL: its public part, and its settings of connections."""
 
 # redis comes without complete types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -12,22 +12,22 @@ from openseer_core.errors import InputError
 from openseer_core.manifest.store_url import url_parts
 
 FOREIGN_OPTIONS = ("db", "ssl_cert_reqs", "ssl_check_hostname")
-"""Options that the URL of a store of somebody else's may have: none names a file, which would be one of this process'
-own machine, and none is more than a word."""
+"""Allowed options in the URL of an untrusted store: none names a file, which would be a file of this process's
+machine, and each is a single word."""
 _ADDRESS = {"connection_class", "host", "port", "username", "password", "path"}
 
 
 def public_url(url: str) -> str:
-    """The URL without user, password and options, fit to be shown. Raises InputError for what is no URL of a Redis."""
+    """The URL without user, password and options, for messages. Raises InputError if it is no URL of a Redis."""
     parts = url_parts(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def connection_kind(url: str, *, foreign: bool) -> tuple[type[AbstractConnection], dict[str, Any]]:
-    """The class of connections that a URL asks for, and their settings. `foreign`: somebody else wrote the URL.
+    """The class of connections that a URL asks for, and their settings. `foreign`: an untrusted user wrote the URL.
 
-    Raises InputError for a URL of another kind, and for options that are not known or not allowed. Of options only the
-    names are told: redis-py's own words repeat values, and one may be a password.
+    Raises InputError for a URL of another kind, and for options that are unknown or not allowed. The message has only
+    the names of options: redis-py's own messages repeat values, and one may be a password.
     """
     options = parse_qs(url_parts(url).query).keys()
     if foreign and (more := options - {*FOREIGN_OPTIONS, *_ADDRESS}):
@@ -35,8 +35,8 @@ def connection_kind(url: str, *, foreign: bool) -> tuple[type[AbstractConnection
     try:
         settings: dict[str, Any] = dict(parse_url(url))
         kind = settings.pop("connection_class", Connection)
-        kind(**settings)  # as a trial: what it does not take, it tells only here
-    except (TypeError, ValueError, AttributeError, RedisError):  # each option fails in a way of its own
+        kind(**settings)  # a trial: it raises for settings that it does not accept
+    except (TypeError, ValueError, AttributeError, RedisError):  # each option fails with an exception of its own
         found = ", ".join(sorted(options)) or "a part"
-        raise InputError(f"store URL: found {found}, unknown or of a value that connections do not take") from None
+        raise InputError(f"store URL: found {found}, unknown or with a value that connections refuse") from None
     return kind, settings

@@ -1,4 +1,4 @@
-"""How much one answer of a store may hold. The store may be anybody's: operator and gateway read those of all jobs."""
+"""Limits of one reply of a store, for untrusted stores: operator and gateway read those of all jobs."""
 
 # redis comes without complete types.
 # pyright: reportUnknownMemberType=false
@@ -11,9 +11,9 @@ import redis.exceptions
 
 @dataclass(frozen=True, slots=True)
 class ReplyLimit:
-    """Most bytes of one answer: what a reading verb gives, and one more response, of two million tokens or the longest
-    scores (core's MOST_SCORE_BYTES), with its prompt; and most elements over all lists in it, for the parser makes room
-    for as many as a list says that it has."""
+    """Limits of one reply. `bytes`: the limit of a reading verb and one more response, of two million tokens or the
+    longest scores (core's MOST_SCORE_BYTES), with its prompt. `parts`: elements over all its lists, because the parser
+    reserves memory for the stated length of a list."""
 
     bytes: int = 32 * 2**20
     parts: int = 2**19
@@ -22,21 +22,21 @@ class ReplyLimit:
 USUAL_LIMIT = ReplyLimit()
 
 LINE_BYTES = 2**14
-"""Longest line: a number, the length of what follows, or a refusal's text."""
+"""Limit of a line: a number, a length, or a refusal's text."""
 _COUNT = re.compile(rb"-1|[0-9]{1,18}")
 _WHOLE = re.compile(rb":[+-]?[0-9]{1,19}")
 
 
 UNFIT = "does not speak as Redis does"
-"""Of a server whose answers have another shape, or mean nothing."""
+"""The message about a server whose replies have an unexpected type or content."""
 
 
 class UnfitReplyError(redis.exceptions.RedisError):
-    """The server's answers are not those of a store."""
+    """The server's replies are not those of a store."""
 
 
 class BoundedReader:
-    """What a connection's parser reads from: it follows the shape of each answer before the parser sees it."""
+    """The input stream of a connection's parser: it checks the structure of each reply before the parser reads it."""
 
     def __init__(self, stream: asyncio.StreamReader, limit: ReplyLimit) -> None:
         self._stream = stream
@@ -47,11 +47,11 @@ class BoundedReader:
         self._parts = 0
 
     def begin(self) -> None:
-        """The next answer may be as long as any."""
+        """Starts the limits again for the next reply."""
         self._bytes = self._parts = 0
 
     async def read(self, most: int) -> bytes:
-        """At most so many bytes, once there are any. Raises UnfitReplyError."""
+        """At most `most` bytes, after waiting for the first. Raises UnfitReplyError."""
         data = await self._stream.read(most)
         self._bytes += len(data)
         if self._bytes > self._limit.bytes:
@@ -77,7 +77,7 @@ class BoundedReader:
         self._line = data[position:]
 
     def _note(self, line: bytes) -> None:
-        """One line of an answer, in the older of Redis' two protocols."""
+        """Checks one line of a reply in Redis protocol version 2."""
         kind, rest = line[:1], line[1:]
         if kind in (b"+", b"-") or _WHOLE.fullmatch(line):
             return

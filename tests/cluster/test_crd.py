@@ -127,7 +127,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"workers": {"autoscale": {}}}, "autoscale needs max"),
     (
         {"workers": {"max": 2, "autoscale": {}}, "rollout": {"policy": "round-robin"}},
-        "workers.autoscale does not go with policies round-robin and least-inflight",
+        "workers.autoscale conflicts with policies round-robin and least-inflight",
     ),
     ({"workers": {"parallelism": {"tensor": 4, "nodes": 3}}}, "tensor times pipeline is a multiple of nodes"),
     ({"workers": {"resources": {"limits": {"cpu": "1x"}}}}, "spec.workers.resources.limits.cpu: Invalid value"),

@@ -115,7 +115,7 @@ def test_what_cannot_be_scored_is_refused(fields: dict[str, Any], problem: str) 
 
 def test_likeliest_tokens_of_responses_too_long_for_a_store_are_refused() -> None:
     long = Sampling(top_logprobs=20, max_tokens=10**6)
-    told = "sampling.topLogprobs: found 20 for up to 999,996 tokens, allowed with so many: at most 137,313 tokens"
+    told = "sampling.topLogprobs: found 20 for up to 999,996 tokens, allowed with it: at most 137,313 tokens"
     assert told in (misfit([1] * 4, long, ModelLimits(context_tokens=10**6)) or "")
     assert misfit([1] * 4, long, ModelLimits(context_tokens=2**17)) is None
     assert misfit([1] * 4, Sampling(max_tokens=10**6), ModelLimits()) is None

@@ -175,7 +175,7 @@ def test_weights_are_published_to_every_worker_and_the_next_batch_is_of_them(ser
     assert "model.safetensors is no safetensors file" in said
     assert "The fleet serves v1" in said
     assert server.json("weights", "status")["version"] == "v1"
-    assert "there were weights v1 before" in server.call("weights", "publish", ".", "--version", "v1", code=2)
+    assert "weights v1 were published before" in server.call("weights", "publish", ".", "--version", "v1", code=2)
 
 
 def test_unfinished_responses_are_cancelled_and_reported(server: Server) -> None:

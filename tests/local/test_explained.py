@@ -53,7 +53,7 @@ def test_a_best_time_that_is_not_known_says_why(folder: RunFolder, tmp_path: Pat
     other = write_planted(tmp_path / "vllm", drawn(2))
     other.job_file.write_text(json.dumps(document))
     text = shown(other)
-    assert "The best time possible is not known: planted: the run's samples are too few" in " ".join(text.split())
+    assert "The best time possible is not known: planted: the run has too few samples" in " ".join(text.split())
     assert json.loads(shown(other, as_json=True))["best"] is None
     with pytest.raises(InputError, match=r"profile.json: cannot be read"):
         shown(other, profile=tmp_path / "profile.json")

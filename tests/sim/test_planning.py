@@ -184,7 +184,7 @@ def test_a_named_distribution_has_its_mean(name: str) -> None:
 
 def test_a_distribution_does_not_say_how_many_groups_there_are() -> None:
     job = job_of()
-    with pytest.raises(InputError, match="how many groups it has is unknown"):
+    with pytest.raises(InputError, match="its number of groups is unknown"):
         make_plan(job, history_of(job, shape="mild:400"), engine_of(job, None), OPTIONS)
 
 
@@ -235,7 +235,7 @@ def test_responses_of_a_batch_that_were_cut_are_noted(tmp_path: Path) -> None:
     path.write_text(line(0, [[0, 5]]) + "\n" + line(1, [[0, 3]], "aborted") + "\n")
     found = history_of(job_of(), [path])
     assert any("batch.jsonl: 1 responses did not end by themselves" in note for note in found.notes)
-    assert "Expect it to take longer" in plan_of(found, replace(OPTIONS, gpus=(1,), draws=1)).advice
+    assert "Expect a longer time" in plan_of(found, replace(OPTIONS, gpus=(1,), draws=1)).advice
 
 
 def line(index: int, sampled: list[list[int]], status: str = "ok") -> str:

@@ -73,7 +73,7 @@ def test_idle_workers_and_restarts_say_nothing() -> None:
 
 def test_too_few_samples_ask_for_a_profile() -> None:
     few = samples(LEAST_WINDOWS * WINDOW // 2, falling)
-    with pytest.raises(InputError, match=r"run: the run's samples are too few .* pass --profile profile\.json"):
+    with pytest.raises(InputError, match=r"run: the run has too few samples .* pass --profile profile\.json"):
         engine_of_samples(job(), few, kv_tokens=10_000)
 
 

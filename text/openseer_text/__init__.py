@@ -1,5 +1,5 @@
-"""From text to token ids and back: how prompts are rendered, and where a response's text stops.
+"""From text to token ids and back: rendering of prompts, and stop strings in responses.
 
-Read `model_files`, `reading`, `rendering`, `stop_strings`. Driver and API render with it, workers look for stop
+Read `model_files`, `reading`, `rendering`, `stop_strings`. Driver and API render with it, workers search for stop
 strings. Tests: tests/text.
 """

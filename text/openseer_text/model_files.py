@@ -1,6 +1,6 @@
-"""A model's tokenizer, found as its engine finds it: in a folder here, or under a hub's name.
+"""Loading of a model's tokenizer from the place where its engine finds it: a local folder, or a name on a hub.
 
-Nothing here asks a person: what a library would ask on the terminal is an error, or what the manifest says.
+Nothing here prompts on the terminal: a question of a library is an error, or is answered by the manifest.
 """
 
 import os
@@ -15,12 +15,12 @@ from typing import Any, cast
 from openseer_core.errors import ModelError
 from openseer_core.manifest.job import Model
 
-# A repository's name, with or without its owner's.
+# A repository's name, with or without the owner.
 _HUB_NAME = re.compile(r"(?:[A-Za-z0-9_][\w.-]{0,95}/)?[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
-# Engine arguments about where files come from, by the names of transformers.
+# Engine arguments about the origin of files, with their names in transformers.
 _ORIGINS = {"code_revision": "code_revision", "hf_token": "token", "download_dir": "cache_dir"}
 _TOKENIZERS = ("tokenizer*.json", "*.model*", "*.tiktoken", "vocab.*", "tekken.json")
-"""Files by which a folder may have a tokenizer."""
+"""Files that mark a folder with a tokenizer."""
 UNTRUSTED = (
     "whose tokenizer or configuration is code of the model's authors; to run it, here and in the engine, set "
     "spec.model.engineArgs.trust_remote_code: true"
@@ -29,18 +29,18 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 def check_place(field: str, path: str) -> None:
-    """Raises ModelError for a path that is neither a folder here nor a name that a hub may know."""
+    """Raises ModelError for a path that is neither a local folder nor a possible name on a hub."""
     if not Path(path).is_dir() and not _HUB_NAME.fullmatch(path):
         raise ModelError(f"{field}: found {path}, which is no folder here (working directory: {Path.cwd()})")
 
 
 def trusts_code(model: Model) -> bool:
-    """Whether the manifest says that code of the model's authors may run."""
+    """Whether the manifest allows code of the model's authors."""
     return model.engine_args.get("trust_remote_code") is True
 
 
 _LOADING = threading.Lock()
-"""transformers imports its parts as they are asked for: two threads that ask at once find them half imported."""
+"""transformers imports its parts on first use: two threads at the same time would find them half imported."""
 
 
 def asks_for_trust(model: Model, error: Exception) -> bool:
@@ -49,7 +49,7 @@ def asks_for_trust(model: Model, error: Exception) -> bool:
 
 
 def load_tokenizer(model: Model, *, run_code: bool = True) -> Any:
-    """The model's tokenizer. `run_code`: code of the model's own may run here where the manifest trusts it.
+    """The model's tokenizer. `run_code`: code of the model may run here if the manifest trusts it.
 
     Raises ModelError when it cannot be loaded.
     """
@@ -63,22 +63,22 @@ def load_tokenizer(model: Model, *, run_code: bool = True) -> Any:
             tokenizer = _loader()(
                 path,
                 revision=None if model.tokenizer else model.revision,
-                trust_remote_code=trusts_code(model) and run_code,  # never None: then transformers would ask
+                trust_remote_code=trusts_code(model) and run_code,  # never None, which would make transformers ask
                 **given,
             )
             return _unwarned(tokenizer)
-    except Exception as error:  # the loader raises whatever the files, their code or the hub made it stumble over
+    except Exception as error:  # the loader raises any exception, from files, their code or the hub
         raise ModelError(f"{field}: found {path}, {_reason(error, model)}") from error
 
 
 def _loader() -> Callable[..., Any]:
-    from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds, and a scripted job needs none
+    from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds, and a scripted job does not need it
 
     return cast("Any", AutoTokenizer).from_pretrained
 
 
 def _unwarned(tokenizer: Any) -> Any:
-    """Without the warning that a long prompt "will result in indexing errors": what fits is told by others."""
+    """Removes the warning that a long prompt "will result in indexing errors": admission checks lengths."""
     given = getattr(tokenizer, "deprecation_warnings", None)
     if isinstance(given, dict):
         given["sequence-length-is-longer-than-the-specified-maximum"] = True
@@ -106,7 +106,7 @@ def _reason(error: Exception, model: Model) -> str:
 
 @contextmanager
 def unattended() -> Generator[None]:
-    """Whoever reads standard input meanwhile finds its end: a library that asks gets no answer, and does not wait."""
+    """Replaces standard input by an empty one, so that a library that asks gets no answer and does not wait."""
     with _ONE_AT_A_TIME, open(os.devnull) as nothing:  # noqa: PTH123 - no path of ours
         before, sys.stdin = sys.stdin, nothing
         try:

@@ -1,4 +1,4 @@
-"""From token ids to text, the same in workers, driver and API: with special tokens, or without them."""
+"""From token ids to text, identical in workers, driver and API: with or without special tokens."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,10 +9,10 @@ Decode = Callable[[Sequence[int]], str]
 
 
 class Reader:
-    """How a tokenizer's tokens read. `text`: special tokens left out; `whole`: special tokens written.
+    """Decodes a tokenizer's tokens. `text`: without special tokens; `whole`: with them.
 
-    `special`: the ids of special tokens by what `whole` writes for them. `end`: the token with which the model ends a
-    response. A reader is called for `text`.
+    `special`: the ids of special tokens by their text in `whole`. `end`: the token with which the model ends a
+    response. Calling a reader means `text`.
     """
 
     def __init__(
@@ -34,21 +34,21 @@ class Reader:
 
     @property
     def spaces_special(self) -> bool:
-        """Whether `whole` puts spaces between special tokens that follow one another."""
+        """Whether `whole` puts spaces between successive special tokens."""
         return any(self.whole([number, number]) != 2 * word for word, number in [*self.special.items()][:1])
 
     def names_special(self, stop: str) -> bool:
-        """Whether a stop string holds the text of a special token, so that it never stands in `text`."""
+        """Whether a stop string contains the text of a special token, so that it never occurs in `text`."""
         return self._some_special is not None and self._some_special.search(stop) is not None
 
     def stop_token_ids(self, stops: Iterable[str]) -> list[int]:
-        """The ids of those stop strings that are one special token."""
+        """The ids of those stop strings that are a single special token."""
         return [self.special[stop] for stop in stops if stop in self.special]
 
 
 def reader_of(tokenizer: Any) -> Reader:
-    """How a tokenizer's tokens read, without what it does to spaces afterwards (`clean_up_tokenization_spaces`): an
-    engine sees no such text, and what a later token changes in an earlier one cannot be searched for stop strings."""
+    """The reader of a tokenizer, without its changes to spaces afterwards (`clean_up_tokenization_spaces`): engines do
+    not apply them, and text that a later token changes cannot be searched for stop strings."""
     core, end = getattr(tokenizer, "backend_tokenizer", None), tokenizer.eos_token_id
     if core is not None:
         added = core.get_added_tokens_decoder()
@@ -70,8 +70,8 @@ def reader_of(tokenizer: Any) -> Reader:
 
 
 def _has_own_decode(tokenizer: Any) -> bool:
-    """Whether a tokenizer around a core decodes otherwise than the core, as code of a model's authors may."""
-    from transformers import PreTrainedTokenizerFast  # noqa: PLC0415 - a tokenizer is here, so it is imported already
+    """Whether a tokenizer around a core decodes differently from the core, as code of a model's authors may."""
+    from transformers import PreTrainedTokenizerFast  # noqa: PLC0415 - imported already, as a tokenizer exists
 
     own, usual = cast("tuple[Any, Any]", (type(tokenizer), PreTrainedTokenizerFast))
     return any(getattr(own, name, None) is not getattr(usual, name) for name in ("decode", "_decode"))

@@ -1,4 +1,4 @@
-"""Between text and token ids: prompts are rendered once, responses are read back for people."""
+"""Rendering of prompts to token ids, and reading of responses."""
 
 import hashlib
 import inspect
@@ -15,12 +15,12 @@ from openseer_text.reading import Reader, reader_of
 
 _LOG = logging.getLogger(__name__)
 _ARGUMENTS = ("self", "messages", "conversations")
-"""What transformers gives a template under these names; a value of such a name would be a second one."""
+"""Names of the values that transformers itself passes to a template; others must not use them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A prompt as the engine gets it. `template_hash`: of the chat template, where one was applied."""
+    """A prompt for the engine. `template_hash`: of the chat template, if one was applied."""
 
     token_ids: list[int]
     template_hash: str | None = None
@@ -28,11 +28,11 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class RenderOptions:
-    """How a prompt is rendered otherwise than usual.
+    """Options of rendering a prompt.
 
-    `special_tokens`: whether the tokenizer puts its own, such as BOS, around the text; None: around a prompt's text,
-    not around what a chat template wrote. `generation_prompt`: chat ends where an answer begins. `continue_last`: chat
-    ends within its last message. `tools`, `documents`: what the template shows of them; `template_values`: its further
+    `special_tokens`: whether the tokenizer adds its own, such as BOS; None: around a prompt's text, not around the
+    output of a chat template. `generation_prompt`: a chat ends with the start of an answer. `continue_last`: a chat
+    ends within its last message. `tools`, `documents`: passed to the template; `template_values`: its further
     variables.
     """
 
@@ -48,13 +48,13 @@ USUAL = RenderOptions()
 
 
 class RenderError(ModelError):
-    """The tokenizer cannot render a prompt; the message says why, and the caller which prompt it is."""
+    """The tokenizer cannot render a prompt; the message has the reason, and the caller names the prompt."""
 
 
 class TextCodec(Protocol):
     """Renders prompts and reads responses.
 
-    `read`: token ids → text; None where tokens mean no text.
+    `read`: token ids → text; None if tokens have no text.
     """
 
     read: Reader | None
@@ -65,22 +65,22 @@ class TextCodec(Protocol):
 
 
 def open_codec(model: Model, say: Callable[[str], None] = _LOG.warning, *, run_code: bool = True) -> TextCodec:
-    """The codec of a model. `say` is told, once, what of prompts is rendered otherwise than it is written.
+    """The codec of a model. `say`: called once with a message if a prompt is rendered differently from its text.
 
-    `run_code`: a tokenizer that is code may run in this process where the manifest trusts it. Raises ModelError when
+    `run_code`: a tokenizer that is code may run in this process if the manifest trusts it. Raises ModelError when
     the model or its tokenizer cannot be found or read.
     """
     return ScriptedCodec() if model.engine == "scripted" else ModelCodec(model, say, run_code=run_code)
 
 
 class ScriptedCodec:
-    """For the scripted engine: a text prompt is its UTF-8 bytes, and a response has no text."""
+    """The codec of the scripted engine: a text prompt is its UTF-8 bytes, and a response has no text."""
 
     def __init__(self) -> None:
         self.read: Reader | None = None
 
     def render(self, prompt: PromptLine, options: RenderOptions = USUAL) -> Rendered:
-        """Bytes as token ids; of chat messages, those of their contents."""
+        """Bytes as token ids; for chat messages, those of their contents."""
         if prompt.prompt_token_ids is not None:
             return Rendered(list(prompt.prompt_token_ids))
         if prompt.messages is not None:
@@ -102,9 +102,9 @@ class ModelCodec:
         self._say: Callable[[str], None] | None = say
 
     def render(self, prompt: PromptLine, options: RenderOptions = USUAL) -> Rendered:
-        """Text through the tokenizer; messages through the chat template, which ends where the response begins.
+        """Text through the tokenizer; messages through the chat template, up to the start of the response.
 
-        Raises RenderError; ModelError for a template that no messages can be rendered by.
+        Raises RenderError; ModelError for a template that cannot render any messages.
         """
         if prompt.prompt_token_ids is not None:
             return Rendered(list(prompt.prompt_token_ids))
@@ -126,7 +126,7 @@ class ModelCodec:
                 documents=options.documents,
                 **options.template_values,
             )
-        except Exception as error:  # a template is a program of the model's author: it may raise anything
+        except Exception as error:  # a template is a program of the model's author: it may raise any exception
             reason = " ".join(str(error).split()) or type(error).__name__
             if line := _syntax_line(error):
                 where = f"{self._place}'s chat template (chat_template.jinja, or in tokenizer_config.json)"
@@ -135,7 +135,7 @@ class ModelCodec:
         return Rendered(self._encode(text, special_tokens=options.special_tokens is True), self._template_hash)
 
     def _check_values(self, values: Mapping[str, Any]) -> None:
-        """A template's variables only: not what says which template is applied, and how."""
+        """Accepts only variables of the template, not arguments that select or control it."""
         taken = {*inspect.signature(self._tokenizer.apply_chat_template).parameters, *_ARGUMENTS}
         if wrong := next((name for name in values if name in taken), None):
             raise RenderError(f"found a value of {wrong}, allowed: variables of the model's own chat template")
@@ -145,12 +145,12 @@ class ModelCodec:
         opening, rest = self._opening, ids[len(self._opening) :]
         if not special_tokens or not rest or rest[0] not in opening:
             return ids
-        # The text has its opening, or a part of it: only what stands before that part is put there.
+        # The text has all or a part of its opening: only the tokens before that part are added.
         self._note_opening(rest[0])
         return opening[: opening.index(rest[0])] + rest
 
     def _find_opening(self) -> list[int]:
-        """The tokens that the tokenizer puts before a text, such as BOS."""
+        """The tokens that the tokenizer adds before a text, such as BOS."""
         alone, opened = (list(self._tokenizer.encode("a", add_special_tokens=special)) for special in (False, True))
         starts = (at for at in range(len(opened)) if opened[at : at + len(alone)] == alone)
         return opened[: next(starts, 0)]
@@ -163,6 +163,6 @@ class ModelCodec:
 
 
 def _syntax_line(error: Exception) -> int | None:
-    """Where a template is none; None for any other error."""
+    """The line of a template's syntax error; None for any other error."""
     is_syntax = any(kind.__name__ == "TemplateSyntaxError" for kind in type(error).__mro__)  # jinja2 may be absent
     return getattr(error, "lineno", None) if is_syntax else None

@@ -1,4 +1,4 @@
-"""Stop strings, checked by the worker itself: the same way in every engine, also when the response has moved."""
+"""Stop strings, searched by the worker itself: the same for every engine, also after a response has moved."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -6,18 +6,18 @@ from dataclasses import dataclass
 
 from openseer_text.reading import Decode, Reader
 
-# What a decoder writes for bytes that are no character, or not yet one.
+# The decoder's output for bytes that are no complete character.
 _UNFINISHED = "\ufffd"
-# Tokens of context that a window keeps: more than any tokenizer looks back over.
+# Tokens of context that a window keeps: more than any tokenizer looks back.
 _CONTEXT = 8
 _WINDOW = 32
 
 
 class StopChecker:
-    """Follows the text of one response and says at which token a stop string completes.
+    """Follows the text of one response and reports the token at which a stop string completes.
 
-    A stop string that holds a special token is looked for in the text with special tokens, every other one in the
-    text without. `earlier` are the response's tokens before this engine took it up: a string may begin in them. A
+    A stop string with a special token is searched in the text with special tokens, every other one in the
+    text without. `earlier`: the response's tokens before this engine continued it; a string may begin in them. A
     string that completes before `min_tokens` tokens of the response does not count.
     """
 
@@ -30,7 +30,7 @@ class StopChecker:
         self._count = len(earlier)
 
     def feed(self, tokens: Sequence[int]) -> tuple[int, str] | None:
-        """Takes the next tokens. On a match: how many of them to keep, and the string that completed."""
+        """Adds the next tokens. Returns on a match how many of them to keep, and the completed string."""
         for position, token in enumerate(tokens):
             self._count += 1
             found = [search.take(token) for search in self._searches]
@@ -40,7 +40,7 @@ class StopChecker:
 
 
 class _Search:
-    """Looks for stop strings in one text of a response; tokens that are `left_out` add nothing to it."""
+    """Searches for stop strings in one text of a response; `left_out` tokens add nothing to it."""
 
     def __init__(self, decode: Decode, stops: Sequence[str], left_out: frozenset[int], earlier: Sequence[int]) -> None:
         self._decode = decode
@@ -52,7 +52,7 @@ class _Search:
         self._tail = self._keep(self._sent)
 
     def take(self, token: int) -> str | None:
-        """Takes the next token; the string that it completes, or None."""
+        """Adds the next token. Returns the string that it completes, or None."""
         piece = "" if token in self._left_out else self._next_text(token)
         if not piece:
             return None
@@ -62,7 +62,7 @@ class _Search:
         return stop
 
     def _first_match(self, text: str) -> str | None:
-        """The string that completes first in `text`; of those, the one that begins first."""
+        """The string that completes first in `text`; among several, the one that begins first."""
         before = len(self._tail)
         best: tuple[int, int, str] | None = None
         for stop in self._stops:
@@ -88,12 +88,12 @@ class _Search:
 
 
 def _last_tokens(decode: Decode, tokens: Sequence[int], reach: int) -> tuple[list[int], str]:
-    """The last of `tokens` and their text, at least `reach` characters of it where there are as many."""
+    """The last of `tokens` and their text, at least `reach` characters if there are as many."""
     count = 4 * _WINDOW
     while True:
         window = list(tokens[-count:])
         text = _settled(decode, window)
-        # The first characters may be pieces of one that was cut.
+        # The first characters may be parts of a cut character.
         if count >= len(tokens) or len(text) >= reach + _CONTEXT:
             return window, text
         count *= 2
@@ -101,14 +101,14 @@ def _last_tokens(decode: Decode, tokens: Sequence[int], reach: int) -> tuple[lis
 
 @dataclass(frozen=True, slots=True)
 class TextForm:
-    """What of a response its text holds. `special`: special tokens. `keep_stop`: what ended it; then cut is only what
-    its last token has beyond a stop string."""
+    """The content of a response's text. `special`: includes special tokens. `keep_stop`: includes the stop; then only
+    the part of its last token after a stop string is cut."""
 
     special: bool = False
     keep_stop: bool = False
 
     def of(self, reader: Reader) -> Decode:
-        """What gives the text."""
+        """The decoder of this text."""
         return reader.whole if self.special else reader.text
 
 
@@ -122,12 +122,12 @@ def visible_text(
     stops: Sequence[str],
     form: TextForm = USUAL_FORM,
 ) -> str:
-    """The text of a finished response, cut before what ended it: a stop string, or a token, special or not."""
+    """The text of a finished response, cut before its stop: a stop string, or a token, special or not."""
     read = form.of(reader)
     if stop_reason in stops:
         searched = reader.whole if reader.names_special(stop_reason) else reader.text
         text = searched(tokens)
-        # The string completed in the last token; an earlier one may stand before minTokens.
+        # The string completed in the last token; an earlier occurrence may lie before minTokens.
         before = len(_settled(searched, tokens[:-1]))
         at = text.find(stop_reason, max(0, before - len(stop_reason) + 1))
         if at >= 0:
@@ -136,9 +136,9 @@ def visible_text(
 
 
 def begun_text(reader: Reader, tokens: Sequence[int], stops: Sequence[str], form: TextForm = USUAL_FORM) -> str:
-    """The text of a response that may go on: that of the finished response begins with it.
+    """The text of a response that may continue; the text of the finished response begins with it.
 
-    The last token is left out, for it may be the one that ends the response, and all that a stop string may hold.
+    It leaves out the last token, which may end the response, and all characters that may belong to a stop string.
     """
     read, tokens = form.of(reader), tokens[:-1]
     begun = _settled(read, tokens)
@@ -150,19 +150,19 @@ def begun_text(reader: Reader, tokens: Sequence[int], stops: Sequence[str], form
 
 
 def stop_token(tokens: Sequence[int], stop_reason: str) -> int | None:
-    """The token that ended a response; None where none did."""
+    """The token that ended a response; None if none did."""
     return tokens[-1] if tokens and stop_reason == str(tokens[-1]) else None
 
 
 def _searches(reader: Reader, stops: Sequence[str]) -> list[tuple[Decode, list[str]]]:
-    """The texts in which stop strings are looked for, with those strings."""
+    """The texts to search for stop strings, with those strings."""
     whole = [stop for stop in stops if reader.names_special(stop)]
     plain = [stop for stop in stops if not reader.names_special(stop)]
     return [(decode, of) for decode, of in ((reader.whole, whole), (reader.text, plain)) if of]
 
 
 def _translated(searched: Decode, read: Decode, tokens: Sequence[int], end: int) -> str:
-    """What `read` makes of that part of a response that is the first `end` characters of what `searched` makes."""
+    """The text of `read` for the part of a response that gives the first `end` characters of the text of `searched`."""
     if read is searched:
         return read(tokens)[:end]
     high, step = len(tokens), 1
@@ -173,12 +173,12 @@ def _translated(searched: Decode, read: Decode, tokens: Sequence[int], end: int)
     count = counts[max(0, place - 1)]
     before, beyond = read(tokens[:count]), len(searched(tokens[:count])) - end
     if beyond >= 0:
-        # Beyond the end are unfinished characters only, which both texts have.
+        # After the end there are only unfinished characters, which both texts have.
         return before.rsplit(_UNFINISHED, beyond)[0]
     text, beyond = read(tokens[: count + 1]), len(searched(tokens[: count + 1])) - end
     return before if text == before else text[: max(len(before.rstrip(_UNFINISHED)), len(text) - beyond)]
 
 
 def _settled(decode: Decode, tokens: Sequence[int]) -> str:
-    """Their text without what a next token may still change."""
+    """The text of tokens, without characters that the next token may still change."""
     return decode(tokens).rstrip(_UNFINISHED) if tokens else ""

@@ -1,4 +1,4 @@
-"""What every part of the manifest has in common: strict values, camelCase in files, and a few shared kinds of value."""
+"""The base of all manifest models: strict values, camelCase in files, and shared types of value."""
 
 from typing import Annotated, Any, Literal, cast
 
@@ -8,14 +8,14 @@ from pydantic.alias_generators import to_camel
 from openseer_core.json_model import INT32_MAX
 
 MOST_WORKERS = 4096
-"""More than any fleet has: a number that a job asks for is work for those who serve all jobs."""
+"""Limit of workers of a job, beyond any real fleet; it bounds the work of the operator and the gateway per job."""
 MOST_NODES = 256
-"""Of one worker; the same holds."""
+"""Limit of nodes of one worker, for the same reason."""
 QUANTITY_PATTERN = r"^([0-9]{1,32}(\.[0-9]{0,32})?|\.[0-9]{1,32})([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$"
-"""Of few digits, for somebody computes with it: 1e999998 is ten characters and a number of a million digits."""
+"""Limits the digits, because quantities are computed with: 1e999998 would be a number of a million digits."""
 _PORT = "(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})"
 HOST_PATTERN = rf"^(\*\.)?([a-z0-9_-]{{1,63}}\.)*[a-z0-9_-]{{1,63}}(:{_PORT})?$"
-"""A host's name in small letters, or *. and what it ends with; then, where only one is meant, a port."""
+"""A host name in lower case, or *. and a suffix; then optionally a port, to allow only that one."""
 DNS_LABEL_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 DNS_SUBDOMAIN_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 
@@ -37,7 +37,7 @@ class ManifestModel(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _null_is_absent(cls, value: object) -> object:
-        """A Kubernetes API server drops nulls before it fills in defaults; a file must mean the same here."""
+        """Drops nulls, as a Kubernetes API server does before it fills in defaults."""
         if not isinstance(value, dict):
             return value
         fields = cast("dict[object, object]", value)
@@ -49,7 +49,7 @@ def _quantity_text(value: object) -> object:
 
 
 def allowed(text: str) -> dict[str, Any]:
-    """Text for an error message where the bare constraint (a pattern, say) would not help a person."""
+    """The allowed values in words, for error messages where the bare constraint (a pattern, say) would not help."""
     return {"x-allowed": text}
 
 
@@ -77,8 +77,8 @@ HostPattern = Annotated[
     str,
     StringConstraints(pattern=HOST_PATTERN, max_length=259),
     Field(
-        description="A host's name, or *. and what it ends with; with :PORT that port alone.",
-        json_schema_extra=allowed("a host's name in small letters, or *. and what it ends with, also with :PORT"),
+        description="A host name, or *. and a suffix; with :PORT that port only.",
+        json_schema_extra=allowed("a host name in lower case, or *. and a suffix, optionally with :PORT"),
     ),
 ]
 Positive = Annotated[int, Field(ge=1, le=INT32_MAX)]

@@ -1,6 +1,6 @@
-"""Engine arguments that a manifest may not give, each with the reason or with what to do instead.
+"""Engine arguments that a manifest must not set, each with the reason or the field to set instead.
 
-docs/engine-features.md says how each was read in vLLM's source. All others reach the engine as they are.
+docs/engine-features.md states how vLLM uses each. All other arguments reach the engine unchanged.
 """
 
 _POD_OF_GANG = "set spec.workers.parallelism.nodes; openseer gives each pod of a worker its place"
@@ -14,7 +14,7 @@ OWNED_ENGINE_ARGS = {
     "dtype": "set spec.model.dtype",
     "seed": "set spec.sampling.seed",
     "logprobs_mode": "set spec.sampling.logprobs",
-    "enable_prefix_caching": "always on: a response goes on from its own cached tokens",
+    "enable_prefix_caching": "always on: a response continues from its own cached tokens",
     "scheduling_policy": "set spec.rollout.policy; openseer orders the requests",
     "speculative_config": _OPENSEER_DRAFTS,
     "spec_method": _OPENSEER_DRAFTS,
@@ -34,16 +34,16 @@ OWNED_ENGINE_ARGS = {
     "tokenizer_revision": "set spec.model.revision, or spec.model.tokenizer",
     "disable_log_stats": "always off: openseer reads the engine's statistics",
 }
-"""Those that openseer sets itself, or leaves at a value that it counts on."""
+"""Arguments that openseer sets itself, or whose default it relies on."""
 
 _DATA_PARALLEL = (
     "a worker is one engine; set spec.workers.replicas for more engines, or spread the experts of one over "
     "spec.workers.parallelism.tensor GPUs with enable_expert_parallel"
 )
 _HALVES = "vLLM overlaps the halves of a batch only between data parallel ranks, and a worker has none"
-_NOT_IN_RESULTS = "results do not hold it, so it would be computed for nothing"
+_NOT_IN_RESULTS = "results do not contain it, so the engine would compute it in vain"
 _LORA = "set spec.model.lora"
-_TEXT_ONLY = "requests hold tokens of text alone"
+_TEXT_ONLY = "requests hold text tokens only"
 
 UNFIT_ENGINE_ARGS = {
     **dict.fromkeys(
@@ -83,14 +83,14 @@ UNFIT_ENGINE_ARGS = {
     "_api_process_count": _NO_API_SERVER,
     "_api_process_rank": _NO_API_SERVER,
 }
-"""Those with which a worker would hang, be given the wrong number of GPUs, or be wrong without a word."""
+"""Arguments with which a worker would hang, get the wrong number of GPUs, or compute wrong results silently."""
 
 _ONE_BY_DEFAULT = frozenset({"data_parallel_size", "prefill_context_parallel_size"})
 
 
 def is_default(name: str, value: object) -> bool:
-    """Whether an argument of UNFIT_ENGINE_ARGS has the value that vLLM gives it anyway, so that it changes nothing.
+    """Whether an argument of UNFIT_ENGINE_ARGS has vLLM's default value, so that it changes nothing.
 
-    Jobs that are stored with one go on; in new ones the CRD refuses the name, whatever its value.
+    Stored jobs with such an argument continue to work; in new ones the CRD refuses the name, whatever its value.
     """
     return name in UNFIT_ENGINE_ARGS and (value is None or value is False or (name in _ONE_BY_DEFAULT and value == 1))

@@ -1,4 +1,4 @@
-"""The part of the manifest that says how much may go wrong, and what each way of going wrong means."""
+"""The failure policy of a manifest: how many failures are allowed, and the reaction to each kind."""
 
 from typing import Annotated, Literal
 
@@ -9,7 +9,7 @@ from openseer_core.manifest.base import ManifestModel, NonNegative, Positive, Te
 FailureAction = Literal["FailJob", "Ignore", "Count"]
 CodeOperator = Literal["In", "NotIn"]
 RESTART_WINDOW_SECONDS = 21600
-"""So often one failure is forgotten, where a job does not say."""
+"""Default of failurePolicy.restartWindowSeconds: one failure is forgotten per this time."""
 ConditionStatus = Literal["True", "False", "Unknown"]
 
 
@@ -30,10 +30,11 @@ class PodCondition(ManifestModel):
 
 
 class FailureRule(ManifestModel):
-    """What one way of failing means."""
+    """The reaction to one kind of failure."""
 
     action: FailureAction = Field(
-        description="FailJob: the job fails at once. Ignore: the pod is made anew and nothing is counted. Count: the "
+        description="FailJob: the job fails at once. Ignore: the pod is created again and nothing is counted. Count: "
+        "the "
         "failure counts towards workerRestarts or driverRestarts."
     )
     on_exit_codes: ExitCodes | None = Field(
@@ -49,7 +50,7 @@ class FailureRule(ManifestModel):
 
 
 class FailurePolicy(ManifestModel):
-    """How much may go wrong."""
+    """Limits of failures, and the reaction to each kind."""
 
     worker_restarts: NonNegative = Field(
         default=3, description="Restarts of one worker before the job fails; see restartWindowSeconds."
@@ -57,12 +58,12 @@ class FailurePolicy(ManifestModel):
     driver_restarts: NonNegative = Field(
         default=6, description="Restarts of the driver before the job fails; read only in Kubernetes."
     )
-    # Without a default of its own: job.json names it only where it is set, and workers of an older image know it not.
+    # No default of its own: job.json contains the field only where it is set, because older images refuse it.
     restart_window_seconds: Positive | None = Field(
         default=None,
-        description="Of the failures that count towards workerRestarts and driverRestarts one is forgotten every so "
-        "many seconds, so that a job that serves for months ends by failures that are frequent, not by their sum. "
-        "Unset: 21600, six hours.",
+        description="Time after which one of the failures that count towards workerRestarts and driverRestarts is "
+        "forgotten, so that a job that serves for months fails by frequent failures, not by their sum. Unset: 21600, "
+        "six hours.",
     )
     request_retries: NonNegative = Field(
         default=3,
@@ -72,14 +73,14 @@ class FailurePolicy(ManifestModel):
         default=(),
         max_length=16,
         strict=False,
-        description="What a failed pod means; the first rule that applies wins. Before them: exit code 8, a sick GPU, "
-        "is not counted. After them: exit codes 2 (wrong input), 5 (the store lost the job) and 6 (the audit found a "
-        "violation) fail the job; a pod that was evicted or lost with its node is not counted; anything else counts. "
-        "Read only in Kubernetes.",
+        description="The reaction to a failed pod; the first rule that applies wins. Before them: exit code 8, a sick "
+        "GPU, is not counted. After them: exit codes 2 (wrong input), 5 (the store lost the job) and 6 (the audit "
+        "found a violation) fail the job; a pod that was evicted or lost with its node is not counted; any other "
+        "failure counts. Read only in Kubernetes.",
     )
 
     def remembered(self, count: int, since: float, now: float) -> tuple[int, float]:
-        """How many of `count` failures are not forgotten by `now`, and the start of the present window (seconds)."""
+        """The number of `count` failures not forgotten by `now`, and the start of the present window (seconds)."""
         seconds = self.restart_window_seconds or RESTART_WINDOW_SECONDS
         windows = max(0, int((now - since) // seconds)) if count else 0
         return max(0, count - windows), since + windows * seconds

@@ -1,4 +1,4 @@
-"""The parts of the manifest that say how and where: policy, workers, driver, store, output."""
+"""The parts of the manifest about the rollout and its resources: policy, workers, driver, store, pool, output."""
 
 from typing import Annotated, Literal
 
@@ -24,24 +24,24 @@ PolicyName = Literal["context-aware", "seer", "fifo", "longest-first-oracle", "r
 ROUND_ROBIN: PolicyName = "round-robin"
 LEAST_INFLIGHT: PolicyName = "least-inflight"
 GANG_PORT = 29500
-"""Where torch's processes of a gang meet, on the leader; the gang's own link takes the port after it."""
+"""Port of the rendezvous of torch's processes of a gang, on the leader; the gang's own link takes the next port."""
 BINDING_POLICIES: frozenset[PolicyName] = frozenset({ROUND_ROBIN, LEAST_INFLIGHT})
-"""Policies that bind requests to workers at submission: each worker keeps what it claimed, to the end of the batch."""
+"""Policies that assign requests to workers at submission: each worker keeps its requests to the end of the batch."""
 Fsync = Literal["everysec", "always"]
 Medium = Literal["volume", "ephemeral"]
-# A PodTemplateSpec in all its freedom; its fields are checked when pods are made from it.
+# A complete PodTemplateSpec; its fields are checked when pods are created from it.
 PodTemplate = dict[str, JsonValue]
 
 
 class RolloutSpec(ManifestModel):
-    """How requests are divided and ordered."""
+    """The division and the order of requests."""
 
     policy: PolicyName = Field(
         default="context-aware",
-        description="Order of the requests. context-aware: by how much of a response may be left, as far as its group "
-        "tells. seer: by the longest finished response of the group, as the Seer paper has it. fifo: as they came. "
-        "longest-first-oracle: by the lengths that the prompt lines state (mode batch only). round-robin: groups dealt "
-        "to workers in turn. least-inflight: each request to the worker with the fewest.",
+        description="Order of the requests. context-aware: longest possible rest first, as far as the group's other "
+        "responses tell. seer: by the longest finished response of the group, as in the Seer paper. fifo: in order of "
+        "submission. longest-first-oracle: by the lengths in the prompt lines (mode batch only). round-robin: whole "
+        "groups to workers in turn. least-inflight: each request to the worker with the fewest.",
     )
     probe: bool = Field(
         default=True,
@@ -52,10 +52,10 @@ class RolloutSpec(ManifestModel):
         default=1024,
         ge=16,
         le=65536,
-        description="Tokens after which it is decided whether a request goes on in place or is given back.",
+        description="Tokens after which a worker decides whether a request continues in place or is given back.",
     )
     lease_seconds: float = Field(
-        default=10, ge=2, le=600, description="Time without news after which a worker's requests go to others."
+        default=10, ge=2, le=600, description="Time without a call of its worker after which a request goes to another."
     )
     checkpoint_seconds: float = Field(
         default=0.25,
@@ -67,13 +67,13 @@ class RolloutSpec(ManifestModel):
     ageing_tokens_per_second: float = Field(
         default=1,
         ge=0,
-        description="Tokens of expected length that each second of waiting is worth in the order; 0: waiting does "
-        "not count.",
+        description="Tokens of expected length by which one second of waiting improves a request's place; 0: waiting "
+        "does not count.",
     )
 
 
 class Parallelism(ManifestModel):
-    """How one engine instance is laid over GPUs."""
+    """The division of one engine over GPUs."""
 
     tensor: Positive = Field(default=1, description="GPUs that share each layer (tensor parallelism).")
     pipeline: Positive = Field(default=1, description="Stages that the layers are cut into (pipeline parallelism).")
@@ -99,11 +99,9 @@ class ResourceClaim(ManifestModel):
 class Resources(ManifestModel):
     """Compute resources of a container."""
 
-    limits: dict[str, Quantity] = Field(
-        default_factory=dict, description="The most that the container may use, by resource name."
-    )
+    limits: dict[str, Quantity] = Field(default_factory=dict, description="Limits of the container, by resource name.")
     requests: dict[str, Quantity] = Field(
-        default_factory=dict, description="What is kept free for the container, by resource name."
+        default_factory=dict, description="Resources reserved for the container, by resource name."
     )
     claims: tuple[ResourceClaim, ...] = Field(
         default=(), strict=False, description="Claims of the pod that the container uses."
@@ -111,15 +109,15 @@ class Resources(ManifestModel):
 
 
 class Autoscale(ManifestModel):
-    """How the number of workers follows from what waits."""
+    """The choice of the number of workers from the backlog."""
 
     target_seconds: Positive | None = Field(
         default=None,
-        description="Time in which what waits should be done; unset: what is left of activeDeadlineSeconds, without "
-        "that 600.",
+        description="Time in which the backlog should be done; unset: the rest of activeDeadlineSeconds, or 600 "
+        "without it.",
     )
     scale_down_seconds: NonNegative = Field(
-        default=300, description="Time for which fewer workers must be enough before any is stopped."
+        default=300, description="Time for which fewer workers must suffice before any is stopped."
     )
     idle_seconds: NonNegative = Field(
         default=300,
@@ -136,37 +134,37 @@ class Workers(ManifestModel):
         description="Workers wanted; within min and max where these are set. Fixed with policies round-robin and "
         "least-inflight, and with autoscale, where the job begins with it.",
     )
-    min: WorkerCount | None = Field(default=None, description="Fewest workers that scaling may ask for.")
-    max: WorkerCount | None = Field(default=None, description="Most workers that scaling may ask for.")
+    min: WorkerCount | None = Field(default=None, description="Lower limit of scaling.")
+    max: WorkerCount | None = Field(default=None, description="Upper limit of scaling.")
     autoscale: Autoscale | None = Field(
         default=None,
-        description="The operator chooses the number of workers between min (unset: 0) and max, by what waits, how "
-        "fast workers are and how long they take to start; unset: replicas. Needs max. Read only in Kubernetes.",
+        description="The operator chooses the number of workers between min (unset: 0) and max, by the backlog, the "
+        "workers' speed and their start time; unset: replicas. Needs max. Read only in Kubernetes.",
     )
     parallelism: Parallelism = Field(
-        default_factory=Parallelism, description="How one worker is laid over GPUs and nodes."
+        default_factory=Parallelism, description="The division of one worker over GPUs and nodes."
     )
     grace_period_seconds: NonNegative = Field(
-        default=60, description="Time a worker has to hand back its requests when it is stopped."
+        default=60, description="Time that a stopped worker has to give back its requests."
     )
     start_seconds: Positive | None = Field(
         default=None,
-        description="Longest start of a worker, the loading of its model included, before it is started anew; unset: "
-        "the operator's, an hour unless its admin chose another. A change holds for pods that are made later. Read "
+        description="Limit of a worker's start, the loading of its model included, before it is started again; unset: "
+        "the operator's, an hour unless its admin chose another. A change applies to pods created later. Read "
         "only in Kubernetes.",
     )
     max_inflight: Positive | None = Field(
-        default=None, description="Most responses in flight in one worker; unset: the engine's max_num_seqs."
+        default=None, description="Limit of concurrent responses in one worker; unset: the engine's max_num_seqs."
     )
     tail_release: bool = Field(
         default=True,
-        description="Stops workers that a batch no longer needs, once what is left runs on fewer, so that their nodes "
-        "can go; read only in Kubernetes.",
+        description="Stops workers that a batch no longer needs, once fewer can run its rest, so that their nodes "
+        "can be removed; read only in Kubernetes.",
     )
     max_unavailable: Positive | None = Field(
         default=None,
-        description="Most workers that are down at once while workers are replaced or nodes are drained; unset: 1, "
-        "from 8 workers on a quarter of them. Read only in Kubernetes.",
+        description="Limit of workers that are down at the same time while workers are replaced or nodes are drained; "
+        "unset: 1, from 8 workers on a quarter of them. Read only in Kubernetes.",
     )
     resources: Resources = Field(
         default_factory=Resources,
@@ -199,8 +197,8 @@ class Persistence(ManifestModel):
 
     medium: Medium = Field(
         default="volume",
-        description="volume: a persistent volume. ephemeral: memory and node disk that go with the pod, for clusters "
-        "without a StorageClass; a lost Redis pod then costs what was not yet written out, and the job cannot be "
+        description="volume: a persistent volume. ephemeral: memory and node disk that are deleted with the pod, for "
+        "clusters without a StorageClass; a lost Redis pod then loses its unwritten data, and the job cannot be "
         "suspended.",
     )
     storage_class: ObjectName | None = Field(
@@ -213,23 +211,22 @@ class Persistence(ManifestModel):
 
 
 class WeightTransfer(ManifestModel):
-    """Weights that a trainer sends from its own memory: one worker receives them, for all."""
+    """Weights that a trainer sends from its own memory; one worker receives them for all."""
 
     backend: Literal["nccl", "gloo"] = Field(
         default="nccl",
-        description="What sender and worker speak: nccl, vLLM's own between GPUs; gloo, the same protocol between "
-        "CPUs.",
+        description="Protocol between sender and worker: nccl, vLLM's own between GPUs; gloo, the same between CPUs.",
     )
     folder: Annotated[str, StringConstraints(pattern=r"^/", max_length=1024)] = Field(
-        description="A folder that all workers see under this path, as on a volume that their template mounts: what is "
-        "received is kept there, in files. It needs room for three versions: the one that arrives, the present one and "
-        "the one before.",
+        description="A folder that all workers see under this path, as on a volume that their template mounts; "
+        "received weights are stored there in files. It needs room for three versions: the arriving, the present and "
+        "the previous one.",
         json_schema_extra=allowed("an absolute path, at most 1024 characters"),
     )
 
 
 class WeightsSpec(ManifestModel):
-    """How new weights reach the fleet."""
+    """The ways by which new weights reach the fleet."""
 
     transfer: WeightTransfer | None = Field(
         default=None,
@@ -246,7 +243,7 @@ class WeightsSpec(ManifestModel):
 
 
 class StoreSpec(ManifestModel):
-    """Where the queue and the tokens live while the job runs."""
+    """The place of queue and tokens while the job runs."""
 
     url: Annotated[str, StringConstraints(pattern=r"^(redis|rediss|unix)://.+$")] | None = Field(
         default=None,
@@ -262,14 +259,14 @@ class StoreSpec(ManifestModel):
     )
     fsync: Fsync = Field(
         default="everysec",
-        description="How often the Redis that openseer runs writes its log to disk. everysec: a lost node costs at "
-        "most a second, which workers and drivers make good; while the disk is full everything waits. always: nothing "
-        "that was written is lost; costs about a third of the queue's rate, and on a full disk Redis ends.",
+        description="How often the Redis that openseer runs writes its log to disk. everysec: a lost node loses at "
+        "most a second, which workers and drivers write again; while the disk is full all writes wait. always: no "
+        "write that was answered is lost; costs about a third of the queue's rate, and on a full disk Redis exits.",
     )
     resources: Resources = Field(
         default_factory=Resources,
         description="Resources of the container of the Redis that openseer runs. Redis may use three quarters of "
-        "limits.memory; without it there is no limit. What changes while the job runs holds once the pod of Redis was "
+        "limits.memory; without it there is no limit. A change while the job runs applies after the pod of Redis was "
         "deleted. Read only in Kubernetes.",
     )
     template: PodTemplate = Field(
@@ -280,13 +277,13 @@ class StoreSpec(ManifestModel):
 
 
 class KvPool(ManifestModel):
-    """Where workers keep KV blocks for one another."""
+    """The pool through which workers share KV blocks."""
 
     backend: PoolBackend = Field(
         default="none",
-        description="none: a worker that goes on with another's response computes its context again. shared-directory: "
-        "workers keep each full KV block as a file and fetch what others have computed. mooncake: they do so in the "
-        "memory of Mooncake's store, which openseer runs. A pool that is slow, full or gone costs that computation and "
+        description="none: a worker that continues another's response computes its context again. shared-directory: "
+        "workers store each full KV block as a file and fetch blocks that others have computed. mooncake: the same in "
+        "the memory of Mooncake's store, which openseer runs. A slow, full or lost pool costs that computation and "
         "nothing else. Models whose layers all have full attention, engine vllm.",
     )
     path: Text | None = Field(
@@ -302,8 +299,8 @@ class KvPool(ManifestModel):
         default=64,
         ge=1,
         le=1_048_576,
-        description="Most GiB of this job's blocks; beyond it groups are removed, those unused for longest first. With "
-        "mooncake they are of memory.",
+        description="Limit of this job's blocks in GiB; beyond it groups are removed, least recently used first. With "
+        "mooncake it is memory.",
     )
     template: PodTemplate = Field(
         default_factory=dict,
@@ -318,7 +315,7 @@ class KvPool(ManifestModel):
 
 
 class RouteCapture(ManifestModel):
-    """Where the routed experts of a job lie until its results are given."""
+    """The place of a job's routed experts until its results are delivered."""
 
     path: Text | None = Field(
         default=None,
@@ -333,17 +330,17 @@ class RouteCapture(ManifestModel):
 
 
 class Routing(ManifestModel):
-    """What is told of a mixture-of-experts model's routing."""
+    """The routing data of a mixture-of-experts model in results."""
 
     capture: RouteCapture | None = Field(
         default=None,
-        description="Results carry, for each token of prompt and response, the experts that it went through in each "
+        description="Results contain, for each token of prompt and response, the experts that processed it in each "
         "layer; unset: they do not. Models with experts, engine vllm, pipeline 1, without minP and logits processors.",
     )
 
 
 class Output(ManifestModel):
-    """Where results go."""
+    """The place of the results."""
 
     path: Text | None = Field(
         default=None,

@@ -1,4 +1,4 @@
-"""The parts of the manifest that say what is generated: model, engine, prompts, sampling."""
+"""The parts of the manifest about generation: model, engine, prompts, sampling."""
 
 from typing import Annotated, Literal, cast
 
@@ -26,7 +26,7 @@ EngineProcess = Literal["inProcess", "child"]
 Logprobs = Literal["sampled", "raw", "none"]
 
 
-_NOT_CONTINUED = "the engine cannot continue it exactly when a response goes on in another worker"
+_NOT_CONTINUED = "the engine cannot continue it exactly when a response moves to another worker"
 REFUSED_SAMPLING: dict[str, tuple[tuple[object, ...], str]] = {
     "presencePenalty": ((0,), _NOT_CONTINUED),
     "frequencyPenalty": ((0,), _NOT_CONTINUED),
@@ -39,8 +39,8 @@ REFUSED_SAMPLING: dict[str, tuple[tuple[object, ...], str]] = {
     "bestOf": ((1,), "every response is kept; ask for more of them and choose among the results"),
     "useBeamSearch": ((False,), "responses are sampled; a beam cannot be divided over workers"),
 }
-"""Sampling parameters that engines know and openseer refuses, by the manifest's names, on compatible routes, too: the
-values that mean "off", which pass, and why any other is refused."""
+"""Sampling parameters that engines have and openseer refuses, by the manifest's names, also on compatible routes: the
+values that mean "off" and are accepted, and the reason why all others are refused."""
 
 
 def is_off(value: object, off: tuple[object, ...]) -> bool:
@@ -49,32 +49,32 @@ def is_off(value: object, off: tuple[object, ...]) -> bool:
 
 
 class ScriptedPool(ManifestModel):
-    """A KV pool that the scripted engine plays."""
+    """A KV pool that the scripted engine simulates."""
 
     bytes_per_token: Positive = Field(description="Bytes of a token of context in the pool.")
     bytes_per_second: float = Field(
-        gt=0, description="Bytes of a context that come in a second, to one worker; it does nothing else meanwhile."
+        gt=0, description="Rate at which one worker fetches a context; it does nothing else meanwhile."
     )
 
 
 class Scripted(ManifestModel):
     """Step-time model and capacity of the scripted engine."""
 
-    step_seconds: float = Field(default=0.02, gt=0, le=3600, description="Seconds that a step takes with no requests.")
+    step_seconds: float = Field(default=0.02, gt=0, le=3600, description="Duration of a step without requests.")
     step_seconds_per_request: float = Field(
-        default=0.0005, ge=0, le=3600, description="Seconds that each running request adds to a step."
+        default=0.0005, ge=0, le=3600, description="Time that each running request adds to a step."
     )
     prefill_tokens_per_second: float = Field(
-        default=20000, gt=0, description="Prompt tokens (and tokens recomputed after a move) read per second."
+        default=20000, gt=0, description="Prompt tokens (and tokens recomputed after a move) processed per second."
     )
-    slots: Positive = Field(default=32, description="Requests that run at once in one worker.")
+    slots: Positive = Field(default=32, description="Limit of concurrent requests in one worker.")
     kv_blocks: Positive = Field(default=4096, description="Blocks of the KV cache of one worker.")
     block_tokens: Positive = Field(default=16, description="Tokens in one block of the KV cache.")
-    max_model_len: Positive = Field(default=32768, description="Longest prompt and response together, in tokens.")
+    max_model_len: Positive = Field(default=32768, description="Limit of prompt and response together, in tokens.")
     pool: ScriptedPool | None = Field(
         default=None,
-        description="A KV pool that holds every context of a response that has run, so that it is fetched in place of "
-        "being computed again; unset: there is none. Mode batch alone.",
+        description="A simulated KV pool that holds the context of every response that has run, so that it is fetched "
+        "instead of computed again; unset: there is none. Mode batch only.",
     )
 
 
@@ -88,18 +88,18 @@ class ImageVolume(ManifestModel):
 
 
 class ModelVolume(ManifestModel):
-    """Where a model's files come from in Kubernetes."""
+    """The source of a model's files in Kubernetes."""
 
     pvc: VolumeClaim | None = Field(default=None, description="A persistent volume; excludes image.")
     image: ImageVolume | None = Field(
         default=None,
         description="An OCI image or artifact, which each node pulls once; excludes pvc. The nodes' container runtime "
-        "must know image volumes.",
+        "must support image volumes.",
     )
 
 
 class ModelCache(ManifestModel):
-    """What keeps downloaded and compiled files."""
+    """A volume for downloaded and compiled files."""
 
     pvc: VolumeClaim = Field(
         description="A persistent volume; with more than one worker pod its access mode is ReadWriteMany."
@@ -107,17 +107,17 @@ class ModelCache(ManifestModel):
 
 
 NO_LORA_MODULES = frozenset({"lm_head", "embed_tokens"})
-"""Modules that no adapter may change: engines that wrap the output layer cannot score prompts, as every load does."""
+"""Modules that no adapter may change: engines that wrap the output layer cannot score prompts, as each load does."""
 
 
 class Lora(ManifestModel):
-    """What the engine is prepared for, so that a trainer may publish LoRA adapters."""
+    """The engine's limits for LoRA adapters that a trainer publishes."""
 
     max_rank: Annotated[int, Field(ge=1, le=512)] = Field(
         default=16, description="Largest rank of an adapter; the engine reserves memory for the next of 8, 16, 32, …"
     )
     max_adapters: Annotated[int, Field(ge=1, le=64)] = Field(
-        default=4, description="Adapters that are served at once, each under a name of its own."
+        default=4, description="Limit of adapters served at the same time, each under its own name."
     )
     target_modules: tuple[Text, ...] = Field(
         default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
@@ -150,31 +150,31 @@ class Model(ManifestModel):
         default=None, description="Branch, tag or commit on the hub; unset: the hub's default branch."
     )
     dtype: Dtype = Field(
-        default="auto", description="Number format of weights and activations; auto: what the model's files state."
+        default="auto", description="Number format of weights and activations; auto: that of the model's files."
     )
     engine: EngineName = Field(
         default="vllm",
-        description="What generates. vllm: the vLLM engine. scripted: plays the lengths that prompts state, with a "
-        "step-time model and without a GPU, for studies and tests.",
+        description="The engine. vllm: vLLM. scripted: generates the lengths that prompts state, with a step-time "
+        "model and without a GPU, for studies and tests.",
     )
     engine_args: dict[str, JsonValue] = Field(
         default_factory=dict,
-        description="Further arguments of the engine, under vLLM's own snake_case names. Those that openseer sets "
-        "itself are refused: " + ", ".join(OWNED_ENGINE_ARGS) + ". So are those that do not fit a worker, such as "
-        "data_parallel_size; docs/engine-features.md lists them.",
+        description="Further arguments of the engine, under vLLM's own snake_case names. Refused are arguments that "
+        "openseer sets itself: " + ", ".join(OWNED_ENGINE_ARGS) + "; and those that do not fit a worker, such as "
+        "data_parallel_size (docs/engine-features.md lists them).",
     )
     engine_process: EngineProcess | None = Field(
         default=None,
-        description="Where the engine runs. inProcess: in the worker's process. child: in a process of its own. "
-        "Unset: inProcess on a CPU, child on a GPU.",
+        description="The process of the engine. inProcess: the worker's own. child: a child process. Unset: inProcess "
+        "on a CPU, child on a GPU.",
     )
     scripted: Scripted = Field(
         default_factory=Scripted, description="The scripted engine's timing and capacity; read only with it."
     )
     lora: Lora | None = Field(
         default=None,
-        description="Lets LoRA adapters be published beside the model's weights; unset: none may be. Read only in mode "
-        "serve.",
+        description="Allows a trainer to publish LoRA adapters beside the model's weights; unset: none. Read only in "
+        "mode serve.",
     )
     volume: ModelVolume | None = Field(
         default=None,
@@ -183,8 +183,8 @@ class Model(ManifestModel):
     )
     cache: ModelCache | None = Field(
         default=None,
-        description="A volume that keeps what is downloaded from the hub and what the engine compiles, mounted at "
-        "/cache; unset: each pod has its own, which goes with it. Read only in Kubernetes.",
+        description="A volume for files downloaded from the hub and compiled by the engine, mounted at "
+        "/cache; unset: each pod has its own, which is deleted with it. Read only in Kubernetes.",
     )
     hub_token_secret: KeyRef | None = Field(
         default=None,
@@ -193,8 +193,8 @@ class Model(ManifestModel):
     )
     offline: bool = Field(
         default=False,
-        description="Never asks the hub, so that what is not on a volume or in the cache is an error at once; read "
-        "only in Kubernetes.",
+        description="Makes no request to the hub, so that a file missing on the volume and in the cache is an error at "
+        "once; read only in Kubernetes.",
     )
 
     @property
@@ -203,8 +203,9 @@ class Model(ManifestModel):
 
 
 class PromptFields(ManifestModel):
-    """Which columns of a source's rows are what of a prompt; a name may lead into a map, as reward_model.ground_truth.
-    Other columns are passed over."""
+    """The columns of a source's rows that make a prompt; a name may lead into a map, as reward_model.ground_truth.
+
+    Other columns are ignored."""
 
     prompt: Text | None = Field(default=None, description="Column with the prompt as text.")
     messages: Text | None = Field(default=None, description="Column with the prompt as chat messages.")
@@ -216,13 +217,13 @@ class PromptFields(ManifestModel):
         default=(),
         max_length=64,
         strict=False,
-        description="Columns that come back with each result, under their names in its metadata.",
+        description="Columns that are returned with each result, under their names in its metadata.",
     )
     lengths: Text | None = Field(default=None, description="Column with the lengths of the responses, for studies.")
 
 
 class Prompts(ManifestModel):
-    """Where a batch job's prompts come from."""
+    """The source of a batch job's prompts."""
 
     path: Text | None = Field(
         default=None,
@@ -249,17 +250,17 @@ def _is_refused_and_off(name: object, value: object) -> bool:
 
 
 def _none_is_zero(count: int) -> int:
-    """Engines write that nothing is cut off as 0 or -1."""
+    """Maps 0 and -1, with which engines say that nothing is cut off, to 0."""
     return max(count, 0)
 
 
 class Sampling(ManifestModel):
-    """How tokens are drawn."""
+    """Sampling parameters."""
 
     @model_validator(mode="before")
     @classmethod
     def _off_is_absent(cls, value: object) -> object:
-        """A parameter that openseer refuses changes nothing at the value that means "off"."""
+        """Drops a refused parameter whose value means "off"."""
         if not isinstance(value, dict):
             return value
         fields = cast("dict[object, object]", value)
@@ -280,7 +281,7 @@ class Sampling(ManifestModel):
         le=1,
         description="Keeps tokens at least this likely relative to the most likely one; 0 keeps all.",
     )
-    max_tokens: Positive = Field(default=1024, description="Longest response, in tokens.")
+    max_tokens: Positive = Field(default=1024, description="Limit of a response, in tokens.")
     min_tokens: NonNegative = Field(
         default=0, description="Tokens before which a response does not end; at most maxTokens."
     )
@@ -294,7 +295,7 @@ class Sampling(ManifestModel):
         default=None,
         ge=0,
         le=INT53_MAX,
-        description="Makes the draws repeatable as far as the engine and the placement allow; unset: drawn per run.",
+        description="Makes sampling repeatable as far as engine and placement allow; unset: drawn per run.",
     )
     logprobs: Logprobs = Field(
         default="sampled",
@@ -303,25 +304,25 @@ class Sampling(ManifestModel):
     )
     top_logprobs: Annotated[int, Field(ge=0, le=20)] = Field(
         default=0,
-        description="Records of each token also so many of the likeliest tokens in its place, with their "
-        "log-probabilities, of the same distribution. Each takes 8 bytes per token of the store.",
+        description="Also records, for each token, this number of the likeliest tokens in its place, with their "
+        "log-probabilities, from the same distribution. Each takes 8 bytes per token in the store.",
     )
     score_from: Annotated[int, Field(ge=1, le=INT32_MAX)] | None = Field(
         default=None,
-        description="Samples nothing: the prompt's tokens from this place on (the first is 0) are the response, with "
-        "the log-probability that the model gives each. Lengths, stops and seed are not read then, and a group has one "
-        "response. Unset: responses are sampled.",
+        description="Samples nothing: the prompt's tokens from this position on (the first is 0) are the response, "
+        "with the log-probability that the model gives each. Lengths, stops and seed are not read then, and a group "
+        "has one response. Unset: responses are sampled.",
     )
     ignore_eos: bool = Field(
-        default=False, description="Goes on past the model's end-of-sequence token, up to maxTokens."
+        default=False, description="Continues past the model's end-of-sequence token, up to maxTokens."
     )
     force_lengths: bool = Field(
         default=False,
-        description="For studies: every response runs to exactly the length that its prompt line states in lengths. "
+        description="For studies: every response has exactly the length that its prompt line states in lengths. "
         "Mode batch only.",
     )
 
     @property
     def most_added(self) -> int:
-        """Tokens that the engine adds to a prompt at most. Where given ones are scored it is one, which is dropped."""
+        """Limit of the tokens that the engine adds to a prompt; 1 (dropped later) where given tokens are scored."""
         return self.max_tokens if self.score_from is None else 1

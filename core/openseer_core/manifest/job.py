@@ -1,4 +1,4 @@
-"""RolloutJob: the typed face of the manifest, the same contract as crds/rolloutjobs.yaml."""
+"""RolloutJob: the manifest as typed classes; the same contract as crds/rolloutjobs.yaml."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, cast
@@ -109,7 +109,7 @@ KIND = "RolloutJob"
 
 
 class Metadata(ManifestModel):
-    """What openseer reads of an object's metadata; the rest belongs to Kubernetes."""
+    """The fields of an object's metadata that openseer reads; others belong to Kubernetes."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -127,7 +127,7 @@ class Metadata(ManifestModel):
 
 
 class Spec(ManifestModel):
-    """What the job is to do."""
+    """The specification of a job."""
 
     mode: JobMode = Field(
         default="batch",
@@ -137,8 +137,8 @@ class Spec(ManifestModel):
     model: Model = Field(description="The model and the engine that runs it.")
     image: Text | None = Field(
         default=None,
-        description="Image of workers and driver; unset: the worker image of the operator that first sees the job, "
-        "kept when the operator is upgraded. Read only in Kubernetes.",
+        description="Image of workers and driver; unset: the worker image of the operator that first reconciles the "
+        "job, kept when the operator is upgraded. Read only in Kubernetes.",
     )
     image_pull_policy: PullPolicy | None = Field(
         default=None,
@@ -160,41 +160,39 @@ class Spec(ManifestModel):
         default=8,
         ge=1,
         le=1024,
-        description="Responses generated to each prompt; in mode serve the default of a group that states none.",
+        description="Responses generated to each prompt; in mode serve the default of groups without their own.",
     )
     sampling: Sampling = Field(
         default_factory=Sampling,
-        description="How tokens are drawn; in mode serve the defaults of a group that states none.",
+        description="Sampling parameters; in mode serve the defaults of groups without their own.",
     )
-    rollout: RolloutSpec = Field(default_factory=RolloutSpec, description="How requests are divided and ordered.")
+    rollout: RolloutSpec = Field(default_factory=RolloutSpec, description="The division and the order of requests.")
     speculation: Speculation = Field(
         default_factory=Speculation,
-        description="How workers draft tokens ahead of the engine, which verifies them.",
+        description="Drafting of tokens ahead of the engine, which verifies them.",
     )
     kv_pool: KvPool = Field(
         default_factory=KvPool,
-        description="Whether the KV cache of a request goes with it to another worker, and by which way.",
+        description="Whether, and through which pool, a request takes its KV cache along to another worker.",
     )
     routing: Routing = Field(
-        default_factory=Routing, description="What results tell of a mixture-of-experts model's routing."
+        default_factory=Routing, description="Routing data of a mixture-of-experts model in results."
     )
     workers: Workers = Field(default_factory=Workers, description="The fleet of workers.")
     driver: DriverSpec = Field(
         default_factory=DriverSpec,
         description="The pod that submits the prompts and writes the results; mode batch only.",
     )
-    store: StoreSpec = Field(
-        default_factory=StoreSpec, description="Where the queue and the tokens live while the job runs."
-    )
+    store: StoreSpec = Field(default_factory=StoreSpec, description="The place of queue and tokens while the job runs.")
     weights: WeightsSpec = Field(
-        default_factory=WeightsSpec, description="How new weights reach the fleet; read only in mode serve."
+        default_factory=WeightsSpec, description="The ways of new weights to the fleet; read only in mode serve."
     )
     output: Output = Field(
         default_factory=Output,
-        description="Where results go, at most one of path and pvc; read only in mode batch.",
+        description="The place of the results, at most one of path and pvc; read only in mode batch.",
     )
     suspend: bool = Field(
-        default=False, description="Hands back all running requests and stops the workers; false goes on from there."
+        default=False, description="Gives back all running requests and stops the workers; false continues from there."
     )
     active_deadline_seconds: Positive | None = Field(
         default=None, description="Time after which an unfinished job fails; unset: no limit."
@@ -203,7 +201,7 @@ class Spec(ManifestModel):
         default=None,
         description="Time after which a finished job is deleted; unset: it stays. Read only in Kubernetes.",
     )
-    failure_policy: FailurePolicy = Field(default_factory=FailurePolicy, description="How much may go wrong.")
+    failure_policy: FailurePolicy = Field(default_factory=FailurePolicy, description="Limits and kinds of failures.")
 
     @model_validator(mode="after")
     def _rules_hold(self) -> Self:
@@ -224,12 +222,12 @@ class RolloutJob(ManifestModel):
     api_version: Literal["openseer.dev/v1alpha1"] = Field(description="Version of this contract.")
     kind: Literal["RolloutJob"] = Field(description="Kind of the object.")
     metadata: Metadata = Field(description="Name and labels of the job.")
-    spec: Spec = Field(description="What the job is to do.")
+    spec: Spec = Field(description="The specification of the job.")
     status: Any = Field(default=None, description="Written by the operator; ignored when read.", exclude=True)
 
     @property
     def recommended_workers(self) -> int | None:
-        """Workers that the job's backlog needs, by the operator's last word; None where no operator has said any."""
+        """The number of workers that the backlog needs, as last reported by the operator; None without an operator."""
         status: Any = self.status
         if not isinstance(status, Mapping):
             return None
@@ -243,17 +241,17 @@ class RolloutJob(ManifestModel):
 
     @property
     def namespace(self) -> str:
-        """The namespace that the job is named in, also where there is no Kubernetes."""
+        """The namespace of the job, "default" if the manifest names none."""
         return self.metadata.namespace or "default"
 
     @property
     def output_path(self) -> str:
-        """The folder for results of a job that writes to no volume."""
+        """The folder for results of a job without an output volume."""
         return self.spec.output.path or f"runs/{self.name}"
 
 
 def default_spec() -> dict[str, Any]:
-    """What a spec that says nothing means, by the names of the manifest."""
+    """The defaults of a spec, by the names of the manifest."""
     parts = {name: part for name, part in Spec.model_fields.items() if not part.is_required()}
     defaults = {part.alias or name: part.get_default(call_default_factory=True) for name, part in parts.items()}
     return {

@@ -1,4 +1,4 @@
-"""Words for what is wrong with a manifest: where, what was found, what is allowed."""
+"""Error messages about a manifest: the place, the value found, the allowed values."""
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ _TYPE_WORDS = {
 
 def problem_line(error: ErrorDetails) -> str:
     """One line for one of pydantic's errors."""
-    # Marks such as "[key]" that pydantic adds are no part of the path.
+    # Marks such as "[key]", which pydantic adds, are not part of the path.
     place = tuple(part for part in error["loc"] if not (isinstance(part, str) and part.startswith("[")))
     path = _dotted(place)
     if error["type"] in ("extra_forbidden", "invalid_key"):
@@ -53,7 +53,7 @@ def _root() -> Schema:
 
 
 def _resolved(schema: Schema) -> Schema:
-    """The schema without indirection and without the alternative null; keys beside a reference win."""
+    """The schema without references and without the alternative null; keys beside a reference win."""
     options = [option for option in schema.get("anyOf", ()) if option.get("type") != "null"]
     if len(options) == 1:
         schema = {**options[0], **{key: value for key, value in schema.items() if key != "anyOf"}}
@@ -77,7 +77,7 @@ def schema_at(place: Sequence[str | int]) -> Schema:
 
 
 def allowed_text(schema: Schema, found: object) -> str:
-    """The values that a field takes, as text for a person."""
+    """The values that a field accepts, as text."""
     if "x-allowed" in schema:
         return schema["x-allowed"]
     if "const" in schema:
@@ -94,7 +94,7 @@ def allowed_text(schema: Schema, found: object) -> str:
 
 
 def _right_kind(schema: Schema, found: object) -> bool:
-    """True when the value's kind is right, so that only its bounds are worth a word."""
+    """True when the value's type is right, so that only its bounds have to be named."""
     if isinstance(found, bool):
         return False
     return isinstance(found, {"integer": int, "number": int | float}.get(schema.get("type", ""), ()))

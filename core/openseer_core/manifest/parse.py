@@ -1,4 +1,4 @@
-"""From a parsed document to a RolloutJob or a list of problems; in what two manifests differ."""
+"""From a parsed document to a RolloutJob or a list of errors; the differences between two manifests."""
 
 import hashlib
 import json
@@ -14,9 +14,9 @@ from openseer_core.manifest.rules import broken_rules
 from openseer_core.wording import shown
 
 MOST_NESTED = 64
-"""Maps and lists of a spec within one another; no pod template needs so many, and each level takes stack."""
+"""Limit of nested maps and lists in a spec; no pod template needs more, and each level takes stack."""
 
-# What may change between two starts of one run without changing what the run yields.
+# Fields that may change between two starts of one run, because they do not change its results.
 _NOT_RESULTS = (
     "image",
     "imagePullPolicy",
@@ -53,9 +53,9 @@ _NOT_RESULTS = (
 
 
 def parse_job(document: object, source: str) -> RolloutJob:
-    """The job that a document states. `source` names it in messages.
+    """The job that a document describes. `source` is its name in messages.
 
-    Raises ManifestError with all problems, a line each.
+    Raises ManifestError with all errors, one per line.
     """
     manifest = _mapping(document, source)
     foreign = list(_foreign(manifest))
@@ -66,7 +66,7 @@ def parse_job(document: object, source: str) -> RolloutJob:
     problems: list[str] = []
     job: RolloutJob | None = None
     try:
-        # Attribute names are for code; in a manifest they would be a second spelling of each field.
+        # Attribute names are for code only; in a manifest they would be a second spelling of each field.
         job = RolloutJob.model_validate(manifest, by_alias=True, by_name=False)
     except ValidationError as error:
         problems.extend(problem_line(entry) for entry in error.errors() if entry["type"] != "broken_rule")
@@ -79,8 +79,8 @@ def parse_job(document: object, source: str) -> RolloutJob:
 
 
 def parse_ended_job(document: object, source: str) -> RolloutJob:
-    """The job of a run that has ended, whose engine nobody starts: its engine arguments are left out, for they may be
-    refused by now. Raises ManifestError."""
+    """The job of a run that has ended. Its engine is not started, so its engine arguments are left out: this release
+    may refuse them. Raises ManifestError."""
     manifest = _mapping(document, source)
     spec = manifest.get("spec")
     model = cast("dict[str, Any]", spec).get("model") if isinstance(spec, dict) else None
@@ -91,7 +91,7 @@ def parse_ended_job(document: object, source: str) -> RolloutJob:
 
 
 def manifest_content(job: RolloutJob) -> dict[str, Any]:
-    """What of a manifest determines the run's results, defaults filled in: plain values, to be kept with the run."""
+    """The part of a manifest that determines a run's results, with defaults, as plain values to keep with the run."""
     spec = job.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
     for path in _NOT_RESULTS:
         *parents, name = path.split(".")
@@ -103,7 +103,7 @@ def manifest_content(job: RolloutJob) -> dict[str, Any]:
 
 
 def settings_of(job: RolloutJob) -> dict[str, Any]:
-    """What of a manifest may change between two sessions of a run, defaults filled in: see `manifest_content`."""
+    """The part of a manifest that may change between two sessions of a run, with defaults: see `manifest_content`."""
     spec = job.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
     found: dict[str, Any] = {}
     for path in _NOT_RESULTS:
@@ -117,7 +117,7 @@ def settings_of(job: RolloutJob) -> dict[str, Any]:
 
 
 def manifest_hash(job: RolloutJob) -> str:
-    """Equal for two manifests that ask for the same results."""
+    """A hash that is equal for two manifests with the same results."""
     canonical = json.dumps(manifest_content(job), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -159,7 +159,7 @@ def _entries(value: object) -> Collection[object]:
 
 
 def _foreign(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """An object of another kind has no fields worth checking."""
+    """Errors of a document of another kind; its other fields are not checked."""
     for name, expected in (("apiVersion", API_VERSION), ("kind", KIND)):
         found = manifest.get(name)
         if found is None:
@@ -169,7 +169,7 @@ def _foreign(manifest: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _overlaid(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The given values over the defaults, map by map; a null leaves the default, as in Kubernetes."""
+    """The given values over the defaults, map by map; a null keeps the default, as in Kubernetes."""
     result = dict(defaults)
     for name, value in given.items():
         default = defaults.get(name)

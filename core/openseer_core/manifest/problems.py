@@ -1,13 +1,13 @@
-"""What is wrong with a source of many lines: the first problems are kept, all are counted."""
+"""Errors of a source with many lines: the first ones are kept, all are counted."""
 
 from openseer_core.errors import PromptsError
 
 MOST_SHOWN = 20
-"""Problems of one source that a person is shown."""
+"""Limit of errors of one source that are shown."""
 
 
 class Problems:
-    """The problems of a prompt source, whose name begins the message."""
+    """The errors of a prompt source, whose name begins the message."""
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -15,12 +15,12 @@ class Problems:
         self._shown: list[str] = []
 
     def add(self, problem: str, place: str = "") -> None:
-        """One more problem, a line. `place`: of the row that has it."""
+        """Adds an error in one line. `place`: of its row."""
         self._count += 1
         if len(self._shown) < MOST_SHOWN:
             self._shown.append(f"{place}: {problem}" if place else problem)
 
     def require_none(self) -> None:
-        """Raises PromptsError when there is a problem."""
+        """Raises PromptsError if there is an error."""
         if self._count:
             raise PromptsError(self.source, self._shown, self._count - len(self._shown))

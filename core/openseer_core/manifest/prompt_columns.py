@@ -1,4 +1,4 @@
-"""A row of any dataset, by the columns that the manifest names, as a prompt line states it."""
+"""Maps a row of any dataset to a prompt line, by the columns that the manifest names."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -9,11 +9,11 @@ from openseer_core.manifest.generation import PromptFields
 
 _SINGLE = ("prompt", "messages", "prompt_token_ids", "id", "lengths")
 _SHOWN = 12
-"""Columns of a row that a message lists."""
+"""Limit of a row's columns that a message lists."""
 
 
 class ColumnError(ValueError):
-    """A column that a row lacks, or has and may not. `is_whole`: of the row itself, not of a map in it."""
+    """A missing or unknown column. `is_whole`: of the row itself, not of a map in it."""
 
     def __init__(self, message: str, *, is_whole: bool) -> None:
         super().__init__(message)
@@ -21,13 +21,13 @@ class ColumnError(ValueError):
 
 
 def columns_of(fields: PromptFields) -> tuple[str, ...]:
-    """All columns that a mapping names."""
+    """All columns that a mapping uses."""
     names = (cast("str | None", getattr(fields, name)) for name in _SINGLE)
     return tuple(name for name in names if name is not None) + fields.metadata
 
 
 def mapped(row: Mapping[str, Any], fields: PromptFields) -> dict[str, Any]:
-    """The row under the names of a prompt line. Raises ColumnError."""
+    """The row under the field names of a prompt line. Raises ColumnError."""
     line: dict[str, Any] = {}
     for name in _SINGLE:
         column = cast("str | None", getattr(fields, name))

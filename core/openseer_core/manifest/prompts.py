@@ -1,4 +1,4 @@
-"""The lines of a prompt source: what each may hold, and what a person is told about the wrong ones."""
+"""The rows of a prompt source: reading, checks, and error messages."""
 
 import json
 import re
@@ -24,7 +24,7 @@ _SOURCES = ("prompt", "messages", "prompt_token_ids")
 class PromptRow:
     """One row of a prompt source, as it was read.
 
-    `number`: from 1, over the whole source. `place`: the same for a person, with the file's name. `content`: a line, or
+    `number`: from 1, over the whole source. `place`: file name and number, for messages. `content`: a line, or
     the values of a table's row by column.
     """
 
@@ -34,22 +34,22 @@ class PromptRow:
 
     @property
     def is_blank(self) -> bool:
-        """Whether it is a line without anything, which is passed over."""
+        """Whether it is an empty line, which is skipped."""
         return isinstance(self.content, bytes) and not self.content.strip()
 
     @property
     def is_of_table(self) -> bool:
-        """Whether it has the columns that all rows of its file have."""
+        """Whether it is a row of a table, with the same columns as all rows of its file."""
         return not isinstance(self.content, bytes)
 
     def taken(self, name: str, first: int) -> str:
-        """That an earlier row, of this number, has its id."""
+        """The message that an earlier row, number `first`, has the same id."""
         unit = "row" if self.is_of_table else "line"
         of_all = "" if self.place.endswith(f" {self.number}") else " (counted over all files)"
         return f'id "{name}" is already that of {unit} {first}{of_all}'
 
     def values(self, fields: PromptFields | None = None) -> Mapping[str, Any]:
-        """Its values by name, under `fields` those that it maps. Raises JsonError, ColumnError."""
+        """Its values by name; with `fields` only the mapped ones. Raises JsonError, ColumnError."""
         values = _fields(self.content) if isinstance(self.content, bytes) else self.content
         if fields is not None:
             values = mapped(values, fields)
@@ -60,7 +60,7 @@ class PromptRow:
 
 @dataclass(frozen=True, slots=True)
 class PromptLine:
-    """One prompt as its line states it; exactly one of prompt, messages and prompt_token_ids is set."""
+    """One prompt of a source; exactly one of prompt, messages and prompt_token_ids is set."""
 
     id: str
     line: int
@@ -74,8 +74,7 @@ class PromptLine:
 
 @dataclass(frozen=True, slots=True)
 class PromptRules:
-    """What a job asks of its prompts. `longest_length`: in tokens, of a length that is forced; None: no limit.
-
+    """The job's requirements for its prompts. `longest_length`: limit of a forced length, in tokens; None: no limit.
     `fields`: the columns that make a prompt; None: rows have the names of a prompt line.
     """
 
@@ -86,20 +85,20 @@ class PromptRules:
 
     @staticmethod
     def of(spec: Spec) -> "PromptRules":
-        """As the manifest says."""
+        """The requirements of a manifest."""
         longest = spec.sampling.max_tokens if spec.sampling.force_lengths else None
         fields = spec.prompts.fields if spec.prompts is not None else None
         return PromptRules(spec.group_size, spec.needs_lengths, longest, fields)
 
 
 class _LineError(ValueError):
-    """What is wrong with one line."""
+    """An error in one line."""
 
 
 def parse_prompts(rows: Iterable[PromptRow], source: str, rules: PromptRules) -> Iterator[PromptLine]:
-    """The prompts of a source, in order, one after the other; blank lines are ignored. `source` names it in messages.
+    """Yields the prompts of a source in order; blank lines are ignored. `source` is its name in messages.
 
-    Of each prompt only the id is kept. Raises PromptsError at the end, when anything was wrong.
+    Only the ids of earlier prompts are kept in memory. Raises PromptsError at the end if there was any error.
     """
     problems = Problems(source)
     seen: dict[str, int] = {}
@@ -116,7 +115,7 @@ def parse_prompts(rows: Iterable[PromptRow], source: str, rules: PromptRules) ->
         except (_LineError, ColumnError, JsonError) as error:
             problems.add(str(error), row.place)
             if isinstance(error, ColumnError) and error.is_whole and row.is_of_table:
-                break  # it is so in all rows of a table
+                break  # all rows of a table have the same columns
         else:
             yield prompt
     if is_empty:
@@ -134,13 +133,13 @@ def _wrong(message: str) -> NoReturn:
 
 
 def _require_json(values: Mapping[str, Any]) -> None:
-    """Refuses values of a table's row that no JSON line can hold."""
+    """Refuses values of a table's row that JSON cannot represent."""
     try:
         json.dumps(values, allow_nan=False)
     except TypeError as error:
         raise JsonError(f"found a value that JSON cannot hold ({error})") from None
     except ValueError:
-        parse(json.dumps(values))  # as of a line: it says where
+        parse(json.dumps(values))  # its error names the place
 
 
 def _fields(line: bytes) -> dict[str, Any]:
@@ -225,7 +224,7 @@ def _whole_numbers(name: str, value: object, *, least: int) -> tuple[int, ...] |
     entries = cast("list[int]", _entries(value))
     if not entries:
         _wrong(f"{name}: found {shown(value)}, allowed: a list of whole numbers, not empty")
-    # Lists may hold a hundred thousand ids: the usual case is checked without a Python loop.
+    # A list may hold a hundred thousand ids: the usual case is checked without a Python loop.
     if set(map(type, entries)) == {int} and min(entries) >= least and max(entries) <= INT32_MAX:
         return tuple(entries)
     index, entry = next(_unfit(entries, least))

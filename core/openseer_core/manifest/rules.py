@@ -1,7 +1,7 @@
-"""Rules of a spec that bind several fields, each a small function over the names and values of the manifest.
+"""Rules over several fields of a spec, each a small function over the names and values of the manifest.
 
-They read plain values, not models, so that they also run over a spec that has other mistakes: a person sees all
-problems at once. A value of the wrong kind is somebody else's problem; a rule that meets one is silent.
+They read plain values, not models, so that they also run over a spec with other errors: the user sees all errors at
+once. A value of the wrong type is reported elsewhere; a rule ignores it.
 """
 
 import re
@@ -20,7 +20,7 @@ _REFUSED_ENGINE_ARGS = OWNED_ENGINE_ARGS | UNFIT_ENGINE_ARGS
 
 
 def _map(spec: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
-    """The map at this place, without its nulls; empty when there is none."""
+    """The map at this place, without its nulls; empty if there is none."""
     value: Any = spec
     for name in names:
         value = cast("Mapping[str, Any]", value).get(name) if isinstance(value, Mapping) else None
@@ -35,7 +35,7 @@ def _number(part: Mapping[str, Any], name: str) -> float | None:
 
 
 def _at_most(path: str, part: Mapping[str, Any], low: str, high: str) -> Iterator[str]:
-    """Two numbers of one map are in order."""
+    """Checks that two numbers of one map are in order."""
     small, large = _number(part, low), _number(part, high)
     if small is not None and large is not None and small > large:
         yield f"{path}.{low}: found {small}, allowed: at most {path}.{high} ({large})"
@@ -77,15 +77,15 @@ def _lengths_come_from_prompts(spec: Mapping[str, Any]) -> Iterator[str]:
     if spec.get("mode") != "serve":
         return
     if _map(spec, "rollout").get("policy") == "longest-first-oracle":
-        yield "spec.rollout.policy: longest-first-oracle reads the lengths of prompt lines, which mode serve has not"
+        yield "spec.rollout.policy: longest-first-oracle reads the lengths of prompt lines, which mode serve lacks"
     if _map(spec, "sampling").get("forceLengths") is True:
-        yield "spec.sampling.forceLengths: reads the lengths of prompt lines, which mode serve has not"
+        yield "spec.sampling.forceLengths: reads the lengths of prompt lines, which mode serve lacks"
 
 
 def _given_tokens_are_scored_once(spec: Mapping[str, Any]) -> Iterator[str]:
     size = _number(spec, "groupSize")
     if spec.get("mode") == "batch" and "scoreFrom" in _map(spec, "sampling") and size is not None and size > 1:
-        yield f"spec.groupSize: found {size:g}, allowed with spec.sampling.scoreFrom: 1, for all would be the same"
+        yield f"spec.groupSize: found {size:g}, allowed with spec.sampling.scoreFrom: 1; all scores would be the same"
 
 
 def _likeliest_have_a_score(spec: Mapping[str, Any]) -> Iterator[str]:
@@ -156,7 +156,7 @@ def _pool_has_a_place(spec: Mapping[str, Any]) -> Iterator[str]:
     do = "remove it, or set backend: shared-directory"
     for name in ("path", "pvc") if backend in ("none", "mooncake") else ():
         if name in pool:
-            yield f"spec.kvPool.{name}: used by no pool of backend {backend}; {do}"
+            yield f"spec.kvPool.{name}: not used with backend {backend}; {do}"
 
 
 def _pool_fits_engine(spec: Mapping[str, Any]) -> Iterator[str]:
@@ -167,7 +167,7 @@ def _pool_fits_engine(spec: Mapping[str, Any]) -> Iterator[str]:
         yield "spec.kvPool.backend: the scripted engine has no KV cache to keep; set none, or model.scripted.pool"
     for name in _POOL_ENGINE_ARGS:
         if name in _map(model, "engineArgs"):
-            yield f"spec.model.engineArgs.{name}: does not go with spec.kvPool; remove one of them"
+            yield f"spec.model.engineArgs.{name}: conflicts with spec.kvPool; remove one of them"
     yield from _one_engine_holds_a_sequence(spec, "spec.kvPool")
 
 
@@ -176,7 +176,7 @@ def _scripted_pool_makes_sense(spec: Mapping[str, Any]) -> Iterator[str]:
     pool = _map(scripted, "pool")
     if pool and spec.get("mode") == "serve":
         yield (
-            "spec.model.scripted.pool: not used in mode serve, for it does not tell weights and turns apart; remove it"
+            "spec.model.scripted.pool: not used in mode serve, because it ignores weights versions and turns; remove it"
         )
     size, rate = _number(pool, "bytesPerToken"), _number(pool, "bytesPerSecond")
     default = {"prefillTokensPerSecond": Scripted().prefill_tokens_per_second}
@@ -189,7 +189,7 @@ def _scripted_pool_makes_sense(spec: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _one_engine_holds_a_sequence(spec: Mapping[str, Any], feature: str) -> Iterator[str]:
-    """What divides a sequence's layers or tokens among GPUs does not go with `feature`."""
+    """Refuses arguments that divide a sequence's layers or tokens among GPUs, which `feature` does not support."""
     stages = _number(_map(spec, "workers", "parallelism"), "pipeline")
     if stages is not None and stages > 1:
         yield f"spec.workers.parallelism.pipeline: found {stages:g}, allowed with {feature}: 1; use tensor"
@@ -211,7 +211,7 @@ def _capture_fits_engine(spec: Mapping[str, Any]) -> Iterator[str]:
     if least is not None and least > 0:
         yield f"spec.sampling.minP: found {least:g}, allowed with spec.routing.capture: 0"
     if _map(model, "engineArgs").get("logits_processors"):
-        yield "spec.model.engineArgs.logits_processors: does not go with spec.routing.capture; remove one of them"
+        yield "spec.model.engineArgs.logits_processors: conflicts with spec.routing.capture; remove one of them"
     yield from _one_engine_holds_a_sequence(spec, "spec.routing.capture")
 
 
@@ -233,7 +233,7 @@ def _gang_divides_gpus(spec: Mapping[str, Any]) -> Iterator[str]:
     if tensor is not None and pipeline is not None and nodes and tensor * pipeline % nodes:
         yield (
             f"spec.workers.parallelism.nodes: found {nodes}, allowed: a divisor of tensor times pipeline "
-            f"({tensor * pipeline}), so that each node has as many GPUs"
+            f"({tensor * pipeline}), so that each node has the same number of GPUs"
         )
 
 
@@ -248,9 +248,9 @@ def _autoscaling_has_room(spec: Mapping[str, Any]) -> Iterator[str]:
     if not isinstance(workers.get("autoscale"), Mapping):
         return
     if _number(workers, "max") is None:
-        yield "spec.workers.max: found nothing, needed: the most workers that spec.workers.autoscale may ask for"
+        yield "spec.workers.max: missing; it is the upper limit of spec.workers.autoscale"
     if policy in BINDING_POLICIES:
-        yield f"spec.workers.autoscale: does not go with policy {policy}, which fixes the number of workers"
+        yield f"spec.workers.autoscale: conflicts with policy {policy}, which fixes the number of workers"
 
 
 def _one_store(spec: Mapping[str, Any]) -> Iterator[str]:
@@ -311,5 +311,5 @@ RULES: tuple[Rule, ...] = (
 
 
 def broken_rules(spec: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a spec in which the defaults are filled in, a line each."""
+    """The errors of a spec with its defaults filled in, one line each."""
     return [problem for rule in RULES for problem in rule(spec)]

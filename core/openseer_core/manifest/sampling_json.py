@@ -1,16 +1,16 @@
-"""Sampling parameters as they travel with a group: JSON in the manifest's own words."""
+"""Sampling parameters as JSON with the manifest's names, as they are stored with a group."""
 
 from functools import lru_cache
 
 from openseer_core.manifest.job import Sampling
 
 CACHED = 256
-"""Different parameter sets kept parsed; a batch usually has one."""
+"""Size of the cache of parsed parameter sets; a batch usually has one."""
 
 
 @lru_cache(maxsize=CACHED)
 def parse_sampling(text: str) -> Sampling:
-    """JSON → Sampling. Raises pydantic's ValidationError for what was never accepted."""
+    """JSON → Sampling. Raises pydantic's ValidationError for text that `dump_sampling` never wrote."""
     return Sampling.model_validate_json(text)
 
 

@@ -1,7 +1,7 @@
-"""Where a job's store is: named by the job, or the Redis that the operator runs for it, whose URL lies in a Secret.
+"""The place of a job's store: the URL that the job names, or a Secret with the URL of the managed Redis.
 
-Pods read that Secret; operator and gateway know what is in it: its password is derived from a key of their installation
-and the job's uid. Its name is derived, too, so that no Secret of another job, and none of a user, has that name.
+Pods read that Secret; operator and gateway derive its password from a key of their installation and the job's uid. Its
+name is derived as well, so that it cannot be the name of a Secret of another job or of a user.
 """
 
 import base64
@@ -15,29 +15,29 @@ from openseer_core.errors import InputError
 from openseer_core.manifest.job import KeyRef, RolloutJob
 
 URL_KEY = "url"
-"""Of the Secret of the managed Redis."""
+"""Key of the URL in the Secret of the managed Redis."""
 MOST_LABEL_CHARS = 63
-"""Longest DNS label and longest value of a Kubernetes label."""
+"""Limit of a DNS label and of the value of a Kubernetes label."""
 MOST_STORE_STEM_CHARS = MOST_LABEL_CHARS - len("-redis") - len("-1234567890")
-"""What the job's name may take of a StatefulSet's, whose revisions add up to eleven characters."""
+"""Limit of the job's name within the name of a StatefulSet, whose revisions add up to eleven characters."""
 SECRET_TAG_CHARS = 10
-"""Hexadecimal digits by which the Secret of a managed Redis tells its job and the key that its password is made by."""
+"""Hexadecimal digits in the Secret's name that identify its job and the key of its password."""
 REDIS_PORT = 6379
-"""Of the managed Redis."""
+"""Port of the managed Redis."""
 SCHEMES = ("redis", "rediss", "unix")
-"""Of stores' URLs."""
+"""Schemes of stores' URLs."""
 
 
 def manages_store(job: RolloutJob) -> bool:
-    """Whether the job's Redis is run by the operator (otherwise it is the user's own)."""
+    """Whether the operator runs the job's Redis; otherwise it is the user's own."""
     return job.spec.store.url is None and job.spec.store.secret_ref is None
 
 
 def store_name(job: RolloutJob) -> str:
-    """Of the managed Redis: its StatefulSet and Service; also of a Secret whose password was made at random.
+    """Name of the managed Redis's StatefulSet and Service, and of a Secret with a random password.
 
-    `J-redis`; the middle of a long name gives way to a hash, because a StatefulSet's name and its revision together
-    become the value of a label on its pod.
+    `J-redis`; a long name is shortened with a hash, because a StatefulSet's name and its revision together become
+    the value of a label on its pod.
     """
     if len(job.name) <= MOST_STORE_STEM_CHARS:
         return f"{job.name}-redis"
@@ -46,23 +46,23 @@ def store_name(job: RolloutJob) -> str:
 
 
 def derived_secret_name(job: RolloutJob, uid: str, key: bytes) -> str:
-    """Of the Secret of a managed Redis whose password is derived from `key`. `uid`: of the job."""
+    """Name of the Secret of a managed Redis whose password is derived from `key`. `uid`: of the job."""
     return f"{store_name(job)}-{_derive(key, 'name', uid)[:SECRET_TAG_CHARS]}"
 
 
 def derived_password(job: RolloutJob, uid: str, secret: str, keys: Iterable[bytes]) -> str | None:
-    """What the Secret of that name holds; None when it was made by none of the keys."""
+    """The password in the Secret of that name; None if none of the keys has derived it."""
     made_by = (key for key in keys if derived_secret_name(job, uid, key) == secret)
     return next((_derive(key, "password", uid) for key in made_by), None)
 
 
 def managed_url(job: RolloutJob, password: str) -> str:
-    """Of the managed Redis."""
+    """URL of the managed Redis."""
     return f"redis://:{password}@{store_name(job)}.{job.namespace}.svc:{REDIS_PORT}/0"
 
 
 def url_reference(job: RolloutJob, secret: str) -> KeyRef | None:
-    """The key of a Secret that holds the store's URL; None when the job states the URL itself. `secret`: name of the
+    """The key of a Secret that holds the store's URL; None if the job states the URL itself. `secret`: name of the
     Secret of a managed Redis."""
     if job.spec.store.url is not None:
         return None
@@ -70,7 +70,7 @@ def url_reference(job: RolloutJob, secret: str) -> KeyRef | None:
 
 
 def url_in(data: Mapping[str, str], reference: KeyRef) -> str:
-    """The URL in a Secret's `data`, as the API gives it (base64). Raises InputError when it does not say."""
+    """The URL in a Secret's `data`, in the API's form (base64). Raises InputError if the key is missing or no text."""
     try:
         return base64.b64decode(data[reference.key], validate=True).decode().strip()
     except (KeyError, binascii.Error, UnicodeDecodeError):
@@ -80,9 +80,9 @@ def url_in(data: Mapping[str, str], reference: KeyRef) -> str:
 
 
 def url_parts(url: str) -> SplitResult:
-    """The parts of a store's URL, whose password stands nowhere but in its place.
+    """The parts of a store's URL, in which the password occurs only in its own field.
 
-    Raises InputError, which shows nothing of the URL: any part may hold the rest of a password that ended it early.
+    Raises InputError without any part of the URL: each may hold the rest of a password with an unencoded character.
     """
     try:
         parts = urlsplit(url)

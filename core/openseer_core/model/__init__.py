@@ -1,4 +1,4 @@
-"""The reference model of the queue: each verb of the store in plain Python, the standard that Redis is held to.
+"""The reference model of the queue: each verb of the store in plain Python; the Redis store must behave the same.
 
 Read `state`, `request_queue` (one worker's verbs), `claiming`, `claimers`, `waiting_counts`, `losses`, `job_queue` (a
 trainer's batches), `job_clock`, `accounting` (counts, results, journal), `earlier_responses`, `sorted_set`. The

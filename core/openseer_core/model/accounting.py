@@ -1,4 +1,4 @@
-"""The books of a job's batches: counts, results streams and journals, as the reference queue keeps them."""
+"""Counts, results streams and journals of a job's batches in the reference queue."""
 
 from dataclasses import replace
 
@@ -11,18 +11,18 @@ from openseer_core.queue.states import Event, Status
 
 
 class Ledger:
-    """One page per batch, made when something is first written on it."""
+    """One page per batch, created at the first write."""
 
     def __init__(self, base: int = FIRST_BASE) -> None:
         self._base = base
         self.pages: dict[int, QueuedBatch] = {}
 
     def page(self, number: int) -> QueuedBatch:
-        """Everything that is written of a batch."""
+        """The page of a batch."""
         return self.pages.setdefault(number, QueuedBatch(number))
 
     def seal(self, number: int) -> None:
-        """The batch takes no more groups."""
+        """Closes the batch for new groups."""
         page = self.page(number)
         page.progress = replace(page.progress, sealed=True)
 
@@ -33,12 +33,12 @@ class Ledger:
         return page.progress
 
     def note(self, event: Event, request: RequestId, state: QueuedRequest, now: float) -> None:
-        """Writes a line of the journal."""
+        """Adds a line to the journal."""
         entry = JournalEntry(now, event.value, str(request), state.holder, state.fence, state.generated)
         self.page(request.group.batch).journal.append(entry)
 
     def report(self, request: RequestId, group: QueuedGroup, state: QueuedRequest, now: float) -> None:
-        """Counts a request that has ended and puts its result, and with the last one its group's end, on the stream."""
+        """Counts a request that has ended, and appends its result, and with the last one the group's end."""
         assert state.status is not None
         page = self.page(request.group.batch)
         self.count(page.number, **{state.status.value: 1})

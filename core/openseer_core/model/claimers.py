@@ -1,4 +1,4 @@
-"""The workers that claim: when each was last seen, and how many tokens one request may have there."""
+"""The claiming workers: the time of each one's last call, and its token limit per request."""
 
 from collections import Counter
 
@@ -6,25 +6,25 @@ from openseer_core.model.sorted_set import SortedSet
 from openseer_core.queue.kv_blocks import UNLIMITED
 
 FREE_WINDOW = 8
-"""Free workers that are looked at, the fastest first, for one that may be given what another has."""
+"""Limit of free workers, the fastest first, that are checked for one that may take another worker's requests."""
 
 
 class Claimers:
-    """Fresh workers by name. Their limits differ where their KV caches do; a worker whose limit is not known may take
-    anything."""
+    """Claiming workers by name. Their token limits differ where their KV caches do; a worker without a known limit may
+    get any request."""
 
     def __init__(self) -> None:
         self._seen: dict[str, float] = {}
         self._limits: dict[str, int] = {}
         self._free = SortedSet()
-        """Those whose last claim found nothing, by their pace, the fastest first: its negative is the score."""
+        """Workers whose last claim found nothing, sorted by pace, fastest first: the score is the negative pace."""
         self._in_vain: dict[str, tuple[str, ...]] = {}
-        """The versions that they last claimed requests of and found none."""
+        """The versions of each worker's last claim that found nothing."""
         self._having: Counter[int] = Counter()
-        """How many workers have each limit: as many entries as there are sizes of engines."""
+        """The number of workers by limit: as many entries as there are different limits."""
 
     def count_in(self, name: str, limit: int | None, now: float) -> None:
-        """The worker claims; `limit`: tokens of one request there, prompt and response together."""
+        """Notes that the worker claims; `limit`: tokens of one request there, prompt and response together."""
         self._seen[name] = now
         limit = UNLIMITED if limit is None else limit
         if self._limits.get(name) != limit:
@@ -33,7 +33,7 @@ class Claimers:
             self._having[limit] += 1
 
     def note_heartbeat(self, name: str, limit: int | None, now: float, free_pace: float) -> None:
-        """The worker claims. `free_pace`: tokens per second that a response gains there, if its last claim found
+        """Notes that the worker claims. `free_pace`: tokens per second of a response there if its last claim found
         nothing; else 0."""
         self.count_in(name, limit, now)
         self._free.discard(name)
@@ -41,21 +41,21 @@ class Claimers:
             self._free.put(name, -free_pace)
 
     def note_claim(self, name: str, versions: tuple[str, ...], *, found: bool) -> None:
-        """Whether the worker's claim of requests of these versions found any."""
+        """Notes whether the worker's claim of these versions found any request."""
         if found:
             self._free.discard(name)
         else:
             self._in_vain[name] = versions
 
     def count_out(self, name: str) -> None:
-        """It does not: it drains, is sick, or left."""
+        """Notes that the worker does not claim: it drains, is sick, or has left."""
         self._seen.pop(name, None)
         self._in_vain.pop(name, None)
         self._free.discard(name)
         self._forget_limit(name)
 
     def count_out_silent(self, before: float) -> None:
-        """Those that were last seen before then are gone."""
+        """Removes the workers whose last call is older than `before`."""
         for name in [name for name, seen in self._seen.items() if seen < before]:
             self.count_out(name)
 
@@ -69,8 +69,8 @@ class Claimers:
         return max(self._having, default=0)
 
     def free_pace(self, name: str, versions: tuple[str, ...]) -> float:
-        """The pace of the fastest free worker but this one that may be given whatever this one may, which serves these
-        versions; 0 without any. One whose versions are not known may be given anything."""
+        """The pace of the fastest other free worker that may take every request of this worker, which serves
+        `versions`; 0 if there is none. A free worker without known versions may take any request."""
         limit = self.limit(name)
         others = (
             -score
@@ -80,7 +80,7 @@ class Claimers:
         return next(others, 0.0)
 
     def peers(self, limit: int) -> int:
-        """How many workers may be given whatever one of this limit may."""
+        """The number of workers that may take every request of a worker with this limit."""
         return sum(count for other, count in self._having.items() if other >= limit)
 
     def _forget_limit(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""A claim of the reference model while it goes on."""
+"""The state of one claim in the reference model."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,14 +10,14 @@ from openseer_core.queue import budgets
 from openseer_core.queue.messages import Claim, ClaimQuery
 
 SIBLING_WINDOW = 4
-"""Among how many of a group's first waiting requests a claim prefers one the worker has cached. It may be placed behind
-the first that fits by a quantum: by more the worker would soon give it back for that one, again and again."""
+"""Among this many first waiting requests of a group, a claim prefers one that the worker has cached. It may be at most
+one quantum behind the first that fits: otherwise the worker would soon give it back for the first, again and again."""
 
 
 @dataclass(slots=True)
 class Claiming:
-    """A claim that goes on: what it has leased, and the blocks that it has left. `group`: by its id; `lease`: of one
-    of a group's requests; `ends`: whether the worker is to end what has no room to go on there."""
+    """A running claim: its leases so far and its remaining blocks. `group`: finds a group by id; `lease`: leases one
+    request of a group; `ends`: whether the worker ends requests that have no room to continue."""
 
     worker: WorkerId
     query: ClaimQuery
@@ -30,7 +30,7 @@ class Claiming:
     ends: bool = True
 
     def claim_suspect(self, suspects: list[RequestId], allowed: int) -> int:
-        """Leases the first of them that fits; gives how many it leased."""
+        """Leases the first suspect that fits. Returns the number of leases, 0 or 1."""
         for request in suspects if allowed > 0 and self._may_go_on() else ():
             group = self.group(str(request.group))
             needed = blocks_needed(group, request.index, self.query, ends=self.ends)
@@ -41,7 +41,8 @@ class Claiming:
         return 0
 
     def claim_in(self, lane: str, heads: list[SortedSet], allowed: int) -> tuple[int, int]:
-        """Leases the best that fit of several sets of groups; gives how many more are allowed, and the misses."""
+        """Leases the best requests that fit from several sets of groups. Returns the remaining allowance, and the
+        number of groups that did not fit."""
         places, misses = [0] * len(heads), 0
         while allowed > 0 and self._may_go_on():
             fronts = [
@@ -77,11 +78,11 @@ class Claiming:
         return first[1] if first else None
 
     def _may_go_on(self) -> bool:
-        """Whether the budget of one call allows another one."""
+        """Whether the limits of one call allow another lease."""
         return len(self.claims) < budgets.CLAIM_REQUESTS and self.bytes < budgets.CLAIM_BYTES
 
     def _take(self, claim: Claim) -> None:
-        """Adds a lease; each group's prompt goes with the first one."""
+        """Adds a lease; the prompt counts once per group."""
         if claim.request.group not in self.groups:
             self.bytes += len(claim.prompt)
         self.groups.add(claim.request.group)

@@ -1,4 +1,4 @@
-"""The newest responses to each prompt, over batches, as the reference model keeps them."""
+"""The newest responses to each prompt, over all batches, in the reference model."""
 
 from dataclasses import dataclass, field
 
@@ -8,7 +8,7 @@ from openseer_core.tokens import ITEM_BYTES
 
 @dataclass(slots=True)
 class _Kept:
-    """Of one prompt: responses (cut to EARLIER_TOKENS) and their whole lengths, newest first, and until when."""
+    """Data of one prompt: responses (cut to EARLIER_TOKENS), their full lengths, newest first, and the expiry."""
 
     until: float = 0.0
     responses: list[bytes] = field(default_factory=list[bytes])
@@ -16,13 +16,13 @@ class _Kept:
 
 
 class EarlierResponses:
-    """The newest responses to each prompt, over batches, as the reference queue keeps them."""
+    """The newest responses to each prompt, over all batches."""
 
     def __init__(self) -> None:
         self._kept: dict[str, _Kept] = {}
 
     def keep(self, digest: str, size: int, tokens: bytes, now: float) -> None:
-        """Puts a whole response in front; `size` of them stay."""
+        """Adds a complete response in front; the newest `size` are kept."""
         kept = self._of(digest, now)
         kept.responses = [_cut(tokens), *kept.responses][:size]
         kept.lengths = [len(tokens) // ITEM_BYTES, *kept.lengths][:size]
@@ -30,18 +30,18 @@ class EarlierResponses:
         self._kept[digest] = kept
 
     def take_back(self, digest: str, tokens: bytes, now: float) -> None:
-        """The response goes on: it was not whole."""
+        """Removes a response whose request goes on: it was not complete."""
         kept = self._of(digest, now)
         if _cut(tokens) in kept.responses:
             kept.responses.remove(_cut(tokens))
             kept.lengths.remove(len(tokens) // ITEM_BYTES)
 
     def responses(self, digest: str, now: float) -> tuple[bytes, ...]:
-        """What is kept of a prompt, newest first."""
+        """The stored responses to a prompt, newest first."""
         return tuple(self._of(digest, now).responses)
 
     def longest(self, digest: str, now: float) -> int:
-        """Tokens of the longest response to a prompt, 0 where none is kept."""
+        """Tokens of the longest stored response to a prompt; 0 if there is none."""
         return max(self._of(digest, now).lengths, default=0)
 
     def _of(self, digest: str, now: float) -> _Kept:

@@ -1,4 +1,4 @@
-"""The reference model of what trainers, drivers and reports do with a job's queue, on top of the chunk queue."""
+"""The reference model of the verbs of trainers, drivers and reports, on top of the queue of requests."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
@@ -31,7 +31,7 @@ class JobQueue(LossQueue):
     # ---- batches
 
     def open_batch(self, batch: OpenBatch, now: float) -> tuple[BatchRecord, bool]:
-        """A new batch with a number of its own; or the one that was opened with the same key, and False."""
+        """Opens a batch under a new number, and True; or the batch that was opened with the same key, and False."""
         if batch.key in self._keys:
             return self._ledger.page(self._keys[batch.key]).record(), False
         self._numbers = issue(self._numbers, self._base)
@@ -45,7 +45,7 @@ class JobQueue(LossQueue):
         return opened.record(), True
 
     def batches(self) -> list[BatchRecord]:
-        """All opened batches whose data are there, by number."""
+        """All opened batches whose data are not deleted, by number."""
         return [
             page.record() for number, page in sorted(self._ledger.pages.items()) if number > 0 and not page.forgotten
         ]
@@ -61,7 +61,7 @@ class JobQueue(LossQueue):
         return self.batch(number) if number is not None else None
 
     def acknowledge(self, batch: int, cursor: int) -> None:
-        """Everything of the batch up to `cursor` is safe; it never goes back."""
+        """Notes that the reader has stored all entries up to `cursor`; a lower cursor changes nothing."""
         known = self._ledger.page(batch)
         known.acknowledged = max(known.acknowledged, cursor)
         if batch <= BATCH_JOB_BATCH or not known.progress.sealed:
@@ -83,7 +83,7 @@ class JobQueue(LossQueue):
         known.names, known.entries, known.journal, known.verdicts = [], [], [], {}
 
     def judge(self, batch: int, verdicts: dict[str, bool]) -> int:
-        """Notes which groups are valid; the latest verdict counts. Returns how many of the groups are known."""
+        """Stores which groups are valid; the latest verdict counts. Returns the number of groups that exist."""
         known, present = self._ledger.page(batch), 0
         for name, valid in verdicts.items():
             if GroupId(batch, name) not in self._groups:
@@ -103,7 +103,7 @@ class JobQueue(LossQueue):
     # ---- groups and requests
 
     def grow(self, spec: GroupSpec, present: int) -> None:
-        """The group's spec is now `spec`; its requests from the `present`-th on are new."""
+        """Replaces the group's spec by `spec`; its requests from number `present` on are new."""
         group = self._groups[spec.id]
         if group.spec.size != present:
             return
@@ -116,7 +116,7 @@ class JobQueue(LossQueue):
             self._enqueue(group, index)
 
     def end(self, groups: Iterable[GroupId], event: Event, now: float, index: int | None = None) -> int:
-        """Ends unfinished requests of groups (`index`: only those), partial tokens kept. Returns how many."""
+        """Ends unfinished requests of groups (only number `index`, if given). Returns their number."""
         count = 0
         for gid in groups:
             group = self._groups.get(gid)
@@ -127,11 +127,11 @@ class JobQueue(LossQueue):
         return count
 
     def end_batch(self, batch: int, event: Event, now: float) -> int:
-        """Ends every unfinished request of a batch. Returns how many."""
+        """Ends every unfinished request of a batch. Returns their number."""
         return self.end(self._ids(batch), event, now)
 
     def go_on(self, request: RequestId, turn: int, tokens: bytes, now: float) -> bool:
-        """Appends tokens to a response whose turn has finished and queues it again; a repeat changes nothing."""
+        """Appends tokens to a response whose turn has ended, and queues it again; a repeat changes nothing."""
         group, state = self._groups[request.group], self._request(request)
         if group.freed:
             raise FreedError(f"{request} was acknowledged in a sealed batch: its data are gone")
@@ -165,7 +165,7 @@ class JobQueue(LossQueue):
     # ---- groups that move
 
     def carry(self, groups: Sequence[GroupId], batch: int, version: str, stale: tuple[str, ...], now: float) -> int:
-        """Moves groups to another batch (see port.TrainerStore.carry). Returns how many moved."""
+        """Moves groups to another batch (see port.TrainerStore.carry). Returns the number of moved groups."""
         moved, known = 0, self._ledger.pages.get(batch)
         for gid in () if known and known.forgotten else groups:
             group, target = self._groups.get(gid), gid.carried(batch)
@@ -218,7 +218,7 @@ class JobQueue(LossQueue):
                 self._enqueue(moved, index)
 
     def change_version(self, batch: int, version: str, stale: tuple[str, ...], now: float) -> None:
-        """Unfinished work of the batch goes on with other weights; groups with tokens of `stale` versions abort."""
+        """Gives the batch's unfinished requests another version; groups with tokens of `stale` versions abort."""
         for gid in self._ids(batch):
             group = self._groups[gid]
             if group.version == version:
@@ -242,7 +242,7 @@ class JobQueue(LossQueue):
         return any(self._oldest_version(group, request) in stale for request in group.requests)
 
     def _oldest_version(self, group: QueuedGroup, request: QueuedRequest) -> str:
-        """The version that a request's first tokens come from, "" while it has none."""
+        """The version of the request's first tokens, "" if it has none."""
         for chunk in request.chunks:
             if chunk.end > chunk.start:
                 return chunk.version
@@ -258,7 +258,7 @@ class JobQueue(LossQueue):
         return self._inflight.get(worker, 0)
 
     def load(self) -> QueueLoad:
-        """How much waits, by version, and runs."""
+        """Number of waiting requests by version, and of running ones."""
         return QueueLoad(self._waiting.by_version(), len(self._deadlines))
 
     def progress(self, batch: int) -> BatchProgress:
@@ -267,16 +267,16 @@ class JobQueue(LossQueue):
         return page.progress if page is not None else BatchProgress()
 
     def view(self, group: GroupId) -> GroupView:
-        """What is known of a group. Raises KeyError when it is unknown."""
+        """The facts known of a group. Raises KeyError when it is unknown."""
         return self._groups[group].view
 
     def spec(self, group: GroupId) -> GroupSpec | None:
-        """A group as it was submitted; None when it is unknown, or was freed."""
+        """A group as it was submitted; None when it is unknown or was freed."""
         found = self._groups.get(group)
         return found.spec if found is not None and not found.freed else None
 
     def siblings(self, queries: Sequence[SiblingQuery], limit_bytes: int, now: float) -> list[Siblings]:
-        """News of those groups that have any (see port.WorkerStore.siblings)."""
+        """New tokens for each group that has any (see port.WorkerStore.siblings)."""
         known = [query for query in queries if query.group in self._groups]
         earlier = self._earlier_of(known, limit_bytes // 2, now)
         used = sum(len(tokens) for responses in earlier for tokens in responses or ())
@@ -296,7 +296,7 @@ class JobQueue(LossQueue):
         return [answer for answer in answers if answer.news or answer.earlier is not None]
 
     def _earlier_of(self, queries: Sequence[SiblingQuery], room: int, now: float) -> list[tuple[bytes, ...] | None]:
-        """The earlier responses of each group that asks for them, until they fill `room` bytes."""
+        """The earlier responses of each group whose query asks for them, until they fill `room` bytes."""
         found: list[tuple[bytes, ...] | None] = []
         for query in queries:
             wanted = query.earlier and room > 0
@@ -309,7 +309,7 @@ class JobQueue(LossQueue):
         return bytes(requests[index].tokens[position * ITEM_BYTES :]) if index < len(requests) else b""
 
     def longest_earlier(self, digests: Sequence[str], now: float) -> list[int]:
-        """Tokens of the longest response that is kept of each prompt."""
+        """Tokens of the longest stored response to each prompt."""
         return [self._earlier.longest(digest, now) for digest in digests]
 
     def results(self, batch: int, cursor: int, limit: int) -> list[Entry]:
@@ -332,7 +332,7 @@ class JobQueue(LossQueue):
         return [group.spec for group in found if not group.freed]
 
     def record(self, request: RequestId, start: int = 0) -> RequestRecord:
-        """All that is held of one request, of its tokens and scores those from `start` on. Raises KeyError when its
+        """All data of one request; of its tokens and scores those from `start` on. Raises KeyError when its
         group is unknown."""
         if request.index >= len(self._groups[request.group].requests):
             raise KeyError(request)

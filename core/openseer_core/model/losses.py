@@ -1,6 +1,6 @@
-"""What the queue knows of its workers' boots: a claim that is repeated, and who has died with what it held.
+"""Worker boots: repeated claims, and leases that ended by the death of their worker.
 
-A lease that ends without a word of its holder is an expiry; it is a loss, too, where there is evidence of a death.
+A lease that ends without a call of its holder is an expiry; with evidence of a death it is also a loss.
 """
 
 from openseer_core.ids import RequestId, WorkerId
@@ -10,14 +10,14 @@ from openseer_core.queue.messages import REAP_LIMIT, Claim, ClaimQuery
 from openseer_core.queue.states import Event, State
 
 PAST_BOOTS = 16
-"""So many boots before the present one are known as past: their heartbeats, should they call again, change nothing."""
+"""Number of earlier boots that are remembered per worker: a late heartbeat of one of them changes nothing."""
 
 
 class LossQueue(ChunkQueue):
-    """The chunk queue, told of its workers' boots."""
+    """The queue of requests with the boots of its workers."""
 
     def claim(self, worker: WorkerId, query: ClaimQuery, now: float) -> list[Claim]:
-        """Leases requests; a repeat (`query.number`) gives those of the first call that the worker still holds."""
+        """Leases requests; a repeat (same `query.number`) returns the first call's leases that are still held."""
         boot, number, leases = self._claimed.get(worker.name, ("", 0, []))
         if query.number and (boot, number) == (worker.boot, query.number):
             return [
@@ -38,10 +38,10 @@ class LossQueue(ChunkQueue):
         return state.state is State.LEASED and state.fence == fence
 
     def note_boot(self, worker: WorkerId, now: float) -> bool:
-        """A heartbeat has come. False when a later boot has the name: the earlier one's changes nothing.
+        """Handles a heartbeat. Returns False if a later boot has the name; then nothing changes.
 
-        A new boot is evidence that the last one died: its leases expire at once and count as losses, and so do those
-        that expired before. A boot that is still there has lost them to a stall.
+        A new boot is evidence that the last one died: that one's leases expire at once and count as losses, and so do
+        its leases that had expired before. If the boot is the present one, its expired leases were lost by a stall.
         """
         boots = self._boots.get(worker.name, [])
         if worker.boot in boots[1:]:
@@ -55,7 +55,7 @@ class LossQueue(ChunkQueue):
         return True
 
     def forget_worker(self, worker: WorkerId) -> None:
-        """It has left."""
+        """Forgets a worker that has left."""
         self._boots.pop(worker.name, None)
         self._lost.pop(worker.name, None)
         self._claimed.pop(worker.name, None)
@@ -63,7 +63,7 @@ class LossQueue(ChunkQueue):
 
     def _bury(self, worker: WorkerId, now: float) -> None:
         held = self._inflight.get(worker.name, 0)
-        for _, name in self._deadlines.first(held + REAP_LIMIT if held else 0):  # a dead worker's are the oldest
+        for _, name in self._deadlines.first(held + REAP_LIMIT if held else 0):  # a dead worker's leases are the oldest
             holder = WorkerId.parse(self._request(RequestId.parse(name)).holder)
             if holder.name == worker.name and holder.boot != worker.boot:
                 self._deadlines.put(name, EXPIRED)
@@ -73,12 +73,12 @@ class LossQueue(ChunkQueue):
                 self._lose_late(request, now)
 
     def _lose_late(self, request: RequestId, now: float) -> None:
-        """Counts a lease that expired before its holder was known to have died."""
+        """Counts the loss of a lease that expired before its holder's death was known."""
         state = self._request(request)
         if state.state is State.QUEUED:
             self._dequeue(self._groups[request.group], request.index)
             state.losses += 1
-            self._enqueue(self._groups[request.group], request.index)  # among the suspects, where it is one by now
+            self._enqueue(self._groups[request.group], request.index)  # with the suspects, if it has become one
             if state.losses > self._max_losses:
                 self._end(request, Event.FAIL, now)
         elif state.state is State.LEASED:

@@ -1,8 +1,8 @@
-"""The reference model of the chunk queue: what every store must do, in plain Python.
+"""The reference model of the queue of requests: the behaviour of every store, in plain Python.
 
-Two levels: per weights version and lane a sorted set of groups by score; per group and lane a sorted set of its
-waiting requests. So a finished request moves all its waiting siblings with one update. Time is an argument.
-What a trainer does with its batches beside that is in job_queue.py.
+Two levels (see queue.group): per weights version and lane a sorted set of groups by score; per group and lane a sorted
+set of its waiting requests. One update moves all waiting siblings of a finished request. Time is an argument.
+The verbs of trainers are in job_queue.py.
 """
 
 from openseer_core.errors import BatchClosedError, NameTakenError
@@ -39,19 +39,17 @@ from openseer_core.tokens import count_items
 from openseer_core.worker.heartbeat import FRESH_SECONDS
 
 EXPIRY_LIMIT = 16
-"""A request that lost more leases is reported as failed, whether or not its workers are known to have died."""
+"""Limit of expired leases of a request: after more it is reported as failed, even without evidence of a death."""
 EXPIRED = 0.0
-"""The deadline of a lease whose holder is known to have died: it is taken back at once, also in grace."""
+"""The deadline of a lease whose holder has died: it is taken back at once, also in grace."""
 
 OUTCOME_EVENTS = {Status.OK: Event.COMPLETE, Status.ABORTED: Event.ABORT, Status.INFRA_FAILED: Event.FAIL}
-"""What a worker may say of a request it ends."""
+"""The event for each status with which a worker may end a request."""
 
 
 class ChunkQueue:
-    """All verbs of a job's queue. `now`: seconds of `clock`, which gives grace. `base`: see numbers.issue.
-
-    `fence_base`: the base of fences.
-    """
+    """The workers' verbs of a job's queue. `now`: seconds of `clock`, which gives grace. `base`: see numbers.issue;
+    `fence_base`: the base of fences."""
 
     def __init__(self, base: int = FIRST_BASE, clock: JobClock | None = None, fence_base: int = FIRST_BASE) -> None:
         self._base = base
@@ -75,11 +73,10 @@ class ChunkQueue:
     # ---- submitting
 
     def submit(self, spec: GroupSpec) -> bool:
-        """Queues a group's requests; a group that is there already changes nothing and gives False.
+        """Queues a group's requests; returns False without a change if the group exists already.
 
-        It is for the version that its batch belongs to by now, which may have changed since the spec was made.
-        Raises BatchClosedError for a new group of a batch that is sealed or gone, NameTakenError for one whose name
-        another group has.
+        The group gets the present version of its batch, which may have changed since the spec was made. Raises
+        BatchClosedError for a new group of a sealed or deleted batch, NameTakenError if another group has the name.
         """
         if spec.id in self._groups:
             if self._groups[spec.id].content != spec.content():
@@ -95,7 +92,7 @@ class ChunkQueue:
         return True
 
     def seal(self, batch: int) -> None:
-        """Says that no more groups of this batch will be submitted."""
+        """Closes the batch for new groups."""
         self._ledger.seal(batch)
 
     def _add(self, spec: GroupSpec) -> QueuedGroup:
@@ -150,7 +147,7 @@ class ChunkQueue:
         lanes: tuple[str, ...],
         adapters: tuple[str, ...] = (),
     ) -> ExtendReply:
-        """Appends new tokens, renews the leases, and tells how the fleet stands."""
+        """Appends new tokens, renews the leases, and returns the load of the fleet."""
         replies: list[Reply] = []
         for delta in deltas:
             reply = self._check(delta)
@@ -170,11 +167,11 @@ class ChunkQueue:
         return ExtendReply(tuple(replies), tuple(views), self.fleet_load(worker, (version, *adapters), lanes))
 
     def complete(self, finishes: list[Finish], now: float) -> list[Reply]:
-        """Ends requests: last tokens, result, the group's estimate and its siblings' place, all in one step."""
+        """Ends requests: last tokens, result, the group's estimate and its siblings' scores, all in one step."""
         return [self._complete(finish, now) for finish in finishes]
 
     def give_back(self, deltas: list[Delta], now: float, *, lost: bool = False) -> list[Reply]:
-        """Returns requests to the queue with their tokens kept; `lost`: the engine broke with them, which counts."""
+        """Returns requests to the queue with their tokens; `lost`: the engine failed, which counts as a loss."""
         replies: list[Reply] = []
         for delta in deltas:
             reply = self._check(delta)
@@ -191,9 +188,8 @@ class ChunkQueue:
     def reap(self, now: float, max_losses: int, *, everything: bool = False) -> int:
         """Takes back leases past their deadline; a request that lost more than `max_losses` is reported as failed.
 
-        While the clock is in grace, only those of workers that are known to have died; and nobody is counted out.
-
-        `everything`: all leases, which then count as given up by their holders and not as lost by a death.
+        During grace it takes back only leases of dead workers, and removes no worker from the claimers.
+        `everything`: all leases, which then count neither as expiries nor as losses.
         """
         grace = self._clock.in_grace(now)
         expired = self._deadlines.up_to(float("inf") if everything else EXPIRED if grace else now, REAP_LIMIT)
@@ -205,7 +201,7 @@ class ChunkQueue:
             elif self._has_died(holder):
                 self._lose(request, max_losses, now, died=True)
             else:
-                self.claimers.count_out(holder.name)  # it does not call
+                self.claimers.count_out(holder.name)  # the worker is silent
                 self._lost.setdefault(holder.name, set()).add(name)
                 self._lose(request, max_losses, now, died=False)
         if not grace:
@@ -215,7 +211,7 @@ class ChunkQueue:
     # ---- reading
 
     def fleet_load(self, worker: WorkerId, versions: tuple[str, ...], lanes: tuple[str, ...]) -> FleetLoad:
-        """Load and the best waiting score, as this worker sees them: what only larger ones take is not for it."""
+        """Load and best waiting score for this worker, without requests that only larger workers take."""
         limit = self.claimers.limit(worker.name)
         places = [(version, lane) for version in versions for lane in lanes]
         heads = [self._heads.get(place) for place in places]
@@ -232,7 +228,7 @@ class ChunkQueue:
         )
 
     def take_call(self, versions: tuple[str, ...], lanes: tuple[str, ...]) -> bool:
-        """Whether a worker is called to one of the lanes, because requests wait there; each call is given once."""
+        """Takes a call of one of the lanes, where requests wait. Returns whether there was one."""
         return self._waiting.take_call([(version, lane) for version in versions for lane in lanes])
 
     def inflight(self, worker: str) -> int:
@@ -327,9 +323,9 @@ class ChunkQueue:
             return reply
         group, state = self._groups[request.group], self._request(request).state
         if state is State.QUEUED:
-            return Reply(WriteOutcome.LOST)  # the lease was reaped, and nobody has claimed the request since
+            return Reply(WriteOutcome.LOST)  # the lease was reaped, and no worker has claimed the request since
         if state in FINAL_STATES:
-            return Reply(WriteOutcome.OK, reply.have, group.view)  # a repeat of what is done already
+            return Reply(WriteOutcome.OK, reply.have, group.view)  # a repeat of a completed write
         if finish.rescore and finish.rescore.revision != group.view.revision:
             return Reply(WriteOutcome.STALE, reply.have, group.view)
         length = self._append(finish.delta)
@@ -377,7 +373,7 @@ class ChunkQueue:
         self._ledger.note(event, request, self._request(request), now)
 
     def _end(self, request: RequestId, event: Event, now: float) -> None:
-        """Ends an unfinished request for a reason that is not its own response's."""
+        """Ends an unfinished request by an event other than its own completion."""
         self._close(request, event, *ENDINGS[event], "", now)
 
     def _close(

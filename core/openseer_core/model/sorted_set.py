@@ -1,4 +1,4 @@
-"""A set of names ordered by score, ties by name: what a Redis sorted set is, for the reference queue."""
+"""A set of names ordered by score, ties by name: the Redis sorted set of the reference queue."""
 
 from bisect import bisect_left, insort
 

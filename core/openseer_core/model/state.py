@@ -1,4 +1,4 @@
-"""What the reference queue keeps of each group and request."""
+"""The records of the reference queue: requests, groups and batches."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -19,9 +19,9 @@ from openseer_core.tokens import ITEM_BYTES, count_items
 class QueuedRequest:
     """One request: its place, its lease, and its tokens so far.
 
-    `expiries`: leases that ended without their holder's word; `losses`: those whose holder is known to have died, less
-    the leases that went well since. `suspect`: it is leased as one that may kill its worker. `appended`: where the
-    tokens that began its turn start, and how many they are.
+    `expiries`: leases that ended without a call of their holder; `losses`: leases whose holder has died, less the
+    leases that ended well since. `suspect`: it is leased as a suspect. `appended`: start and number of the tokens that
+    a trainer appended at the start of the present turn.
     """
 
     bias: float
@@ -50,30 +50,30 @@ class QueuedRequest:
         return count_items(self.tokens)
 
     def add(self, delta: Delta) -> None:
-        """Appends what is new of tokens and scores."""
+        """Appends the new tokens and scores of a delta."""
         known = (self.generated - delta.offset) * ITEM_BYTES
         self.tokens += delta.tokens[known:]
         self.logprobs += delta.logprobs[known * record_items(delta.tokens, delta.logprobs) :]
 
     def check_repeat(self, appended: bytes, turn: str) -> None:
-        """Raises RequestStateError when other tokens than these began its turn; `turn` names the one before."""
+        """Raises RequestStateError if the present turn began with other tokens; `turn` names the previous turn."""
         start, count = self.appended
         if bytes(self.tokens[start * ITEM_BYTES :][: count * ITEM_BYTES]) != appended:
             raise RequestStateError(f"{turn} was followed by other tokens")
 
     def absolve(self) -> None:
-        """A lease that went well makes good one that was lost."""
+        """Reduces the losses by one if the ended lease has generated tokens."""
         if self.generated > self.start:
             self.losses = max(0, self.losses - 1)
 
 
 @dataclass(slots=True)
 class QueuedGroup:
-    """One group: what was submitted, what is known, and per lane which of its requests wait.
+    """One group: its spec, its known facts, and its waiting requests per lane.
 
-    `endings`: how many of its requests ended how; `version`: of the weights that go on with it; `sizes`: by lane, the
-    size (kv_blocks.size_of) of the context of the first that waits; `last_end`: cursor of the last entry that says
-    that it has ended; `freed`: see port.DriverStore.acknowledge; `content`: GroupSpec.content of what was submitted.
+    `endings`: number of ended requests by status; `version`: the weights version for its next tokens; `sizes`: by lane,
+    the size (kv_blocks.size_of) of the context of the first waiting request; `last_end`: cursor of its latest GroupEnd
+    entry; `freed`: see port.DriverStore.acknowledge; `content`: GroupSpec.content of the submitted spec.
     """
 
     spec: GroupSpec
@@ -92,7 +92,7 @@ class QueuedGroup:
         self.content = self.spec.content()
 
     def free(self) -> None:
-        """Drops what results are made of; that the group was here, and how it ended, stays."""
+        """Deletes the data of its results; the group's existence and its endings stay."""
         self.freed = True
         for request in self.requests:
             request.fence, request.tokens, request.logprobs, request.chunks = 0, bytearray(), bytearray(), []
@@ -100,7 +100,7 @@ class QueuedGroup:
 
 @dataclass(slots=True)
 class QueuedBatch:
-    """One batch: its record but for the counts, the counts, its groups' names in order, its stream and its journal."""
+    """One batch: the fields of its record, its counts, its groups' names in order, its stream and its journal."""
 
     number: int
     version: str = ""
@@ -122,7 +122,7 @@ class QueuedBatch:
     verdicts: dict[str, bool] = field(default_factory=dict[str, bool])
 
     def record(self) -> BatchRecord:
-        """The batch as a trainer sees it."""
+        """The batch in the form that readers get."""
         return BatchRecord(
             self.number,
             self.version,
@@ -141,8 +141,8 @@ class QueuedBatch:
 
 
 def blocks_needed(group: QueuedGroup, index: int, query: ClaimQuery, *, ends: bool) -> int:
-    """KV blocks that the next chunk of a waiting request takes. One that has no room to go on takes none of a worker
-    that ends it, and more than any other has."""
+    """KV blocks of the next chunk of a waiting request. A request without room to continue needs 0 blocks at a worker
+    that ends it, and UNLIMITED at any other."""
     prompt, generated = count_items(group.spec.prompt), group.requests[index].generated
     context = prompt + generated
     if context >= query.context_tokens:
@@ -152,7 +152,7 @@ def blocks_needed(group: QueuedGroup, index: int, query: ClaimQuery, *, ends: bo
 
 
 def claim_of(request: RequestId, group: QueuedGroup) -> Claim:
-    """What a worker is told of a request that it has leased."""
+    """The claim that a worker gets for a leased request."""
     spec, index = group.spec, request.index
     state = group.requests[index]
     start, added = state.appended
@@ -176,7 +176,7 @@ def claim_of(request: RequestId, group: QueuedGroup) -> Claim:
 def result_of(
     cursor: int, request: RequestId, group: QueuedGroup, state: QueuedRequest, now: float, status: Status
 ) -> Result:
-    """What is reported of a request that has ended."""
+    """The result of a request that has ended."""
     spec = group.spec
     return Result(
         cursor,

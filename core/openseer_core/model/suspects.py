@@ -1,4 +1,4 @@
-"""The suspects of a reference queue: requests that lost so many workers that a worker holds one of them at a time."""
+"""Suspects of the reference queue: requests with several losses, of which a worker holds one at a time."""
 
 from collections import Counter, defaultdict
 
@@ -8,9 +8,8 @@ from openseer_core.queue import budgets
 
 
 class Suspects:
-    """Those that wait, apart from all other requests so that they stand in nobody's way, and how many a worker holds.
-
-    They wait per (weights version, lane), in the order of the scores that they came with.
+    """Waiting suspects, kept apart from all other requests so that they do not block them, and the number that each
+    worker holds. They wait per (weights version, lane), in the order of their scores.
     """
 
     def __init__(self) -> None:
@@ -18,18 +17,18 @@ class Suspects:
         self._held: Counter[str] = Counter()
 
     def put(self, place: tuple[str, str], request: RequestId, score: float) -> None:
-        """It waits at `place`."""
+        """Adds a request that waits at `place`."""
         self._waiting[place].put(str(request), score)
 
     def discard(self, place: tuple[str, str], request: RequestId) -> None:
-        """It does not wait there any more."""
+        """Removes a request that does not wait at `place` any longer."""
         self._waiting[place].discard(str(request))
 
     def first(self, place: tuple[str, str], worker: str) -> list[RequestId]:
-        """Of which a claim may lease one: none where the worker holds one by now."""
+        """The suspects of which a claim may lease one: empty while the worker holds one."""
         names = [] if self._held[worker] else self._waiting[place].first(budgets.HEAD_WINDOW)
         return [RequestId.parse(name) for _, name in names]
 
     def hold(self, worker: str, number: int) -> None:
-        """The worker holds so many more (less, where negative)."""
+        """Adds `number`, possibly negative, to the suspects that the worker holds."""
         self._held[worker] += number

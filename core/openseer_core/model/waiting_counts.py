@@ -1,4 +1,4 @@
-"""How many requests wait in each lane, and the calls to workers that have room for them."""
+"""The number of waiting requests per lane, and the calls to workers with room for them."""
 
 from collections.abc import Sequence
 
@@ -6,12 +6,12 @@ Lane = tuple[str, str]
 """Weights version and name of a lane."""
 
 CALLS = 2
-"""Most calls of a lane that no worker has taken yet. A worker that comes and leaves something waiting brings them up to
-this again: so many workers as are needed come soon, and never all at once."""
+"""Limit of calls per lane that no worker has taken yet. A claim that leaves requests waiting restores this number:
+as many workers as are needed claim soon, and never all at once."""
 
 
 class WaitingCounts:
-    """A count per lane; each change that leaves something waiting calls workers."""
+    """A count per lane; each change to a positive count sets the calls of the lane."""
 
     def __init__(self) -> None:
         self._counts: dict[Lane, int] = {}
@@ -23,11 +23,11 @@ class WaitingCounts:
         self._calls[lane] = CALLS if count else 0
 
     def of(self, lane: Lane) -> int:
-        """Requests that wait in a lane."""
+        """Number of waiting requests in a lane."""
         return self._counts.get(lane, 0)
 
     def by_version(self) -> dict[str, int]:
-        """Requests that wait for each version of the weights, where any do."""
+        """Number of waiting requests by weights version; versions without any are left out."""
         found: dict[str, int] = {}
         for (version, _), count in self._counts.items():
             if count:

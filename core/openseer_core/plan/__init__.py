@@ -1,5 +1,5 @@
-"""What the operator does for a job: a pure function of an observation and a memory.
+"""The operator's decisions for a job: a pure function of an observation and a memory.
 
 Read `observation` (input), `actions` (output), `plan`, and its parts `workers`, `failures` and `scaling`. Tests:
-tests/core/plan, where the transcripts show it case by case.
+tests/core/plan; its transcripts show examples.
 """

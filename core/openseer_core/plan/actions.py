@@ -1,23 +1,23 @@
-"""What the operator may do to a job's objects: the output of `plan`. Each is idempotent."""
+"""The operator's actions on a job's objects: the output of `plan`. Each is idempotent."""
 
 from dataclasses import dataclass
 
 KV_POOL_OBJECT = "kvPool"
-"""Key of the KV pool that is a pod, among the shared objects."""
+"""Key of the KV pool's pod among the shared objects."""
 ROWS_OBJECT = "rows"
-"""Key of the pod that gives rows of routed experts, likewise."""
+"""Key of the pod that serves rows of routed experts, among the shared objects."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApplyShared:
-    """Makes a shared object what it should be."""
+    """Creates or corrects a shared object."""
 
     key: str
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteStore:
-    """Deletes the managed Redis and its volume: all its data is in the results."""
+    """Deletes the managed Redis and its volume: the results contain all its data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +29,12 @@ class ScaleStore:
 
 @dataclass(frozen=True, slots=True)
 class InspectStore:
-    """Asks Kubernetes why the managed Redis has no pod."""
+    """Reads from Kubernetes why the managed Redis has no pod."""
 
 
 @dataclass(frozen=True, slots=True)
 class CreatePod:
-    """Makes one pod of a component: `index` None is the driver. `avoid`: nodes that it must not land on."""
+    """Creates one pod of a component: `index` None is the driver. `avoid`: nodes that it must not run on."""
 
     index: int | None
     rank: int
@@ -44,9 +44,9 @@ class CreatePod:
 
 @dataclass(frozen=True, slots=True)
 class DeletePod:
-    """Asks a pod to end: its worker gives back what it runs and leaves, within its grace period.
+    """Asks a pod to end: its worker gives back its requests and exits within its grace period.
 
-    `force`: at once, without waiting for its node. That is safe: what such a pod still writes is fenced off.
+    `force`: at once, without waiting for its node. That is safe, because the fences refuse later writes of the pod.
     """
 
     name: str
@@ -57,7 +57,7 @@ class DeletePod:
 
 @dataclass(frozen=True, slots=True)
 class EndSidecars:
-    """Ends what else runs in a pod whose own process is over; the pod stays, for its log."""
+    """Ends the sidecars in a pod whose own process has ended; the pod stays, for its log."""
 
     name: str
     uid: str
@@ -65,7 +65,7 @@ class EndSidecars:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """Tells node autoscalers whether evicting the pod now would cost work."""
+    """Annotates a pod for node autoscalers: whether evicting it now would lose work."""
 
     name: str
     uid: str
@@ -74,12 +74,12 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class AddFinalizer:
-    """Holds the job's deletion until its keys are gone from a store that is not ours."""
+    """Delays the job's deletion until its keys are deleted from a store that openseer does not manage."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoveFinalizer:
-    """Allows the job to be deleted."""
+    """Allows the deletion of the job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +89,12 @@ class Purge:
 
 @dataclass(frozen=True, slots=True)
 class DeleteJob:
-    """Deletes the finished job: its time to live is over."""
+    """Deletes the finished job after its time to live."""
 
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """An event that a person reads on the job, and on the node where one is named."""
+    """An event for users on the job, and also on `node` if one is named."""
 
     warning: bool
     reason: str

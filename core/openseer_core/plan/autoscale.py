@@ -1,5 +1,5 @@
-"""From what is seen of a job to the workers that its backlog needs: `recommend` for everybody who scales, `autoscaled`
-for a job that scales itself."""
+"""From the observation of a job to the workers that its backlog needs: `recommend` for external autoscalers,
+`autoscaled` for a job that scales itself."""
 
 from dataclasses import replace
 from statistics import median
@@ -18,15 +18,15 @@ from openseer_core.plan.observation import Memory, Observation
 from openseer_core.queue.messages import BatchProgress
 
 LEARN_SHARE = 0.9
-"""From so many finished requests on, the mean length of a batch is known."""
+"""Share of finished requests from which the mean length of a batch is used."""
 MOST_START_SECONDS = 1800.0
-"""A worker that became ready later than this was ready before: its pod tells no more how long it took to start."""
+"""Limit of a measured start, in seconds: a later one is a worker that was ready before and became ready again."""
 DEADLINE_SHARE = 0.8
-"""Of the time that is left until the deadline, what waits may take so much; the rest is for a tail that is longer."""
+"""Share of the time until the deadline in which the backlog should be done; the rest is reserve for a long tail."""
 
 
 def recommend(observation: Observation, memory: Memory) -> Backlog:
-    """The backlog now, with the workers that it needs; while the store does not answer, what it was last."""
+    """The present backlog with the number of workers that it needs; the last one while the store does not answer."""
     store, known = observation.store, memory.backlog
     if store is None:
         return known
@@ -66,7 +66,7 @@ def autoscaled(observation: Observation, memory: Memory) -> ScalingDecision:
 
 
 def _present(job: RolloutJob, memory: Memory) -> int:
-    """Workers that were wanted last; a job that scales itself begins with its replicas."""
+    """The last wanted number of workers; a job that scales itself starts with its replicas."""
     workers = job.spec.workers
     return workers.replicas if workers.autoscale is None or memory.desired is None else memory.desired
 
@@ -87,14 +87,14 @@ def _target(observation: Observation, memory: Memory, backlog: Backlog) -> float
 
 
 def _learned_length(progress: BatchProgress) -> float | None:
-    """Mean tokens of a response; None while too few are finished, for the short ones finish first."""
+    """Mean tokens of a response; None while too few have finished, because short ones finish first."""
     if not progress.closed or progress.closed < LEARN_SHARE * progress.requests:
         return None
     return progress.tokens / progress.closed
 
 
 def _start_seconds(observation: Observation) -> float | None:
-    """What the workers that are there took to start, as a rule."""
+    """Median start time of the present workers, in seconds."""
     took = (pod.start_seconds for pod in observation.pods if pod.index is not None)
     seen = [seconds for seconds in took if seconds is not None and seconds <= MOST_START_SECONDS]
     return median(seen) if seen else None

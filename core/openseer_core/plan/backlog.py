@@ -1,25 +1,25 @@
-"""How many workers a backlog needs, in plain numbers: what is measured, what follows, and what keeps that steady."""
+"""The number of workers that a backlog needs: measurements, the formula, and the damping."""
 
 import math
 from dataclasses import dataclass, replace
 
 TARGET_SECONDS = 600.0
-"""In so long what waits should be done, where neither a target nor a deadline is given."""
+"""Time for the backlog, in seconds, where neither a target nor a deadline is given."""
 START_SECONDS = 120.0
-"""A worker is taken to need so long until it works, while none has been seen to start."""
+"""Assumed start time of a worker, in seconds, until one was measured."""
 GROW_TOLERANCE = 0.1
-"""The present workers may take this share longer than the target before others are added."""
+"""Share by which the present workers may exceed the target before others are added."""
 MEASURE_STEP = 0.1
-"""A measurement that differs less from the one before changes nothing."""
+"""Relative difference below which a new measurement is ignored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What waits and what is known of the fleet. `requests`: unfinished ones; `tokens`: expected of them.
+    """The backlog and the measurements of the fleet. `requests`: unfinished ones; `tokens`: expected of them.
 
-    `length`: mean tokens of a response; `speed`: tokens per second of one worker that has enough to do;
-    `start_seconds`: from a worker's creation until it takes requests. Each is 0 while it is not known. `workers`: how
-    many are recommended.
+    `length`: mean tokens of a response; `speed`: tokens per second of one busy worker;
+    `start_seconds`: from a worker's creation until it takes requests. Each is 0 while unknown. `workers`: the
+    recommended number.
     """
 
     requests: int = 0
@@ -32,10 +32,10 @@ class Backlog:
 
 @dataclass(frozen=True, slots=True)
 class ScalingState:
-    """What keeps the number of workers from flapping (times: seconds since the epoch).
+    """Damping of the number of workers (times: seconds since the epoch).
 
     `idle_since`: since when no request is unfinished; `lower_since`: since when fewer workers are recommended than
-    there should be; `peak`: the most that were recommended since then.
+    present; `peak`: the largest recommendation since then.
     """
 
     idle_since: float | None = None
@@ -45,7 +45,7 @@ class ScalingState:
 
 @dataclass(frozen=True, slots=True)
 class ScalingDecision:
-    """The number of workers, what to remember, and when the number may change though nothing happens."""
+    """The number of workers, the state to remember, and when the number may change without an event."""
 
     workers: int
     scaling: ScalingState
@@ -53,25 +53,26 @@ class ScalingDecision:
 
 
 def measured(known: float, found: float | None) -> float:
-    """The newer of two measurements, but the known one while they hardly differ."""
+    """The new measurement, or the known one while they hardly differ."""
     if found is None or found <= 0 or abs(found - known) <= MEASURE_STEP * known:
         return known
     return found
 
 
 def target_seconds(asked: float | None, left: float | None, start_seconds: float) -> float:
-    """In how long what waits should be done. `asked`: as the job says; `left`: until its deadline.
+    """The time for the backlog, in seconds. `asked`: from the job; `left`: until its deadline.
 
-    Long enough that a worker works at least as long as it took to start; but no deadline is missed for that.
+    At least twice a worker's start time, so that the start pays, but never past the deadline.
     """
     target = max(asked or (TARGET_SECONDS if left is None else left), 2 * start_seconds)
     return max(1.0, target if left is None else min(target, left))
 
 
 def recommended(backlog: Backlog, present: int, target: float, unmeasured: int) -> int:
-    """Workers that finish the backlog within `target` seconds, `present` of which are there already.
+    """The number of workers that finish the backlog within `target` seconds; `present` of them exist already.
 
-    A worker that is added loses its start-up time; none is added that would come too late. It grows with the backlog,
+    An added worker loses its start time; none is added that would start too late. The number grows with the backlog,
+    and is at most the number of unfinished requests. `unmeasured`: the number while no speed is known.
     and is never more than the unfinished requests. `unmeasured`: while no speed is known.
     """
     if not backlog.requests:
@@ -91,8 +92,8 @@ def recommended(backlog: Backlog, present: int, target: float, unmeasured: int) 
 def decide(
     wanted: int, present: int, scaling: ScalingState, now: float, *, idle: bool, window: float, patience: float
 ) -> ScalingDecision:
-    """More workers at once. Fewer once that was so for the whole `window`, and then as many as its peak; or, when
-    nothing was to do (`idle`) for the whole `patience`, as few as wanted. Windows are seconds."""
+    """Raises the number of workers at once. Lowers it after fewer were wanted for the whole `window`, to the peak
+    wanted in it; or, if the job was `idle` for the whole `patience`, to `wanted`. Both are in seconds."""
     if idle:
         since = now if scaling.idle_since is None else scaling.idle_since
         due = since + patience

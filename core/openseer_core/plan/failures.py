@@ -1,8 +1,8 @@
-"""What follows from how the pods of a job ended: restarts counted, nodes avoided, the job's own end.
+"""Conclusions from ended pods: restarts are counted, nodes avoided, and the job may end.
 
-The failure policy follows that of batch/v1 Jobs: the first matching rule of the user decides; then exit codes that no
-repeat can mend; then what is known of infrastructure; the rest counts against the component's restart budget. A sick
-GPU comes before all: it is nobody's failure.
+The failure policy follows that of batch/v1 Jobs: first the user's matching rule; then exit codes that a restart
+cannot cure; then evidence of infrastructure failures; all others count against the component's restart budget. A sick
+GPU is checked before all and never counted.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,36 +28,36 @@ from openseer_core.queue.messages import BatchProgress
 FIRST_BACKOFF_SECONDS = 0.5
 MOST_BACKOFF_SECONDS = 120.0
 QUIET_SECONDS = 600.0
-"""A component that ran for so long starts its back-off anew."""
+"""Run time, in seconds, after which a component's back-off starts again."""
 MOST_FAILED_MEMBERS = 256
-"""Members whose failures are remembered; those with the fewest counted, of these the oldest, are forgotten."""
+"""Limit of components whose failures are remembered; those with the lowest counts, then the oldest, are forgotten."""
 LONGEST_REASON = 256
-"""Characters of the reason that is remembered of each."""
+"""Limit of the remembered reason of each, in characters."""
 MOST_SICK_NODES = 16
-"""Nodes remembered as sick, and as many that refused a pod; the oldest of each are forgotten."""
+"""Limit of remembered sick nodes, and of nodes that refused a pod; the oldest of each are forgotten."""
 SICK_WINDOW_SECONDS = 86400.0
-"""No more than MOST_SICK_NODES nodes are believed to be sick in so long: what more a job reports are its failures."""
+"""Window, in seconds, in which a job may report MOST_SICK_NODES nodes as sick; further reports count as failures."""
 GPU_SICK = "GpuSick"
-"""Reason of the event on a node of which a job says so."""
+"""Reason of the event on a node that a job reports as sick."""
 REFUSAL_SECONDS = 600.0
-"""A node that would not take on a pod is avoided for so long."""
+"""Time, in seconds, for which a node that refused a pod is avoided."""
 LONGEST_MESSAGE = 1024
-"""Characters of a pod's termination message that go into a status."""
+"""Limit of a pod's termination message in a status, in characters."""
 DISRUPTED = ("DisruptionTarget", "True")
 FAIL_JOB = {2: "InvalidInput", 5: "StoreLost", 6: "AuditFailed"}
-"""Exit codes (openseer_core.errors) that no repeat can mend."""
+"""Exit codes (openseer_core.errors) that a restart cannot cure."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryUpdate:
-    """The new memory after an observation, and the events that a person reads."""
+    """The new memory after an observation, and the events for users."""
 
     memory: Memory
     events: tuple[Announce, ...] = ()
 
 
 def update_memory(observation: Observation) -> MemoryUpdate:
-    """The memory after this observation. That of a job that has ended changes no more, unless it is revived."""
+    """The memory after this observation. The memory of an ended job does not change, unless the job is revived."""
     progress = _final_progress(observation) or observation.progress
     memory = replace(observation.memory, progress=progress, gpu_seconds=observation.gpu_seconds)
     memory, revived = revive(observation, memory)
@@ -77,15 +77,15 @@ def update_memory(observation: Observation) -> MemoryUpdate:
 
 
 def backoff_until(failure: Failure | None) -> float:
-    """When the next incarnation of a component may start (seconds since the epoch)."""
+    """The earliest start of the next incarnation of a component (seconds since the epoch)."""
     if failure is None or not failure.streak:
         return 0.0
     return failure.at + min(FIRST_BACKOFF_SECONDS * 2.0 ** min(failure.streak - 1, 30), MOST_BACKOFF_SECONDS)
 
 
 def unremembered(failures: Mapping[str, Failure]) -> Failure:
-    """What holds of a member of whom nothing is remembered. Where as many are as can be, its failures may have been
-    forgotten: it waits as long as the one that waits longest."""
+    """The record of a component that is not remembered. If the memory is full, its failures may have been forgotten:
+    then it has the longest back-off of the remembered ones."""
     if len(failures) < MOST_FAILED_MEMBERS:
         return Failure()
     longest = max(failures.values(), key=backoff_until)
@@ -93,12 +93,12 @@ def unremembered(failures: Mapping[str, Failure]) -> Failure:
 
 
 def _update_start(observation: Observation, memory: Memory) -> tuple[Memory, list[Announce]]:
-    """The deadline counts while the job is not suspended, as that of a batch/v1 Job does."""
+    """Starts or stops the deadline: it counts while the job is not suspended, as in a batch/v1 Job."""
     if observation.job.spec.suspend:
         if memory.suspended:
             return memory, []
         return replace(memory, suspended=True, started_at=None), [
-            Announce(False, "Suspended", "workers hand back what they run; then no pod is left")
+            Announce(False, "Suspended", "workers give back their requests; then all pods are deleted")
         ]
     if memory.started_at is not None or not observation.templates.makes:
         return memory, []
@@ -109,7 +109,7 @@ def _update_start(observation: Observation, memory: Memory) -> tuple[Memory, lis
 
 
 def _final_progress(observation: Observation) -> BatchProgress | None:
-    """The counts in the termination message of a driver that is done: its store may be gone by now."""
+    """The counts in the termination message of a finished driver: its store may be deleted already."""
     done = (pod for pod in observation.pods if pod.component == DRIVER and pod.phase is PodPhase.SUCCEEDED)
     return next(filter(None, (BatchProgress.from_json(pod.message) for pod in done)), None)
 
@@ -140,7 +140,7 @@ def _deadline_exceeded(observation: Observation, memory: Memory) -> Ending | Non
 
 
 def _count_failures(observation: Observation, memory: Memory) -> tuple[Memory, Ending | None, list[Announce]]:
-    """Counts every incarnation that ended unasked once."""
+    """Counts each incarnation that ended unasked, once."""
     failures, unknown = {**memory.failures}, unremembered(memory.failures)
     events: list[Announce] = []
     for component, pods in _ended_incarnations(observation, memory):
@@ -150,7 +150,7 @@ def _count_failures(observation: Observation, memory: Memory) -> tuple[Memory, E
         quiet = observation.now - known.at > QUIET_SECONDS
         failures[component] = failure = Failure(
             known.count + counted,
-            # Not one more than is known: what was known may have been forgotten.
+            # One more than the pod's number, not the memory's, which may have forgotten some.
             max(pod.attempt for pod in pods) + 1,
             1 if quiet else known.streak + 1,
             reason[:LONGEST_REASON],
@@ -162,7 +162,7 @@ def _count_failures(observation: Observation, memory: Memory) -> tuple[Memory, E
             fatal, reason = RESTARTS_EXHAUSTED, f"failed {failure.count} times, {budget} are allowed; last: {reason}"
         if fatal:
             ending = Ending(JobOutcome.FAILED, fatal, f"{component}: {reason}", observation.now)
-            # By what is remembered of it, it is known whether the limit was raised since.
+            # Its remembered record shows later whether the limit was raised.
             return replace(memory, failures=_weightiest(failures, component)), ending, events
         counting = f"failure {failure.count} of {budget} allowed" if counted else "not counted as a failure"
         events.append(Announce(bool(counted), "MemberEnded", f"{component}: {reason} ({counting})"))
@@ -170,14 +170,14 @@ def _count_failures(observation: Observation, memory: Memory) -> tuple[Memory, E
 
 
 def _decayed(failure: Failure, observation: Observation) -> Failure:
-    """The failures that are not forgotten by now."""
+    """The failures that are not forgotten yet."""
     policy = observation.job.spec.failure_policy
     count, since = policy.remembered(failure.count, failure.since, observation.now)
     return replace(failure, count=count, since=since)
 
 
 def _weightiest(failures: Mapping[str, Failure], kept: str = "") -> Mapping[str, Failure]:
-    """Those that are remembered, `kept` among them. Who is forgotten has its budget anew (see `unremembered`)."""
+    """The failures to remember, `kept` among them. A forgotten component has a new budget (see `unremembered`)."""
     if len(failures) <= MOST_FAILED_MEMBERS:
         return failures
     by_weight = sorted(failures, key=lambda name: (name == kept, failures[name].count, failures[name].at, name))
@@ -185,7 +185,7 @@ def _weightiest(failures: Mapping[str, Failure], kept: str = "") -> Mapping[str,
 
 
 def _ended_incarnations(observation: Observation, memory: Memory) -> Iterator[tuple[str, list[Pod]]]:
-    """Components whose present incarnation ended although nobody asked it to."""
+    """Components whose present incarnation ended without having been asked to."""
     present: dict[str, list[Pod]] = {}
     for pod in observation.pods:
         attempts = memory.failures.get(pod.component, Failure()).attempts
@@ -197,7 +197,7 @@ def _ended_incarnations(observation: Observation, memory: Memory) -> Iterator[tu
 
 
 def _judge(observation: Observation, memory: Memory, pods: Sequence[Pod], size: int) -> tuple[int, str, str]:
-    """Whether it counts (0 or 1), why it ended, and the reason when the whole job has to fail for it."""
+    """Whether the end counts (0 or 1), its cause, and the reason if the whole job has to fail."""
     job = observation.job
     failed = [pod for pod in pods if pod.phase is PodPhase.FAILED and not pod.leaving]
     if not failed:
@@ -205,7 +205,7 @@ def _judge(observation: Observation, memory: Memory, pods: Sequence[Pod], size: 
     sick = next((pod for pod in failed if pod.exit_code == GpuSickError.exit_code), None)
     if sick is not None and _believes(observation, memory, sick.node):
         return 0, _end_reason(sick), ""
-    # Of a gang, most ranks end because another did: the pod without the usual exit code says most.
+    # In a gang most ranks end because another did: the pod without the usual exit code shows the cause.
     pod = max(
         failed, key=lambda candidate: (bool(candidate.message), candidate.exit_code not in (None, 7), -candidate.rank)
     )
@@ -221,7 +221,7 @@ def _judge(observation: Observation, memory: Memory, pods: Sequence[Pod], size: 
 
 
 def _rule_action(job: RolloutJob, pod: Pod) -> str | None:
-    """The action of the first rule of the user that matches."""
+    """The action of the user's first matching rule."""
     for rule in job.spec.failure_policy.rules:
         codes = rule.on_exit_codes
         if codes is not None:
@@ -234,7 +234,7 @@ def _rule_action(job: RolloutJob, pod: Pod) -> str | None:
 
 
 def _is_infrastructure(pods: Sequence[Pod], size: int) -> bool:
-    """Evicted, taken away, or never run: no process of ours is to blame. A gang that lost a rank so is not, either."""
+    """Whether the pods were evicted, deleted, or never ran. A gang that lost a rank this way counts as well."""
     if len(pods) < size or any(pod.leaving or DISRUPTED in pod.conditions for pod in pods):
         return True
     failed = [pod for pod in pods if pod.phase is PodPhase.FAILED]
@@ -252,15 +252,15 @@ def _budget(job: RolloutJob, component: str) -> int:
 
 
 def _believes(observation: Observation, memory: Memory, node: str) -> bool:
-    """Whether the job may call the node sick: it has done so, or has not called many others so of late."""
+    """Whether the job's report of a sick node is accepted: the node is known, or there were few such reports lately."""
     since = observation.now - SICK_WINDOW_SECONDS
     recent = [sick.node for sick in memory.sick_nodes if sick.until is None and sick.at > since]
     return node in recent or len(recent) < MOST_SICK_NODES
 
 
 def _update_sick_nodes(observation: Observation, memory: Memory) -> tuple[Memory, list[Announce]]:
-    """Remembers nodes whose GPUs a worker reported sick, in a heartbeat or in its termination message, and for a while
-    those that refused a pod."""
+    """Remembers nodes whose GPUs a worker reported as sick, by heartbeat or termination message, and for a limited time
+    nodes that refused a pod."""
     nodes = {sick.node: sick for sick in memory.sick_nodes if sick.until is None or sick.until > observation.now}
     events: list[Announce] = []
     for pod in observation.pods:
@@ -268,11 +268,11 @@ def _update_sick_nodes(observation: Observation, memory: Memory) -> tuple[Memory
             until = observation.now + REFUSAL_SECONDS
             why = _end_reason(pod)
             nodes[pod.node] = SickNode(pod.node, pod.component, why, observation.now, until)
-            message = f"node {pod.node} would not take on {pod.name}: {why}; it is avoided for {REFUSAL_SECONDS:.0f} s"
+            message = f"node {pod.node} refused {pod.name}: {why}; it is avoided for {REFUSAL_SECONDS:.0f} s"
             events.append(Announce(True, "PodRefused", message[:LONGEST_MESSAGE], node=pod.node))
     for pod in observation.pods:
         fault = _gpu_fault(observation, pod)
-        # The leader of a gang reports for all its ranks: where it means another rank, the message begins with its node.
+        # The leader of a gang reports for all ranks; a message about another rank begins with that rank's node.
         gang = (other for other in observation.pods if other.index == pod.index)
         node = next((other.node for other in gang if fault.startswith(f"{other.node} ")), pod.node)
         known = nodes.get(node)
@@ -290,7 +290,7 @@ def _update_sick_nodes(observation: Observation, memory: Memory) -> tuple[Memory
 
 
 def _gpu_fault(observation: Observation, pod: Pod) -> str:
-    """Why the GPU under a worker's pod should not be used, "" when no fault is known."""
+    """The fault of the GPU of a worker's pod, "" if none is known."""
     if pod.exit_code == GpuSickError.exit_code:
         return pod.message.removeprefix("error: ").strip() or "a sick GPU"
     report = observation.report_of(pod)

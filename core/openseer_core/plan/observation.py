@@ -1,6 +1,6 @@
-"""The state of one job at one moment, and the memory of it: the input of `plan`.
+"""The state of one job at one moment, and the job's memory: the input of `plan`.
 
-Everything is a plain value: whoever observes turns Kubernetes' and the store's objects into these.
+All fields are plain values: the observer converts objects of Kubernetes and the store into these.
 """
 
 from collections.abc import Mapping
@@ -20,11 +20,11 @@ DRIVER = "driver"
 
 
 RELEASED = "released to the trainer"
-"""Why no worker is wanted while the trainer has the GPUs; kept in the status as the reason of the last scaling."""
+"""Reason for 0 workers while the trainer has the GPUs; kept in the status as the reason of the last scaling."""
 
 
 class PodPhase(StrEnum):
-    """A pod's phase, as Kubernetes names it; a pod whose state is unknown counts as RUNNING."""
+    """A pod's phase by its Kubernetes name; an unknown phase counts as RUNNING."""
 
     PENDING = "Pending"
     RUNNING = "Running"
@@ -36,17 +36,15 @@ class PodPhase(StrEnum):
 class Pod:
     """One pod of a worker or the driver.
 
-    `index`: of its worker (None: the driver); `rank`: within the gang; `template`: hash of the spec it was made
-    from; `attempt`: which incarnation of its component it belongs to; `gone_by`: when it must be gone at the latest
-    (seconds since the epoch), None while nobody asked it to go; `conditions`: (type, status) pairs; `problem`: why it
-    does not start, "" when no reason is known; `message`: its termination message; `stamp`: whether its annotations
-    tell autoscalers that it is busy, None when it has none; `start_seconds`: from its creation until it was ready, None
-    while it is not; `started_at`: when its node took it on (seconds since the epoch); `refused`: whether its node would
-    not take it on; `avoids`: nodes that the operator keeps it off.
-
-    What it is, is judged by openseer's own container: `phase` says whether that one has ended, and how; `ready` whether
-    that one is. `lingers`: it has ended and a sidecar has not. `gated`: something else decides when it is scheduled.
-    `setup_failed`: a container before it failed, so that it never ran.
+    `index`: of its worker (None: the driver); `rank`: within the gang; `template`: hash of the spec it was created
+    from; `attempt`: number of its incarnation; `gone_by`: end of its grace period (seconds since the epoch), None while
+    it is not being deleted; `conditions`: (type, status) pairs; `problem`: why it does not start, "" when unknown;
+    `message`: its termination message; `stamp`: whether its annotations report it as busy, None without annotations;
+    `start_seconds`: from its creation until it was ready, None before; `started_at`: when its node accepted it (seconds
+    since the epoch); `refused`: whether its node refused it; `avoids`: nodes that the operator excludes for it. Its
+    state is that of openseer's own container: `phase` is that container's end, `ready` its readiness. `lingers`: it has
+    ended and a sidecar has not. `gated`: another controller decides when it is scheduled. `setup_failed`: a container
+    before it failed, so that it never ran.
     """
 
     name: str
@@ -75,32 +73,32 @@ class Pod:
 
     @property
     def component(self) -> str:
-        """Whose pod this is: worker-3, driver."""
+        """The name of its component: worker-3, driver."""
         return DRIVER if self.index is None else worker_name(self.index)
 
     @property
     def leaving(self) -> bool:
-        """Whether it was asked to go."""
+        """Whether it is being deleted."""
         return self.gone_by is not None
 
     @property
     def ended(self) -> bool:
-        """Whether openseer's own process in it is over."""
+        """Whether openseer's own process in it has ended."""
         return self.phase in (PodPhase.SUCCEEDED, PodPhase.FAILED)
 
     @property
     def is_held_up(self) -> bool:
-        """Whether something known keeps it from starting: no room, a gate, an image."""
+        """Whether a known cause prevents its start: no room, a gate, an image."""
         return not (self.ready or self.ended or self.leaving) and bool(self.unschedulable or self.gated or self.problem)
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
-    """What a worker last reported through the store.
+    """The last report of a worker in the store.
 
-    `pod`: uid of the pod that sent it (a name recurs, a uid does not); `held_tokens`: context tokens of what it runs,
-    which another worker would have to compute again; `sick`: why its GPU should not be used, "" when it is well;
-    `not_loaded`: what keeps it from loading the fleet's weights, "" for nothing.
+    `pod`: uid of the pod that sent it (a name recurs, a uid does not); `held_tokens`: context tokens of its requests,
+    which another worker would have to compute again; `sick`: the fault of its GPU, "" for none;
+    `not_loaded`: the reason why it cannot load the fleet's weights, "" for none.
     """
 
     index: int
@@ -113,9 +111,9 @@ class WorkerReport:
 
 @dataclass(frozen=True, slots=True)
 class GpuSeconds:
-    """GPU time of a job's workers so far, in whole seconds summed over their GPUs: awake, running nothing or something.
+    """GPU time of a job's workers so far, in whole seconds summed over GPUs: awake without and with requests.
 
-    An engine that starts or sleeps counts as neither.
+    A starting or sleeping engine counts as neither.
     """
 
     idle: int = 0
@@ -123,21 +121,21 @@ class GpuSeconds:
 
     @staticmethod
     def of(job: RolloutJob, load: QueueLoad) -> "GpuSeconds":
-        """From what all workers have reported, those that are gone included."""
+        """From the reports of all workers so far, stopped ones included."""
         gpus = job.spec.workers.parallelism.gpus
         return GpuSeconds(int(gpus * load.idle_seconds), int(gpus * load.busy_seconds))
 
     def at_least(self, other: "GpuSeconds") -> "GpuSeconds":
-        """The greater ones: a store that lost its last second knows less."""
+        """The maximum of both: a store that lost its last second has lower sums."""
         return GpuSeconds(max(self.idle, other.idle), max(self.busy, other.busy))
 
 
 @dataclass(frozen=True, slots=True)
 class StoreView:
-    """What the job's store holds: counts of the batch, in mode serve those of all batches whose data are there, and the
-    fresh reports of workers by pod uid. `released`: the trainer asked for the GPUs, and that no worker be left.
-    `memory`: how full it is. `inflight`: requests that workers run; `worker_speed`: tokens that a busy worker has
-    generated per second of late, None while too little is known. `gpu_seconds`: of all its workers so far."""
+    """The content of the job's store: counts of the batch (in mode serve of all batches with data), and fresh reports
+    of workers by pod uid. `released`: the trainer took the GPUs and wants no worker. `memory`: use of its memory.
+    `inflight`: requests that workers run; `worker_speed`: recent tokens per second of a busy worker, None while
+    unknown. `gpu_seconds`: of all its workers so far."""
 
     progress: BatchProgress
     reports: Mapping[str, WorkerReport] = field(default_factory=dict[str, WorkerReport])
@@ -150,8 +148,8 @@ class StoreView:
 
 @dataclass(frozen=True, slots=True)
 class StoreProblem:
-    """Why the store is not read though it may be well: the operator lacks a right, or the job's URL cannot be used.
-    `reason`: in one CamelCase word."""
+    """Why the operator cannot read a store that may work: it lacks a right, or the job's URL is unusable.
+    `reason`: one CamelCase word."""
 
     reason: str
     message: str
@@ -159,10 +157,10 @@ class StoreProblem:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """How often a component ended before its time.
+    """The ended incarnations of a component.
 
-    `count`: failures that the restart budget counts; `attempts`: all ends, infrastructure's included; it is also the
-    number of the next incarnation; `streak`: ends in quick succession, which the back-off grows with; `at`: of the
+    `count`: failures that the restart budget counts; `attempts`: all ends, including infrastructure failures, and the
+    number of the next incarnation; `streak`: ends in quick succession, by which the back-off grows; `at`: time of the
     last one; `since`: start of the restart window at whose end one of `count` is forgotten.
     """
 
@@ -176,8 +174,8 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class SickNode:
-    """A node that a worker reported a sick GPU on, or that refused a pod: then it is avoided `until` a time (seconds
-    since the epoch), else until somebody takes it out."""
+    """A node with a GPU that a worker reported as sick, avoided until a user clears it; or a node that refused a pod,
+    avoided `until` a time (seconds since the epoch)."""
 
     node: str
     worker: str
@@ -188,8 +186,8 @@ class SickNode:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An object that Kubernetes would not let the operator make at the last reconcile step, `message` in its own words.
-    `taken`: an object that is not the job's has the name."""
+    """An object that Kubernetes refused to create in the last reconcile step, with its `message`.
+    `taken`: the name belongs to an object of another owner."""
 
     kind: str
     name: str
@@ -198,8 +196,8 @@ class Refusal:
 
 
 class TemplateAnswer(Enum):
-    """Whether Kubernetes takes the pods that a job's templates make. HINDERED: others than the server refuse them now,
-    so that it may never have looked."""
+    """Whether Kubernetes accepts the pods of a job's templates. HINDERED: others than the API server refuse them
+    now, so that the server may not have validated them."""
 
     TAKEN = auto()
     INVALID = auto()
@@ -209,24 +207,24 @@ class TemplateAnswer(Enum):
 
 @dataclass(frozen=True, slots=True)
 class TemplateVerdict:
-    """On the templates of one job; a job without any is TAKEN. `problem`: why they are not, in Kubernetes' words."""
+    """The verdict on the templates of one job; a job without templates is TAKEN. `problem`: Kubernetes' message."""
 
     answer: TemplateAnswer = TemplateAnswer.TAKEN
     problem: str = ""
 
     @property
     def makes(self) -> bool:
-        """Whether anything may be made of them; the job's clock does not run before."""
+        """Whether pods may be created from them; the job's deadline does not run before."""
         return self.answer in (TemplateAnswer.TAKEN, TemplateAnswer.HINDERED)
 
     @property
     def replaces(self) -> bool:
-        """Whether pods may go for others to come."""
+        """Whether pods may be deleted to be replaced."""
         return self.answer is TemplateAnswer.TAKEN
 
 
 class JobOutcome(StrEnum):
-    """How a job ended."""
+    """The outcome of a job."""
 
     COMPLETE = "Complete"
     FAILED = "Failed"
@@ -234,7 +232,7 @@ class JobOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The end of a job: how, why in one CamelCase word, why for a person, and when."""
+    """The end of a job: outcome, reason in one CamelCase word, message for users, and time."""
 
     outcome: JobOutcome
     reason: str
@@ -244,11 +242,11 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What must outlive the operator; kept in the job's status and written there before it is acted upon.
+    """The operator's memory of a job, kept in the job's status and written there before it is acted upon.
 
     `desired`: workers wanted at the last reconcile step; `scaled_at`: when that last changed, and why;
-    `progress`: the counts last seen; `revived_by`: the request to revive the job that was last seen;
-    `backlog`: what follows from the counts for the number of workers; `scaling`: of a job that scales itself;
+    `progress`: the last counts; `revived_by`: the last request to revive the job;
+    `backlog`: the backlog and its need of workers; `scaling`: of a job that scales itself;
     `gpu_seconds`: the GPU time, which outlives the store; `redis_lost`: whether
     Redis had to stay on a node that does not answer.
     """
@@ -270,33 +268,33 @@ class Memory:
 
     @property
     def avoid(self) -> tuple[str, ...]:
-        """Nodes that no new pod of a worker should land on."""
+        """Nodes that new worker pods must not run on."""
         return tuple(sick.node for sick in self.sick_nodes)
 
     @property
     def refusing(self) -> tuple[str, ...]:
-        """Those of them that refused a pod: the driver, which needs no GPU, avoids these alone."""
+        """Avoided nodes that refused a pod: the driver, which needs no GPU, avoids only these."""
         return tuple(sick.node for sick in self.sick_nodes if sick.until is not None)
 
     @property
     def released(self) -> bool:
-        """Whether no worker is wanted because a trainer has the GPUs."""
+        """Whether no worker is wanted because the trainer has the GPUs."""
         return self.scale_reason == RELEASED
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One job at one moment (`now`: seconds since the epoch, by the clock that the cluster's own times are of).
+    """One job at one moment (`now`: seconds since the epoch, by the clock of the cluster's timestamps).
 
-    `shared`: the objects that the job's pods stand on (services, policies, its Redis, …) by key: True when the object
-    is there as it should be. `store_replicas`: of the managed Redis; None when there is none. `store_current`: whether
-    it is as it should be; `volume_problem`: why its volume is too small, "" when it is not. `store_pods`: how many of
-    its pods exist; `store_missing_since`: since when it has none and should. `redis`: the one that serves;
+    `shared`: the objects that the job's pods need (services, policies, its Redis, …) by key: True when the object
+    exists as specified. `store_replicas`: of the managed Redis; None when there is none. `store_current`: whether
+    it is as specified; `volume_problem`: why its volume is too small, "" when it is not. `store_pods`: number of
+    its pods; `store_missing_since`: since when it lacks its pod. `redis`: the serving pod;
     `volume_risk`: why a second one might write to the volume of one whose node does not answer, "" when Kubernetes
-    keeps that from happening. `refusals`: what could not be made at the last reconcile step, in the order of its tries;
-    `templates`: whether Kubernetes takes what the pod templates make.
-    `store`: None when the store did not answer; `store_loads`: it said that it loads its data; `store_problem`: why the
-    operator may not read it. `finalizer`: whether ours is on the job. `revive`: the request to revive it if it has
+    prevents that. `refusals`: objects that could not be created in the last reconcile step, in order of creation;
+    `templates`: whether Kubernetes accepts pods of the templates.
+    `store`: None when the store did not answer; `store_loads`: it is loading its data; `store_problem`: why the
+    operator cannot read it. `finalizer`: whether the job has openseer's. `revive`: the request to revive it if it has
     failed, "" for none.
     """
 
@@ -323,20 +321,20 @@ class Observation:
 
     @property
     def progress(self) -> BatchProgress:
-        """The newest counts there are."""
+        """The newest known counts."""
         return self.store.progress if self.store is not None else self.memory.progress
 
     @property
     def gpu_seconds(self) -> GpuSeconds:
-        """The newest sums there are; they only grow."""
+        """The newest known sums; they only grow."""
         known = self.memory.gpu_seconds
         return self.store.gpu_seconds.at_least(known) if self.store is not None else known
 
     @property
     def released(self) -> bool:
-        """Whether the trainer has the GPUs; while the store does not answer, what it held last."""
+        """Whether the trainer has the GPUs; the last known answer while the store does not answer."""
         return self.store.released if self.store is not None else self.memory.released
 
     def report_of(self, pod: Pod) -> WorkerReport | None:
-        """The last report of the worker in this very pod."""
+        """The last report of the worker in this pod."""
         return self.store.reports.get(pod.uid) if self.store is not None else None

@@ -1,8 +1,8 @@
-"""What the operator does next for one job: a pure function of an observation and a memory.
+"""The operator's next actions for one job: a pure function of an observation and a memory.
 
-`plan` is level-triggered: it knows nothing of events, only of the state of things; asked again after its actions were
-applied, it asks for less each time, until nothing is left to do. The memory must be written before its actions are
-applied, for they rest on it (a failure is counted before its pod is deleted).
+`plan` is level-triggered: it sees no events, only states. Called again after its actions were applied, it returns
+fewer actions, until none are left. The memory must be written before the actions are applied, because they rely on it
+(a failure is counted before its pod is deleted).
 """
 
 from collections import defaultdict
@@ -33,16 +33,16 @@ from openseer_core.plan.store import keeps_lost_redis, plan_redis, plan_store
 from openseer_core.plan.workers import avoids_in_vain, forced_deletions, plan_fleet
 
 PURGE_SECONDS = 60.0
-"""A job that is deleted while its user's store is down waits so long for it; then it goes without."""
+"""Time, in seconds, that a deleted job waits for a user's store that does not answer; then its keys stay there."""
 PURGE_RETRY_SECONDS = 5.0
 MOST_EVENTS = 16
-"""Events of one reason at one reconcile step; the rest are told as one, for each is a call or two."""
+"""Limit of events of one reason per reconcile step; the rest are combined into one, because each costs API calls."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Actions in order, the memory to write before them, and when to plan again even if nothing happens. `refused`:
-    what Kubernetes would not make, and is tried again later: until then that still holds."""
+    """Actions in order, the memory to write before them, and when to plan again even without an event. `refused`:
+    refusals of Kubernetes that still hold, because their objects are tried again later."""
 
     actions: tuple[Action, ...]
     memory: Memory
@@ -54,7 +54,7 @@ _MAKES = (AddFinalizer, ApplyShared, CreatePod)
 
 
 def _without_creations(actions: Iterable[Action]) -> list[Action]:
-    """Those that make nothing from the job's templates."""
+    """The actions that create nothing from the job's templates."""
     return [action for action in actions if not isinstance(action, _MAKES) and action != ScaleStore(1)]
 
 
@@ -94,7 +94,7 @@ def plan(observation: Observation) -> Plan:
 
 
 def _still_refused(observation: Observation, actions: Iterable[Action]) -> tuple[Refusal, ...]:
-    """Workers that were refused, while none is tried, and likewise the driver."""
+    """Refusals of workers while none is created in this step, and likewise of the driver."""
     driver = f"{observation.job.name}-{DRIVER}"
     tried = {action.index is None for action in actions if isinstance(action, CreatePod)}
     pods = (refusal for refusal in observation.refusals if refusal.kind == "Pod")
@@ -102,7 +102,7 @@ def _still_refused(observation: Observation, actions: Iterable[Action]) -> tuple
 
 
 def _summarized(actions: Sequence[Action]) -> tuple[Action, ...]:
-    """With no more than MOST_EVENTS events of one reason, and one that says how many more there were."""
+    """The actions with at most MOST_EVENTS events of one reason, and one event with the number of the others."""
     events: dict[str, list[Announce]] = defaultdict(list)
     kept: list[Action] = []
     for action in actions:
@@ -121,7 +121,7 @@ def _summarized(actions: Sequence[Action]) -> tuple[Action, ...]:
 def _number_of_workers(
     observation: Observation, memory: Memory, *, runs: bool
 ) -> tuple[Memory, int, str, float | None]:
-    """Workers wanted, why, and when that may change by itself; with what is to be remembered of it."""
+    """The wanted number of workers, its reason, and when it may change without an event; and the new memory."""
     job, number, due = observation.job, None, None
     if runs:
         memory = replace(memory, backlog=recommend(observation, memory))
@@ -135,7 +135,7 @@ def _number_of_workers(
 
 
 def _prerequisites(observation: Observation) -> list[Action]:
-    """Everything that pods stand on, before them."""
+    """Creates all objects that pods need, before them."""
     actions: list[Action] = []
     if not manages_store(observation.job) and not observation.finalizer:
         actions.append(AddFinalizer())
@@ -146,13 +146,13 @@ def _prerequisites(observation: Observation) -> list[Action]:
 
 
 def _others_end(observation: Observation) -> list[Action]:
-    """KV pool and rows of a job that does not run have no pod."""
+    """Removes the pods of KV pool and rows of a job that does not run."""
     return [ApplyShared(key) for key in (KV_POOL_OBJECT, ROWS_OBJECT) if observation.shared.get(key) is False]
 
 
 def _most_needed_first(observation: Observation, actions: list[Action]) -> list[Action]:
-    """No pod before that of the managed Redis, and where not all find room no worker before the driver: workers would
-    take the room and wait for ever."""
+    """Creates no pod before that of the managed Redis; and, where some were refused, no worker before the driver,
+    because workers would take the room and wait for ever."""
     if manages_store(observation.job) and not observation.store_pods:
         return [action for action in actions if not isinstance(action, CreatePod)]
     if not observation.refusals or observation.job.spec.mode != "batch":
@@ -162,7 +162,7 @@ def _most_needed_first(observation: Observation, actions: list[Action]) -> list[
 
 
 def _plan_driver(observation: Observation, memory: Memory, *, runs: bool) -> tuple[list[Action], float | None]:
-    """One driver while a batch runs. That of a finished job stays, for its log; one that ended badly is replaced."""
+    """One driver while a batch runs. The pod of a finished job stays, for its log; a failed one is replaced."""
     if observation.job.spec.mode != "batch":
         return [], None
     pods = [pod for pod in observation.pods if pod.component == DRIVER]
@@ -185,7 +185,7 @@ def _plan_driver(observation: Observation, memory: Memory, *, runs: bool) -> tup
 
 
 def _record_scaling(observation: Observation, memory: Memory, desired: int, reason: str) -> tuple[Memory, list[Action]]:
-    """Remembers when and why the number of workers last changed; a job that does not run keeps that it was released."""
+    """Remembers when and why the number of workers changed last; a job that does not run stays released."""
     runs = memory.ending is None and not observation.job.spec.suspend
     if desired == memory.desired:
         changed_release = runs and (reason == RELEASED) != memory.released
@@ -198,7 +198,7 @@ def _record_scaling(observation: Observation, memory: Memory, desired: int, reas
 
 
 def _plan_deletion(observation: Observation) -> tuple[list[Action], float | None]:
-    """A deleted job: owner references take its objects along; only keys in a store of the user's are ours to clean."""
+    """A deleted job: owner references delete its objects; only keys in a user's own store need a purge."""
     if not observation.finalizer:
         return [], None
     if manages_store(observation.job):

@@ -1,4 +1,4 @@
-"""How many workers a job needs, and which template they are made from."""
+"""The number of workers that a job needs, and the template that they are created from."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ from openseer_core.plan.observation import RELEASED
 from openseer_core.queue.messages import BatchProgress
 
 LARGE_FLEET = 8
-"""From so many workers on, a quarter of them may be unavailable at once."""
+"""Number of workers from which a quarter of them may be unavailable at the same time."""
 
 
 def desired_workers(
@@ -20,17 +20,17 @@ def desired_workers(
     released: bool = False,
     autoscaled: int | None = None,
 ) -> tuple[int, str]:
-    """Workers wanted, and the reason: whoever comes first here owns the number, and nothing else sets it.
+    """The wanted number of workers and its reason: the first rule that applies sets the number.
 
     1. A job that is suspended or over (not `runs`) has none.
     2. While a trainer has the GPUs (`released`) there is none.
-    3. The tail of a batch lowers what 4 or 5 say.
+    3. The tail of a batch lowers the number of 4 or 5.
     4. `autoscaled`: of a job with `workers.autoscale`, the number that its backlog needs; None of any other job.
-    5. `workers.replicas`, which people and autoscalers write through the scale subresource.
+    5. `workers.replicas`, which users and autoscalers write through the scale subresource.
 
-    In the tail of a batch no more than one per unfinished request can be of use: the others are removed, so that the
-    node pool shrinks before the batch ends. As requests only ever finish, this never flaps. In mode serve the next
-    batch is never far: there only a release by the trainer takes workers away.
+    In the tail of a batch at most one worker per unfinished request is useful: the others are removed, so that the
+    node pool shrinks before the batch ends. The number of unfinished requests only falls, so this never flaps. In mode
+    serve the next batch comes soon: there only a release by the trainer removes workers.
     """
     if not runs:
         return 0, "the job does not run"
@@ -47,15 +47,15 @@ def desired_workers(
 
 
 def max_unavailable(job: RolloutJob) -> int:
-    """Workers that may be replaced or evicted at once."""
+    """Number of workers that may be replaced or evicted at the same time."""
     replicas = job.spec.workers.replicas
     return job.spec.workers.max_unavailable or (replicas // 4 if replicas >= LARGE_FLEET else 1)
 
 
 def template_hash(job: RolloutJob) -> str:
-    """Equal for two jobs whose workers would be the same.
+    """A hash that is equal for two jobs with identical workers.
 
-    Made from the spec alone, not from the pod it becomes: another version of the operator replaces no worker.
+    Computed from the spec only, not from the pod: another version of the operator replaces no worker.
     """
     spec = job.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
     workers = ("parallelism", "maxInflight", "resources", "template", "gracePeriodSeconds")

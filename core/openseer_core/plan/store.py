@@ -1,8 +1,8 @@
-"""The managed Redis: how long autoscalers leave its pod alone, when that may leave a node that is lost, when it goes.
+"""The managed Redis: protection from autoscalers, its move from a lost node, and its deletion.
 
-The stored numbers keep apart what clients do to one Redis and to the next (docs/decisions/0016). They do not keep two
-servers from writing to one log: that takes a volume that only one node has. So a Redis moves only when Kubernetes sees
-to that, or when there is nothing left to lose.
+Epochs keep the numbers of one Redis apart from those of the next (docs/decisions/0016). They do not prevent two
+servers from writing to one log: that takes a volume that only one node mounts. So a Redis moves only when Kubernetes
+guarantees that, or when its data are not needed.
 """
 
 from openseer_core.manifest.store_url import manages_store
@@ -11,20 +11,20 @@ from openseer_core.plan.observation import JobOutcome, Memory, Observation
 from openseer_core.plan.workers import FORCE_SECONDS, PROTECTED_SECONDS, is_protected
 
 STORE_POD_SECONDS = 5.0
-"""A Redis that should run and has no pod for so long is inspected, at each reconcile step."""
+"""Time without a pod, in seconds, after which a Redis that should run is inspected, at each reconcile step."""
 RISK_SECONDS = 30.0
-"""Between two questions whether the volume of a lost Redis is safe by now: a node may have been declared out of
+"""Interval, in seconds, of checks whether the volume of a lost Redis is safe: its node may have been declared out of
 service, or deleted."""
 
 
 def is_lost(observation: Observation) -> bool:
-    """Whether Redis should be gone and its node does not say that it is."""
+    """Whether Redis is past its grace period and its node has not confirmed its end."""
     redis = observation.redis
     return redis is not None and redis.gone_by is not None and observation.now >= redis.gone_by + FORCE_SECONDS
 
 
 def plan_store(observation: Observation, memory: Memory, *, runs: bool) -> tuple[list[Action], float | None]:
-    """What is to be done to a Redis that is there, and when to look again. `runs`: whether the job does."""
+    """Actions on the managed Redis, and when to plan again. `runs`: whether the job does."""
     if observation.redis is not None:
         actions, due = plan_redis(observation, memory)
     else:
@@ -33,7 +33,7 @@ def plan_store(observation: Observation, memory: Memory, *, runs: bool) -> tuple
 
 
 def plan_redis(observation: Observation, memory: Memory) -> tuple[list[Action], float | None]:
-    """What is to be done to its pod, and when to look again."""
+    """Actions on its pod, and when to plan again."""
     redis = observation.redis
     if redis is None:
         return [], None
@@ -49,7 +49,7 @@ def plan_redis(observation: Observation, memory: Memory) -> tuple[list[Action], 
 
 
 def _inspect(observation: Observation) -> tuple[list[Action], float | None]:
-    """Asks why it has no pod, once it had time to get one; else when to ask."""
+    """Inspects a Redis without a pod after STORE_POD_SECONDS; before, returns that time."""
     if observation.store_missing_since is None:
         return [], None
     due = observation.store_missing_since + STORE_POD_SECONDS
@@ -57,7 +57,7 @@ def _inspect(observation: Observation) -> tuple[list[Action], float | None]:
 
 
 def _stop(observation: Observation, memory: Memory) -> list[Action]:
-    """It goes after everybody who might still write to it."""
+    """Stops it after all pods that might still write to it have ended."""
     if (
         not manages_store(observation.job)
         or observation.store_replicas is None
@@ -70,12 +70,12 @@ def _stop(observation: Observation, memory: Memory) -> list[Action]:
 
 
 def keeps_lost_redis(observation: Observation, memory: Memory) -> bool:
-    """Whether Redis is lost and has to stay where it is."""
+    """Whether Redis is lost and must not move."""
     return is_lost(observation) and bool(observation.volume_risk) and not _is_needless(observation, memory)
 
 
 def _is_needless(observation: Observation, memory: Memory) -> bool:
-    """Whether all its data is in the results, or goes with the job."""
+    """Whether its data are all in the results, or are deleted with the job."""
     complete = memory.ending is not None and memory.ending.outcome is JobOutcome.COMPLETE
     return complete or observation.deleting_since is not None
 
@@ -87,25 +87,25 @@ def _leave(observation: Observation, memory: Memory) -> tuple[list[Action], floa
     if keeps_lost_redis(observation, memory):
         told = [] if observation.memory.redis_lost else [Announce(True, "StoreNodeLost", lost_message(observation))]
         return [*told], observation.now + RISK_SECONDS
-    where = "the job needs it no more" if over else "its volume follows once that node has let go of it"
+    where = "the job does not need it" if over else "its volume follows when that node has released it"
     moved = Announce(True, "StoreMoved", f"node {redis.node} of {redis.name} does not answer; {where}")
     return [moved, DeletePod(redis.name, redis.uid, "its node does not answer", force=True)], None
 
 
 def lost_message(observation: Observation) -> str:
-    """Why Redis stays where it is, and what a person does."""
+    """Why Redis cannot move, and the remedy."""
     redis = observation.redis
     assert redis is not None
     node = redis.node
     return (
-        f"node {node} of {redis.name} does not answer, and Redis cannot move: {observation.volume_risk}. It goes on "
+        f"node {node} of {redis.name} does not answer, and Redis cannot move: {observation.volume_risk}. It continues "
         f"when the node is back. If the node is off for good: kubectl delete node {node}; if it is off and will be "
-        f"back: kubectl taint node {node} node.kubernetes.io/out-of-service=nodeshutdown:NoExecute, and take the "
-        "taint off later. Never while it may still run"
+        f"back: kubectl taint node {node} node.kubernetes.io/out-of-service=nodeshutdown:NoExecute, and remove the "
+        "taint later. Never while it may still run"
     )
 
 
 def _is_ephemeral(observation: Observation) -> bool:
-    """A move would lose all that is in it."""
+    """Whether a move would lose its data."""
     persistence = observation.job.spec.store.persistence
     return persistence is not None and persistence.medium == "ephemeral"

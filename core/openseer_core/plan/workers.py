@@ -1,4 +1,4 @@
-"""The fleet of one job: from the pods there are to those there should be, least work lost first."""
+"""The fleet of one job: from the existing pods to the wanted ones, with the least loss of work."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,20 +11,20 @@ from openseer_core.plan.scaling import max_unavailable, template_hash
 from openseer_core.worker.heartbeat import WorkerState
 
 FORCE_SECONDS = 30.0
-"""A pod that is still there so long after its last moment is on a node that does not answer."""
+"""Time after a pod's grace period, in seconds, after which its node counts as not answering."""
 PROTECTED_SECONDS = 4 * 3600.0
-"""Node autoscalers leave a busy pod alone for so long from its start; later a move costs only itself."""
+"""Time from its start, in seconds, for which a busy pod is protected from node autoscalers."""
 
 MOST_CREATIONS = 256
-"""Pods of workers that one reconcile step makes, and what the last gang needs beside; the next step goes on."""
+"""Limit of worker pods that one reconcile step creates, except to complete the last gang; the next step continues."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerPods:
     """One worker: its pod, or the pods of its gang by rank.
 
-    `size`: pods it should have. `held_tokens`: context that would have to be computed again if it went; `busy`: as
-    it reports; `workers_on_node`: workers of this job on its node.
+    `size`: number of its pods when complete. `held_tokens`: context to compute again if it is removed; `busy`: as
+    reported; `workers_on_node`: workers of this job on its node.
     """
 
     index: int
@@ -37,12 +37,12 @@ class WorkerPods:
 
     @property
     def leaving(self) -> bool:
-        """Whether any of its pods was asked to go."""
+        """Whether any of its pods is being deleted."""
         return any(pod.leaving for pod in self.pods)
 
     @property
     def ended(self) -> bool:
-        """Whether any of its pods is over: a gang ends as one."""
+        """Whether any of its pods has ended: a gang ends as one."""
         return any(pod.ended for pod in self.pods)
 
     @property
@@ -52,7 +52,7 @@ class WorkerPods:
 
     @property
     def removal_cost(self) -> tuple[bool, int, bool, int, int]:
-        """What its removal would cost, least first: work, then a start already made, then emptying a node."""
+        """Sort key of the cost of its removal, least first: work, then a completed start, then emptying a node."""
         return self.busy, self.held_tokens, self.ready, self.workers_on_node, -self.index
 
 
@@ -85,8 +85,8 @@ def _worker(
 
 @dataclass(frozen=True, slots=True)
 class FleetPlan:
-    """What is to be done to the workers, and when to plan again (None: nothing is due). `waits`: whether workers are
-    missing that are made later."""
+    """Actions on the workers, and when to plan again (None: nothing is due). `waits`: whether missing workers are
+    created later."""
 
     actions: tuple[Action, ...]
     wake_at: float | None = None
@@ -94,7 +94,7 @@ class FleetPlan:
 
 
 def plan_fleet(observation: Observation, memory: Memory, desired: int) -> FleetPlan:
-    """Towards `desired` workers of today's template."""
+    """Actions towards `desired` workers of the present template."""
     workers = workers_of(observation)
     actions = list(_delete_ended(workers))
     going = [worker for worker in workers if worker.leaving or worker.ended]
@@ -126,22 +126,22 @@ def plan_fleet(observation: Observation, memory: Memory, desired: int) -> FleetP
 
 
 def avoids_in_vain(observation: Observation, pod: Pod, memory: Memory) -> bool:
-    """Whether a pod that no node has taken on yet keeps off a node that may be used by now, and another can come."""
+    """Whether a pod without a node excludes a node that may be used again, and can be replaced."""
     waits = not pod.node and not pod.leaving
     return waits and observation.templates.replaces and not pod.avoids <= set(memory.avoid)
 
 
 def standing_workers(pods: Iterable[Pod], desired: int) -> int:
-    """Of the workers wanted, those that an eviction would take work from: all but those that something known holds up.
+    """The wanted workers less those with a known obstacle: an eviction takes work only from these.
 
-    One that was evicted counts until it is known that its successor finds no room: so workers go one after another.
+    An evicted worker counts until its successor is known to find no room, so workers are evicted one after another.
     """
     held_up = {pod.index for pod in pods if pod.index is not None and pod.is_held_up}
     return max(0, desired - len(held_up))
 
 
 def forced_deletions(observation: Observation) -> tuple[list[Action], float | None]:
-    """Pods whose node does not answer are deleted by force, and when the next one may be."""
+    """Forced deletions of pods whose node does not answer, and when the next one is due."""
     actions: list[Action] = []
     wake_at: float | None = None
     for pod in observation.pods:
@@ -156,7 +156,7 @@ def forced_deletions(observation: Observation) -> tuple[list[Action], float | No
 
 
 def _delete_ended(workers: Sequence[WorkerPods]) -> Iterator[Action]:
-    """A worker that lost a rank, or ended, is deleted whole; the next incarnation replaces it."""
+    """Deletes all pods of a worker that ended or lost a rank; the next incarnation replaces it."""
     for worker in workers:
         if worker.ended or worker.leaving:
             yield from _delete_pods(worker, "it ended" if worker.ended else "another rank of its gang leaves")
@@ -167,7 +167,7 @@ def _delete_pods(worker: WorkerPods, reason: str) -> list[Action]:
 
 
 def _replaceable(observation: Observation, live: Sequence[WorkerPods], desired: int) -> Iterator[WorkerPods]:
-    """Workers of an older template that may be replaced now: those that do not work yet, then within the limit."""
+    """Workers of an older template that may be replaced now: unready ones, then others within the limit."""
     template = template_hash(observation.job)
     old = sorted(
         (worker for worker in live if worker.pods[0].template != template), key=lambda worker: worker.removal_cost
@@ -183,7 +183,7 @@ def _replaceable(observation: Observation, live: Sequence[WorkerPods], desired: 
 
 
 def _complete_gangs(memory: Memory, live: Sequence[WorkerPods]) -> Iterator[Action]:
-    """A gang without one of its ranks: what runs of it has lost its link and goes; what has not begun is completed."""
+    """Handles gangs that lack a rank: a running one has lost its link and is deleted, another one is completed."""
     created = 0
     for worker in live:
         missing = sorted(set(range(worker.size)) - {pod.rank for pod in worker.pods})
@@ -197,14 +197,14 @@ def _complete_gangs(memory: Memory, live: Sequence[WorkerPods]) -> Iterator[Acti
 def _create_workers(
     observation: Observation, memory: Memory, occupied: set[int], missing: int, room: int
 ) -> tuple[list[Action], float | None]:
-    """New workers under the lowest free numbers, each when its back-off is over, while there is `room` for pods."""
+    """New workers under the lowest free numbers, each after its back-off, while there is `room` for pods."""
     actions: list[Action] = []
     wake_at: float | None = None
     unknown = unremembered(memory.failures)
     index = 0
     while missing > 0:
         if len(actions) >= room:
-            # Where Kubernetes refuses some, more need not hurry.
+            # Where Kubernetes refuses some, the others are not urgent.
             return actions, wake_at if observation.refusals else observation.now
         if index not in occupied:
             missing -= 1
@@ -220,7 +220,7 @@ def _create_workers(
 
 
 def _stamps(observation: Observation, workers: Sequence[WorkerPods]) -> Iterator[Action]:
-    """Autoscalers are informed of every change from idle to busy and back; a worker that leaves needs no protection."""
+    """Annotates each change between idle and busy for autoscalers; a leaving worker needs no protection."""
     if observation.store is None:
         return
     for worker in workers:
@@ -232,7 +232,7 @@ def _stamps(observation: Observation, workers: Sequence[WorkerPods]) -> Iterator
 
 
 def _protection_ends(observation: Observation, workers: Sequence[WorkerPods]) -> Iterator[float]:
-    """When the stamps of busy pods are to be taken off."""
+    """Times at which the annotations of busy pods expire."""
     for worker in workers:
         for pod in worker.pods:
             if pod.stamp and pod.started_at is not None and is_protected(pod, observation.now):
@@ -240,5 +240,5 @@ def _protection_ends(observation: Observation, workers: Sequence[WorkerPods]) ->
 
 
 def is_protected(pod: Pod, now: float) -> bool:
-    """Whether node autoscalers may be asked to leave the pod alone."""
+    """Whether node autoscalers are asked not to evict the pod."""
     return pod.started_at is None or now < pod.started_at + PROTECTED_SECONDS

@@ -8,9 +8,8 @@ from openseer_core.queue.messages import BatchProgress, Result
 
 @dataclass(frozen=True, slots=True)
 class OpenBatch:
-    """What is kept of a batch from the start. `spec`: JSON of wire.BatchSpec. `key`: idempotency key, "" for none.
-
-    `carry`: it takes the groups that wait in PARKED_BATCH.
+    """A batch as it is opened. `spec`: JSON of wire.BatchSpec. `key`: idempotency key, "" for none.
+    `carry`: it takes over the groups that wait in PARKED_BATCH.
     """
 
     version: str
@@ -21,13 +20,13 @@ class OpenBatch:
 
 @dataclass(frozen=True, slots=True)
 class BatchRecord:
-    """A batch as it stands. Times are seconds of the store's clock, 0.0 where it has not happened.
+    """The state of a batch. Times are seconds of the store's clock; 0.0 means that the event has not happened.
 
     `ordinal`: its place in the order of opening, from 1; 0 for the driver's and for those of an earlier release.
 
     `started_at`: first claim; `tail_at`: nine tenths of its requests had ended; `ended_at`: the latest end.
-    `acknowledged`: up to this cursor everything is safe; `swept`: up to this one the entries are gone; `forgotten`: all
-    data are gone. `takes_parked`: the groups that wait in PARKED_BATCH have still to move here.
+    `acknowledged`: cursor up to which the reader has stored all entries; `swept`: cursor up to which entries are
+    deleted; `forgotten`: all data are deleted. `takes_parked`: the groups in PARKED_BATCH have not been moved here yet.
     """
 
     number: int
@@ -47,7 +46,7 @@ class BatchRecord:
 
 @dataclass(frozen=True, slots=True)
 class GroupEnd:
-    """All requests of a group have ended; it may come again, after a request went on."""
+    """All requests of a group have ended. A group can have several: one more after a request went on."""
 
     cursor: int
     group: GroupId
@@ -65,14 +64,13 @@ class GroupEnd:
 
 
 Entry = Result | GroupEnd
-"""What a results stream holds."""
+"""An entry of a results stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueLoad:
     """`waiting`: queued requests by weights version; `running`: leased ones.
-
-    `idle_seconds`, `busy_seconds`: of all workers of the job so far, those that are gone included.
+    `idle_seconds`, `busy_seconds`: sums over all workers that the job has had, stopped ones included.
     """
 
     waiting: dict[str, int] = field(default_factory=dict[str, int])

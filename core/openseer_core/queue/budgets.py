@@ -1,28 +1,29 @@
-"""How much one call to the store may do: Redis runs one script at a time, so a long one makes every worker wait.
+"""Limits of one call to the store: Redis runs one script at a time, so a long one makes every worker wait.
 
-Each budget holds a call under 5 ms of an ordinary core. What it leaves is done by the next call. One group is moved,
-given another version and freed in one call, whatever its size: tens of milliseconds for one of 1,024 requests.
+Each limit keeps a call below 5 ms of an ordinary core. The next call continues with the rest. A single group is moved,
+given another version or freed in one call, whatever its size: tens of milliseconds for a group of 1,024 requests.
 """
 
 HEAD_WINDOW = 16
-"""After so many groups at the front of a lane that do not fit, a claim goes by size; it leaves each size likewise."""
+"""Limit of groups at the front of a lane that do not fit: after it a claim goes by size, with the same limit each."""
 CLAIM_REQUESTS = 128
-"""Most requests that one claim leases."""
+"""Limit of requests that one claim leases."""
 CLAIM_BYTES = 2 * 2**20
-"""A claim leases no more once its tokens and prompts take so many bytes."""
+"""Size of tokens and prompts, in bytes, after which a claim leases no more."""
 SUBMIT_GROUPS = 64
-"""Most groups in one call of a submission."""
+"""Limit of groups in one call of a submission."""
 SUBMIT_REQUESTS = 2048
 SUBMIT_BYTES = 2**20
 STEP_REQUESTS = 256
-"""Most requests that one call ends, frees or gives another version; of a last group that cannot be divided, more."""
+"""Limit of requests that one call ends, frees or gives another version; a last group that cannot be divided may
+exceed it."""
 MOVE_REQUESTS = 96
-"""A call that moves groups begins none after so many requests."""
+"""Number of requests after which a call that moves groups begins no other group."""
 STEP_BYTES = 2**20
-"""A call that moves groups copies nothing after so many bytes."""
+"""Number of bytes after which a call that moves groups copies no more."""
 STEP_GROUPS = 64
-"""Most groups that one call is given."""
+"""Limit of groups in the arguments of one call."""
 STEP_NAMES = 512
-"""Most verdicts in one call."""
+"""Limit of verdicts in one call."""
 REPLY_BYTES = 4 * 2**20
-"""A reading verb stops adding once its answer holds so much."""
+"""Size of a reply, in bytes, after which a reading verb adds no more."""

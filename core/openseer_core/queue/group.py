@@ -1,4 +1,24 @@
-"""A prompt group: what is submitted, what is known of it while it runs, and its place in the queue."""
+"""A prompt group: its specification, the facts known while it runs, and its place in the two-level queue.
+
+Problem: a finished response changes the expected length of all its waiting siblings. One flat queue of requests would
+need one write per sibling. It would also need the policy, which is Python, whenever the store, which runs Lua, queues a
+request again.
+
+Idea: the queue has two levels. Groups are sorted by score, and within a group its waiting requests are sorted. A policy
+gives a group a `Priority(base, slope, probe)` and each request a `bias`; the store computes the scores from them:
+
+    request: bias + slope * generated tokens
+    group:   probe + generated tokens of the probe, while the probe waits and `probe` is set
+             base + the lowest of its waiting requests, otherwise
+
+Example: slope 1, bias 0. Group a has base -12000, and requests with 500 and 2000 tokens wait: its score is -11500.
+Group b has base -10500, and a request without tokens waits: its score is -10500. A claim of three requests leases a's
+request with 500 tokens (a's score becomes -10000), b's (-10500), and a's other one (-10000). If instead a sibling in
+group b finishes first and its policy's new base is -24000, one update moves all of b's waiting requests to the front.
+
+So a finish costs one sorted-set update, whatever the size of the group, and the store places a returned request without
+the policy. In return, every policy must have this form. Source: docs/decisions/0002; the scores themselves: policy.py.
+"""
 
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -6,18 +26,19 @@ from hashlib import blake2b
 from openseer_core.ids import GroupId
 
 SHARED_LANE = ""
-"""The lane that every worker claims from; any other lane is the number of the one worker that claims from it."""
+"""The lane that every worker claims from. Any other lane is named by the number of the only worker that claims from
+it."""
 CONTENT_BYTES = 16
-"""Of a group's digest, by which a repeated submission is told from another group of its name."""
+"""Digest size, in bytes, of a group's content. It tells a repeated submission from another group of the same name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Priority:
-    """What a policy says of a group; the queue turns it into the group's score (lowest first).
+    """The output of a policy for one group; the queue computes the group's score from it (lowest first).
 
     While the group's probe waits and `probe` is set: `probe` + tokens the probe has generated.
     Otherwise: `base` + the least, over its waiting requests, of bias + `slope` × tokens generated.
-    So the store can place a request that is given back without asking the policy again.
+    So the store can place a request that is given back without a call of the policy.
     """
 
     base: float
@@ -25,7 +46,7 @@ class Priority:
     probe: float | None = None
 
     def request_score(self, bias: float, generated: int, *, is_probe: bool) -> float:
-        """The score that a request alone would have in the queue, in the group's unit."""
+        """The score that the request would have in the queue, in the unit of the group's score."""
         if is_probe and self.probe is not None:
             return self.probe + generated
         return self.base + bias + self.slope * generated
@@ -33,11 +54,11 @@ class Priority:
 
 @dataclass(frozen=True, slots=True)
 class GroupView:
-    """What is known of a group at one `revision`; policies read nothing else.
+    """The facts known of a group at one `revision`; the only input of a policy.
 
-    `longest_*` are token counts; 0 where nothing is known; `longest_earlier`: of responses of earlier batches to the
-    same prompt. `enqueued_at` in seconds of the store's clock. `tier`: of its batch's priority, lowest first (see
-    policy.py). `batch_ordinal`: how many batches had been opened with the one that it was submitted to.
+    `longest_*` are token counts, 0 where unknown; `longest_earlier`: of responses of earlier batches to the same
+    prompt. `enqueued_at` in seconds of the store's clock. `tier`: of its batch's priority, lowest first (see
+    policy.py). `batch_ordinal`: the place of its first batch in the order of opening.
     """
 
     id: GroupId
@@ -55,7 +76,7 @@ class GroupView:
 
     @property
     def is_over(self) -> bool:
-        """Whether all of its requests have finished, each its latest turn."""
+        """Whether all of its requests have finished their latest turn."""
         return self.finished >= self.size
 
     def with_finish(self, length: int) -> "GroupView":
@@ -74,14 +95,14 @@ class GroupView:
 
 @dataclass(frozen=True, slots=True)
 class GroupSpec:
-    """A group as it is submitted: everything that a worker needs to generate its responses.
+    """A group as it is submitted: all data that a worker needs to generate its responses.
 
     `prompt`: int32 token ids. `biases` (see policy.py) and `lanes`: one per request.
-    `enqueued_at`: seconds of the store's clock, the ones `priority` was computed from.
-    `lengths`: true lengths, where a study gives them, else empty. `sampling` and `metadata`: JSON. `seeds`: one per
-    request, in place of the sampling parameters' own, or empty.
-    `history`: digest of the prompt under which whole responses are kept for groups of later batches, the newest
-    `history_size` of them; "" for none. `longest_earlier`: tokens of the longest that was kept at submission.
+    `enqueued_at`: seconds of the store's clock; `priority` was computed from it. `lengths`: true lengths in tokens
+    where a study gives them, else empty. `sampling` and `metadata`: JSON. `seeds`: one per request, replacing the seed
+    of the sampling parameters, or empty. `history`: digest of the prompt, the key under which the newest `history_size`
+    complete responses are kept for groups of later batches; "" for none. `longest_earlier`: tokens of the longest
+    response that was kept at submission.
     `tier`, `batch_ordinal`: see GroupView.
     """
 
@@ -114,15 +135,15 @@ class GroupSpec:
         return len(self.biases)
 
     def content(self) -> str:
-        """Digest of what the submitter gave, in hex; not of when it came and where it stands.
+        """Digest of the submitter's data, in hex; time of submission and place in the queue are left out.
 
-        A group may be submitted again under its name with equal content only.
+        A group may be submitted again under its name only with equal content.
         """
         given = (self.max_tokens, self.size, self.sampling, self.metadata, self.lengths, self.seeds)
         return blake2b(self.prompt + repr(given).encode(), digest_size=CONTENT_BYTES).hexdigest()
 
     def view(self) -> GroupView:
-        """What is known of the group before anything ran."""
+        """The view of the group before any of its requests has run."""
         facts = (self.ordinal, self.size, self.max_tokens, self.enqueued_at)
         more = {"tier": self.tier, "longest_earlier": self.longest_earlier, "batch_ordinal": self.batch_ordinal}
         return GroupView(self.id, 0, *facts, **more)

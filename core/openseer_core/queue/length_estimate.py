@@ -1,42 +1,61 @@
-"""How long a group's responses are expected to be (Seer, section 3.2), how long they may be, when news is told."""
+"""The expected and the longest possible length of a group's responses, learned while the group runs.
+
+Problem: a rollout ends with its longest response, so long responses must start early; but no length is known before the
+response ends.
+
+Idea: responses to one prompt have similar lengths. Each group runs one request first, the probe. When it finishes, its
+length becomes the *estimate* for its siblings; each longer sibling raises it, also while it still runs. The order does
+not use the estimate itself but the *longest possible* length, a multiple of the estimate, because a response several
+times as long as its siblings must not start last (docs/decisions/0028).
+
+Example: max_tokens 32768. Before the probe has finished, estimate and longest possible are 32768. It finishes with 2000
+tokens: estimate 2000, longest possible 6 * 2000 = 12000. A running sibling reaches 2500 = 1.25 * 2000 tokens: its
+worker reports it, estimate 2500, longest possible 15000; the next report comes at 3125 tokens. A second sibling
+finishes with 900 tokens: nothing changes, for the longest counts.
+
+Where responses of earlier batches to the prompt are kept, the longest of them counts from the start: with 4000 tokens,
+estimate 4000 and longest possible 4 * 4000 = 16000 before any sibling has finished. So a running response costs O(log
+length) reports, and the order needs no model of lengths. Source: Seer, section 3.2, whose estimate is the longest
+finished response of the group.
+"""
 
 from openseer_core.queue.group import GroupView
 
 STEP = 1.25
-"""A running response is reported as a lower bound each time it grew by this factor: O(log length) writes."""
+"""Growth factor between two reports of a running response: O(log length) writes."""
 
 POSSIBLE = 6
-"""How many times as long as the longest sibling so far a response may be, as far as the order goes: two standard
-deviations where the lengths of a group spread by a factor of 2.4 about their typical one (docs/decisions/0028)."""
+"""Ratio of the longest possible response to the longest sibling so far, for the order: two standard deviations
+where the lengths of a group spread by a factor of 2.4 around their typical length (docs/decisions/0028)."""
 
 POSSIBLE_OF_KNOWN = 4
-"""The same where responses of earlier batches to the prompt are known, and the longest of them counts like a sibling:
-a whole group tells more than its first ones."""
+"""The same ratio where responses of earlier batches to the prompt are known; the longest of them counts as a sibling.
+It is smaller because a complete group says more than the first responses of a running one."""
 
 FIRST_BOUND = 64
-"""Below this many tokens a running response says nothing about its group."""
+"""Length in tokens below which a running response is not reported."""
 
 
 def estimate(view: GroupView) -> int:
     """Expected length in tokens: the longest finished response; before the first one the longest of earlier batches
-    to the same prompt, where one is kept, else max_tokens.
+    to the same prompt, or max_tokens where none is kept.
 
-    A running sibling that is longer already raises it, which the paper's estimate does not use.
+    A running sibling that is already longer raises it; the paper's estimate does not use running siblings.
     """
     known = view.longest_finished if view.finished else view.longest_earlier or view.max_tokens
     return min(max(known, view.longest_running), view.max_tokens)
 
 
 def longest_possible(view: GroupView) -> int:
-    """The most tokens that a response of the group is to be reckoned with: max_tokens until anything is known of it."""
+    """The longest possible response of the group, in tokens, for the order; max_tokens while nothing is known."""
     if view.longest_earlier:
         return min(POSSIBLE_OF_KNOWN * max(estimate(view), view.longest_earlier), view.max_tokens)
     return min(POSSIBLE * estimate(view), view.max_tokens)
 
 
 def is_news(view: GroupView, generated: int) -> bool:
-    """Whether a running response at `generated` tokens would change its group's estimate by a full step.
+    """Whether a running response of `generated` tokens would raise its group's estimate by the factor STEP.
 
-    Never while the estimate is max_tokens, which no response exceeds.
+    False while the estimate is max_tokens, which no response exceeds.
     """
     return generated >= FIRST_BOUND and generated >= STEP * estimate(view)

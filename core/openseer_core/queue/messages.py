@@ -1,7 +1,7 @@
-"""What crosses the border between a worker and the store: queries, leases, deltas and replies.
+"""The messages between a worker and the store: queries, leases, deltas and replies.
 
-A *chunk* is one lease on one request. Its `fence` belongs to the request and only grows; whoever writes must show it,
-so a worker that lost its lease cannot write. Every write names the offset it starts at, so a repeat changes nothing.
+A *chunk* is one lease on one request. Its `fence` belongs to the request and only grows; every write carries it,
+so a worker that lost its lease cannot write. Every write names the offset of its first token, so a repeat is harmless.
 """
 
 import json
@@ -15,28 +15,29 @@ from openseer_core.queue.states import Event, FinishReason, State, Status
 from openseer_core.tokens import count_items
 
 REAP_LIMIT = 64
-"""Most expired leases that one call takes back."""
+"""Limit of expired leases that one call takes back."""
 SUSPECT_LOSSES = 2
-"""A request that lost so many leases is a suspect: a worker holds one at a time, so that none strikes another."""
+"""Losses after which a request is a suspect. A worker holds one suspect at a time, so that one that kills its worker
+does not harm another."""
 
 
 def suspect_losses(max_losses: float) -> float:
-    """After how many losses a request is a suspect: before one more would be its last, where it may have one."""
+    """The number of losses after which a request is a suspect: one before the last that is allowed, and at least 1."""
     return max(1, min(SUSPECT_LOSSES, max_losses))
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimQuery:
-    """How much work a worker has room for.
+    """The capacity of a worker that claims.
 
-    `blocks` are free; a chunk takes those that `layout` gives to its prompt, its tokens so far, one quantum and
-    `margin` tokens (drafts, and what is generated until the next decision), but never more than `context_tokens`,
-    which is the most that a request may have here, prompt and response together. A request that has so many needs no
-    blocks: the worker ends it, but passes it over in the lane that all share while a worker that takes more claims.
-    `slots`: most requests to hand out. `slack`: how far above the fleet's mean load the worker may go. `number`: grows
-    with each claim of a boot, so that a claim whose answer was lost gets the same leases again; 0: every call leases
-    more. `adapters`: further versions that the worker has; the best requests of all of them come first. `pace`: tokens
-    per second that a response gains here, 0 if unknown; by it the tail goes to the faster of the workers that are free.
+    `blocks` are free KV blocks. A chunk takes the blocks that `layout` gives for its prompt, its tokens so far, one
+    quantum and `margin` tokens (drafts, and tokens generated until the next decision), but for at most `context_tokens`
+    tokens: the limit of prompt and response together at this worker. A request at that limit needs no blocks, because
+    the worker ends it; in the shared lane the worker skips it while a worker with a larger limit claims. `slots`: limit
+    of requests to lease. `slack`: requests by which the worker may exceed the fleet's mean load. `number`: grows with
+    each claim of a boot, so that a claim whose reply was lost gets the same leases again; 0: every call leases more.
+    `adapters`: further versions that the worker has loaded; requests of all versions compete by score. `pace`: tokens
+    per second of a response here, 0 if unknown; in the tail it decides which of the free workers gets a request.
     """
 
     version: str
@@ -56,14 +57,14 @@ class ClaimQuery:
 
     @property
     def versions(self) -> tuple[str, ...]:
-        """All versions that the worker takes requests of."""
+        """All versions whose requests the worker takes."""
         return (self.version, *self.adapters)
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A lease on a request, with all that is needed to go on with it. `version`: that it is to be sampled from.
-    `appended`: so many of its last tokens a trainer has appended, and no lease has generated any since."""
+    """A lease on a request, with all data needed to continue it. `version`: the version to sample from.
+    `appended`: the number of its last tokens that a trainer appended, if no lease has generated any since, else 0."""
 
     request: RequestId
     fence: int
@@ -81,25 +82,25 @@ class Claim:
 
     @property
     def key(self) -> str:
-        """Unique among all leases of the job."""
+        """The id of the lease, unique within the job."""
         return f"{self.request}:{self.fence}"
 
     @property
     def generated(self) -> int:
-        """How many tokens the response has so far."""
+        """The number of tokens that the response has so far."""
         return count_items(self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class Rescore:
-    """New facts of a group and the place they give it, valid only for revision `revision`."""
+    """New facts of a group and its new priority, valid only if the group still has revision `revision`."""
 
     view: GroupView
     priority: Priority
 
     @property
     def revision(self) -> int:
-        """The revision that this follows."""
+        """The revision that this rescore was computed from."""
         return self.view.revision - 1
 
 
@@ -115,13 +116,13 @@ class Delta:
 
     @property
     def key(self) -> str:
-        """Of the lease, as Claim.key."""
+        """The id of the lease, as Claim.key."""
         return f"{self.request}:{self.fence}"
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The last delta of a request, how it ended, and the group's new place."""
+    """The last delta of a request, the reason of its end, and the group's new priority."""
 
     delta: Delta
     status: Status
@@ -132,7 +133,7 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class ExtendReply:
-    """Answers in the order of the deltas; `views`: groups whose rescore came too late, as they are now."""
+    """Replies in the order of the deltas; `views`: the present view of each group whose rescore came too late."""
 
     replies: tuple["Reply", ...]
     views: tuple[GroupView, ...]
@@ -140,20 +141,20 @@ class ExtendReply:
 
 
 class WriteOutcome(StrEnum):
-    """What became of a write."""
+    """The outcome of a write."""
 
     OK = "ok"
     LOST = "lost"
-    """The lease is gone: stop generating, write nothing more."""
+    """The lease has ended: stop generating, write nothing more."""
     GAP = "gap"
     """The store holds fewer tokens than `offset` (it lost its last second): send again from `have`."""
     STALE = "stale"
-    """The group has a newer revision: compute the place again from `view`. Nothing was written."""
+    """The group has a newer revision: compute the rescore again from `view`. Nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Answer to one delta or finish; `have`: tokens in the store; `view`: the group now, where it was asked for."""
+    """Answer to one delta or finish; `have`: number of tokens in the store; `view`: the group's, for a finish."""
 
     outcome: WriteOutcome
     have: int = 0
@@ -161,17 +162,17 @@ class Reply:
 
 
 FASTER = 1.25
-"""So many times as fast a worker has to be for the tail to go there (docs/decisions/0032)."""
+"""Ratio of paces from which a worker counts as faster: in the tail requests move to it (docs/decisions/0032)."""
 
 
 @dataclass(frozen=True, slots=True)
 class FleetLoad:
-    """The load of the fleet: what a worker needs to decide whether to go on or to hand over.
+    """The load of the fleet: the input of a worker's decision to continue a request or to give it back.
 
     `best_waiting`: the lowest score waiting in the worker's lanes; `waiting`: requests in them; `mine` and `inflight`:
-    leased requests of this worker and of all; `workers`: how many claim that take requests as long as it does.
-    `free_pace`: tokens per second of a response at the fastest of these, beside itself, that has found nothing more to
-    claim; 0 where there is none or none has told.
+    leased requests of this worker and of all workers; `workers`: number of claiming workers whose token limit per
+    request is at least this worker's. `free_pace`: tokens per second of a response at the fastest other one of these
+    whose last claim found nothing; 0 where there is none or its pace is unknown.
     """
 
     waiting: int = 0
@@ -188,22 +189,23 @@ class FleetLoad:
 
     @property
     def is_tail(self) -> bool:
-        """Whether no more waits than one worker's share."""
+        """Whether at most one worker's fair share of requests waits."""
         return self.waiting <= self.fair_share
 
     def is_faster_free(self, pace: float) -> bool:
-        """Whether in the tail a worker is free where responses grow much faster than by `pace`, in tokens per second.
+        """Whether, in the tail, a free worker is at least FASTER times as fast as `pace`, in tokens per second per
+        response.
 
-        False where either is unknown, which is 0.
+        False where either pace is unknown (0).
         """
         return 0.0 < pace * FASTER < self.free_pace and self.is_tail
 
     def is_slower_free(self, pace: float) -> bool:
-        """Whether in the tail others are free, but responses grow much more slowly at all of them; as above."""
+        """Whether, in the tail, all free workers are slower, by at least FASTER; False where a pace is unknown."""
         return 0.0 < self.free_pace * FASTER < pace and self.is_tail
 
     def may_claim(self, query: ClaimQuery) -> int:
-        """How many more requests the worker may lease in the lane that all share."""
+        """The number of further requests that the worker may lease in the shared lane."""
         if self.is_faster_free(query.pace):
             return 0
         return self.waiting if self.is_slower_free(query.pace) else self.fair_share + query.slack - self.mine
@@ -211,7 +213,7 @@ class FleetLoad:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """One past lease: who generated tokens `start` to `end`, when (seconds, store's clock), and how it ended.
+    """One past lease: its worker, its tokens `start` to `end`, its times (seconds, store's clock), and its end `event`.
 
     `version`: of the weights. Tokens that a trainer appended are a chunk of event APPEND without a worker.
     """
@@ -231,8 +233,8 @@ APPEND = "append"
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A finished turn of a request as the results stream gives it. `cursor` orders what a batch's stream holds and is
-    what one acknowledges; `version`: the batch's when it was read, the chunks tell which ones sampled."""
+    """A finished turn of a request in the results stream. `cursor`: number of the entry, by which it is acknowledged.
+    `version`: of the batch when the result was read; the chunks name the versions that sampled the tokens."""
 
     cursor: int
     request: RequestId
@@ -252,7 +254,7 @@ class Result:
 
     @property
     def ended_by(self) -> str:
-        """The stop that ended it, or why it failed; "" where there is no more to say than `reason`."""
+        """The stop that ended it, or the cause of its failure; "" where `reason` says all."""
         if self.stop_reason or self.status is not Status.INFRA_FAILED:
             return self.stop_reason
         lost = sum(chunk.event in (Event.REAP, Event.FAIL) for chunk in self.chunks)
@@ -273,8 +275,8 @@ class JournalEntry:
 
 @dataclass(frozen=True, slots=True)
 class BatchProgress:
-    """Counts of one batch. `tokens`: generated or scored so far, of all its requests; `longest`: its longest whole
-    response.
+    """Counts of one batch. `tokens`: generated or scored so far, over all its requests; `longest`: tokens of its
+    longest complete response.
 
     `groups_*`: ended; of these whole (every response ok); carried over; `valid`, `invalid`: by the trainer's verdict.
     `entries`: cursor of the latest entry of its results stream.
@@ -299,21 +301,21 @@ class BatchProgress:
 
     @property
     def closed(self) -> int:
-        """Requests that have a result."""
+        """Number of requests that have a result."""
         return self.ok + self.aborted + self.infra_failed + self.carried_over
 
     @property
     def complete(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether the stream of results is complete."""
         return self.sealed and self.closed == self.requests
 
     def to_json(self) -> str:
-        """The termination message of a driver that has finished: its reader needs no store."""
+        """JSON for the termination message of a driver that has finished: its reader needs no store."""
         return json.dumps(asdict(self))
 
     @staticmethod
     def from_json(text: str) -> "BatchProgress | None":
-        """The counts in a driver's termination message; None when it holds something else."""
+        """The counts in a driver's termination message; None if it is not one of these."""
         try:
             return BatchProgress(**json.loads(text))
         except (ValueError, TypeError):
@@ -322,8 +324,8 @@ class BatchProgress:
 
 @dataclass(frozen=True, slots=True)
 class RequestRecord:
-    """Everything the store holds of one request (for audits and detail views). `holder`: "name#boot" of who has or had
-    it; `reason`: why its latest turn ended, "" before any did."""
+    """All data of one request in the store, for audits and detail views. `holder`: "name#boot" of its present or last
+    worker; `reason`: the reason of its latest turn's end, "" before the first."""
 
     request: RequestId
     state: State

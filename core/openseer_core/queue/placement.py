@@ -1,7 +1,7 @@
-"""How a prompt becomes a group of the queue: its policy's priority, its requests' order, and the lanes they wait in.
+"""From a prompt to a group of the queue: its policy's priority, its requests' order, and their lanes.
 
-The one place that builds a `GroupSpec` from a prompt: the driver, the trainers' uploads and the compatible routes all
-come here.
+The only code that builds a `GroupSpec` from a prompt: the driver, the trainers' uploads and the compatible routes use
+it.
 """
 
 import heapq
@@ -18,10 +18,11 @@ from openseer_core.queue.siblings import prompt_digest
 
 
 class Lanes:
-    """Binds requests to workers at submission, for the policies that do; one per batch.
+    """Assigns requests to workers at submission, for the policies that do so; one object per batch.
 
-    round-robin: each group whole to the next worker. least-inflight: each request to the worker with the fewest
-    submitted so far, its group's latest worker where that is one of them. Otherwise: the shared lane.
+    round-robin: each whole group to the next worker. least-inflight: each request to the worker with the fewest
+    submitted so far; among several of these, to the one that got the group's previous request. Otherwise: the shared
+    lane.
     """
 
     def __init__(self, policy_name: str, workers: int) -> None:
@@ -30,7 +31,7 @@ class Lanes:
         self._least = [(0, worker) for worker in range(workers)]
 
     def bind(self, ordinal: int, size: int) -> tuple[str, ...]:
-        """The lane of each of a group's requests; lanes are named by the worker's number."""
+        """The lane of each of a group's requests; a lane's name is the number of its worker."""
         if self._policy == ROUND_ROBIN:
             return (str(ordinal % len(self._loads)),) * size
         if self._policy == LEAST_INFLIGHT:
@@ -53,14 +54,14 @@ class Lanes:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Places the groups of one job: its policy, and the lanes it binds requests to."""
+    """Builds the groups of one job with its policy and its lanes."""
 
     policy: Policy
     lanes: Lanes
 
     @staticmethod
     def of(rollout: RolloutSpec, workers: Workers) -> "Placement":
-        """As the manifest says."""
+        """The placement that the manifest asks for."""
         return Placement(policy_of(rollout), Lanes(rollout.policy, max(1, workers.replicas)))
 
     def group(
@@ -80,11 +81,11 @@ class Placement:
         batch_ordinal: int = 0,
         seeds: tuple[int | None, ...] = (),
     ) -> GroupSpec:
-        """A group as it is submitted.
+        """Returns the group to submit.
 
         `prompt`: int32 token ids. `ordinal`: its place in its batch. `enqueued_at`: seconds of the store's clock.
-        `batch_ordinal`: its batch's. `lengths`: true response lengths in tokens, one per request, where a study gives
-        them.
+        `batch_ordinal`: the batch's place in the order of opening. `lengths`: true response lengths in tokens, one per
+        request, where a study gives them.
         """
         view = GroupView(gid, 0, ordinal, size, max_tokens, enqueued_at, tier=tier, batch_ordinal=batch_ordinal)
         return GroupSpec(
@@ -106,7 +107,7 @@ class Placement:
         )
 
     def grown(self, group: GroupSpec, seeds: tuple[int | None, ...]) -> GroupSpec:
-        """The group with more requests, one for each of `seeds`."""
+        """The group with further requests, one for each of `seeds`."""
         return replace(
             group,
             biases=group.biases + (self.policy.bias(0),) * len(seeds),
@@ -115,10 +116,11 @@ class Placement:
         )
 
     def with_history(self, group: GroupSpec, size: int, longest: int) -> GroupSpec:
-        """The group with earlier responses to its prompt kept: the newest `size`, the longest of them `longest` tokens.
+        """The group with the data of earlier responses to its prompt: the newest `size` are kept, the longest has
+        `longest` tokens.
 
-        Its priority follows from that length where the policy uses it. A group that scores given tokens stays as it
-        was: those are no response of the model to its prompt.
+        The priority follows from that length where the policy uses it. A group that scores given tokens is returned
+        unchanged: such tokens are not a response of the model to the prompt.
         """
         if parse_sampling(group.sampling).score_from is not None:
             return group
@@ -127,5 +129,5 @@ class Placement:
 
 
 def group_metadata(metadata: Any, **more: Any) -> str:
-    """The JSON that is kept with a group and comes back with its results: the submitter's own part, and ours."""
+    """The JSON that is stored with a group and returned with its results: the submitter's metadata, and `more`."""
     return json.dumps({"metadata": metadata, **more})

@@ -1,7 +1,7 @@
-"""Policies: pure functions from what is known of a group to its place in the queue.
+"""Policies: pure functions from the known facts of a group to its place in the queue.
 
-A policy gives the `priority` of a group (again whenever its view changes) and the `bias` of a request within its group
-(once, at submission). Some also bind requests to workers (see placement). The store only sorts.
+A policy computes the `priority` of a group (again after each change of its view) and the `bias` of a request within its
+group (once, at submission). Some policies also assign requests to workers (see placement). The store only sorts.
 """
 
 from collections.abc import Callable
@@ -12,46 +12,46 @@ from openseer_core.queue.group import GroupView, Priority
 from openseer_core.queue.length_estimate import longest_possible
 
 BATCH_STRIDE = 2.0**25
-"""Between two batches of a tier, in the order of opening: more than any score within one, with room for 30 million
-batches in a tier. So the batch that a trainer waits for longest goes first, and the next ones use what it leaves."""
+"""Distance in score of two successive batches of a tier: more than any score within one, with room for 30 million
+batches. So the oldest open batch goes first, and the next ones use the capacity that it leaves."""
 
 MOST_COUNTED = 2**23
-"""Tokens of a response beyond which no policy tells lengths apart: max_tokens may be given as more than any context
-holds, and must not bring a request in front of other batches' or of probes."""
+"""Limit of a length in tokens that a policy uses. max_tokens may be larger than any context, and must not move a
+request ahead of other batches or of probes."""
 
 PROBES_FIRST = -(2.0**24)
-"""Added to a waiting probe's score: below every other score of its batch."""
+"""Added to the score of a waiting probe: lower than every other score of its batch."""
 
 TIER_STRIDE = 2e15
-"""Between two tiers of batches: more than any score within one; five tiers stay exact in a double."""
+"""Distance in score of two tiers: more than any score within one; five tiers stay exact in a double."""
 
 TIERS = {"high": -2, "normal": 0, "low": 2}
-"""The tiers of a batch's priority."""
+"""The tier of each priority of a batch."""
 
 RESERVE = 1
-"""Added to the tier of a group that is to run only when nothing else of its batch waits."""
+"""Added to the tier of a group that may run only when no other request of its batch waits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """One named way to order and place work. Build it with `policy(...)`."""
+    """One named way to order and place requests. Build it with `policy(...)`."""
 
     name: str
     priority: Callable[[GroupView], Priority]
     bias: Callable[[int], float]
-    """From a request's true length in tokens (0 = unknown) to its bias: its own term of the score, lowest first."""
+    """From a request's true length in tokens (0 = unknown) to its bias, its own term of the score, lowest first."""
 
     @property
     def divided(self) -> bool:
-        """Whether requests may be given back for something better; policies that bind them keep what was claimed."""
+        """Whether a running request may be given back for a better one; policies that assign workers never do so."""
         return self.name not in BINDING_POLICIES
 
 
 def policy(name: str, *, probe: bool = True, ageing: float = 0.0) -> Policy:
     """The policy called `name` in a manifest.
 
-    ageing: tokens by which a waiting group's score improves per second that it was enqueued earlier.
-    All order by tier, then by the age of the batch. Raises KeyError for an unknown name.
+    ageing: tokens by which the score of a waiting group improves per second of earlier submission.
+    All policies order by tier, then by the age of the batch. Raises KeyError for an unknown name.
     """
 
     def batch_place(view: GroupView) -> float:
@@ -85,7 +85,7 @@ def policy(name: str, *, probe: bool = True, ageing: float = 0.0) -> Policy:
 
 
 def policy_of(rollout: RolloutSpec) -> Policy:
-    """The policy of a manifest's spec.rollout."""
+    """The policy of spec.rollout of a manifest."""
     return policy(rollout.policy, probe=rollout.probe, ageing=rollout.ageing_tokens_per_second)
 
 

@@ -1,6 +1,21 @@
-"""The decision at the end of a quantum: which responses go on in place, and which are given back.
+"""The quantum: the decision which running responses continue in place and which are given back.
 
-Nothing is stopped to decide: a response runs on until it is aborted. So going on costs nothing.
+Problem: a worker that runs each request to its end must reserve KV blocks for the longest possible response, or preempt
+requests. And a long response stays on the worker that started it, while other workers become idle.
+
+Idea: a request is divided into chunks. A worker reserves KV blocks for one *quantum* of tokens only (quantumTokens, by
+default 1024). When a response has used its quantum it is *due*: it gets another quantum here, or it goes back to the
+queue with its tokens, and any worker can continue it. The engine does not stop for the decision: a response keeps
+generating until it is aborted, so a response that continues costs nothing.
+
+Example: 64 slots, all in use, hysteresis 1024 (one quantum), `move_share` 0.5. A response with 2000 tokens is due, with
+score -4000; the best waiting request has score -7000. It leaves only if its score exceeds the best waiting one by more
+than 1024 + 0.5 * 2000 = 2024; the difference is 3000, so it leaves. At most max(1, 64 // 8) = 8 responses leave
+for better ones in one decision. Later nothing waits, fair share 10, slack 4, and 20 responses run: the surplus is
+20 - 10 - 4 = 6, and the 6 due responses with the fewest tokens go to workers with room.
+
+It follows that the engine never preempts, that work moves between workers all the time, and that a response moves only
+for a gain larger than the cost of computing its context again. Source: divided rollout of Seer; docs/decisions/0028.
 """
 
 from collections.abc import Iterable
@@ -9,18 +24,17 @@ from dataclasses import dataclass
 from openseer_core.queue.messages import FleetLoad
 
 YIELD_SHARE = 8
-"""At most one in so many slots changes hands at one decision: the rest see the queue as it is afterwards."""
+"""Share of the slots, as a divisor, that one decision may free: later decisions see the queue after these moves."""
 
 MOVE_SHARE = 0.5
-"""By so much of its own tokens something has to be better than a response that yields, where its context is computed
-again elsewhere: that costs more the longer it is (docs/decisions/0028)."""
+"""Fraction of a response's own tokens by which the waiting request must be better, where the context is computed
+again elsewhere: a longer context costs more (docs/decisions/0028)."""
 
 
 @dataclass(frozen=True, slots=True)
 class QuantumState:
-    """A running request. `score`: the score it would have if it waited now; `due`: its quantum has ended.
-
-    `blocks`: KV blocks that it needs to go on: reserved for it now, or while it is due those of another quantum.
+    """A running request. `score`: the score that it would have if it waited now; `due`: its quantum has ended.
+    `blocks`: KV blocks that it needs to continue: the reserved ones, or if it is due those of another quantum.
     """
 
     key: str
@@ -32,7 +46,7 @@ class QuantumState:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What the worker has: `slots` responses at once, `blocks` KV blocks."""
+    """The capacity of a worker: `slots` concurrent responses, `blocks` KV blocks."""
 
     slots: int
     blocks: int
@@ -40,7 +54,7 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Keys that go on for another quantum, and keys to give back."""
+    """Keys of responses that get another quantum, and keys of responses to give back."""
 
     go_on: frozenset[str]
     leave: frozenset[str]
@@ -57,14 +71,14 @@ def decide(
     pace: float = 0.0,
     move_share: float = MOVE_SHARE,
 ) -> Decision:
-    """Which due responses go on and which running ones leave.
+    """Which due responses continue and which running ones leave.
 
-    A due response leaves when the worker is full and something better waits, by more than `hysteresis` and
-    `move_share` of its own tokens; or when nothing waits and the worker runs more than its fair share plus `slack`, or
-    than twice its fair share: then others have room for it; or when nothing waits and a worker is free where responses
-    grow much faster than here, by `pace` tokens per second. Whoever goes on needs blocks for its next quantum; while
-    they do not suffice, the worst-placed responses leave.
-    `divided` false, or no load of the fleet known: responses leave only for want of blocks.
+    A due response leaves in three cases. The worker is full and a better request waits, by more than `hysteresis` and
+    `move_share` of the response's own tokens. Or nothing waits and the worker runs more than its fair share plus the
+    smaller of `slack` and its fair share, so that others have room. Or nothing waits and a free worker is much faster
+    than `pace`, the tokens per second of a response here. A response that continues needs blocks for its next quantum;
+    while the blocks do not suffice, the responses with the highest scores leave. `divided` false, or fleet load None:
+    responses leave only because of missing blocks.
     """
     running = sorted(states, key=lambda state: state.score)
     leave: set[str] = set()

@@ -1,7 +1,7 @@
-"""What a group's responses share: the tokens of those that run elsewhere, and responses of earlier batches.
+"""Tokens that the responses of a group share: those of siblings elsewhere, and responses of earlier batches.
 
-The tokens come from the same logs that `extend` writes, read by position: nothing is written for it, nothing can be
-lost or come twice, and whoever joins late starts from 0. Earlier responses are kept per prompt, the newest first.
+The tokens come from the logs that `extend` writes, read by position: sharing writes nothing, so no token is lost or
+delivered twice, and a late reader starts from 0. Earlier responses are stored per prompt, the newest first.
 """
 
 from collections.abc import Sequence
@@ -12,18 +12,18 @@ from typing import NamedTuple
 from openseer_core.ids import GroupId
 
 EARLIER_SECONDS = 48 * 3600
-"""How long responses to a prompt stay after the last one was kept: a prompt comes again once an epoch."""
+"""Time in seconds after which responses to a prompt expire; the prompt recurs once per epoch of the training."""
 EARLIER_TOKENS = 32_768
-"""What is kept of one response: its first tokens, for that is where the next one to the prompt begins."""
+"""Limit of stored tokens per response: its first ones, because the next response to the prompt begins there."""
 DIGEST_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
 class SiblingQuery:
-    """A worker's query for the tokens that a group's responses have elsewhere.
+    """A worker's query for the tokens of a group's responses that other workers generate.
 
-    `known`: index and number of known tokens of each response that it does not run itself; the reply has what follows.
-    `earlier`: also the responses of earlier batches to the same prompt.
+    `known`: for each response that the worker does not run, its index and its number of known tokens; the reply holds
+    the tokens after these. `earlier`: also the responses of earlier batches to the same prompt.
     """
 
     group: GroupId
@@ -44,7 +44,7 @@ class Siblings:
     """The reply to a query. `news`: the new tokens of each response that has any.
 
     `earlier`: responses of earlier batches, int32 tokens, newest first; None where the query did not ask for them, or
-    where the reply had no room for them: query again.
+    where the reply had no room: query again.
     """
 
     group: GroupId
@@ -53,14 +53,14 @@ class Siblings:
 
 
 def prompt_digest(prompt: bytes) -> str:
-    """The name under which responses to a prompt (int32 tokens) are kept; equal for equal tokens."""
+    """The key of the responses to a prompt (int32 tokens); equal for equal tokens."""
     return blake2b(prompt, digest_size=DIGEST_BYTES).hexdigest()
 
 
 def shares(needs: Sequence[int], room: int) -> list[int]:
-    """How many tokens each of several logs may give of what is new in it, `room` in all.
+    """The number of new tokens that each of several logs may return, `room` in total.
 
-    All of it where there is room; otherwise short ones give all, and long ones equally much.
+    All new tokens where the room suffices; otherwise short logs return all of theirs and long ones equal numbers.
     """
     given = [0] * len(needs)
     for done, log in enumerate(sorted(range(len(needs)), key=needs.__getitem__)):

@@ -1,10 +1,10 @@
-"""The life of a request: its states, the events that move it, and nothing else."""
+"""The states of a request and the events that change them."""
 
 from enum import StrEnum
 
 
 class State(StrEnum):
-    """Where a request is. Partial tokens may exist in every state."""
+    """The state of a request. Partial tokens may exist in every state."""
 
     QUEUED = "queued"
     LEASED = "leased"
@@ -16,7 +16,7 @@ class State(StrEnum):
 
 
 class Event(StrEnum):
-    """What happens to a request; each is a line of the journal."""
+    """An event of a request; each one is a line of the journal."""
 
     CLAIM = "claim"
     GIVE_BACK = "give_back"
@@ -30,14 +30,13 @@ class Event(StrEnum):
 
 
 NOT_FINITE = "scores are not finite: "
-"""With this begins why a response failed by its weights, not by its request; `stop_reason` holds it."""
+"""Prefix of `stop_reason` where a response failed because of its weights and not because of its request."""
 
 
 class FinishReason(StrEnum):
-    """Why a response ended. `length`: maxTokens reached; `context_full`: the model's context is.
-
-    `aborted`: new weights, or the job, came in between; `cancelled`: the trainer has no need of it; `carried_over`: it
-    goes on in a later batch.
+    """Why a response ended. `length`: maxTokens reached; `context_full`: the model's context is full.
+    `aborted`: by new weights or by the job; `cancelled`: the trainer does not need it; `carried_over`: it
+    continues in a later batch.
     """
 
     STOP = "stop"
@@ -50,7 +49,7 @@ class FinishReason(StrEnum):
 
 
 class Status(StrEnum):
-    """Whether a result may be trained on: only `ok` is a whole sample of the model."""
+    """Whether a result may be used for training: only `ok` is a complete sample of the model."""
 
     OK = "ok"
     ABORTED = "aborted"
@@ -73,10 +72,9 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.QUEUED, Event.CARRY): State.CARRIED,
     (State.DONE, Event.GO_ON): State.QUEUED,
 }
-"""A lease is reaped when its deadline passes; it fails instead when the request has lost too many leases,
-and so does one that waits when its last loss becomes known.
-
-Done is the end of a turn: a trainer that appends tokens makes the request go on.
+"""A lease is reaped when its deadline passes. It fails instead if the request has lost too many leases;
+a waiting request fails when its last allowed loss becomes known.
+Done is the end of a turn: a request continues after a trainer has appended tokens.
 """
 
 FINAL_STATES = frozenset({State.DONE, State.ABORTED, State.FAILED, State.CANCELLED, State.CARRIED})
@@ -87,11 +85,11 @@ ENDINGS: dict[Event, tuple[Status, FinishReason]] = {
     Event.CARRY: (Status.CARRIED_OVER, FinishReason.CARRIED_OVER),
     Event.FAIL: (Status.INFRA_FAILED, FinishReason.INFRA_FAILED),
 }
-"""What is reported of a request that something else than its own response has ended."""
+"""Status and reason of a request that ended by an event other than its own completion."""
 
 
 def after(state: State, event: Event) -> State:
-    """The state that `event` leads to. Raises KeyError for an event that cannot happen in `state`."""
+    """The state after `event`. Raises KeyError for an event that is not possible in `state`."""
     return TRANSITIONS[state, event]
 
 

@@ -1,25 +1,25 @@
-"""How full a store is."""
+"""The memory use of a store."""
 
 from dataclasses import dataclass
 
 NEARLY_FULL = 0.9
-"""Share of its memory from which on a store is told to be full: time is left to give it more."""
+"""Share of its memory above which a store is reported as nearly full, while there is still time to enlarge it."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreMemory:
-    """Bytes that a store uses, and that it may use at most (0: no limit of its own)."""
+    """Bytes that a store uses, and its limit (0: no limit of its own)."""
 
     used: int = 0
     limit: int = 0
 
     @property
     def is_nearly_full(self) -> bool:
-        """Whether it may soon refuse to write."""
+        """Whether the store may soon refuse writes."""
         return self.limit > 0 and self.used >= NEARLY_FULL * self.limit
 
     def problem(self) -> str:
-        """What a person is told, and what to do."""
+        """The message for users, with the remedy."""
         return (
             f"Redis uses {_size(self.used)} of its {_size(self.limit)}: at the limit nothing is leased until there is "
             "room; a trainer acknowledges or deletes batches; else raise its maxmemory (of a job's own Redis three "

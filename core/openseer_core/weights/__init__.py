@@ -1,8 +1,8 @@
-"""How the whole fleet moves to new weights, or back.
+"""The fleet's weights: publishing a version, and the transaction that moves all workers to it or back.
 
-Read `publish` (what a publisher asks for), `fleet_spec` (the one record that the fleet follows), `versions` (what may
-be sampled from), `adapters` (which of them have a place, and fit), `transaction` (the batch controller's next step),
-`hearing` (who counts as silent), `loaded` (who has what the fleet serves), `worker_step` (a worker's next step),
-`canary` (whether the weights are the publisher's).
+Read `publish` (the publisher's request), `fleet_spec` (the record that the fleet follows), `versions` (which versions
+sample), `adapters` (checks of LoRA adapters), `transaction` (the state machine; the batch controller's next step),
+`hearing` (which workers count as silent), `loaded` (which workers have the served version), `worker_step` (a worker's
+next step), `canary` (the comparison with the publisher's scores).
 Tests: tests/core/weights.
 """

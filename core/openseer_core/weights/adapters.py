@@ -1,4 +1,4 @@
-"""Whether an adapter has a place in the fleet, and whether engines compute its files as they were trained."""
+"""Checks of LoRA adapters: the fleet has a place for it, and engines compute its files as they were trained."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +9,7 @@ from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.weights.publish import Publish
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
-"""The files of an adapter, as PEFT saves it."""
+"""The files of an adapter as PEFT saves it."""
 _DTYPES = ("F32", "F16", "BF16")
 _TENSOR = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<half>[AB])\.weight")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
@@ -30,7 +30,7 @@ _REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
     "use_bdlora": ((None, False, {}), _MERGE),
     "use_qalora": ((None, False), _MERGE),
 }
-"""Fields of an adapter's configuration with the values that are served, and why no other is."""
+"""Fields of an adapter's configuration: the values that are served, and the reason why others are not."""
 _READ = frozenset(
     {"r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "init_lora_weights", "base_model_name_or_path"}
 )
@@ -61,20 +61,20 @@ _WITHOUT_EFFECT = frozenset(
         "velora_config",
     }
 )
-"""Fields that change no result of a trained adapter: of training, of how it began, and which modules it has, as its
-tensors say themselves."""
+"""Fields that do not change the results of a trained adapter: they describe its training, its initial values, or its
+modules, which its tensors name as well."""
 _OFF: tuple[object, ...] = (None, False, 0, "", [], {})
 
 
 class Tensor(NamedTuple):
-    """What the header of a safetensors file says of a tensor; `dtype` by its name there."""
+    """The data of a tensor in the header of a safetensors file; `dtype` by its name there."""
 
     dtype: str
     shape: tuple[int, ...]
 
 
 def no_place(fleet_spec: FleetSpec, publish: Publish, participants: Sequence[str], lora: Lora | None) -> str:
-    """Why an adapter cannot be published beside what the fleet serves; "" where it can, and for weights."""
+    """The reason why an adapter cannot be published now; "" if it can, and for weights."""
     adapter = publish.adapter
     if adapter is None:
         return ""
@@ -92,7 +92,7 @@ def no_place(fleet_spec: FleetSpec, publish: Publish, participants: Sequence[str
             f"{lora.max_adapters} (spec.model.lora.maxAdapters); remove one, or replace one by its name"
         )
     if not participants and publish.source.digest is None:
-        return "source.digest: missing; no worker is there that could find out what the adapter's files hold"
+        return "source.digest: missing; the fleet has no worker that could compute it from the adapter's files"
     return ""
 
 
@@ -103,9 +103,9 @@ def wrong_adapter(
     model: str,
     own: Mapping[str, Tensor] | None,
 ) -> str:
-    """What is wrong with an adapter's configuration and tensors, by field and value; "" for nothing.
+    """The first error in an adapter's configuration and tensors, with field and value; "" if there is none.
 
-    `model`: the job's, a path or a hub id; `own`: its tensors, None where they are not known, as of one on the hub.
+    `model`: the job's, a path or a hub id; `own`: its tensors, or None where they are unknown, as for a hub id.
     """
     return next(_wrong_config(config, model if own is None else ""), "") or next(
         _wrong_tensors(tensors, lora, own, _ranks(config)), ""
@@ -148,12 +148,12 @@ def _wrong_numbers(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _matcher(key: str) -> re.Pattern[str]:
-    """What finds the modules that a key of a pattern means, as PEFT and vLLM do: their whole names, or ends of them."""
+    """The pattern of the module names that a key means, as in PEFT and vLLM: whole names, or ends of them."""
     return re.compile(rf"(.*\.)?({key})$")
 
 
 def _ranks(config: Mapping[str, Any]) -> Callable[[str], float]:
-    """The rank of each module, by its name, as the configuration says; its update is scaled by that."""
+    """The rank of each module, by its name, from the configuration; the module's update is scaled by it."""
     ranks: Mapping[str, float] = config.get("rank_pattern") or {}
     patterns = [(_matcher(key), rank) for key, rank in ranks.items()]
 

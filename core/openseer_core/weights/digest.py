@@ -1,4 +1,4 @@
-"""What a version is: a digest of its files, over pieces, so that each piece can be checked and passed on alone.
+"""The digest of a version: a hash of its files by pieces, so that each piece can be checked and passed on alone.
 
 piece: SHA-256 of PIECE_BYTES of a file (the last one is shorter); file: SHA-256 of its pieces' digests; version:
 SHA-256 of the files' names, sizes and digests, by name.
@@ -15,7 +15,7 @@ _HEAD = b"openseer weights, pieces of 16 MiB\n"
 
 @dataclass(frozen=True, slots=True)
 class FileDigest:
-    """A file by its name relative to the folder ("/" between names), its bytes, and the digests of its pieces."""
+    """A file: its name relative to the folder ("/" as separator), its size in bytes, and the digests of its pieces."""
 
     name: str
     size: int

@@ -1,7 +1,7 @@
-"""What the whole fleet follows: which weights to serve, whether a transaction is on, whether to sleep.
+"""The fleet spec: the record of the weights to serve, the transaction, and the sleep of engines.
 
-One record per job, replaced as a whole and only by a writer that has seen its latest revision. Workers and batch
-controllers both act on what it says now (level-triggered), so either may die and be replaced at any moment.
+One record per job, replaced as a whole and only by a writer that has read its latest revision. Workers and batch
+controllers both act on its present content (level-triggered), so either may die and be replaced at any moment.
 """
 
 from typing import Literal
@@ -15,16 +15,16 @@ from openseer_core.weights.publish import Canary, Publish, Source, TransactionPh
 from openseer_core.weights.reception import Reception
 
 MemoryPart = Literal["weights", "kv_cache"]
-"""What an engine's memory holds."""
+"""The parts of an engine's memory."""
 MEMORY_PARTS: tuple[MemoryPart, ...] = ("weights", "kv_cache")
 
 
 class WeightsTransaction(JsonModel):
     """A weights transaction. Times are seconds of the store's clock.
 
-    `participants`: workers that were there when it began; `replaced`: those it goes on without. `entered_at`: when
-    the phase began; `seconds`: what earlier phases took. `digest`: of the files, as the publisher has given it or all
-    workers have found it; "" while nobody has.
+    `participants`: workers that worked at its start; `replaced`: those that it continues without. `entered_at`: start
+    of the phase; `seconds`: durations of earlier phases. `digest`: of the files, from the publisher or from all
+    workers; "" while unknown.
     """
 
     id: int
@@ -45,7 +45,7 @@ class WeightsTransaction(JsonModel):
 
     @property
     def source(self) -> Source:
-        """Where the new weights are, with their digest once that is known."""
+        """The place of the new weights, with their digest once it is known."""
         source = self.publish.source
         return source.model_copy(update={"digest": self.digest}) if self.digest else source
 
@@ -56,10 +56,11 @@ class WeightsTransaction(JsonModel):
 
 
 class Adapter(JsonModel):
-    """A LoRA adapter that the fleet serves beside its weights: requests name it, `version` is what samples them.
+    """A LoRA adapter that the fleet serves beside its weights: requests give `name`, and `version` samples their
+    tokens.
 
-    `base`: the weights' version that it works on. `source` has its digest. `publisher`: the transaction that brought
-    it. `versions`: published so far under this name, the present one last.
+    `base`: the weights' version that it works on. `source` has its digest. `publisher`: the transaction that published
+    it. `versions`: all versions published under this name, the present one last.
     """
 
     name: str
@@ -72,16 +73,16 @@ class Adapter(JsonModel):
 
 
 class FleetSpec(JsonModel):
-    """`version` is what the fleet serves, from `source` (None: the job's own model), whose digest says what it holds.
+    """The record that the whole fleet follows. `version`: the served weights, from `source` (None: the job's own
+    model).
 
-    `versions`: published so far. `adapters`: those that work on `version`, the latest last; `adapter_versions`: all
-    versions of adapters so far.
-    `publisher`: the transaction that brought `version` (0: none), so that a version which failed, and was published
-    again under the same name, is told apart. `canary`: what a worker that loads `version` later must agree with.
-    `rest`: GPUs are lent to the trainer; `awake`: what of engines that sleep is awake, and `keeps_weights`: whether
-    they keep their weights in the machine's memory, or throw them away and load them again. `held`: new requests of the
-    compatible routes wait, since `held_since` (seconds of the store's clock); batches go on. `transactions`: id of the
-    latest. `reception`: weights that a trainer sends to one worker, for all.
+    `versions`: all published versions. `adapters`: those that work on `version`, the latest last; `adapter_versions`:
+    all published versions of adapters. `publisher`: the transaction that published `version` (0: none); it tells a
+    failed version from one published again under the same name. `canary`: scores that a worker compares after it loads
+    `version`. `rest`: the GPUs are lent to the trainer; `awake`: the awake parts of sleeping engines; `keeps_weights`:
+    whether sleeping engines keep their weights in the machine's memory, or discard and later reload them. `held`: new
+    requests of the compatible routes wait, since `held_since` (seconds of the store's clock); batches continue.
+    `transactions`: id of the latest. `reception`: weights that a trainer sends to one worker, for all.
     """
 
     revision: int = 0
@@ -104,46 +105,46 @@ class FleetSpec(JsonModel):
     _base: int = PrivateAttr(default=FIRST_BASE)
 
     def read_at(self, base: int) -> "FleetSpec":
-        """A copy that numbers what follows it in an epoch of this base (see numbers.issue); for stores, at a read."""
+        """A copy that issues its next numbers in an epoch of this base (see numbers.issue); for stores."""
         copy = self.model_copy()
         copy._base = base
         return copy
 
     def changed(self, **update: object) -> "FleetSpec":
-        """A copy with these fields changed, and the revision that follows."""
+        """A copy with these fields changed and the next revision."""
         return self.model_copy(update={"revision": issue(self.revision, self._base), **update})
 
     def adapter(self, name: str) -> Adapter | None:
-        """The adapter that is called so; None where there is none."""
+        """The adapter of this name; None if there is none."""
         return next((adapter for adapter in self.adapters if adapter.name == name), None)
 
     @property
     def weights_awake(self) -> bool:
-        """Whether engines that sleep have their weights awake, and take others."""
+        """Whether sleeping engines have their weights awake, so that they can load others."""
         return self.rest == "sleep" and "weights" in self.awake
 
     @property
     def served(self) -> tuple[str, ...]:
-        """All versions that sample: the fleet's weights, and its adapters."""
+        """All versions that sample: the fleet's weights and its adapters."""
         return (self.version, *(adapter.version for adapter in self.adapters))
 
     def without(self, name: str) -> "FleetSpec":
-        """The fleet spec without an adapter; the same object where there is none of that name."""
+        """The fleet spec without an adapter; the same object if no adapter has the name."""
         if self.adapter(name) is None:
             return self
         return self.changed(adapters=tuple(adapter for adapter in self.adapters if adapter.name != name))
 
     def replaced_by(self, publish: Publish) -> str:
-        """The version that a publish replaces; "" where it brings the first one of an adapter."""
+        """The version that a publish replaces; "" for the first version of an adapter."""
         if publish.adapter is None:
             return self.version
         before = self.adapter(publish.adapter.name)
         return "" if before is None else before.version
 
     def with_committed(self, transaction: WeightsTransaction) -> dict[str, object]:
-        """What of the fleet spec changes as a transaction commits; nothing where it has done so already.
+        """The fields of the fleet spec that change when a transaction commits; empty if it has committed already.
 
-        Adapters work on the weights that they were trained on: with others they go.
+        Adapters work on the weights that they were trained on, so new weights remove them.
         """
         publish = transaction.publish
         if publish.adapter is None:
@@ -174,12 +175,12 @@ class FleetSpec(JsonModel):
 
     @property
     def next_transaction(self) -> int:
-        """The id of the transaction that begins next."""
+        """The id of the next transaction."""
         return issue(self.transactions, self._base)
 
     @property
     def awaits_digest(self) -> bool:
-        """Whether nobody has said yet what the files of `version` hold: nobody was there when it was published."""
+        """Whether the digest of `version` is unknown, because the fleet had no worker when it was published."""
         return self.source is not None and self.source.digest is None
 
     @property

@@ -1,4 +1,4 @@
-"""From when on a worker's silence counts: a process that did not reach the store cannot tell who was silent."""
+"""Since when a worker's silence counts: a process that could not reach the store did not see heartbeats either."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from openseer_core.worker.heartbeat import FRESH_SECONDS, WorkerStatus
 
 GAP_SECONDS = 0.6 * FRESH_SECONDS
-"""After so long without an answer of the store, silence is counted from the next one."""
+"""Time without a reply of the store, in seconds, after which silence is counted from the next reply."""
 
 
 @dataclass(slots=True)
 class Hearing:
-    """What one process knows of when it could hear the workers of a job.
+    """The time since which this process has seen the heartbeats of a job's workers without a gap.
 
-    A restarted store, which has another epoch, may have older heartbeats than it had.
+    A restarted store has another epoch, and may return older heartbeats than before.
     """
 
     _answered_at: float = float("-inf")
@@ -21,12 +21,12 @@ class Hearing:
     _since: float | None = None
 
     def answered(self, at: float, epoch: int) -> None:
-        """Notes an answer of the store. `at`: seconds of the process's own clock."""
+        """Notes a reply of the store. `at`: seconds of the process's own clock."""
         if at - self._answered_at > GAP_SECONDS or epoch != self._epoch:
             self._since = None
         self._answered_at, self._epoch = at, epoch
 
     def heard(self, workers: Sequence[WorkerStatus], now: float) -> list[WorkerStatus]:
-        """The workers as last heard of, none silent for longer than one could hear it. `now`: the store's clock."""
+        """The workers with `seen_at` not before the start of gapless replies. `now`: the store's clock."""
         since = self._since = now if self._since is None else self._since
         return [replace(worker, seen_at=max(worker.seen_at, since)) for worker in workers]

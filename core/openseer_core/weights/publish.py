@@ -1,4 +1,4 @@
-"""New weights as a publisher describes them: where they are, how the fleet moves to them, and what proves them."""
+"""A publisher's request for new weights: their place, the mode of the move, and the canary."""
 
 import re
 from typing import Annotated, Literal
@@ -27,12 +27,13 @@ WeightsPath = Annotated[str, StringConstraints(min_length=1, max_length=4096), A
 
 
 class Source(JsonModel):
-    """Where new weights are; exactly one.
+    """The place of new weights; exactly one of path and url.
 
     path: a folder of safetensors that every worker sees. url: a folder over HTTP(S), fetched once for all workers of a
-    machine (in a cluster by each pod) from a host that the job allows (spec.weights.allowedHosts): it holds
+    path: a folder of safetensors that every worker can read. url: a folder over HTTP(S), fetched once for all workers
+    of a machine (in a cluster by each pod) from a host that the job allows (spec.weights.allowedHosts): it holds
     model.safetensors, or model.safetensors.index.json and the files it names. digest: of the files (core's
-    version_digest); a worker that finds others refuses them.
+    version_digest); a worker refuses files with another digest.
     """
 
     path: WeightsPath | None = None
@@ -49,10 +50,10 @@ class Source(JsonModel):
 
 
 class AdapterSpec(JsonModel):
-    """Says that a version is a LoRA adapter: a PEFT folder, which works on a version of the model's weights.
+    """Marks a version as a LoRA adapter: a PEFT folder, which works on a version of the model's weights.
 
-    name: what batches and requests call it, whatever its version; another version under that name replaces it. base:
-    the version that it was trained on; unset: the one that the fleet has.
+    name: the name that batches and requests use for all its versions; a new version under this name replaces the old
+    one. base: the version that it was trained on; unset: the version that the fleet serves.
     """
 
     name: VersionName
@@ -60,10 +61,10 @@ class AdapterSpec(JsonModel):
 
 
 class Canary(JsonModel):
-    """What every worker scores with the new weights, and what the publisher's own forward pass says of it.
+    """A token sequence that every worker scores with the new weights, and the publisher's scores of it.
 
-    `logprobs`: of token_ids[1:], given what comes before each. `tolerance`: greatest allowed difference, of those below
-    -1 in proportion to them; unset: by the engine's number format (CANARY_TOLERANCE).
+    `logprobs`: of token_ids[1:], each given the tokens before it. `tolerance`: greatest allowed difference, relative
+    for log-probabilities below -1; unset: by the engine's number format (CANARY_TOLERANCE).
     """
 
     token_ids: Annotated[TokenIds, Field(min_length=2, max_length=4096)]
@@ -78,7 +79,7 @@ class Canary(JsonModel):
 
 
 class Deadlines(JsonModel):
-    """Longest time of each phase, in seconds."""
+    """Time limit of each phase, in seconds."""
 
     prefetch: float = Field(default=600.0, gt=0, le=86400)
     quiesce: float = Field(default=3600.0, gt=0, le=86400)
@@ -86,12 +87,12 @@ class Deadlines(JsonModel):
 
 
 class Publish(JsonModel):
-    """New weights for the whole fleet, in one transaction; with `adapter` a LoRA adapter, beside the model's weights.
+    """New weights for the whole fleet, in one transaction; with `adapter`, a LoRA adapter beside the model's weights.
 
-    `mode`: drain waits for open batches of the old version; keep hands running responses to the new version (their
-    results tell the spans); abort ends them, partial responses reported. `on_failure`: what happens when a worker has
-    not confirmed in time after `retries` more tries: abort goes back to the old version everywhere; replace drains
-    that worker and goes on without it (its successor starts with the new version).
+    `mode`: drain waits for open batches of the old version; keep continues running responses with the new version
+    (their results list the spans); abort ends them, partial responses reported. `on_failure`: the reaction when a
+    worker has not confirmed in time after `retries` more attempts: abort returns the fleet to the old version; replace
+    drains that worker and continues without it (its successor starts with the new version).
     """
 
     version: VersionName
@@ -101,15 +102,15 @@ class Publish(JsonModel):
     retries: int = Field(default=1, ge=0, le=10)
     prefetch: bool = Field(default=True, description="Fetch and read the files while the old version still runs.")
     max_staleness: int | None = Field(
-        default=None, ge=0, le=INT53_MAX, description="With keep: older responses are aborted."
+        default=None, ge=0, le=INT53_MAX, description="With keep: responses with older tokens are aborted."
     )
     canary: Canary | None = None
     deadlines: Deadlines = Deadlines()
     adapter: AdapterSpec | None = Field(
-        default=None, description="The version is a LoRA adapter; what runs without it goes on meanwhile."
+        default=None, description="The version is a LoRA adapter; requests without it continue meanwhile."
     )
 
     def is_of(self, other: "Publish") -> bool:
-        """Whether both bring the same weights, however the fleet moves to them."""
+        """Whether both publish the same weights; the mode may differ."""
         named = ("version", "source", "canary", "adapter")
         return all(getattr(self, name) == getattr(other, name) for name in named)

@@ -1,8 +1,8 @@
-"""Weights that a trainer sends, tensor by tensor, and one worker of the fleet receives for all.
+"""Weights that a trainer sends, tensor by tensor, to one worker, which receives them for the whole fleet.
 
-To the sender the fleet is one receiver, so its group has one size however many workers come and go. The worker writes
-what it receives into files of a folder that all workers see; these are published as any folder is, by their digest.
-The fleet spec says what the worker is to do and its heartbeat what it has done, so that either side may be asked again.
+The sender sees one receiver, so the size of its process group does not depend on the number of workers. The worker
+writes the tensors into files of a folder that all workers can read; these are published like any folder, by their
+digest. The fleet spec holds the request and the worker's heartbeat the progress, so that either side may be read again.
 """
 
 import json
@@ -14,25 +14,25 @@ from openseer_core.json_model import JsonModel
 from openseer_core.worker.heartbeat import ReceptionReport
 
 JOIN_SECONDS = 300.0
-"""Longest wait of both sides for each other, the start of the receiving process included."""
+"""Timeout of the join, in seconds, for both sides; it includes the start of the receiving process."""
 BEGIN_SECONDS = 60.0
-"""Longest time to make a folder, and to remove what an earlier round has left."""
+"""Timeout, in seconds, of creating the folder and deleting the files of an earlier round."""
 UPDATE_SECONDS = 1800.0
-"""Longest time of one update: the sender's tensors arrive and are written."""
+"""Timeout of one update, in seconds: receiving the sender's tensors and writing them."""
 FINISH_SECONDS = 900.0
-"""Longest time until what has arrived is on disk, and its digest known."""
+"""Timeout, in seconds, until all received tensors are on disk and their digest is known."""
 MAX_UPDATE_BYTES = 4 * 2**20
-"""Longest description of one update, as JSON: the fleet spec carries it, and all workers read that. No call
-takes more."""
+"""Size limit of the description of one update, in bytes of JSON: it is part of the fleet spec, which all workers read.
+No call accepts more."""
 MAX_UPDATES = 100_000
-"""Updates of one round: each is a file."""
+"""Limit of updates of one round: each is a file."""
 
 
 class Reception(JsonModel):
-    """What the fleet spec says of it. A round is one set of weights, in one update or more.
+    """The reception in the fleet spec. A round is one set of weights, in one or more updates.
 
-    `worker`, `boot`: who receives. `init`: how it joins the sender's group, as the backend words it. `round`: begun so
-    far; `updates`: announced in this one, `update`: the latest. `finished`: the round has no more.
+    `worker`, `boot`: the receiver. `init`: the parameters of the join, in the backend's format. `round`: number of
+    rounds so far; `updates`: announced in this round, `update`: the latest. `finished`: the round has no more updates.
     """
 
     id: int
@@ -45,13 +45,13 @@ class Reception(JsonModel):
     finished: bool = False
 
     def begun(self) -> "Reception":
-        """With another round; what the last one has not finished is dropped."""
+        """A copy with another round; unfinished updates of the last one are dropped."""
         return self.model_copy(
             update={"round": self.round + 1, "updates": 0, "update": None, "finished": False},
         )
 
     def announced(self, update: dict[str, JsonValue]) -> "Reception":
-        """With one more update of the round. Raises InputError without a round, and for one that is too long."""
+        """A copy with one more update. Raises InputError outside a round, and for an update that is too large."""
         if not self.round or self.finished:
             raise InputError("update_info: no update has begun: /start_weight_update comes first")
         if self.updates >= MAX_UPDATES:
@@ -64,12 +64,12 @@ class Reception(JsonModel):
         return self.model_copy(update={"updates": self.updates + 1, "update": update})
 
     def ended(self) -> "Reception":
-        """With its round finished; the same object where it is. Raises InputError where it has no tensors."""
+        """A copy with its round finished; the same object if it is. Raises InputError for a round without tensors."""
         if not self.updates:
             raise InputError("nothing to finish: /start_weight_update and /update_weights come first")
         return self if self.finished else self.model_copy(update={"finished": True, "update": None})
 
     def is_followed(self, report: ReceptionReport) -> bool:
-        """Whether the worker has done all that this says."""
+        """Whether the worker has done all that this reception asks for."""
         reached = (report.id, report.round, report.updates, report.finished)
         return report.joined and reached == (self.id, self.round, self.updates, self.finished)

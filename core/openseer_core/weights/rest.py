@@ -1,8 +1,9 @@
-"""What of the engines sleeps while their GPUs are lent to the trainer, and who has followed: changes of the fleet spec.
+"""Sleep of engines while their GPUs are lent to the trainer: changes of the fleet spec, and which workers have
+followed.
 
-An engine's memory has two parts, and a trainer may take either and give them back one after the other: it loads new
-weights into engines whose weights are awake before it gives back the room of their KV cache. Nothing is sampled before
-both are awake.
+An engine's memory has two parts, and a trainer may take and return them one after the other: it loads new
+weights into engines whose weights are awake before it returns the memory of their KV cache. Engines sample only while
+both parts are awake.
 """
 
 from collections.abc import Collection
@@ -12,15 +13,15 @@ from openseer_core.worker.heartbeat import WeightsReport
 
 
 def awake_parts(fleet_spec: FleetSpec) -> tuple[MemoryPart, ...]:
-    """What is to be awake, in the order of MEMORY_PARTS."""
+    """The parts that the fleet spec wants awake, in the order of MEMORY_PARTS."""
     return MEMORY_PARTS if fleet_spec.rest is None else fleet_spec.awake
 
 
 def asleep(fleet_spec: FleetSpec, parts: Collection[str], now: float, *, keep_weights: bool = True) -> FleetSpec:
-    """The fleet spec with these parts asleep; the same object where they are.
+    """The fleet spec with these parts asleep; the same object if they are.
 
-    `keep_weights`: the weights go to the machine's memory, else they are thrown away and have to be loaded again. What
-    sleeps already stays as it fell asleep. `now`: seconds of the store's clock.
+    `keep_weights`: the weights are kept in the machine's memory, else they are discarded and have to be loaded again.
+    It has no effect on weights that sleep already. `now`: seconds of the store's clock.
     """
     before = awake_parts(fleet_spec)
     left = tuple(part for part in before if part not in parts)
@@ -42,9 +43,9 @@ def woken(fleet_spec: FleetSpec, parts: Collection[str], now: float) -> FleetSpe
 
 
 def is_at_rest(fleet_spec: FleetSpec, report: WeightsReport | None) -> bool:
-    """Whether a worker's engine sleeps as the fleet spec says, by its report.
+    """Whether a worker's engine sleeps as the fleet spec asks, by its report.
 
-    One that follows an earlier fleet spec may be waking at this moment, and tells it only then.
+    A worker that follows an earlier fleet spec may be waking at this moment; it reports that only afterwards.
     """
     if report is None or not report.asleep or report.rest_since not in (None, fleet_spec.rest_since):
         return False

@@ -1,14 +1,18 @@
-"""A weights transaction: how the whole fleet moves to new weights, or back, one phase after the other.
+"""The weights transaction: the state machine that moves the whole fleet to new weights, or back.
 
-prefetch → quiesce → load → commit → done; when it fails, rollback → failed. Pure: the batch controller
-calls `advance` repeatedly, carries out its actions and swaps the new fleet spec in; each step may be repeated, or done
-by two replicas.
-Only participants are waited for: workers that worked when it began, until they leave, die or fall asleep. Nobody else
-has to be, for a worker serves the one version that it has loaded, and loads what the fleet spec says before it claims.
-No phase passes without a confirmation. Once no participant is left, the workers that then work take part in their
-place; while there are none the phase waits, and at its deadline the transaction fails. Two fleets have nobody who
-could confirm, and move at once: one without a worker at the beginning, and one whose weights sleep. What their new
-version holds is what the first worker that loads it says; nobody serves it before.
+Problem: all tokens of a version must come from its weights, while workers join, die and sleep at any moment.
+Idea: phases, prefetch → quiesce → load → commit → done, or rollback → failed. Each participant confirms a phase in its
+heartbeat; the batch controller calls `advance`, carries out its actions, and swaps the new fleet spec in. `advance` is
+pure and may be repeated, also by two replicas. Participants are the workers that worked at the start, until they leave,
+die or fall asleep; no other has to confirm, because each loads the fleet spec's version before it claims.
+Example: workers a and b serve v1; v2 is published, mode drain, retries 1. Prefetch: both read the files, their digests
+agree. Quiesce: both work until the open batches of v1 have ended. Load: b confirms, a reports an error, so attempt 1
+begins, and a confirms. Commit: one write makes v2 the served version. Had a failed again, `on_failure` abort would
+roll both back to v1, and replace would drain a and commit with b.
+So no phase ends without a confirmation. If the last participant leaves, the working workers take its place; without
+any, the phase waits, and fails at its deadline. Only a fleet without workers at the start, or whose weights sleep,
+commits at once: the first worker that loads the version reports its digest, and no worker claims before.
+Source: docs/decisions/0009.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,19 +28,19 @@ from openseer_core.weights.versions import leaving, stale_by
 from openseer_core.worker.heartbeat import WeightsReport, WorkerStatus
 
 CONFIRMED = ("prefetch", "quiesce", "load")
-"""What a worker confirms, in this order; a later one includes those before."""
+"""The phases that a worker confirms, in order; a later one includes the earlier ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class AbortBatches:
-    """Everything unfinished of this version ends, partial responses reported."""
+    """Ends all unfinished requests of this version; partial responses are reported."""
 
     version: str
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeVersion:
-    """Batches of version `old` belong to `new` from now on; responses with tokens of `stale` versions are aborted."""
+    """Batches of version `old` continue with `new`; responses with tokens of `stale` versions are aborted."""
 
     old: str
     new: str
@@ -45,7 +49,7 @@ class ChangeVersion:
 
 @dataclass(frozen=True, slots=True)
 class DrainWorkers:
-    """These workers leave; their successors load what the fleet spec says."""
+    """These workers drain; their successors load the version of the fleet spec."""
 
     workers: tuple[str, ...]
 
@@ -55,21 +59,21 @@ TransactionAction = AbortBatches | ChangeVersion | DrainWorkers
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """What to do, in this order, and then the fleet spec to swap in (the same object: nothing has changed)."""
+    """Actions to carry out in order, then the fleet spec to swap in (the same object if nothing has changed)."""
 
     fleet_spec: FleetSpec
     actions: tuple[TransactionAction, ...] = ()
 
 
 def participants(workers: Sequence[WorkerStatus], now: float, *, adapter: bool = False) -> tuple[str, ...]:
-    """Who takes part in a transaction that begins now; `adapter`: it brings one."""
+    """The participants of a transaction that begins now; `adapter`: it publishes one."""
     return tuple(sorted(worker.name for worker in workers if worker.works(now) and _takes_part(worker, adapter)))
 
 
 def begin(
     fleet_spec: FleetSpec, publish: Publish, participants: Sequence[str], now: float, lora: Lora | None = None
 ) -> FleetSpec:
-    """The fleet spec with a new transaction; the same object when it is under way or done already. `lora`: the job's.
+    """The fleet spec with a new transaction; the same object if it is active or done already. `lora`: the job's.
 
     Raises PublishRefusedError while another one is active, for a name that other weights had, and for an adapter that
     has no place.
@@ -86,7 +90,7 @@ def begin(
             "wait until it is done, or abort it"
         )
     if publish.version in (*fleet_spec.versions, *fleet_spec.adapter_versions):
-        raise PublishRefusedError(f"there were weights {publish.version} before; new weights need a name of their own")
+        raise PublishRefusedError(f"weights {publish.version} were published before; give new weights another name")
     if why := no_place(fleet_spec, publish, participants, lora):
         raise PublishRefusedError(why)
     transaction = WeightsTransaction(
@@ -105,7 +109,7 @@ def begin(
 
 
 def cancel(fleet_spec: FleetSpec, now: float) -> FleetSpec:
-    """Takes back the active transaction; the same object when there is none, or it has been decided."""
+    """Cancels the active transaction; the same object if there is none, or it is in commit or rollback."""
     transaction = fleet_spec.active_transaction
     if transaction is None or transaction.phase in ("commit", "rollback"):
         return fleet_spec
@@ -113,7 +117,7 @@ def cancel(fleet_spec: FleetSpec, now: float) -> FleetSpec:
 
 
 def advance(fleet_spec: FleetSpec, workers: Sequence[WorkerStatus], unfinished: int, now: float) -> Advance:
-    """What follows from what the workers report. `unfinished`: requests of open batches of the versions that an active
+    """The next step, from the workers' reports. `unfinished`: requests of open batches of the versions that an active
     transaction replaces (versions.leaving)."""
     found = found_source(fleet_spec, workers, now)
     transaction = fleet_spec.active_transaction
@@ -138,7 +142,7 @@ def advance(fleet_spec: FleetSpec, workers: Sequence[WorkerStatus], unfinished: 
 
 
 def deadline(transaction: WeightsTransaction) -> float | None:
-    """When the phase has to be over (store's clock); None where it waits for nobody."""
+    """The end of the phase's time limit (store's clock); None for a phase without one."""
     deadlines = transaction.publish.deadlines
     longest = {
         "prefetch": deadlines.prefetch,
@@ -150,20 +154,20 @@ def deadline(transaction: WeightsTransaction) -> float | None:
 
 
 def waiting_for(transaction: WeightsTransaction, workers: Sequence[WorkerStatus], now: float) -> tuple[str, ...]:
-    """Who has not confirmed the phase yet; in drain: who still has work of the previous version."""
+    """The workers that have not confirmed the phase; in mode drain's quiesce, those with requests left."""
     view = _view(transaction, workers, 0, now, rests=False)
     if transaction.phase == "quiesce" and transaction.publish.mode == "drain":
         return view.holders
     return view.unconfirmed(transaction) if transaction.phase in _PHASES else ()
 
 
-# ---- what is seen
+# ---- the state that a step uses
 
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """`reports`: of the participants that are there and awake. `rests`: the fleet's GPUs are lent to the trainer.
-    `left`: the versions that are replaced."""
+    """`reports`: of the participants that work and are awake. `rests`: the fleet's GPUs are lent to the trainer.
+    `left`: the replaced versions."""
 
     reports: dict[str, WeightsReport]
     holders: tuple[str, ...]
@@ -173,9 +177,9 @@ class _View:
     left: tuple[str, ...] = ()
 
     def is_confirmed(self, transaction: WeightsTransaction) -> bool:
-        """Whether all that are there have confirmed the phase, and somebody has where anybody could.
+        """Whether all reporting participants have confirmed the phase; without any, whether none could report.
 
-        Nobody waits for the digest of an adapter later, as they do for weights: without one somebody has to find it.
+        A missing digest of weights is filled in later, that of an adapter is not: one participant has to report it.
         """
         if not self.reports:
             is_known = bool(transaction.digest) or transaction.publish.adapter is None
@@ -186,14 +190,14 @@ class _View:
         return tuple(name for name, report in self.reports.items() if not has_confirmed(report, transaction))
 
     def digests(self) -> dict[str, list[str]]:
-        """Who has found which weights; empty where a worker of an earlier release does not say."""
+        """Worker names by the digest they report; empty if a worker of an earlier release reports none."""
         found: dict[str, list[str]] = {}
         for name, report in self.reports.items():
             found.setdefault(report.digest, []).append(name)
         return {} if "" in found else found
 
     def failing(self, transaction: WeightsTransaction) -> tuple[str, ...]:
-        """Those whose present attempt has failed."""
+        """Workers whose present attempt has failed."""
         return tuple(name for name, report in self.reports.items() if has_failed(report, transaction))
 
     def is_late(self, transaction: WeightsTransaction) -> bool:
@@ -202,7 +206,7 @@ class _View:
 
 
 def has_confirmed(report: WeightsReport, transaction: WeightsTransaction) -> bool:
-    """Whether a worker has done what the phase asks of it."""
+    """Whether a worker has completed its part of the phase."""
     if report.transaction != transaction.id or report.error:
         return False
     if transaction.phase == "rollback":
@@ -225,7 +229,7 @@ def _report(worker: WorkerStatus) -> WeightsReport:
 
 
 def _takes_part(worker: WorkerStatus, adapter: bool) -> bool:
-    """Weights go to engines whose weights are awake; an adapter is scored as it is loaded, with a KV cache."""
+    """Weights go to engines whose weights are awake; an adapter is scored after loading, which needs a KV cache."""
     report = _report(worker)
     return not report.asleep or (report.weights_awake and not adapter)
 
@@ -251,7 +255,7 @@ def _view(
 def _with_who_is_there(
     transaction: WeightsTransaction, workers: Sequence[WorkerStatus], now: float
 ) -> WeightsTransaction:
-    """Participants that left, died or began anew are waited for no longer; after the last one others take part."""
+    """Stops waiting for participants that left, died or restarted; after the last one other workers take part."""
     there = {worker.name for worker in workers if worker.works(now)}
     gone = tuple(name for name in transaction.participants if name not in there and name not in transaction.replaced)
     if gone:
@@ -291,14 +295,13 @@ def _await_all(
 def _setback(
     transaction: WeightsTransaction, view: _View, failed: tuple[str, ...]
 ) -> tuple[WeightsTransaction, tuple[TransactionAction, ...]]:
-    """These workers (none: nobody is there) have failed, or are late: another try, or the end of it, or on without
-    them."""
+    """Reacts to failed or late workers (none: no worker reports): another attempt, the end, or replacement."""
     whys = [f"{name}: {view.reports[name].error or _late(transaction)}" for name in failed]
-    why = "; ".join(whys) or f"nobody is there: {_late(transaction)}"
+    why = "; ".join(whys) or f"no worker reports: {_late(transaction)}"
     if transaction.attempt < transaction.publish.retries:
         again = _spend(transaction, view.now).model_copy(update={"attempt": transaction.attempt + 1, "message": why})
         return again, ()
-    # Where all fail it is the publisher's weights, and no successor would fare better.
+    # Where all fail the cause is the new weights, and a successor would fail as well.
     hopeless = len(failed) == len(view.reports)
     if transaction.publish.on_failure == "abort" or hopeless:
         return _give_up(transaction, why, view.now, failed), ()
@@ -306,7 +309,7 @@ def _setback(
 
 
 def _quiesce(transaction: WeightsTransaction, view: _View) -> tuple[WeightsTransaction, tuple[TransactionAction, ...]]:
-    """Until nothing of the previous version runs any more: finished (drain), handed back (keep) or ended (abort)."""
+    """Waits until no request of the previous version runs: finished (drain), given back (keep) or ended (abort)."""
     mode = transaction.publish.mode
     waiting = view.holders if mode == "drain" else view.unconfirmed(transaction)
     confirmed = mode == "drain" or view.is_confirmed(transaction)
@@ -317,13 +320,13 @@ def _quiesce(transaction: WeightsTransaction, view: _View) -> tuple[WeightsTrans
     if not view.is_late(transaction):
         return transaction, ended
     why = f"{_late(transaction)}: {left} unfinished requests of {transaction.previous}" if left else _late(transaction)
-    return _give_up(transaction, f"{', '.join(waiting) or 'nobody'}: {why}", view.now, waiting), ()
+    return _give_up(transaction, f"{', '.join(waiting) or 'no worker'}: {why}", view.now, waiting), ()
 
 
 def _roll_back(
     transaction: WeightsTransaction, view: _View
 ) -> tuple[WeightsTransaction, tuple[TransactionAction, ...]]:
-    """Until every worker has the previous version again; who does not get there in time is replaced."""
+    """Waits until every worker has the previous version again; a worker that is too late is replaced."""
     waiting = view.unconfirmed(transaction)
     if waiting and not view.is_late(transaction):
         return transaction, ()
@@ -344,7 +347,7 @@ _PHASES: dict[str, Callable[[WeightsTransaction, _View], tuple[WeightsTransactio
 def _leftovers(
     fleet_spec: FleetSpec, transaction: WeightsTransaction, unfinished: int
 ) -> tuple[TransactionAction, ...]:
-    """After the commit: batches of the previous version, also those opened meanwhile, go on with the new one."""
+    """After the commit: batches of the previous version, also those opened meanwhile, continue with the new one."""
     publish, old = transaction.publish, transaction.previous
     if not old:
         return ()
@@ -368,14 +371,14 @@ def _noting(transaction: WeightsTransaction, what: str) -> WeightsTransaction:
 def _give_up(
     transaction: WeightsTransaction, why: str, now: float, waiting: tuple[str, ...] = ()
 ) -> WeightsTransaction:
-    """Back to the previous version, which only a worker that began to load can have lost; an adapter is beside it."""
+    """Returns to the previous version. Only the load phase replaces it in a worker; an adapter never does."""
     failed = transaction.model_copy(update={"message": why, "waiting_for": waiting})
     is_lost = transaction.phase == "load" and transaction.publish.adapter is None
     return _enter(failed, "rollback" if is_lost else "failed", now)
 
 
 def _spend(transaction: WeightsTransaction, now: float) -> WeightsTransaction:
-    """Books the time since the phase, or its latest attempt, began."""
+    """Adds the time since the phase, or its latest attempt, began."""
     spent = transaction.seconds.get(transaction.phase, 0.0) + now - transaction.entered_at
     return transaction.model_copy(
         update={"seconds": transaction.seconds | {transaction.phase: spent}, "entered_at": now}
@@ -389,7 +392,7 @@ def _enter(transaction: WeightsTransaction, phase: TransactionPhase, now: float)
 
 
 def _put(fleet_spec: FleetSpec, transaction: WeightsTransaction) -> FleetSpec:
-    """The fleet spec with the transaction as it is now; with its commit the new version is what the fleet serves."""
+    """The fleet spec with this transaction; with its commit the fleet serves the new version."""
     update: dict[str, object] = {"transaction": transaction}
     if transaction.phase == "commit":
         update |= fleet_spec.with_committed(transaction)

@@ -1,4 +1,4 @@
-"""Which versions samples may come from: of the model's weights, and of adapters."""
+"""The versions that samples may come from: of the model's weights and of adapters."""
 
 from collections.abc import Sequence
 
@@ -6,14 +6,14 @@ from openseer_core.weights.fleet_spec import FleetSpec, WeightsTransaction
 
 
 def leaving(fleet_spec: FleetSpec, transaction: WeightsTransaction) -> tuple[str, ...]:
-    """What a transaction replaces: one version of an adapter (none of a new name), or the weights and all adapters."""
+    """The versions that a transaction replaces: one of an adapter (none for a new name), or all served ones."""
     if transaction.publish.adapter is not None or fleet_spec.version != transaction.previous:
         return (transaction.previous,) if transaction.previous else ()
     return fleet_spec.served
 
 
 def takes_groups(fleet_spec: FleetSpec, version: str) -> bool:
-    """Whether work of this version may still be queued: in drain not once the fleet has left the version."""
+    """Whether requests of this version may still be queued; in drain only until the fleet has left the version."""
     transaction = fleet_spec.active_transaction
     if transaction is None or version not in leaving(fleet_spec, transaction):
         return True
@@ -22,7 +22,7 @@ def takes_groups(fleet_spec: FleetSpec, version: str) -> bool:
 
 
 def admits(fleet_spec: FleetSpec, version: str) -> bool:
-    """Whether requests that come one by one are queued for it now. Not while it drains: it would never be empty."""
+    """Whether live requests are queued for it now. Not while it drains: new ones would keep it from becoming empty."""
     transaction = fleet_spec.active_transaction
     drains = transaction is not None and transaction.publish.mode == "drain" and transaction.phase != "prefetch"
     if transaction is not None and drains and version in leaving(fleet_spec, transaction):
@@ -31,9 +31,9 @@ def admits(fleet_spec: FleetSpec, version: str) -> bool:
 
 
 def successor(fleet_spec: FleetSpec, version: str) -> str | None:
-    """What unfinished work of a version that was served goes on with: the weights, or its adapter, as they are now.
+    """The version that continues unfinished requests of an earlier one: the present weights, or its present adapter.
 
-    None where there is nothing: the version was never served, or its adapter is gone.
+    None if there is none: the version was never served, or its adapter was removed.
     """
     if version in fleet_spec.versions:
         return fleet_spec.version
@@ -41,14 +41,14 @@ def successor(fleet_spec: FleetSpec, version: str) -> str | None:
 
 
 def stale_versions(versions: Sequence[str], version: str, max_staleness: int | None) -> tuple[str, ...]:
-    """Which published versions are more than `max_staleness` behind `version`; None: no limit."""
+    """The published versions that are more than `max_staleness` behind `version`; None: no limit."""
     if max_staleness is None or version not in versions:
         return ()
     return tuple(versions[: max(0, list(versions).index(version) - max_staleness)])
 
 
 def stale_by(fleet_spec: FleetSpec, version: str) -> tuple[str, ...]:
-    """Versions whose tokens the publish that brought a served version does not let go on, where it was the latest."""
+    """Versions whose tokens are too stale for `version`, by the latest publish if that published it in mode keep."""
     transaction = fleet_spec.transaction
     if transaction is None or transaction.publish.mode != "keep" or transaction.publish.version != version:
         return ()

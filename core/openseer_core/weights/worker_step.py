@@ -1,7 +1,7 @@
-"""What a worker does next about its weights: a function of the fleet spec and of what it has, whenever it looks.
+"""A worker's next step about its weights: a pure function of the fleet spec and the worker's state.
 
-So a worker that boots in mid-transaction, or missed half of one, does the right thing: it claims nothing before it has
-loaded what the fleet spec says, and only ever for the version that it has loaded.
+So a worker that starts during a transaction, or missed a part of one, acts correctly: it claims only after it has
+loaded the fleet spec's version, and only requests of that version.
 """
 
 from dataclasses import dataclass, replace
@@ -12,13 +12,13 @@ from openseer_core.weights.fleet_spec import FleetSpec, WeightsTransaction
 from openseer_core.weights.publish import Canary, Source
 
 Attempt = tuple[int, int, str]
-"""A transaction (0: none), its attempt and its phase: what a failure is of, so that it is not repeated at once."""
+"""A transaction (0: none), its attempt and its phase: identifies a failure, so that it is not repeated at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class WeightsTarget:
-    """Weights to serve. `source`: None is the job's own model; `publisher`: the transaction they came with, or 0.
-    `adapter`: they are a LoRA adapter, beside other weights."""
+    """Weights to load. `source`: None is the job's own model; `publisher`: the transaction that published them, or 0.
+    `adapter`: they are a LoRA adapter beside other weights."""
 
     version: str
     publisher: int
@@ -28,26 +28,26 @@ class WeightsTarget:
 
 
 class LoadedAdapter(NamedTuple):
-    """An adapter that a worker has: its version, the transaction that it came with, and the digest of its files."""
+    """An adapter that a worker has loaded: its version, its transaction, and the digest of its files."""
 
     version: str
     publisher: int
     digest: str
 
     def is_of(self, target: WeightsTarget) -> bool:
-        """Whether it is this one."""
+        """Whether this adapter is the target."""
         needed = None if target.source is None else target.source.digest
         return (self.version, self.publisher) == (target.version, target.publisher) and needed in (None, self.digest)
 
 
 @dataclass(frozen=True, slots=True)
 class WeightsState:
-    """What a worker has.
+    """The state of a worker's weights.
 
-    `version`: "" while none is whole. `digest`: of the files that it was loaded from, "" for none. `fetched`: the
-    transaction whose files it has read. `failed`: the latest attempt, if that went wrong and another is not due.
-    `asleep`: its engine samples nothing; `weights_awake`: but has its weights awake.
-    `adapters`: those that are loaded; `adapters_wait`: one of the fleet's has failed, and another try is not due.
+    `version`: "" while none is completely loaded. `digest`: of the files that it was loaded from, "" for none.
+    `fetched`: the transaction whose files it has read. `failed`: the latest attempt, if that failed and another one is
+    not due. `asleep`: its engine samples nothing; `weights_awake`: its weights are awake all the same. `adapters`: the
+    loaded ones; `adapters_wait`: one of the fleet's failed to load, and another attempt is not due.
     """
 
     version: str = INITIAL_VERSION
@@ -61,7 +61,7 @@ class WeightsState:
     adapters_wait: bool = False
 
     def has(self, target: WeightsTarget) -> bool:
-        """Whether these are the weights that are loaded, by their digest where one is known by now."""
+        """Whether the target is loaded, compared by its digest where that is known."""
         if target.adapter:
             return any(adapter.is_of(target) for adapter in self.adapters)
         needed = None if target.source is None else target.source.digest
@@ -71,12 +71,12 @@ class WeightsState:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStep:
-    """`claims`: may take new work. `give_back`: gives back all it holds, tokens kept. `load`: then loads these; an
-    adapter is loaded beside the work.
+    """`claims`: may take new requests. `give_back`: returns all its requests, tokens kept. `load`: then loads these; an
+    adapter is loaded while requests run.
 
-    `fetch`: reads their files beside its work. `confirms`: the phase that it has done its part of, "" for none.
-    `sleep`: its engine falls asleep, and `discards` its weights; `wake_weights`: wakes these alone; `wake`: wakes.
-    `leaves`: cannot go on; drains. `drop`: adapters that are served no longer; it gives back what runs with them.
+    `fetch`: reads the target's files while requests run. `confirms`: the phase that it has completed, "" for none.
+    `sleep`: its engine falls asleep, and `discards` its weights; `wake_weights`: wakes these alone; `wake`: wakes all.
+    `leaves`: cannot continue; drains. `drop`: adapters that are not served any longer; it gives back their requests.
     """
 
     claims: bool = False
@@ -93,13 +93,13 @@ class WorkerStep:
 
 
 def current_attempt(fleet_spec: FleetSpec) -> Attempt:
-    """What a failure at this moment would be of."""
+    """The attempt that a failure at this moment belongs to."""
     transaction = fleet_spec.active_transaction
     return (0, 0, "") if transaction is None else (transaction.id, transaction.attempt, transaction.phase)
 
 
 def targets(fleet_spec: FleetSpec) -> tuple[WeightsTarget, ...]:
-    """What a worker may have to load, by the fleet spec as it is."""
+    """The weights that a worker may have to load under this fleet spec."""
     transaction, served = fleet_spec.active_transaction, (_target(fleet_spec), *_adapters(fleet_spec))
     if transaction is None or transaction.phase not in ("prefetch", "quiesce", "load"):
         return served
@@ -107,7 +107,7 @@ def targets(fleet_spec: FleetSpec) -> tuple[WeightsTarget, ...]:
 
 
 def claimed_adapters(fleet_spec: FleetSpec, state: WeightsState) -> tuple[str, ...]:
-    """The versions of adapters that a worker claims for: the fleet serves them, and it has them."""
+    """The adapter versions that a worker claims requests of: those that the fleet serves and the worker has loaded."""
     return tuple(target.version for target in _adapters(fleet_spec) if state.has(target))
 
 
@@ -125,7 +125,7 @@ def next_step(fleet_spec: FleetSpec, state: WeightsState, running: int) -> Worke
 
 
 def _rest(fleet_spec: FleetSpec, state: WeightsState, *, blocked: bool) -> WorkerStep:
-    """Falls asleep, wakes its weights, or loads others into them; those of before are loaded when all is awake."""
+    """Falls asleep, wakes its weights, or loads others; the fleet's present weights are loaded after all is awake."""
     transaction = fleet_spec.active_transaction
     if fleet_spec.rest == "sleep" and not blocked:
         if not state.asleep or (state.weights_awake and not fleet_spec.weights_awake):
@@ -162,14 +162,14 @@ def _take_part(
         case "rollback":
             step = _reach(served, state, running, confirms="rollback", blocked=blocked)
             return replace(step, leaves=blocked)
-        case _:  # commit: the new version is served, but old work may still be on its way over
+        case _:  # commit: the new version is served, but requests of the old one may not have moved yet
             return _reach(served, state, running, confirms="", blocked=blocked)
 
 
 def _take_adapter(
     fleet_spec: FleetSpec, transaction: WeightsTransaction, state: WeightsState, running: int, *, blocked: bool
 ) -> WorkerStep:
-    """An adapter is loaded beside the work: there is nothing to hand over, or to go back to."""
+    """An adapter is loaded while requests run: no request has to be given back, and no rollback is needed."""
     working, new = _serve(fleet_spec, state, running, blocked=blocked), _new(transaction)
     if transaction.phase == "quiesce":
         return replace(working, confirms="quiesce")
@@ -181,7 +181,7 @@ def _take_adapter(
 
 
 def _serve(fleet_spec: FleetSpec, state: WeightsState, running: int, *, blocked: bool) -> WorkerStep:
-    """What nobody has said the digest of is served by nobody: who has loaded it first says it."""
+    """Serves the fleet's version. While its digest is unknown no worker claims; the first to load it reports it."""
     target = _target(fleet_spec)
     if not state.has(target):
         return _reach(target, state, running, confirms="", blocked=blocked)
@@ -193,7 +193,7 @@ def _serve(fleet_spec: FleetSpec, state: WeightsState, running: int, *, blocked:
 
 
 def _reach(target: WeightsTarget, state: WeightsState, running: int, *, confirms: str, blocked: bool) -> WorkerStep:
-    """Without claiming: gives back what it holds, then loads, then says so."""
+    """Without claiming: gives back all requests, then loads, then confirms."""
     if running:
         return WorkerStep(give_back=True)
     if state.has(target):

@@ -1,4 +1,4 @@
-"""What crosses HTTP between a trainer and openseer: the client and the server share it.
+"""The JSON that trainer and openseer exchange over HTTP; client and server share these classes.
 
 Read `batches`, `fleet`, `weights`, `problem`. Tests: tests/api and tests/client; tests/contract holds the forms.
 """

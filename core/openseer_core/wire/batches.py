@@ -1,6 +1,6 @@
-"""What crosses HTTP between a trainer and openseer: batches, groups, results. The client and the server share it.
+"""Batches, groups and results as JSON over HTTP. Client and server share these classes.
 
-Field names are snake_case; unknown fields are refused, so that a misspelt one is no silence. Token ids are int32,
+Field names are snake_case; unknown fields are refused, so that a misspelt name raises an error. Token ids are int32,
 log-probabilities float32 (natural logarithm). Times are seconds of the store's clock.
 """
 
@@ -26,11 +26,11 @@ from openseer_core.wire.routed import RoutedRows, Span
 MAX_GROUP_SIZE = 1024
 MAX_PROMPT_TOKENS = 2**20
 MAX_METADATA_BYTES = 16 * 2**10
-"""Of one batch's or one group's metadata, as JSON in UTF-8."""
+"""Size limit of the metadata of one batch or group, in bytes of JSON in UTF-8."""
 MAX_PAGE = 1024
-"""Most results in one page."""
+"""Limit of results in one page."""
 MAX_WAIT_SECONDS = 60.0
-"""Longest wait of one long poll."""
+"""Limit of one long poll, in seconds."""
 
 LikelyToken = Annotated[tuple[int, float], Field(strict=False)]
 """A token id and its log-probability, in JSON a list of two."""
@@ -39,37 +39,37 @@ PriorityName = Literal["high", "normal", "low"]
 
 
 def metadata_problem(metadata: Mapping[str, JsonValue]) -> str | None:
-    """Why metadata are refused; None when they are not too long."""
+    """The reason why metadata are refused; None if they are within the limit."""
     size = len(json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode()) if metadata else 0
     return f"metadata: found {size} bytes, allowed: {MAX_METADATA_BYTES}" if size > MAX_METADATA_BYTES else None
 
 
 class Target(JsonModel):
-    """When a batch has enough, and what becomes of the rest.
+    """The number of groups that a batch needs, and the fate of the rest.
 
-    Submit more groups than `groups` (over-submission) and stop early; with `count: valid` the trainer's verdicts count,
-    and it goes on submitting until they suffice (`Batch.wanted` says how many more are needed).
+    Submit more groups than `groups` (over-submission) and stop early. With `count: valid` the trainer's verdicts count,
+    and the trainer submits groups until enough are valid (`Batch.wanted` is the number of missing ones).
     """
 
-    groups: int = Field(ge=1, le=10**6, description="Groups that are enough.")
+    groups: int = Field(ge=1, le=10**6, description="Number of groups after which the batch has enough.")
     count: Literal["finished", "valid"] = Field(
         default="finished",
-        description="finished: groups whose every response is whole. valid: those that the trainer called valid.",
+        description="finished: groups whose responses are all complete. valid: groups that the trainer judged valid.",
     )
     rest: Literal["cancel", "carry"] = Field(
         default="cancel",
-        description="What becomes of unfinished groups. cancel: ended, partial responses reported. carry: kept for a "
-        "later batch opened with carry, reported here as carried_over.",
+        description="Unfinished groups when the target is met. cancel: ended, partial responses reported. carry: kept "
+        "for a later batch opened with carry, reported here as carried_over.",
     )
 
 
 class BatchSpec(JsonModel):
-    """A batch as a trainer opens it. It belongs to one weights version."""
+    """A batch as a trainer opens it, for one weights version."""
 
     weights_version: VersionName | None = Field(
         default=None,
-        description="Version that samples; once the fleet has another, new groups are refused (409). Unset: the one "
-        "the fleet has when the batch is opened; then groups follow the fleet.",
+        description="Version that samples; after the fleet has moved to another, new groups are refused (409). Unset: "
+        "the fleet's version when the batch is opened; then new groups follow the fleet.",
     )
     adapter: VersionName | None = Field(
         default=None,
@@ -77,36 +77,38 @@ class BatchSpec(JsonModel):
         "weights_version names that version.",
     )
     purpose: Purpose = Field(default="train", description="eval batches run beside training ones.")
-    priority: PriorityName = Field(default="normal", description="Whose requests are claimed first.")
-    sampling: Sampling | None = Field(default=None, description="By the manifest's names; unset: the job's own.")
-    group_size: int | None = Field(
-        default=None, ge=1, le=MAX_GROUP_SIZE, description="Responses of a group that states none; unset: the job's."
+    priority: PriorityName = Field(default="normal", description="Requests of a higher priority are claimed first.")
+    sampling: Sampling | None = Field(
+        default=None, description="Sampling parameters, by the manifest's names; unset: the job's."
     )
-    target: Target | None = Field(default=None, description="When it has enough; unset: when all groups are done.")
+    group_size: int | None = Field(
+        default=None, ge=1, le=MAX_GROUP_SIZE, description="Responses per group without `n`; unset: the job's."
+    )
+    target: Target | None = Field(default=None, description="Stops the batch early; unset: all groups are completed.")
     carry: bool = Field(default=False, description="Takes over groups that earlier batches carried over.")
     max_staleness: int | None = Field(
         default=None,
         ge=0,
         le=INT53_MAX,
-        description="Carried groups whose oldest token is more published versions behind are dropped; unset: none is.",
+        description="Carried groups whose oldest token is more published versions behind are dropped; unset: no limit.",
     )
-    metadata: dict[str, JsonValue] = Field(default_factory=dict, description="Comes back with the batch.")
+    metadata: dict[str, JsonValue] = Field(default_factory=dict, description="Returned with the batch.")
     traceparent: str | None = Field(default=None, max_length=512, description="W3C's; unset: the call's header field.")
 
 
 class Group(JsonModel):
-    """A prompt and how many responses it gets; exactly one of prompt_token_ids, prompt and messages."""
+    """A prompt and its number of responses; exactly one of prompt_token_ids, prompt and messages."""
 
     id: GroupName = Field(
-        description="Unique within the batch; the same group again changes nothing, another of that name is refused."
+        description="Unique within the batch; the same group again is a repeat, a different one under it is refused."
     )
     prompt_token_ids: Annotated[TokenIds, Field(min_length=1, max_length=MAX_PROMPT_TOKENS)] | None = None
     prompt: Annotated[str, StringConstraints(min_length=1)] | None = None
     messages: ChatMessages | None = None
     n: int | None = Field(default=None, ge=1, le=MAX_GROUP_SIZE, description="Responses; unset: the batch's.")
     sampling: Sampling | None = Field(default=None, description="Unset: the batch's.")
-    reserve: bool = Field(default=False, description="Runs only when nothing else of its batch waits.")
-    metadata: dict[str, JsonValue] = Field(default_factory=dict, description="Comes back with each result.")
+    reserve: bool = Field(default=False, description="Runs only when no other request of its batch waits.")
+    metadata: dict[str, JsonValue] = Field(default_factory=dict, description="Returned with each result.")
 
     @model_validator(mode="after")
     def _one_prompt(self) -> "Group":
@@ -123,18 +125,18 @@ class GroupsUpload(JsonModel):
 
 
 class UploadReceipt(JsonModel):
-    """What became of an upload: every group is accepted or was there already."""
+    """The counts of an upload: each group was accepted, or was present already."""
 
     accepted: int
     present: int
 
 
 class BatchMetrics(JsonModel):
-    """Counts and rates of one batch; `flat()` is what a trainer's logger takes. `tokens`: of all responses, those that
-    were appended or scored included.
+    """Counts and rates of one batch; `flat()` returns them for a trainer's logger. `tokens`: of all responses, appended
+    and scored ones included.
 
-    Of drafts the workers keep no account by batch: these are of the whole fleet, from the first look at the batch to
-    its end. `draft_share`: of the generated tokens; `acceptance_length`: tokens that a request gained in a step.
+    Workers do not count drafts by batch: these numbers are of the whole fleet, from the first read of the batch to
+    its end. `draft_share`: of the generated tokens; `acceptance_length`: mean tokens per request and step.
     """
 
     groups: int = 0
@@ -161,7 +163,7 @@ class BatchMetrics(JsonModel):
     acceptance_length: float = 1.0
 
     def flat(self, prefix: str = "rollout/") -> dict[str, float]:
-        """Name → number."""
+        """Prefixed name → number."""
         return {prefix + name: float(value) for name, value in self.model_dump().items()}
 
 
@@ -169,13 +171,13 @@ BatchState = Literal["open", "sealed", "complete", "acknowledged"]
 
 
 class Batch(JsonModel):
-    """A batch as it stands.
+    """The state of a batch.
 
-    `state`: open takes groups; sealed does not; complete has all its results; acknowledged: its data are gone.
-    `progress`: share of the requests that are done. `eta_seconds`: None while nothing is known.
-    `tail`: whether fewer than a tenth of the requests are left. `wanted`: how many more groups would meet the target.
-    `job`: NAMESPACE/NAME; `opened_at`: seconds of the store's clock. A store that was emptied gives numbers again:
-    these two tell such batches apart.
+    `state`: open accepts groups; sealed does not; complete has all its results; acknowledged: its data are deleted.
+    `progress`: share of the requests that have ended. `eta_seconds`: None while unknown. `tail`: whether fewer than a
+    tenth of the requests are left. `wanted`: number of groups that the target still needs. `job`: NAMESPACE/NAME;
+    `opened_at`: seconds of the store's clock. A store that was emptied issues the same ids again; `job` and `opened_at`
+    distinguish such batches.
     """
 
     id: int
@@ -204,7 +206,7 @@ class BatchList(JsonModel):
 
 
 class VersionSpan(JsonModel):
-    """Tokens `start` up to `end` of a response were sampled with these weights."""
+    """Tokens `start` up to `end` of a response were sampled with this version."""
 
     version: str
     start: int
@@ -212,7 +214,7 @@ class VersionSpan(JsonModel):
 
 
 class ChunkInfo(JsonModel):
-    """Who generated tokens `start` up to `end`, when. Appended tokens are a chunk of event `append`."""
+    """A past lease: its worker, its tokens `start` up to `end`, its times. Appended tokens have event `append`."""
 
     worker: str
     start: int
@@ -224,21 +226,21 @@ class ChunkInfo(JsonModel):
 
 
 class Origin(JsonModel):
-    """Where a group was submitted, and under which name, that has been carried over since."""
+    """Batch and name under which a carried-over group was first submitted."""
 
     batch: int
     group: str
 
 
 class ResultItem(JsonModel):
-    """A finished request: one of its turns.
+    """A finished turn of a request.
 
-    `logprobs`: of each token, None when the job records none; of appended tokens 0.0. An entry is None where it was not
-    finite: only in what earlier releases stored, for such a response fails now. `sampled`: spans [start, end) of tokens
-    that the model drew; the others were appended by the trainer, or given and scored. `status`: only ok is a whole
-    sample. `top_logprobs`: for each token the likeliest ones in its place, as pairs of id and log-probability, the
-    likeliest first; None without topLogprobs. Those that topK, topP or minP has cut are left out, and appended tokens
-    have none. `routed_experts`: None unless the job captures them.
+    `logprobs`: one per token, 0.0 for appended tokens; None when the job records none. An entry is None where it was
+    not finite, which only results of earlier releases contain: such a response now fails. `sampled`: spans [start, end)
+    of tokens that the model sampled; the others were appended by the trainer, or given and scored. `status`: only ok is
+    a complete sample. `top_logprobs`: for each token the likeliest tokens of its position, as pairs of id and
+    log-probability, likeliest first; None without topLogprobs. Tokens cut by topK, topP or minP are left out, and
+    appended tokens have none. `routed_experts`: None unless the job captures them.
     """
 
     kind: Literal["result"] = "result"
@@ -267,7 +269,7 @@ class ResultItem(JsonModel):
     finished_at: float
 
     def scores(self) -> list[float] | None:
-        """`logprobs`, to learn from. Raises ValueError where one was not finite."""
+        """`logprobs` for training. Raises ValueError if one was not finite."""
         if self.logprobs is None or None not in self.logprobs:
             return cast("list[float] | None", self.logprobs)
         place = self.logprobs.index(None)
@@ -277,7 +279,7 @@ class ResultItem(JsonModel):
         )
 
     def mask(self) -> list[bool]:
-        """One a token: whether the model drew it."""
+        """One flag per token: whether the model sampled it."""
         marks = [False] * len(self.token_ids)
         for start, end in self.sampled:
             marks[start:end] = [True] * (end - start)
@@ -285,7 +287,7 @@ class ResultItem(JsonModel):
 
 
 class GroupItem(JsonModel):
-    """All of a group's requests have ended. `whole`: every one is ok, so that it may be trained on."""
+    """All requests of a group have ended. `whole`: every one is ok, so the group may be used for training."""
 
     kind: Literal["group"] = "group"
     cursor: int
@@ -302,7 +304,7 @@ class GroupItem(JsonModel):
 
 
 class EndItem(JsonModel):
-    """The last line of a stream: the batch is complete and everything up to `cursor` was sent."""
+    """The last line of a stream: the batch is complete and all entries up to `cursor` were sent."""
 
     kind: Literal["end"] = "end"
     cursor: int
@@ -312,7 +314,7 @@ Item = Annotated[ResultItem | GroupItem | EndItem, Field(discriminator="kind")]
 
 
 class ResultPage(JsonModel):
-    """Results and group events after a cursor. `cursor`: where the next page begins; `complete`: no more will come."""
+    """Results and ends of groups after a cursor. `cursor`: start of the next page; `complete`: no entries follow."""
 
     items: list[Annotated[ResultItem | GroupItem, Field(discriminator="kind")]]
     cursor: int
@@ -320,13 +322,13 @@ class ResultPage(JsonModel):
 
 
 class Acknowledge(JsonModel):
-    """Everything up to `cursor` is safe with the trainer. Of a complete batch's last cursor: its data go."""
+    """The trainer has stored all entries up to `cursor`; after a complete batch's last one its data are deleted."""
 
     cursor: int = Field(ge=0, le=INT53_MAX)
 
 
 class Cancel(JsonModel):
-    """What to end; nothing named: the whole batch."""
+    """The requests to end; without `groups`: the whole batch."""
 
     groups: list[KnownGroupName] | None = None
     index: int | None = Field(
@@ -335,32 +337,32 @@ class Cancel(JsonModel):
 
 
 class Count(JsonModel):
-    """How many requests, groups or verdicts a call has changed."""
+    """The number of requests, groups or verdicts that a call has changed."""
 
     count: int
 
 
 class Verdicts(JsonModel):
-    """Which finished groups are worth training on (an all-equal reward is not, say); a later verdict replaces it."""
+    """Verdicts on finished groups: whether they are useful for training. A later verdict replaces an earlier one."""
 
     valid: list[KnownGroupName] = Field(default_factory=list[KnownGroupName])
     invalid: list[KnownGroupName] = Field(default_factory=list[KnownGroupName])
 
 
 class Continue(JsonModel):
-    """Goes on with a finished request after its environment's turn.
+    """Continues a finished request after its environment's turn.
 
-    `turn`: the turn that has finished (0 at first): a repeat of the same call changes nothing.
+    `turn`: the turn that has finished (0 at first), which makes a repeat of the call harmless.
     """
 
     turn: int = Field(ge=0, le=INT32_MAX)
     token_ids: Annotated[TokenIds, Field(max_length=MAX_PROMPT_TOKENS)] = Field(
-        default_factory=list[int], description="Appended to the response before it goes on."
+        default_factory=list[int], description="Appended to the response before it continues."
     )
 
 
 class RequestInfo(JsonModel):
-    """A request as it stands, with its tokens so far."""
+    """The state of a request, with its tokens so far."""
 
     batch: int
     group: str
@@ -377,7 +379,7 @@ class RequestInfo(JsonModel):
 
 
 class GroupInfo(JsonModel):
-    """A group as it stands. `estimate`: expected length of its responses, in tokens."""
+    """The state of a group. `estimate`: expected length of its responses, in tokens."""
 
     batch: int
     group: str

@@ -1,4 +1,4 @@
-"""What crosses HTTP about the fleet: weights transactions, workers, autoscaling, GPUs lent to the trainer."""
+"""The fleet as JSON over HTTP: workers, autoscaling, and GPUs lent to the trainer."""
 
 from typing import Literal
 
@@ -12,9 +12,9 @@ FleetWord = Literal["awake", "releasing", "released", "acquiring"]
 
 
 class WorkerInfo(JsonModel):
-    """A worker by its last heartbeat. `figures`: what it says of itself (slots, kv_used, device, …).
+    """A worker's last heartbeat. `figures`: its metrics (slots, kv_used, device, …).
 
-    `error`: what keeps it from loading the fleet's weights.
+    `error`: the reason why it cannot load the fleet's weights.
     """
 
     name: str
@@ -33,10 +33,10 @@ class WorkerList(JsonModel):
 
 
 class Release(JsonModel):
-    """Hands the GPUs to the trainer. sleep: engines free their memory, processes stay. stop: no worker is left.
+    """Lends the GPUs to the trainer. sleep: engines free their memory, processes stay. stop: all workers stop.
 
-    `keep_weights`: those that sleep keep their weights in the machine's memory; otherwise they throw them away, and
-    load those that are published next, or the present ones when they are awake again.
+    `keep_weights`: sleeping engines keep their weights in the machine's memory; otherwise they discard them, and
+    load the next published ones, or the present ones after all is awake again.
     """
 
     mode: Literal["sleep", "stop"] = "sleep"
@@ -44,16 +44,16 @@ class Release(JsonModel):
 
 
 class Acquire(JsonModel):
-    """Takes the GPUs back. `parts`: of engines that sleep, what is to be awake; unset: all, and they sample again."""
+    """Takes the GPUs back. `parts`: the parts of sleeping engines to wake; unset: all, and they sample again."""
 
     parts: list[MemoryPart] | None = Field(default=None, min_length=1)
 
 
 class FleetState(JsonModel):
-    """Whether the GPUs are openseer's. `idle_gpu_seconds`: GPU time, summed, in which awake workers ran nothing.
+    """The state of the GPUs. `idle_gpu_seconds`: GPU time, summed, in which awake workers had no request.
 
-    `awake`: what of the engines is to be awake (weights, kv_cache). `freed`: whether all that sleep gave GPU memory
-    back, which those on a CPU do not; None while nobody sleeps, or has told it.
+    `awake`: the parts of engines to be awake (weights, kv_cache). `freed`: whether all sleeping engines returned GPU
+    memory, which engines on a CPU do not; None while none sleeps or has reported it.
     """
 
     state: FleetWord
@@ -67,7 +67,7 @@ class FleetState(JsonModel):
 
 
 class Autoscaling(JsonModel):
-    """For KEDA and its kind. `backlog_tokens`: expected tokens of all that waits and runs, less those generated."""
+    """Input for KEDA and similar autoscalers. `backlog_tokens`: tokens still expected of unfinished requests."""
 
     queue_depth: int
     running: int
@@ -77,8 +77,9 @@ class Autoscaling(JsonModel):
 
 
 class JobStatus(JsonModel):
-    """The job at a glance. `workers_ready`: those that work and have loaded the fleet's weights. `paused_since`: from
-    when on new requests of the compatible routes wait (seconds of the store's clock), None while they do not."""
+    """An overview of the job. `workers_ready`: workers that work and have loaded the fleet's weights. `paused_since`:
+    time since which new requests of the compatible routes wait (seconds of the store's clock), None while they do
+    not."""
 
     name: str
     namespace: str

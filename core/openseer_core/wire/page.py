@@ -1,7 +1,7 @@
-"""What the live page is sent: one whole view a second, small enough to be drawn at once.
+"""The data of the live page: one complete view per second, small enough to be drawn at once.
 
-Every list has a named limit, and says how much is left out. Times are seconds of the store's clock; a view's `now` is
-the moment it was made. Rates are per second.
+Every list has a named limit, and its number of left-out entries. Times are seconds of the store's clock; `now` is the
+time at which a view was made. Rates are per second.
 """
 
 from typing import Literal
@@ -16,34 +16,34 @@ MOST_JOBS = 200
 MOST_FINDINGS = 20
 """Causes of lost time."""
 MOST_BARS = 2000
-"""Over all lanes of a job, the latest."""
+"""Limit of leases over all lanes of a job; the latest are kept."""
 MOST_BARS_ENDED = 20_000
-"""The same of a run that has ended, which is sent once."""
+"""The same limit for a run that has ended, which is sent once."""
 WINDOW_SECONDS = 120.0
-"""How far back lanes go."""
+"""Time span of the lanes, in seconds."""
 MOST_POINTS = 900
-"""Of a series: a point a second, so a quarter of an hour."""
+"""Limit of points of a series: one per second, a quarter of an hour."""
 MOST_GROUPS = 2000
-"""Of a batch: unfinished ones first."""
+"""Limit of groups of a batch; unfinished ones first."""
 MOST_PAIRS = 2000
-"""Finished responses of a batch whose estimate is compared with their length, the latest."""
+"""Limit of finished responses of a batch with estimate and length; the latest are kept."""
 MOST_IN_TAIL = 50
-"""Running responses of a batch, those that are expected to end last."""
+"""Limit of running responses of a batch in the tail: those with the latest expected end."""
 MOST_SIBLINGS = 64
-"""Responses of a group."""
+"""Limit of responses of a group."""
 MOST_TOKENS = 1024
-"""Tokens of one response in one view; the next view goes on where it ended."""
+"""Limit of tokens of one response in one view; the next view continues after them."""
 
 JobWord = Literal["running", "idle", "waiting", "lent", "finished", "failed", "unknown"]
 RequestWord = Literal["waiting", "running", "ok", "aborted", "failed", "cancelled", "carried"]
 
 
 class JobCard(JsonModel):
-    """A job at a glance. `reason`: in words, why it is as it is: what it waits for, or what is wrong. A job that is
-    `unknown` has nothing but its place and the reason: its store does not answer.
+    """An overview of a job. `reason`: the cause of its state, such as a wait or an error. A job that is `unknown` has only
+    its place and the reason: its store does not answer.
 
-    `progress`: share of the requests of all batches that are done, `eta_seconds`: until the last of them ends; None
-    while nothing is known. `acceptance_length`: tokens that a request gains in a step, None without drafts.
+    `progress`: share of the requests of all batches that have ended, `eta_seconds`: until the last of them ends; None
+    while unknown. `acceptance_length`: mean tokens per request and step, None without drafts.
     """
 
     namespace: str
@@ -67,16 +67,16 @@ class JobCard(JsonModel):
 
 
 class JobCards(JsonModel):
-    """All jobs that the viewer may read, by namespace and name."""
+    """All jobs that the viewer may read, by namespace and name; `left_out`: number beyond the limit."""
 
     jobs: list[JobCard]
     left_out: int = 0
 
 
 class WorkerLane(JsonModel):
-    """A worker. `silent`: it has said nothing for longer than it should have. `pace_ratio`: how fast responses grow at
-    it, as a part of the others' pace with as many at once, None where that is not known. In words: `slow`, that it
-    generates slower than the others, "" where it does not; `waits`, why it runs less than it could."""
+    """A worker. `silent`: its heartbeat is overdue. `pace_ratio`: tokens per second of its responses relative to the
+    others' at equal concurrency, None where unknown. In words: `slow`, that it generates more slowly than the others, ""
+    where it does not; `waits`, the reason why it runs fewer requests than it could."""
 
     worker: str
     state: str
@@ -99,9 +99,9 @@ class WorkerLane(JsonModel):
 
 
 class Bars(JsonModel):
-    """Leases as columns: entry n of each list is of lease n. `lane`: index into the lanes; `row`: a row of that lane in
-    which no two leases overlap; `end`: None while it runs; `event`: how it ended, "" while it runs; `tokens`: of the
-    response at its end, at its begin while it runs. `request`: "batch/group/index"."""
+    """Leases as columns: entry n of each list belongs to lease n. `lane`: index into the lanes; `row`: a row of that
+    lane in which no two leases overlap; `end`: None while it runs; `event`: how it ended, "" while it runs; `tokens`:
+    of the response at its end, or at its start while it runs. `request`: "batch/group/index"."""
 
     lane: list[int] = Field(default_factory=list[int])
     row: list[int] = Field(default_factory=list[int])
@@ -181,7 +181,7 @@ class Explained(JsonModel):
 
 
 class JobView(JsonModel):
-    """A job: its fleet, what runs where, its batches, its weights. `live`: false for a run that has ended."""
+    """A job: its fleet, its leases by worker, its batches, its weights. `live`: false for a run that has ended."""
 
     now: float
     live: bool = True
@@ -198,7 +198,7 @@ class JobView(JsonModel):
 
 
 class JobPulse(JsonModel):
-    """What of a JobView changes fastest, sent between two of them: a worker's silence shows at once."""
+    """The fields of a JobView that change fastest, sent between two views, so that a silent worker shows at once."""
 
     now: float
     card: JobCard
@@ -207,7 +207,7 @@ class JobPulse(JsonModel):
 
 class GroupColumns(JsonModel):
     """Groups of a batch as columns. `longest`: tokens of the longest finished response; `estimate`: expected length of
-    a response, None while nothing is known."""
+    a response, None while unknown."""
 
     name: list[str] = Field(default_factory=list[str])
     size: list[int] = Field(default_factory=list[int])
@@ -221,15 +221,15 @@ class GroupColumns(JsonModel):
 
 
 class Histogram(JsonModel):
-    """Lengths of finished responses: `counts[n]` have from `edges[n]` to below `edges[n + 1]` tokens."""
+    """Lengths of finished responses: `counts[n]` have at least `edges[n]` and fewer than `edges[n + 1]` tokens."""
 
     edges: list[int] = Field(default_factory=list[int])
     counts: list[int] = Field(default_factory=list[int])
 
 
 class TailRequest(JsonModel):
-    """A running response. `tokens`: so far; `expected`: in all, as its siblings tell, None while nothing is known;
-    `ends_in`: seconds, at the speed so far."""
+    """A running response. `tokens`: so far; `expected`: total length by its siblings, None while unknown;
+    `ends_in`: seconds, at the pace so far."""
 
     request: str
     worker: str
@@ -241,7 +241,7 @@ class TailRequest(JsonModel):
 
 
 class BatchView(JsonModel):
-    """A batch. `estimates`, `lengths`: of finished responses, what their siblings had told and what they came to."""
+    """A batch. `estimates`, `lengths`: of finished responses, the group's estimate before and the length after."""
 
     now: float
     live: bool = True
@@ -256,8 +256,8 @@ class BatchView(JsonModel):
 
 
 class ResponseView(JsonModel):
-    """A response, or its next piece: tokens from `start` on. `text`: a piece of text for each token, None where no
-    tokenizer is there; `logprobs`: natural logarithm, None where none is recorded. `length`: tokens so far."""
+    """A response, or its next piece: tokens from `start` on. `text`: a piece of text for each token, None without a
+    tokenizer; `logprobs`: natural logarithm, None where none are recorded. `length`: tokens so far."""
 
     index: int
     state: RequestWord
@@ -273,7 +273,7 @@ class ResponseView(JsonModel):
 
 
 class GroupPage(JsonModel):
-    """A group with its responses side by side. `prompt`: as text, or its token ids in words."""
+    """A group with its responses side by side. `prompt`: as text, or its token ids as text."""
 
     now: float
     live: bool = True
@@ -288,7 +288,7 @@ class GroupPage(JsonModel):
 
 
 class PageProblem(JsonModel):
-    """Why a stream of views ends: 401, 403, 404 as HTTP has them; 503: the store does not answer, try again."""
+    """Why a stream of views ends: 401, 403, 404 as in HTTP; 503: the store does not answer, try again."""
 
     status: int
     detail: str

@@ -1,4 +1,4 @@
-"""An error as HTTP answers it."""
+"""An error as a body of an HTTP response."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Problem(BaseModel):
-    """An error, as RFC 9457 words it (application/problem+json)."""
+    """An error in the format of RFC 9457 (application/problem+json)."""
 
     model_config = ConfigDict(extra="allow")
 

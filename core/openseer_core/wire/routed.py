@@ -1,4 +1,4 @@
-"""Routed experts as they cross HTTP: which experts the tokens of a result went through."""
+"""Routed experts as JSON: the experts that the tokens of a result went through."""
 
 from typing import Annotated, Literal
 
@@ -10,11 +10,11 @@ Span = Annotated[tuple[int, int], Field(strict=False)]
 
 
 class RoutedRows(JsonModel):
-    """An array of `shape` [positions, layers, experts]: row i is of position `start` + i of prompt and response.
+    """An array of `shape` [positions, layers, experts]: row i belongs to position `start` + i of prompt and response.
 
-    The last token has no row: nobody computed what follows it. Layers without experts hold zeros. `data`: its numbers,
-    little-endian, in base64. `gaps`: how many rows are missing, in the spans [start, end) of `missing`; they are zeros
-    in the data, and -1 in what `openseer_client.routing` makes of it.
+    The last token has no row, because the model did not compute its successor. Layers without experts hold zeros.
+    `data`: the numbers, little-endian, in base64. `gaps`: number of missing rows, in the spans [start, end) of
+    `missing`; they are zeros in the data, and -1 in the result of `openseer_client.routing`.
     """
 
     start: int = 0

@@ -1,4 +1,4 @@
-"""The fleet's weights as HTTP tells them."""
+"""The fleet's weights as JSON over HTTP."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from openseer_core.worker.heartbeat import WeightsReport, WorkerStatus
 
 
 class WorkerWeights(JsonModel):
-    """One worker in a transaction. `phase`: the last one it has confirmed; `seconds`: what each phase took it."""
+    """One worker in a transaction. `phase`: the last one it has confirmed; `seconds`: its duration of each phase."""
 
     worker: str
     version: str
@@ -25,9 +25,9 @@ class WorkerWeights(JsonModel):
 
 
 class Transaction(JsonModel):
-    """A weights transaction as it stands. `waiting_for`: workers that have not confirmed the phase yet.
+    """The state of a weights transaction. `waiting_for`: workers that have not confirmed the phase yet.
 
-    `digest`: of the weights' files, once it is known. `adapter`: the name of the LoRA adapter that is published, ""
+    `digest`: of the weights' files, once it is known. `adapter`: the name of the published LoRA adapter, ""
     for weights; `previous` is then the version that this name had, "" for none.
     """
 
@@ -50,7 +50,7 @@ class Transaction(JsonModel):
 
 
 class ServedAdapter(JsonModel):
-    """A LoRA adapter beside the weights: `base` is the version that it works on, `digest` of its files.
+    """A LoRA adapter beside the weights: `base` is the version that it works on, `digest` that of its files.
 
     `versions`: published so far under its name, the present one last.
     """
@@ -63,9 +63,9 @@ class ServedAdapter(JsonModel):
 
 
 class Weights(JsonModel):
-    """The fleet's weights. `revision` grows with every change; `versions`: published so far, the latest last.
+    """The fleet's weights. `revision` grows with every change; `versions`: all published ones, the latest last.
 
-    `errors`: by worker, what keeps it from loading `version`, or one of the `adapters`.
+    `errors`: by worker, the reason why it cannot load `version` or one of the `adapters`.
     """
 
     revision: int
@@ -77,7 +77,7 @@ class Weights(JsonModel):
 
 
 def to_wire(fleet_spec: FleetSpec, workers: Sequence[WorkerStatus], now: float) -> Weights:
-    """The weights, with the latest transaction and each of its workers as its last heartbeat said."""
+    """The weights, with the latest transaction and each of its workers by its last heartbeat."""
     transaction = fleet_spec.transaction
     reports = {worker.name: worker.heartbeat.weights for worker in workers if worker.is_fresh(now)}
     whys = {name: why_not_loaded(fleet_spec, report) for name, report in reports.items() if report is not None}

@@ -1,4 +1,4 @@
-"""What a worker reports of itself, and whether it drafts.
+"""The heartbeat of a worker: state, metrics, weights; and the decision whether a worker drafts.
 
 Read `heartbeat`, `metrics`, `draft_metrics`, `context_metrics`, `time_metrics`, `speculation_enabled`.
 Tests: tests/core/worker.

@@ -1,12 +1,12 @@
-"""The counters of drafting, by the names that heartbeats carry them under: per worker, summed, and as ratios."""
+"""The counters of drafts, by their names in heartbeats: per worker, summed, and as ratios."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 DRAFT_ORIGINS = ("own", "siblings", "earlier", "prompt")
-"""Where a draft comes from: the response itself, its siblings, responses of earlier batches, the prompt."""
+"""The origin of a draft: the response itself, its siblings, responses of earlier batches, the prompt."""
 CORPUS_SIZES = (0, 1, 2, 4, 8, 16)
-"""Numbers of responses in the corpus that a request drafts from; each stands for itself up to the next number."""
+"""Classes of the number of responses that a request drafts from; each includes the numbers up to the next class."""
 COUNTERS = (
     "steps",
     "drafted_tokens",
@@ -19,19 +19,19 @@ COUNTERS = (
     *(f"{what}_{origin}" for what in ("drafted", "accepted") for origin in DRAFT_ORIGINS),
     *(f"{what}_refs_{count}" for what in ("steps", "tokens") for count in CORPUS_SIZES),
 )
-"""They only grow while a worker lives. `steps` are the engine's; a request-step is the part of one request in one step.
-`draft_full`: how often a request had to go on without drafts for want of memory."""
+"""They only grow during a boot of a worker. `steps` are the engine's; a request-step is one request in one step.
+`draft_full`: how often a request ran without drafts because memory was short."""
 
 
 @dataclass(frozen=True, slots=True)
 class DraftMetrics:
-    """Counters of one worker, or sums over workers or differences over time."""
+    """Counters of one worker, sums over workers, or differences over time."""
 
     values: Mapping[str, float] = field(default_factory=dict[str, float])
 
     @staticmethod
     def of(metrics: Mapping[str, float | int | str]) -> "DraftMetrics":
-        """Of a heartbeat; nothing where the worker does not draft."""
+        """Counters from a heartbeat; empty if the worker does not draft."""
         if not metrics.get("draft_steps"):
             return DraftMetrics()
         return DraftMetrics({name: float(metrics[name]) for name in COUNTERS if name in metrics})
@@ -41,7 +41,7 @@ class DraftMetrics:
         return DraftMetrics({name: self[name] + other[name] for name in names})
 
     def since(self, earlier: "DraftMetrics") -> "DraftMetrics":
-        """What one worker has counted since `earlier`; all that it has, if it began anew meanwhile."""
+        """The difference of one worker's counters to `earlier`; all of them if the worker has restarted since."""
         if any(value < earlier[name] for name, value in self.values.items()):
             return self
         return DraftMetrics({name: value - earlier[name] for name, value in self.values.items()})
@@ -51,27 +51,27 @@ class DraftMetrics:
 
     @property
     def drafted(self) -> int:
-        """Tokens that were drafted, and so verified by the engine beside its own."""
+        """Tokens that were drafted, and verified by the engine."""
         return round(self["drafted_tokens"])
 
     @property
     def accepted(self) -> int:
-        """Of these, tokens that came true."""
+        """Drafted tokens that were accepted."""
         return round(self["accepted_tokens"])
 
     @property
     def acceptance(self) -> float:
-        """Share of the drafted tokens that came true."""
+        """Share of the drafted tokens that were accepted."""
         return _ratio(self["accepted_tokens"], self["drafted_tokens"])
 
     @property
     def request_steps(self) -> int:
-        """Request-steps, those without a draft included."""
+        """Number of request-steps, with and without a draft."""
         return round(sum(self[f"steps_refs_{count}"] for count in CORPUS_SIZES))
 
     @property
     def acceptance_length(self) -> float:
-        """Mean tokens of a request-step, the engine's own one included; 0 of none."""
+        """Mean tokens per request-step, including the one that the engine samples; 0 without any."""
         return _ratio(sum(self[f"tokens_refs_{count}"] for count in CORPUS_SIZES), self.request_steps)
 
     @property
@@ -81,17 +81,17 @@ class DraftMetrics:
 
     @property
     def draft_length(self) -> float:
-        """Mean tokens drafted for a request-step."""
+        """Mean drafted tokens per request-step."""
         return _ratio(self["drafted_tokens"], self.request_steps)
 
     @property
     def seconds_per_step(self) -> float:
-        """Mean time that drafting takes in a step of the engine."""
+        """Mean time for drafting per step of the engine."""
         return _ratio(self["draft_seconds"], self["steps"])
 
 
 def summed(counts: Iterable[DraftMetrics]) -> DraftMetrics:
-    """Of several workers, or of several stretches of time."""
+    """The sum over several workers or periods."""
     return sum(counts, DraftMetrics())
 
 

@@ -1,4 +1,4 @@
-"""Where drafts were measured to pay: a committed table, device × model runner × requests at once → ratio.
+"""Measured gains of drafts: a committed table, device × model runner × concurrent requests → ratio.
 
 Rows come from runs of `openseer bench-gpu`, on CPUs from benchmarks/speculation.py; docs/gpu.md says how to add one.
 """
@@ -13,13 +13,13 @@ from pydantic import Field, TypeAdapter
 from openseer_core.json_model import JsonModel
 
 NO_LOSS = 0.98
-"""At no batch size may drafts make the engine slower than this, if they are to be on by themselves."""
+"""Least ratio at every batch size if drafts are to be enabled by default."""
 WORTH_IT = 1.05
-"""At one batch size at least they must make it so much faster."""
+"""Least ratio at the best batch size if drafts are to be enabled by default."""
 
 
 class DraftRatio(JsonModel):
-    """One measurement. `ratio`: tokens per second with drafts, of those that vLLM's own default yields."""
+    """One measurement. `ratio`: tokens per second with drafts, divided by those of vLLM's default."""
 
     device: str = Field(min_length=1, description='As NVIDIA names the GPU, "NVIDIA H100 80GB HBM3", or "cpu".')
     runner: Literal["V1", "V2"]
@@ -32,16 +32,16 @@ class DraftRatio(JsonModel):
 
 @cache
 def measured() -> tuple[DraftRatio, ...]:
-    """The table."""
+    """The rows of the table."""
     text = files("openseer_core.worker").joinpath("draft_ratios.json").read_text("utf-8")
     return tuple(TypeAdapter(list[DraftRatio]).validate_json(text))
 
 
 def refusal(device: str, most: int | None, table: Sequence[DraftRatio]) -> str:
-    """Why drafts are not on by themselves on such a device; empty where they are.
+    """Why drafts are not enabled by default on such a device; empty if they are.
 
-    `most`: requests that may run at once in an engine, which larger batches of the table do not concern; None: as many
-    as the engine takes.
+    `most`: limit of concurrent requests in an engine; rows with larger batches are ignored. None: no limit but the
+    engine's.
     """
     rows = [row for row in table if row.device == device and (most is None or row.batch <= most)]
     if not rows:

@@ -1,4 +1,4 @@
-"""What a worker says of itself once a second, and what the store answers."""
+"""The heartbeat that a worker sends once a second, and the store's reply."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from openseer_core.worker.metrics import WorkerMetrics
 
 
 class WorkerState(StrEnum):
-    """What a worker is doing. A state of a newer version, unknown here, keeps its text."""
+    """The state of a worker. A state of a newer release, unknown here, keeps its text."""
 
     STARTING = "starting"
     IDLE = "idle"
@@ -36,14 +36,14 @@ WORKING_STATES = frozenset({WorkerState.IDLE, WorkerState.BUSY})
 
 
 FRESH_SECONDS = 10.0
-"""A worker whose last heartbeat is older is gone: it counts in no share of the load and is not waited for."""
+"""Age in seconds after which a heartbeat is stale: the worker has no share of the load, and no phase waits for it."""
 
 
 class ReceptionReport(JsonModel):
-    """How far a worker has followed the reception of this id: weights that a trainer sends to it, for all.
+    """The progress of a worker with the reception of this id: weights that a trainer sends to it, for all.
 
     `joined`: it is in the sender's group. `round`, `updates`, `finished`: as in the fleet spec's Reception. `path` and
-    `digest`: of the folder of a finished round. `error`: why it has given up; only another reception helps.
+    `digest`: of the folder of a finished round. `error`: the reason why it gave up; only another reception helps.
     """
 
     id: int
@@ -57,10 +57,10 @@ class ReceptionReport(JsonModel):
 
 
 class PassingReport(JsonModel):
-    """What a worker passes on to others of versions that were published by URL.
+    """The versions, published by URL, that a worker passes on to others.
 
-    `address`: the URL below which it does; it ends in a secret, which nobody shows. `whole`, `partial`: by the
-    transaction that a version came with: all its files are there, or they arrive now.
+    `address`: the base URL; it ends in a secret, which no message shows. `whole`, `partial`: transactions of versions
+    of which it has all files, or receives them now.
     """
 
     address: str = Field(repr=False)
@@ -69,17 +69,17 @@ class PassingReport(JsonModel):
 
 
 class WeightsReport(JsonModel):
-    """What a worker's heartbeat says of its weights.
+    """The weights in a worker's heartbeat.
 
-    `version`: loaded now, "" while none is whole. `transaction`, `phase`: what it has confirmed last.
-    `attempt`, `error`: of its latest failure, which stands until something succeeds. `mismatch`: the failure is that
-    the canary's log-probabilities differ; `difference`: the greatest one. `seconds`: what each phase took. `digest`: of
-    the files that it read last, "" for none; `loaded`: of those that `version` was loaded from, and `publisher`: the
-    transaction that it came with. `adapters`: loaded ones, version → digest; `adapter_error`: what keeps one of the
-    fleet's adapters from it. `asleep`: the engine samples nothing; its weights may be awake (`weights_awake`), and it
-    takes others then. `freed`: whether falling asleep gave memory of a GPU back, which a CPU does not; None: not told.
-    `rest_since`: of the fleet spec that it has followed in falling asleep; None from a worker of an earlier release.
-    `reception`: of the worker that receives weights from their sender, for all. `passing`: None where it has no server.
+    `version`: loaded now, "" while none is complete. `transaction`, `phase`: the last confirmation. `attempt`, `error`:
+    of its latest failure, kept until something succeeds. `mismatch`: the failure is a difference of the canary's
+    log-probabilities; `difference`: the greatest one. `seconds`: duration of each phase. `digest`: of the files that it
+    read last, "" for none; `loaded`: of those that `version` was loaded from, and `publisher`: the transaction that
+    published it. `adapters`: loaded ones, version → digest; `adapter_error`: the reason why it cannot load one of the
+    fleet's adapters. `asleep`: the engine samples nothing; its weights may be awake (`weights_awake`), and then others
+    can be loaded. `freed`: whether falling asleep returned GPU memory, which it does not on a CPU; None: unknown.
+    `rest_since`: of the fleet spec that it followed when it fell asleep; None from a worker of an earlier release.
+    `reception`: of the worker that receives weights for all. `passing`: None if it has no server.
     """
 
     version: str = ""
@@ -105,9 +105,9 @@ class WeightsReport(JsonModel):
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """What a worker reports of itself.
+    """A worker's report about itself.
 
-    `idle_seconds`, `busy_seconds`: how long this boot, awake, has held nothing and something; the store sums them up.
+    `idle_seconds`, `busy_seconds`: awake time of this boot without and with requests; the store sums them.
     """
 
     state: WorkerState
@@ -137,7 +137,7 @@ class WorkerStatus:
 
 
 def reported_limits(workers: Sequence[WorkerStatus], now: float) -> ModelLimits:
-    """What one request may have, as the workers that claim report it, or without any those that were there last.
+    """The limits of one request, from the claiming workers, or if there are none from the last known ones.
 
     `now`: seconds of the store's clock.
     """
@@ -147,10 +147,10 @@ def reported_limits(workers: Sequence[WorkerStatus], now: float) -> ModelLimits:
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatReply:
-    """The answer of the store to a heartbeat.
+    """The store's reply to a heartbeat.
 
-    `revision`: of the fleet spec; news when it differs: a store that lost its last writes has an older one.
-    `largest`: tokens that one request may have at the worker that takes the most, of those that claim; 0 without any.
+    `revision`: of the fleet spec; any difference is news, because a store that lost its last writes has an older one.
+    `largest`: the largest token limit of one request among the claiming workers; 0 without any.
     """
 
     drain: bool = False

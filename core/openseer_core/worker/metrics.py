@@ -1,4 +1,4 @@
-"""The metrics that a worker's heartbeat carries: one mapping by name, read through typed properties."""
+"""The metrics in a worker's heartbeat: one mapping by name, read through typed properties."""
 
 from math import inf
 
@@ -14,15 +14,15 @@ GPU_PREFIX = "gpu"
 
 
 class WorkerMetrics(dict[str, Metric]):
-    """Metrics by name, as the heartbeat is stored; a reader ignores names that it does not know.
+    """Metrics by name, as the heartbeat is stored; a reader ignores unknown names.
 
-    A worker sets what it can measure: without a GPU there is no gpuN_…, an engine that does not draft counts no drafts.
-    A property is 0 or "" where the worker reports nothing, or no number where one is needed.
+    A worker sets only metrics that it can measure: no gpuN_… without a GPU, no draft counters without drafts.
+    A property is 0 or "" where the worker reports nothing, or text instead of a number.
     """
 
     @property
     def slots(self) -> int:
-        """Requests that run at once at most."""
+        """Limit of concurrent requests."""
         return int(self._number("slots"))
 
     @property
@@ -32,7 +32,7 @@ class WorkerMetrics(dict[str, Metric]):
 
     @property
     def tokens(self) -> int:
-        """Tokens generated since this worker's start."""
+        """Tokens generated since the worker's start."""
         return int(self._number("tokens"))
 
     @property
@@ -62,13 +62,13 @@ class WorkerMetrics(dict[str, Metric]):
 
     @property
     def free_pace(self) -> float:
-        """Tokens per second that a response gains at the worker, if its last claim found nothing; else 0."""
+        """Tokens per second of a response at the worker, if its last claim found nothing; else 0."""
         pace = float(self._number("free_pace"))
         return pace if 0 < pace < inf else 0.0
 
     @property
     def limits(self) -> ModelLimits:
-        """What one request may have here; nothing is known of a worker that reports none."""
+        """The limits of one request here; unknown for a worker that reports none."""
         return ModelLimits.of(self)
 
     @property
@@ -83,7 +83,7 @@ class WorkerMetrics(dict[str, Metric]):
 
     @property
     def speculation(self) -> str:
-        """ "on", or "off: " and the reason; "" of a worker that reports neither."""
+        """ "on", or "off: " and the reason; "" if the worker reports neither."""
         return str(self.get("drafts", ""))
 
     @property
@@ -93,12 +93,12 @@ class WorkerMetrics(dict[str, Metric]):
 
     @property
     def contexts(self) -> ContextCounts:
-        """Counters of contexts that the engine took up."""
+        """Counters of the contexts that the engine has taken up."""
         return ContextCounts.of_heartbeat(self)
 
     @property
     def seconds(self) -> WorkerSeconds | None:
-        """What its time went to; None where it does not count that."""
+        """The worker's seconds by use; None if it does not count them."""
         return WorkerSeconds.of_heartbeat(self)
 
     @property

@@ -1,15 +1,15 @@
-"""The one place that decides whether a job drafts."""
+"""The decision whether a job drafts; the only code that makes it."""
 
 from openseer_core.manifest.job import Spec
 from openseer_core.worker import draft_ratios
 
 MIN_P_IGNORED = "the engine ignores it when it verifies drafts"
 CPU = "cpu"
-"""What stands for the device of an engine on a CPU; a GPU has the name that NVIDIA gives it."""
+"""Device name of an engine on a CPU; a GPU has NVIDIA's name."""
 
 
 def job_refusal(spec: Spec) -> str:
-    """Why no worker of this job drafts, on whatever device; empty when it depends on the device."""
+    """Why no worker of this job drafts, on any device; empty when it depends on the device."""
     if spec.speculation.enabled is False:
         return "spec.speculation.enabled is false"
     if spec.model.engine == "scripted":
@@ -31,6 +31,6 @@ def speculation_refusal(spec: Spec, device: str) -> str:
 
 
 def _most(spec: Spec) -> int | None:
-    """Requests that may run at once in one engine, as far as the manifest says."""
+    """Limit of concurrent requests in one engine by the manifest; None if it states none."""
     given = (spec.workers.max_inflight, spec.model.engine_args.get("max_num_seqs"))
     return min((most for most in given if isinstance(most, int)), default=None)

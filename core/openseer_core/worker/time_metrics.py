@@ -1,10 +1,10 @@
-"""What a worker's time went to: one set of names for heartbeats, samples and explanations of runs."""
+"""A worker's time by use: one set of names for heartbeats, samples and explanations of runs."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
 _PREFIX = "seconds_"
-"""Before each name in a heartbeat, where metrics of all kinds are in one mapping."""
+"""Prefix of each name in a heartbeat, where metrics of all kinds are in one mapping."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,8 +12,8 @@ class WorkerSeconds:
     """Counters of one worker since its boot, in seconds, or their sums.
 
     `running`: the engine had a response; `responses`: the same, summed over its responses. `store_idle`, `store_below`:
-    the worker waited for an answer of the store while the engine had no response, or fewer than it has slots, although
-    more may have waited or some had ended. `weights`: the engine had none because weights were changed, or slept.
+    the worker waited for a reply of the store while the engine had no response, or free slots, although requests
+    may have waited or responses had ended. `weights`: the engine had none because of a change of weights, or slept.
     """
 
     running: float = 0.0
@@ -24,21 +24,21 @@ class WorkerSeconds:
 
     @staticmethod
     def of(values: Mapping[str, float]) -> "WorkerSeconds":
-        """By the names of the fields; one that is missing is 0."""
+        """Seconds by the names of the fields; a missing one is 0."""
         return WorkerSeconds(**{field.name: round(values.get(field.name, 0.0), 3) for field in fields(WorkerSeconds)})
 
     @staticmethod
     def of_heartbeat(metrics: Mapping[str, float | int | str]) -> "WorkerSeconds | None":
-        """Of a heartbeat's metrics; None of a worker that counts none of them."""
+        """Seconds from a heartbeat's metrics; None if the worker reports none of them."""
         found = {name: float(metrics[key]) for key, name in _NAMES.items() if key in metrics}
         return WorkerSeconds.of(found) if found else None
 
     def metrics(self) -> dict[str, float | int | str]:
-        """For a heartbeat."""
+        """The seconds as metrics of a heartbeat."""
         return {key: getattr(self, name) for key, name in _NAMES.items()}
 
     def values(self) -> dict[str, float]:
-        """By the names of the fields."""
+        """The seconds by the names of the fields."""
         return asdict(self)
 
 

@@ -1,7 +1,7 @@
-"""What is fitted, and on what: veRL's columns and nothing of Seer's.
+"""Calibration: the fitted values, from veRL's columns only and none of Seer's.
 
-Systems that bind their requests take a second to simulate, so that all of it takes minutes. The values that stand in
-`cases` are what `calibrate` gives.
+Systems that assign requests at submission take a second to simulate, so that all of it takes minutes. `cases` holds
+the results of `calibrate`.
 """
 
 from dataclasses import dataclass, replace
@@ -13,21 +13,21 @@ from openseer_sim.systems import bound_by
 
 SEEDS = (1, 2, 3)
 SPREADS = (0.6, 0.8, 1.0, 1.2, 1.4, 1.7, 2.0)
-"""Standard deviations of the logarithm of lengths that are tried."""
+"""Standard deviations of the logarithm of lengths to try."""
 SAME, USUAL = 0.04, 1.2
-"""Tails that differ by less part of the total are as good as the same: that is what seeds differ by. Of several such
-spreads the one nearest to the usual one is taken: with it a few thousand lengths go from a few hundred tokens to the
-cap, as the paper says that they do."""
+"""Tails whose shares of the total differ by less than SAME are equally good, because seeds differ by as much. Of
+several such spreads the one nearest to USUAL is used: with it a few thousand lengths range from a few hundred tokens to
+the cap, as in the paper."""
 DRAFTS_PART = 0.25
-"""Of the fleet, where the cost of drafts is fitted: a ratio, which a part of the fleet has as well."""
+"""Share of the fleet on which the cost of drafts is fitted; the fit uses a ratio, which does not depend on the size."""
 
 ROUND_ROBIN = bound_by("round-robin")
-"""What veRL does: each group whole to the next instance."""
+"""veRL's order: each whole group to the next instance."""
 
 
 @dataclass(frozen=True, slots=True)
 class VerlColumns:
-    """veRL's total seconds, the part of them that is the tail, idle instances and preemptions: means over seeds."""
+    """veRL's total seconds, the tail's share of them, idle share and preemptions: means over seeds."""
 
     total: float
     tail_part: float
@@ -36,7 +36,7 @@ class VerlColumns:
 
 
 def verl_columns(case: PaperCase, seeds: tuple[int, ...] = SEEDS) -> VerlColumns:
-    """As the case stands."""
+    """veRL's columns for the case."""
     outcomes = [ROUND_ROBIN(case.fleet(), case.work(seed), case.cap) for seed in seeds]
     return VerlColumns(
         fmean(outcome.seconds for outcome in outcomes),
@@ -47,13 +47,13 @@ def verl_columns(case: PaperCase, seeds: tuple[int, ...] = SEEDS) -> VerlColumns
 
 
 def calibrate(case: PaperCase, correlation: float, seeds: tuple[int, ...] = SEEDS) -> Fit:
-    """The spread that veRL's tail says, the efficiency that its total says, and what drafts cost by veRL + SD."""
+    """Fits the spread to veRL's tail, the efficiency to its total, and the cost of drafts to veRL + SD."""
     fitted = fit_lengths(case, correlation, seeds)
     return replace(fitted.fit, per_draft=draft_cost(fitted.scaled(DRAFTS_PART), seeds[:1]))
 
 
 def fit_lengths(case: PaperCase, correlation: float, seeds: tuple[int, ...] = SEEDS) -> PaperCase:
-    """The case with spread and efficiency fitted for one correlation, which veRL's columns do not determine."""
+    """The case with fitted spread and efficiency, for one correlation, which veRL's columns do not determine."""
     figures, tried = case.figures, dict[float, VerlColumns]()
     for spread in SPREADS:
         tried[spread] = verl_columns(replace(case, fit=Fit(1.0, spread, 0.0, correlation)), seeds)
@@ -61,13 +61,13 @@ def fit_lengths(case: PaperCase, correlation: float, seeds: tuple[int, ...] = SE
     misses = {spread: abs(columns.tail_part - wanted) for spread, columns in tried.items()}
     as_good = [spread for spread, miss in misses.items() if miss <= min(misses.values()) + SAME]
     spread = min(as_good, key=lambda spread: abs(spread - USUAL))
-    # Every part of a step takes 1 / efficiency as long, so that the total does.
+    # Every part of a step takes 1 / efficiency times as long, and so does the total.
     efficiency = tried[spread].total / figures.verl_total
     return replace(case, fit=Fit(round(efficiency, 3), spread, case.fit.per_draft, correlation))
 
 
 def draft_cost(case: PaperCase, seeds: tuple[int, ...] = SEEDS) -> float:
-    """Seconds of a drafted token with which veRL with drafts of others gains what the paper reports, by bisection."""
+    """Seconds per drafted token at which veRL with SD gains as much as in the paper, by bisection."""
     drafts = DraftModel.of_lengths(((0.0, case.figures.accepted),))
     plain = verl_columns(case, seeds).total
     low, high = 0.0, 0.01

@@ -1,6 +1,6 @@
-"""The paper's three workloads as cases of the simulator: model, machine, requests, and what was fitted or assumed.
+"""The paper's three workloads as cases of the simulator: model, machine, requests, fitted and assumed values.
 
-GPUs that work together (tensor or expert parallel) are one engine with their bandwidth and operations added up.
+GPUs that work together (tensor or expert parallel) are one engine with the sum of their bandwidths and operations.
 """
 
 from collections.abc import Sequence
@@ -12,34 +12,34 @@ from openseer_sim.fleet import ModelledFleet
 from openseer_sim.paper.figures import GROUPED_TOKENS, KIMI, MOONLIGHT, QWEN, PaperFigures
 from openseer_sim.work import GroupLengths, LengthModel
 
-# One H800 SXM, by NVIDIA's data sheet of the Hopper GPUs: memory and its bandwidth are an H100's, dense bf16.
+# One H800 SXM, from NVIDIA's data sheet of the Hopper GPUs: memory and its bandwidth are an H100's, dense bf16.
 GPU_BYTES = 80e9
 GPU_BANDWIDTH = 3.35e12
 GPU_FLOPS = 989e12
 
 NETWORK = 25e9
 """Bytes per second and GPU at which contexts move between instances: half of a port of 400 Gb/s. Assumed; the paper
-names RDMA and no rate."""
+names RDMA but no rate."""
 
 MEMORY_SHARE = 0.65
-"""Of a GPU's memory, for weights and KV. Assumed: in synchronous training on the same GPUs, the trainer's buffers,
+"""Share of a GPU's memory for weights and KV. Assumed: in synchronous training on the same GPUs, the trainer's buffers,
 activations and graphs take the rest."""
 
 LAUNCH = 0.004
-"""Seconds of a step at the published peak, beside reading and computing: launches, sampling, the engine's own loop."""
+"""Seconds per step at the published peak, beside reading and computing: launches, sampling, the engine's own loop."""
 
 GROUPED = DraftModel.of_lengths(GROUPED_TOKENS)
 
 POINTS = tuple(2.0**power for power in range(14))
-"""Tokens of a step at which its time is computed; lines between them."""
+"""Tokens of a step at which its time is computed; linear between them."""
 
 
 @dataclass(frozen=True, slots=True)
 class PaperModel:
     """`dense`, `experts`: bytes of weights that every token needs, and of all experts of all layers. `routed`: experts
-    of a layer, and how many of them compute a token. `active`: parameters that compute a token. `kv_bytes` of a token
-    of context. `exchange`: seconds of a step in which GPUs wait for one another. `copies` of the dense weights in an
-    instance: as many as ranks that share no requests."""
+    per layer, and how many of them compute a token. `active`: parameters that compute a token. `kv_bytes`: per token
+    of context. `exchange`: seconds per step in which GPUs wait for one another. `copies` of the dense weights in an
+    instance: one per rank with requests of its own."""
 
     dense: float
     experts: float
@@ -55,17 +55,17 @@ class PaperModel:
         return self.copies * self.dense + self.experts
 
     def read(self, tokens: float) -> float:
-        """Bytes of weights that a step of so many tokens reads, if experts are chosen evenly."""
+        """Bytes of weights that a step of `tokens` tokens reads, if experts are chosen uniformly."""
         of, chosen = self.routed
         return self.copies * self.dense + self.experts * (1 - (1 - chosen / of) ** tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What `calibrate` found, on veRL's columns alone, and the correlation that it was told.
+    """The result of `calibrate`, from veRL's columns only, for a given correlation.
 
-    `efficiency`: of a step against the published peaks, from veRL's total seconds. `spread`: of lengths, from veRL's
-    tail as a part of its total. `per_draft`: seconds of a drafted token, from the row veRL + SD.
+    `efficiency`: of a step against the published peaks, from veRL's total seconds. `spread`: of lengths, from the share
+    of veRL's tail in its total. `per_draft`: seconds per drafted token, from the row veRL + SD.
     """
 
     efficiency: float
@@ -76,8 +76,8 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class PaperCase:
-    """A workload. `mean`, `cap`: tokens of a response; `slots`: responses that an instance runs at once, at most;
-    `chunk`: tokens of a quantum, which the paper does not say."""
+    """A workload. `mean`, `cap`: tokens of a response; `slots`: limit of concurrent responses of an instance;
+    `chunk`: tokens of a quantum, which the paper does not state."""
 
     name: str
     model: PaperModel
@@ -94,7 +94,7 @@ class PaperCase:
 
     @property
     def instances(self) -> int:
-        """Engines of the fleet."""
+        """Number of engines of the fleet."""
         return self.gpus // self.gpus_per_instance
 
     @property
@@ -104,13 +104,13 @@ class PaperCase:
         return int((memory - self.model.weights) / self.model.kv_bytes)
 
     def scaled(self, part: float) -> "PaperCase":
-        """With a part of its instances, two at least, and as many requests for each as before."""
+        """The case with a share `part` of its instances, at least two, and the same number of requests for each."""
         instances = max(2, round(self.instances * part))
         groups = max(1, round(self.requests / self.group * instances / self.instances))
         return replace(self, gpus=instances * self.gpus_per_instance, requests=groups * self.group)
 
     def step(self) -> StepTime:
-        """Of one instance, at the published peaks divided by the efficiency."""
+        """Step times of one instance, at the published peaks multiplied by the efficiency."""
         model, all_gpus = self.model, self.gpus_per_instance
         bandwidth = GPU_BANDWIDTH * all_gpus * self.fit.efficiency
         computing = 2 * model.active / (GPU_FLOPS * all_gpus * self.fit.efficiency)
@@ -121,7 +121,7 @@ class PaperCase:
     def fleet(self, drafts: DraftModel | None = None, *, network: float | None = NETWORK) -> ModelledFleet:
         """`network`: bytes per second and GPU for contexts that move; None: they are computed again.
 
-        Engines are read a thousand times in an iteration of veRL: an end is noticed up to so much later.
+        Engines are read a thousand times per iteration of veRL: an end is noticed later by at most that interval.
         """
         return ModelledFleet(
             self.instances,
@@ -134,7 +134,7 @@ class PaperCase:
         )
 
     def work(self, seed: int) -> Sequence[GroupLengths]:
-        """The groups of an iteration."""
+        """The groups of one iteration."""
         lengths = LengthModel(self.mean, self.cap, self.fit.spread, self.fit.correlation)
         return lengths.draw(self.requests // self.group, self.group, seed)
 

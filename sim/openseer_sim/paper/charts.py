@@ -1,6 +1,6 @@
 """Charts of the study, for a page: SVG with its own colours, light and dark."""
 
-# matplotlib has types in part.
+# matplotlib has types only in part.
 # pyright: reportUnknownMemberType=false
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ _COLOURS = (
 
 
 def standalone(drawing: str) -> str:
-    """A drawing of the report's style as a file of its own, which a page shows as an image."""
+    """A drawing in the report's style as a separate file, which a page shows as an image."""
     head, end, body = drawing.partition(">")
     return head + end + _COLOURS + body + "\n"
 
@@ -50,7 +50,7 @@ def ratios_chart(studies: Mapping[str, Sequence[PaperRow]]) -> str:
 
 @styled
 def sensitivity_chart(rows: Sequence[VariationRow]) -> str:
-    """Per thing that is varied a line of each system."""
+    """One line per system for each varied quantity."""
     kinds = list(dict.fromkeys(row.what for row in rows))
     made, panels = figure(3.4)
     axes = panels[0]

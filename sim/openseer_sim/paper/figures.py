@@ -1,15 +1,15 @@
-"""What the paper reports, as it prints it (arXiv 2511.14617v3 and the OSDI '26 text)."""
+"""The figures of the paper (arXiv 2511.14617v3 and the OSDI '26 text)."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class PaperFigures:
-    """Of one workload, at its own group size. Ratios are throughputs against veRL without drafts.
+    """The figures of one workload, at its own group size. Ratios are throughputs against veRL without drafts.
 
-    `total`, `tail`: seconds of an iteration and of its last tenth of requests. `verl_drafts`: veRL with the drafts of
-    others; `accepted`: tokens of a step with these. `verl_grouped`: veRL with Seer's drafts. `divided`, `context`,
-    `drafts`: Seer's parts, each with those before. `streamrl`: with true lengths. `None`: not reported.
+    `total`, `tail`: seconds of an iteration and of its last tenth of requests. `verl_drafts`: veRL with conventional
+    drafts; `accepted`: tokens per step with these. `verl_grouped`: veRL with Seer's drafts. `divided`, `context`,
+    `drafts`: Seer's parts, each including the previous ones. `streamrl`: with true lengths. `None`: not reported.
     """
 
     verl_total: float
@@ -37,10 +37,10 @@ QWEN = PaperFigures(
 KIMI = PaperFigures(12202, 3144, 8267, 850, 1.26, 1.74, 1.25, 1.16, 1.27, 1.53, 0.99, 1.09)
 
 SEER_OVER_APRIL = 1.43
-"""Seer against partial rollout that issues twice what is needed; the workload is not said."""
+"""Seer against partial rollout that issues twice the needed groups; the paper does not name the workload."""
 
 VERL_IDLE = 0.37
-"""Part of the instances' time without work under veRL, on average; the workload is not said."""
+"""Idle share of the instances' time under veRL, on average; the paper does not name the workload."""
 
 GROUPED_TOKENS = ((0.0, 1.70), (1.0, 2.04), (5.0, 2.32), (15.0, 2.53))
-"""Mean tokens of a step, the bonus token included, by the siblings in the tree; drafts of one path."""
+"""Mean tokens per step, the engine's own included, by the siblings in the tree; drafts of one path."""

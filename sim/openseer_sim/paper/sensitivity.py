@@ -1,4 +1,4 @@
-"""How Seer as printed, openseer and the oracle depend on what the paper does not say, one thing at a time."""
+"""Sensitivity of Seer as printed, openseer and the oracle to values that the paper does not state, one at a time."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -20,13 +20,13 @@ NETWORKS = (None, 1e9, 25e9)
 """Bytes per second and GPU; None: contexts are computed again."""
 ERRORS = (0.25, 0.5, 1.0)
 LOSS_EVERY, BOOT = 600.0, 120.0
-"""Seconds between two losses, and until the instance is there again."""
+"""Seconds between two losses, and until the instance has restarted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Variation:
-    """One change to a case: what is varied, its value, the case that it makes and the fleet of a part of it, and who is
-    asked."""
+    """One change to a case: the varied quantity, its value, the changed case, a fleet of a part of it, and the compared
+    systems."""
 
     what: str
     value: str
@@ -37,7 +37,7 @@ class Variation:
 
 @dataclass(frozen=True, slots=True)
 class VariationRow:
-    """For each system: its throughput against veRL's, and the part of veRL's tail that is gone."""
+    """For each system: its throughput against veRL's, and the share of veRL's tail that it removes."""
 
     what: str
     value: str
@@ -46,10 +46,10 @@ class VariationRow:
 
 
 def variations(case: PaperCase, part: float) -> Iterator[Variation]:
-    """All of them, on a part of the fleet."""
+    """All variations, on a part of the fleet."""
     small = case.scaled(part)
     for correlation in CORRELATIONS:
-        # Lengths are fitted anew, so that veRL's columns hold for each correlation.
+        # Lengths are fitted again, so that veRL's columns hold for each correlation.
         fitted = fit_lengths(case, correlation, (1, 2))
         yield Variation("correlation", f"{correlation:g}", fitted, fitted.scaled(part).fleet(), _three(small.chunk))
     for chunk in CHUNKS:
@@ -72,7 +72,7 @@ def variations(case: PaperCase, part: float) -> Iterator[Variation]:
 def sensitivity(
     case: PaperCase, part: float, seeds: Sequence[int], note: Callable[[str], None] = lambda _text: None
 ) -> Iterator[VariationRow]:
-    """A row for each variation. veRL runs on the whole fleet, and loses no instance."""
+    """A row per variation. veRL runs on the whole fleet, and loses no instance."""
     for change in variations(case, part):
         whole, work = change.case, [change.case.scaled(part).work(seed) for seed in seeds]
         verl = [ROUND_ROBIN(whole.fleet(), whole.work(seed), case.cap) for seed in SEEDS]
@@ -95,7 +95,7 @@ def _three(chunk: int) -> tuple[tuple[str, System], ...]:
 
 
 def _losses(case: PaperCase) -> tuple[Loss, ...]:
-    """Instances in turn, for as long as veRL takes."""
+    """Losses of instances in turn, for the duration of veRL's iteration."""
     times = range(1, int(case.figures.verl_total / LOSS_EVERY) + 1)
     return tuple(Loss(number * LOSS_EVERY, number % case.instances, BOOT) for number in times)
 

@@ -21,8 +21,8 @@ SEER = "Seer as printed"
 @dataclass(frozen=True, slots=True)
 class PaperSystem:
     """A system on a case. `reported`, `reported_tail`: the paper's ratio, and seconds of the tail; None: not in the
-    paper. `synchronous`: every response of an iteration ends in it. `balances` work over the fleet, so that a part of
-    the fleet stands for the whole; veRL leaves the more idle the more instances there are."""
+    paper. `synchronous`: every response of an iteration ends in it. `balances`: it balances work over the fleet, so
+    that a part of the fleet represents the whole; veRL's idle share grows with the number of instances."""
 
     name: str
     system: System
@@ -34,7 +34,7 @@ class PaperSystem:
 
 
 def paper_systems(case: PaperCase) -> list[PaperSystem]:
-    """In the order of the table. Systems of others draft as the paper says that theirs did, those that divide with
+    """The systems in the order of the table. Other systems draft with the paper's figures for them, divided ones with
     Seer's grouped drafts."""
     figures, others = case.figures, DraftModel.of_lengths(((0.0, case.figures.accepted),))
     verl, april = ROUND_ROBIN, partial_by()
@@ -60,15 +60,15 @@ def paper_systems(case: PaperCase) -> list[PaperSystem]:
 
 
 def tail(figures: PaperFigures, what: str) -> float | None:
-    """Seconds of the tail after a part of Seer, where the paper says them."""
+    """Seconds of the tail after a part of Seer, if the paper states them."""
     part = figures.divided_tail if what == "divided" else figures.context_tail
     return None if part is None else part * figures.verl_tail
 
 
 @dataclass(frozen=True, slots=True)
 class PaperRow:
-    """A system's means over seeds. `ratio`: of throughputs of an instance, against veRL; `low`, `high`: its range over
-    the seeds; `tail_cut`: the part of veRL's tail that is gone. No tail where the rollout is not synchronous."""
+    """A system's means over seeds. `ratio`: of throughputs per instance, against veRL; `low`, `high`: its range over
+    the seeds; `tail_cut`: the share of veRL's tail that it removes. No tail if the rollout is not synchronous."""
 
     name: str
     ratio: float
@@ -92,11 +92,11 @@ def study(
     part: float = 1.0,
     systems: Sequence[PaperSystem] | None = None,
 ) -> Iterator[PaperRow]:
-    """A row for each system, as it is known. `note` is told what is being simulated. `part`: of the fleet, for systems
-    that balance it.
+    """Yields a row per system as soon as it is known. `note`: called with the present simulation. `part`: share of the
+    fleet, for systems that balance it.
 
-    veRL is the mean of the seeds that it was fitted on, because its idle time differs by seed more than anything else;
-    what does not balance the fleet either is set against veRL seed by seed.
+    veRL is the mean of the seeds that it was fitted on, because its idle time varies more with the seed than anything
+    else; other systems that do not balance the fleet are compared with veRL seed by seed.
     """
     base = {seed: ROUND_ROBIN(case.fleet(), case.work(seed), case.cap) for seed in sorted({*seeds, *SEEDS})}
     verl = fmean(per_instance(outcome) for outcome in base.values())
@@ -114,7 +114,7 @@ def study(
 
 
 def paper_row(system: PaperSystem, outcomes: Sequence[Outcome], against: Sequence[float], verl_tail: float) -> PaperRow:
-    """`against`: for each outcome the throughput of an instance under veRL; `verl_tail`: veRL's tail in seconds."""
+    """`against`: for each outcome the throughput per instance under veRL; `verl_tail`: veRL's tail in seconds."""
     ratios = [per_instance(outcome) / verl for outcome, verl in zip(outcomes, against, strict=True)]
     tails = fmean(outcome.tail_seconds for outcome in outcomes)
     return PaperRow(

@@ -1,4 +1,4 @@
--- The workers that claim, and the load of the fleet as each of them sees it, put after _shared.lua: core's Claimers, and
+-- The claiming workers, and the load of the fleet for each of them. Loaded after _shared.lua: core's Claimers, and
 -- the methods of the same name in openseer_core/model/request_queue.py.
 
 local CLAIMING, LIMITS, FREE, UNLIMITED = P .. ':claiming', P .. ':limits', P .. ':free', 2 ^ 31 - 1
@@ -42,7 +42,7 @@ local function free_pace(worker, limit, versions)
   return 0
 end
 
--- {waiting, best, mine, inflight, workers, free pace}: core's FleetLoad.
+-- Returns {waiting, best, mine, inflight, workers, free pace}: core's FleetLoad.
 local function fleet_load(worker, versions, lanes)
   local fields, best = {'worker:' .. worker, 'inflight'}, 'inf'
   local limit = tonumber(call('ZSCORE', LIMITS, worker) or 0)

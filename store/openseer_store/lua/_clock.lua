@@ -1,4 +1,4 @@
--- The job's clock, put after _numbers.lua, which reads it, and in front of every verb: core's JobClock.
+-- The job's clock: core's JobClock. Loaded after _numbers.lua, which reads its fields, and before every verb.
 
 local CLOCK_STEP_SECONDS = 1.5
 
@@ -10,7 +10,7 @@ local function server_time()
   return tonumber(time[1]) + tonumber(time[2]) / 1000000
 end
 
--- Sets `now`, `grace_until` and `max_losses`; gives the fields to write.
+-- Sets `now`, `grace_until` and `max_losses`; returns the fields to write.
 local function read_clock(lease_seconds, losses)
   local wall, last_wall = server_time(), tonumber(stored[3] or nil)
   local time, longest = tonumber(stored[4] or nil), tonumber(stored[6] or 0)
@@ -37,8 +37,8 @@ local function read_clock(lease_seconds, losses)
   return fields
 end
 
--- Every verb that changes something begins with this: its first write is one that a full server refuses, and with it
--- the whole verb.
+-- Every verb that writes begins with this. It is the verb's first write, which a full server refuses, and with it the
+-- whole verb.
 local function tick(lease_seconds, losses)
   call('HSET', STORE, unpack(read_clock(lease_seconds, losses)))
 end

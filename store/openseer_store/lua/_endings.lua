@@ -1,4 +1,4 @@
--- How requests end, put after _clock.lua and in front of every verb. Each step mirrors the method of the same name in
+-- The ends of requests. Loaded after _clock.lua and before every verb. Each step mirrors the method of the same name in
 -- openseer_core/model/request_queue.py or accounting.py.
 
 local STATES = {complete = 'done', abort = 'aborted', fail = 'failed', cancel = 'cancelled', carry = 'carried'}
@@ -34,7 +34,7 @@ local function add_entry(key, kind, row)
   call('XADD', key .. ':results', int(page.entries) .. '-0', kind, pack(row))
 end
 
--- Whether a batch has all the groups with which it was sealed: those that a store has lost it is told again.
+-- Whether a batch has all the groups with which it was sealed: groups that the store lost are submitted again.
 local function is_sealed(key)
   local row, gathered = call('HMGET', key, 'sealed', 'expected', 'submitted'), bumps[key] or {}
   return row[1] and tonumber(row[3] or 0) + (gathered.submitted or 0) >= tonumber(row[2] or 0)
@@ -44,7 +44,7 @@ local function has_ended(group)
   return group.ok + group.aborted + group.failed + group.carried == group.size
 end
 
--- Counts a request that has ended and puts its result, and with the last one its group's end, on the stream.
+-- Counts a request that has ended, and appends its result to the stream; with the last one also its group's end.
 local function report(request)
   local key, group = batch_key(request.gid), group_of(request.gid)
   local page, field = page_of(key), COUNTS[request.status]
@@ -83,7 +83,7 @@ local function close(request, event, status, reason, stop_reason)
   report(request)
 end
 
--- Ends unfinished requests of a group, those from `first` to `last`, for a reason that is not their own response's.
+-- Ends unfinished requests of a group, from `first` to `last`, by an event other than their own completion.
 -- `again`: only those in their first turn.
 local function end_requests(group, event, first, last, again)
   local count = 0
@@ -101,7 +101,7 @@ local function end_group(group, event)
   return end_requests(group, event, 0, group.size - 1)
 end
 
--- The version that a request's first tokens come from, "" while it has none.
+-- The version of a request's first tokens, "" if it has none.
 local function oldest_version(group, index)
   local place, chunks = 0, P .. ':chunks:' .. group.id .. '/' .. index
   local data = call('LINDEX', chunks, place)
@@ -130,7 +130,7 @@ local function is_stale(group, versions)
   return false
 end
 
--- Deletes what is kept of a group's requests from `first` on, at most so many; gives the first that is left.
+-- Deletes at most `most` requests of a group from `first` on; returns the first one that is left.
 local function erase_requests(group, first, most)
   local doomed, last = {}, math.min(first + most, group.size) - 1
   for index = first, last do
@@ -144,7 +144,7 @@ local function erase_requests(group, first, most)
   return last + 1
 end
 
--- Deletes a group none of whose requests waits or runs; flush() comes before.
+-- Deletes a group without waiting or running requests; call flush() before.
 local function erase(group)
   erase_requests(group, 0, group.size)
   call('UNLINK', P .. ':group:' .. group.id, P .. ':spec:' .. group.id)
@@ -178,7 +178,7 @@ local function take_back(group, request)
   end
 end
 
--- ---- leases that end without their holder's word: core's LossQueue
+-- ---- leases that end without a call of their holder: core's LossQueue
 
 local function name_of(holder)
   return string.match(holder, '^[^#]*')
@@ -198,7 +198,7 @@ local function lose(request, limit, died)
   reclaim(request, limit)
 end
 
--- A lease that went well makes good one that was lost.
+-- Reduces the losses by one if the ended lease has generated tokens.
 local function absolve(request)
   if request.generated > request.start then
     request.losses = math.max(0, request.losses - 1)
@@ -216,7 +216,7 @@ local function has_died(holder)
   return boots[name] and name .. '#' .. boots[name] ~= holder
 end
 
--- A boot has died: what it holds expires at once, what it lost before counts as a loss.
+-- Handles the death of a boot: its leases expire at once, and leases that it lost before count as losses.
 local function bury(name, boot)
   local held = tonumber(call('HGET', COUNTERS, 'worker:' .. name) or 0)
   local oldest = held > 0 and call('ZRANGE', DEADLINES, 0, held + REAP_LIMIT - 1) or {}
@@ -237,7 +237,7 @@ local function bury(name, boot)
       end
       request.losses = request.losses + 1
       if waits then
-        enqueue(group_of(request.gid), request)  -- among the suspects, where it is one by now
+        enqueue(group_of(request.gid), request)  -- with the suspects, if it has become one
       end
       if waits and request.losses > max_losses then
         close(request, 'fail', ENDINGS.fail[1], ENDINGS.fail[2], '')
@@ -262,7 +262,7 @@ local function reap(limit, everything)
       lose(request, limit, true)
     else
       local name = name_of(request.holder)
-      count_out(name)  -- it does not call
+      count_out(name)  -- the worker is silent
       call('SADD', P .. ':lost:' .. name, rid)
       call('EXPIRE', P .. ':lost:' .. name, LOST_SECONDS)
       lose(request, limit, false)

@@ -1,7 +1,5 @@
--- The numbers of the store's epoch, put after _shared.lua and in front of every verb but those that begin and end a job:
--- core's numbers.py.
-
--- The job's clock is read with them: _clock.lua.
+-- The numbers of the store's epoch: core's numbers.py. Loaded after _shared.lua and before every verb except those that
+-- begin and end a job. It also reads the fields of the job's clock, for _clock.lua.
 local stored = call('HMGET', STORE, 'epoch', 'base', 'wall', 'job_time', 'grace_until', 'longest_lease', 'max_losses')
 local epoch, base = stored[1], stored[2]
 if not epoch then
@@ -16,7 +14,7 @@ local function issue(last)
   return math.max(last, tonumber(base or 0)) + 1
 end
 
--- The fence that follows `last`: above those of earlier epochs also where nobody has told the store of them.
+-- The fence that follows `last`: above those of earlier epochs, even if the store has no data of them.
 local function issue_fence(last)
   return math.max(last, tonumber(epoch) * NUMBERS_PER_MILLISECOND) + 1
 end

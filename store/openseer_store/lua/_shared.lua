@@ -1,11 +1,11 @@
--- The queue's inner steps, put in front of every verb. Each mirrors the method of the same name in
--- openseer_core/model/request_queue.py; keys.py lists what every key holds.
--- KEYS[1]  the job's prefix "{openseer:<namespace>/<job>}"; all other keys are made from it, on the same slot.
+-- The inner steps of the queue, loaded before every verb. Each mirrors the method of the same name in
+-- openseer_core/model/request_queue.py; keys.py describes the keys.
+-- KEYS[1]  the job's prefix "{openseer:<namespace>/<job>}"; all other keys start with it and are on the same slot.
 -- ARGV[1]  seconds of the wall clock, or "" for the server's own.
--- ARGV[2]  the verb's arguments, msgpack. Binary ones follow from ARGV[3] on.
--- A call from Lua costs more than what Redis then does, so groups and requests are one packed string each, and what
--- many items of a verb would each change (counters, deadlines, a group's place, a batch's page) is gathered and written
--- by flush().
+-- ARGV[2]  the verb's arguments, msgpack. Binary arguments follow from ARGV[3] on.
+-- A call from Lua costs more than the Redis command itself. So groups and requests are one packed string each, and
+-- changes that many items of a verb make (counters, deadlines, a group's place, a batch's page) are collected and
+-- written by flush().
 
 local P, call, pack, unpack_row = KEYS[1], redis.call, cmsgpack.pack, cmsgpack.unpack
 local SIBLING_WINDOW, CALLS, LARGEST_SIZE = 4, 2, 24
@@ -15,7 +15,7 @@ local NUMBERS_PER_MILLISECOND, EPOCHS_BEGIN, SETBACK = 4096, 1735689600, 1048576
 local STORE, COUNTERS, DEADLINES = P .. ':store', P .. ':counters', P .. ':deadlines'
 local now, grace_until, max_losses  -- set by the clock: _clock.lua
 
--- Whole numbers and others as text, exact.
+-- Exact text of whole numbers and of others.
 local function int(number)
   return string.format('%.0f', number)
 end
@@ -24,12 +24,12 @@ local function real(number)
   return string.format('%.17g', number)
 end
 
--- Whether an action comes too late that follows from the fleet spec of this revision (false: from none).
+-- Whether an action that depends on this revision of the fleet spec (false: on none) is too late.
 local function is_late(revision)
   return revision and revision ~= tonumber(call('HGET', P .. ':orders', 'revision') or 0)
 end
 
--- Whether a driver's fence is that of the present one; who names none is no driver.
+-- Whether a driver's fence is the present one; a caller without a fence is no driver, and passes.
 local function is_driver(fence)
   return not fence or tonumber(call('HGET', P .. ':driver', 'fence') or 0) == fence
 end
@@ -42,7 +42,7 @@ local function heads_key(version, lane)
   return P .. ':heads:' .. lane_name(version, lane)
 end
 
--- Groups whose first waiting request has a context of one size wait here, too: core's size_of.
+-- Groups whose first waiting request has a context of this size also wait here: core's size_of.
 local function sized_key(version, lane, size)
   return P .. ':sized:' .. size .. ':' .. lane_name(version, lane)
 end
@@ -61,7 +61,7 @@ local function waiting_key(lane, gid)
   return P .. ':waiting:' .. #lane .. ':' .. lane .. ':' .. gid
 end
 
--- Requests that lost so many workers that a worker holds one of them at a time wait here, apart from all others.
+-- Suspects wait here, apart from all other requests; a worker holds one of them at a time.
 local function suspects_key(version, lane)
   return P .. ':suspects:' .. lane_name(version, lane)
 end
@@ -74,7 +74,7 @@ local function batch_key(gid)
   return P .. ':batch:' .. batch_of(gid)
 end
 
--- ---- what is gathered until flush()
+-- ---- changes collected until flush()
 
 local bumps, pages, deadlines, ended, dirty = {}, {}, {}, {}, {}
 
@@ -84,7 +84,7 @@ local function bump(key, field, by)
   bumps[key] = fields
 end
 
--- What a verb may change of a batch more than once, read at its first use: core's Ledger. `dirty`: fields to write.
+-- Fields of a batch that a verb may change more than once, read at first use: core's Ledger. `dirty`: fields to write.
 local PAGE = {'requests', 'ok', 'aborted', 'infra_failed', 'carried_over', 'entries', 'journal', 'longest',
   'started_at', 'tail_at'}
 
@@ -180,7 +180,7 @@ local function request_of(rid)
 end
 
 local function save_request(request)
-  local more = request.suspect or request.appended  -- an array has no holes
+  local more = request.suspect or request.appended  -- a packed array must not have holes
   call('SET', P .. ':request:' .. request.id, pack({request.state, request.leases, request.losses, request.fence,
     request.holder, request.claimed_at, request.start, request.generated, request.turn, request.reason,
     request.stop_reason, request.status, (more or request.expiries > 0) and request.expiries or nil,
@@ -197,7 +197,7 @@ end
 
 -- ---- the queue's two levels
 
--- The size that a group was last put under; kept only where it is not that of the prompt alone.
+-- The size that a group was last stored under; kept only if it is not that of the prompt alone.
 local function size_in(group, lane)
   return group.sizes and group.sizes[lane] or size_of(group.prompt_tokens)
 end
@@ -207,7 +207,7 @@ local function drop_head(group, lane)
   call('ZREM', sized_key(group.version, lane, size_in(group, lane)), group.id)
 end
 
--- `score` and `generated` of the first request that waits: its own score, "-inf" for a probe, and its tokens.
+-- `score` and `generated` belong to the first waiting request: its own score, "-inf" for a probe, and its tokens.
 local function put_head(group, lane, score, generated)
   local place = score == '-inf' and (group.probe or 0) + generated or group.base + tonumber(score)
   local before, size = size_in(group, lane), size_of(group.prompt_tokens + generated)
@@ -231,7 +231,7 @@ local function refresh(group, lane)
   end
 end
 
--- Marks what flush() has to write of a group: its row, its place in a lane, or (no lane) its place in all of them.
+-- Marks the changes of a group for flush(): its row, its place in a lane, or (without a lane) its place in all lanes.
 local function touch(group, lane)
   local lanes = dirty[group.id] or {}
   dirty[group.id] = lanes
@@ -264,7 +264,7 @@ local function flush()
       if lane then
         call_workers(lane, count)
       end
-      -- A counter at zero goes: versions and workers come without end.
+      -- Counters at zero are deleted, because the number of versions and workers is unlimited.
       if count == 0 and key == COUNTERS then
         call('HDEL', key, field)
       end
@@ -296,7 +296,7 @@ local function flush()
   bumps, pages, deadlines, ended, dirty = {}, {}, {}, {}, {}
 end
 
--- The lists that go to Redis in one call must stay well below the size of Lua's stack.
+-- Lists in one call must stay far below the size of Lua's stack.
 local function flush_when_full()
   if #ended + #deadlines > 1000 then
     flush()
@@ -342,7 +342,7 @@ local function dequeue(group, request)
   touch(group, lane)
 end
 
--- The group's new place after its facts changed; the caller has changed the facts in `group`.
+-- Updates the group's place after the caller has changed its facts.
 local function place(group, priority)
   group.revision = group.revision + 1
   if priority then
@@ -353,7 +353,7 @@ end
 
 -- ---- leases
 
--- "lost", "gap" or "ok" for a write that shows `fence` and starts at `offset`.
+-- Returns "lost", "gap" or "ok" for a write with `fence` that starts at `offset`.
 local function check(request, fence, offset)
   if fence == 0 or request.fence ~= fence then
     return 'lost'
@@ -361,10 +361,10 @@ local function check(request, fence, offset)
   return offset > request.generated and 'gap' or 'ok'
 end
 
--- Adds what is new of a delta; the caller saves the request.
+-- Appends the new tokens and scores of a delta; the caller saves the request.
 local function append(request, offset, tokens, logprobs)
   local known = (request.generated - offset) * ITEM_BYTES
-  local recorded = #tokens > 0 and known * #logprobs / #tokens or 0 -- each token has a record of as many items
+  local recorded = #tokens > 0 and known * #logprobs / #tokens or 0 -- all records have the same number of items
   if recorded < #logprobs then
     call('APPEND', P .. ':logprobs:' .. request.id, string.sub(logprobs, recorded + 1))
   end

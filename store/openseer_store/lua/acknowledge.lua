@@ -1,17 +1,17 @@
--- Purpose    Remembers that all entries of a batch's results stream up to a number are safe, and frees what nobody needs.
--- Guarantee  Only the present driver may, where one is named; the number never goes back. Of a sealed batch of a trainer
---            the acknowledged entries go; so do tokens, log-probabilities, chunks and spec of each group whose last end
---            is among them. A driver's batch keeps all: its audit comes at the end.
+-- Purpose    Notes that the reader has stored all entries of a batch's results stream up to a number, and frees data.
+-- Guarantee  With a driver's fence, only for the present driver; the number never falls. In a trainer's sealed batch
+--            the acknowledged entries are deleted; so are tokens, log-probabilities, chunks and spec of each group
+--            whose last end is among them. A driver's batch keeps all, for the audit at its end.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {batch, number of the entry, driver's fence or false, most requests to free, 0 for none}
--- Returns    0 for an old driver, 1, or 2 when there is more to free: the caller goes on
+-- ARGV[2]    {batch, number of the entry, driver's fence or false, limit of requests to free, 0 for none}
+-- Returns    0 for an old driver, 1, or 2 when there is more to free: the caller repeats the call
 
 local args = unpack_row(ARGV[2])
 if not is_driver(args[3]) then
   return 0
 end
 local key, left = P .. ':batch:' .. int(args[1]), args[4]
-call('HDEL', key, '')  -- changes nothing: after a first write a full server lets the rest pass
+call('HDEL', key, '')  -- changes nothing; after a first write a full server accepts the rest
 local known = call('HMGET', key, 'acknowledged', 'forgotten')
 local safe = math.max(args[2], tonumber(known[1] or 0))
 if args[2] == safe then

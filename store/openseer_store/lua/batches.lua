@@ -1,8 +1,8 @@
--- Purpose    Reads what is kept of batches beside their groups.
+-- Purpose    Reads the records of batches, without their groups.
 -- Guarantee  Changes nothing.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {number, or false for all whose data are there}
--- Returns    {number, fields of its hash, number, fields, …}; a batch that was never opened is left out
+-- ARGV[2]    {number, or false for all with data}
+-- Returns    {number, fields of its hash, number, fields, …}; batches that were never opened are left out
 
 local args = unpack_row(ARGV[2])
 local found = {}

@@ -1,17 +1,18 @@
 -- Purpose    Moves groups to another batch with all their tokens.
--- Guarantee  A group that is there already is left as it is; its name there says where it is from. Here what is unfinished ends as carried over; there what
---            is finished is reported at once and the rest waits, or (in the batch -1) is kept.
+-- Guarantee  A group that exists there already is not changed; its name there contains its origin. Here unfinished
+--            requests end as carried over; there finished ones are reported at once, and the others wait or, in batch
+--            -1, are stored.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {groups, batch, version, stale versions, most requests, most bytes, whether these are the last}
--- Returns    {how many moved, how many groups are done}; the caller goes on with the others. Tokens of a large group are
---            copied ahead, over several calls, and what came since with the move itself.
+-- ARGV[2]    {groups, batch, version, stale versions, request limit, byte limit, whether these are the last}
+-- Returns    {number of moved groups, number of handled groups}; the caller continues with the others. Tokens of a
+--            large group are copied in advance, over several calls, and the rest with the move itself.
 
 tick()
 local args = unpack_row(ARGV[2])
 local batch, version, stale, moved = int(args[2]), args[3], args[4], 0
 local requests_left, bytes_left = args[5], args[6]
 
--- Copies what the other has not yet.
+-- Copies the part of the source that the target lacks.
 local function copy(kind, from, to)
   local source, target = P .. kind .. from, P .. kind .. to
   local known, size = call('STRLEN', target), call('STRLEN', source)
@@ -25,7 +26,7 @@ local function copy(kind, from, to)
   end
 end
 
--- Copies tokens and log-probabilities of a group; false when the call's bytes do not suffice.
+-- Copies tokens and log-probabilities of a group; false when the byte limit does not suffice.
 local function copied(group, gid)
   for index = 0, group.size - 1 do
     for _, kind in ipairs({':tokens:', ':logprobs:'}) do
@@ -42,7 +43,7 @@ local function copy_request(group, target, index)
   local request = load_request(group.id, index)
   local old, done = request.id, request.state == 'done'
   request.id, request.gid = target.id .. '/' .. index, target.id
-  request.leases, request.losses, request.expiries = 1, 0, 0  -- 1: there is a record of it
+  request.leases, request.losses, request.expiries = 1, 0, 0  -- 1: it has a record
   request.state = done and 'done' or 'queued'
   request.status = done and 'ok' or false
   request.reason = done and request.reason or ''
@@ -92,7 +93,7 @@ local function carried(from)
   return batch .. '/' .. (named and name or name .. '~' .. origin)
 end
 
--- Moves one group, if it is to be moved; false when that takes another call.
+-- Moves one group, if it has to move; false when that needs another call.
 local function settle(from)
   local gid, group = carried(from), group_of(from)
   local parked = batch_of(from) == PARKED

@@ -1,11 +1,11 @@
--- Purpose    Lets unfinished requests of some groups go on with other weights.
--- Guarantee  Leases still out are voided first, so no token is stamped with weights that did not make it. A repeat
---            changes nothing. Stops after the group with which so many requests were looked at: the caller goes on. The
---            batch has the new version once its last group has: until then whoever finds it at the old one repeats all.
+-- Purpose    Gives unfinished requests of some groups another version.
+-- Guarantee  Leases end first, so no token is stamped with weights that did not sample it. A repeat changes nothing.
+--            Stops after the group that reaches the request limit: the caller continues. The batch gets the new version
+--            after its last group: until then the caller finds the old version and repeats all.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {batch, first group, last group (places, both included), version, stale versions, most requests, revision
---            that this follows from or false}
--- Returns    {how many groups were looked at, 1 when none is left}; {-1}, and none was, when the fleet spec has another
+-- ARGV[2]    {batch, first group, last group (numbers, both included), version, stale versions, request limit, revision
+--            that the call depends on or false}
+-- Returns    {number of handled groups, 1 when none is left}; {-1}, without a change, when the fleet spec has another
 --            revision
 
 tick()

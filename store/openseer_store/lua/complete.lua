@@ -1,10 +1,10 @@
--- Purpose    Ends requests: last tokens, result, the group's facts and its siblings' place, all in one step.
--- Guarantee  A request gets one result and no second; a rescore of an older revision writes nothing. The first tokens of
---            a whole response, and its length, are kept for later groups of the prompt, where the group says so.
+-- Purpose    Ends requests: last tokens, result, the group's facts and its siblings' scores, all in one step.
+-- Guarantee  A request gets exactly one result; a rescore of an older revision writes nothing. If the group asks for
+--            it, a complete response's first tokens and its length are stored for later groups of the prompt.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    list of {request, fence, offset, status, reason, stop_reason, rescore or false};
---            a rescore: {revision it follows, base, slope, probe or false}
--- ARGV[3…]   tokens and log-probabilities of each finish, in turn
+-- ARGV[2]    list of {request, fence, offset, status, reason, stop_reason, rescore or false}; a rescore: {revision it
+--            was computed from, base, slope, probe or false}
+-- ARGV[3…]   tokens and log-probabilities of each finish, alternating
 -- Returns    list of {outcome, have, view or nothing}
 
 local EVENTS = {ok = 'complete', aborted = 'abort', infra_failed = 'fail'}

@@ -1,11 +1,11 @@
--- Purpose    Ends unfinished requests of some groups for a reason that is not their own response's.
--- Guarantee  Partial tokens are kept; each request gets one result. Stops after so many requests: the caller goes on.
---            Told again it leaves turns that may have begun since.
+-- Purpose    Ends unfinished requests of some groups by an event other than their own completion.
+-- Guarantee  Partial tokens are kept; each request gets one result. Stops at the request limit: the caller continues. A
+--            repeat after a loss leaves turns that may have begun since.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {event, groups, index or false: only those requests, first index of the first group, most requests, revision
---            that this follows from or false, whether the store did it before}
--- Returns    {how many were ended, groups that are done, first index of the next group}; {-1}, and nothing was, when the
---            fleet spec has another revision
+-- ARGV[2]    {event, groups, index or false: only that request, first index of the first group, request limit, revision
+--            that the call depends on or false, whether the store lost an earlier call}
+-- Returns    {number of ended requests, number of handled groups, first index of the next group}; {-1}, without a
+--            change, when the fleet spec has another revision
 
 tick()
 local args = unpack_row(ARGV[2])

@@ -1,17 +1,17 @@
--- Purpose    Notices that the server is another process than the one that issued the last numbers.
--- Guarantee  Runs on every new connection before any verb. Each process of the server has an epoch of its own, also one
---            whose predecessor's epoch was lost with the last writes: core's numbers.py.
+-- Purpose    Begins a new epoch if the server's process is not the one that issued the last numbers.
+-- Guarantee  Runs on every new connection before any verb. Each process of the server has an epoch of its own, even if
+--            its predecessor's epoch was lost with the last writes: core's numbers.py.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {run_id of the server, the latest epoch that the client knows of or 0}
+-- ARGV[2]    {run_id of the server, the latest epoch known to the client or 0}
 -- Returns    the epoch
 
 local run_id, known = unpack(unpack_row(ARGV[2]))
-call('PERSIST', STORE)  -- a job of this name was forgotten, and here is another one
+call('PERSIST', STORE)  -- a job of this name may have been forgotten: this is a new one
 local row = call('HMGET', STORE, 'run_id', 'epoch', 'base')
 local last = tonumber(row[2] or 0)
 if row[1] == run_id and last >= known then
   if known > 0 and known < last and row[3] == '0' then
-    -- The store came back empty, and who met it first knew of nothing.
+    -- The store came back empty, and its first client did not know of an earlier epoch.
     call('HSET', STORE, 'base', int(last * NUMBERS_PER_MILLISECOND))
   end
   return row[2]

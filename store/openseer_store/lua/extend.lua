@@ -1,9 +1,9 @@
 -- Purpose    Appends new tokens, renews the leases, writes new facts of groups, reads the fleet load.
 -- Guarantee  Only the holder's fence writes; a repeat changes nothing but the deadline.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {worker name, versions, lanes, lease_seconds, deltas, rescores}; a delta: {request, fence, offset};
---            a rescore: {group, revision it follows, longest_running, base, slope, probe or false}
--- ARGV[3…]   tokens and log-probabilities of each delta, in turn
+-- ARGV[2]    {worker name, versions, lanes, lease_seconds, deltas, rescores}; a delta: {request, fence, offset}; a
+--            rescore: {group, revision it was computed from, longest_running, base, slope, probe or false}
+-- ARGV[3…]   tokens and log-probabilities of each delta, alternating
 -- Returns    {replies, views, fleet load}; a reply: {outcome, have}; views of groups whose rescore came too late.
 
 local args = unpack_row(ARGV[2])

@@ -1,4 +1,4 @@
--- Purpose    Reads the fleet spec, and what the next revision has to be above.
+-- Purpose    Reads the fleet spec, and the number that the next revision has to exceed.
 -- Guarantee  Changes nothing.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {}

@@ -1,18 +1,18 @@
--- Purpose    Deletes the data of a batch, so many requests at a time.
--- Guarantee  What is unfinished is cancelled first. A repeat goes on where the last call stopped. Counts and key stay for a
---            while, so that a late question finds them; so does the mark of a batch that is not there, so that a store
---            that has forgotten it does not take it again from others.
+-- Purpose    Deletes the data of a batch, a limited number of requests per call.
+-- Guarantee  Unfinished requests are cancelled first. A repeat continues after the last call. Counts and key stay for a
+--            limited time, for late readers; so does the mark of a missing batch, so that a store that has lost the
+--            batch does not accept it again from other clients.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {batch, most requests, seconds that counts and key stay}
--- Returns    1 while something is left
+-- ARGV[2]    {batch, request limit, seconds that counts and key stay}
+-- Returns    1 while data are left
 
 local args = unpack_row(ARGV[2])
 local key, left = P .. ':batch:' .. int(args[1]), args[2]
-call('HDEL', key, '')  -- changes nothing: after a first write a full server lets the rest pass
+call('HDEL', key, '')  -- changes nothing; after a first write a full server accepts the rest
 tick()
 call('HSET', key, 'forgotten', 1)
 
--- Ends what is unfinished of a group, deletes its requests; true when all of it is gone. `erased`: requests that are.
+-- Ends unfinished requests of a group and deletes its requests; true when all are deleted. `erased`: their number.
 local function is_gone(group)
   for index = 0, group.size - 1 do
     if has_ended(group) or left <= 0 then

@@ -1,8 +1,8 @@
--- Purpose    Returns requests to the queue with their tokens kept; lost ones count as lost to a death.
+-- Purpose    Returns requests to the queue with their tokens; lost ones count as lost to a death.
 -- Guarantee  Only the holder's fence writes; a repeat changes nothing.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {lost, list of {request, fence, offset}}
--- ARGV[3…]   tokens and log-probabilities of each, in turn
+-- ARGV[3…]   tokens and log-probabilities of each, alternating
 -- Returns    list of {outcome, have}
 
 tick()

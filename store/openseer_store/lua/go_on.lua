@@ -1,10 +1,11 @@
--- Purpose    Appends tokens that the model did not draw to a response whose turn has finished, and queues it again.
--- Guarantee  A repeat of the same turn changes nothing. What was kept of the response for later groups is taken back: it
---            was not whole. Told again it follows only a response of before: one generated since is another.
+-- Purpose    Appends tokens that the model did not sample to a response whose turn has ended, and queues it again.
+-- Guarantee  A repeat of the same turn changes nothing. The response is removed from those stored for later groups,
+--            because it was not complete. Repeated after a loss, it applies only to a response of an earlier epoch.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {group, index, turn, whether the store did it before}
+-- ARGV[2]    {group, index, turn, whether the store lost an earlier call}
 -- ARGV[3]    the tokens
--- Returns    {"ok" | "unknown" | "freed" | "other" (this turn was followed by other tokens) | "state" | "room", state, turn, generated, max_tokens}
+-- Returns    {"ok" | "unknown" | "freed" | "other" (this turn was followed by other tokens) | "state" | "room", state,
+--            turn, generated, max_tokens}
 
 tick()
 local args = unpack_row(ARGV[2])
@@ -17,7 +18,7 @@ local function answer(word)
   return {word, request.state, request.turn, request.generated, int(group.max_tokens)}
 end
 
--- Whether the tokens are those that began the request's turn; a request of an earlier version does not know where they are.
+-- Whether the tokens are those that began the request's turn; requests of an earlier release do not store them.
 local function is_same()
   if not request.appended then
     return true

@@ -1,7 +1,8 @@
 -- Purpose    Reads the specs of a batch's groups in the order of submission.
--- Guarantee  Changes nothing. A group that was freed has an empty spec. Stops early once the answer holds max_bytes, but gives at least one.
+-- Guarantee  Changes nothing. A freed group has an empty spec. Stops early once the reply holds max_bytes, but returns
+--            at least one.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {batch, first group, last group, max_bytes} (places, both included)
+-- ARGV[2]    {batch, first group, last group (numbers, both included), max_bytes}
 -- Returns    {group, spec, group, spec, …}
 
 local args = unpack_row(ARGV[2])

@@ -1,7 +1,7 @@
--- Purpose    Gives a group more requests.
--- Guarantee  A repeat changes nothing. The batch has a single writer, so nobody else's members are overwritten.
+-- Purpose    Adds requests to a group.
+-- Guarantee  A repeat changes nothing. The batch has a single writer, so no other writer's requests are overwritten.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {group, how many it has, how many it is to have}
+-- ARGV[2]    {group, its number of requests, its new number}
 -- ARGV[3]    the group's new spec
 -- Returns    1 when it has grown
 
@@ -15,7 +15,7 @@ group.size, group.revision = args[3], group.revision + 1
 add_requests(batch_key(group.id), args[3] - args[2])
 for index = args[2], args[3] - 1 do
   enqueue(group, load_request(group.id, index))
-  group.returned = group.returned - 1  -- enqueue() counts one that somebody has held
+  group.returned = group.returned - 1  -- enqueue() counted it as returned by a worker
 end
 flush()
 return 1

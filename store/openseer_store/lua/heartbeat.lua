@@ -1,11 +1,11 @@
--- Purpose    Records a heartbeat, and replies whether the worker is to drain.
--- Guarantee  The latest boot of a name wins; its first heartbeat is evidence that the one before has died. A repeat
---            changes nothing but the time.
+-- Purpose    Stores a heartbeat, and returns whether the worker has to drain.
+-- Guarantee  The latest boot of a name counts; its first heartbeat is evidence that the previous boot died. A repeat
+--            changes only the time.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {worker name, boot, whether it claims, seconds that this boot was idle, and busy, tokens of one
---            request there or nil, tokens per second of a response there if it is free, else 0}
+-- ARGV[2]    {worker name, boot, whether it claims, idle and busy seconds of this boot, token limit of one request
+--            there or nil, tokens per second of a response there if it is free, else 0}
 -- ARGV[3]    the heartbeat, which only clients read
--- Returns    {1 when it is to drain, else 0; revision of the fleet spec; the largest of those limits of the workers that claim}
+-- Returns    {1 when it has to drain, else 0; revision of the fleet spec; the largest token limit of claiming workers}
 
 local PAST_BOOTS = 16  -- core's
 tick()
@@ -20,7 +20,7 @@ for boot in string.gmatch(row[4] or '', '%S+') do
   past[#past + 1] = boot
 end
 if row[1] == args[2] then
-  call('DEL', P .. ':lost:' .. args[1])  -- it lives: what it has lost was lost to a stall
+  call('DEL', P .. ':lost:' .. args[1])  -- the boot is alive: its expired leases were lost to a stall
 elseif row[1] then
   bury(args[1], args[2])
   call('HSET', P .. ':worker:' .. args[1], 'before', table.concat(past, ' ', 1, math.min(#past, PAST_BOOTS)))

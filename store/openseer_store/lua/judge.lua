@@ -1,8 +1,8 @@
--- Purpose    Notes which groups of a batch are valid.
--- Guarantee  The latest verdict counts, in whatever order they are told again; unknown groups are skipped.
+-- Purpose    Stores verdicts on groups of a batch.
+-- Guarantee  The latest verdict counts, in whatever order calls are repeated; unknown groups are skipped.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {batch, list of {name, valid}, number that the call was given before or false}
--- Returns    {how many groups are known, the call's number}
+-- ARGV[2]    {batch, list of {name, valid}, number that the call got before or false}
+-- Returns    {number of groups that exist, the call's number}
 
 local args = unpack_row(ARGV[2])
 local key, known = P .. ':batch:' .. int(args[1]), 0

@@ -1,8 +1,9 @@
--- Purpose    Says how much waits and runs in the whole job.
+-- Purpose    Reads the number of waiting and running requests of the job.
 -- Guarantee  Changes nothing.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {}
--- Returns    {running, idle seconds, busy seconds, counter, count, …}; a counter: "<n>:<version>:<lane>" of requests that wait
+-- Returns    {running, idle seconds, busy seconds, counter, count, …}; a counter: "<n>:<version>:<lane>" of waiting
+--            requests
 
 local row = call('HMGET', COUNTERS, 'inflight', 'idle_seconds', 'busy_seconds')
 local found = {tonumber(row[1] or 0), row[2] or '0', row[3] or '0'}

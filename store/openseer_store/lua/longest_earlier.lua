@@ -1,8 +1,8 @@
--- Purpose    Says how long the longest response is that is kept of a prompt.
+-- Purpose    Reads the length of the longest stored response to each prompt.
 -- Guarantee  Changes nothing.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    list of digests
--- Returns    tokens of each, in the order of the digests; 0 where none is kept
+-- Returns    tokens, in the order of the digests; 0 where none is stored
 
 local longest = {}
 for number, digest in ipairs(unpack_row(ARGV[2])) do

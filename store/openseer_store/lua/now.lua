@@ -1,5 +1,5 @@
--- Purpose    Tells the job's time.
--- Guarantee  Also on a full server, where that time stands still.
+-- Purpose    Reads the job's time.
+-- Guarantee  Works on a full server too, where that time does not advance.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {}
 -- Returns    seconds

@@ -1,9 +1,8 @@
 -- Purpose    Opens a batch and gives it the next number.
--- Guarantee  The same key gives the same batch, for as long as the key is remembered. A batch that the store has forgotten
---            gets back the number that it had.
+-- Guarantee  The same key returns the same batch while the key is stored. A batch that the store has lost gets its
+--            earlier number again.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {version, spec (JSON), key or "", number that it was given before or false, whether it takes the
---            parked groups}
+-- ARGV[2]    {version, spec (JSON), key or "", number that it got before or false, whether it takes the parked groups}
 -- Returns    {number, 1 when it is new}
 
 tick()

@@ -1,14 +1,14 @@
--- Purpose    Deletes what is kept of a job, a piece of the server's keys at a time.
--- Guarantee  Meanwhile every other verb is refused, so that one pass finds all there is. A pass that was cut short is begun
---            again; without it the mark goes after a while. The epoch stays: no number is issued twice.
+-- Purpose    Deletes the data of a job, scanning a part of the server's keys per call.
+-- Guarantee  Meanwhile every other verb is refused, so that one pass finds all keys. An interrupted pass is started
+--            again; without that, the mark expires. The epoch stays: no number is issued twice.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {place of the scan, "0" at first, keys to look at, seconds that the mark stays, seconds that the epoch stays
---            or false}
--- Returns    where to go on, "0" at the end
+-- ARGV[2]    {cursor of the scan, "0" at first, number of keys to scan, seconds that the mark stays, seconds that the
+--            epoch stays or false}
+-- Returns    the next cursor, "0" at the end
 
 local place, count, marked, remembered = unpack(unpack_row(ARGV[2]))
 local mark = P .. ':purging'
-call('DEL', mark)  -- after a first write a full server lets the rest pass
+call('DEL', mark)  -- after a first write a full server accepts the rest
 call('SET', mark, 1, 'EX', marked)
 local found = call('SCAN', place, 'MATCH', P .. ':*', 'COUNT', count)
 for _, key in ipairs(found[2]) do

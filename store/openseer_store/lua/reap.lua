@@ -2,7 +2,7 @@
 -- Guarantee  Tokens are kept; a request that lost more than max_losses leases is reported as infra_failed.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {max_losses, everything}
--- Returns    how many were taken back
+-- Returns    the number of leases
 
 tick()
 local args = unpack_row(ARGV[2])

@@ -1,8 +1,9 @@
--- Purpose    Reads all that is held of one request, at one moment.
+-- Purpose    Reads all data of one request, at one moment.
 -- Guarantee  Changes nothing.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {group, index, first token that is wanted, with what follows}
--- Returns    {state, fence, tokens, logprobs, chunks, turn, holder, reason}, or nothing when the group or the index is unknown
+-- ARGV[2]    {group, index, first token to return}
+-- Returns    {state, fence, tokens, logprobs, chunks, turn, holder, reason}, or nothing when the group or the index is
+--            unknown
 
 local args = unpack_row(ARGV[2])
 local group = group_of(args[1])

@@ -1,6 +1,6 @@
--- Purpose    Reads a batch's results stream after a number with all that belongs to it.
--- Guarantee  Changes nothing. A result shows its request as it was then, also if it went on since. Stops early once the
---            answer holds max_bytes, but gives at least one.
+-- Purpose    Reads a batch's results stream after a number, with the data of its results.
+-- Guarantee  Changes nothing. A result shows its request as it was then, even if it went on since. Stops early once the
+--            reply holds max_bytes, but returns at least one.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {batch, first stream id, limit, max_bytes}
 -- Returns    {entries, specs}; a result: {cursor, request, status, reason, stop_reason, finished_at, tokens, logprobs,

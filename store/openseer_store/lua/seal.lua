@@ -1,10 +1,10 @@
--- Purpose    Notes that a batch has all its groups.
--- Guarantee  Only the present driver may, where one is named. A repeat changes nothing. A store that has forgotten the
---            seal, or groups from before it, is told it with the number of groups that it had: until they are there again
---            the batch takes them, and is not complete.
+-- Purpose    Closes a batch for new groups.
+-- Guarantee  With a driver's fence, only for the present driver. A repeat changes nothing. If the store has lost the
+--            seal, or groups from before it, the seal is repeated with the number of groups: until they are present
+--            again the batch accepts them, and is not complete.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {batch, driver's fence or false, how many groups were submitted when it was sealed, or false}
--- Returns    how many groups were submitted when it was sealed; -1 for an old driver
+-- ARGV[2]    {batch, driver's fence or false, number of groups when it was sealed, or false}
+-- Returns    number of groups when it was sealed; -1 for an old driver
 
 local args = unpack_row(ARGV[2])
 if not is_driver(args[2]) then

@@ -1,10 +1,11 @@
--- Purpose    Reads what is new in the token logs of groups, and the responses that are kept of earlier batches.
--- Guarantee  Changes nothing. Short logs give all that is new, long ones share what max_bytes leaves; earlier responses
---            take half of max_bytes, rounded up to a whole group's.
+-- Purpose    Reads new tokens of groups' responses, and the stored responses of earlier batches.
+-- Guarantee  Changes nothing. Short logs return all new tokens, long ones share the rest of max_bytes; earlier
+--            responses take half of max_bytes, rounded up to a whole group's.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {queries, max_bytes}; a query: {group, whether earlier responses are wanted, {index, tokens known, index, …}}
--- Returns    list of {group, {index, position, tokens, index, …}, earlier responses or nothing}; groups without news are
---            left out
+-- ARGV[2]    {queries, max_bytes}; a query: {group, whether to return earlier responses, {index, known tokens, index,
+--            …}}
+-- Returns    list of {group, {index, position, tokens, index, …}, earlier responses or nothing}; groups without new
+--            tokens are left out
 
 local args = unpack_row(ARGV[2])
 local half = math.floor(args[2] / 2)
@@ -36,7 +37,7 @@ for number, query in ipairs(args[1]) do
   end
 end
 
--- core's shares(), where there is no room for all.
+-- core's shares(), if there is no room for all.
 local function share(left)
   local by_count = {}
   for place, log in ipairs(fresh) do

@@ -1,13 +1,13 @@
 -- Purpose    Queues groups.
--- Guarantee  A group that is there already is left as it is; one of its name with other content is refused. A new one is
---            for the version that its batch belongs to by now. A queued request costs its entry in one sorted set. What a
---            store took before it forgot it came before the seal, and is taken after it, too.
+-- Guarantee  An existing group is not changed; one of its name with other content is refused. A new group gets the
+--            present version of its batch. A queued request costs its entry in one sorted set. A group that the store
+--            accepted and lost came before the seal, and is accepted after it, too.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {list of group ids, driver's fence or false, whether the store took them before}
--- ARGV[3…]   of each group in turn: its row (msgpack; GROUP in _shared.lua names the places) and its spec, which
---            only clients read
--- Returns    {how many were new, the first group that is refused, or "", "closed" (its batch is sealed or gone),
---            "taken" (its name) or "fenced" (an old driver)}; none after that is queued
+-- ARGV[2]    {list of group ids, driver's fence or false, whether the store accepted and lost them}
+-- ARGV[3…]   of each group in turn: its row (msgpack; GROUP in _shared.lua names the fields) and its spec, which only
+--            clients read
+-- Returns    {number of new groups, the first refused group or "", "closed" (its batch is sealed or deleted), "taken"
+--            (its name) or "fenced" (an old driver)}; groups after that are not queued
 
 local function fill(group)
   local waiting = {}

@@ -1,4 +1,4 @@
--- Purpose    Reads what is known of a group.
+-- Purpose    Reads the view of a group.
 -- Guarantee  Changes nothing.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {group}

@@ -1,6 +1,6 @@
-"""How rows are asked for over HTTP: the gateway of a cluster mounts no job's volume, and asks a pod of the job's.
+"""Requests for rows over HTTP: the gateway of a cluster mounts no job's volume, and asks a pod of the job.
 
-`GET /rows/SECRET/BATCH/GROUP?names=A,B`: files of one group, in one answer; each empty that is not there.
+`GET /rows/SECRET/BATCH/GROUP?names=A,B`: files of one group, in one reply; a missing file is empty.
 """
 
 import hashlib
@@ -15,20 +15,20 @@ from openseer_core.ids import GroupId
 from openseer_store.routed.places import group_folder
 
 ROWS_PORT = 8080
-"""Of the pod."""
+"""Port of the pod."""
 MOST_FILES = 64
-"""In one question."""
+"""Limit of files in one request."""
 MOST_BYTES = 256 * 2**20
-"""Of the files of one answer; those that do not fit are left out, and their rows are gaps."""
+"""Limit of the files of one reply, in bytes; others are left out, and their rows are gaps."""
 LONGEST_ANSWER = 2 * MOST_BYTES
-"""Bytes; a file may have grown since its size was read."""
+"""Limit of a reply, in bytes; a file may have grown since its size was read."""
 _SIZE = struct.Struct("<Q")
 _QUESTION = re.compile(r"/rows/([0-9a-f]{64})/([0-9]{1,16})/([0-9a-f]{24})\?names=([a-z0-9.,]+)")
 _NAME = re.compile(r"[a-z0-9]+(\.[a-z0-9]+)+")
 
 
 def rows_name(job: str) -> str:
-    """Of the pod's StatefulSet and Service, for a job of that name."""
+    """Name of the pod's StatefulSet and Service for a job."""
     return f"{job}-rows"
 
 
@@ -40,17 +40,17 @@ class Question(NamedTuple):
 
 
 class RowsSecret:
-    """What a question holds, known to all that know the URL of the job's store: who reads the store may read rows."""
+    """The secret in a request, derived from the URL of the job's store: a reader of the store may read rows."""
 
     def __init__(self, store_url: str) -> None:
         self._text = hashlib.sha256(f"rows of routed experts {store_url.strip()}".encode()).hexdigest()
 
     def ask(self, group: GroupId, names: Sequence[str]) -> str:
-        """The path and query that ask for at most MOST_FILES files of a group."""
+        """The path and query for at most MOST_FILES files of a group."""
         return f"/rows/{self._text}/{group_folder(Path(), group).as_posix()}?names={','.join(names)}"
 
     def read(self, path: str) -> Question | None:
-        """What a path and query ask for; None for anything else, and for another secret."""
+        """The request in a path and query; None for anything else, and for another secret."""
         found = _QUESTION.fullmatch(path)
         if found is None or not hmac.compare_digest(found[1], self._text):
             return None
@@ -61,12 +61,12 @@ class RowsSecret:
 
 
 def pack_answer(contents: Sequence[bytes]) -> bytes:
-    """Each file's size and bytes."""
+    """The size and bytes of each file."""
     return b"".join(part for data in contents for part in (_SIZE.pack(len(data)), data))
 
 
 def unpack_answer(answer: bytes, count: int) -> list[bytes]:
-    """The contents of so many files. Raises ValueError for an answer that does not hold them."""
+    """The contents of `count` files. Raises ValueError for a reply that does not hold them."""
     contents: list[bytes] = []
     at = 0
     for _ in range(count):

@@ -1,4 +1,4 @@
-"""What is read of a job's rows, what is removed of them, and when. All of it may block: it is for threads."""
+"""Reading and removing a job's row files. All functions may block: call them in threads."""
 
 import shutil
 import time
@@ -10,12 +10,12 @@ from openseer_core.ids import GroupId
 from openseer_store.routed.places import group_folder
 
 STALE_SECONDS = 24 * 3600.0
-"""Rows of a batch that is gone stay so long where groups of it were carried to another one."""
+"""Time, in seconds, for which rows of a deleted batch stay if groups of it were carried to another one."""
 
 
 def read_files(place: Path, names: Sequence[str], most_bytes: int | None = None) -> list[bytes]:
-    """The files of a group's folder, each empty that is not there, cannot be read, or for which `most_bytes` of all
-    leave no room."""
+    """The files of a group's folder; empty for one that is missing, unreadable, or exceeds `most_bytes` with those
+    before it."""
     contents: list[bytes] = []
     for name in names:
         data = b""
@@ -27,7 +27,7 @@ def read_files(place: Path, names: Sequence[str], most_bytes: int | None = None)
 
 
 def remove_groups(folder: Path, groups: Iterable[GroupId]) -> None:
-    """Removes the rows of groups whose results are safe."""
+    """Removes the rows of groups whose results are stored."""
     for group in groups:
         place = group_folder(folder, group)
         shutil.rmtree(place, ignore_errors=True)
@@ -41,12 +41,12 @@ def remove_all(folder: Path) -> None:
 
 
 def row_batches(folder: Path) -> list[int]:
-    """The batches that rows are there of."""
+    """The batches that have rows."""
     return [int(name) for name in _names(folder) if name.isdigit()]
 
 
 def remove_batch(folder: Path, batch: int, *, only_stale: bool) -> None:
-    """Removes the rows of a batch that is gone. `only_stale`: groups of it may go on elsewhere, with their rows."""
+    """Removes the rows of a deleted batch. `only_stale`: not recent ones, whose groups may go on elsewhere."""
     place = folder / str(batch)
     if not only_stale:
         shutil.rmtree(place, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Rows as numpy's files hold arrays, written without numpy."""
+"""Rows in numpy's file format, written without numpy."""
 
 from array import array
 from sys import byteorder
@@ -7,7 +7,7 @@ from openseer_core.routed_rows import RowShape
 from openseer_store.routed.assembly import RoutedExperts
 
 _ALIGNED = 64
-"""Such files begin their numbers at a multiple of so many bytes."""
+"""Alignment of the numbers in such files, in bytes."""
 _MISSING = -1
 
 
@@ -18,7 +18,7 @@ def npy(found: RoutedExperts) -> bytes:
 
 
 def marked_npy(found: RoutedExperts) -> bytes:
-    """The same, but of a result that lacks rows an array of int32, with -1 where one is missing."""
+    """The same, but an int32 array with -1 for missing rows if the result lacks any."""
     if found.shape is None or not found.missing:
         return npy(found)
     numbers = array("i", _numbers(found.rows, found.shape))

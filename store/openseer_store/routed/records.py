@@ -1,6 +1,6 @@
 """A file of routed experts: records, each a stretch of rows with a checksum.
 
-A file is only ever appended to, so a kill leaves at most its last record torn.
+Writers only append to a file, so a kill damages at most its last record.
 """
 
 import struct
@@ -15,14 +15,14 @@ _MAGIC = b"OSRE"
 
 
 def pack_record(name: str, shape: RowShape, stretch: Stretch) -> bytes:
-    """One record of the file of that name."""
+    """One record of the file `name`."""
     count = len(stretch.rows) // shape.row_bytes
     header = _HEADER.pack(_MAGIC, stretch.start, count, shape.layers, shape.experts, shape.item_bytes, 0)
     return header + _CHECKSUM.pack(_sum(name, header, stretch.rows)) + stretch.rows
 
 
 def read_records(name: str, data: bytes) -> Iterator[tuple[RowShape, Stretch]]:
-    """The records of a file, up to the first that is torn, wrong, or of a file of another name."""
+    """The records of a file, up to the first that is torn, wrong, or belongs to another file."""
     at, body = 0, _HEADER.size + _CHECKSUM.size
     while at + body <= len(data):
         header = data[at : at + _HEADER.size]

@@ -1,4 +1,4 @@
-"""Rows of a serving job go once the batch that they belong to was acknowledged."""
+"""Removal of a serving job's rows after their batch was acknowledged."""
 
 import asyncio
 import logging
@@ -11,23 +11,23 @@ from openseer_store.routed.folders import remove_batch, row_batches
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 30.0
-"""How often it is looked which batches are gone."""
+"""Interval of the checks for deleted batches, in seconds."""
 
 
 async def keep_rows_within(store: Store, folder: Path | None) -> None:
-    """Removes rows of batches that are gone, until it is cancelled. `folder`: None where there are none."""
+    """Removes rows of deleted batches until it is cancelled. `folder`: None if there are none."""
     while True:
         await asyncio.sleep(LOOK_SECONDS)
         try:
             if folder is not None:
                 await remove_rows(store, folder)
         except OpenseerError as error:
-            log.warning("%s: rows are not looked through: %s", folder, error)
+            log.warning("%s: the check for rows of deleted batches failed: %s", folder, error)
 
 
 async def remove_rows(store: Store, folder: Path) -> None:
-    """Removes them once. Those of a batch of which groups were carried to another one stay until they are stale."""
-    # Read before the batches: one that is opened in between has no rows among these.
+    """Removes them once. If groups of the batch were carried to another one, its rows stay until they are stale."""
+    # Read before the batches: a batch that is opened in between has no rows in `found`.
     found = await asyncio.to_thread(row_batches, folder)
     for number in found:
         record = await store.batch(number)

@@ -141,7 +141,7 @@ async def test_a_list_of_numbers_longer_than_any_prompt_is_read_no_further(monke
         batch = (await caller.post("/v1/batches", json={})).json()["id"]
         for path, body in (("/generate", '{"input_ids": '), (f"/v1/batches/{batch}/groups", '{"groups": ')):
             refused = await caller.post(path, content=body + ids)
-            assert "more than 1000 entries, allowed: so many in one list" in refused.text
+            assert "more than 1000 entries, the limit of one list" in refused.text
 
 
 @pytest.mark.parametrize("size", [1, THREAD_BYTES])

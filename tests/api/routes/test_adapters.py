@@ -98,7 +98,7 @@ async def test_an_adapter_that_has_no_place_is_refused_with_what_to_do(tmp_path:
         await publish(server, tmp_path, "a1", "math")
         full = await refused(server, version="b1", adapter={"name": "code"})
         assert "allowed: 1 (spec.model.lora.maxAdapters); remove one" in full
-        assert "there were weights a1 before" in await refused(server)
+        assert "weights a1 were published before" in await refused(server)
         carried = await server.call("POST", "/batches", {"adapter": "math", "carry": True}, status=409)
         assert "groups of an adapter are not carried over" in carried["detail"]
         write_adapter(tmp_path / "big", rank=8)

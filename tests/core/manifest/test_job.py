@@ -55,7 +55,7 @@ def test_what_kubernetes_adds_to_an_object_is_ignored() -> None:
 
 def test_a_null_is_an_absent_field() -> None:
     assert parse_job(manifest(sampling=None, output=None), "job.yaml") == parse_job(MINIMAL, "job.yaml")
-    assert problems(MINIMAL | {"spec": None}) == ["spec: missing; What the job is to do"]
+    assert problems(MINIMAL | {"spec": None}) == ["spec: missing; The specification of the job"]
 
 
 @pytest.mark.parametrize(
@@ -153,10 +153,10 @@ def test_a_wrong_value_is_named_with_what_is_allowed(spec: dict[Any, Any], expec
         ({"rollout": {"leaseSeconds": 2, "checkpointSeconds": 1}}, "spec.rollout.checkpointSeconds: found 1, allowed:"),
         ({"workers": {"min": 3}}, "spec.workers.min: found 3, allowed: at most spec.workers.replicas (1)"),
         ({"workers": {"replicas": 3, "max": 2}}, "spec.workers.replicas: found 3, allowed: at most"),
-        ({"workers": {"autoscale": {}}}, "spec.workers.max: found nothing, needed: the most workers"),
+        ({"workers": {"autoscale": {}}}, "spec.workers.max: missing; it is the upper limit"),
         (
             {"workers": {"max": 2, "autoscale": {}}, "rollout": {"policy": "least-inflight"}},
-            "spec.workers.autoscale: does not go with policy least-inflight",
+            "spec.workers.autoscale: conflicts with policy least-inflight",
         ),
         (
             {"workers": {"replicas": 0}, "rollout": {"policy": "round-robin"}},

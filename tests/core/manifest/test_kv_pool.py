@@ -16,14 +16,14 @@ POOL = {"backend": "shared-directory", "path": "/mnt/kv"}
     [
         ({"kvPool": {"backend": "shared-directory"}}, "spec.kvPool: none given, allowed: exactly one of path, pvc"),
         ({"kvPool": {**POOL, "template": {"spec": {}}}}, "spec.kvPool.template: backend shared-directory has no pod"),
-        ({"kvPool": {"path": "/kv"}}, "spec.kvPool.path: used by no pool of backend none"),
+        ({"kvPool": {"path": "/kv"}}, "spec.kvPool.path: not used with backend none"),
         (
             {"kvPool": {"backend": "mooncake", "pvc": {"claimName": "kv", "path": "x"}}},
-            "spec.kvPool.pvc: used by no pool of backend mooncake",
+            "spec.kvPool.pvc: not used with backend mooncake",
         ),
         (
             {"kvPool": POOL, "model": {"path": "m", "engineArgs": {"kv_transfer_config": {}}}},
-            "spec.model.engineArgs.kv_transfer_config: does not go with spec.kvPool",
+            "spec.model.engineArgs.kv_transfer_config: conflicts with spec.kvPool",
         ),
         ({"kvPool": POOL, "model": {"path": "m", "engine": "scripted"}}, "spec.kvPool.backend: the scripted engine"),
         (

@@ -8,7 +8,7 @@ from openseer_core.errors import ManifestError
 from openseer_core.manifest.parse import parse_job
 from tests.core.manifest.test_job import manifest
 
-ENGINE = "spec.model.engineArgs.logits_processors: does not go with spec.routing.capture"
+ENGINE = "spec.model.engineArgs.logits_processors: conflicts with spec.routing.capture"
 
 
 def test_capture_is_off_unless_it_is_stated() -> None:

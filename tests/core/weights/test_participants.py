@@ -52,7 +52,7 @@ def test_no_phase_passes_without_a_confirmation_and_with_nobody_there_it_fails(p
     assert (fleet.told.phase, fleet.told.attempt) == (phase, 1)
     fleet.look(30, silent=("a", "b"))
     assert (fleet.told.phase, fleet.fleet_spec.version) == ("failed", "initial")
-    assert fleet.told.message.startswith(f"nobody is there: not done with {phase} within")
+    assert fleet.told.message.startswith(f"no worker reports: not done with {phase} within")
 
 
 def test_a_phase_of_keep_without_a_confirmation_does_not_pass() -> None:
@@ -60,7 +60,7 @@ def test_a_phase_of_keep_without_a_confirmation_does_not_pass() -> None:
     fleet.look(11, silent=("a",))
     assert fleet.told.phase == "quiesce"
     fleet.look(9, silent=("a",))
-    assert (fleet.told.phase, fleet.told.message) == ("failed", "nobody: not done with quiesce within 20 s")
+    assert (fleet.told.phase, fleet.told.message) == ("failed", "no worker: not done with quiesce within 20 s")
 
 
 def test_after_the_last_participant_those_who_work_take_part_in_its_place() -> None:
