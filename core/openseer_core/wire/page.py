@@ -39,8 +39,8 @@ RequestWord = Literal["waiting", "running", "ok", "aborted", "failed", "cancelle
 
 
 class JobCard(JsonModel):
-    """An overview of a job. `reason`: the cause of its state, such as a wait or an error. A job that is `unknown` has only
-    its place and the reason: its store does not answer.
+    """An overview of a job. `reason`: the cause of its state, such as a wait or an error. A job of state `unknown`, whose
+    store does not answer, has only its place and the reason.
 
     `progress`: share of the requests of all batches that have ended, `eta_seconds`: until the last of them ends; None
     while unknown. `acceptance_length`: mean tokens per request and step, None without drafts.
@@ -75,8 +75,8 @@ class JobCards(JsonModel):
 
 class WorkerLane(JsonModel):
     """A worker. `silent`: its heartbeat is overdue. `pace_ratio`: tokens per second of its responses relative to the
-    others' at equal concurrency, None where unknown. In words: `slow`, that it generates more slowly than the others, ""
-    where it does not; `waits`, the reason why it runs fewer requests than it could."""
+    others' at equal concurrency, None where unknown. In words: `slow`, that it generates more slowly than the others,
+    else ""; `waits`, the reason why it runs fewer requests than it could."""
 
     worker: str
     state: str
