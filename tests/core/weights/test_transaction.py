@@ -192,7 +192,7 @@ def test_a_repeat_changes_nothing_and_everything_else_is_refused() -> None:
     fleet.look()
     assert begin(fleet.fleet_spec, again, (), 0.0) is fleet.fleet_spec
     for name in ("v1", "initial"):
-        with pytest.raises(PublishRefusedError, match="a name of their own"):
+        with pytest.raises(PublishRefusedError, match="give new weights another name"):
             begin(fleet.fleet_spec, publish(version=name, source=Source(path="/other")), (), 0.0)
     second = begin(fleet.fleet_spec, publish(version="v2"), (), 0.0)
     assert second.transaction is not None
