@@ -106,7 +106,12 @@ def test_the_blocks_that_are_there_are_found(lookups: Any, tmp_path: Path) -> No
 
 def test_the_pool_is_reached_before_the_first_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reached = threading.Event()
-    monkeypatch.setattr(DirectoryBlocks, "count_present", lambda *_arguments: reached.set() or 0)
+
+    def reach(*_arguments: Any) -> int:
+        reached.set()
+        return 0
+
+    monkeypatch.setattr(DirectoryBlocks, "count_present", reach)
     made = module().Lookups(DirectoryBlocks(tmp_path), "layout", 1, BLOCK, LEAST)
     try:
         assert reached.wait(60)
