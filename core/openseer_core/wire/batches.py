@@ -78,9 +78,7 @@ class BatchSpec(JsonModel):
     )
     purpose: Purpose = Field(default="train", description="eval batches run beside training ones.")
     priority: PriorityName = Field(default="normal", description="Requests of a higher priority are claimed first.")
-    sampling: Sampling | None = Field(
-        default=None, description="Sampling parameters, by the manifest's names; unset: the job's."
-    )
+    sampling: Sampling | None = Field(default=None, description="By the manifest's names; unset: the job's.")
     group_size: int | None = Field(
         default=None, ge=1, le=MAX_GROUP_SIZE, description="Responses per group without `n`; unset: the job's."
     )
