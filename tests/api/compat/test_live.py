@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from openseer_api.compat.live import batch
 from openseer_api.compat.live.batch import GROUPS
 from openseer_api.compat.live.orphans import ORPHAN_SECONDS
 from openseer_api.job.context import UploadLimits
@@ -190,6 +191,29 @@ async def test_what_a_dead_process_has_left_is_deleted_and_what_a_living_one_has
             return [record.number for record in await store.batches()] == [3, 4]
 
         await until(two_are_left)
+
+
+async def test_a_process_shows_that_it_lives_while_a_long_response_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "BATCH_SECONDS", 0.2)
+    async with served(job=long_job(), held=True) as server:
+        long = {"max_new_tokens": 500, "min_new_tokens": 500}
+        call = asyncio.create_task(post(server, "/generate", {"input_ids": PROMPT, "sampling_params": long}))
+        await running(server)
+        first, *_ = await server.store.batches()
+
+        async def newer_replace_older_signs() -> bool:
+            numbers = {record.number for record in await server.store.batches()}
+            assert first.number in numbers
+            return max(numbers) >= first.number + 3 and first.number + 1 not in numbers
+
+        await until(newer_replace_older_signs)
+        server.release()
+        assert (await call)["output_ids"]
+
+        async def nothing_is_left() -> bool:
+            return await server.store.batches() == []
+
+        await until(nothing_is_left)
 
 
 async def test_a_job_with_a_closed_lane_for_each_worker_serves_groups_that_grow() -> None:

@@ -26,11 +26,11 @@ MOONCAKE = {"backend": "mooncake", "maxGigabytes": 64}
 
 def test_workers_are_told_of_the_service_of_a_pool_that_is_a_pod() -> None:
     rollout_job = job(kvPool=MOONCAKE)
-    assert flag(worker(rollout_job), "--kv-pool") == "arithmetic-kv-pool.lab.svc:50051"
+    assert flag(worker(rollout_job), "--kv-pool") == "arithmetic-kv-pool.lab.svc:29600"
     assert flag(driver(rollout_job), "--kv-pool") is None
     made = shared(rollout_job)
     ports = made["kvPoolService"]["spec"]["ports"]
-    assert [(port["name"], port["port"]) for port in ports] == [("master", 50051), ("metrics", 50052), ("store", 50053)]
+    assert [(port["name"], port["port"]) for port in ports] == [("master", 29600), ("metrics", 29601), ("store", 29602)]
     template = made["kvPool"]["spec"]["template"]
     assert made["kvPoolService"]["spec"]["selector"].items() <= template["metadata"]["labels"].items()
     assert not {"kvPool", "kvPoolService"} & shared(job(kvPool={"backend": "none"})).keys()
@@ -38,7 +38,7 @@ def test_workers_are_told_of_the_service_of_a_pool_that_is_a_pod() -> None:
 
 def test_the_pod_of_the_pool_has_memory_for_its_blocks_and_is_restricted() -> None:
     [container] = shared(job(kvPool=MOONCAKE))["kvPool"]["spec"]["template"]["spec"]["containers"]
-    assert container["command"][-6:] == ["--host", "$(POD_IP)", "--port", "50051", "--gigabytes", "64"]
+    assert container["command"][-6:] == ["--host", "$(POD_IP)", "--port", "29600", "--gigabytes", "64"]
     assert container["resources"]["limits"] == {"memory": str(69 * 2**30)}
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     assert container["image"] == SETTINGS.worker_image

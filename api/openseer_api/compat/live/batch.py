@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 GROUPS = 256
 """Groups of one live batch; then another one is opened, so that what is delivered can be deleted."""
 BATCH_SECONDS = 60.0
-"""A process that has live batches opens a new one at least so often: that is how others see that it lives."""
+"""Age, in seconds, at which a live batch takes no new groups. While requests of a process wait, the process opens a
+batch at this interval, if need be an empty one: others see by it that the process lives."""
 IDLE_SECONDS = 5.0
 """A live batch for which nobody has waited for so long is closed."""
 WAIT_SECONDS = 1.0
@@ -36,7 +37,8 @@ _GroupKey = tuple[str, bytes, str, str]
 
 
 class LiveBatch:
-    """`retired`: since when it takes no new groups (monotonic); `waiting`: live requests that have not ended, by id."""
+    """`retired`: since when it takes no new groups (monotonic); `waiting`: live requests that have not ended, by id;
+    `is_sign`: it is the newest of a process whose requests wait, and stays until there is a newer one."""
 
     def __init__(self, job: JobContext, record: BatchRecord, version: str) -> None:
         self.number = record.number
@@ -44,7 +46,7 @@ class LiveBatch:
         self.version = version
         self.opened = self._used = time.monotonic()
         self.retired: float | None = None
-        self.sealed = self.gone = False
+        self.sealed = self.gone = self.is_sign = False
         self.waiting: dict[RequestId, LiveRequest] = {}
         self._job = job
         self._groups: dict[_GroupKey, LiveGroup] = {}
@@ -174,7 +176,7 @@ class LiveBatch:
         if record is None or record.forgotten:
             self._fail_all("its batch was deleted")
             self.gone = True
-        elif self.sealed and record.progress.complete and cursor >= record.progress.entries:
+        elif self.sealed and record.progress.complete and cursor >= record.progress.entries and not self.is_sign:
             await store.acknowledge(self.number, cursor)
             await store.forget(self.number)
             self.gone = True

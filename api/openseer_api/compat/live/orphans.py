@@ -10,8 +10,8 @@ from openseer_core.queue.batch import BatchRecord
 log = logging.getLogger(__name__)
 
 ORPHAN_SECONDS = 300.0
-"""A process that has live batches opens a new one every minute (batch.BATCH_SECONDS); after so long without one it is
-gone, or cut off from the store, and then it fails its callers' requests with LostError."""
+"""A process whose live requests wait opens a new batch every minute (batch.BATCH_SECONDS). After this time without one,
+in seconds, it is gone, or cut off from the store, and then it fails its callers' requests with LostError."""
 
 
 async def delete_orphans(job: JobContext, batches: Sequence[BatchRecord]) -> int:

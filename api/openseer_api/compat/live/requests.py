@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 
+from openseer_api.compat.live import batch as live_batch
 from openseer_api.compat.live.batch import LiveBatch, by_group
 from openseer_api.compat.live.live_request import LiveRequest, resolve
 from openseer_api.http.problems import BusyProblem, NotFoundProblem
@@ -156,6 +157,15 @@ class Live:
         for batch in self._batches:
             await batch.maintain(fleet_spec.served)
         self._batches = [batch for batch in self._batches if not batch.gone]
+        await self._show_life(fleet_spec.version)
+
+    async def _show_life(self, version: str) -> None:
+        """Keeps a recent batch in the store while requests wait: they may run longer than others wait for a sign."""
+        waits = any(batch.waiting for batch in self._batches)
+        if waits and time.monotonic() - self._batches[-1].opened > live_batch.BATCH_SECONDS:
+            await self._open(version)
+        for batch in self._batches:
+            batch.is_sign = waits and batch is self._batches[-1]
 
     def _take_ready(self, fleet_spec: FleetSpec) -> list[LiveRequest]:
         """Takes what may be queued now out of what waits. What names an adapter that has gone ends."""
@@ -199,6 +209,9 @@ class Live:
             await batch.maintain(fleet_spec.served)
             if batch.version == version and batch.retired is None and not batch.gone:
                 return batch
+        return await self._open(version)
+
+    async def _open(self, version: str) -> LiveBatch:
         spec = BatchSpec(weights_version=version, metadata={LIVE: self.boot})
         record, _ = await self._job.store.open_batch(OpenBatch(version, spec.model_dump_json()))
         batch = LiveBatch(self._job, record, version)
