@@ -347,7 +347,7 @@ async def test_a_follower_that_is_asked_to_end_drains_the_whole_worker(bench: Be
 async def test_an_incomplete_gang_ends_well_when_it_is_asked_to(bench: Bench, url: str) -> None:
     bench.write(nodes=3)
     gang = bench.start_gang(url, 2)
-    await until(lambda: "rank 1 is there" in gang[0].log.read_text())
+    await until(lambda: "rank 1 connected" in gang[0].log.read_text())
     assert [rank.status("/readyz") for rank in gang] == [503, 503]
     gang[0].stop()
     assert [rank.end() for rank in gang] == [0, 0]
@@ -358,7 +358,7 @@ async def test_a_leader_takes_only_the_ranks_of_its_own_gang(bench: Bench, url: 
     port = str(free_ports())
     where = ("--leader", "localhost", "--gang-port", port)
     leader, first = (bench.start(url, *where, "--rank", rank) for rank in "01")
-    await until(lambda: "rank 1 is there" in leader.log.read_text())
+    await until(lambda: "rank 1 connected" in leader.log.read_text())
     twice = bench.start(url, *where, "--rank", "1")
     stranger = bench.start(url, *where, "--rank", "2", "--index", "5")
     assert (twice.end(), stranger.end()) == (7, 7)

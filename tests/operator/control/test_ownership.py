@@ -97,7 +97,7 @@ async def test_an_object_of_an_earlier_job_of_the_name_is_waited_for(tenant: Ten
     await tenant.submit(workers={"replicas": 1})
     await tenant.census.fill()
     await tenant.look(2)
-    assert "of an earlier job of this name" in (await tenant.conditions())["NameTaken"][2]
+    assert "to an earlier job of this name" in (await tenant.conditions())["NameTaken"][2]
     after = await snapshot(tenant.api, tenant.key[0])
     assert {key: after.get(key) for key in before} == before
     assert after.keys() - before.keys() == {("Secret", await tenant.secret_name())}, "its name is this job's alone"

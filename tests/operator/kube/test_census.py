@@ -142,7 +142,7 @@ async def test_a_watch_that_does_not_tell_is_stuck_until_it_does(counting: Count
     raw = await counting.job()
     async with running(counting.census):
         await lists(counting, 1)
-        assert f"1 objects, RolloutJob {counting.namespace}/job for one" in counting.census.stuck
+        assert f"1 changed objects, such as RolloutJob {counting.namespace}/job" in counting.census.stuck
         counting.cache.put_job(raw)
         await lists(counting, 2)
         assert counting.census.stuck == ""

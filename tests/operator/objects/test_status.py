@@ -324,7 +324,7 @@ def test_a_running_pod_without_a_store_is_not_available() -> None:
     assert conditions(status_of(seen, plan(seen), FACTS, {}))["Available"] == ("False", "StoreUnreachable")
     assert "the store does not answer" in str(status_of(seen, plan(seen), FACTS, {}))
     seen = replace(seen, store_loads=True)
-    assert "the store loads its data; workers keep what they have" in str(status_of(seen, plan(seen), FACTS, {}))
+    assert "the store loads its data; workers keep their requests" in str(status_of(seen, plan(seen), FACTS, {}))
 
 
 def test_a_fleet_that_cannot_load_its_weights_is_not_available_and_says_why() -> None:

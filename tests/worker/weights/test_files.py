@@ -12,7 +12,7 @@ from tests.worker.weights.made import safetensors
 
 def test_whole_files_are_accepted_and_measured(folder: Path) -> None:
     assert check_files(folder) == sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    with pytest.raises(LoadError, match="has no safetensors; weights are the folder that they lie in"):
+    with pytest.raises(LoadError, match="has no safetensors; name the folder that contains them"):
         check_files(folder.parent)
 
 

@@ -67,7 +67,7 @@ def test_blocks_before_one_that_is_gone_come(store: MooncakeBlocks) -> None:
     put(store, "1/aa/gone", 2)
     reading = store.read("1/aa/gone", names(HASHES[:3]), rows(3))
     assert [next(reading), next(reading)] == [None, None]
-    with pytest.raises(OSError, match="did not give it"):
+    with pytest.raises(OSError, match="did not return it"):
         next(reading)
 
 
