@@ -1,5 +1,5 @@
 """The control loop: observe → plan → apply, for each job when something changed.
 
 Read `loop`, `reconcile`, `observe`, `templates`, `apply`, `store_poller`, `store_views`, `read_slots`, `watch`, then
-`metrics` and `health`. Tests: tests/operator/control.
+`counters`, `metrics` and `health`. Tests: tests/operator/control.
 """
