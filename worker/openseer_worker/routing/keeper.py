@@ -197,7 +197,7 @@ def _is_over(reply: Reply, held: int, *, ended: bool) -> bool:
 def _joined(stretches: list[Stretch], shape: RowShape) -> list[Stretch]:
     """Stretches that follow one another as one: each record has a header."""
     joined: list[Stretch] = []
-    start, parts, end = 0, list[bytes](), -1
+    start, parts, end = 0, list[bytes | memoryview](), -1
     for stretch in stretches:
         if stretch.start != end and parts:
             joined.append(Stretch(start, b"".join(parts)))
