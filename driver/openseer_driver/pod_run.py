@@ -137,7 +137,7 @@ class PodRun:
                 routed=self._routed(run),
                 traces=traces,
             )
-            await self._work(driver, groups, store, run.plan.folder)
+            await self._work(driver, groups, store, run)
         log.info("complete; checking every result against the journal")
         return await audit_ended(run.plan.folder, store)
 
@@ -149,10 +149,11 @@ class PodRun:
             raise InputError("spec.routing.capture: this driver was given no folder of rows; start it with --routed")
         return RoutedFiles.begin(self._settings.routed, run.plan.folder, fresh=not run.resumed)
 
-    async def _work(self, driver: Driver, groups: GroupSpool, store: Store, folder: RunFolder) -> None:
+    async def _work(self, driver: Driver, groups: GroupSpool, store: Store, run: OpenRun) -> None:
         try:
             async with asyncio.TaskGroup() as tasks:
-                samples = tasks.create_task(sample_forever(store, folder, self._metrics.take))
+                sampling = sample_forever(store, run.plan.folder, run.clock, self._metrics.take)
+                samples = tasks.create_task(sampling)
                 await driver.submit()
                 log.info("submitted %d groups, %d requests", groups.groups, groups.requests)
                 self._ready = True

@@ -173,7 +173,8 @@ class WorkerSample(msgspec.Struct, frozen=True):
 
 class SampleLine(msgspec.Struct, frozen=True):
     """One line of samples.jsonl: the fleet at one moment. `at`: seconds of the job's clock, which goes on by 1.5 s at
-    most while the store answers nobody; `taken_at`: unix seconds of the driver, 0 in samples of earlier releases."""
+    most while the store answers nobody; `taken_at`: unix seconds at which the driver's session began, and the seconds
+    since; 0 in samples of earlier releases."""
 
     at: float
     waiting: int = 0

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 
 import msgspec
@@ -19,14 +18,17 @@ log = logging.getLogger(__name__)
 SAMPLE_SECONDS = 1.0
 
 
-async def sample_forever(store: DriverStore, folder: RunFolder, on_sample: Callable[[SampleLine], None]) -> None:
+async def sample_forever(
+    store: DriverStore, folder: RunFolder, clock: Callable[[], float], on_sample: Callable[[SampleLine], None]
+) -> None:
     """Samples until cancelled. Telemetry: a line that cannot be written is left out, results report a full disk.
+    `clock`: of the session.
 
     A store that is nearly full is told once each time that it becomes so.
     """
     was_full = False
     while True:
-        sample, memory = await asyncio.gather(sample_now(store), store.memory())
+        sample, memory = await asyncio.gather(sample_now(store, clock), store.memory())
         if memory.is_nearly_full and not was_full:
             log.warning("%s", memory.problem())
         was_full = memory.is_nearly_full
@@ -35,8 +37,8 @@ async def sample_forever(store: DriverStore, folder: RunFolder, on_sample: Calla
         await asyncio.sleep(SAMPLE_SECONDS)
 
 
-async def sample_now(store: DriverStore, clock: Callable[[], float] = time.time) -> SampleLine:
-    """The fleet and the batch as the store has them."""
+async def sample_now(store: DriverStore, clock: Callable[[], float]) -> SampleLine:
+    """The fleet and the batch as the store has them, at the session's time by `clock`."""
     now, counts, statuses = await asyncio.gather(store.now(), store.progress(BATCH_JOB_BATCH), store.workers())
     return make_sample(now, counts, [status for status in statuses if status.is_fresh(now)], clock())
 

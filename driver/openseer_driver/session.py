@@ -93,6 +93,19 @@ def settings_note(folder: RunFolder, job: RolloutJob) -> str:
     return f"going on with other settings, which change no results: {', '.join(changed)}" if changed else ""
 
 
+class SessionClock:
+    """Unix seconds when the session began, and the seconds since: a wall clock may be set meanwhile, and seconds in
+    which the machine slept are none."""
+
+    def __init__(self) -> None:
+        self.began = time.time()
+        self._since = time.monotonic()
+
+    def __call__(self) -> float:
+        """Now."""
+        return self.began + time.monotonic() - self._since
+
+
 class OpenRun:
     """`with OpenRun(plan) as run`: the folder is this session's, its results are open, run.json says that it runs.
 
@@ -107,7 +120,7 @@ class OpenRun:
         self.plan = plan
         self.state: RunState = "stopped"
         self._earlier: list[Session] = []
-        self._started_at = time.time()
+        self.clock = SessionClock()
 
     @property
     def resumed(self) -> bool:
@@ -132,18 +145,18 @@ class OpenRun:
     ) -> None:
         try:
             if error is None:
-                self._note(self.state, ended=time.time())
+                self._note(self.state, ended=self.clock())
             elif isinstance(error, asyncio.CancelledError):
-                self._note("stopped", ended=time.time())
+                self._note("stopped", ended=self.clock())
             elif not isinstance(error, DriverFencedError):
                 with suppress(OutputError):  # a full disk may be why the session fails: that reason is told
-                    self._note("failed", str(error), ended=time.time())
+                    self._note("failed", str(error), ended=self.clock())
         finally:
             self.writer.close()
 
     def _note(self, state: RunState, reason: str = "", ended: float | None = None) -> None:
         job = self.plan.job
-        sessions = [*self._earlier, Session(self._started_at, ended, job.spec.workers.replicas)]
+        sessions = [*self._earlier, Session(self.clock.began, ended, job.spec.workers.replicas)]
         self.plan.folder.write_run(
             RunRecord(job.name, manifest_hash(job), self.plan.record, VERSION, state, reason, sessions)
         )

@@ -31,7 +31,7 @@ def _slow_workers(evidence: Evidence, _: BestTimes | None) -> Iterator[Finding]:
 
 def _giant(evidence: Evidence, _: BestTimes | None) -> Iterator[Finding]:
     found, makespan = giant(evidence.trace), evidence.makespan
-    if found is None or found.alone < ALONE * makespan:
+    if found is None or not makespan or found.alone < ALONE * makespan:
         return
     fact, workers = found.fact, len(evidence.by_worker)
     yield finding(
@@ -80,7 +80,7 @@ def _preemptions(evidence: Evidence) -> Iterator[int]:
 
 def _policy(evidence: Evidence, best: BestTimes | None) -> Iterator[Finding]:
     own, makespan = evidence.policy, evidence.makespan
-    if best is not None and best.policy != own and best.itself >= BETTER * best.known:
+    if best is not None and best.policy != own and best.known and best.itself >= BETTER * best.known:
         ratio = best.itself / best.known
         yield finding(
             evidence,

@@ -101,7 +101,7 @@ class LocalRun:
             await driver.submit()
             progress.wait_for_work()
             await driver.collect()
-            progress.update(await sample_now(store))  # the samples' own pace leaves out how it ended
+            progress.update(await sample_now(store, run.clock))  # the samples' own pace leaves out how it ended
 
     def _routed(self, run: OpenRun) -> RoutedFiles | None:
         """Where rows of routed experts come from and where arrays go; rows of another run are removed."""
@@ -121,7 +121,7 @@ class LocalRun:
         work = {
             "driver": self._drive(store, fleet, run),
             "fleet": fleet.watch(),
-            "samples": sample_forever(store, self._plan.folder, self._progress.update),
+            "samples": sample_forever(store, self._plan.folder, run.clock, self._progress.update),
             "deadline": _deadline(self._plan.job.spec.active_deadline_seconds),
         }
         if self._page:

@@ -65,6 +65,16 @@ def test_a_policy_that_would_have_been_faster_is_named() -> None:
     assert findings(msgspec.structs.replace(BEST, itself=54.0), policy="round-robin") == {}
 
 
+def test_a_run_that_took_no_time_is_explained() -> None:
+    facts = [
+        Fact(0, name, 0, "ok", "stop", tokens, (ChunkLine("w#a", 1, 0, tokens, 2.0, 2.0, "complete"),), 2.0, 2.0, 2.0)
+        for name, tokens in (("short", 1), ("giant", 10))
+    ]
+    record = RunRecord("r", "", {"spec": {"rollout": {"policy": "round-robin"}}}, "0", "complete")
+    nothing = BestTimes(0.0, "context-aware", 0.0, 0.0, 0.0)
+    assert explain(make_trace(record, tuple(facts), ()), nothing).findings == []
+
+
 def test_a_long_start_of_engines_is_named() -> None:
     assert findings(queued=20.0)["boot"].figure == pytest.approx(80 / 180, abs=0.01)
 
