@@ -19,9 +19,10 @@ from openseer_api.http.gate import GENERATING_BYTES, JSON_BYTES, Gate, Place
 from openseer_api.http.session import PATH, is_open, place_of
 from openseer_api.http.shutdown import AskAgain
 from openseer_api.job.context import JobContext, JobDirectory
+from openseer_api.page.cards import NotOpen
 from openseer_api.page.feed import Feeds
 from openseer_api.page.routes import page_routes
-from openseer_api.page.shown import Shown
+from openseer_api.page.shown import Listed, Shown
 from openseer_api.routes import batches, fleet, groups, results, weights
 from openseer_api.routes.access import Admission, named_job, one_job
 
@@ -133,7 +134,10 @@ def _add_page(app: FastAPI, auth: Authenticator, directory: JobDirectory) -> Non
     def found(request: Request) -> Shown:
         return feeds.of(request.state.job)
 
-    app.include_router(page_routes(auth, found, lambda: [feeds.of(job) for job in directory.open_jobs()]))
+    def everything() -> list[Listed]:
+        return [*map(feeds.of, directory.open_jobs()), *map(NotOpen, directory.unopened())]
+
+    app.include_router(page_routes(auth, found, everything))
 
 
 def _counting(refused: Counter[int]) -> Callable[[object | None, int], None]:

@@ -1,10 +1,12 @@
-"""The gateway's process: `python -m openseer_api.main`. Serves every job of mode serve that the cluster has."""
+"""The gateway's process: `python -m openseer_api.main`. Serves every job of mode serve that the cluster has,
+and shows those of mode batch on its page."""
 
 import asyncio
 import logging
 import os
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -25,7 +27,7 @@ from openseer_api.cluster.directory import KubeDirectory
 from openseer_api.cluster.jobs import KubeJobs
 from openseer_api.cluster.rows import RowsOfPod
 from openseer_api.http.server import WebServer
-from openseer_api.job.context import JobContext
+from openseer_api.job.context import JobContext, UnopenedJob
 from openseer_api.job.metrics import calls_of
 from openseer_core.errors import InputError, OpenseerError
 from openseer_core.manifest.job import RolloutJob
@@ -37,6 +39,8 @@ from openseer_store.redis_link import TELL_SECONDS
 
 STORE_SECONDS = 5.0
 """How long a call to a job's store is retried before it is answered 503."""
+LOOKED_SECONDS = 120.0
+"""Stores of jobs of mode batch stay open for so long after the last look at the page, whose streams last a minute."""
 FINISH_SECONDS = 15
 """How long responses in progress may take after a signal to stop; clients resume streams at another replica."""
 
@@ -73,12 +77,19 @@ class GatewaySettings:
 
 
 class ServedJobs:
-    """The directory of the gateway: a job that is requested counts as used."""
+    """The directory of the gateway: a job that is requested counts as used. Jobs of mode batch, `batch`, are looked at
+    alone: their stores are opened while somebody has the page open, and nothing controls them here."""
 
-    def __init__(self, jobs: KubeJobs, access: StoreAccess) -> None:
+    def __init__(self, jobs: KubeJobs, batch: KubeJobs, access: StoreAccess) -> None:
         self.open = KubeDirectory(
             jobs, partial(_open_job, access), ControlledJob.end, _renew_job, attrgetter("is_troubled")
         )
+        self.shown = KubeDirectory(batch, partial(_open_shown, access), JobContext.close, JobContext.renew)
+        self._looked_at = float("-inf")
+
+    def is_looked_at(self) -> bool:
+        """Whether somebody has the page open, or had a moment ago."""
+        return time.monotonic() - self._looked_at < LOOKED_SECONDS
 
     async def find(self, namespace: str, name: str) -> JobContext | None:
         """The job's context; None where no such job serves."""
@@ -88,9 +99,20 @@ class ServedJobs:
         controlled.mark_used()
         return controlled.context
 
+    async def find_shown(self, namespace: str, name: str) -> JobContext | None:
+        """The job's context, of a job of mode batch, too; None where there is none, or it has ended."""
+        self._looked_at = time.monotonic()
+        return await self.find(namespace, name) or await self.shown.find(namespace, name)
+
     def open_jobs(self) -> list[JobContext]:
-        """Those that are open here, by namespace and name."""
-        return [controlled.context for controlled in self.open.opened()]
+        """Those that are open here."""
+        self._looked_at = time.monotonic()
+        return [*(controlled.context for controlled in self.open.opened()), *self.shown.opened()]
+
+    def unopened(self) -> list[UnopenedJob]:
+        """Those that could not be opened when it was last tried."""
+        found = [*self.open.unopened(), *self.shown.unopened()]
+        return [UnopenedJob(job.namespace, job.name, job.spec.mode, reason) for job, reason in found]
 
 
 async def _open_job(access: StoreAccess, job: RolloutJob, url: str) -> ControlledJob:
@@ -112,6 +134,12 @@ async def _open_job(access: StoreAccess, job: RolloutJob, url: str) -> Controlle
     return ControlledJob(context)
 
 
+async def _open_shown(access: StoreAccess, job: RolloutJob, url: str) -> JobContext:
+    """The same for a job that is only read: what it does is its driver's. Raises StoreUnavailableError."""
+    store = await open_store(url, job.name, job.namespace, retry_seconds=STORE_SECONDS, dial=access.dial(job))
+    return JobContext(job, store, on_codec=heap.keep)
+
+
 def _renew_job(controlled: ControlledJob, job: RolloutJob) -> None:
     controlled.context.renew(job)
 
@@ -121,14 +149,19 @@ def gateway(kube: Kube, settings: GatewaySettings, directory: ServedJobs, refuse
 
     @asynccontextmanager
     async def watching(_app: FastAPI) -> AsyncGenerator[None]:
-        task = asyncio.create_task(directory.open.watch(), name="watch jobs")
+        tasks = [
+            asyncio.create_task(directory.open.watch(), name="watch jobs"),
+            asyncio.create_task(directory.shown.watch(directory.is_looked_at), name="watch jobs of mode batch"),
+        ]
         try:
             yield
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            for task in tasks:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
             await directory.open.close()
+            await directory.shown.close()
 
     auth = KubernetesAuth(kube, settings.audiences)
     synced = partial(attrgetter("open.synced"), directory)
@@ -147,7 +180,9 @@ async def serve(settings: GatewaySettings) -> int:
     kube = await Kube.connect()
     try:
         everywhere = ""  # every address there is, of both kinds
-        directory = ServedJobs(KubeJobs(kube, settings.watched, settings.stores), settings.stores)
+        served = KubeJobs(kube, settings.watched, settings.stores)
+        batch = KubeJobs(kube, settings.watched, settings.stores, mode="batch")
+        directory = ServedJobs(served, batch, settings.stores)
         refused: Counter[int] = Counter()
         app = gateway(kube, settings, directory, refused)
         server = WebServer(app, host=everywhere, port=settings.port, finish_seconds=FINISH_SECONDS, on_start=heap.keep)

@@ -1,5 +1,6 @@
 """`openseer explain RUN`: where the time of a run went, what was possible, and what to do."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
@@ -7,8 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from openseer_core.errors import InputError
+from openseer_core.explain.findings import Finding
+from openseer_core.wire.page import PartOfTime, StandsOut
 from openseer_driver.explain.explained import explain
-from openseer_driver.explain.explanation import BestTimes, Explanation
+from openseer_driver.explain.explanation import BestTimes, Explanation, TimePart
 from openseer_driver.report.trace import Trace, read_trace
 from openseer_driver.run_folder import RunFolder
 from openseer_local.terminal.console import ERR, OUT
@@ -34,7 +37,7 @@ def show_explanation(
     if not trace.facts:
         raise InputError(f"{folder.path}: no result here: there is nothing to explain")
     with ERR.status(f"simulating {folder.name} on healthy engines"):
-        best, why = _best(folder, trace, profile, kv_tokens)
+        best, why = possible(folder, trace, profile, kv_tokens)
     found = explain(trace, best, why)
     if as_json:
         console.file.write(found.to_json().decode())
@@ -42,8 +45,11 @@ def show_explanation(
         console.print(page(found))
 
 
-def _best(folder: RunFolder, trace: Trace, profile: Path | None, kv_tokens: int) -> tuple[BestTimes | None, str]:
-    """None with the reason, where the engine's steps or room are not known; what the caller names has to be right."""
+def possible(
+    folder: RunFolder, trace: Trace, profile: Path | None = None, kv_tokens: int = 0
+) -> tuple[BestTimes | None, str]:
+    """The best times; None with the reason, where the engine's steps or room are not known. What the caller names has
+    to be right."""
     if len(trace.facts) > MOST_SIMULATED:
         return None, f"{len(trace.facts):,} responses take minutes: see `openseer simulate --replay {folder.path}`"
     try:
@@ -57,10 +63,6 @@ def _best(folder: RunFolder, trace: Trace, profile: Path | None, kv_tokens: int)
 
 def page(found: Explanation) -> RenderableType:
     """What to do, the parts, and what is not known."""
-    if found.findings:
-        lines = [Text(f"{at.says} ({at.share:.0%} of all workers' time).\n  → {at.advice}") for at in found.findings]
-    else:
-        lines = [Text("Nothing stands out.")]
     workers = f"{len(found.workers)} worker{'s' if len(found.workers) != 1 else ''}"
     size = (
         f"makespan {found.makespan_seconds:,.1f} s, {found.startup_seconds:,.1f} s before it until the first engine "
@@ -69,15 +71,23 @@ def page(found: Explanation) -> RenderableType:
     notes = [Text(f"note: {line}", style="dim") for line in found.notes]
     unknown = found.best.unknown if found.best is not None else []
     notes += [Text(f"not known here: {line}", style="dim") for line in unknown]
-    return Group(*lines, Text(), Text(size), _table(found), Text(), _possible(found), *notes)
+    lines = finding_lines(found.findings)
+    return Group(*lines, Text(), Text(size), parts_table(found.parts), Text(), _possible(found), *notes)
 
 
-def _table(found: Explanation) -> Table:
+def finding_lines(findings: Sequence[Finding | StandsOut]) -> list[Text]:
+    """What stands out, each with what to do."""
+    told = [Text(f"{at.says} ({at.share:.0%} of all workers' time).\n  → {at.advice}") for at in findings]
+    return told or [Text("Nothing stands out.")]
+
+
+def parts_table(parts: Sequence[TimePart | PartOfTime]) -> Table:
+    """Where the time went."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("where the time went")
     for title in ("worker-seconds", "share"):
         table.add_column(title, justify="right")
-    for part in found.parts:
+    for part in parts:
         if part.worker_seconds is None or part.share is None:
             table.add_row(part.label, NOT_KNOWN, "")
         else:

@@ -19,6 +19,7 @@ from openseer_driver.run_folder import RunFolder
 from openseer_local import bench
 from openseer_local.manifest_yaml import read_yaml
 from openseer_local.remote import batches, fleet
+from openseer_local.remote.connection import Token, TokenFile
 from openseer_local.simulated import commands as simulated
 from openseer_local.terminal.console import ERR, OPTIONS, OUT, AllowFailures, AsJson, end_by_failures
 
@@ -224,7 +225,14 @@ def view(
 
 @app.command()
 def explain(
-    run: Annotated[Path, typer.Argument(help="Folder of a run, also of one that goes on, or was in a cluster.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|URL",
+            help="Folder of a run, also of one that goes on, or was in a cluster; or the address of a job that runs: "
+            "of its API or page, or behind a gateway http(s)://…/jobs/NAMESPACE/NAME.",
+        ),
+    ],
     profile: Annotated[
         Path | None,
         typer.Option(help="An engine's step times, where the run's samples are too few (docs/planning.md)."),
@@ -232,12 +240,24 @@ def explain(
     kv_tokens: Annotated[
         int, typer.Option(min=0, help="Tokens that a worker's KV cache holds, where the manifest does not say it.")
     ] = 0,
+    token: Token = None,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Says where the time of a run went, how long it had to take, and what to do about it."""
-    from openseer_local.explained import show_explanation  # noqa: PLC0415 - as above
+    """Says where the time of a run went, how long it had to take, and what to do about it; of a job that runs, so far.
 
-    show_explanation(RunFolder(run), profile=profile, kv_tokens=kv_tokens, as_json=as_json)
+    A token is needed for a job that runs alone.
+    """
+    if not run.startswith(("http://", "https://")):
+        from openseer_local.explained import show_explanation  # noqa: PLC0415 - as above
+
+        show_explanation(RunFolder(run), profile=profile, kv_tokens=kv_tokens, as_json=as_json)
+        return
+    if profile is not None or kv_tokens:
+        raise InputError("--profile, --kv-tokens: for the folder of a run; of a job that runs nothing is simulated")
+    from openseer_local.remote.explaining import show_running  # noqa: PLC0415 - as above
+
+    show_running(run, token, token_file, as_json=as_json)
 
 
 @app.command()

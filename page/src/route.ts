@@ -46,6 +46,10 @@ export function streamPath(route: Route): string {
   return route.view === "group" ? group : `${group}&index=${route.index}`;
 }
 
+export function explainedPath(job: JobPlace): string {
+  return `${streamPath({ view: "job", job })}/explained`;
+}
+
 export function parseRoute(hash: string): Route {
   let parts: string[];
   try {

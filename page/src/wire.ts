@@ -82,6 +82,20 @@ export interface ChunkInfo {
   version: string;
 }
 
+export interface Explained {
+  live: boolean;
+  seconds: number;
+  makespan_seconds: number;
+  workers: number;
+  worker_seconds: number;
+  parts: PartOfTime[];
+  findings: StandsOut[];
+  tail: string;
+  best: Possible | null;
+  no_best: string;
+  notes: string[];
+}
+
 export interface GroupColumns {
   name: string[];
   size: number[];
@@ -116,7 +130,7 @@ export interface JobCard {
   namespace: string;
   name: string;
   mode: "batch" | "serve";
-  state: "running" | "idle" | "waiting" | "lent" | "finished" | "failed";
+  state: "running" | "idle" | "waiting" | "lent" | "finished" | "failed" | "unknown";
   reason: string;
   workers: number;
   workers_ready: number;
@@ -166,6 +180,22 @@ export interface PageProblem {
   detail: string;
 }
 
+export interface PartOfTime {
+  name: string;
+  label: string;
+  worker_seconds: number | null;
+  share: number | null;
+}
+
+export interface Possible {
+  known: number;
+  policy: string;
+  oracle: number;
+  bound: number;
+  itself: number;
+  unknown: string[];
+}
+
 export interface ResponseView {
   index: number;
   state: "waiting" | "running" | "ok" | "aborted" | "failed" | "cancelled" | "carried";
@@ -187,6 +217,16 @@ export interface Series {
   tokens_per_second: number[];
   kv_used: number[];
   acceptance_length: (number | null)[];
+}
+
+export interface StandsOut {
+  cause: string;
+  subject: string;
+  figure: number;
+  says: string;
+  advice: string;
+  worker_seconds: number;
+  share: number;
 }
 
 export interface TailRequest {
@@ -240,6 +280,8 @@ export interface WorkerLane {
   acceptance_length: number | null;
   preemptions: number;
   error: string;
+  pace_ratio: number | null;
+  slow: string;
   waits: string;
 }
 

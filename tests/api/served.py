@@ -110,10 +110,13 @@ class Served:
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
         return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=120.0)
 
-    def start_worker(self, index: int = 0, boot: str = "") -> Worker:
-        """One more worker of the job."""
+    def start_worker(self, index: int = 0, boot: str = "", step_seconds: float | None = None) -> Worker:
+        """One more worker of the job. `step_seconds`: of its engine, None for those of the manifest."""
         settings = WorkerSettings(self.job, "memory", index, boot=boot or secrets.token_hex(4))
-        engine = ScriptedEngine(self.job.spec.model.scripted, most_steps=self._most_steps)
+        scripted = self.job.spec.model.scripted
+        if step_seconds is not None:
+            scripted = scripted.model_copy(update={"step_seconds": step_seconds})
+        engine = ScriptedEngine(scripted, most_steps=self._most_steps)
         worker = Worker(settings, self.store, engine)
         self._engines.append(engine)
         self._workers.append(worker)

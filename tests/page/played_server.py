@@ -19,7 +19,7 @@ from fastapi.staticfiles import StaticFiles
 from openseer_core.json_model import JsonModel
 from openseer_core.wire.page import JobCard, JobCards, JobPulse, JobView, PageProblem
 from tests.page.played_fleet import Fleet
-from tests.page.played_views import batch_view, card, group_page, job_view
+from tests.page.played_views import batch_view, card, explained, group_page, job_view
 from tests.repository import ROOT
 
 STATIC = ROOT / "api" / "openseer_api" / "page" / "static"
@@ -76,7 +76,16 @@ class Played:
             reason="waits for 8 GPUs: quota team-b has 2 left",
             workers_wanted=8,
         )
-        return JobCards(jobs=[refused, card(self.fleet, "ended", live=False), card(self.fleet, "math"), waiting])
+        silent = JobCard(
+            namespace="team-b",
+            name="silent",
+            mode="serve",
+            state="unknown",
+            reason="the store does not answer: nothing came for 2 s",
+        )
+        return JobCards(
+            jobs=[refused, card(self.fleet, "ended", live=False), card(self.fleet, "math"), waiting, silent]
+        )
 
 
 def make_app(played: Played) -> FastAPI:
@@ -88,6 +97,7 @@ def make_app(played: Played) -> FastAPI:
     job = "/page/api/jobs/{namespace}/{name}"
     app.add_api_route("/page/api/jobs", routes.jobs)
     app.add_api_route(job, routes.job)
+    app.add_api_route(job + "/explained", routes.explained)
     app.add_api_route(job + "/batches/{number}", routes.batch)
     app.add_api_route(job + "/batches/{number}/group", routes.group)
     app.mount("/page", Files(directory=STATIC, html=True))
@@ -126,6 +136,9 @@ class Routes:
 
     async def job(self, request: Request, name: str) -> Response:
         return self._stream(request, name, lambda: job_of(self._played, name))
+
+    async def explained(self, request: Request, name: str) -> Response:
+        return self._stream(request, name, lambda: explained(self._played.fleet_of(name), live=name != "ended"))
 
     async def batch(self, request: Request, name: str) -> Response:
         return self._stream(request, name, lambda: batch_view(self._played.fleet_of(name), live=name != "ended"))

@@ -3,6 +3,8 @@
 import statistics
 from itertools import pairwise
 
+from openseer_core.explain.findings import SLOW_ADVICE
+from openseer_core.explain.parts import PART_LABELS
 from openseer_core.wire.batches import Batch, BatchMetrics, ChunkInfo, Target
 from openseer_core.wire.page import (
     MOST_BARS,
@@ -12,14 +14,18 @@ from openseer_core.wire.page import (
     MOST_TOKENS,
     Bars,
     BatchView,
+    Explained,
     GroupColumns,
     GroupPage,
     Histogram,
     JobCard,
     JobView,
+    PartOfTime,
+    Possible,
     RequestWord,
     ResponseView,
     Series,
+    StandsOut,
     TailRequest,
     WorkerLane,
 )
@@ -92,6 +98,62 @@ def job_view(fleet: Fleet, name: str, live: bool = True) -> JobView:
             acceptance_length=[point[5] for point in points],
         ),
         batches=[_earlier(1), _earlier(2), _batch(fleet)],
+    )
+
+
+def explained(fleet: Fleet, live: bool = True) -> Explained:
+    """A slow worker stands out where one is; parts as they may be."""
+    seconds = max(1.0, fleet.now - fleet.opened_at)
+    whole = seconds * len(fleet.workers)
+    shares = {"boot": 0.04, "store": 0.02, "prefill": 0.081, "decode_full": 0.7, "decode_below": 0.1, "tail": 0.059}
+    found = [(worker.name, words) for worker in fleet.workers if (words := _slow(fleet, worker))]
+    return Explained(
+        live=live,
+        seconds=seconds,
+        makespan_seconds=seconds,
+        workers=len(fleet.workers),
+        worker_seconds=whole,
+        parts=[
+            PartOfTime(
+                name=name, label=label, worker_seconds=shares.get(name, 0.0) * whole, share=shares.get(name, 0.0)
+            )
+            for name, label in PART_LABELS.items()
+        ],
+        findings=[
+            StandsOut(
+                cause="slow_worker",
+                subject=name,
+                figure=0.2,
+                says=f"{name} {words}",
+                advice=SLOW_ADVICE,
+                worker_seconds=0.1 * whole,
+                share=0.1,
+            )
+            for name, words in found
+        ],
+        tail="" if fleet.queue else "3 responses run and nothing waits; response 2 of group q7 is expected to end last",
+        best=None
+        if live
+        else Possible(
+            known=0.9 * seconds,
+            policy="context-aware",
+            oracle=0.85 * seconds,
+            bound=0.8 * seconds,
+            itself=0.95 * seconds,
+            unknown=["start-up, the store's and the network's time"],
+        ),
+        no_best="it is simulated once the run has ended, for its lengths are not known before" if live else "",
+        notes=["worker-0 had counted before: what it waited for is told since somebody looks"],
+    )
+
+
+def _slow(fleet: Fleet, worker: Worker) -> str:
+    fastest = max(each.speed for each in fleet.workers)
+    if not worker.running or worker.speed > 0.75 * fastest:
+        return ""
+    return (
+        f"grows responses at {worker.speed / fastest:.2f} of the others' pace with as many at once: "
+        f"{worker.speed:.1f} tokens/s each, not {fastest:.1f}"
     )
 
 
@@ -198,6 +260,8 @@ def _lane(fleet: Fleet, worker: Worker) -> WorkerLane:
         tokens_per_second=0.0 if silent > SILENT_SECONDS else worker.speed * runs,
         acceptance_length=2.2,
         error=worker.error,
+        pace_ratio=worker.speed / max(each.speed for each in fleet.workers),
+        slow=_slow(fleet, worker),
         waits=waits,
     )
 

@@ -25,10 +25,13 @@ def colours(canvas: "Locator") -> int:
 
 def test_jobs_are_cards_with_the_reason_in_words(page: "Page", site: Site) -> None:
     page.goto(site.url)
-    expect(page.get_by_role("heading", name="4 jobs")).to_be_visible()
+    expect(page.get_by_role("heading", name="5 jobs")).to_be_visible()
     card = page.get_by_role("article", name="team-a/broken")
     expect(card).to_contain_text("mount it, or name another in spec.model.path")
     expect(card.locator(".pill")).to_have_text("failed")
+    silent = page.get_by_role("article", name="team-b/silent")
+    expect(silent).to_contain_text("the store does not answer: nothing came for 2 s")
+    expect(silent).not_to_contain_text("workers")
     running = page.get_by_role("article", name="team-a/math")
     expect(running).to_contain_text("4/4")
     expect(running.get_by_role("progressbar")).to_have_attribute("aria-valuetext", re.compile(r"\d+ %"))
@@ -87,7 +90,23 @@ def test_a_slow_worker_is_named_with_its_pace(page: "Page", site: Site) -> None:
     site.played.fleet.workers[1].speed = 12.0
     page.goto(f"{site.url}#/job/team-a/math")
     trouble = page.get_by_role("list", name="Workers that need a look")
-    expect(trouble).to_contain_text(re.compile(r"worker-1: slow: its requests have 0\.\d+ × the pace of the others'"))
+    expect(trouble).to_contain_text(re.compile(r"worker-1: slow: grows responses at 0\.\d+ of the others' pace"))
+    expect(page.locator(".lane").nth(1)).to_contain_text(re.compile(r"slow: 0\.\d+ × the others’ pace"))
+    found = page.get_by_role("list", name="What stands out")
+    expect(found).to_contain_text(re.compile(r"worker-1 grows responses at 0\.\d+ of the others' pace"))
+    expect(found).to_contain_text("look at its node and GPU")
+
+
+def test_a_job_says_where_its_time_went_part_by_part(page: "Page", site: Site) -> None:
+    page.goto(f"{site.url}#/job/team-a/math")
+    panel = page.get_by_role("region", name="Where the time went")
+    expect(panel).to_contain_text("Nothing stands out.")
+    row = panel.get_by_role("row", name=re.compile("^decoding, all slots in use"))
+    expect(row.get_by_role("cell").nth(1)).to_have_text("70.0 %")
+    expect(panel.get_by_role("row", name=re.compile("^idle for other reasons"))).to_have_count(0)
+    expect(panel).to_contain_text("The best time possible is not known: it is simulated once the run has ended")
+    page.goto(f"{site.url}#/job/team-a/ended")
+    expect(panel).to_contain_text(re.compile(r"with an oracle, .* the run took .*: 1\.11, 1\.18 and 1\.25 times that"))
 
 
 def test_a_weights_transaction_says_whom_it_waits_for(page: "Page", site: Site) -> None:

@@ -12,8 +12,12 @@ from openseer_core.manifest.job import RolloutJob
 
 SYNC_SECONDS = 15.0
 """Between two listings of the jobs."""
+UNWANTED_SECONDS = 1.0
+"""Until somebody wants jobs that nobody wanted, these are not listed for so long."""
 OPENED_AT_ONCE = 16
 """Jobs that one sync opens at the same time; a store that does not answer blocks its slot until the timeout."""
+
+OPENING = "its store has not answered yet"
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +54,7 @@ class KubeDirectory(Generic[C]):
         self._is_troubled = is_troubled
         self._open: dict[Key, _Open[C]] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._unopened: dict[Key, tuple[RolloutJob, str]] = {}
         self.synced = False
         """Whether the jobs have been listed successfully at least once."""
 
@@ -61,6 +66,11 @@ class KubeDirectory(Generic[C]):
         tasks = [entry.task for _, entry in sorted(self._open.items(), key=lambda one: one[0])]
         return [task.result() for task in tasks if task.done() and not task.cancelled() and task.exception() is None]
 
+    def unopened(self) -> list[tuple[RolloutJob, str]]:
+        """The jobs that should be open and are not, and why, by namespace and name."""
+        opened = {key for key, entry in self._open.items() if entry.task.done()}
+        return [why for key, why in sorted(self._unopened.items(), key=lambda one: one[0]) if key not in opened]
+
     async def find(self, namespace: str, name: str) -> C | None:
         """The job's context, None where no such job serves. Raises JobsUnavailable and StoreUnavailableError."""
         served = await self._jobs.find(namespace, name)
@@ -69,10 +79,14 @@ class KubeDirectory(Generic[C]):
             return None
         return await self._context(served)
 
-    async def watch(self) -> None:
-        """Runs until cancelled: opens jobs that serve, so that work goes on while no trainer is connected, and closes
-        jobs that no longer serve."""
+    async def watch(self, wanted: Callable[[], bool] = lambda: True) -> None:
+        """Runs until cancelled: opens jobs that are there, so that work goes on while no trainer is connected, and
+        closes those that are not any more; all of them while none is `wanted`."""
         while True:
+            if not wanted():
+                await self.close()
+                await asyncio.sleep(UNWANTED_SECONDS)
+                continue
             try:
                 await self.sync()
             except OpenseerError as error:
@@ -87,11 +101,14 @@ class KubeDirectory(Generic[C]):
         for key, opened in list(self._open.items()):
             if uids.get(key) != opened.uid:
                 self._drop(key)
+        awake = [served for served in found if not served.job.spec.suspend]
+        self._unopened = {one.key: (one.job, self._unopened.get(one.key, ("", OPENING))[1]) for one in awake}
         gate = asyncio.Semaphore(OPENED_AT_ONCE)
-        await asyncio.gather(*(self._try(served, gate) for served in found if not served.job.spec.suspend))
+        await asyncio.gather(*(self._try(served, gate) for served in awake))
 
     async def close(self) -> None:
         """Closes all of them."""
+        self._unopened = {}
         for key in list(self._open):
             self._drop(key)
         await asyncio.gather(*self._closing, return_exceptions=True)
@@ -101,10 +118,13 @@ class KubeDirectory(Generic[C]):
             try:
                 await self._drop_moved(served)
                 await self._context(served)
+                self._unopened.pop(served.key, None)
             except OpenseerError as error:
                 log.info("%s/%s: %s", *served.key, error)
+                self._unopened[served.key] = served.job, str(error)
             except Exception:  # one job that cannot be opened must not keep the others from it
                 log.exception("%s/%s: cannot be opened", *served.key)
+                self._unopened[served.key] = served.job, "a defect of openseer: the log of this server says which"
 
     async def _context(self, served: ServedJob) -> C:
         known = self._open.get(served.key)

@@ -1,4 +1,4 @@
-"""The jobs that the gateway serves, as the cluster has them: looked up by name, and cached for a moment."""
+"""The jobs that the gateway serves or shows, as the cluster has them: looked up by name, and cached for a moment."""
 
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -9,6 +9,7 @@ from pathlib import Path
 from openseer_api.cluster.client import Json, Kube, KubeError
 from openseer_api.cluster.ttl_cache import TTLCache
 from openseer_core.errors import InputError, OpenseerError
+from openseer_core.manifest.generation import JobMode
 from openseer_core.manifest.job import API_VERSION, KIND, RolloutJob
 from openseer_core.manifest.parse import parse_job
 from openseer_core.manifest.store_url import manages_store, store_name
@@ -33,9 +34,10 @@ class JobsUnavailable(OpenseerError):
 
 @dataclass(frozen=True, slots=True)
 class ServedJob:
-    """A job that serves trainers. `uid`: of the object; one made anew under the same name has another.
+    """A job that serves trainers, or one of mode batch that has not ended.
 
-    `secret`: name of the Secret of a managed Redis, "" until the operator has begun with the job.
+    `uid`: of the object; one made anew under the same name has another. `secret`: name of the Secret of a managed
+    Redis, "" until the operator has begun with the job.
     """
 
     uid: str
@@ -54,16 +56,20 @@ class ServedJob:
 
 
 class KubeJobs:
-    """`watched`: namespaces whose jobs are served; empty: all of them. `access`: how their stores are reached."""
+    """`watched`: namespaces whose jobs are served; empty: all of them. `access`: how their stores are reached; `mode`:
+    of the jobs that are found: those that serve trainers, or those of mode batch that have not ended."""
 
-    def __init__(self, kube: Kube, watched: Sequence[str] = (), access: StoreAccess | None = None) -> None:
+    def __init__(
+        self, kube: Kube, watched: Sequence[str] = (), access: StoreAccess | None = None, *, mode: JobMode = "serve"
+    ) -> None:
         self._kube = kube
+        self._mode: JobMode = mode
         self._access = access or StoreAccess(Path())
         self._watched = frozenset(watched)
         self._found = TTLCache[tuple[str, str], ServedJob | None](_good_for, MOST_JOBS)
 
     async def find(self, namespace: str, name: str) -> ServedJob | None:
-        """The job, None where none of that name serves trainers. Raises JobsUnavailable.
+        """The job, None where there is none of that name and mode. Raises JobsUnavailable.
 
         The caller has validated both names: they become part of a path.
         """
@@ -72,12 +78,12 @@ class KubeJobs:
         return await self._found.get((namespace, name), lambda: self._look_up(namespace, name))
 
     async def all(self) -> AsyncIterator[ServedJob]:
-        """Every job that serves trainers now. Raises JobsUnavailable."""
+        """Every job of that mode now. Raises JobsUnavailable."""
         for namespace in sorted(self._watched) or (None,):
             try:
                 async for page in self._kube.pages(_path(namespace)):
                     for raw in page:
-                        served = _served(raw)
+                        served = _served(raw, self._mode)
                         if served is not None:
                             self._found.put(served.key, served)
                             yield served
@@ -110,7 +116,7 @@ class KubeJobs:
             raw = await self._kube.get(f"{_path(namespace)}/{name}")
         except KubeError as error:
             raise JobsUnavailable(f"the job cannot be looked up just now: {error}") from None
-        return _served(raw) if raw is not None else None
+        return _served(raw, self._mode) if raw is not None else None
 
 
 def _path(namespace: str | None) -> str:
@@ -118,11 +124,12 @@ def _path(namespace: str | None) -> str:
     return f"/apis/{API_VERSION}{within}/rolloutjobs"
 
 
-def _served(raw: Json) -> ServedJob | None:
-    """None for a job of another mode, one that is being deleted, and one that the operator refuses, too."""
+def _served(raw: Json, mode: JobMode) -> ServedJob | None:
+    """None for a job of another mode, one that has ended or is being deleted, and one that the operator refuses."""
     meta: Json = raw["metadata"]
     spec: Json = raw.get("spec") or {}
-    if spec.get("mode") != "serve" or meta.get("deletionTimestamp"):
+    over = meta.get("deletionTimestamp") or (mode == "batch" and (raw.get("status") or {}).get("completionTime"))
+    if spec.get("mode", "batch") != mode or over:
         return None
     # Of the status only what autoscalers are told: the rest is long, and of no use here.
     status: Json = {"backlog": (raw.get("status") or {}).get("backlog")}

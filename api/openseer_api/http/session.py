@@ -15,18 +15,22 @@ SESSION_SECONDS = 3600
 PATH = "/page"
 """All that the cookie is sent to; whatever is there only reads."""
 
+ALL_JOBS = f"{PATH}/api/jobs"
+"""The view of all jobs that somebody may read: it is about none of them, and not open either."""
 
 _OF_A_JOB = re.compile(f"{PATH}/api/jobs/([^/]+)/([^/]+)(?:/.*)?", re.DOTALL)  # no line break hides a path
 
 
 def place_of(path: str) -> Place | None:
-    """The job that a path of the page is about, None for another path."""
+    """The job that a path of the page is about, "" and "" for all of them; None for a path that shows no job."""
+    if path == ALL_JOBS:
+        return Place("", "", path)
     found = _OF_A_JOB.fullmatch(path)
     return None if found is None else Place(found[1], found[2], path)
 
 
 def is_open(path: str) -> bool:
-    """Whether a path is the page's and shows nothing of one job."""
+    """Whether a path is the page's and shows no job."""
     return path.startswith(PATH) and place_of(path) is None
 
 
@@ -39,11 +43,15 @@ def token_in(headers: Headers) -> str | None:
         return None
 
 
+def cookie_of(token: str) -> str:
+    """The value of the cookie that brings a token."""
+    return urlsafe_b64encode(token.encode()).decode()
+
+
 def keep_token(response: Response, token: str, *, secure: bool) -> None:
     """The browser sends the token from now on. `secure`: the page came by https, so the cookie goes by nothing else."""
-    value = urlsafe_b64encode(token.encode()).decode()
     response.set_cookie(
-        COOKIE, value, max_age=SESSION_SECONDS, path=PATH, secure=secure, httponly=True, samesite="strict"
+        COOKIE, cookie_of(token), max_age=SESSION_SECONDS, path=PATH, secure=secure, httponly=True, samesite="strict"
     )
 
 

@@ -13,6 +13,7 @@ from openseer_api.job.rows import RowSource
 from openseer_core.admission import ModelLimits, limits_of_manifest
 from openseer_core.errors import ModelError
 from openseer_core.ids import worker_name
+from openseer_core.manifest.generation import JobMode
 from openseer_core.manifest.job import RolloutJob, Sampling
 from openseer_core.queue.batch import BatchRecord
 from openseer_core.queue.placement import Placement
@@ -181,6 +182,16 @@ def _open_codec(job: RolloutJob, run_code: bool, on_codec: Callable[[], None]) -
     return codec
 
 
+@dataclass(frozen=True, slots=True)
+class UnopenedJob:
+    """A job that should be open and is not, with the reason in words."""
+
+    namespace: str
+    name: str
+    mode: JobMode
+    reason: str
+
+
 class JobDirectory(Protocol):
     """Finds the jobs that are served here."""
 
@@ -188,8 +199,16 @@ class JobDirectory(Protocol):
         """The job's context; None where no such job serves."""
         ...
 
+    async def find_shown(self, namespace: str, name: str) -> JobContext | None:
+        """The same for the page, which shows jobs that serve nobody, too."""
+        ...
+
     def open_jobs(self) -> list[JobContext]:
-        """Those that are open here, by namespace and name."""
+        """Those that are open here."""
+        ...
+
+    def unopened(self) -> list[UnopenedJob]:
+        """Those that could not be opened when it was last tried."""
         ...
 
 
@@ -203,6 +222,14 @@ class OneJob:
         """The one job there is, whatever it is called."""
         return self.context
 
+    async def find_shown(self, namespace: str, name: str) -> JobContext | None:
+        """The one job there is."""
+        return self.context
+
     def open_jobs(self) -> list[JobContext]:
         """The one job there is."""
         return [self.context]
+
+    def unopened(self) -> list[UnopenedJob]:
+        """None: the server stands with its job."""
+        return []

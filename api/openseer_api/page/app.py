@@ -39,6 +39,9 @@ class _One:
     async def find(self, namespace: str, name: str) -> Shown:
         return self._shown
 
+    async def find_shown(self, namespace: str, name: str) -> Shown:
+        return self._shown
+
 
 def page_app(shown: Shown, auth: Authenticator) -> FastAPI:
     """Serves the page of one job below /page, to who has the token."""

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from math import ceil, log2
+from typing import Protocol
 
 from openseer_core.ids import RequestId, WorkerId
 from openseer_core.queue.group import GroupView
@@ -130,11 +131,25 @@ class GroupBook:
             self.estimate = None
 
 
+class JournalReader(Protocol):
+    """Whoever takes what the store tells, beside the books."""
+
+    def learn(self, groups: Iterable[GroupView]) -> None:
+        """Groups that were submitted."""
+        ...
+
+    def note(self, entries: Iterable[JournalEntry]) -> None:
+        """The next entries of a journal."""
+        ...
+
+
 class BatchBook:
     """A batch by its journal."""
 
-    def __init__(self, number: int, leases: LeaseRows) -> None:
+    def __init__(self, number: int, leases: LeaseRows, told: JournalReader | None = None) -> None:
+        """`told`: who else adds up what comes."""
         self.number = number
+        self._told = told
         self.named = self.read = 0
         """Names of groups, and entries of the journal, that are in it."""
         self.began_at = 0.0
@@ -151,6 +166,9 @@ class BatchBook:
     def learn(self, count: int, views: Iterable[GroupView]) -> None:
         """The next `count` groups that were submitted, but for those whose data are gone."""
         self.named += count
+        views = list(views)
+        if self._told is not None:
+            self._told.learn(views)
         for view in views:
             if view.id.name not in self.groups:
                 self.groups[view.id.name] = GroupBook(view)
@@ -159,6 +177,9 @@ class BatchBook:
 
     def note(self, entries: Iterable[JournalEntry]) -> None:
         """The next entries of its journal."""
+        entries = list(entries)
+        if self._told is not None:
+            self._told.note(entries)
         for entry in entries:
             self.read += 1
             self.began_at = self.began_at or entry.at

@@ -3,11 +3,13 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 from openseer_api.http.problems import NotFoundProblem
 from openseer_api.job.context import FleetSnapshot, JobContext
+from openseer_api.page.account import LiveAccount, holder_of_tail
 from openseer_api.page.batch_views import batch_view, likely_last, tail_of
 from openseer_api.page.book import BatchBook, LeaseRows
 from openseer_api.page.group_feed import GroupFeed
@@ -17,11 +19,12 @@ from openseer_api.page.shown import View
 from openseer_api.routes.batches import rendered
 from openseer_core.ids import BATCH_JOB_BATCH, INITIAL_VERSION, GroupId, RequestId
 from openseer_core.json_model import JsonModel
+from openseer_core.manifest.generation import JobMode
 from openseer_core.queue.batch import BatchRecord, QueueLoad
 from openseer_core.queue.group import GroupView
 from openseer_core.tokens import count_items
 from openseer_core.wire.batches import Batch
-from openseer_core.wire.page import MOST_BARS, WINDOW_SECONDS, JobCard, JobPulse, JobView
+from openseer_core.wire.page import MOST_BARS, WINDOW_SECONDS, Explained, JobCard, JobPulse, JobView
 from openseer_core.wire.weights import Transaction, to_wire
 
 TICK_SECONDS = 0.4
@@ -55,7 +58,7 @@ class JobFeed:
         self._epoch = epoch
         self._leases = LeaseRows()
         self._books: dict[int, BatchBook] = {}
-        self._rates, self._series = TokenRates(), FleetSeries()
+        self._rates, self._series, self._account = TokenRates(), FleetSeries(), LiveAccount()
         self._snapshot, self._load = FleetSnapshot(), QueueLoad()
         self._batches: list[Batch] = []
         self._transaction: Transaction | None = None
@@ -64,6 +67,11 @@ class JobFeed:
     def place(self) -> tuple[str, str]:
         """Namespace and name."""
         return self._job.job.namespace, self._job.job.name
+
+    @property
+    def mode(self) -> JobMode:
+        """Of the job."""
+        return self._job.job.spec.mode
 
     # ---- views
 
@@ -74,6 +82,10 @@ class JobFeed:
     async def job_pulse(self) -> bytes:
         """A JobPulse. Raises StoreUnavailableError."""
         return await self._view("pulse", self._job_pulse)
+
+    async def explained(self) -> bytes:
+        """An Explained. Raises StoreUnavailableError."""
+        return await self._view("explained", self._explained)
 
     async def batch_view(self, number: int) -> bytes:
         """A BatchView. Raises NotFoundProblem, StoreUnavailableError."""
@@ -106,7 +118,7 @@ class JobFeed:
 
     async def _job_view(self) -> JobView:
         snapshot, spec = self._snapshot, self._job.job.spec
-        lanes = lanes_of(snapshot, self._load, self._rates)
+        lanes = lanes_of(snapshot, self._load, self._rates, self._account.paces())
         return JobView(
             now=snapshot.now,
             card=self._card(),
@@ -123,7 +135,16 @@ class JobFeed:
 
     async def _job_pulse(self) -> JobPulse:
         snapshot = self._snapshot
-        return JobPulse(now=snapshot.now, card=self._card(), lanes=lanes_of(snapshot, self._load, self._rates))
+        return JobPulse(
+            now=snapshot.now,
+            card=self._card(),
+            lanes=lanes_of(snapshot, self._load, self._rates, self._account.paces()),
+        )
+
+    async def _explained(self) -> Explained:
+        spec, now = self._job.job.spec, self._snapshot.now
+        tail = holder_of_tail(self._books, self._leases.running.values(), now) if self._account.in_tail else ""
+        return self._account.explained(spec.rollout.policy, spec.mode, tail, now)
 
     async def _batch_view(self, number: int) -> JsonModel:
         book = self._books.get(number)
@@ -166,8 +187,12 @@ class JobFeed:
             for gone in self._books.keys() - {record.number for record in records}:
                 del self._books[gone]
                 self._leases.drop_batch(gone)
+                self._account.drop_batch(gone)
+            reached = inf
             for record in records:
-                await self._read(self._books.setdefault(record.number, BatchBook(record.number, self._leases)))
+                book = self._books.setdefault(record.number, BatchBook(record.number, self._leases, self._account))
+                reached = min(reached, await self._read(book))
+            await self._account.settle(snapshot.workers, snapshot.now, reached)
             self._batches = [rendered(job, record, snapshot, snapshot.now) for record in records]
             self._looked_at = time.monotonic()
 
@@ -180,8 +205,9 @@ class JobFeed:
         began = book.began_at if book is not None else 0.0
         return [BatchRecord(BATCH_JOB_BATCH, INITIAL_VERSION, "{}", progress, began, began)]
 
-    async def _read(self, book: BatchBook) -> None:
-        store = self._job.store
+    async def _read(self, book: BatchBook) -> float:
+        """Reads on. Returns up to which time, infinity where it is all."""
+        store, reached = self._job.store, inf
         for _ in range(MOST_PAGES):
             names = await store.group_names(book.number, book.named, PAGE)
             views = await _gathered(self._group, [GroupId(book.number, name) for name in names])
@@ -192,7 +218,9 @@ class JobFeed:
             entries = await store.journal(book.number, book.read, PAGE)
             book.note(entries)
             if len(entries) < PAGE:
-                break
+                return inf
+            reached = entries[-1].at
+        return reached
 
     async def _group(self, group: GroupId) -> GroupView | None:
         try:

@@ -1,9 +1,11 @@
 """The fleet as the page shows it: a lane per worker, and figures over time."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from openseer_api.job.context import FleetSnapshot
+from openseer_core.explain.findings import SLOW_ADVICE, slow_pace
+from openseer_core.explain.paces import WorkerPace
 from openseer_core.queue.batch import QueueLoad
 from openseer_core.weights.loaded import why_not_loaded
 from openseer_core.wire.page import MOST_POINTS, Series, WorkerLane
@@ -16,6 +18,7 @@ RATE_SECONDS = 5.0
 """Tokens per second are those of so many latest seconds."""
 POINT_SECONDS = 1.0
 """Between two points of a series."""
+NO_PACE = WorkerPace(0.0, None)
 NEARLY_FULL = 0.95
 """Share of a worker's KV blocks."""
 
@@ -78,14 +81,24 @@ def is_silent(worker: WorkerStatus, now: float) -> bool:
     return now - worker.seen_at > SILENT_SECONDS
 
 
-def lanes_of(snapshot: FleetSnapshot, load: QueueLoad, rates: TokenRates) -> list[WorkerLane]:
-    """A lane for each worker, by name."""
+def lanes_of(
+    snapshot: FleetSnapshot, load: QueueLoad, rates: TokenRates, paces: Mapping[str, WorkerPace]
+) -> list[WorkerLane]:
+    """A lane for each worker, by name. `paces`: how fast responses grow at it, against the others."""
     workers = sorted(snapshot.workers, key=lambda worker: (len(worker.name), worker.name))
     waiting = sum(load.waiting.values())
-    return [_lane(worker, snapshot, rates.of(worker), waiting) for worker in workers]
+    return [_lane(worker, snapshot, rates.of(worker), paces.get(worker.name, NO_PACE), waiting) for worker in workers]
 
 
-def _lane(worker: WorkerStatus, snapshot: FleetSnapshot, rate: float | None, waiting: int) -> WorkerLane:
+def slow_words(pace: WorkerPace) -> str:
+    """Of a worker that generates slower than the others, with what to do; "" of another."""
+    says = slow_pace(pace)
+    return f"{says}; {SLOW_ADVICE}" if says else ""
+
+
+def _lane(
+    worker: WorkerStatus, snapshot: FleetSnapshot, rate: float | None, pace: WorkerPace, waiting: int
+) -> WorkerLane:
     heartbeat, metrics = worker.heartbeat, worker.heartbeat.metrics
     weights, silent = heartbeat.weights, is_silent(worker, snapshot.now)
     error = metrics.sick or (why_not_loaded(snapshot.fleet_spec, weights) if weights is not None else "") or ""
@@ -105,6 +118,8 @@ def _lane(worker: WorkerStatus, snapshot: FleetSnapshot, rate: float | None, wai
         acceptance_length=metrics.drafts.acceptance_length or None,
         preemptions=metrics.preemptions,
         error=error,
+        pace_ratio=pace.ratio,
+        slow="" if silent else slow_words(pace),
         waits="" if error or silent else _waits(worker, waiting),
     )
 

@@ -12,23 +12,26 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
 from pydantic import Field
 
-from openseer_api.http.auth import Authenticator, Forbidden
+from openseer_api.http.auth import Authenticator
 from openseer_api.http.bodies import OwnRoute
 from openseer_api.http.problems import BusyProblem, NotFoundProblem, fault_of
 from openseer_api.http.session import PATH, forget_token, keep_token, token_in
 from openseer_api.page.assets import INDEX, asset
-from openseer_api.page.shown import Shown, View
+from openseer_api.page.cards import cards
+from openseer_api.page.shown import Listed, Shown, View
 from openseer_core.errors import OpenseerError
 from openseer_core.ids import GroupId
 from openseer_core.json_model import INT53_MAX, JsonModel, KnownGroupName
 from openseer_core.wire.batches import MAX_GROUP_SIZE
-from openseer_core.wire.page import MOST_JOBS, JobCards, PageProblem
+from openseer_core.wire.page import PageProblem
 
 STREAM_SECONDS = 60.0
 MOST_STREAMS = 256
 """Streams of views that are open at once in one process."""
 JOBS_SECONDS = 2.0
 """Between two views of all jobs."""
+EXPLAIN_SECONDS = 3.0
+"""Between two explanations of a job."""
 VIEW_SECONDS = 1.0
 """Between two views of a job, a batch or a group."""
 LONGEST_TOKEN = 3000
@@ -45,10 +48,10 @@ class Login(JsonModel):
     token: Annotated[str, Field(min_length=1, max_length=LONGEST_TOKEN)]
 
 
-def page_routes(auth: Authenticator, found: Found, everything: Callable[[], Sequence[Shown]]) -> APIRouter:
+def page_routes(auth: Authenticator, found: Found, everything: Callable[[], Sequence[Listed]]) -> APIRouter:
     """All routes of the page; none is in the API's document, for its only client comes with it.
 
-    `found`: the job of a call that the gate has admitted; `everything`: all that may be shown here, to whom may see it.
+    `found`: the job of a call that the gate has admitted; `everything`: all jobs that are here, to whom may see them.
     """
     router = APIRouter(prefix=PATH, route_class=OwnRoute, include_in_schema=False)
     _add_files(router)
@@ -83,19 +86,24 @@ def _add_login(router: APIRouter, auth: Authenticator) -> None:
         forget_token(response)
 
 
-def _add_views(router: APIRouter, auth: Authenticator, found: Found, everything: Callable[[], Sequence[Shown]]) -> None:
+def _add_views(
+    router: APIRouter, auth: Authenticator, found: Found, everything: Callable[[], Sequence[Listed]]
+) -> None:
     streams = _Streams()
 
     @router.get("/api/jobs")
     async def jobs(request: Request) -> Response:
         token = token_in(request.headers)
-        await auth.identify(token)
         return streams.open(lambda: _cards(auth, token, everything()), JOBS_SECONDS)
 
     @router.get("/api/jobs/{namespace}/{served}")
     async def job(request: Request) -> Response:
         shown = found(request)
         return streams.open(shown.job_view, VIEW_SECONDS, shown.job_pulse)
+
+    @router.get("/api/jobs/{namespace}/{served}/explained")
+    async def explained(request: Request) -> Response:
+        return streams.open(found(request).explained, EXPLAIN_SECONDS)
 
     @router.get("/api/jobs/{namespace}/{served}/batches/{batch}")
     async def batch(request: Request, batch: BatchInPath) -> Response:
@@ -119,22 +127,8 @@ def _found(name: str) -> Response:
     return found
 
 
-async def _cards(auth: Authenticator, token: str | None, jobs: Sequence[Shown]) -> bytes:
-    """Jobs that the token may read; of a job whose store does not answer nothing is known."""
-    allowed = [job for job in jobs if await _may_read(auth, token, job)]
-    shown = allowed[:MOST_JOBS]
-    cards = await asyncio.gather(*(job.card() for job in shown), return_exceptions=True)
-    known = [card for card in cards if not isinstance(card, BaseException)]
-    view = JobCards(jobs=known, left_out=len(allowed) - len(shown))
-    return view.model_dump_json().encode()
-
-
-async def _may_read(auth: Authenticator, token: str | None, job: Shown) -> bool:
-    try:
-        await auth.check(token, *job.place, "read")
-    except Forbidden:
-        return False
-    return True
+async def _cards(auth: Authenticator, token: str | None, jobs: Sequence[Listed]) -> bytes:
+    return (await cards(auth, token, jobs)).model_dump_json().encode()
 
 
 class _Streams:

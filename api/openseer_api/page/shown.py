@@ -1,26 +1,36 @@
-"""What the page shows: a job that runs, or a run that has ended."""
+"""What the page shows: a job that runs, a run that has ended, and of a job that cannot be opened why."""
 
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from openseer_core.ids import GroupId
+from openseer_core.manifest.generation import JobMode
 from openseer_core.wire.page import JobCard
 
 View = Callable[[], Awaitable[bytes]]
 """Gives the next view as JSON. Raises NotFoundProblem, StoreUnavailableError."""
 
 
-class Shown(Protocol):
-    """One job's views."""
+class Listed(Protocol):
+    """A job among all."""
 
     @property
     def place(self) -> tuple[str, str]:
         """Namespace and name."""
         ...
 
+    @property
+    def mode(self) -> JobMode:
+        """Of the job."""
+        ...
+
     async def card(self) -> JobCard:
         """The job at a glance. Raises StoreUnavailableError."""
         ...
+
+
+class Shown(Listed, Protocol):
+    """One job's views."""
 
     async def job_view(self) -> bytes:
         """A JobView. Raises StoreUnavailableError."""
@@ -28,6 +38,10 @@ class Shown(Protocol):
 
     async def job_pulse(self) -> bytes:
         """A JobPulse. Raises StoreUnavailableError."""
+        ...
+
+    async def explained(self) -> bytes:
+        """An Explained. Raises StoreUnavailableError."""
         ...
 
     async def batch_view(self, number: int) -> bytes:

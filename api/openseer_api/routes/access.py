@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 from openseer_api.http.auth import Authenticator
 from openseer_api.http.gate import Place
 from openseer_api.http.problems import NotFoundProblem
-from openseer_api.http.session import PATH, token_in
+from openseer_api.http.session import ALL_JOBS, PATH, token_in
 from openseer_api.job.context import JobContext
 from openseer_core.manifest.base import DNS_LABEL_PATTERN
 
@@ -31,6 +31,10 @@ class Finder(Protocol):
         """The state of an admitted call has it as `job`; None where there is none of that name."""
         ...
 
+    async def find_shown(self, namespace: str, name: str) -> object | None:
+        """The same for calls of the page."""
+        ...
+
 
 class Admission:
     """Checks the token before anything is looked up, so that nobody learns of a job that is not theirs. `trusted`: the
@@ -43,16 +47,23 @@ class Admission:
         self._trusted = _plain(trusted)
 
     async def admit(self, method: str, headers: Headers, place: Place, address: str) -> object:
-        """The job's context. Raises Unauthenticated, Forbidden, AuthUnavailable, NotFoundProblem."""
+        """The job's context, None where all jobs are asked for, whose rights are checked one by one. Raises
+        Unauthenticated, Forbidden, AuthUnavailable, NotFoundProblem."""
+        if place.path == ALL_JOBS:
+            await self._auth.identify(token_in(headers))
+            return None
         access = "read" if method in READING else "write"
+        of_page = place.path.startswith(PATH)
         if "authorization" in headers or not self._is_trusted(address):
-            token = token_in(headers) if place.path.startswith(PATH) else token_of(headers)
+            token = token_in(headers) if of_page else token_of(headers)
             await self._auth.check(token, place.namespace, place.job, access)
         found = None
         if not self._many or all(map(_is_label, (place.namespace, place.job))):
-            found = await self._directory.find(place.namespace, place.job)
+            find = self._directory.find_shown if of_page else self._directory.find
+            found = await find(place.namespace, place.job)
         if found is None:
-            raise NotFoundProblem(f"there is no RolloutJob {place.namespace}/{place.job} of mode serve")
+            which = "that goes on" if of_page else "of mode serve"
+            raise NotFoundProblem(f"there is no RolloutJob {place.namespace}/{place.job} {which}")
         return found
 
     def _is_trusted(self, address: str) -> bool:

@@ -13,6 +13,8 @@ from openseer_core.wire.batches import Batch, ChunkInfo
 from openseer_core.wire.weights import Transaction
 
 MOST_JOBS = 200
+MOST_FINDINGS = 20
+"""Causes of lost time."""
 MOST_BARS = 2000
 """Over all lanes of a job, the latest."""
 MOST_BARS_ENDED = 20_000
@@ -32,12 +34,13 @@ MOST_SIBLINGS = 64
 MOST_TOKENS = 1024
 """Tokens of one response in one view; the next view goes on where it ended."""
 
-JobWord = Literal["running", "idle", "waiting", "lent", "finished", "failed"]
+JobWord = Literal["running", "idle", "waiting", "lent", "finished", "failed", "unknown"]
 RequestWord = Literal["waiting", "running", "ok", "aborted", "failed", "cancelled", "carried"]
 
 
 class JobCard(JsonModel):
-    """A job at a glance. `reason`: in words, why it is as it is: what it waits for, or what is wrong.
+    """A job at a glance. `reason`: in words, why it is as it is: what it waits for, or what is wrong. A job that is
+    `unknown` has nothing but its place and the reason: its store does not answer.
 
     `progress`: share of the requests of all batches that are done, `eta_seconds`: until the last of them ends; None
     while nothing is known. `acceptance_length`: tokens that a request gains in a step, None without drafts.
@@ -71,8 +74,9 @@ class JobCards(JsonModel):
 
 
 class WorkerLane(JsonModel):
-    """A worker. `silent`: it has said nothing for longer than it should have. `waits`: why it runs less than it could,
-    in words."""
+    """A worker. `silent`: it has said nothing for longer than it should have. `pace_ratio`: how fast responses grow at
+    it, as a part of the others' pace with as many at once, None where that is not known. In words: `slow`, that it
+    generates slower than the others, "" where it does not; `waits`, why it runs less than it could."""
 
     worker: str
     state: str
@@ -89,6 +93,8 @@ class WorkerLane(JsonModel):
     acceptance_length: float | None = None
     preemptions: int = 0
     error: str = ""
+    pace_ratio: float | None = None
+    slow: str = ""
     waits: str = ""
 
 
@@ -116,6 +122,62 @@ class Series(JsonModel):
     tokens_per_second: list[float] = Field(default_factory=list[float])
     kv_used: list[float] = Field(default_factory=list[float])
     acceptance_length: list[float | None] = Field(default_factory=list[float | None])
+
+
+class PartOfTime(JsonModel):
+    """A part of all workers' time; None where it is not known, so that another part holds it."""
+
+    name: str
+    label: str
+    worker_seconds: float | None
+    share: float | None
+
+
+class StandsOut(JsonModel):
+    """One cause of lost time: what it is in words, with the figure that the advice rests on, and what is at stake."""
+
+    cause: str
+    subject: str
+    figure: float
+    says: str
+    advice: str
+    worker_seconds: float
+    share: float
+
+
+class Possible(JsonModel):
+    """Makespans in seconds that were possible with the same lengths, simulated: with what was known, under `policy`;
+    with an oracle; with engines full to the end; `itself`: of the run's own policy. `unknown`: what is left out."""
+
+    known: float
+    policy: str
+    oracle: float
+    bound: float
+    itself: float
+    unknown: list[str] = Field(default_factory=list[str])
+
+
+class Explained(JsonModel):
+    """Where the workers' time of a job went, and what to do. `live`: a later view may say more.
+
+    `seconds`: the makespan with the start of the engines; of a job that goes on, so far, from the first request queued
+    of those that were there when somebody began to look. `worker_seconds`: the same, of all `workers`; the known parts
+    add up to it. `findings`: the largest first, MOST_FINDINGS; `tail`: which response is expected to end last, in
+    words, "" before the tail. `best`: None where it is not known, for the reason `no_best`; `notes`: what a reader has
+    to know.
+    """
+
+    live: bool
+    seconds: float
+    makespan_seconds: float
+    workers: int
+    worker_seconds: float
+    parts: list[PartOfTime]
+    findings: list[StandsOut]
+    tail: str = ""
+    best: Possible | None = None
+    no_best: str = ""
+    notes: list[str] = Field(default_factory=list[str])
 
 
 class JobView(JsonModel):

@@ -1,5 +1,5 @@
-"""Where the time of a run went, and what to do about it: arithmetic over what its folder holds.
+"""Where the time of a run went, and what to do about it: core's arithmetic over what its folder holds.
 
-Read `explanation` (what comes of it), `real_time`, `presence`, `parts`, `paces`, `evidence`, `findings`, then
-`explained`. Tests: tests/driver/explain.
+Read core's `explain`, then `explanation` (what comes of it), `real_time`, `presence`, `waiting`, `evidence`,
+`findings` and `explained`. Tests: tests/driver/explain.
 """

@@ -1,50 +1,25 @@
 """What a run's trace says of single causes: the response that ran alone, and the slots that the KV cache left empty."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from openseer_core.manifest.fleet import RolloutSpec
-from openseer_driver.explain.explanation import PartName
-from openseer_driver.explain.paces import WorkerPace
+from openseer_core.explain.findings import Account
 from openseer_driver.report.trace import Fact, Trace
 
 LONGER = 1.5
 """A response is a giant that is so many times as long as the longest one of all other groups."""
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What findings rest on: the trace, seconds of all workers and of each by part, and the paces of the workers.
-
-    `whole`: seconds of all workers, from the first request queued to the last one finished.
-    """
+@dataclass(frozen=True)
+class Evidence(Account):
+    """What findings rest on: workers' time from the first request queued to the last one finished, and the trace."""
 
     trace: Trace
-    whole: float
-    sums: Mapping[PartName, float]
-    by_worker: Mapping[str, Mapping[PartName, float]]
-    paces: Mapping[str, WorkerPace]
-
-    @property
-    def policy(self) -> str:
-        """Of the run."""
-        return self.trace.record.setting("rollout", "policy") or RolloutSpec().policy
 
     @property
     def makespan(self) -> float:
         """Seconds from the first request claimed to the last one finished."""
         return self.trace.end
-
-    def share(self, seconds: float) -> float:
-        """Of all workers' time."""
-        return seconds / self.whole if self.whole else 0.0
-
-    def most(self, *names: PartName) -> tuple[str, float]:
-        """The worker with the most of these parts, and its seconds."""
-        seconds = {worker: sum(parts[name] for name in names) for worker, parts in self.by_worker.items()}
-        worst = max(seconds, key=lambda worker: seconds[worker], default="")
-        return worst, seconds.get(worst, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +73,3 @@ def empty_slots(trace: Trace) -> EmptySlots:
 
 def _is_full(reserved: float, inflight: int) -> bool:
     return reserved * (1 + 1 / inflight) > 1
-
-
-def named(names: Sequence[str]) -> str:
-    """A few names in a sentence."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

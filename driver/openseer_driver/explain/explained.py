@@ -1,20 +1,16 @@
 """A run's trace made an explanation."""
 
-from openseer_driver.explain.evidence import Evidence, named
-from openseer_driver.explain.explanation import (
-    PART_LABELS,
-    PART_NAMES,
-    BestTimes,
-    Explanation,
-    PartName,
-    TimePart,
-    WorkerExplanation,
-)
+from openseer_core.explain.counters import counted
+from openseer_core.explain.findings import named
+from openseer_core.explain.paces import paces
+from openseer_core.explain.parts import PART_LABELS, PART_NAMES, PartName, classify, divide
+from openseer_core.manifest.fleet import RolloutSpec
+from openseer_driver.explain.evidence import Evidence
+from openseer_driver.explain.explanation import BestTimes, Explanation, TimePart, WorkerExplanation
 from openseer_driver.explain.findings import find
-from openseer_driver.explain.paces import paces
-from openseer_driver.explain.parts import classify, counted, divide, waiting_spans
 from openseer_driver.explain.presence import absences, clock_of, is_present, last_sample, stocked_at, witnesses
 from openseer_driver.explain.real_time import in_real_time
+from openseer_driver.explain.waiting import waiting_spans
 from openseer_driver.report.report import PAUSES_RULE
 from openseer_driver.report.trace import Trace
 
@@ -37,15 +33,18 @@ def explain(trace: Trace, best: BestTimes | None = None, no_best: str = "not ask
         away = absences(witness, clock, end, present=lambda boot, name=name: is_present(last, name, boot))
         times = {"stocked": clock.at(stocked_at(trace)), "submitted": submitted, "end": end}
         seconds = classify(leases, waiting, away, slots=witness.slots, **times)
-        by_worker[name] = divide(seconds, counted(witness.samples))
+        by_worker[name] = divide(seconds, counted(sample for _, sample in witness.samples))
     sums: dict[PartName, float] = {name: sum((parts[name] for parts in by_worker.values()), 0.0) for name in PART_NAMES}
-    whole, speeds = end * len(by_worker), paces({name: witness.samples for name, witness in workers.items()})
-    evidence = Evidence(trace, whole, sums, by_worker, speeds)
+    whole = end * len(by_worker)
+    speeds = paces({name: [sample for _, sample in witness.samples] for name, witness in workers.items()})
+    policy = trace.record.setting("rollout", "policy") or RolloutSpec().policy
+    slots = max((witness.slots for witness in workers.values()), default=0)
+    evidence = Evidence(whole, sums, by_worker, speeds, policy, slots, len(trace.facts), trace)
     unknown = _unknown(trace)
     return Explanation(
         run=trace.record.name,
         state=trace.record.state,
-        policy=evidence.policy,
+        policy=policy,
         startup_seconds=end - trace.end,
         makespan_seconds=trace.end,
         worker_seconds=whole,

@@ -1,53 +1,9 @@
 """An explanation of a run: the parts of its worker-seconds, the best times possible, and what to do. Plain records."""
 
-from typing import Literal, get_args
-
 import msgspec
 
-PartName = Literal[
-    "boot",
-    "prompts",
-    "weights",
-    "lost",
-    "store",
-    "prefill",
-    "recompute",
-    "decode_full",
-    "decode_below_waiting",
-    "decode_below",
-    "tail",
-    "idle",
-]
-PART_NAMES: tuple[PartName, ...] = get_args(PartName)
-PART_LABELS: dict[PartName, str] = {
-    "boot": "waiting for engines",
-    "prompts": "waiting for prompts: none was in the queue yet",
-    "weights": "changes of weights",
-    "lost": "workers drained or lost",
-    "store": "waiting for the store",
-    "prefill": "computing contexts",
-    "recompute": "computing contexts again, after moves",
-    "decode_full": "decoding, all slots in use",
-    "decode_below_waiting": "decoding, slots free while requests waited",
-    "decode_below": "decoding, slots free, nothing waited",
-    "tail": "idle in the tail: nothing waited any more",
-    "idle": "idle for other reasons",
-}
-Cause = Literal[
-    "slow_worker",
-    "giant_request",
-    "kv",
-    "store",
-    "boot",
-    "prompts",
-    "weights",
-    "lost",
-    "prefill",
-    "recompute",
-    "policy",
-    "tail",
-    "idle",
-]
+from openseer_core.explain.findings import Finding
+from openseer_core.explain.parts import PartName
 
 
 class TimePart(msgspec.Struct, frozen=True):
@@ -82,19 +38,6 @@ class BestTimes(msgspec.Struct, frozen=True):
     bound: float
     itself: float
     unknown: list[str] = []
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """One cause of lost time. `subject`: whom or what it names; `figure`: what the recommendation rests on, as `says`
-    tells it in words; `worker_seconds`: what is at stake, as a `share` of all workers' time."""
-
-    cause: Cause
-    subject: str
-    figure: float
-    says: str
-    advice: str
-    worker_seconds: float
-    share: float
 
 
 class Explanation(msgspec.Struct, frozen=True):

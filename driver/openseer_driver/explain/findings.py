@@ -1,13 +1,11 @@
-"""What made a run slow, and what to do: one rule for each cause, with its threshold."""
+"""What made a run slow: the rules that need all of its trace, beside those of workers' time (core's `explain`)."""
 
 from collections.abc import Callable, Iterator
 
-from openseer_core.manifest.fleet import BINDING_POLICIES
-from openseer_driver.explain.evidence import Evidence, empty_slots, giant, named
-from openseer_driver.explain.explanation import BestTimes, Cause, Finding, PartName
+from openseer_core.explain.findings import Finding, finding, large_parts, slow_workers
+from openseer_driver.explain.evidence import Evidence, empty_slots, giant
+from openseer_driver.explain.explanation import BestTimes
 
-SLOW = 0.75
-"""A worker is slow whose responses grow at less than so much of the others' pace: machines vary by less."""
 ALONE = 0.1
 """A giant response is told that ran alone for so much of the makespan."""
 EMPTY = 0.2
@@ -17,44 +15,18 @@ PREEMPTED = 0.05
 """Or that had so many responses preempted, for each response of the run."""
 BETTER = 1.1
 """A policy is told that would have been so many times as fast."""
-LEAST_SHARES: dict[PartName, float] = {
-    "store": 0.03,
-    "lost": 0.03,
-    "weights": 0.05,
-    "recompute": 0.05,
-    "idle": 0.1,
-    "boot": 0.2,
-    "prompts": 0.2,
-    "tail": 0.2,
-    "prefill": 0.25,
-}
-"""A part is told that is so much of all workers' time."""
 
 _Rule = Callable[[Evidence, BestTimes | None], Iterator[Finding]]
 
 
 def find(evidence: Evidence, best: BestTimes | None) -> list[Finding]:
     """All that stands out, the most worker-seconds first."""
-    found = [finding for rule in _RULES for finding in rule(evidence, best)]
-    return sorted(found, key=lambda finding: -finding.worker_seconds)
+    found = [one for rule in _RULES for one in rule(evidence, best)]
+    return sorted(found, key=lambda one: -one.worker_seconds)
 
 
 def _slow_workers(evidence: Evidence, _: BestTimes | None) -> Iterator[Finding]:
-    for name, pace in evidence.paces.items():
-        if pace.ratio is None or pace.ratio >= SLOW:
-            continue
-        parts = evidence.by_worker[name]
-        decoding = parts["decode_full"] + parts["decode_below_waiting"] + parts["decode_below"]
-        yield _finding(
-            evidence,
-            "slow_worker",
-            name,
-            pace.ratio,
-            f"{name} grows responses at {pace.ratio:.2f} of the others' pace with as many at once: "
-            f"{pace.tokens_per_second:.1f} tokens/s each, not {pace.tokens_per_second / pace.ratio:.1f}",
-            "look at its node and GPU (clocks, other processes, memory), or take it out",
-            decoding * (1 - pace.ratio),
-        )
+    return slow_workers(evidence)
 
 
 def _giant(evidence: Evidence, _: BestTimes | None) -> Iterator[Finding]:
@@ -62,7 +34,7 @@ def _giant(evidence: Evidence, _: BestTimes | None) -> Iterator[Finding]:
     if found is None or found.alone < ALONE * makespan:
         return
     fact, workers = found.fact, len(evidence.by_worker)
-    yield _finding(
+    yield finding(
         evidence,
         "giant_request",
         f"{fact.group}[{fact.index}]",
@@ -93,7 +65,7 @@ def _kv(evidence: Evidence, _: BestTimes | None) -> Iterator[Finding]:
         "shorten contexts"
     )
     figure = empty.used / empty.slots if is_small else float(preempted)
-    yield _finding(evidence, "kv", "kv", figure, says, advice, seconds)
+    yield finding(evidence, "kv", "kv", figure, says, advice, seconds)
 
 
 def _preemptions(evidence: Evidence) -> Iterator[int]:
@@ -110,7 +82,7 @@ def _policy(evidence: Evidence, best: BestTimes | None) -> Iterator[Finding]:
     own, makespan = evidence.policy, evidence.makespan
     if best is not None and best.policy != own and best.itself >= BETTER * best.known:
         ratio = best.itself / best.known
-        yield _finding(
+        yield finding(
             evidence,
             "policy",
             own,
@@ -122,80 +94,9 @@ def _policy(evidence: Evidence, best: BestTimes | None) -> Iterator[Finding]:
 
 
 def _parts(evidence: Evidence, best: BestTimes | None) -> Iterator[Finding]:
-    trace, binding = evidence.trace, evidence.policy in BINDING_POLICIES
-    least = f" The best order that knows no lengths takes {best.known:,.1f} s." if best is not None else ""
-    slots = max((worker.slots for sample in trace.samples for worker in sample.workers.values()), default=0)
-    room = max(1, slots * len(evidence.by_worker))
-    texts: dict[PartName, tuple[Cause, str, str]] = {
-        "store": (
-            "store",
-            "the store: workers waited for its answers with slots free",
-            "look at the store's host and the network to it: CPU, disk (store.fsync), latency",
-        ),
-        "lost": (
-            "lost",
-            "workers were drained or lost before the end",
-            "look at their logs and nodes; spot nodes and preemptions by others cost this",
-        ),
-        "weights": ("weights", "workers had nothing to do while weights were changed", "see `openseer weights status`"),
-        "recompute": (
-            "recompute",
-            "engines computed contexts again for responses that had moved",
-            "set spec.kvPool, so that contexts move along, or a larger rollout.quantumTokens",
-        ),
-        "idle": (
-            "idle",
-            "workers held nothing before the tail",
-            "requests are bound to workers by the policy: set rollout.policy: context-aware"
-            if binding
-            else "why is not known from the run's folder: see the workers' logs",
-        ),
-        "boot": (
-            "boot",
-            "workers were not there yet",
-            "start workers before the job, keep them (`openseer serve`), or cache image and model on the nodes",
-        ),
-        "prompts": (
-            "prompts",
-            "workers were there and the driver had not submitted a prompt",
-            "give prompts as token ids, so that none is rendered, or a store of files nearer to the driver",
-        ),
-        "tail": (
-            "tail",
-            f"workers of {room:,} slots in all, for {len(trace.facts):,} requests, idled while the last ones ran",
-            f"more requests in a batch, fewer workers, or workers.tailRelease in a cluster.{least}",
-        ),
-        "prefill": (
-            "prefill",
-            "engines computed contexts",
-            "shorten prompts, or share them: requests of a group use one prefix where prefix caching is on",
-        ),
-    }
-    for name, (cause, says, advice) in texts.items():
-        seconds = evidence.sums[name]
-        if evidence.share(seconds) < LEAST_SHARES[name] or (name == "tail" and _is_told(evidence)):
-            continue
-        worker, most = evidence.most(name)
-        told = f"{says} for {seconds:,.1f} worker-seconds; most {worker}, {most:,.1f} s"
-        subject = cause if cause in ("store", "weights") else named(_with(evidence, name))
-        yield _finding(evidence, cause, subject, evidence.share(seconds), told, advice, seconds)
-
-
-def _is_told(evidence: Evidence) -> bool:
-    """Whether the tail is that of a giant, which is told by itself."""
-    return any(_giant(evidence, None))
-
-
-def _with(evidence: Evidence, part: PartName) -> list[str]:
-    """Workers with the most of a part first."""
-    found = {name: parts[part] for name, parts in evidence.by_worker.items() if parts[part] > 0}
-    return sorted(found, key=lambda name: -found[name])
-
-
-def _finding(
-    evidence: Evidence, cause: Cause, subject: str, figure: float, says: str, advice: str, seconds: float
-) -> Finding:
-    return Finding(cause, subject, round(figure, 4), says, advice, seconds, evidence.share(seconds))
+    """But the tail of a giant, which is told by itself."""
+    told = ("tail",) if any(_giant(evidence, None)) else ()
+    return large_parts(evidence, least=best.known if best is not None else None, but=told)
 
 
 _RULES: tuple[_Rule, ...] = (_slow_workers, _giant, _kv, _policy, _parts)

@@ -4,22 +4,15 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from openseer_core.explain.parts import Absence
 from openseer_core.worker.heartbeat import WorkerState
 from openseer_driver.report.trace import ActiveClock, Trace
 from openseer_driver.run_lines import ChunkLine, SampleLine, WorkerSample
 
 SILENT_SECONDS = 3.0
 """A worker whose last heartbeat in the last sample is older has ended; it sends one each second."""
-
-
-class Absence(NamedTuple):
-    """Seconds of the run in which a worker was not there: `boot` before it first was, `lost` afterwards."""
-
-    start: float
-    end: float
-    kind: Literal["boot", "lost"]
 
 
 class Seen(NamedTuple):

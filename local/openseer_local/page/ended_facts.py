@@ -2,6 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
+from openseer_api.page.lanes import NO_PACE, slow_words
+from openseer_core.explain.paces import WorkerPace
+from openseer_core.explain.parts import PartName
 from openseer_core.ids import GroupId, RequestId
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.queue.group import GroupView
@@ -9,11 +12,15 @@ from openseer_core.queue.messages import APPEND, JournalEntry
 from openseer_core.queue.states import Event, Status
 from openseer_core.wire.page import MOST_POINTS, Series, WorkerLane
 from openseer_core.worker.draft_metrics import DraftMetrics, summed
+from openseer_driver.explain.explanation import Explanation
 from openseer_driver.report.trace import Fact, Trace, count_up, natural
 from openseer_driver.run_lines import ChunkLine, SampleLine, WorkerSample
 
 ENDS = {Status.OK: Event.COMPLETE, Status.ABORTED: Event.ABORT, Status.CARRIED_OVER: Event.CARRY}
 """How a request ended, by the status of its result; any other has failed."""
+IDLE: tuple[PartName, ...] = ("prompts", "weights", "tail", "idle")
+"""Parts in which a worker is there and its engine has nothing; of what waits for the store most is beside responses."""
+ABSENT: tuple[PartName, ...] = ("boot", "lost")
 
 
 def journal_of(facts: Sequence[Fact]) -> list[JournalEntry]:
@@ -52,16 +59,20 @@ def groups_of(facts: Sequence[Fact], job: RolloutJob) -> list[GroupView]:
     ]
 
 
-def lanes_of_run(trace: Trace) -> list[WorkerLane]:
-    """The workers of the run, as the latest sample of each has them."""
+def lanes_of_run(trace: Trace, explanation: Explanation) -> list[WorkerLane]:
+    """The workers of the run, as the latest sample of each has them; `explanation` says who was slow."""
     latest: dict[str, WorkerSample] = {}
     for sample in trace.samples:
         latest |= sample.workers
     names = sorted({*trace.worker_names, *latest}, key=natural)
-    return [_lane(name, latest.get(name, WorkerSample()), _tokens(trace.samples, name), trace.end) for name in names]
+    paces = {name: WorkerPace(one.pace, one.pace_ratio) for name, one in explanation.workers.items()}
+    return [
+        _lane(name, latest.get(name, WorkerSample()), _tokens(trace.samples, name), trace.end, paces.get(name, NO_PACE))
+        for name in names
+    ]
 
 
-def _lane(name: str, sample: WorkerSample, tokens: float, seconds: float) -> WorkerLane:
+def _lane(name: str, sample: WorkerSample, tokens: float, seconds: float, pace: WorkerPace) -> WorkerLane:
     return WorkerLane(
         worker=name,
         state="ended",
@@ -71,7 +82,18 @@ def _lane(name: str, sample: WorkerSample, tokens: float, seconds: float) -> Wor
         tokens_per_second=round(tokens / seconds, 1) if seconds else None,
         acceptance_length=DraftMetrics(sample.drafts).acceptance_length or None,
         preemptions=sample.preemptions,
+        pace_ratio=pace.ratio,
+        slow=slow_words(pace),
     )
+
+
+def gpu_seconds(explanation: Explanation, gpus: int) -> tuple[float, float]:
+    """Idle and busy ones: of workers that were there and held no request, and of those that held one. `gpus`: of a
+    worker."""
+    sums = {part.name: part.worker_seconds or 0.0 for part in explanation.parts}
+    idle = sum(sums[part] for part in IDLE)
+    busy = explanation.worker_seconds - idle - sum(sums[part] for part in ABSENT)
+    return round(gpus * idle, 1), round(gpus * max(0.0, busy), 1)
 
 
 def _tokens(samples: Sequence[SampleLine], worker: str) -> float:

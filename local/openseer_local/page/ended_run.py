@@ -10,6 +10,7 @@ from openseer_api.page.group_views import STATES, TokenTexts
 from openseer_api.page.job_views import bars_of
 from openseer_api.page.shown import View
 from openseer_core.ids import INITIAL_VERSION, GroupId
+from openseer_core.manifest.generation import JobMode
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.queue.states import State, Status
 from openseer_core.wire.batches import Batch, BatchMetrics, ChunkInfo
@@ -28,7 +29,8 @@ from openseer_core.wire.page import (
 from openseer_driver.report.trace import Fact, Trace, read_trace
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.run_lines import ResultLine, RunState
-from openseer_local.page.ended_facts import groups_of, journal_of, lanes_of_run, series_of_run
+from openseer_local.page.ended_explained import EndedExplanation, explanation_of
+from openseer_local.page.ended_facts import gpu_seconds, groups_of, journal_of, lanes_of_run, series_of_run
 from openseer_text.reading import Reader
 
 WORDS: Mapping[RunState, JobWord] = {
@@ -51,6 +53,9 @@ class EndedRun:
         self._folder, self._job, self._reader = folder, job, reader
         self._trace = trace = read_trace(folder)
         self._places = folder.result_places()
+        self._explanation = explanation_of(trace)
+        self._explained = EndedExplanation(folder, trace, self._explanation)
+        self._lanes = lanes_of_run(trace, self._explanation)
         self._now = max((fact.finished_at for fact in trace.facts), default=0.0)
         self._leases = LeaseRows(MOST_BARS_ENDED)
         self._books: dict[int, BatchBook] = {}
@@ -70,6 +75,11 @@ class EndedRun:
         """Namespace and name."""
         return self._job.namespace, self._job.name
 
+    @property
+    def mode(self) -> JobMode:
+        """Of the job."""
+        return self._job.spec.mode
+
     async def card(self) -> JobCard:
         """The run at a glance."""
         record, tokens = self._trace.record, sum(fact.length for fact in self._trace.facts)
@@ -77,6 +87,7 @@ class EndedRun:
             record.state, record.state
         )
         done = [batch.progress for batch in self._batches()]
+        idle, busy = gpu_seconds(self._explanation, self._job.spec.workers.parallelism.gpus)
         return JobCard(
             namespace=self._job.namespace,
             name=self._job.name,
@@ -89,7 +100,13 @@ class EndedRun:
             progress=sum(done) / len(done) if done else None,
             tokens=tokens,
             tokens_per_second=round(tokens / self._trace.end, 1) if self._trace.end else None,
+            idle_gpu_seconds=idle,
+            busy_gpu_seconds=busy,
         )
+
+    async def explained(self) -> bytes:
+        """An Explained: of what the folder tells, with the best times once they are simulated."""
+        return await self._explained.view()
 
     async def job_view(self) -> bytes:
         """A JobView of the whole run."""
@@ -98,7 +115,7 @@ class EndedRun:
         return self._written["job"]
 
     async def _job_view(self) -> JobView:
-        spec, lanes = self._job.spec, lanes_of_run(self._trace)
+        spec, lanes = self._job.spec, self._lanes
         return JobView(
             now=self._now,
             live=False,
@@ -116,7 +133,7 @@ class EndedRun:
     async def job_pulse(self) -> bytes:
         """A JobPulse, which says nothing new."""
         if "pulse" not in self._written:
-            pulse = JobPulse(now=self._now, card=await self.card(), lanes=lanes_of_run(self._trace))
+            pulse = JobPulse(now=self._now, card=await self.card(), lanes=self._lanes)
             self._written["pulse"] = pulse.model_dump_json().encode()
         return self._written["pulse"]
 

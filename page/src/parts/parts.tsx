@@ -7,7 +7,7 @@ import { percent } from "../words";
 
 const GOOD = new Set(["running", "busy", "ok", "complete", "done"]);
 const BAD = new Set(["failed", "sick", "silent", "rollback"]);
-const WARN = new Set(["waiting", "draining", "starting", "aborted", "open", "cancelled", "carried"]);
+const WARN = new Set(["waiting", "draining", "starting", "aborted", "open", "cancelled", "carried", "unknown"]);
 
 /** A state as a word with a shape of its own, so that colour is not needed to tell it. */
 export function Pill({ word }: { word: string }) {

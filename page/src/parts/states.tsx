@@ -61,7 +61,7 @@ const TITLES: Record<number, string> = {
   0: "No connection",
   403: "You may not see this",
   404: "Not found",
-  503: "The store does not answer",
+  503: "No answer just now",
 };
 
 export function Failure({ problem, what }: { problem: PageProblem; what: string }) {

@@ -8,6 +8,7 @@ import { type Streamed, useStream, whole } from "../stream/use_stream";
 import type { JobPulse, JobView } from "../wire";
 import { fixed, percent, short } from "../words";
 import { Batches } from "./batches";
+import { ExplainedPanel } from "./explained";
 import { CardFigures, Progress } from "./jobs";
 import { Lanes } from "./lanes";
 import { WeightsPanel } from "./weights";
@@ -72,6 +73,7 @@ function Job({ job, view, stream }: { job: JobPlace; view: JobView; stream: Stre
       <div class="job">
         <div>
           <Lanes job={job} view={view} stream={stream} />
+          <ExplainedPanel job={job} ongoing={view.live} />
           <Batches job={job} batches={view.batches} />
         </div>
         <div>

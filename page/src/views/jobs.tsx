@@ -8,6 +8,7 @@ import type { JobCard, JobCards } from "../wire";
 import { count, duration, fixed, many, percent, short } from "../words";
 
 const FROM_HERE = [1, 2, 3];
+const BAD = new Set(["failed", "unknown"]);
 
 export function JobsPage({ onLogin }: { onLogin(): void }) {
   const stream = useStream(streamPath({ view: "jobs" }), whole<JobCards>);
@@ -65,9 +66,13 @@ function Card({ card }: { card: JobCard }) {
         <span class="dim">{card.mode}</span>
         <Pill word={card.state} />
       </header>
-      <p class={`reason ${card.state === "failed" ? "bad" : ""}`}>{card.reason || " "}</p>
-      <Progress card={card} />
-      <CardFigures card={card} />
+      <p class={`reason ${BAD.has(card.state) ? "bad" : ""}`}>{card.reason || " "}</p>
+      {card.state !== "unknown" && (
+        <>
+          <Progress card={card} />
+          <CardFigures card={card} />
+        </>
+      )}
     </article>
   );
 }

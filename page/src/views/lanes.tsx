@@ -18,8 +18,6 @@ const TRACK = 92;
 const NARROW = "(max-width: 759px)";
 const AHEAD_MS = 1_500;
 /** So far lanes go on moving past the latest view. */
-const SLOW = 0.6;
-/** A worker that gives its requests less than this part of the others' pace is called slow. */
 
 interface LanesProps {
   job: JobPlace;
@@ -44,7 +42,7 @@ export function Lanes({ job, view, stream }: LanesProps) {
     ? WINDOW_SECONDS
     : Math.max(1, view.now - bars.start.reduce((a, b) => Math.min(a, b), view.now));
   const paces = lanes.map(pace);
-  const troubles = lanes.map((lane, index) => trouble(lane, slowness(paces, index)));
+  const troubles = lanes.map(trouble);
   const during = view.live ? `the last ${WINDOW_SECONDS} s` : `the whole run: ${duration(span)}`;
   const aside = `${many(lanes.length, "worker")}, ${during}${bars.left_out > 0 ? `; ${count(bars.left_out)} older leases are left out` : ""}`;
   return (
@@ -107,6 +105,8 @@ export function Lanes({ job, view, stream }: LanesProps) {
 interface Trouble {
   words: string;
   bad: boolean;
+  /** In a lane, where there is little room. */
+  short?: string;
 }
 
 /** Whoever needs a look, above all lanes: the first thing that is read. */
@@ -151,7 +151,7 @@ function LaneWords({ lane, trouble, pace }: { lane: WorkerLane; trouble: Trouble
       </p>
       {trouble ? (
         <p class={trouble.bad ? "bad" : "warn"} title={trouble.words}>
-          {trouble.words}
+          {trouble.short ?? trouble.words}
         </p>
       ) : (
         <p class="dim" title={where}>
@@ -169,20 +169,12 @@ function pace(lane: WorkerLane): number | null {
     : lane.tokens_per_second / lane.running;
 }
 
-/** Pace as a part of the median of the others; null while that is not known. */
-function slowness(paces: readonly (number | null)[], index: number): number | null {
-  const others = paces.filter((each, place): each is number => each !== null && place !== index).sort((a, b) => a - b);
-  const middle = others[Math.floor(others.length / 2)];
-  const own = paces[index];
-  return own == null || !middle ? null : own / middle;
-}
-
-function trouble(lane: WorkerLane, slow: number | null): Trouble | null {
+function trouble(lane: WorkerLane): Trouble | null {
   if (lane.error) return { words: lane.error, bad: true };
   if (lane.silent) return { words: `has said nothing for ${duration(lane.seen_seconds_ago)}`, bad: true };
   if (lane.state === "sick") return { words: "is sick", bad: true };
-  if (slow !== null && slow < SLOW)
-    return { words: `slow: its requests have ${slow.toFixed(2)} × the pace of the others'`, bad: true };
+  if (lane.slow)
+    return { words: `slow: ${lane.slow}`, bad: true, short: `slow: ${fixed(lane.pace_ratio)} × the others’ pace` };
   return lane.waits ? { words: lane.waits, bad: false } : null;
 }
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from openseer_api.cluster.client import Kube
-from openseer_api.cluster.directory import KubeDirectory
+from openseer_api.cluster.directory import OPENING, KubeDirectory
 from openseer_api.cluster.jobs import FOUND_SECONDS, KubeJobs
 from openseer_core.errors import StoreUnavailableError
 from openseer_core.manifest.job import RolloutJob
@@ -86,6 +86,25 @@ async def test_what_serves_is_opened_unasked_and_one_silent_store_keeps_no_other
     desk.silent = {"b"}
     await desk.directory.sync()
     assert sorted(desk.opened) == ["a", "c"]
+
+
+async def test_a_job_that_is_not_open_yet_or_cannot_be_is_told_with_the_reason(
+    plane: ControlPlane, desk: Desk, namespace: str
+) -> None:
+    def told() -> dict[str, str]:
+        return {job.name: reason for job, reason in desk.directory.unopened()}
+
+    make_job(plane, namespace, "sound", store=STORE)
+    make_job(plane, namespace, "away", store=STORE)
+    make_job(plane, namespace, "asleep", store=STORE, suspend=True)
+    desk.silent = {"away"}
+    syncing = asyncio.create_task(desk.directory.sync())
+    await until(lambda: told() == {"away": OPENING, "sound": OPENING})
+    await syncing
+    assert told() == {"away": "away"}
+    desk.silent = set()
+    await desk.directory.sync()
+    assert told() == {}
 
 
 async def test_a_job_that_is_gone_is_closed_and_one_made_anew_is_another(

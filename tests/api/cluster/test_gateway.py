@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from openseer_store.embedded import EmbeddedRedis
-from tests.api.cluster.tenants import Tenant, delete_job, make_job
+from tests.api.cluster.tenants import Tenant, delete_job, make_job, set_status
+from tests.api.page.watching import Viewer
 from tests.operator.control_plane import ControlPlane
 from tests.operator.stores import ENVIRONMENT
 from tests.ports import reserved_port
@@ -119,6 +120,27 @@ async def test_two_tenants_work_side_by_side_and_a_killed_gateway_loses_nothing(
         again = await gateway.call(ann, "POST", "/v1/batches", json={}, headers={"Idempotency-Key": "one"})
         assert (again.status_code, again.json()["id"]) == (200, number)
         assert again.json()["metrics"]["requests"] == 2
+
+
+async def test_a_batch_job_is_seen_on_the_page_alone_by_who_may_read_it_until_it_ends(
+    plane: ControlPlane, namespace: str, redis: str
+) -> None:
+    make_job(plane, namespace, "ann", mode="batch", prompts={"path": "p.jsonl"}, store={"url": redis}, **SPEC)
+    ann, bob = (Tenant(plane, namespace, name, "get") for name in ("ann", "bob"))
+    async with running(plane) as gateway, asyncio.timeout(START_SECONDS):
+        viewer = Viewer(gateway.client)
+        assert await viewer.login(ann.token()) == 204
+        view = await viewer.until("/jobs", lambda view: view["jobs"])
+        assert [(card["name"], card["mode"]) for card in view["jobs"]] == [("ann", "batch")]
+        view = await viewer.first(f"/jobs/{namespace}/ann")
+        assert view["card"]["reason"] == "no worker has come yet; 1 are wanted"
+        assert (await gateway.call(ann, "GET", "/v1/job")).status_code == 404
+        assert await viewer.login(bob.token()) == 204
+        assert await viewer.status(f"/jobs/{namespace}/ann") == 403
+        assert await viewer.login(ann.token()) == 204
+        set_status(plane, namespace, "ann", completionTime="2026-11-29T12:00:00Z")
+        while await viewer.status(f"/jobs/{namespace}/ann") != 404:
+            await asyncio.sleep(0.3)
 
 
 async def test_a_job_that_comes_or_goes_is_noticed_and_the_process_ends_in_order(

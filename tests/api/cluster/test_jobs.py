@@ -47,6 +47,19 @@ async def test_only_jobs_that_serve_and_are_looked_after_are_found(
     assert (namespace, "serve") in [served.key async for served in KubeJobs(kube).all()]
 
 
+async def test_jobs_of_mode_batch_are_found_by_who_asks_for_them_until_they_end(
+    plane: ControlPlane, kube: Kube, namespace: str
+) -> None:
+    for name in ("runs", "ended"):
+        make_job(plane, namespace, name, mode="batch", prompts={"path": "p.jsonl"})
+    make_job(plane, namespace, "serve")
+    set_status(plane, namespace, "ended", completionTime="2026-11-29T12:00:00Z")
+    jobs = KubeJobs(kube, [namespace], mode="batch")
+    assert [found.key async for found in jobs.all()] == [(namespace, "runs")]
+    assert await jobs.find(namespace, "ended") is None
+    assert await jobs.find(namespace, "serve") is None
+
+
 async def test_the_store_is_where_the_operator_put_it_and_no_secret_is_read(
     plane: ControlPlane, kube: Kube, namespace: str
 ) -> None:

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from openseer_api.app import create_app
-from openseer_api.job.context import JobContext
+from openseer_api.job.context import JobContext, UnopenedJob
 from openseer_api.job.metrics import calls_of
 from openseer_core.queue.batch import QueueLoad
 from openseer_process.metric_table import GATEWAY
@@ -44,8 +44,14 @@ class Jobs:
     async def find(self, namespace: str, name: str) -> JobContext | None:
         return self.contexts.get(name)
 
+    async def find_shown(self, namespace: str, name: str) -> JobContext | None:
+        return await self.find(namespace, name)
+
     def open_jobs(self) -> list[JobContext]:
         return list(self.contexts.values())
+
+    def unopened(self) -> list[UnopenedJob]:
+        return []
 
 
 def counted(jobs: Jobs, refused: Mapping[int, int]) -> dict[tuple[str, str], float]:

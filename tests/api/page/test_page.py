@@ -18,6 +18,24 @@ async def test_a_viewer_without_a_token_sees_nothing(path: str) -> None:
         assert await nobody.status(path) == 401
 
 
+@pytest.mark.parametrize("path", ["/jobs", JOB, f"{JOB}/batches/1"])
+async def test_who_calls_is_asked_before_what_is_wrong_with_the_call(path: str) -> None:
+    async with Served() as served, viewer(served, None) as person:
+
+        async def refusals() -> list[int]:
+            whole = f"/page/api{path}"
+            calls = [
+                person.http.request("GET", whole, json={"a": 1}),
+                person.http.request("GET", whole, content=b"{", headers={"Content-Type": "text/plain"}),
+                person.http.request("GET", whole, params={"unknown": 1}),
+            ]
+            return [(await call).status_code for call in calls]
+
+        assert await refusals() == [401, 401, 401]
+        assert await person.login(TOKEN) == 204
+        assert await refusals() == [422, 415, 422]
+
+
 async def test_a_token_in_the_header_is_not_one_of_the_page() -> None:
     async with Served() as served:
         assert (await served.http.get(f"/page/api{JOB}")).status_code == 401

@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 
 from openseer_api.app import create_app
 from openseer_api.http.auth import Access, BearerAuth, Forbidden, Unauthenticated
-from openseer_api.job.context import JobContext
+from openseer_api.job.context import JobContext, UnopenedJob
 from openseer_core.manifest.job import RolloutJob
 from openseer_store.memory import MemoryStore
 from tests.api.served import TOKEN, Served, serving_job
@@ -50,8 +50,14 @@ class TwoJobs:
     async def find(self, namespace: str, name: str) -> JobContext | None:
         return self.contexts.get((namespace, name))
 
+    async def find_shown(self, namespace: str, name: str) -> JobContext | None:
+        return await self.find(namespace, name)
+
     def open_jobs(self) -> list[JobContext]:
         return list(self.contexts.values())
+
+    def unopened(self) -> list[UnopenedJob]:
+        return []
 
 
 def calls(app: FastAPI) -> Iterator[tuple[str, str]]:

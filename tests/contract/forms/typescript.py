@@ -6,7 +6,7 @@ from pydantic.json_schema import models_json_schema
 
 from openseer_core.wire import page
 
-VIEWS = (page.JobCards, page.JobView, page.JobPulse, page.BatchView, page.GroupPage, page.PageProblem)
+VIEWS = (page.JobCards, page.JobView, page.JobPulse, page.Explained, page.BatchView, page.GroupPage, page.PageProblem)
 LIMITS = ("WINDOW_SECONDS",)
 PLAIN = {"string": "string", "integer": "number", "number": "number", "boolean": "boolean", "null": "null"}
 

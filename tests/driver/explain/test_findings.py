@@ -5,25 +5,23 @@ from typing import Any
 import msgspec
 import pytest
 
+from openseer_core.explain.findings import Finding
+from openseer_core.explain.paces import paces
 from openseer_core.worker.time_metrics import WorkerSeconds
 from openseer_driver.explain.explained import explain
-from openseer_driver.explain.explanation import BestTimes, Finding
-from openseer_driver.explain.paces import paces
-from openseer_driver.explain.presence import Seen
+from openseer_driver.explain.explanation import BestTimes
 from openseer_driver.report.trace import Fact, make_trace
 from openseer_driver.run_lines import ChunkLine, RunRecord, SampleLine, Session, WorkerSample
 
 BEST = BestTimes(50.0, "context-aware", 45.0, 40.0, 80.0)
 
 
-def seen(second: int, *, load: int, tokens_per_second: float, boot: str = "a") -> Seen:
+def seen(second: int, *, load: int, tokens_per_second: float, boot: str = "a") -> WorkerSample:
     seconds = WorkerSeconds(running=float(second), responses=float(second * load))
-    return Seen(
-        float(second), WorkerSample(tokens=round(second * load * tokens_per_second), seconds=seconds, boot=boot)
-    )
+    return WorkerSample(tokens=round(second * load * tokens_per_second), seconds=seconds, boot=boot)
 
 
-def steady(load: int, tokens_per_second: float) -> list[Seen]:
+def steady(load: int, tokens_per_second: float) -> list[WorkerSample]:
     return [seen(second, load=load, tokens_per_second=tokens_per_second) for second in range(20)]
 
 

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
+from openseer_core.explain.counters import counted
+from openseer_core.explain.parts import Absence, PartName, classify, divide
 from openseer_core.worker.context_metrics import ContextCounts
 from openseer_core.worker.time_metrics import WorkerSeconds
 from openseer_driver.explain.explained import explain
-from openseer_driver.explain.explanation import PartName
-from openseer_driver.explain.parts import classify, counted, divide
-from openseer_driver.explain.presence import Absence, Seen
 from openseer_driver.report.trace import Fact, Trace, make_trace
 from openseer_driver.run_lines import ChunkLine, RunRecord, SampleLine, Session, WorkerSample
 
@@ -112,8 +111,8 @@ def test_counters_that_say_more_than_there_is_take_no_more() -> None:
 
 
 def test_counters_of_several_boots_are_added_up() -> None:
-    def seen(boot: str, running: float) -> Seen:
-        return Seen(0.0, WorkerSample(boot=boot, seconds=WorkerSeconds(running=running)))
+    def seen(boot: str, running: float) -> WorkerSample:
+        return WorkerSample(boot=boot, seconds=WorkerSeconds(running=running))
 
     assert counted([seen("a", 3.0), seen("a", 5.0), seen("b", 6.0)])["running"] == 11.0
     assert counted([seen("", 3.0), seen("", 5.0), seen("", 1.0)])["running"] == 6.0

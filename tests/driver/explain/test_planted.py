@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from openseer_core.explain.findings import Finding
+from openseer_core.explain.parts import PartName
 from openseer_driver.explain.explained import explain
-from openseer_driver.explain.explanation import Explanation, Finding, PartName
+from openseer_driver.explain.explanation import Explanation
 from openseer_driver.report.trace import read_trace
 from openseer_driver.run_folder import RunFolder
 from tests.driver.explain.planted import STEP, StallingStore, document, drawn, worker_0_dies, write_planted

@@ -1,6 +1,7 @@
 """When workers were there: boots, deaths and pauses are told apart by heartbeats and leases."""
 
-from openseer_driver.explain.presence import Absence, Seen, Witness, absences
+from openseer_core.explain.parts import Absence
+from openseer_driver.explain.presence import Seen, Witness, absences
 from openseer_driver.report.trace import ActiveClock
 from openseer_driver.run_lines import ChunkLine, WorkerSample
 

@@ -1,5 +1,6 @@
 """The page of a run that has ended, from its folder."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from openseer_core.ids import GroupId
 from openseer_driver.recorded_job import recorded_job
 from openseer_driver.run_folder import RunFolder
 from openseer_local.main import app
+from openseer_local.page.ended_explained import SIMULATED
 from openseer_local.page.ended_run import EndedRun
+from tests.driver.explain.planted import STEP, drawn, write_planted
 
 GROUPS, SIZE, LONGEST = 6, 4, 120
 DOCUMENT: dict[str, Any] = {
@@ -96,6 +99,42 @@ async def test_the_page_of_a_run_needs_its_token(run: EndedRun) -> None:
         assert (await http.post("/page/login", json={"token": "guessed"})).status_code == 401
         assert (await http.post("/page/login", json={"token": "told"})).status_code == 204
         assert (await http.get("/v1/job")).status_code == 404
+
+
+async def explained(run: EndedRun) -> dict[str, Any]:
+    """Once the best times are simulated."""
+    async with asyncio.timeout(120):
+        while (view := json.loads(await run.explained()))["live"]:
+            await asyncio.sleep(0.05)
+    return view
+
+
+async def test_a_run_explains_itself_at_once_and_its_best_times_follow(run: EndedRun, folder: RunFolder) -> None:
+    first = json.loads(await run.explained())
+    assert (first["live"], first["best"], first["no_best"]) == (True, None, SIMULATED)
+    last = await explained(run)
+    assert last["parts"] == first["parts"]
+    assert sum(part["worker_seconds"] or 0.0 for part in last["parts"]) == pytest.approx(last["worker_seconds"])
+    assert last["best"]["bound"] <= last["best"]["oracle"]
+
+
+async def test_a_run_tells_its_busy_and_idle_gpu_time(run: EndedRun) -> None:
+    view, told = json.loads(await run.job_view()), json.loads(await run.explained())
+    away = sum(part["worker_seconds"] for part in told["parts"] if part["name"] in ("boot", "lost"))
+    spent = view["card"]["busy_gpu_seconds"] + view["card"]["idle_gpu_seconds"]
+    assert view["card"]["busy_gpu_seconds"] > 0
+    assert spent == pytest.approx(told["worker_seconds"] - away, abs=0.2)
+
+
+async def test_a_planted_slow_worker_of_a_run_is_named_in_its_lane_and_first_of_all(tmp_path: Path) -> None:
+    planted = await asyncio.to_thread(write_planted, tmp_path, drawn(), steps=(STEP, 2.5 * STEP))
+    run = EndedRun(planted, recorded_job(planted, planted.read_run())[0])
+    slow = {lane["worker"]: lane["slow"] for lane in json.loads(await run.job_view())["lanes"]}
+    assert slow["worker-0"] == ""
+    assert slow["worker-1"].startswith("grows responses at 0.4")
+    finding = json.loads(await run.explained())["findings"][0]
+    assert (finding["subject"], finding["cause"]) == ("worker-1", "slow_worker")
+    assert "look at its node and GPU" in finding["advice"]
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

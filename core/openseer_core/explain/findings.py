@@ -1,0 +1,177 @@
+"""What stands out of workers' time, and what to do: one rule for each cause, with its threshold."""
+
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from openseer_core.explain.paces import WorkerPace
+from openseer_core.explain.parts import DECODING, PartName
+from openseer_core.manifest.fleet import BINDING_POLICIES
+
+Cause = Literal[
+    "slow_worker",
+    "giant_request",
+    "kv",
+    "store",
+    "boot",
+    "prompts",
+    "weights",
+    "lost",
+    "prefill",
+    "recompute",
+    "policy",
+    "tail",
+    "idle",
+]
+SLOW = 0.75
+"""A worker is slow whose responses grow at less than so much of the others' pace: machines vary by less."""
+SLOW_ADVICE = "look at its node and GPU (clocks, other processes, memory), or take it out"
+LEAST_SHARES: dict[PartName, float] = {
+    "store": 0.03,
+    "lost": 0.03,
+    "weights": 0.05,
+    "recompute": 0.05,
+    "idle": 0.1,
+    "boot": 0.2,
+    "prompts": 0.2,
+    "tail": 0.2,
+    "prefill": 0.25,
+}
+"""A part is told that is so much of all workers' time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One cause of lost time. `subject`: whom or what it names; `figure`: what the recommendation rests on, as `says`
+    tells it in words; `worker_seconds`: what is at stake, as a `share` of all workers' time."""
+
+    cause: Cause
+    subject: str
+    figure: float
+    says: str
+    advice: str
+    worker_seconds: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Account:
+    """What is known of workers' time: seconds of all and of each by part, and their paces.
+
+    `whole`: seconds of all workers; `slots`: of one worker, 0 where that is not known; `requests`: how many there are.
+    """
+
+    whole: float
+    sums: Mapping[PartName, float]
+    by_worker: Mapping[str, Mapping[PartName, float]]
+    paces: Mapping[str, WorkerPace]
+    policy: str
+    slots: int
+    requests: int
+
+    def share(self, seconds: float) -> float:
+        """Of all workers' time."""
+        return seconds / self.whole if self.whole else 0.0
+
+    def most(self, *names: PartName) -> tuple[str, float]:
+        """The worker with the most of these parts, and its seconds."""
+        seconds = {worker: sum(parts[name] for name in names) for worker, parts in self.by_worker.items()}
+        worst = max(seconds, key=lambda worker: seconds[worker], default="")
+        return worst, seconds.get(worst, 0.0)
+
+
+def slow_pace(pace: WorkerPace) -> str:
+    """What is said of a slow worker, after its name; "" of another."""
+    if pace.ratio is None or pace.ratio >= SLOW:
+        return ""
+    return (
+        f"grows responses at {pace.ratio:.2f} of the others' pace with as many at once: "
+        f"{pace.tokens_per_second:.1f} tokens/s each, not {pace.tokens_per_second / pace.ratio:.1f}"
+    )
+
+
+def slow_workers(account: Account) -> Iterator[Finding]:
+    """The workers whose pace stands out."""
+    for name, pace in account.paces.items():
+        if says := slow_pace(pace):
+            ratio = pace.ratio or 0.0
+            lost = sum(account.by_worker[name][part] for part in DECODING) * (1 - ratio)
+            yield finding(account, "slow_worker", name, ratio, f"{name} {says}", SLOW_ADVICE, lost)
+
+
+def large_parts(account: Account, *, least: float | None = None, but: Container[PartName] = ()) -> Iterator[Finding]:
+    """The parts that stand out. `least`: makespan of the best order that knows no lengths, None where it is not known;
+    `but`: parts that are told otherwise."""
+    binding, room = account.policy in BINDING_POLICIES, max(1, account.slots * len(account.by_worker))
+    best = f" The best order that knows no lengths takes {least:,.1f} s." if least is not None else ""
+    texts: dict[PartName, tuple[Cause, str, str]] = {
+        "store": (
+            "store",
+            "the store: workers waited for its answers with slots free",
+            "look at the store's host and the network to it: CPU, disk (store.fsync), latency",
+        ),
+        "lost": (
+            "lost",
+            "workers were drained or lost before the end",
+            "look at their logs and nodes; spot nodes and preemptions by others cost this",
+        ),
+        "weights": ("weights", "workers had nothing to do while weights were changed", "see `openseer weights status`"),
+        "recompute": (
+            "recompute",
+            "engines computed contexts again for responses that had moved",
+            "set spec.kvPool, so that contexts move along, or a larger rollout.quantumTokens",
+        ),
+        "idle": (
+            "idle",
+            "workers held nothing before the tail",
+            "requests are bound to workers by the policy: set rollout.policy: context-aware"
+            if binding
+            else "why is not known from the run's folder: see the workers' logs",
+        ),
+        "boot": (
+            "boot",
+            "workers were not there yet",
+            "start workers before the job, keep them (`openseer serve`), or cache image and model on the nodes",
+        ),
+        "prompts": (
+            "prompts",
+            "workers were there and the driver had not submitted a prompt",
+            "give prompts as token ids, so that none is rendered, or a store of files nearer to the driver",
+        ),
+        "tail": (
+            "tail",
+            f"workers of {room:,} slots in all, for {account.requests:,} requests, idled while the last ones ran",
+            f"more requests in a batch, fewer workers, or workers.tailRelease in a cluster.{best}",
+        ),
+        "prefill": (
+            "prefill",
+            "engines computed contexts",
+            "shorten prompts, or share them: requests of a group use one prefix where prefix caching is on",
+        ),
+    }
+    for name, (cause, says, advice) in texts.items():
+        seconds = account.sums[name]
+        if name in but or account.share(seconds) < LEAST_SHARES[name]:
+            continue
+        worker, most = account.most(name)
+        told = f"{says} for {seconds:,.1f} worker-seconds; most {worker}, {most:,.1f} s"
+        subject = cause if cause in ("store", "weights") else named(_with(account, name))
+        yield finding(account, cause, subject, account.share(seconds), told, advice, seconds)
+
+
+def _with(account: Account, part: PartName) -> list[str]:
+    """Workers with the most of a part first."""
+    found = {name: parts[part] for name, parts in account.by_worker.items() if parts[part] > 0}
+    return sorted(found, key=lambda name: -found[name])
+
+
+def finding(
+    account: Account, cause: Cause, subject: str, figure: float, says: str, advice: str, seconds: float
+) -> Finding:
+    """One, with what it is of all workers' time."""
+    return Finding(cause, subject, round(figure, 4), says, advice, seconds, account.share(seconds))
+
+
+def named(names: Sequence[str]) -> str:
+    """A few names in a sentence."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,145 @@
+"""The seconds of a worker, part by part: what leases and absences tell of each moment, less what its counters tell."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple, get_args
+
+PartName = Literal[
+    "boot",
+    "prompts",
+    "weights",
+    "lost",
+    "store",
+    "prefill",
+    "recompute",
+    "decode_full",
+    "decode_below_waiting",
+    "decode_below",
+    "tail",
+    "idle",
+]
+PART_NAMES: tuple[PartName, ...] = get_args(PartName)
+PART_LABELS: dict[PartName, str] = {
+    "boot": "waiting for engines",
+    "prompts": "waiting for prompts: none was in the queue yet",
+    "weights": "changes of weights",
+    "lost": "workers drained or lost",
+    "store": "waiting for the store",
+    "prefill": "computing contexts",
+    "recompute": "computing contexts again, after moves",
+    "decode_full": "decoding, all slots in use",
+    "decode_below_waiting": "decoding, slots free while requests waited",
+    "decode_below": "decoding, slots free, nothing waited",
+    "tail": "idle in the tail: nothing waited any more",
+    "idle": "idle for other reasons",
+}
+TimeSpan = tuple[float, float]
+Seconds = dict[PartName, float]
+LEASES, WAITING, BOOT, LOST, STOCKED, SUBMITTED = range(6)
+"""What is counted at each moment: requests that the worker holds and that wait; whether it has not come yet, and has
+gone; whether the first request is in the store, and the last one."""
+DECODING: tuple[PartName, ...] = ("decode_full", "decode_below_waiting", "decode_below")
+
+
+class Absence(NamedTuple):
+    """Seconds of the run in which a worker was not there: `boot` before it first was, `lost` afterwards."""
+
+    start: float
+    end: float
+    kind: Literal["boot", "lost"]
+
+
+class WorkerParts:
+    """Sums up the seconds of one worker from `start` on, change by change. `slots`: how many requests it may hold, 0
+    where that is not known; `counts`: what is counted now."""
+
+    def __init__(self, start: float = 0.0, slots: int = 0) -> None:
+        self.counts = [0] * 6
+        self.slots = slots
+        self._sums: Seconds = dict.fromkeys(PART_NAMES, 0.0)
+        self._reach = start
+
+    def change(self, time: float, which: int, step: int) -> None:
+        """One of the counts changes; a time before the latest one counts as that."""
+        self.pass_to(time)
+        self.counts[which] += step
+
+    def pass_to(self, time: float) -> None:
+        """Nothing changed up to `time`."""
+        if time > self._reach:
+            self._sums[self._part()] += time - self._reach
+            self._reach = time
+
+    def until(self, time: float) -> Seconds:
+        """The seconds up to `time`, each in one part."""
+        found = dict(self._sums)
+        found[self._part()] += max(0.0, time - self._reach)
+        return found
+
+    def _part(self) -> PartName:
+        counts = self.counts
+        if counts[BOOT] or counts[LOST]:
+            return "boot" if counts[BOOT] else "lost"
+        if counts[LEASES]:
+            if 0 < self.slots <= counts[LEASES]:
+                return "decode_full"
+            return "decode_below_waiting" if counts[WAITING] else "decode_below"
+        if not counts[STOCKED]:
+            return "prompts"
+        return "tail" if counts[SUBMITTED] and not counts[WAITING] else "idle"
+
+
+def classify(
+    leases: Iterable[TimeSpan],
+    waiting: Iterable[TimeSpan],
+    away: Iterable[Absence],
+    *,
+    slots: int,
+    stocked: float,
+    submitted: float,
+    end: float,
+) -> Seconds:
+    """The seconds of one worker from 0 to `end`, each in one part; they add up to `end`.
+
+    `leases`: when it held a request; `slots`: how many it may hold, 0 where that is not known; `stocked`: when the
+    first request was in the store; `submitted`: when the last one had been queued, so that nothing more could come.
+    """
+    changes = [(time, LEASES, step) for span in leases for time, step in zip(span, (1, -1), strict=True)]
+    changes += [(time, WAITING, step) for span in waiting for time, step in zip(span, (1, -1), strict=True)]
+    for gap in away:
+        kind = BOOT if gap.kind == "boot" else LOST
+        changes += [(gap.start, kind, 1), (gap.end, kind, -1)]
+    changes += [(stocked, STOCKED, 1), (submitted, SUBMITTED, 1)]
+    parts = WorkerParts(slots=slots)
+    for time, which, step in sorted(changes):
+        parts.change(min(time, end), which, step)
+    parts.pass_to(end)
+    return parts.until(end)
+
+
+def divide(seconds: Seconds, counters: Mapping[str, float]) -> Seconds:
+    """The same seconds, with those taken out of them that the worker's counters say more of.
+
+    Each is taken from where it must have been counted, and never more than there is: counters are read once a second.
+    """
+    parts, found = dict(seconds), defaultdict(float, counters)
+    _move(parts, "weights", found["weights"], ("idle", "tail"))
+    _move(parts, "store", found["store_idle"], ("idle", "decode_below_waiting", "decode_below", "decode_full"))
+    _move(parts, "store", found["store_below"], ("decode_below_waiting", "decode_below", "decode_full"))
+    decoding = sum(parts[name] for name in DECODING)
+    computing = min(found["compute_seconds"], decoding)
+    again = min(1.0, found["recomputed"] / found["computed"]) if found["computed"] else 0.0
+    for name in DECODING:
+        share = computing * parts[name] / decoding if decoding else 0.0
+        parts[name] -= share
+        parts["prefill"] += share * (1 - again)
+        parts["recompute"] += share * again
+    return parts
+
+
+def _move(parts: Seconds, name: PartName, amount: float, sources: Sequence[PartName]) -> None:
+    for source in sources:
+        taken = min(amount, parts[source])
+        parts[source] -= taken
+        parts[name] += taken
+        amount -= taken

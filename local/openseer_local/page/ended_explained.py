@@ -1,0 +1,49 @@
+"""Why an ended run took as long as it did, as the page shows it."""
+
+import asyncio
+
+import msgspec
+
+from openseer_core.wire.page import MOST_FINDINGS, Explained
+from openseer_driver.explain.explained import explain
+from openseer_driver.explain.explanation import Explanation
+from openseer_driver.report.trace import Trace
+from openseer_driver.run_folder import RunFolder
+from openseer_local.explained import possible
+
+SIMULATED = "it is being simulated"
+
+
+class EndedExplanation:
+    """`view` gives what the folder tells at once; the best times follow, which are simulated meanwhile, once."""
+
+    def __init__(self, folder: RunFolder, trace: Trace, explanation: Explanation) -> None:
+        self._folder, self._trace = folder, trace
+        self._known = _view(explanation, live=True)
+        self._whole: asyncio.Task[Explained] | None = None
+
+    async def view(self) -> bytes:
+        """An Explained."""
+        if self._whole is None:
+            self._whole = asyncio.create_task(asyncio.to_thread(self._simulated))
+        view = self._whole.result() if self._whole.done() else self._known
+        return view.model_dump_json().encode()
+
+    def _simulated(self) -> Explained:
+        return _view(explain(self._trace, *possible(self._folder, self._trace)), live=False)
+
+
+def explanation_of(trace: Trace) -> Explanation:
+    """Without the best times."""
+    return explain(trace, None, SIMULATED)
+
+
+def _view(found: Explanation, *, live: bool) -> Explained:
+    told = msgspec.to_builtins(found)
+    told |= {
+        "live": live,
+        "seconds": found.startup_seconds + found.makespan_seconds,
+        "workers": len(found.workers),
+        "findings": told["findings"][:MOST_FINDINGS],
+    }
+    return Explained.model_validate({name: told[name] for name in Explained.model_fields if name in told})

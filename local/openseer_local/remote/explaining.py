@@ -1,0 +1,88 @@
+"""`openseer explain URL`: where the time of a job goes while it runs, as its page tells it."""
+
+import re
+from pathlib import Path
+
+import httpx
+from rich.console import Console, Group
+from rich.text import Text
+
+from openseer_api.http.session import COOKIE, PATH, cookie_of
+from openseer_core.errors import InputError
+from openseer_core.wire.page import Explained, PageProblem
+from openseer_local.bearer import check_token, read_token
+from openseer_local.explained import finding_lines, parts_table
+from openseer_local.remote.connection import PATIENCE_SECONDS, RefusedError
+from openseer_local.terminal.console import OUT
+
+_OF_GATEWAY = re.compile(r"(.*)/jobs/([^/]+)/([^/]+)/?")
+
+
+def show_running(
+    url: str, token: str | None, token_file: Path | None, *, as_json: bool = False, console: Console = OUT
+) -> None:
+    """Prints what is known by now. `url`: of an API or a page of one job, or of a job behind a gateway. Raises
+    InputError, RefusedError."""
+    found = _asked(url, _token(token, token_file))
+    if as_json:
+        console.file.write(found.model_dump_json() + "\n")
+        return
+    size = (
+        f"{found.seconds:,.1f} s so far, from the first request queued; {found.workers} "
+        f"worker{'s' if found.workers != 1 else ''}, {found.worker_seconds:,.1f} worker-seconds"
+    )
+    tail = [Text(f"in the tail: {found.tail}")] if found.tail else []
+    notes = [Text(f"note: {note}", style="dim") for note in found.notes]
+    possible = Text(f"The best time possible is not known: {found.no_best}")
+    lines = finding_lines(found.findings)
+    console.print(Group(*lines, Text(), Text(size), *tail, parts_table(found.parts), Text(), possible, *notes))
+
+
+def _token(token: str | None, token_file: Path | None) -> str:
+    if token:
+        return check_token(token, "--token")
+    if token_file is None:
+        raise InputError("--token: none given; whoever serves the job tells its token, or the file that holds it")
+    return read_token(token_file, "--token-file")
+
+
+def _asked(url: str, token: str) -> Explained:
+    """The first view of the page's stream."""
+    base = url.split("#")[0].rstrip("/").removesuffix(PATH)
+    of_gateway = _OF_GATEWAY.fullmatch(base)
+    # A server of one job finds it by whatever name.
+    root, namespace, name = of_gateway.groups() if of_gateway else (base, "default", "job")
+    place = f"{root}{PATH}/api/jobs/{namespace}/{name}/explained"
+    cookies = {COOKIE: cookie_of(token)}
+    try:
+        with httpx.stream("GET", place, cookies=cookies, timeout=PATIENCE_SECONDS, trust_env=False) as answer:
+            if answer.status_code != 200:
+                answer.read()
+                raise _refused(answer.status_code, _detail(answer))
+            kind = ""
+            for line in answer.iter_lines():
+                if line.startswith("event: "):
+                    kind = line.removeprefix("event: ")
+                elif line.startswith("data: ") and kind == "problem":
+                    problem = PageProblem.model_validate_json(line.removeprefix("data: "))
+                    raise _refused(problem.status, problem.detail)
+                elif line.startswith("data: "):
+                    return Explained.model_validate_json(line.removeprefix("data: "))
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        raise RefusedError(f"no answer from {root}: {error}; is it running, and this its address?", 4) from None
+    except ValueError as error:
+        raise RefusedError(
+            f"{root}: an answer that is no explanation: {error}; is its release this one's?", 4
+        ) from None
+    raise RefusedError(f"{root}: its answer ended before an explanation came", 4)
+
+
+def _detail(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return answer.reason_phrase
+
+
+def _refused(status: int, detail: str) -> RefusedError:
+    return RefusedError(f"explain: {status}: {detail}", InputError.exit_code if 400 <= status < 500 else 4)

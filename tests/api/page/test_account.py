@@ -1,0 +1,184 @@
+"""Where the time of a job goes while it runs: by parts, with the worker that is slow and why, and who ends last."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from openseer_api.page.account import ENOUGH_SECONDS, LiveAccount
+from openseer_core.explain.parts import PART_NAMES, classify
+from openseer_core.ids import GroupId
+from openseer_core.queue.group import GroupView
+from openseer_core.queue.messages import JournalEntry
+from openseer_core.wire.page import Explained
+from openseer_core.worker.heartbeat import Heartbeat, WorkerState, WorkerStatus
+from openseer_core.worker.metrics import WorkerMetrics
+from tests.api.page.watching import viewer
+from tests.api.served import LONG, Served, serving_job
+
+JOB = "/jobs/default/served"
+
+
+def told(at: float, event: str, request: int, worker: str = "") -> JournalEntry:
+    return JournalEntry(at, event, f"1/g/{request}", worker, 1, 10)
+
+
+def group(size: int, at: float = 100.0) -> GroupView:
+    return GroupView(GroupId(1, "g"), 0, 0, size, 50, at)
+
+
+def beat(
+    name: str, at: float, *, pace: float = 20.0, load: int = 1, since: float = 100.0, began: float = 100.0, **more: Any
+) -> WorkerStatus:
+    """Of a worker that has grown `load` responses since its boot at `since`, each by `pace` tokens per second."""
+    ran = at - since
+    counted = {"seconds_running": ran, "seconds_responses": ran * load, "tokens": round(ran * load * pace)}
+    metrics = WorkerMetrics({"slots": 2, **counted, **more})
+    return WorkerStatus(name, "a", at, load, Heartbeat(WorkerState.BUSY, metrics, None, 0.0, at - began))
+
+
+async def account_of(
+    entries: Sequence[JournalEntry], workers: Sequence[WorkerStatus], now: float, *, size: int, at: float = 100.0
+) -> Explained:
+    account = LiveAccount()
+    account.learn([group(size, at)])
+    account.note(entries)
+    await account.settle(workers, now, float("inf"))
+    return account.explained("context-aware", "batch", "", now)
+
+
+def seconds(found: Explained) -> dict[str, float]:
+    return {part.name: part.worker_seconds for part in found.parts if part.worker_seconds}
+
+
+async def test_each_moment_of_a_job_that_runs_has_its_part() -> None:
+    entries = [
+        told(110.0, "claim", 0, "w#a"), told(115.0, "claim", 1, "w#a"),
+        told(130.0, "complete", 0, "w#a"), told(150.0, "complete", 1, "w#a"),
+    ]  # fmt: skip
+    found = await account_of(entries, [beat("w", 160.0, began=105.0, since=160.0)], 160.0, size=2)
+    assert seconds(found) == {
+        "boot": 5.0, "idle": 5.0, "decode_below_waiting": 5.0, "decode_full": 15.0, "decode_below": 20.0,
+        "prompts": 10.0,
+    }  # fmt: skip
+    assert (found.live, found.seconds, found.worker_seconds) == (True, 60.0, 60.0)
+
+
+async def test_a_worker_without_work_in_the_tail_idles_in_it() -> None:
+    entries = [told(100.0, "claim", 0, "w#a")]
+    found = await account_of(entries, [beat("w", 140.0), beat("v", 140.0, load=0)], 140.0, size=1)
+    assert seconds(found) == {"decode_below": 40.0, "tail": 40.0}
+
+
+async def test_a_worker_that_falls_silent_is_lost_from_its_last_sign_on() -> None:
+    entries = [told(100.0, "claim", 0, "w#a"), told(130.0, "reap", 0, "w#a")]
+    found = await account_of(entries, [beat("w", 120.0)], 150.0, size=1)
+    assert seconds(found)["lost"] == pytest.approx(20.0)
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_the_parts_are_those_of_the_whole_journal_at_its_end(seed: int) -> None:
+    draw, now, entries, spans, waits = random.Random(seed), 100.0, list[JournalEntry](), list[Any](), list[Any]()
+    for request in range(6):
+        since = 100.0
+        time = 100.0 + draw.uniform(0, 20)
+        for last in (False, False, True):
+            end = time + draw.uniform(0.1, 9)
+            entries += [told(time, "claim", request, "w#a"), told(end, "complete" if last else "give_back", request)]
+            spans.append((time - 100, end - 100))
+            waits.append((since - 100, time - 100))
+            since, time = end, end + draw.uniform(0.1, 9)
+            now = max(now, end)
+    entries.sort(key=lambda entry: entry.at)
+    last = max(end for _, end in spans)
+    found = await account_of(entries, [beat("w", now, since=now)], now, size=6)
+    whole = classify(spans, waits, [], slots=2, stocked=0.0, submitted=0.0, end=last)
+    by_name = seconds(found)
+    for name in PART_NAMES:
+        assert by_name.get(name, 0.0) == pytest.approx(whole[name], abs=0.06), name
+
+
+async def test_what_is_told_in_pieces_comes_to_the_same() -> None:
+    entries = [told(100.0 + n, "claim" if n % 2 == 0 else "complete", n // 2, "w#a") for n in range(40)]
+    workers = [beat("w", 140.0, since=140.0)]
+    whole = await account_of(entries, workers, 140.0, size=20)
+    account = LiveAccount()
+    account.learn([group(20)])
+    for n, entry in enumerate(entries):
+        account.note([entry])
+        await account.settle([beat("w", 100.0 + n, since=100.0 + n)], 100.0 + n, entry.at)
+    assert seconds(account.explained("context-aware", "batch", "", 140.0)) == seconds(whole)
+
+
+async def test_a_slow_worker_is_named_with_its_pace_and_advice_at_the_first_look() -> None:
+    entries = [told(100.0, "claim", n, f"w{n}#a") for n in range(3)]
+    fleet = [beat("w0", 110.0), beat("w1", 110.0), beat("w2", 110.0, pace=8.0)]
+    found = await account_of(entries, fleet, 110.0, size=3)
+    [finding] = found.findings
+    assert (finding.cause, finding.subject) == ("slow_worker", "w2")
+    assert finding.says.startswith("w2 grows responses at 0.40 of the others' pace with as many at once: 8.0 tokens/s")
+    assert "its node and GPU" in finding.advice
+
+
+async def test_a_worker_that_becomes_slow_late_shows_all_the_same() -> None:
+    account = LiveAccount()
+    account.learn([group(2, 0.0)])
+    account.note([told(0.0, "claim", n, f"w{n}#a") for n in range(2)])
+    for second in range(0, 4000, 2):
+        slowed = 20.0 * min(second, 3700) + 6.0 * max(0, second - 3700)
+        fleet = [beat("w0", float(second), since=0.0, began=0.0)]
+        fleet.append(beat("w1", float(second), since=0.0, began=0.0, tokens=round(slowed)))
+        await account.settle(fleet, float(second), float("inf"))
+    [finding] = account.explained("context-aware", "batch", "", 4000.0).findings
+    assert (finding.subject, round(finding.figure, 1)) == ("w1", 0.3)
+
+
+async def test_a_young_job_is_given_no_advice_on_its_parts_and_says_so() -> None:
+    young = await account_of([], [beat("w", 110.0, load=0)], 110.0, size=4)
+    assert (young.findings, [note for note in young.notes if "young" in note]) == ([], young.notes)
+    assert len(young.notes) == 1
+    later = await account_of([], [beat("w", 100.0 + ENOUGH_SECONDS, load=0)], 100.0 + ENOUGH_SECONDS, size=4)
+    assert [finding.cause for finding in later.findings] == ["idle"]
+
+
+async def test_counters_from_before_are_left_out_and_told() -> None:
+    before = beat("w", 140.0, since=0.0, began=0.0, seconds_store_below=30.0)
+    found = await account_of([told(100.0, "claim", 0, "w#a")], [before], 140.0, size=1)
+    assert "store" not in seconds(found)
+    assert found.notes == [
+        "w had counted before: what waited for the store, for weights and for contexts is told since somebody looks, "
+        "and is in idle and in decoding before"
+    ]
+
+
+async def test_the_page_tells_it_while_a_job_runs_with_the_response_that_ends_last() -> None:
+    async with Served(held=True) as served, viewer(served) as person:
+        served.start_worker()
+        batch = await served.open(sampling=LONG)
+        await served.upload(batch, [{"id": "q", "prompt_token_ids": [1, 2, 3]}], seal=True)
+        await person.until(JOB, lambda view: len(view["bars"]["lane"]) == 4)
+        view = await person.until(f"{JOB}/explained", lambda view: view["tail"])
+        assert view["tail"].startswith("4 responses run and nothing waits; response ")
+        assert "of group q is expected to end last: worker-0 has run it for" in view["tail"]
+        assert view["live"] is True
+        assert view["best"] is None
+
+
+async def test_the_page_names_a_planted_slow_worker_in_lane_and_findings(monkeypatch: pytest.MonkeyPatch) -> None:
+    slots = {"stepSecondsPerRequest": 0.0, "slots": 4}
+    job = serving_job(
+        workers=3, model={"path": "none", "engine": "scripted", "scripted": {"stepSeconds": 0.02, **slots}}
+    )
+    async with Served(job) as served, viewer(served) as person:
+        for index in range(3):
+            served.start_worker(index, step_seconds=0.1 if index == 2 else None)
+        batch = await served.open(sampling=LONG)
+        await served.upload(batch, [{"id": f"q{n}", "prompt_token_ids": [1, 2]} for n in range(3)], seal=True)
+        async with asyncio.timeout(120):
+            view = await person.until(JOB, lambda view: any(lane["slow"] for lane in view["lanes"]))
+            assert [lane["worker"] for lane in view["lanes"] if lane["slow"]] == ["worker-2"]
+            told = await person.until(f"{JOB}/explained", lambda view: view["findings"])
+        assert told["findings"][0]["subject"] == "worker-2"
+        assert "of the others' pace" in told["findings"][0]["says"]

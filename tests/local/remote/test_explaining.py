@@ -1,0 +1,94 @@
+"""`openseer explain URL` tells where the time of a job goes while it runs."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from openseer_api.app import create_app
+from openseer_api.http.server import WebServer
+from openseer_core.errors import InputError
+from openseer_local.main import app
+from openseer_local.remote.connection import RefusedError
+from tests.api.routes.test_access import TwoJobs, TwoTenants
+from tests.api.served import LONG, TOKEN, Served
+from tests.ports import reserved_port
+
+GROUP = [{"id": "q", "prompt_token_ids": [1, 2, 3]}]
+
+
+async def told(*arguments: str) -> str:
+    def run() -> str:
+        result = CliRunner().invoke(app, ["explain", *arguments], catch_exceptions=True)
+        if result.exception is not None:
+            raise result.exception
+        return result.output
+
+    return await asyncio.to_thread(run)
+
+
+@pytest.mark.parametrize("place", ["", "/", "/page/", "/page/#/job/default/served"])
+async def test_a_job_that_runs_is_explained_so_far(place: str) -> None:
+    async with Served(held=True) as served:
+        served.start_worker()
+        batch = await served.open(sampling=LONG)
+        await served.upload(batch, GROUP, seal=True)
+        async with asyncio.timeout(60):
+            while "in the tail" not in (text := await told(served.url + place, "--token", TOKEN)):
+                await asyncio.sleep(0.1)
+        assert "Nothing stands out." in text
+        assert "so far, from the first request queued; 1 worker," in text
+        assert "decoding, slots free, nothing waited" in text
+        assert "it is simulated once the run has ended" in " ".join(text.split())
+
+
+async def test_as_json_it_is_what_the_page_is_sent(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    async with Served() as served:
+        found = json.loads(await told(served.url, "--token-file", str(file), "--json"))
+        assert (found["live"], found["workers"], found["best"]) == (True, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ((), "--token: none given"),
+        (("--token", "a-guess"), "explain: 401: the token is not this job's"),
+        (("--token", TOKEN, "--kv-tokens", "5"), "nothing is simulated"),
+        (("--token-file", "/nowhere/token"), "cannot be read: No such file"),
+    ],
+)
+async def test_what_is_wrong_with_a_call_is_told(
+    options: Sequence[str], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OPENSEER_TOKEN", "OPENSEER_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    async with Served() as served:
+        with pytest.raises((InputError, RefusedError), match=says) as caught:
+            await told(served.url, *options)
+        assert caught.value.exit_code == InputError.exit_code
+
+
+async def test_behind_a_gateway_the_address_names_the_job() -> None:
+    server = WebServer(create_app(TwoJobs(), TwoTenants(), many=True), port=0, finish_seconds=1)
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.005)
+    root = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    try:
+        assert "Nothing stands out." in await told(f"{root}/jobs/team-a/a", "--token", "team-a/a")
+        with pytest.raises(RefusedError, match="explain: 403: this token may not use this job"):
+            await told(f"{root}/jobs/team-b/b", "--token", "team-a/a")
+    finally:
+        server.should_exit = True
+        await serving
+
+
+async def test_a_server_that_is_away_or_another_is_told() -> None:
+    with pytest.raises(RefusedError, match=r"no answer from http://127\.0\.0\.1") as caught:
+        await told(f"http://127.0.0.1:{reserved_port()}", "--token", TOKEN)
+    assert caught.value.exit_code == 4
