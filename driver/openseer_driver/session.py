@@ -46,6 +46,13 @@ class RunPlan:
         """What determines the run's results: kept in run.json, compared on a resume."""
         return {**manifest_content(self.job), "prompts": {"sha256": self.prompts.sha256}}
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the folder holds this run with all its results, so that a session would have nothing to do."""
+        if self.fresh or not self.folder.exists() or self.folder.read_run().state != "complete":
+            return False
+        return len(self.folder.result_places()) == self.prompts.count * self.job.spec.group_size
+
     def check_resumable(self, advice: str) -> None:
         """Raises InputError when the folder holds a run of another manifest; `advice` says what to do then."""
         if self.fresh or not self.folder.exists():
