@@ -173,7 +173,8 @@ class WorkerSample(msgspec.Struct, frozen=True):
 
 class SampleLine(msgspec.Struct, frozen=True):
     """One line of samples.jsonl: the fleet at one moment. `at`: seconds of the job's clock, which goes on by 1.5 s at
-    most while the store answers nobody; `taken_at`: unix seconds of the driver, 0 in samples of earlier releases."""
+    most while the store answers nobody; `taken_at`: unix seconds of the driver, 0 in samples of earlier releases;
+    `tokens_left`: that its unfinished responses are expected to gain, None while no length is known."""
 
     at: float
     waiting: int = 0
@@ -183,6 +184,7 @@ class SampleLine(msgspec.Struct, frozen=True):
     tokens: int = 0
     workers: dict[str, WorkerSample] = {}
     taken_at: float = 0.0
+    tokens_left: float | None = None
 
     @property
     def has_begun(self) -> bool:

@@ -27,6 +27,13 @@ def estimate(view: GroupView) -> int:
     return min(max(known, view.longest_running), view.max_tokens)
 
 
+def expected_of(view: GroupView, unfinished: int) -> tuple[int, int]:
+    """Of so many unfinished responses of a group: of how many the length is known, all or none, and their tokens."""
+    if not view.finished and not view.longest_earlier:
+        return 0, 0
+    return unfinished, unfinished * estimate(view)
+
+
 def longest_possible(view: GroupView) -> int:
     """The most tokens that a response of the group is to be reckoned with: max_tokens until anything is known of it."""
     if view.longest_earlier:

@@ -274,7 +274,9 @@ class JournalEntry:
 @dataclass(frozen=True, slots=True)
 class BatchProgress:
     """Counts of one batch. `tokens`: generated or scored so far, of all its requests; `longest`: its longest whole
-    response.
+    response; `ok_tokens`: of all whole responses; `closed_tokens`: of all requests that have a result.
+    `open_known`: requests without a result of which the groups' lengths are known; `open_expected`: the tokens that
+    these are expected to have at their end (length_estimate.expected_of).
 
     `groups_*`: ended; of these whole (every response ok); carried over; `valid`, `invalid`: by the trainer's verdict.
     `entries`: cursor of the latest entry of its results stream.
@@ -296,6 +298,10 @@ class BatchProgress:
     valid: int = 0
     invalid: int = 0
     entries: int = 0
+    ok_tokens: int = 0
+    closed_tokens: int = 0
+    open_known: int = 0
+    open_expected: int = 0
 
     @property
     def closed(self) -> int:

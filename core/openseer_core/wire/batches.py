@@ -132,7 +132,8 @@ class UploadReceipt(JsonModel):
 
 class BatchMetrics(JsonModel):
     """Counts and rates of one batch; `flat()` is what a trainer's logger takes. `tokens`: of all responses, those that
-    were appended or scored included.
+    were appended or scored included. `length_mean`, `length_max`: of the responses that ended whole; 0 while there is
+    none.
 
     Of drafts the workers keep no account by batch: these are of the whole fleet, from the first look at the batch to
     its end. `draft_share`: of the generated tokens; `acceptance_length`: tokens that a request gained in a step.
@@ -173,7 +174,8 @@ class Batch(JsonModel):
     """A batch as it stands.
 
     `state`: open takes groups; sealed does not; complete has all its results; acknowledged: its data are gone.
-    `progress`: share of the requests that are done. `eta_seconds`: None while nothing is known.
+    `progress`: share of the requests that are done. `eta_seconds`: until the last one ends, by the groups' length
+    estimates and the batch's mean tokens per second; None while no length is known.
     `tail`: whether fewer than a tenth of the requests are left. `wanted`: how many more groups would meet the target.
     `job`: NAMESPACE/NAME; `opened_at`: seconds of the store's clock. A store that was emptied gives numbers again:
     these two tell such batches apart.
