@@ -127,6 +127,7 @@ class PodRun:
                 codec,
                 boot,
                 fence,
+                policy=run.plan.policy,
                 on_submitted=lambda count: told(f"{count:,} groups"),
                 routed=self._routed(run),
             )

@@ -31,7 +31,7 @@ class ChunkLine(msgspec.Struct, frozen=True):
 
 
 class Timings(msgspec.Struct, frozen=True):
-    """When a request was queued, first claimed (null: never) and finished."""
+    """When a request was queued (its submission began), first claimed (null: never) and finished."""
 
     enqueued_at: float
     started_at: float | None

@@ -126,6 +126,13 @@ class Placement:
         return replace(known, priority=self.policy.priority(known.view()))
 
 
+def queued_at(group: GroupSpec, now: float, policy: Policy) -> GroupSpec:
+    """The group as it is queued at `now`, seconds of the store's clock: it was made before, and may have lain on a disk
+    since."""
+    stamped = replace(group, enqueued_at=now)
+    return replace(stamped, priority=policy.priority(stamped.view()))
+
+
 def group_metadata(metadata: Any, **more: Any) -> str:
     """The JSON that is kept with a group and comes back with its results: the submitter's own part, and ours."""
     return json.dumps({"metadata": metadata, **more})

@@ -12,7 +12,7 @@ LONGER = 1.5
 
 @dataclass(frozen=True)
 class Evidence(Account):
-    """What findings rest on: workers' time from the first request queued to the last one finished, and the trace."""
+    """What findings rest on: workers' time from the start of the run to the last request finished, and the trace."""
 
     trace: Trace
 

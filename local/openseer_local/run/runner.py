@@ -96,7 +96,15 @@ class LocalRun:
             def tell(submitted: int) -> None:
                 progress.detail(f"{submitted:,} of {groups.groups:,} groups")
 
-            driver = Driver(store, groups, run.writer, codec, on_submitted=tell, routed=self._routed(run))
+            driver = Driver(
+                store,
+                groups,
+                run.writer,
+                codec,
+                policy=self._plan.policy,
+                on_submitted=tell,
+                routed=self._routed(run),
+            )
             await driver.submit()
             progress.wait_for_work()
             await driver.collect()
