@@ -78,7 +78,7 @@ def page(found: Explanation) -> RenderableType:
 
 def finding_lines(findings: Sequence[Finding | StandsOut]) -> list[Text]:
     """What stands out, each with what to do."""
-    told = [Text(f"{at.says} ({at.share:.0%} of all workers' time).\n  → {at.advice}") for at in findings]
+    told = [Text(f"{at.says}. Cost: {at.share:.0%} of all workers' time.\n  → {at.advice}") for at in findings]
     return told or [Text("Nothing stands out.")]
 
 

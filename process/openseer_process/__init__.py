@@ -2,5 +2,5 @@
 those outside of a job's namespace may use.
 
 Read `termination`, `parent`, `metric_table` (every metric there is), `families`, `pod_http`, `store_hosts`,
-`store_access`. Tests: tests/process.
+`store_access`, `job_file`. Tests: tests/process.
 """

@@ -41,6 +41,7 @@ def explanation(
     best: BestTimes | None = None,
     *,
     policy: str = "context-aware",
+    engine: str = "vllm",
     queued: float = 100.0,
     began: float | None = None,
     first_sample: float = 100.0,
@@ -52,7 +53,7 @@ def explanation(
         Fact(0, f"g{n}", 0, "ok", "stop", 10, (chunk,), queued, chunk.claimed_at, chunk.ended_at)
         for n, chunk in enumerate(chunks)
     ]
-    spec = {"spec": {"rollout": {"policy": policy}}}
+    spec = {"spec": {"rollout": {"policy": policy}, "model": {"engine": engine}}}
     record = RunRecord("r", "", spec, "0", "complete", "", [Session(queued if began is None else began, 210.0)])
     base = WorkerSample("busy", 1, 1, boot="a", seconds=WorkerSeconds())
     samples = [
@@ -92,6 +93,18 @@ def test_a_worker_that_waits_for_the_first_request_waits_for_prompts() -> None:
     found = explanation(began=57.0, queued=98.0, first_sample=60.0)
     parts = {part.name: part.worker_seconds for part in found.parts}
     assert (parts["boot"], parts["prompts"], parts["idle"]) == (pytest.approx(3), pytest.approx(38), pytest.approx(2))
+
+
+@pytest.mark.parametrize(
+    ("engine", "gpu", "setting"),
+    [
+        ("scripted", None, "(model.scripted.kvBlocks)"),
+        ("vllm", [{"index": 0}], "(engineArgs.gpu_memory_utilization,"),
+        ("vllm", None, "on a CPU engineArgs.kv_cache_memory_bytes, or VLLM_CPU_KVCACHE_SPACE"),
+    ],
+)
+def test_more_room_for_the_kv_cache_is_set_where_its_engine_has_it(engine: str, gpu: Any, setting: str) -> None:
+    assert setting in findings(engine=engine, preemptions=4, gpu=gpu)["kv"].advice
 
 
 def test_preemptions_are_of_the_kv_cache() -> None:
