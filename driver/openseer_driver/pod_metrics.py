@@ -41,7 +41,7 @@ class PodMetrics(Collector):
         self._pace.take(sample, now)
         if now - self._logged_at >= LINE_SECONDS:
             self._logged_at = now
-            log.info("%s", ", ".join(self._pace.facts(now, workers=True)))
+            log.info("%s", ", ".join(self._pace.facts(workers=True)))
 
     def collect(self) -> Iterable[Metric]:
         """Nothing before the first sample."""

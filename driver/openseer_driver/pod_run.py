@@ -5,22 +5,18 @@ again, and a driver that is still alive somewhere is fenced off before this one 
 """
 
 import asyncio
-import json
 import logging
-import os
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
 from openseer_core.admission import ModelLimits, limits_of_manifest
-from openseer_core.errors import InputError, JobFailedError, ManifestError, OpenseerError, OutputError
+from openseer_core.errors import InputError, JobFailedError, OpenseerError, OutputError
 from openseer_core.ids import BATCH_JOB_BATCH
-from openseer_core.manifest.home import at_home
-from openseer_core.manifest.parse import parse_job
 from openseer_core.numbers import FIRST_BASE
 from openseer_core.worker.heartbeat import reported_limits
 from openseer_driver.audit.audit import AuditReport
@@ -36,6 +32,7 @@ from openseer_driver.session import OpenRun, RunPlan
 from openseer_driver.spool import GroupSpool
 from openseer_driver.submission import check_prompts
 from openseer_driver.traces.batch_trace import RunTraces
+from openseer_process.job_file import read_job_file
 from openseer_process.logs import note_process
 from openseer_process.pod_http import PodHttp
 from openseer_process.span_export import span_export
@@ -133,6 +130,7 @@ class PodRun:
                 codec,
                 boot,
                 fence,
+                policy=run.plan.policy,
                 on_submitted=lambda count: told(f"{count:,} groups"),
                 routed=self._routed(run),
                 traces=traces,
@@ -187,15 +185,7 @@ class _Progress:
 
 def make_plan(settings: PodSettings) -> RunPlan:
     """Checks what does not need the model. Raises InputError and its kind."""
-    source = str(settings.job_file)
-    try:
-        document: Any = json.loads(settings.job_file.read_bytes())
-    except OSError as error:
-        raise ManifestError(source, [f"cannot be read: {error.strerror}"]) from error
-    except ValueError as error:
-        raise ManifestError(source, [f"not JSON: {error}"]) from error
-    document = at_home(document, os.environ.get("HOME"))
-    job = parse_job(document, source)
+    document, job = read_job_file(settings.job_file)
     told = _Progress("prompts:")
     prompts = check_prompts(job, open_source(job, settings.prompts, note=told), told)
     plan = RunPlan(job, document, RunFolder(settings.output), prompts)

@@ -8,6 +8,7 @@ import msgspec
 
 from openseer_core.ids import BATCH_JOB_BATCH
 from openseer_core.queue.messages import BatchProgress
+from openseer_core.queue.time_left import tokens_left
 from openseer_core.worker.heartbeat import WorkerStatus
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.run_lines import SampleLine, WorkerSample
@@ -54,6 +55,7 @@ def make_sample(now: float, counts: BatchProgress, statuses: list[WorkerStatus],
         requests=counts.requests,
         tokens=counts.tokens,
         taken_at=taken_at,
+        tokens_left=tokens_left(counts),
         workers={
             status.name: _worker_sample(status, now) for status in sorted(statuses, key=lambda status: status.name)
         },

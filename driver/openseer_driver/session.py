@@ -14,6 +14,7 @@ from openseer_core.admission import ModelLimits
 from openseer_core.errors import DriverFencedError, InputError, ManifestError, OutputError
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import changed_fields, manifest_content, manifest_hash, parse_ended_job, settings_of
+from openseer_core.queue.policy import Policy, policy_of
 from openseer_driver import VERSION
 from openseer_driver.run_folder import ResultsWriter, RunFolder
 from openseer_driver.run_lines import RunRecord, RunState, Session
@@ -45,6 +46,18 @@ class RunPlan:
     def record(self) -> dict[str, Any]:
         """What determines the run's results: kept in run.json, compared on a resume."""
         return {**manifest_content(self.job), "prompts": {"sha256": self.prompts.sha256}}
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the folder holds this run with all its results, so that a session would have nothing to do."""
+        if self.fresh or not self.folder.exists() or self.folder.read_run().state != "complete":
+            return False
+        return len(self.folder.result_places()) == self.prompts.count * self.job.spec.group_size
+
+    @property
+    def policy(self) -> Policy:
+        """Says where groups stand in the queue."""
+        return policy_of(self.job.spec.rollout)
 
     def check_resumable(self, advice: str) -> None:
         """Raises InputError when the folder holds a run of another manifest; `advice` says what to do then."""

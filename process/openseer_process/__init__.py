@@ -2,5 +2,5 @@
 they send spans, and which stores those outside of a job's namespace may use.
 
 Read `logs`, `termination`, `parent`, `metric_table` (every metric there is), `families`, `pod_http`, `span_export`,
-`otlp`, `store_hosts`, `store_access`. Tests: tests/process.
+`otlp`, `store_hosts`, `store_access`, `job_file`. Tests: tests/process.
 """

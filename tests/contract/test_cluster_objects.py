@@ -115,7 +115,9 @@ FULL = Memory(
     scale_reason="ScaledUp",
     failures={"worker-1": Failure(2, 3, 1, "exit code 7", NOW - 20, NOW - 90)},
     sick_nodes=(SickNode("node-7", "worker-1", "gpu0: Xid 48", NOW - 30),),
-    progress=BatchProgress(groups=4, requests=8, ok=3, infra_failed=1, tokens=99, sealed=True),
+    progress=BatchProgress(
+        groups=4, requests=8, ok=3, infra_failed=1, tokens=99, ok_tokens=90, closed_tokens=99, sealed=True
+    ),
 )
 
 

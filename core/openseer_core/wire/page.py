@@ -160,9 +160,9 @@ class Possible(JsonModel):
 class Explained(JsonModel):
     """Where the workers' time of a job went, and what to do. `live`: a later view may say more.
 
-    `seconds`: the makespan with the start of the engines; of a job that goes on, so far, from the first request queued
-    of those that were there when somebody began to look. `worker_seconds`: the same, of all `workers`; the known parts
-    add up to it. `findings`: the largest first, MOST_FINDINGS; `tail`: which response is expected to end last, in
+    `seconds`: the makespan with the start of the run before it; of a job that goes on, so far, from the first request
+    queued of those that were there when somebody began to look. `worker_seconds`: the same, of all `workers`; the known
+    parts add up to it. `findings`: the largest first, MOST_FINDINGS; `tail`: which response is expected to end last, in
     words, "" before the tail. `best`: None where it is not known, for the reason `no_best`; `notes`: what a reader has
     to know.
     """

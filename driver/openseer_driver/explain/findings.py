@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from openseer_core.explain.findings import Finding, finding, large_parts, slow_workers
-from openseer_driver.explain.evidence import Evidence, empty_slots, giant
+from openseer_driver.explain.evidence import Evidence, empty_slots, giant, kv_settings
 from openseer_driver.explain.explanation import BestTimes
 
 ALONE = 0.1
@@ -60,10 +60,7 @@ def _kv(evidence: Evidence, _: BestTimes | None) -> Iterator[Finding]:
         if is_small
         else f"kv: engines preempted {preempted:,} times, {len(trace.facts):,} responses in all"
     )
-    advice = (
-        "give the KV cache more room (engineArgs.gpu_memory_utilization, kv_cache_dtype, more GPUs a worker), or "
-        "shorten contexts"
-    )
+    advice = f"give the KV cache more room ({kv_settings(trace)}), or shorten contexts"
     figure = empty.used / empty.slots if is_small else float(preempted)
     yield finding(evidence, "kv", "kv", figure, says, advice, seconds)
 

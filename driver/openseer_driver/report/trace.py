@@ -82,9 +82,20 @@ class Trace:
         return max((self.clock.at(fact.finished_at) for fact in self.facts), default=0.0)
 
     @property
+    def began_at(self) -> float:
+        """Seconds of the store's clock at which the run was started, or its first request queued, where that was
+        before."""
+        return min(self.queued_at, *(session.started_at for session in self.record.sessions[:1]), self.clock.origin)
+
+    @property
+    def queued_at(self) -> float:
+        """Seconds of the store's clock at which the first request was queued."""
+        return min((fact.enqueued_at for fact in self.facts), default=self.clock.origin)
+
+    @property
     def startup_seconds(self) -> float:
-        """From the first request queued to the first one claimed: loading engines, or waiting for room."""
-        return self.clock.origin - min((fact.enqueued_at for fact in self.facts), default=self.clock.origin)
+        """From the start of the run to the first request claimed: reading prompts, loading engines."""
+        return self.clock.origin - self.began_at
 
     @property
     def worker_names(self) -> list[str]:
