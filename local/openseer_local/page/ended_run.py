@@ -30,7 +30,7 @@ from openseer_driver.report.trace import Fact, Trace, read_trace
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.run_lines import ResultLine, RunState
 from openseer_local.page.ended_explained import EndedExplanation, explanation_of
-from openseer_local.page.ended_facts import gpu_seconds, groups_of, journal_of, lanes_of_run, series_of_run
+from openseer_local.page.ended_facts import gpu_seconds, groups_of, journal_of, lanes_of_run, requests_of, series_of_run
 from openseer_text.reading import Reader
 
 WORDS: Mapping[RunState, JobWord] = {
@@ -86,7 +86,7 @@ class EndedRun:
         reason = record.reason or {"running": "it was killed", "complete": "all its results are there"}.get(
             record.state, record.state
         )
-        done = [batch.progress for batch in self._batches()]
+        requests = requests_of(self._trace)
         idle, busy = gpu_seconds(self._explanation, self._job.spec.workers.parallelism.gpus)
         return JobCard(
             namespace=self._job.namespace,
@@ -97,7 +97,7 @@ class EndedRun:
             workers=len(self._trace.worker_names),
             workers_wanted=self._job.spec.workers.replicas,
             batches=len(self._books),
-            progress=sum(done) / len(done) if done else None,
+            progress=len(self._trace.facts) / requests if requests else None,
             tokens=tokens,
             tokens_per_second=round(tokens / self._trace.end, 1) if self._trace.end else None,
             idle_gpu_seconds=idle,
@@ -162,25 +162,27 @@ class EndedRun:
 
 def _batch(book: BatchBook, trace: Trace, job: RolloutJob) -> Batch:
     facts = [fact for fact in trace.facts if fact.batch == book.number]
-    requests = sum(group.view.size for group in book.groups.values())
+    elsewhere, requests = len(trace.facts) - len(facts), requests_of(trace)
+    requests = 0 if requests is None else requests - elsewhere
     return Batch(
         id=book.number,
         job=f"{job.namespace}/{job.name}",
         opened_at=min((fact.enqueued_at for fact in facts), default=0.0),
-        state="complete" if len(facts) >= requests and trace.record.state == "complete" else "sealed",
+        state="complete" if trace.record.state == "complete" else "sealed",
         weights_version=INITIAL_VERSION,
         purpose="train",
         priority="normal",
         progress=len(facts) / requests if requests else 0.0,
-        metrics=_metrics(book, facts, requests, trace),
+        metrics=_metrics(book, facts, requests, trace, job.spec.group_size),
     )
 
 
-def _metrics(book: BatchBook, facts: Sequence[Fact], requests: int, trace: Trace) -> BatchMetrics:
+def _metrics(book: BatchBook, facts: Sequence[Fact], requests: int, trace: Trace, group_size: int) -> BatchMetrics:
+    """`requests`: of the batch, 0 where it is not known."""
     counts, tokens = Counter(fact.status for fact in facts), sum(fact.length for fact in facts)
     whole = [fact.length for fact in facts if fact.status == Status.OK]
     return BatchMetrics(
-        groups=len(book.groups),
+        groups=max(len(book.groups), requests // group_size) if requests else 0,
         groups_finished=sum(not group.is_open for group in book.groups.values()),
         groups_whole=sum(group.words["ok"] == group.view.size for group in book.groups.values()),
         requests=requests,

@@ -1,0 +1,38 @@
+"""A run that was stopped early: its page says how much of it is there, and a run that goes on is no ended one."""
+
+import json
+from pathlib import Path
+
+from openseer_driver.recorded_job import recorded_job
+from openseer_driver.run_folder import RunFolder
+from openseer_driver.run_lines import RunRecord, Session
+from openseer_local.page.ended_run import EndedRun
+from tests.local.page.written import GROUP_SIZE, SPEC, result_line
+
+REQUESTS = 800
+
+
+def stopped(path: Path, *, sampled: bool = True) -> EndedRun:
+    """A run of which one group of four has its results."""
+    folder = RunFolder(path)
+    folder.write_run(RunRecord("seen", "", {"spec": SPEC}, "0", "stopped", "", [Session(0.0, 3.0)]))
+    folder.results_file.write_text("".join(result_line(index=index) for index in range(GROUP_SIZE)))
+    sample = {"at": 2.0, "waiting": 790, "inflight": 6, "closed": 4, "requests": REQUESTS, "tokens": 4, "workers": {}}
+    if sampled:
+        folder.samples_file.write_text(json.dumps(sample) + "\n")
+    return EndedRun(folder, recorded_job(folder, folder.read_run())[0])
+
+
+async def test_the_progress_of_a_stopped_run_is_of_all_its_requests(tmp_path: Path) -> None:
+    run = stopped(tmp_path)
+    assert (await run.card()).progress == GROUP_SIZE / REQUESTS
+    batch = json.loads(await run.batch_view(0))["batch"]
+    assert (batch["state"], batch["progress"]) == ("sealed", GROUP_SIZE / REQUESTS)
+    assert (batch["metrics"]["requests"], batch["metrics"]["groups"]) == (REQUESTS, REQUESTS // GROUP_SIZE)
+
+
+async def test_without_samples_a_stopped_run_tells_no_progress(tmp_path: Path) -> None:
+    run = stopped(tmp_path, sampled=False)
+    assert (await run.card()).progress is None
+    metrics = json.loads(await run.batch_view(0))["batch"]["metrics"]
+    assert (metrics["requests"], metrics["groups"], metrics["requests_ok"]) == (0, 0, GROUP_SIZE)
