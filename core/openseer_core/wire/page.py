@@ -39,8 +39,8 @@ RequestWord = Literal["waiting", "running", "ok", "aborted", "failed", "cancelle
 
 
 class JobCard(JsonModel):
-    """An overview of a job. `reason`: the cause of its state, such as a wait or an error. A job of state `unknown`, whose
-    store does not answer, has only its place and the reason.
+    """An overview of a job. `reason`: the cause of its state, such as a wait or an error. A job of state `unknown`,
+    whose store does not answer, has only its place and the reason.
 
     `progress`: share of the requests of all batches that have ended, `eta_seconds`: until the last of them ends; None
     while unknown. `acceptance_length`: mean tokens per request and step, None without drafts.

@@ -15,8 +15,8 @@ export interface Receiver {
   alive(): void;
 }
 
-/** 401, 403 and 404 end a stream for good; everything else may pass. */
-const FINAL = new Set([400, 401, 403, 404, 410, 422]);
+/** These end a stream for good; everything else may pass. 409: what is shown has changed under it. */
+const FINAL = new Set([400, 401, 403, 404, 409, 410, 422]);
 
 /** Reads the stream until the returned function is called. */
 export function connect(path: string, receiver: Receiver): () => void {
