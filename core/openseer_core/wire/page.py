@@ -114,12 +114,13 @@ class Bars(JsonModel):
 
 
 class Series(JsonModel):
-    """Figures of the whole fleet over time, as columns; `kv_used`: share of the workers' KV blocks, 0 to 1."""
+    """Figures of the whole fleet over time, as columns; `kv_used`: share of the workers' KV blocks, 0 to 1. None where
+    a figure is not known, as rates of the first seconds after somebody begins to look."""
 
     at: list[float] = Field(default_factory=list[float])
     running: list[int] = Field(default_factory=list[int])
     waiting: list[int] = Field(default_factory=list[int])
-    tokens_per_second: list[float] = Field(default_factory=list[float])
+    tokens_per_second: list[float | None] = Field(default_factory=list[float | None])
     kv_used: list[float] = Field(default_factory=list[float])
     acceptance_length: list[float | None] = Field(default_factory=list[float | None])
 
