@@ -15,7 +15,7 @@ from openseer_api.page.book import BatchBook, LeaseRows
 from openseer_api.page.group_feed import GroupFeed
 from openseer_api.page.job_views import bars_of, job_card
 from openseer_api.page.lanes import FleetSeries, TokenRates, lanes_of
-from openseer_api.page.shown import View
+from openseer_api.page.shown import GroupViews
 from openseer_api.routes.batches import rendered
 from openseer_core.ids import BATCH_JOB_BATCH, INITIAL_VERSION, GroupId, RequestId
 from openseer_core.json_model import JsonModel
@@ -94,9 +94,9 @@ class JobFeed:
             await self._look()
             return self._card()
 
-    def group_views(self, group: GroupId, index: int | None) -> View:
+    def group_views(self, group: GroupId, index: int | None, place: str = "") -> GroupViews:
         """GroupPages for one viewer, each with what is new."""
-        return GroupFeed(self._job, group, index).view
+        return GroupFeed(self._job, group, index, place)
 
     async def _view(self, key: object, make: Callable[[], Awaitable[JsonModel]]) -> bytes:
         async with self._lock:  # to write a batch's view the store is asked, too: whoever comes meanwhile waits for it

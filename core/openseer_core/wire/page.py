@@ -31,8 +31,8 @@ MOST_IN_TAIL = 50
 """Limit of running responses of a batch in the tail: those with the latest expected end."""
 MOST_SIBLINGS = 64
 """Limit of responses of a group."""
-MOST_TOKENS = 1024
-"""Limit of tokens of one response in one view; the next view continues after them."""
+MOST_TOKENS = 32_768
+"""Limit of tokens of all responses of a group in one view; the next view continues after them."""
 
 JobWord = Literal["running", "idle", "waiting", "lent", "finished", "failed", "unknown"]
 RequestWord = Literal["waiting", "running", "ok", "aborted", "failed", "cancelled", "carried"]

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 
 from openseer_api.http.problems import NotFoundProblem
 from openseer_api.page.book import BatchBook
-from openseer_api.page.group_views import STATES, TokenTexts
+from openseer_api.page.group_views import STATES, Pieces, TokenTexts
 from openseer_core.ids import GroupId
 from openseer_core.queue.states import State, Status
 from openseer_core.wire.batches import ChunkInfo
-from openseer_core.wire.page import MOST_SIBLINGS, MOST_TOKENS, GroupPage, RequestWord, ResponseView
+from openseer_core.wire.page import MOST_SIBLINGS, GroupPage, RequestWord, ResponseView
 from openseer_driver.run_lines import ResultLine
 from openseer_local.page.kept_results import KeptResults
 from openseer_text.reading import Reader
@@ -32,13 +32,15 @@ class EndedGroup:
         books: Mapping[int, BatchBook],
         reader: Reader | None,
         now: float,
+        place: str = "",
     ) -> None:
         indices = [one for one in results.indices(group) if index in (None, one)]
         self._results, self._indices = results, indices[:MOST_SIBLINGS]
         self._left_out = len(indices) - len(self._indices)
         self._lines: list[ResultLine] = []
         self._group, self._books, self._reader, self._now = group, books, reader, now
-        self._sent: dict[int, int] = {}
+        self._told = place
+        self._pieces: Pieces | None = None
         known: dict[int, str] = {}
         self._texts = {one: TokenTexts(reader, known) for one in self._indices} if reader is not None else {}
 
@@ -48,7 +50,10 @@ class EndedGroup:
             raise NotFoundProblem(f"the run has no results of group {self._group}")
         if not self._lines:
             self._lines = await asyncio.to_thread(self._results.read, self._group, self._indices)
+        lengths = {line.index: len(line.token_ids) for line in self._lines}
         book = self._books[self._group.batch].groups[self._group.name]
+        pieces = self._pieces = self._pieces or Pieces(book.view.enqueued_at, self._told)
+        most = pieces.share(lengths)
         prompt = self._lines[0].prompt_token_ids
         text = self._reader.whole(prompt) if self._reader is not None else " ".join(map(str, prompt))
         page = GroupPage(
@@ -60,15 +65,20 @@ class EndedGroup:
             prompt_tokens=len(prompt),
             max_tokens=book.view.max_tokens,
             estimate=book.estimate,
-            responses=[self._response(line) for line in self._lines],
+            responses=[self._response(line, pieces, most) for line in self._lines],
             left_out=self._left_out,
         )
         return page.model_dump_json().encode()
 
-    def _response(self, line: ResultLine) -> ResponseView:
-        start = self._sent.get(line.index, 0)
-        tokens = line.token_ids[start : start + MOST_TOKENS]
-        end = self._sent[line.index] = start + len(tokens)
+    def place(self) -> str:
+        """The id of the latest view."""
+        return self._pieces.place(self._texts) if self._pieces is not None else ""
+
+    def _response(self, line: ResultLine, pieces: Pieces, most: int) -> ResponseView:
+        start = pieces.start(line.index, len(line.token_ids))
+        tokens = line.token_ids[start : start + most]
+        end = start + len(tokens)
+        pieces.note(line.index, end)
         texts = self._texts.get(line.index)
         known = ChunkInfo.model_fields.keys() - {"version"}
         chunks = [

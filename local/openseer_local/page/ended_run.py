@@ -7,7 +7,7 @@ from openseer_api.http.problems import NotFoundProblem
 from openseer_api.page.batch_views import batch_view
 from openseer_api.page.book import BatchBook, LeaseRows
 from openseer_api.page.job_views import bars_of
-from openseer_api.page.shown import View
+from openseer_api.page.shown import GroupViews
 from openseer_core.ids import INITIAL_VERSION, GroupId
 from openseer_core.manifest.generation import JobMode
 from openseer_core.manifest.job import RolloutJob
@@ -139,9 +139,9 @@ class EndedRun:
         self._written[number] = view.model_dump_json().encode()
         return self._written[number]
 
-    def group_views(self, group: GroupId, index: int | None) -> View:
+    def group_views(self, group: GroupId, index: int | None, place: str = "") -> GroupViews:
         """GroupPages for one viewer, piece by piece."""
-        return EndedGroup(self._results, group, index, self._books, self._reader, self._now).view
+        return EndedGroup(self._results, group, index, self._books, self._reader, self._now, place)
 
     def _batches(self) -> list[Batch]:
         return [_batch(book, self._trace, self._job) for book in self._books.values()]

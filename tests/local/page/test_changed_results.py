@@ -53,9 +53,9 @@ async def test_results_that_were_changed_are_not_read_by_old_places(folder: RunF
     run = opened(folder)
     CHANGES[change](folder.results_file)
     with pytest.raises(ConflictProblem, match="has changed since it was opened"):
-        await run.group_views(GroupId(0, "a"), None)()
+        await run.group_views(GroupId(0, "a"), None).view()
 
 
 async def test_results_that_are_as_they_were_are_read(folder: RunFolder) -> None:
-    view = json.loads(await opened(folder).group_views(GroupId(0, "b"), None)())
+    view = json.loads(await opened(folder).group_views(GroupId(0, "b"), None).view())
     assert view["responses"][0]["tokens"] == [2, 2]
