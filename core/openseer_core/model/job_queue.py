@@ -345,15 +345,15 @@ class JobQueue(LossQueue):
         found = [self._groups[gid] for gid in self._ids(batch)[start : start + limit]]
         return [group.spec for group in found if not group.freed]
 
-    def record(self, request: RequestId, start: int = 0) -> RequestRecord:
-        """All data of one request; of its tokens and scores those from `start` on. Raises KeyError when its
-        group is unknown."""
+    def record(self, request: RequestId, start: int = 0, most: int | None = None) -> RequestRecord:
+        """All data of one request; of its tokens and scores those from `start` on, `most` of them. Raises KeyError when
+        its group is unknown."""
         if request.index >= len(self._groups[request.group].requests):
             raise KeyError(request)
         state = self._request(request)
-        first = start * ITEM_BYTES
-        scores = first * record_items(state.tokens, state.logprobs) if start else 0
-        tokens, logprobs = bytes(state.tokens[first:]), bytes(state.logprobs[scores:])
+        first, end = start * ITEM_BYTES, len(state.tokens) if most is None else (start + most) * ITEM_BYTES
+        items = record_items(state.tokens, state.logprobs) if state.tokens else 0
+        tokens, logprobs = bytes(state.tokens[first:end]), bytes(state.logprobs[first * items : end * items])
         chunks = tuple(state.chunks)
         return RequestRecord(
             request, state.state, state.fence, tokens, logprobs, chunks, state.turn, state.holder, state.reason
