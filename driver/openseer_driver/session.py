@@ -52,7 +52,7 @@ class RunPlan:
         """Whether the folder holds this run with all its results, so that a session would have nothing to do."""
         if self.fresh or not self.folder.exists() or self.folder.read_run().state != "complete":
             return False
-        return len(self.folder.result_places()) == self.prompts.count * self.job.spec.group_size
+        return sum(1 for _ in self.folder.facts()) == self.prompts.count * self.job.spec.group_size
 
     @property
     def policy(self) -> Policy:
