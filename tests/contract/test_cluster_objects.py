@@ -132,7 +132,8 @@ def test_the_status_of_a_job_is_written_as_it_was() -> None:
         "refused": refused_status("spec.model: missing", 4, status(FULL), NOW),
     }
     compare("job_status", found)
-    assert memory_of(found["runs"]) == FULL
+    # Token sums serve the estimate of the time left, which is made anew from the store.
+    assert memory_of(found["runs"]) == replace(FULL, progress=replace(FULL.progress, ok_tokens=0, closed_tokens=0))
     assert memory_of(found["failed"]).ending == ends[1]
 
 
