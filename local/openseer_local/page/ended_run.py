@@ -38,10 +38,10 @@ WORDS: Mapping[RunState, JobWord] = {
 
 
 class EndedRun:
-    """The views of a run folder. `reader`: of the model's tokenizer, None where it is not here."""
+    """The views of a run folder. `reader`: of the model's tokenizer, None where it is not here; `no_text` says why."""
 
-    def __init__(self, folder: RunFolder, job: RolloutJob, reader: Reader | None = None) -> None:
-        self._folder, self._job, self._reader = folder, job, reader
+    def __init__(self, folder: RunFolder, job: RolloutJob, reader: Reader | None = None, no_text: str = "") -> None:
+        self._folder, self._job, self._reader, self._no_text = folder, job, reader, no_text
         self._results = KeptResults(folder)
         self._trace = trace = read_trace(folder)
         self._explanation = explanation_of(trace)
@@ -141,7 +141,7 @@ class EndedRun:
 
     def group_views(self, group: GroupId, index: int | None, place: str = "") -> GroupViews:
         """GroupPages for one viewer, piece by piece."""
-        return EndedGroup(self._results, group, index, self._books, self._reader, self._now, place)
+        return EndedGroup(self._results, group, index, self._books, self._reader, self._now, place, self._no_text)
 
     def _batches(self) -> list[Batch]:
         return [_batch(book, self._trace, self._job) for book in self._books.values()]

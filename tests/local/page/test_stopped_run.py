@@ -22,7 +22,15 @@ def stopped(path: Path, *, sampled: bool = True, state: RunState = "stopped") ->
     folder = RunFolder(path)
     folder.write_run(RunRecord("seen", "", {"spec": SPEC}, "0", state, "", [Session(0.0, 3.0)]))
     folder.results_file.write_text("".join(result_line(index=index) for index in range(GROUP_SIZE)))
-    sample: dict[str, Any] = {"at": 2.0, "waiting": 790, "inflight": 6, "closed": 4, "requests": REQUESTS, "tokens": 4, "workers": {}}
+    sample: dict[str, Any] = {
+        "at": 2.0,
+        "waiting": 790,
+        "inflight": 6,
+        "closed": 4,
+        "requests": REQUESTS,
+        "tokens": 4,
+        "workers": {},
+    }
     if sampled:
         folder.samples_file.write_text(json.dumps(sample) + "\n")
     return EndedRun(folder, recorded_job(folder, folder.read_run())[0])
