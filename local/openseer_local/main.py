@@ -88,7 +88,10 @@ def run(
         progress.phase("reading prompts")
         plan = plan_run(job, document, folder, fresh=fresh, note=progress.detail)
         state = run_job(plan, progress, page=page)
+    again = f"look again: openseer view {folder.path}"
     if state == "stopped":
+        if page:
+            ERR.print(again, highlight=False, soft_wrap=True)
         ERR.print(f"stopped; the same command goes on from here ({folder.path})", highlight=False)
         raise typer.Exit(INTERRUPTED)
     report = write_report(folder)
@@ -96,6 +99,8 @@ def run(
         typer.echo(report.to_json().decode(), nl=False)
     else:
         _show_report(report, folder, pool=has_pool(job))
+    if page:
+        (ERR if as_json else OUT).print(again, highlight=False, soft_wrap=True)
     end_by_failures(report.failures.text, allowed=allow_failures)
 
 
