@@ -13,6 +13,7 @@ from openseer_api.page.app import page_app
 from openseer_api.page.feed import JobFeed
 from openseer_api.page.shown import GroupViews
 from openseer_core.ids import GroupId, RequestId
+from openseer_core.manifest.generation import JobMode
 from openseer_core.queue.batch import QueueLoad
 from openseer_core.wire.page import JobCard
 from openseer_store.memory import MemoryStore
@@ -58,6 +59,7 @@ class Clocked:
     """A job whose views are the moment at which they are asked for; `slow`: seconds that the first one takes."""
 
     place = ("default", "clocked")
+    mode: JobMode = "batch"
 
     def __init__(self, slow: float = 0.0) -> None:
         self.asked: dict[str, list[float]] = {"view": [], "pulse": []}
@@ -71,6 +73,9 @@ class Clocked:
 
     async def job_pulse(self) -> bytes:
         return await self._moment("pulse")
+
+    async def explained(self) -> bytes:
+        raise NotImplementedError
 
     async def batch_view(self, number: int) -> bytes:
         raise NotImplementedError
