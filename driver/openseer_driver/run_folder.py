@@ -136,6 +136,10 @@ class RunFolder:
         """The same, each with the bytes of its line."""
         return _sized_lines(self.results_file, ResultLine)
 
+    def sized_keys(self) -> Iterator[tuple[KeyLine, int]]:
+        """Only their keys, each with the bytes of its line."""
+        return _sized_lines(self.results_file, KeyLine)
+
     def facts(self) -> Iterator[FactLine]:
         """Results without tokens, texts and log-probabilities: many times faster, and small."""
         return _lines(self.results_file, FactLine)
@@ -268,10 +272,14 @@ class ResultsWriter:
 
 
 def _lines(path: Path, kind: type[Line]) -> Iterator[Line]:
+    return (line for line, _ in _sized_lines(path, kind))
+
+
+def _sized_lines(path: Path, kind: type[Line]) -> Iterator[tuple[Line, int]]:
     decoder = msgspec.json.Decoder(kind)
     for number, line in enumerate(takewhile(lambda line: line.endswith(b"\n"), _file_lines(path)), start=1):
         try:
-            yield decoder.decode(line)
+            yield decoder.decode(line), len(line)
         except msgspec.DecodeError as error:
             raise InputError(f"{path}, line {number}: not a result: {error}") from error
 
