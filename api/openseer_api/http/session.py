@@ -38,18 +38,18 @@ def token_in(headers: Headers) -> str | None:
     """The token of a call to the page, None where there is none."""
     try:
         # As browsers write them: others' cookies of the host may hold characters that RFC 6265 does not allow.
-        found = cookie_parser(headers.get("cookie", "")).get(cookie_name(headers))
+        found = cookie_parser(headers.get("cookie", "")).get(cookie_name(headers.get("host", "")))
         return urlsafe_b64decode(found.encode()).decode() or None if found is not None else None
     except ValueError:
         return None
 
 
-def cookie_name(headers: Headers) -> str:
-    """The cookie's name, with the port of the call's Host.
+def cookie_name(host: str) -> str:
+    """The cookie's name in calls to this `host` (HOST or HOST:PORT, as their header field says), with its port.
 
     Browsers send a cookie to all ports of its host; a login at one server of a machine must not end another's session.
     """
-    port = headers.get("host", "").rpartition(":")[2]
+    port = host.rpartition(":")[2]
     return f"{COOKIE}_{port}" if port.isdecimal() else COOKIE
 
 
@@ -64,7 +64,8 @@ def keep_token(headers: Headers, response: Response, token: str) -> None:
     Where its page came by https the cookie is never sent by http. Origin tells: TLS mostly ends at a proxy before this
     server.
     """
-    name, value, secure = cookie_name(headers), cookie_of(token), headers.get("origin", "").startswith("https://")
+    name, value = cookie_name(headers.get("host", "")), cookie_of(token)
+    secure = headers.get("origin", "").startswith("https://")
     response.set_cookie(
         name, value, max_age=SESSION_SECONDS, path=PATH, secure=secure, httponly=True, samesite="strict"
     )
@@ -72,4 +73,4 @@ def keep_token(headers: Headers, response: Response, token: str) -> None:
 
 def forget_token(headers: Headers, response: Response) -> None:
     """Makes the browser send it no more."""
-    response.delete_cookie(cookie_name(headers), path=PATH, httponly=True, samesite="strict")
+    response.delete_cookie(cookie_name(headers.get("host", "")), path=PATH, httponly=True, samesite="strict")
