@@ -120,7 +120,7 @@ def _check_init(job: JobContext, init: dict[str, JsonValue]) -> None:
     """Raises InputError for a job that accepts no sender, and for a group that the fleet cannot join."""
     if job.job.spec.weights.transfer is None:
         raise InputError(
-            "no sender is accepted: set the job's spec.weights.transfer (a backend, and a folder that all workers see), "
+            "no sender is accepted: set the job's spec.weights.transfer (a backend, a folder that all workers see), "
             "or publish weights by folder"
         )
     size, first = init.get("world_size"), init.get("rank_offset")
