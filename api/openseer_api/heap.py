@@ -8,7 +8,6 @@ import gc
 
 
 def keep() -> None:
-    """Excludes all present objects from later collections; called after the start, and after a large object is loaded.
-    """
+    """Excludes all present objects from later collections; called after the start and after a large load."""
     gc.collect()
     gc.freeze()
