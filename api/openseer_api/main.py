@@ -94,7 +94,7 @@ class ServedJobs:
         return time.monotonic() - self._looked_at < LOOKED_SECONDS
 
     async def find(self, namespace: str, name: str) -> JobContext | None:
-        """The job's context; None where no such job serves."""
+        """The job's context; None if no such job serves."""
         controlled = await self.open.find(namespace, name)
         if controlled is None:
             return None

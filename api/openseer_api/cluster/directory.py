@@ -72,7 +72,7 @@ class KubeDirectory(Generic[C]):
         return [why for key, why in sorted(self._unopened.items(), key=lambda one: one[0]) if key not in opened]
 
     async def find(self, namespace: str, name: str) -> C | None:
-        """The job's context, None where no such job serves. Raises JobsUnavailable and StoreUnavailableError."""
+        """The job's context; None if no such job serves. Raises JobsUnavailable and StoreUnavailableError."""
         served = await self._jobs.find(namespace, name)
         if served is None:
             self._drop((namespace, name))

@@ -42,7 +42,7 @@ class Names:
     taken: set[str] = field(default_factory=set[str])
 
     def fresh(self, asked: str) -> str:
-        """A free name, by the one that was asked for."""
+        """A free name, made from `asked`."""
         base = _NOT_IN_NAMES.sub("-", asked)[:_MOST_CHARACTERS] if asked else "live"
         if not base[0].isalnum():
             base = f"g{base}"
