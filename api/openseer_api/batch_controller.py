@@ -75,7 +75,7 @@ async def reconcile(job: JobContext) -> bool:
     job.note_answer()
     try:
         if fleet_spec.held and await _is_forgotten(job, fleet_spec):
-            log.warning("%s/%s: a pause of %.0f s ends: its limit", job.job.namespace, job.job.name, MOST_PAUSE_SECONDS)
+            log.warning("%s/%s: a pause ends at its limit, %.0f s", job.job.namespace, job.job.name, MOST_PAUSE_SECONDS)
             await job.store.swap_fleet_spec(fleet_spec.changed(held=False, held_since=0.0))
             return True
         if fleet_spec.active_transaction is None:

@@ -73,7 +73,7 @@ class AsyncClient:
         await self._http.aclose()
 
     async def open_batch(self, spec: BatchSpec | None = None, *, key: str | None = None) -> "AsyncBatchHandle":
-        """Opens a batch. A `key` that was used before returns the same batch: a restarted trainer finds it so."""
+        """Opens a batch. A `key` that was used before returns the same batch, for a trainer that was restarted."""
         return AsyncBatchHandle(self, (await self.do(calls.open_batch(spec or BatchSpec(), key))).id)
 
     def batch(self, number: int) -> "AsyncBatchHandle":
@@ -109,7 +109,7 @@ class AsyncClient:
         await self.do(calls.remove_adapter(name))
 
     async def release(self, what: Release | None = None, *, patience: float = 600.0) -> FleetState:
-        """Lends the fleet's GPUs to the trainer, and waits for that. Raises FleetError after `patience` seconds."""
+        """Lends the GPUs to the trainer, and waits until they are free. Raises FleetError after `patience` seconds."""
         return await self.run(flows.release(what or Release(), time.monotonic, patience))
 
     async def acquire(self, what: Acquire | None = None, *, patience: float = 600.0) -> FleetState:

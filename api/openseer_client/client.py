@@ -70,7 +70,7 @@ class Client:
         self._http.close()
 
     def open_batch(self, spec: BatchSpec | None = None, *, key: str | None = None) -> "BatchHandle":
-        """Opens a batch. A `key` that was used before returns the same batch: a restarted trainer finds it so."""
+        """Opens a batch. A `key` that was used before returns the same batch, for a trainer that was restarted."""
         return BatchHandle(self, self.do(calls.open_batch(spec or BatchSpec(), key)).id)
 
     def batch(self, number: int) -> "BatchHandle":
@@ -106,7 +106,7 @@ class Client:
         self.do(calls.remove_adapter(name))
 
     def release(self, what: Release | None = None, *, patience: float = 600.0) -> FleetState:
-        """Lends the fleet's GPUs to the trainer, and waits for that. Raises FleetError after `patience` seconds."""
+        """Lends the GPUs to the trainer, and waits until they are free. Raises FleetError after `patience` seconds."""
         return self.run(flows.release(what or Release(), time.monotonic, patience))
 
     def acquire(self, what: Acquire | None = None, *, patience: float = 600.0) -> FleetState:
