@@ -286,7 +286,7 @@ def test_a_store_that_holds_the_job_of_another_folder_is_refused(ended: PodBench
     driver = ended.driver(output="runs/other")
 
     assert driver.wait() == 2
-    assert "the store holds a job default/bench already" in driver.log
+    assert "the store already has a job default/bench" in driver.log
 
 
 async def test_a_run_whose_store_is_gone_is_failed_with_its_results_kept(away: PodBench, tmp_path: Path) -> None:
@@ -304,7 +304,7 @@ async def test_a_run_whose_store_is_gone_is_failed_with_its_results_kept(away: P
         away.url = url
         driver = away.driver()
         assert await asyncio.to_thread(driver.wait) == 5, driver.log
-    assert f"holds {kept} results, but the store knows nothing of this job" in driver.log
+    assert f"has {kept} results, but the store has no data of this job" in driver.log
     assert away.bench.results() == kept
 
 

@@ -5,7 +5,7 @@ from collections import deque
 from openseer_driver.run_lines import SampleLine
 
 RATE_SECONDS = 15.0
-"""Speeds are means over so long: long enough not to flicker, short enough to show a stall."""
+"""Window of a mean speed, in seconds: long enough not to flicker, short enough to show a stall."""
 
 
 class Pace:
@@ -26,7 +26,7 @@ class Pace:
         return self._recent[-1][1] if self._recent else None
 
     def take(self, sample: SampleLine, now: float) -> None:
-        """The run as it stands now."""
+        """Takes the newest sample."""
         if self._first is None and sample.has_begun:
             self._first = (now, sample)
         self._recent.append((now, sample))
@@ -59,7 +59,7 @@ class Pace:
         return max(0.0, (after.tokens - before.tokens) / (now - then)) if now > then else 0.0
 
     def _eta(self, sample: SampleLine, now: float) -> str:
-        """By the mean speed since the start; a resumed run does not count what was done before."""
+        """Estimated by the mean speed since the session's start; requests of earlier sessions do not count."""
         if self._first is None or sample.closed == self._first[1].closed:
             return "–"
         since, first = self._first
@@ -68,7 +68,7 @@ class Pace:
 
 
 def duration(seconds: float) -> str:
-    """0:48, 12:05, 1:02:03."""
+    """A duration as text: 0:48, 12:05, 1:02:03."""
     whole = round(seconds)
     hours, minutes = divmod(whole // 60, 60)
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
