@@ -26,6 +26,7 @@ from openseer_api.cluster.controlled_job import ControlledJob
 from openseer_api.cluster.directory import KubeDirectory
 from openseer_api.cluster.jobs import KubeJobs
 from openseer_api.cluster.rows import RowsOfPod
+from openseer_api.cluster.rows_memory import ALL_BYTES, RowsMemory
 from openseer_api.http.server import WebServer
 from openseer_api.job.context import JobContext, UnopenedJob
 from openseer_api.job.metrics import calls_of
@@ -83,9 +84,8 @@ class ServedJobs:
     alone: their stores are opened while somebody has the page open, and nothing controls them here."""
 
     def __init__(self, jobs: KubeJobs, batch: KubeJobs, access: StoreAccess, spans: SpanTaker | None = None) -> None:
-        self.open = KubeDirectory(
-            jobs, partial(_open_job, access, spans), ControlledJob.end, _renew_job, attrgetter("is_troubled")
-        )
+        opened = partial(_open_job, access, RowsMemory(ALL_BYTES), spans)
+        self.open = KubeDirectory(jobs, opened, ControlledJob.end, _renew_job, attrgetter("is_troubled"))
         self.shown = KubeDirectory(batch, partial(_open_shown, access), JobContext.close, JobContext.renew)
         self._looked_at = float("-inf")
 
@@ -117,7 +117,9 @@ class ServedJobs:
         return [UnopenedJob(job.namespace, job.name, job.spec.mode, reason) for job, reason in found]
 
 
-async def _open_job(access: StoreAccess, spans: SpanTaker | None, job: RolloutJob, url: str) -> ControlledJob:
+async def _open_job(
+    access: StoreAccess, memory: RowsMemory, spans: SpanTaker | None, job: RolloutJob, url: str
+) -> ControlledJob:
     """Connects to the job's store. Raises StoreUnavailableError while it does not answer, or may not be dialled."""
     store = await open_store(
         url,
@@ -129,7 +131,7 @@ async def _open_job(access: StoreAccess, spans: SpanTaker | None, job: RolloutJo
         dial=access.dial(job),
     )
     captures = job.spec.routing.capture is not None
-    rows = RowsOfPod(job, url, access.dial(job)) if captures else None
+    rows = RowsOfPod(job, url, access.dial(job), memory) if captures else None
     context = JobContext(job, store, on_codec=heap.keep, rows=rows, spans=spans)
     if rows is not None:
         context.closing.append(rows.close)

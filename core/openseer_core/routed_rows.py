@@ -34,4 +34,4 @@ class Stretch(NamedTuple):
     """Rows of the positions from `start` on."""
 
     start: int
-    rows: bytes
+    rows: bytes | memoryview

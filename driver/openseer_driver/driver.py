@@ -19,6 +19,8 @@ from openseer_core.manifest.sampling_json import parse_sampling
 from openseer_core.queue.batch import Entry, GroupEnd
 from openseer_core.queue.group import GroupSpec
 from openseer_core.queue.messages import Result
+from openseer_core.queue.placement import queued_at
+from openseer_core.queue.policy import Policy
 from openseer_core.token_scores import likeliest, own_scores
 from openseer_core.tokens import readable_logprobs, unpack_tokens
 from openseer_driver.routed import RoutedFiles
@@ -51,17 +53,20 @@ class Driver:
         boot: str = "",
         fence: int = 0,
         *,
+        policy: Policy | None = None,
         on_submitted: Callable[[int], None] = lambda _: None,
         routed: RoutedFiles | None = None,
         traces: RunTraces | None = None,
     ) -> None:
-        """`groups`: iterated from the start by each submission. `boot`: id of this driver process; "": a new one.
+        """`groups`: iterated from the start by each submission. `policy`: computes their priority at the time of
+        submission; None: priorities stay as they were made. `boot`: id of this driver process; "": a new one.
 
         `fence`: from the store when the driver took over. `on_submitted`: called with the number of groups submitted so
         far. `routed`: None if no routed experts are captured. `traces`: None without traces.
         """
         self._store = store
         self._groups = groups
+        self._policy = policy
         self._writer = writer
         self._codec = codec
         self._boot = boot or new_boot()
@@ -92,12 +97,17 @@ class Driver:
             return
 
     async def _submit_groups(self) -> None:
-        groups, submitted = iter(self._groups), 0
+        # All groups get one time, so that ageing does not order groups of one submission.
+        groups, submitted, now = iter(self._groups), 0, await self._store.now()
         # In a thread: the groups may be read from a disk.
         while piece := await asyncio.to_thread(lambda: list(islice(groups, PIECE))):
-            await self._store.submit(piece, self._fence)
+            await self._store.submit(self._stamped(piece, now), self._fence)
             submitted += len(piece)
             self._on_submitted(submitted)
+
+    def _stamped(self, groups: list[GroupSpec], now: float) -> list[GroupSpec]:
+        policy = self._policy
+        return groups if policy is None else [queued_at(group, now, policy) for group in groups]
 
     async def collect(self) -> None:
         """Writes results until the batch is complete, then removes the remaining rows of routed experts. Raises

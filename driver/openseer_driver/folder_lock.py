@@ -27,6 +27,16 @@ def lock(file: int, path: Path) -> None:
         raise FolderHeldError(f"{path}: another run is writing here; wait for it or stop it") from error
 
 
+def is_locked(path: Path) -> bool:
+    """Whether somebody holds the lock of a file that is there. Raises OSError."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 @contextmanager
 def held(path: Path, seconds: float = 0.0) -> Generator[None]:
     """Locks the file `path`, which is created if missing. Raises FolderHeldError after `seconds`, OSError."""

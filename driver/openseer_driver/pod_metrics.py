@@ -32,14 +32,16 @@ class PodMetrics(Collector):
     def __init__(self) -> None:
         self._pace = Pace()
         self._logged_at = float("-inf")
+        self._tokens = 0  # the most so far: a store may come back older, and a counter must not fall
 
     def take(self, sample: SampleLine) -> None:
         """Takes the newest sample."""
         now = time.monotonic()
+        self._tokens = max(self._tokens, sample.tokens)
         self._pace.take(sample, now)
         if now - self._logged_at >= LINE_SECONDS:
             self._logged_at = now
-            log.info("%s", ", ".join(self._pace.facts(now, workers=True)))
+            log.info("%s", ", ".join(self._pace.facts(workers=True)))
 
     def collect(self) -> Iterable[Metric]:
         """The metrics of the latest sample; none before the first one."""
@@ -49,7 +51,7 @@ class PodMetrics(Collector):
         families = Families()
         for state, count in (("waiting", sample.waiting), ("inflight", sample.inflight), ("closed", sample.closed)):
             families.add("openseer_requests", count, state=state)
-        families.add("openseer_tokens_total", sample.tokens)
+        families.add("openseer_tokens_total", self._tokens)
         found = Counter(worker.state for worker in sample.workers.values())
         for state in COUNTED_STATES:
             families.add("openseer_workers", found[state], state=state)

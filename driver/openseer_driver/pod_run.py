@@ -5,22 +5,18 @@ again, and an older driver that still runs is fenced before this one opens the f
 """
 
 import asyncio
-import json
 import logging
-import os
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
 from openseer_core.admission import ModelLimits, limits_of_manifest
-from openseer_core.errors import InputError, JobFailedError, ManifestError, OpenseerError, OutputError
+from openseer_core.errors import InputError, JobFailedError, OpenseerError, OutputError
 from openseer_core.ids import BATCH_JOB_BATCH
-from openseer_core.manifest.home import at_home
-from openseer_core.manifest.parse import parse_job
 from openseer_core.numbers import FIRST_BASE
 from openseer_core.worker.heartbeat import reported_limits
 from openseer_driver.audit.audit import AuditReport
@@ -36,6 +32,7 @@ from openseer_driver.session import OpenRun, RunPlan
 from openseer_driver.spool import GroupSpool
 from openseer_driver.submission import check_prompts
 from openseer_driver.traces.batch_trace import RunTraces
+from openseer_process.job_file import read_job_file
 from openseer_process.logs import note_process
 from openseer_process.pod_http import PodHttp
 from openseer_process.span_export import span_export
@@ -133,11 +130,12 @@ class PodRun:
                 codec,
                 boot,
                 fence,
+                policy=run.plan.policy,
                 on_submitted=lambda count: told(f"{count:,} groups"),
                 routed=self._routed(run),
                 traces=traces,
             )
-            await self._work(driver, groups, store, run.plan.folder)
+            await self._work(driver, groups, store, run)
         log.info("complete; checking every result against the journal")
         return await audit_ended(run.plan.folder, store)
 
@@ -149,10 +147,11 @@ class PodRun:
             raise InputError("spec.routing.capture: the folder of rows is missing; start the driver with --routed")
         return RoutedFiles.begin(self._settings.routed, run.plan.folder, fresh=not run.resumed)
 
-    async def _work(self, driver: Driver, groups: GroupSpool, store: Store, folder: RunFolder) -> None:
+    async def _work(self, driver: Driver, groups: GroupSpool, store: Store, run: OpenRun) -> None:
         try:
             async with asyncio.TaskGroup() as tasks:
-                samples = tasks.create_task(sample_forever(store, folder, self._metrics.take))
+                sampling = sample_forever(store, run.plan.folder, run.clock, self._metrics.take)
+                samples = tasks.create_task(sampling)
                 await driver.submit()
                 log.info("submitted %d groups, %d requests", groups.groups, groups.requests)
                 self._ready = True
@@ -186,15 +185,7 @@ class _Progress:
 
 def make_plan(settings: PodSettings) -> RunPlan:
     """Makes all checks that do not need the model. Raises InputError and its subclasses."""
-    source = str(settings.job_file)
-    try:
-        document: Any = json.loads(settings.job_file.read_bytes())
-    except OSError as error:
-        raise ManifestError(source, [f"cannot be read: {error.strerror}"]) from error
-    except ValueError as error:
-        raise ManifestError(source, [f"not JSON: {error}"]) from error
-    document = at_home(document, os.environ.get("HOME"))
-    job = parse_job(document, source)
+    document, job = read_job_file(settings.job_file)
     told = _Progress("prompts:")
     prompts = check_prompts(job, open_source(job, settings.prompts, note=told), told)
     plan = RunPlan(job, document, RunFolder(settings.output), prompts)

@@ -6,7 +6,6 @@ ends at SIGTERM without loss: callers retry until the next pod answers.
 
 import argparse
 import asyncio
-import json
 import logging
 import os
 import signal
@@ -14,9 +13,9 @@ import sys
 from http import HTTPStatus
 from pathlib import Path
 
-from openseer_core.errors import InputError, OpenseerError
+from openseer_core.errors import OpenseerError
 from openseer_core.manifest.job import RolloutJob
-from openseer_core.manifest.parse import parse_job
+from openseer_process.job_file import read_job_file
 from openseer_process.logs import start_log
 from openseer_process.pod_http import OtherAnswer, PodHttp
 from openseer_process.termination import report
@@ -57,18 +56,11 @@ def main() -> int:
         parser.error("--store or OPENSEER_STORE_URL is needed")
     start_log()
     try:
-        job = _read_job(options.job)
+        _, job = read_job_file(options.job)
         asyncio.run(give_rows(job, options.routed, options.store, options.http_port))
     except OpenseerError as error:
         return report(error)
     return 0
-
-
-def _read_job(file: Path) -> RolloutJob:
-    try:
-        return parse_job(json.loads(file.read_text(encoding="utf-8")), str(file))
-    except (OSError, ValueError) as error:
-        raise InputError(f"--job {file}: {error}") from None
 
 
 async def give_rows(job: RolloutJob, folder: Path, store_url: str, port: int) -> None:

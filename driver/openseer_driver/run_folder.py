@@ -11,7 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from openseer_core.errors import InputError, OutputError
-from openseer_driver.folder_lock import WAIT_SECONDS, held, lock
+from openseer_driver.folder_lock import WAIT_SECONDS, held, is_locked, lock
 from openseer_driver.result_keys import ResultKeys
 from openseer_driver.run_lines import FactLine, KeyLine, ResultKey, ResultLine, RunRecord, SampleLine
 from openseer_store.embedded import LOCK_FILE
@@ -52,6 +52,12 @@ class RunFolder:
         self.logs_folder = self.path / LOGS_FOLDER
         self.rows_folder = self.path / ROWS_FOLDER
         self.routed_folder = self.path / ROUTED_FOLDER
+
+    @property
+    def is_written(self) -> bool:
+        """Whether a session writes results here now. The check holds the lock for microseconds, in which none can
+        begin."""
+        return self.results_file.exists() and is_locked(self.results_file)
 
     @property
     def name(self) -> str:
@@ -128,20 +134,6 @@ class RunFolder:
     def facts(self) -> Iterator[FactLine]:
         """Results without tokens, texts and log-probabilities: smaller, and many times faster to read."""
         return _lines(self.results_file, FactLine)
-
-    def result_places(self) -> dict[ResultKey, int]:
-        """Offset of each result in the file, in bytes. Raises InputError for a line that is not a result."""
-        places, place = dict[ResultKey, int](), 0
-        for line, size in _sized_lines(self.results_file, KeyLine):
-            places[line.batch, line.group, line.index] = place
-            place += size
-        return places
-
-    def result_at(self, place: int) -> ResultLine:
-        """The result at the offset `place`, in bytes."""
-        with self.results_file.open("rb") as file:
-            file.seek(place)
-            return msgspec.json.decode(file.readline(), type=ResultLine)
 
     def samples(self) -> Iterator[SampleLine]:
         """Samples in order. Broken lines are skipped: samples are telemetry and not written durably."""
@@ -268,10 +260,6 @@ class ResultsWriter:
 
 
 def _lines(path: Path, kind: type[Line]) -> Iterator[Line]:
-    return (line for line, _ in _sized_lines(path, kind))
-
-
-def _sized_lines(path: Path, kind: type[Line]) -> Iterator[tuple[Line, int]]:
     if not path.exists():
         return
     decoder = msgspec.json.Decoder(kind)
@@ -280,7 +268,7 @@ def _sized_lines(path: Path, kind: type[Line]) -> Iterator[tuple[Line, int]]:
             if not line.endswith(b"\n"):
                 return
             try:
-                yield decoder.decode(line), len(line)
+                yield decoder.decode(line)
             except msgspec.DecodeError as error:
                 raise InputError(f"{path}, line {number}: not a result: {error}") from error
 

@@ -31,7 +31,7 @@ class ChunkLine(msgspec.Struct, frozen=True):
 
 
 class Timings(msgspec.Struct, frozen=True):
-    """When a request was queued, first claimed (null: never) and finished."""
+    """When a request was queued (its submission began), first claimed (null: never) and finished."""
 
     enqueued_at: float
     started_at: float | None
@@ -173,7 +173,8 @@ class WorkerSample(msgspec.Struct, frozen=True):
 
 class SampleLine(msgspec.Struct, frozen=True):
     """One line of samples.jsonl: the fleet at one moment. `at`: seconds of the job's clock, which advances by at most
-    1.5 s while the store does not answer; `taken_at`: unix seconds of the driver, 0 in samples of earlier releases."""
+    1.5 s while the store does not answer; `taken_at`: seconds of the session's clock (SessionClock), 0 in samples of
+    earlier releases; `tokens_left`: expected tokens of the unfinished responses, None while no length is known."""
 
     at: float
     waiting: int = 0
@@ -183,6 +184,7 @@ class SampleLine(msgspec.Struct, frozen=True):
     tokens: int = 0
     workers: dict[str, WorkerSample] = {}
     taken_at: float = 0.0
+    tokens_left: float | None = None
 
     @property
     def has_begun(self) -> bool:

@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 
 import msgspec
 
 from openseer_core.ids import BATCH_JOB_BATCH
 from openseer_core.queue.messages import BatchProgress
+from openseer_core.queue.time_left import tokens_left
 from openseer_core.worker.heartbeat import WorkerStatus
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.run_lines import SampleLine, WorkerSample
@@ -19,14 +19,17 @@ log = logging.getLogger(__name__)
 SAMPLE_SECONDS = 1.0
 
 
-async def sample_forever(store: DriverStore, folder: RunFolder, on_sample: Callable[[SampleLine], None]) -> None:
+async def sample_forever(
+    store: DriverStore, folder: RunFolder, clock: Callable[[], float], on_sample: Callable[[SampleLine], None]
+) -> None:
     """Samples until cancelled. A line that cannot be written is left out: writing results reports a full disk.
+    `clock`: the session's clock.
 
     Logs a warning each time that the store becomes nearly full.
     """
     was_full = False
     while True:
-        sample, memory = await asyncio.gather(sample_now(store), store.memory())
+        sample, memory = await asyncio.gather(sample_now(store, clock), store.memory())
         if memory.is_nearly_full and not was_full:
             log.warning("%s", memory.problem())
         was_full = memory.is_nearly_full
@@ -35,8 +38,8 @@ async def sample_forever(store: DriverStore, folder: RunFolder, on_sample: Calla
         await asyncio.sleep(SAMPLE_SECONDS)
 
 
-async def sample_now(store: DriverStore, clock: Callable[[], float] = time.time) -> SampleLine:
-    """Reads the fleet and the batch from the store."""
+async def sample_now(store: DriverStore, clock: Callable[[], float]) -> SampleLine:
+    """Reads the fleet and the batch from the store. `clock`: the session's clock."""
     now, counts, statuses = await asyncio.gather(store.now(), store.progress(BATCH_JOB_BATCH), store.workers())
     return make_sample(now, counts, [status for status in statuses if status.is_fresh(now)], clock())
 
@@ -52,6 +55,7 @@ def make_sample(now: float, counts: BatchProgress, statuses: list[WorkerStatus],
         requests=counts.requests,
         tokens=counts.tokens,
         taken_at=taken_at,
+        tokens_left=tokens_left(counts),
         workers={
             status.name: _worker_sample(status, now) for status in sorted(statuses, key=lambda status: status.name)
         },

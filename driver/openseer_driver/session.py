@@ -14,6 +14,7 @@ from openseer_core.admission import ModelLimits
 from openseer_core.errors import DriverFencedError, InputError, ManifestError, OutputError
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import changed_fields, manifest_content, manifest_hash, parse_ended_job, settings_of
+from openseer_core.queue.policy import Policy, policy_of
 from openseer_driver import VERSION
 from openseer_driver.run_folder import ResultsWriter, RunFolder
 from openseer_driver.run_lines import RunRecord, RunState, Session
@@ -45,6 +46,18 @@ class RunPlan:
     def record(self) -> dict[str, Any]:
         """The fields that determine the run's results: stored in run.json, compared on a resume."""
         return {**manifest_content(self.job), "prompts": {"sha256": self.prompts.sha256}}
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the folder has this run with all its results, so that a session has nothing to do."""
+        if self.fresh or not self.folder.exists() or self.folder.read_run().state != "complete":
+            return False
+        return sum(1 for _ in self.folder.facts()) == self.prompts.count * self.job.spec.group_size
+
+    @property
+    def policy(self) -> Policy:
+        """The policy that orders groups in the queue."""
+        return policy_of(self.job.spec.rollout)
 
     def check_resumable(self, advice: str) -> None:
         """Raises InputError, with `advice`, if the folder has a run of another manifest."""
@@ -93,6 +106,19 @@ def settings_note(folder: RunFolder, job: RolloutJob) -> str:
     return f"resuming with other settings, which do not change results: {', '.join(changed)}" if changed else ""
 
 
+class SessionClock:
+    """Unix seconds of the session's start plus monotonic seconds since: setting the wall clock, or a suspended machine,
+    does not change durations."""
+
+    def __init__(self) -> None:
+        self.began = time.time()
+        self._since = time.monotonic()
+
+    def __call__(self) -> float:
+        """The present time, in seconds."""
+        return self.began + time.monotonic() - self._since
+
+
 class OpenRun:
     """`with OpenRun(plan) as run`: locks the folder, opens its results, and writes the state "running" to run.json.
 
@@ -107,7 +133,7 @@ class OpenRun:
         self.plan = plan
         self.state: RunState = "stopped"
         self._earlier: list[Session] = []
-        self._started_at = time.time()
+        self.clock = SessionClock()
 
     @property
     def resumed(self) -> bool:
@@ -132,18 +158,18 @@ class OpenRun:
     ) -> None:
         try:
             if error is None:
-                self._note(self.state, ended=time.time())
+                self._note(self.state, ended=self.clock())
             elif isinstance(error, asyncio.CancelledError):
-                self._note("stopped", ended=time.time())
+                self._note("stopped", ended=self.clock())
             elif not isinstance(error, DriverFencedError):
                 with suppress(OutputError):  # a full disk may be the session's error, which is raised
-                    self._note("failed", str(error), ended=time.time())
+                    self._note("failed", str(error), ended=self.clock())
         finally:
             self.writer.close()
 
     def _note(self, state: RunState, reason: str = "", ended: float | None = None) -> None:
         job = self.plan.job
-        sessions = [*self._earlier, Session(self._started_at, ended, job.spec.workers.replicas)]
+        sessions = [*self._earlier, Session(self.clock.began, ended, job.spec.workers.replicas)]
         self.plan.folder.write_run(
             RunRecord(job.name, manifest_hash(job), self.plan.record, VERSION, state, reason, sessions)
         )

@@ -65,8 +65,9 @@ def page(found: Explanation) -> RenderableType:
     """What to do, the parts, and what is not known."""
     workers = f"{len(found.workers)} worker{'s' if len(found.workers) != 1 else ''}"
     size = (
-        f"makespan {found.makespan_seconds:,.1f} s, {found.startup_seconds:,.1f} s before it until the first engine "
-        f"claimed; {workers}, {found.worker_seconds:,.1f} worker-seconds"
+        f"makespan {found.makespan_seconds:,.1f} s; before it {found.startup_seconds:,.1f} s, of them "
+        f"{found.unqueued_seconds:,.1f} s before the first request was queued; {workers}, {found.worker_seconds:,.1f} "
+        "worker-seconds"
     )
     notes = [Text(f"note: {line}", style="dim") for line in found.notes]
     unknown = found.best.unknown if found.best is not None else []
@@ -77,7 +78,7 @@ def page(found: Explanation) -> RenderableType:
 
 def finding_lines(findings: Sequence[Finding | StandsOut]) -> list[Text]:
     """What stands out, each with what to do."""
-    told = [Text(f"{at.says} ({at.share:.0%} of all workers' time).\n  → {at.advice}") for at in findings]
+    told = [Text(f"{at.says}. Cost: {at.share:.0%} of all workers' time.\n  → {at.advice}") for at in findings]
     return told or [Text("Nothing stands out.")]
 
 

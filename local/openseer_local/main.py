@@ -74,7 +74,7 @@ def run(
     """Runs a job on this machine, with a Redis and workers of its own.
 
     Writes results.jsonl, report.json and report.html to the run's folder. Ctrl-C stops cleanly, and the same command
-    goes on from there.
+    goes on from there. Of a run that is complete it shows the report again and starts nothing.
     """
     from openseer_driver.report.html import write_report  # noqa: PLC0415
     from openseer_local.job_checks import has_pool  # noqa: PLC0415 - `version` and `--help` are to be instant
@@ -87,7 +87,10 @@ def run(
     with ProgressDisplay(ERR if as_json else OUT, live=sys.stdout.isatty() and not as_json) as progress:
         progress.phase("reading prompts")
         plan = plan_run(job, document, folder, fresh=fresh, note=progress.detail)
-        state = run_job(plan, progress, page=page)
+        ran_before = plan.is_complete
+        state = "complete" if ran_before else run_job(plan, progress, page=page)
+    if ran_before:
+        _note(f"{folder.path}: complete already, so nothing was started; --fresh starts over")
     if state == "stopped":
         ERR.print(f"stopped; the same command goes on from here ({folder.path})", highlight=False)
         raise typer.Exit(INTERRUPTED)

@@ -214,7 +214,7 @@ export interface Series {
   at: number[];
   running: number[];
   waiting: number[];
-  tokens_per_second: number[];
+  tokens_per_second: (number | null)[];
   kv_used: number[];
   acceptance_length: (number | null)[];
 }

@@ -59,3 +59,8 @@ export function many(number: number, one: string, more = `${one}s`): string {
 function pad(value: number): string {
   return String(value).padStart(2, "0");
 }
+
+/** Of a number; null, and so "–", where 0 means that it is not known. */
+export function known(value: number): number | null {
+  return value > 0 ? value : null;
+}

@@ -2,5 +2,5 @@
 the rules by which the operator and the gateway reach jobs' stores.
 
 Read `logs`, `termination`, `parent`, `metric_table` (all metrics), `families`, `pod_http`, `span_export`,
-`otlp`, `store_hosts`, `store_access`. Tests: tests/process.
+`otlp`, `store_hosts`, `store_access`, `job_file`. Tests: tests/process.
 """

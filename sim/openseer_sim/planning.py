@@ -202,7 +202,8 @@ def _choice(fleets: Sequence[PlannedFleet], options: PlanOptions) -> tuple[Plann
             best = min(fleets, key=lambda fleet: fleet.seconds.high)
             return None, (
                 f"No fleet of {_listed([fleet.gpus for fleet in fleets])} GPUs ends within {spoken(options.deadline)} "
-                f"{_each(options)}; the fastest, {best.gpus}, takes up to {spoken(best.seconds.high)}."
+                f"{_each(options)}; the fastest, {best.gpus}, takes up to {spoken(best.seconds.high)}"
+                f"{_start(options)}."
             )
         chosen = min(in_time, key=lambda fleet: fleet.gpu_hours.median)
         end = f"ends within {spoken(options.deadline)} {_each(options)}"
@@ -210,6 +211,16 @@ def _choice(fleets: Sequence[PlannedFleet], options: PlanOptions) -> tuple[Plann
     least = min(fleet.gpu_hours.median for fleet in fleets)
     chosen = max((fleet for fleet in fleets if fleet.gpu_hours.median <= NEAR * least), key=lambda fleet: fleet.gpus)
     return chosen, f"{_said(chosen)}: the largest fleet within {NEAR - 1:.0%} of the fewest GPU-hours."
+
+
+def _start(options: PlanOptions) -> str:
+    """What of the time is no rollout."""
+    if not options.start_seconds:
+        return ""
+    told = f", of which {spoken(options.start_seconds)} are the start of the workers (--start)"
+    if options.deadline is not None and options.start_seconds >= options.deadline:
+        told += ": no fleet can end before; pass the time that yours take to start, 0 where they run already"
+    return told
 
 
 def _each(options: PlanOptions) -> str:

@@ -28,7 +28,8 @@ LOG_LINE = "vLLM logs it at its start: `GPU KV cache size: … tokens`"
 @dataclass(frozen=True, slots=True)
 class EngineModel:
     """One instance: `kv_tokens` of context and `slots` responses at the same time. `notes`: its limitations;
-    `one_gpu`: its step times are of one GPU, even if a worker has more; `move_seconds`: as in ModelledFleet."""
+    `one_gpu`: its step times are of one GPU, even if a worker has more; `move_seconds`: as in ModelledFleet; `of_run`:
+    its step times are the run's own means, drafts included."""
 
     step: StepTime
     kv_tokens: int
@@ -37,6 +38,7 @@ class EngineModel:
     notes: tuple[str, ...] = ()
     one_gpu: bool = False
     move_seconds: float | None = None
+    of_run: bool = False
 
 
 class ProfileFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -102,7 +104,7 @@ def engine_of_samples(job: RolloutJob, samples: Sequence[SampleLine], kv_tokens:
     step = StepTime(((1.0, fixed + each), (max(2.0, most), fixed + each * max(2.0, most))), 0.0, each)
     notes = ("step times are the run's own means: contexts and prefills of other orders would take others",)
     room = max(worker.kv_tokens for sample in samples for worker in sample.workers.values())
-    engine = EngineModel(step, room, math.ceil(most), "the run's own samples", notes)
+    engine = EngineModel(step, room, math.ceil(most), "the run's own samples", notes, of_run=True)
     return _room(engine, job.spec.workers.max_inflight or job.spec.model.engine_args.get("max_num_seqs"), kv_tokens)
 
 

@@ -3,18 +3,24 @@
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
 
 import msgspec
 
 from openseer_core.errors import InputError
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.queue.states import Status
+from openseer_core.worker.heartbeat import WorkerState
 from openseer_driver.recorded_job import recorded_job
 from openseer_driver.report.report import Report, make_report
 from openseer_driver.report.trace import Fact, Trace, natural, read_trace
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.run_lines import SampleLine
 from openseer_sim.work import GroupLengths
+
+STEADY = 0.95
+"""Of the most workers at once; where fewer were there in the mean, a simulation with the most is not the run's own."""
 
 
 class BatchLine(msgspec.Struct, frozen=True):
@@ -32,8 +38,9 @@ class BatchLine(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class RecordedRun:
-    """A run folder: its job, its groups in the order of submission, its report and its samples. `notes`: limitations
-    of a simulation of it."""
+    """A run folder: its job, its groups in the order of submission, its report and its samples. `workers`: the largest
+    number at the same time; `steady`: whether all of them were there all the time. `notes`: limitations of a
+    simulation of it."""
 
     folder: RunFolder
     job: RolloutJob
@@ -42,6 +49,7 @@ class RecordedRun:
     report: Report
     samples: tuple[SampleLine, ...]
     notes: tuple[str, ...]
+    steady: bool = True
 
     @property
     def partial(self) -> bool:
@@ -60,8 +68,13 @@ def run_of(folder: RunFolder, trace: Trace) -> RecordedRun:
     if not groups:
         raise InputError(f"{folder.path}: no response with tokens here: there are no lengths to simulate")
     job, notes = _job_of(folder, trace)
-    report = make_report(trace)
-    return RecordedRun(folder, job, _workers(trace), groups, report, trace.samples, (*notes, *_notes(report)))
+    report, fleet = make_report(trace), _fleet(trace)
+    notes += _notes(report)
+    if not fleet.is_steady:
+        notes.append(
+            f"workers came and went, {fleet.mean:.1f} in the mean: simulated with {fleet.most}, the most, all the time"
+        )
+    return RecordedRun(folder, job, fleet.most, groups, report, trace.samples, tuple(notes), fleet.is_steady)
 
 
 def read_results(path: Path) -> tuple[list[GroupLengths], list[str]]:
@@ -109,9 +122,28 @@ def _group(facts: list[Fact]) -> GroupLengths:
     return GroupLengths(max(1, facts[0].prompt), tuple(fact.length for fact in facts))
 
 
-def _workers(trace: Trace) -> int:
-    stated = trace.record.sessions[-1].workers if trace.record.sessions else None
-    return stated if isinstance(stated, int) and stated > 0 else max(1, len(trace.worker_names))
+class _Fleet(NamedTuple):
+    """The workers that were there at once while requests ran: the most, and the mean over the samples."""
+
+    most: int
+    mean: float
+
+    @property
+    def is_steady(self) -> bool:
+        return self.mean >= STEADY * self.most
+
+
+def _fleet(trace: Trace) -> _Fleet:
+    """By the samples; of a run without any all that held a request count. The manifest says how many were wanted."""
+    last = max((fact.finished_at for fact in trace.facts), default=trace.clock.origin)
+    counts = [
+        sum(worker.state != WorkerState.STARTING for worker in sample.workers.values())
+        for sample in trace.samples
+        if trace.clock.origin <= sample.at <= last
+    ]
+    if not any(counts):
+        return _Fleet(max(1, len(trace.worker_names)), max(1, len(trace.worker_names)))
+    return _Fleet(max(counts), fmean(counts))
 
 
 def _job_of(folder: RunFolder, trace: Trace) -> tuple[RolloutJob, list[str]]:
@@ -145,6 +177,4 @@ def _notes(report: Report) -> list[str]:
         notes.append(f"the run was resumed {report.sessions - 1} times: the cost of that is not simulated")
     if report.reaps:
         notes.append(f"{report.reaps:,} leases were lost with their workers: the simulation loses no worker")
-    if report.drafting is not None:
-        notes.append("the run used drafts: the simulation does not")
     return notes

@@ -44,7 +44,8 @@ class PolicyRow:
 @dataclass(frozen=True, slots=True)
 class Replay:
     """`measured`: of the run itself; `rows`: simulated, the bound last; `unknown`: limitations of the simulation;
-    `partial`: has responses that were cut or did not finish, so that another policy may be best with full lengths."""
+    `partial`: has responses that were cut or did not finish, so that another policy may be best with full lengths;
+    `steady`: whether all workers were there all the time; else the simulation is not of the run itself."""
 
     run: str
     workers: int
@@ -55,6 +56,7 @@ class Replay:
     rows: tuple[PolicyRow, ...]
     unknown: tuple[str, ...]
     partial: bool = False
+    steady: bool = True
 
     @property
     def own(self) -> PolicyRow:
@@ -74,7 +76,7 @@ def replay(run: RecordedRun, engine: EngineModel, policies: Sequence[PolicyName]
     rows.append(PolicyRow(BOUND, least_seconds(fleet, run.groups), None, None))
     seconds = report.makespan_seconds, report.tail_seconds
     measured = PolicyRow(rollout.policy, *seconds, report.idle_share, report.moves, report.preemptions)
-    unknown = (*ALWAYS_UNKNOWN, *engine.notes, *run.notes)
+    unknown = (*ALWAYS_UNKNOWN, *engine.notes, *run.notes, *_draft_notes(run, engine))
     requests = sum(len(group.lengths) for group in run.groups)
     return Replay(
         run.folder.name,
@@ -86,7 +88,16 @@ def replay(run: RecordedRun, engine: EngineModel, policies: Sequence[PolicyName]
         tuple(rows),
         unknown,
         run.partial,
+        run.steady,
     )
+
+
+def _draft_notes(run: RecordedRun, engine: EngineModel) -> list[str]:
+    if run.report.drafting is None:
+        return []
+    if engine.of_run:
+        return ["the run drafted: it is simulated at its mean speed, drafts included, for responses of any length"]
+    return [f"the run drafted: what is simulated does not ({engine.source})"]
 
 
 def best_times(run: RecordedRun, engine: EngineModel) -> BestTimes:

@@ -244,8 +244,8 @@ class MemoryStore:
     async def groups(self, batch: int, start: int, limit: int) -> list[GroupSpec]:
         return self._queue.groups(batch, start, limit)
 
-    async def record(self, request: RequestId, start: int = 0) -> RequestRecord:
-        return self._queue.record(request, start)
+    async def record(self, request: RequestId, start: int = 0, most: int | None = None) -> RequestRecord:
+        return self._queue.record(request, start, most)
 
     async def lengths(self, requests: list[RequestId]) -> list[int]:
         return self._queue.lengths(requests)

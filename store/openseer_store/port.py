@@ -221,8 +221,8 @@ class DriverStore(Protocol):
         """Groups `start` to `start + limit` of a batch, in the order of submission; freed ones are left out."""
         ...
 
-    async def record(self, request: RequestId, start: int = 0) -> RequestRecord:
-        """All data of one request; of its tokens and scores those from `start` on."""
+    async def record(self, request: RequestId, start: int = 0, most: int | None = None) -> RequestRecord:
+        """All data of one request; of its tokens and scores those from `start` on, `most` of them."""
         ...
 
     async def lengths(self, requests: list[RequestId]) -> list[int]:

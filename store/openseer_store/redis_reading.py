@@ -121,8 +121,8 @@ class RedisReading:
             seen += len(page) // 2
         return found
 
-    async def record(self, request: RequestId, start: int = 0) -> RequestRecord:
-        row = await self._link.run("record", (str(request.group), request.index, start))
+    async def record(self, request: RequestId, start: int = 0, most: int | None = None) -> RequestRecord:
+        row = await self._link.run("record", (str(request.group), request.index, start, -1 if most is None else most))
         if not row:
             raise KeyError(request)
         return codec.read_record(request, row)

@@ -11,6 +11,7 @@ from openseer_core.worker.heartbeat import WORKING_STATES, Heartbeat, WorkerStat
 from openseer_core.worker.metrics import WorkerMetrics
 from openseer_driver.pod_metrics import COUNTED_STATES, PodMetrics
 from openseer_driver.run_lines import SampleLine, WorkerSample
+from openseer_operator.control.counters import JobCounters
 from openseer_operator.control.metrics import JobMetrics, Metrics, OperatorState, StoreHealth
 from openseer_worker.health import Health
 from tests.contract.forms import beats
@@ -67,7 +68,7 @@ def test_prometheus_reads_what_it_read_of_a_driver() -> None:
 def test_prometheus_reads_what_it_read_of_the_operator() -> None:
     board = OperatorState()
     workers: dict[str, int | str] = {"desired": 1, "current": 1, "ready": 1, "busy": 1}
-    board.jobs[("lab", "job")] = JobMetrics(BatchProgress(requests=4, ok=2), workers, 1, 12.5, 99)
+    board.jobs[("lab", "job")] = JobMetrics(BatchProgress(requests=4, ok=2), workers, 1, 12.5, JobCounters("uid", 99))
     board.store = lambda _: StoreHealth(True, StoreMemory(1, 2))
     board.calls["GET", "Pod", 200] += 1
     metrics = Metrics(board)

@@ -38,7 +38,8 @@ async def test_a_store_that_becomes_nearly_full_is_told_once_each_time(
             enough.set()
 
     with caplog.at_level(logging.WARNING):
-        sampling = asyncio.create_task(sampler.sample_forever(store, folder, count))
+        sampling = asyncio.create_task(sampler.sample_forever(store, folder, lambda: 5000.0, count))
         await enough.wait()
         sampling.cancel()
+    assert {sample.taken_at for sample in folder.samples()} == {5000.0}
     assert sum("Redis uses" in record.message for record in caplog.records) == 2

@@ -1,5 +1,6 @@
 """One session of a run holds the run's folder: what starts over deletes nothing that another one works with."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,20 @@ def test_other_settings_that_change_no_results_are_told_by_name(plan: RunPlan) -
     assert settings_note(plan.folder, other) == (
         "resuming with other settings, which do not change results: spec.rollout.quantumTokens, spec.workers.replicas"
     )
+
+
+def test_a_clock_that_is_set_makes_a_session_neither_longer_nor_shorter(
+    plan: RunPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (-3600.0, 3600.0):
+        with OpenRun(replace(plan, fresh=True)) as run:
+            set_to = time.time() + step
+            monkeypatch.setattr(time, "time", lambda set_to=set_to: set_to)
+            assert 0 <= run.clock() - run.clock.began < 1800
+        monkeypatch.undo()
+        [session] = plan.folder.read_run().sessions
+        assert session.ended_at is not None
+        assert 0 <= session.ended_at - session.started_at < 1800
 
 
 def test_starting_over_is_refused_while_a_session_runs_and_deletes_nothing(

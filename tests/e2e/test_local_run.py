@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 
 import pytest
@@ -89,6 +90,7 @@ def test_failed_responses_are_told_by_reason_and_end_the_run_with_9_unless_allow
     again = bench.call("run", "job.yaml", "--allow-failures")
     assert again.returncode == 0, again.stdout
     assert told in again.stdout
+    assert bench.call("run", "job.yaml").returncode == 9
 
 
 def test_a_store_that_refuses_a_command_ends_a_run_with_its_message(bench: Workbench) -> None:
@@ -201,12 +203,29 @@ def test_a_worker_asked_to_end_hands_back_what_it_runs_with_its_tokens(bench: Wo
     assert "reap" not in events
 
 
-def test_a_finished_run_is_finished_at_once_when_it_is_run_again(bench: Workbench) -> None:
+def test_a_complete_run_says_so_and_starts_nothing_when_it_is_run_again(bench: Workbench) -> None:
+    bench.write(groups=4)
+    first = bench.call("run", "job.yaml")
+    assert first.returncode == 0
+    kept = {path: path.read_bytes() for path in (bench.run.results_file, bench.run.run_file, bench.run.samples_file)}
+    shutil.rmtree(bench.run.store_folder)  # not even its store is needed
+    again = bench.call("run", "job.yaml")
+    assert again.returncode == 0, again.stdout
+    assert "complete already, so nothing was started; --fresh starts over" in again.stdout
+    assert "starting" not in again.stdout
+    assert first.stdout.splitlines()[-3:] == again.stdout.splitlines()[-3:]  # the report
+    assert {path: path.read_bytes() for path in kept} == kept
+
+
+def test_a_complete_run_that_has_lost_results_is_not_called_complete(bench: Workbench) -> None:
     bench.write(groups=4)
     assert bench.call("run", "job.yaml").returncode == 0
-    first = bench.run.results_file.read_bytes()
-    assert bench.call("run", "job.yaml").returncode == 0
-    assert bench.run.results_file.read_bytes() == first
+    lines = bench.run.results_file.read_bytes().splitlines(keepends=True)
+    bench.run.results_file.write_bytes(b"".join(lines[:-1]))
+    shutil.rmtree(bench.run.store_folder)
+    again = bench.call("run", "job.yaml")
+    assert again.returncode == 2
+    assert "its store/ is gone" in again.stdout
 
 
 def test_fresh_starts_over(bench: Workbench) -> None:

@@ -111,6 +111,15 @@ def test_a_deadline_that_no_fleet_keeps_is_told(history: LengthHistory) -> None:
     assert "No fleet of 1, 2, 4 GPUs ends within 1 s in each of 2 draws" in late.advice
 
 
+@pytest.mark.parametrize(("deadline", "alone"), [(10.0, False), (1.0, True)])
+def test_a_deadline_that_the_start_takes_alone_names_it(history: LengthHistory, deadline: float, alone: bool) -> None:
+    late = plan_of(history, replace(OPTIONS, deadline=deadline, start_seconds=9.0))
+    assert late.chosen is None
+    assert "of which 9 s are the start of the workers (--start)" in late.advice
+    assert ("no fleet can end before" in late.advice) is alone
+    assert "--start" not in plan_of(history, replace(OPTIONS, deadline=1.0, start_seconds=0.0)).advice
+
+
 def test_workers_released_at_their_end_cost_less(history: LengthHistory, plan: JobPlan) -> None:
     released = plan_of(history, replace(OPTIONS, tail_release=True))
     assert released.fleets[-1].gpu_hours.median < plan.fleets[-1].gpu_hours.median

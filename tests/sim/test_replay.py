@@ -11,6 +11,7 @@ import openseer_sim.replay
 from openseer_core.errors import InputError
 from openseer_core.manifest.parse import parse_job
 from openseer_driver.run_folder import RunFolder
+from openseer_local.simulated.replayed import sentence
 from openseer_sim.bound import BOUND
 from openseer_sim.profile import engine_of, read_profile
 from openseer_sim.recorded import RecordedRun, read_run
@@ -53,6 +54,33 @@ def test_every_policy_is_played_and_none_beats_the_bound(replayed: Replay) -> No
     assert [row.policy for row in rows] == list(POLICIES)
     assert bound.policy == BOUND
     assert all(row.seconds >= bound.seconds for row in rows)
+
+
+@pytest.mark.parametrize(("late", "steady"), [(0, True), (20, False)])
+def test_a_replay_has_the_workers_that_there_were(tmp_path: Path, late: int, steady: bool) -> None:
+    shape = replace(SHAPE, workers=3)
+    folder = write_recorded(tmp_path / "grown", shape, manifest(replace(shape, workers=2)))
+    record = folder.read_run()
+    sessions = [msgspec.structs.replace(session, workers=2) for session in record.sessions]
+    folder.write_run(msgspec.structs.replace(record, sessions=sessions))
+    samples = [
+        msgspec.structs.replace(sample, workers=dict(list(sample.workers.items())[: 3 if place >= late else 2]))
+        for place, sample in enumerate(folder.samples())
+    ]
+    folder.samples_file.write_bytes(b"".join(msgspec.json.encode(sample) + b"\n" for sample in samples))
+    run = read_run(folder)
+    assert (run.workers, run.steady) == (3, steady)
+    assert any("workers came and went" in note for note in run.notes) is not steady
+    shown = replay(run, engine_of(run.job, None), ("fifo",))
+    assert shown.rows[-1].seconds <= shown.measured.seconds  # the bound
+    assert ("off by" in sentence(shown)) is steady
+
+
+@pytest.mark.parametrize(("own", "said"), [(True, "drafts included"), (False, "what is simulated does not")])
+def test_a_replay_of_a_run_that_drafted_says_whether_its_steps_draft(tmp_path: Path, own: bool, said: str) -> None:
+    run = read_run(write_recorded(tmp_path / "drafted", replace(SHAPE, drafts=True)))
+    engine = replace(engine_of(run.job, None), of_run=own)
+    assert [note for note in replay(run, engine, ("fifo",)).unknown if "drafted" in note and said in note]
 
 
 def test_a_replay_says_what_it_cannot_know(folder: RunFolder, run: RecordedRun, tmp_path: Path) -> None:

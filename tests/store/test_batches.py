@@ -7,8 +7,8 @@ import pytest
 from openseer_core.errors import BatchClosedError, FleetSpecMovedError, NameTakenError, RequestStateError
 from openseer_core.ids import PARKED_BATCH, GroupId, WorkerId
 from openseer_core.queue.batch import GroupEnd, OpenBatch
-from openseer_core.queue.group import GroupSpec
-from openseer_core.queue.messages import APPEND, WriteOutcome
+from openseer_core.queue.group import GroupSpec, Priority
+from openseer_core.queue.messages import APPEND, Rescore, WriteOutcome
 from openseer_core.queue.states import Event, State, Status
 from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.worker.heartbeat import Heartbeat, WorkerState
@@ -74,6 +74,40 @@ async def test_the_end_of_a_group_is_told_with_what_became_of_its_requests(store
     assert not entries[-1].whole
     counts = await store.progress(batch)
     assert (counts.groups_ended, counts.groups_whole, counts.longest, counts.entries) == (1, 0, 5, 4)
+
+
+async def test_what_is_expected_of_a_batch_follows_its_groups(store: Store) -> None:
+    async def told(batch: int = 0) -> tuple[int, int, int, int]:
+        counts = await store.progress(batch)
+        return counts.open_known, counts.open_expected, counts.ok_tokens, counts.closed_tokens
+
+    await store.submit([group("a", 3), group("b", 2), replace(group("c", 2), longest_earlier=7)])
+    assert await told() == (2, 14, 0, 0)  # of c alone something is known
+    claims = {str(claim.request): claim for claim in await store.claim(ANN, query(7))}
+    [reply] = await store.complete(ANN, [finish(claims["0/a/0"], 5)])
+    assert reply.view is not None
+    assert await told() == (4, 14 + 2 * 5, 5, 5)
+    await store.complete(ANN, [finish(claims["0/b/0"], 3, status=Status.INFRA_FAILED)])
+    assert await told() == (4, 24, 5, 8)
+    news = Rescore(reply.view.with_running(9), Priority(8.0))
+    await extend(store, ANN, [delta(claims["0/a/1"], 9)], [news])
+    assert await told() == (4, 14 + 2 * 9, 5, 8)
+    await store.go_on(request("a/0"), 0, tokens(5, 2))
+    assert await told() == (5, 14 + 3 * 9, 0, 1)
+    await store.end_groups([GroupId(0, "a"), GroupId(0, "b"), GroupId(0, "c")], Event.CANCEL)
+    assert await told() == (0, 0, 0, 1 + 7 + 9)
+
+
+async def test_what_is_expected_of_groups_moves_with_them(store: Store) -> None:
+    first, second = await opened(store), await opened(store)
+    await store.submit([group("a", 3, batch=first)])
+    claims = await store.claim(ANN, query(2))
+    await store.complete(ANN, [finish(claims[0], 5)])
+    await store.carry([GroupId(first, "a")], PARKED_BATCH, "v1")
+    await store.carry([GroupId(PARKED_BATCH, f"a~{first}")], second, "v1")
+    counts = [await store.progress(batch) for batch in (first, PARKED_BATCH, second)]
+    assert [(page.open_known, page.open_expected) for page in counts] == [(0, 0), (0, 0), (2, 10)]
+    assert (counts[2].ok_tokens, counts[2].closed_tokens) == (5, 5)
 
 
 async def test_cancelling_one_request_leaves_its_siblings_alone(store: Store) -> None:

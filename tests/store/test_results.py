@@ -222,6 +222,10 @@ async def test_a_record_has_tokens_and_scores_from_any_token_on(store: Store) ->
         for start in (0, 2, 5, 7):
             rest = await store.record(claim.request, start)
             assert (rest.tokens, rest.logprobs) == (whole.tokens[4 * start :], whole.logprobs[items * start :])
+            for most in (0, 2, 9):
+                part, end = await store.record(claim.request, start, most), start + most
+                expected = whole.tokens[4 * start : 4 * end], whole.logprobs[items * start : items * end]
+                assert (part.tokens, part.logprobs) == expected
 
 
 async def test_lengths_of_many_requests_are_told_at_once(store: Store) -> None:

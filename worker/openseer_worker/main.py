@@ -5,7 +5,6 @@ Exit codes: 0 drained, or asked to end before it began; those of openseer_core.e
 
 import argparse
 import asyncio
-import json
 import logging
 import os
 import secrets
@@ -14,9 +13,8 @@ from pathlib import Path
 
 from openseer_core.errors import InputError, OpenseerError
 from openseer_core.manifest.fleet import GANG_PORT
-from openseer_core.manifest.home import at_home
-from openseer_core.manifest.parse import parse_job
 from openseer_core.worker.metrics import WorkerMetrics
+from openseer_process.job_file import read_job_file
 from openseer_process.logs import note_process, start_log
 from openseer_process.pod_http import PodHttp
 from openseer_process.termination import report
@@ -76,11 +74,7 @@ def run_worker(settings: WorkerSettings, http_port: int | None = None) -> int:
 def _settings(options: argparse.Namespace) -> WorkerSettings:
     if not options.store:
         raise InputError("no store: give --store, or OPENSEER_STORE_URL in the environment")
-    try:
-        document = json.loads(options.job.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"--job {options.job}: {error}") from None
-    job = parse_job(at_home(document, os.environ.get("HOME")), str(options.job))
+    _, job = read_job_file(options.job)
     nodes = job.spec.workers.parallelism.nodes
     if options.rank and not (options.leader and 0 < options.rank < nodes):
         raise InputError(f"--rank {options.rank}: needs --leader, and spec.workers.parallelism.nodes is {nodes}")

@@ -10,6 +10,7 @@ from openseer_core.ids import GroupId
 from openseer_core.manifest.sampling_json import parse_sampling
 from openseer_core.queue.batch import TAIL, BatchRecord, Entry, GroupEnd
 from openseer_core.queue.messages import APPEND, Chunk, RequestRecord, Result
+from openseer_core.queue.time_left import mean_length, seconds_left, tokens_left
 from openseer_core.token_scores import likeliest, own_scores
 from openseer_core.tokens import readable_logprobs, unpack_tokens
 from openseer_core.wire.batches import (
@@ -54,7 +55,7 @@ def render_batch(record: BatchRecord, spec: BatchSpec, job: str, now: float, dra
         target_met=is_met(record, spec.target),
         wanted=_wanted(record, spec.target),
         progress=counts.closed / counts.requests if counts.requests else 0.0,
-        eta_seconds=_eta(record, open_, now),
+        eta_seconds=_eta(record, now),
         tail=0 < open_ <= counts.requests / TAIL,
         last_cursor=counts.entries,
         acknowledged_cursor=record.acknowledged,
@@ -96,12 +97,10 @@ def _wanted(record: BatchRecord, target: Target | None) -> int:
     return max(0, target.groups - counts.valid - max(0, hopeful) - running)
 
 
-def _eta(record: BatchRecord, open_: int, now: float) -> float | None:
-    """Linear in requests; None while nothing has ended."""
-    done = record.progress.closed
-    if not record.started_at or not done:
-        return None
-    return 0.0 if not open_ else (now - record.started_at) / done * open_
+def _eta(record: BatchRecord, now: float) -> float | None:
+    """At the batch's mean speed so far."""
+    running = now - record.started_at if record.started_at else 0.0
+    return seconds_left(tokens_left(record.progress), record.progress.tokens / running if running > 0 else 0.0)
 
 
 def _metrics(record: BatchRecord, now: float, drafts: DraftMetrics) -> BatchMetrics:
@@ -125,7 +124,7 @@ def _metrics(record: BatchRecord, now: float, drafts: DraftMetrics) -> BatchMetr
         seconds=seconds,
         tokens_per_second=counts.tokens / seconds if seconds else 0.0,
         tail_seconds=max(0.0, end - record.tail_at) if record.tail_at else 0.0,
-        length_mean=counts.tokens / counts.requests if counts.requests else 0.0,
+        length_mean=mean_length(counts),
         length_max=counts.longest,
         drafted_tokens=drafts.drafted,
         accepted_tokens=drafts.accepted,

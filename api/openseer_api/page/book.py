@@ -3,8 +3,7 @@
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from heapq import heappop, heappush
-from math import ceil, log2
+from math import ceil, inf, log2
 from typing import Protocol
 
 from openseer_core.ids import RequestId, WorkerId
@@ -45,15 +44,16 @@ class LeaseBar:
 
 
 class LeaseRows:
-    """Leases of all workers, each in the lowest row of its worker that is free, so that bars never overlap."""
+    """Leases of all workers, each in the lowest row of its worker that is free from its start on, so that bars never
+    overlap, in whatever order entries come: each batch has a journal of its own."""
 
     def __init__(self, most_ended: int = MOST_BARS) -> None:
         self.running: dict[str, LeaseBar] = {}
         self.ended: deque[LeaseBar] = deque(maxlen=most_ended)
         self.dropped = 0
         """Ended leases that are not kept any more."""
-        self._free: dict[str, list[int]] = {}
-        self._rows: Counter[str] = Counter()
+        self._free_from: dict[str, list[float]] = {}
+        """Of each row of a worker, infinity while a lease runs in it."""
         self._chunks: dict[str, int] = {}
 
     def note(self, entry: JournalEntry) -> None:
@@ -64,29 +64,31 @@ class LeaseRows:
             if len(self.ended) == self.ended.maxlen:
                 self.dropped += 1
             self.ended.append(known)
-            heappush(self._free.setdefault(known.worker, []), known.row)
+            self._free(known, entry.at)
         if entry.event != Event.CLAIM:
             if WORDS.get(entry.event) != "waiting":
                 self._chunks.pop(entry.request, None)
             return
         worker = WorkerId.parse(entry.worker).name if "#" in entry.worker else entry.worker
         chunks = self._chunks[entry.request] = self._chunks.get(entry.request, 0) + 1
-        bar = LeaseBar(entry.request, worker, self._row(worker), entry.at, entry.length, chunks=chunks)
+        bar = LeaseBar(entry.request, worker, self._row(worker, entry.at), entry.at, entry.length, chunks=chunks)
         self.running[entry.request] = bar
 
     def drop_batch(self, batch: int) -> None:
         """Forgets what runs of a batch whose data are gone."""
         for key in [key for key in self.running if RequestId.parse(key).group.batch == batch]:
             bar = self.running.pop(key)
-            heappush(self._free.setdefault(bar.worker, []), bar.row)
+            self._free(bar, bar.start)
             self._chunks.pop(key, None)
 
-    def _row(self, worker: str) -> int:
-        free = self._free.get(worker)
-        if free:
-            return heappop(free)
-        self._rows[worker] += 1
-        return self._rows[worker] - 1
+    def _row(self, worker: str, start: float) -> int:
+        rows = self._free_from.setdefault(worker, [])
+        row = next((row for row, free_from in enumerate(rows) if free_from <= start), len(rows))
+        rows[row : row + 1] = [inf]
+        return row
+
+    def _free(self, bar: LeaseBar, at: float) -> None:
+        self._free_from[bar.worker][bar.row] = max(at, bar.start)
 
 
 class GroupBook:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from itertools import groupby
 from math import inf
 from weakref import WeakKeyDictionary
 
@@ -14,13 +15,14 @@ from openseer_api.page.book import BatchBook, LeaseRows
 from openseer_api.page.group_feed import GroupFeed
 from openseer_api.page.job_views import bars_of, job_card
 from openseer_api.page.lanes import FleetSeries, TokenRates, lanes_of
-from openseer_api.page.shown import View
+from openseer_api.page.shown import GroupViews
 from openseer_api.routes.batches import rendered
 from openseer_core.ids import BATCH_JOB_BATCH, INITIAL_VERSION, GroupId, RequestId
 from openseer_core.json_model import JsonModel
 from openseer_core.manifest.generation import JobMode
 from openseer_core.queue.batch import BatchRecord, QueueLoad
 from openseer_core.queue.group import GroupView
+from openseer_core.queue.messages import JournalEntry
 from openseer_core.wire.batches import Batch
 from openseer_core.wire.page import MOST_BARS, WINDOW_SECONDS, Explained, JobCard, JobPulse, JobView
 from openseer_core.wire.weights import Transaction, to_wire
@@ -92,9 +94,9 @@ class JobFeed:
             await self._look()
             return self._card()
 
-    def group_views(self, group: GroupId, index: int | None) -> View:
+    def group_views(self, group: GroupId, index: int | None, place: str = "") -> GroupViews:
         """GroupPages for one viewer, each with what is new."""
-        return GroupFeed(self._job, group, index).view
+        return GroupFeed(self._job, group, index, place)
 
     async def _view(self, key: object, make: Callable[[], Awaitable[JsonModel]]) -> bytes:
         async with self._lock:  # to write a batch's view the store is asked, too: whoever comes meanwhile waits for it
@@ -176,10 +178,13 @@ class JobFeed:
             del self._books[gone]
             self._leases.drop_batch(gone)
             self._account.drop_batch(gone)
-        reached = inf
+        reached, told = inf, list[tuple[BatchBook, JournalEntry]]()
         for record in records:
             book = self._books.setdefault(record.number, BatchBook(record.number, self._leases, self._account))
-            reached = min(reached, await self._read(book))
+            entries, until = await self._read(book)
+            reached = min(reached, until)
+            told += [(book, entry) for entry in entries]
+        await self._note(told)
         await self._account.settle(snapshot.workers, snapshot.now, reached)
         self._batches = [rendered(job, record, snapshot, snapshot.now) for record in records]
         self._looked_at = time.monotonic()
@@ -193,9 +198,17 @@ class JobFeed:
         began = book.began_at if book is not None else 0.0
         return [BatchRecord(BATCH_JOB_BATCH, INITIAL_VERSION, "{}", progress, began, began)]
 
-    async def _read(self, book: BatchBook) -> float:
-        """Reads on. Returns up to which time, infinity where it is all."""
-        store, reached = self._job.store, inf
+    async def _note(self, told: list[tuple[BatchBook, JournalEntry]]) -> None:
+        """Entries of all batches in the order of their times, as leases of all share the rows of a worker."""
+        told.sort(key=lambda one: one[1].at)
+        for start in range(0, len(told), PAGE):
+            for book, entries in groupby(told[start : start + PAGE], key=lambda one: one[0]):
+                book.note(entry for _, entry in entries)
+            await asyncio.sleep(0)
+
+    async def _read(self, book: BatchBook) -> tuple[list[JournalEntry], float]:
+        """The next groups, which are learned, and entries. Also up to which time they are all, infinity for no end."""
+        store, found = self._job.store, list[JournalEntry]()
         for _ in range(MOST_PAGES):
             names = await store.group_names(book.number, book.named, PAGE)
             for start in range(0, len(names), LOOKUPS):
@@ -205,12 +218,11 @@ class JobFeed:
             if len(names) < PAGE:
                 break
         for _ in range(MOST_PAGES):
-            entries = await store.journal(book.number, book.read, PAGE)
-            book.note(entries)
+            entries = await store.journal(book.number, book.read + len(found), PAGE)
+            found += entries
             if len(entries) < PAGE:
-                return inf
-            reached = entries[-1].at
-        return reached
+                return found, inf
+        return found, found[-1].at
 
     async def _group(self, group: GroupId) -> GroupView | None:
         try:

@@ -4,7 +4,7 @@ import asyncio
 
 from openseer_api.http.problems import NotFoundProblem
 from openseer_api.job.context import JobContext
-from openseer_api.page.group_views import TokenTexts, response_view
+from openseer_api.page.group_views import Pieces, TokenTexts, response_view
 from openseer_core.ids import GroupId, RequestId
 from openseer_core.queue.length_estimate import estimate
 from openseer_core.tokens import unpack_tokens
@@ -15,15 +15,15 @@ MOST_PROMPT_TOKENS = 8192
 
 
 class GroupFeed:
-    """`index`: only that response of the group."""
+    """`index`: only that response of the group; `place`: where a viewer goes on."""
 
-    def __init__(self, job: JobContext, group: GroupId, index: int | None) -> None:
+    def __init__(self, job: JobContext, group: GroupId, index: int | None, place: str = "") -> None:
         self._job = job
         self._group = group
         self._index = index
         self._prompt: tuple[str, int] | None = None
-        self._read: dict[int, int] = {}
-        """Tokens of each response that were sent."""
+        self._told = place
+        self._pieces: Pieces | None = None
         self._texts: dict[int, TokenTexts] = {}
         self._known: dict[int, str] = {}
 
@@ -34,7 +34,7 @@ class GroupFeed:
             view, now = await asyncio.gather(store.group_view(self._group), store.now())
             indices = range(view.size) if self._index is None else [self._index]
             shown = list(indices)[:MOST_SIBLINGS]
-            responses = await asyncio.gather(*map(self._response, shown))
+            responses = await self._responses(shown, view.enqueued_at)
         except KeyError:
             raise NotFoundProblem(f"there is no group {self._group}; its data may have been acknowledged") from None
         prompt, prompt_tokens = await self._prompt_text()
@@ -52,12 +52,24 @@ class GroupFeed:
         )
         return page.model_dump_json().encode()
 
-    async def _response(self, index: int) -> ResponseView:
-        start = self._read.get(index, 0)
-        record = await self._job.store.record(RequestId(self._group, index), start)
-        view = response_view(record, start, self._texts_of(index))
-        self._read[index] = start + len(view.tokens)
-        return view
+    def place(self) -> str:
+        """The id of the latest view."""
+        return self._pieces.place(self._texts) if self._pieces is not None else ""
+
+    async def _responses(self, shown: list[int], queued_at: float) -> list[ResponseView]:
+        pieces = self._pieces = self._pieces or Pieces(queued_at, self._told)
+        known = await self._job.store.lengths([RequestId(self._group, index) for index in shown])
+        lengths = dict(zip(shown, known, strict=True))
+        most = pieces.share(lengths)
+
+        async def response(index: int) -> ResponseView:
+            start = pieces.start(index, lengths[index])
+            record = await self._job.store.record(RequestId(self._group, index), start, most)
+            view = response_view(record, start, lengths[index], self._texts_of(index))
+            pieces.note(index, start + len(view.tokens))
+            return view
+
+        return await asyncio.gather(*map(response, shown))
 
     def _texts_of(self, index: int) -> TokenTexts | None:
         codec = self._job.known_codec()

@@ -1,16 +1,18 @@
 """A group as the page shows it: its responses side by side, each a piece that goes on where the last one ended."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 
 from openseer_api.http.rendering import chunk_infos
 from openseer_core.ids import WorkerId
 from openseer_core.queue.messages import RequestRecord
 from openseer_core.queue.states import State
 from openseer_core.token_scores import own_scores
-from openseer_core.tokens import ITEM_BYTES, count_items, readable_logprobs, unpack_tokens
+from openseer_core.tokens import count_items, readable_logprobs, unpack_tokens
 from openseer_core.wire.page import MOST_TOKENS, RequestWord, ResponseView
 from openseer_text.reading import Reader
 
+PLACE = re.compile(r"(\S{1,32})((?: \d{1,6}:\d{1,9})*)")
 UNFINISHED = "\ufffd"
 """What a tokenizer writes for a character of which some bytes are missing."""
 LONGEST_CHARACTER = 4
@@ -39,6 +41,11 @@ class TokenTexts:
         self._known = known
         self._pending: list[int] = []
 
+    @property
+    def pending(self) -> int:
+        """How many of the latest tokens make a character that is not whole yet."""
+        return len(self._pending)
+
     def feed(self, tokens: Sequence[int]) -> list[str]:
         """The texts of the next tokens."""
         return [self._next(token) for token in tokens]
@@ -58,12 +65,44 @@ class TokenTexts:
         return text
 
 
-def response_view(record: RequestRecord, start: int, texts: TokenTexts | None) -> ResponseView:
-    """A response from token `start` on, at most MOST_TOKENS of it. `record`: read from there."""
+class Pieces:
+    """How far the responses of a group were sent to a viewer.
+
+    A viewer who connects again tells it by the id of the last event that came (`Last-Event-ID`): the stream goes on
+    there. `told`: that id; one of another group, or of none, begins anew.
+    """
+
+    def __init__(self, queued_at: float, told: str = "") -> None:
+        """`queued_at`: of the group, which tells it from others of its name."""
+        self._of = repr(queued_at)
+        found = PLACE.fullmatch(told)
+        known = found[2].split() if found and found[1] == self._of else []
+        self._sent = {int(index): int(sent) for index, _, sent in (one.partition(":") for one in known)}
+
+    def start(self, index: int, length: int) -> int:
+        """From which token on a response of so many tokens is sent."""
+        return min(self._sent.get(index, 0), length)
+
+    def share(self, lengths: Mapping[int, int]) -> int:
+        """How many tokens of each response there is room for in a view. `lengths`: of all, by index."""
+        open_ends = sum(length > self.start(index, length) for index, length in lengths.items())
+        return MOST_TOKENS // max(1, open_ends)
+
+    def note(self, index: int, end: int) -> None:
+        """A response was sent up to there."""
+        self._sent[index] = end
+
+    def place(self, texts: Mapping[int, TokenTexts]) -> str:
+        """The id of the latest event. Tokens whose character is not whole yet are sent again."""
+        ends = {index: end - (texts[index].pending if index in texts else 0) for index, end in self._sent.items()}
+        return " ".join([self._of, *(f"{index}:{max(0, end)}" for index, end in ends.items())])
+
+
+def response_view(record: RequestRecord, start: int, length: int, texts: TokenTexts | None) -> ResponseView:
+    """A response of `length` tokens, of which `record` has those from `start` on."""
     count = count_items(record.tokens)
-    kept = min(count, MOST_TOKENS)
-    tokens = unpack_tokens(record.tokens[: kept * ITEM_BYTES])
-    logprobs = readable_logprobs(own_scores(record.tokens, record.logprobs))[:kept] if record.logprobs else None
+    tokens = unpack_tokens(record.tokens)
+    logprobs = readable_logprobs(own_scores(record.tokens, record.logprobs)) if record.logprobs else None
     leased = record.state is State.LEASED
     return ResponseView(
         index=record.request.index,
@@ -71,7 +110,7 @@ def response_view(record: RequestRecord, start: int, texts: TokenTexts | None) -
         reason=record.reason,
         worker=WorkerId.parse(record.holder).name if leased and "#" in record.holder else "",
         turn=record.turn,
-        length=start + count,
+        length=max(length, start + count),
         start=start,
         tokens=tokens,
         text=texts.feed(tokens) if texts is not None else None,

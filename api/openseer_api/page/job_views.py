@@ -109,7 +109,7 @@ def bars_of(leases: LeaseRows, lanes: Sequence[WorkerLane], since: float, most: 
     left_out = leases.dropped
     for bar in reversed(leases.ended):
         if bar.end is None or bar.end < since:
-            break
+            continue
         if bar.worker in places and len(shown) < most:
             shown.append(bar)
         else:

@@ -16,6 +16,8 @@ SILENT_SECONDS = 1.4
 """A worker sends a heartbeat each second: without one for so long it is shown as silent, which is no verdict."""
 RATE_SECONDS = 5.0
 """Tokens per second are those of so many latest seconds."""
+LEAST_RATE_SECONDS = 3.0
+"""Tokens come in lumps, so what two heartbeats in a row tell is no rate."""
 POINT_SECONDS = 1.0
 """Between two points of a series."""
 NO_PACE = WorkerPace(0.0, None)
@@ -37,17 +39,21 @@ class TokenRates:
         for worker in workers:
             seen = self._seen.setdefault((worker.name, worker.boot), deque())
             tokens = worker.heartbeat.metrics.tokens
+            if seen and seen[-1][0] < worker.seen_at - RATE_SECONDS:  # nobody looked meanwhile
+                seen.clear()
             if not seen or seen[-1][0] < worker.seen_at:
                 seen.append((worker.seen_at, tokens))
             while len(seen) > 2 and seen[0][0] < worker.seen_at - RATE_SECONDS:
                 seen.popleft()
 
     def of(self, worker: WorkerStatus) -> float | None:
-        """None before its second heartbeat."""
+        """None before its heartbeats span LEAST_RATE_SECONDS."""
         seen = self._seen.get((worker.name, worker.boot))
-        if seen is None or len(seen) < 2:
+        if not seen:
             return None
         (began, first), (ended, last) = seen[0], seen[-1]
+        if ended - began < LEAST_RATE_SECONDS:
+            return None
         return round(max(0, last - first) / (ended - began), 1)
 
 
@@ -55,18 +61,19 @@ class FleetSeries:
     """Figures of the whole fleet, a point a second while somebody looks."""
 
     def __init__(self) -> None:
-        self._points: deque[tuple[float, int, int, float, float, float | None]] = deque(maxlen=MOST_POINTS)
+        self._points: deque[tuple[float, int, int, float | None, float, float | None]] = deque(maxlen=MOST_POINTS)
 
     def note(self, snapshot: FleetSnapshot, load: QueueLoad, rates: TokenRates) -> None:
         """A point, unless the latest one is younger than a second."""
         if self._points and snapshot.now - self._points[-1][0] < POINT_SECONDS:
             return
         fresh = [worker for worker in snapshot.workers if worker.is_fresh(snapshot.now)]
-        tokens = sum(rates.of(worker) or 0.0 for worker in fresh if not is_silent(worker, snapshot.now))
+        known = [rate for one in fresh if not is_silent(one, snapshot.now) and (rate := rates.of(one)) is not None]
+        tokens = round(sum(known), 1) if known or not fresh else None
         used = sum(worker.heartbeat.metrics.kv_used for worker in fresh) / len(fresh) if fresh else 0.0
         accepted = summed(worker.heartbeat.metrics.drafts for worker in fresh).acceptance_length or None
         waiting = sum(load.waiting.values())
-        self._points.append((snapshot.now, load.running, waiting, round(tokens, 1), round(used, 4), accepted))
+        self._points.append((snapshot.now, load.running, waiting, tokens, round(used, 4), accepted))
 
     def columns(self) -> Series:
         """All points that are kept."""

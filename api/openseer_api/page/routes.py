@@ -117,7 +117,8 @@ def _add_views(
         name: Annotated[KnownGroupName, Query()],
         index: Annotated[int | None, Query(ge=0, lt=MAX_GROUP_SIZE)] = None,
     ) -> Response:
-        return streams.open(found(request).group_views(GroupId(batch, name), index), VIEW_SECONDS)
+        views = found(request).group_views(GroupId(batch, name), index, request.headers.get("last-event-id", ""))
+        return streams.open(views.view, VIEW_SECONDS, place=views.place)
 
 
 def _found(name: str) -> Response:
@@ -137,12 +138,15 @@ class _Streams:
     def __init__(self) -> None:
         self._open = 0
 
-    def open(self, view: View, seconds: float, pulse: View | None = None) -> Response:
-        """A stream of views, with a pulse between two of them. Raises BusyProblem where there are too many."""
+    def open(
+        self, view: View, seconds: float, pulse: View | None = None, place: Callable[[], str] | None = None
+    ) -> Response:
+        """A stream of views, with a pulse between two of them; `place` gives the id of the latest view. Raises
+        BusyProblem where there are too many."""
         if self._open >= MOST_STREAMS:
             raise BusyProblem(f"{MOST_STREAMS} pages are open here already")
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(self._counted(_events(view, seconds, pulse)), media_type=SSE, headers=headers)
+        return StreamingResponse(self._counted(_events(view, seconds, pulse, place)), media_type=SSE, headers=headers)
 
     async def _counted(self, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         self._open += 1
@@ -153,7 +157,9 @@ class _Streams:
             self._open -= 1
 
 
-async def _events(view: View, seconds: float, pulse: View | None) -> AsyncIterator[bytes]:
+async def _events(
+    view: View, seconds: float, pulse: View | None, place: Callable[[], str] | None
+) -> AsyncIterator[bytes]:
     """Views until STREAM_SECONDS are over, or until there is nothing to see; in place of one that is as the last one, a
     sign of life.
 
@@ -176,7 +182,8 @@ async def _events(view: View, seconds: float, pulse: View | None) -> AsyncIterat
             if not error.retryable:
                 return
         else:
-            yield b"event: %s\ndata: %s\n\n" % (kind, data) if data != sent[kind] else b": alive\n\n"
+            named = b"id: %s\n" % place().encode() if place is not None else b""
+            yield b"%sevent: %s\ndata: %s\n\n" % (named, kind, data) if data != sent[kind] else b": alive\n\n"
             sent[kind] = data
         number = floor(loop.time() / beat) + 1
         await asyncio.sleep(number * beat - loop.time())

@@ -11,6 +11,18 @@ View = Callable[[], Awaitable[bytes]]
 """Gives the next view as JSON. Raises NotFoundProblem, StoreUnavailableError."""
 
 
+class GroupViews(Protocol):
+    """A group for one viewer."""
+
+    async def view(self) -> bytes:
+        """A GroupPage with what is new. Raises NotFoundProblem, ConflictProblem, StoreUnavailableError."""
+        ...
+
+    def place(self) -> str:
+        """The id of the latest view: whoever connects again with it goes on there."""
+        ...
+
+
 class Listed(Protocol):
     """A job among all."""
 
@@ -48,6 +60,6 @@ class Shown(Listed, Protocol):
         """A BatchView. Raises NotFoundProblem, StoreUnavailableError."""
         ...
 
-    def group_views(self, group: GroupId, index: int | None) -> View:
-        """GroupPages for one viewer, each with what is new. `index`: only that response."""
+    def group_views(self, group: GroupId, index: int | None, place: str = "") -> GroupViews:
+        """GroupPages for one viewer. `index`: only that response; `place`: the id of the last view that came."""
         ...

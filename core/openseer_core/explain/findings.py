@@ -84,6 +84,8 @@ def slow_pace(pace: WorkerPace) -> str:
     """What is said of a slow worker, after its name; "" of another."""
     if pace.ratio is None or pace.ratio >= SLOW:
         return ""
+    if not pace.ratio:
+        return "grows none of its responses, while those of the others grow with as many at once"
     return (
         f"grows responses at {pace.ratio:.2f} of the others' pace with as many at once: "
         f"{pace.tokens_per_second:.1f} tokens/s each, not {pace.tokens_per_second / pace.ratio:.1f}"

@@ -41,7 +41,8 @@ class Ledger:
         """Counts a request that has ended, and appends its result, and with the last one the group's end."""
         assert state.status is not None
         page = self.page(request.group.batch)
-        self.count(page.number, **{state.status.value: 1})
+        whole = state.generated if state.status is Status.OK else 0
+        self.count(page.number, **{state.status.value: 1}, closed_tokens=state.generated, ok_tokens=whole)
         page.entries.append(result_of(self._next_cursor(page), request, group, state, now, state.status))
         page.ended_at = now
         if state.status is Status.OK:

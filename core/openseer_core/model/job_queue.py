@@ -13,6 +13,7 @@ from openseer_core.model.state import QueuedBatch, QueuedGroup, QueuedRequest
 from openseer_core.numbers import FIRST_BASE, issue
 from openseer_core.queue.batch import BatchRecord, Entry, GroupEnd, OpenBatch, QueueLoad
 from openseer_core.queue.group import GroupSpec, GroupView
+from openseer_core.queue.length_estimate import expected_of
 from openseer_core.queue.messages import APPEND, BatchProgress, Chunk, JournalEntry, RequestRecord
 from openseer_core.queue.siblings import SiblingQuery, Siblings, SiblingTokens, shares
 from openseer_core.queue.states import FINAL_STATES, Event, State, Status, after
@@ -33,7 +34,7 @@ class JobQueue(LossQueue):
     def open_batch(self, batch: OpenBatch, now: float) -> tuple[BatchRecord, bool]:
         """Opens a batch under a new number, and True; or the batch that was opened with the same key, and False."""
         if batch.key in self._keys:
-            return self._ledger.page(self._keys[batch.key]).record(), False
+            return self._record(self._ledger.page(self._keys[batch.key])), False
         self._numbers = issue(self._numbers, self._base)
         opened = QueuedBatch(self._numbers, batch.version, batch.spec, batch.key, now)
         self._opened += 1
@@ -42,18 +43,20 @@ class JobQueue(LossQueue):
         self._ledger.pages[opened.number] = opened
         if batch.key:
             self._keys[batch.key] = opened.number
-        return opened.record(), True
+        return self._record(opened), True
 
     def batches(self) -> list[BatchRecord]:
         """All opened batches whose data are not deleted, by number."""
         return [
-            page.record() for number, page in sorted(self._ledger.pages.items()) if number > 0 and not page.forgotten
+            self._record(page)
+            for number, page in sorted(self._ledger.pages.items())
+            if number > 0 and not page.forgotten
         ]
 
     def batch(self, number: int) -> BatchRecord | None:
         """One opened batch."""
         found = self._ledger.pages.get(number)
-        return found.record() if found is not None and number > 0 else None
+        return self._record(found) if found is not None and number > 0 else None
 
     def batch_of_key(self, key: str) -> BatchRecord | None:
         """The batch that was opened with this key."""
@@ -158,7 +161,8 @@ class JobQueue(LossQueue):
         ended = group.endings.total() == group.spec.size
         whole = group.endings[Status.OK] == group.spec.size
         group.endings[Status.OK] -= 1
-        self._ledger.count(request.group.batch, ok=-1, groups_ended=-int(ended), groups_whole=-int(whole))
+        undone = {"ok": -1, "ok_tokens": -start, "closed_tokens": -state.generated}
+        self._ledger.count(request.group.batch, **undone, groups_ended=-int(ended), groups_whole=-int(whole))
         self._enqueue(group, request.index)
         return True
 
@@ -248,6 +252,16 @@ class JobQueue(LossQueue):
                 return chunk.version
         return group.version if request.state is State.LEASED and request.generated > request.start else ""
 
+    def _record(self, page: QueuedBatch) -> BatchRecord:
+        return replace(page.record(), progress=self._counts(page))
+
+    def _counts(self, page: QueuedBatch) -> BatchProgress:
+        """With what is expected of the groups, which a store keeps as sums."""
+        groups = [self._groups[gid] for gid in self._ids(page.number)]
+        expected = [expected_of(group.view, group.spec.size - group.endings.total()) for group in groups]
+        known, tokens = (sum(column) for column in zip(*expected, strict=True)) if expected else (0, 0)
+        return replace(page.progress, open_known=known, open_expected=tokens)
+
     def _ids(self, batch: int) -> list[GroupId]:
         return [GroupId(batch, name) for name in self._ledger.page(batch).names]
 
@@ -264,7 +278,7 @@ class JobQueue(LossQueue):
     def progress(self, batch: int) -> BatchProgress:
         """Counts of a batch (all zero when it is unknown)."""
         page = self._ledger.pages.get(batch)
-        return page.progress if page is not None else BatchProgress()
+        return self._counts(page) if page is not None else BatchProgress()
 
     def view(self, group: GroupId) -> GroupView:
         """The facts known of a group. Raises KeyError when it is unknown."""
@@ -331,15 +345,15 @@ class JobQueue(LossQueue):
         found = [self._groups[gid] for gid in self._ids(batch)[start : start + limit]]
         return [group.spec for group in found if not group.freed]
 
-    def record(self, request: RequestId, start: int = 0) -> RequestRecord:
-        """All data of one request; of its tokens and scores those from `start` on. Raises KeyError when its
-        group is unknown."""
+    def record(self, request: RequestId, start: int = 0, most: int | None = None) -> RequestRecord:
+        """All data of one request; of its tokens and scores those from `start` on, `most` of them. Raises KeyError when
+        its group is unknown."""
         if request.index >= len(self._groups[request.group].requests):
             raise KeyError(request)
         state = self._request(request)
-        first = start * ITEM_BYTES
-        scores = first * record_items(state.tokens, state.logprobs) if start else 0
-        tokens, logprobs = bytes(state.tokens[first:]), bytes(state.logprobs[scores:])
+        first, end = start * ITEM_BYTES, len(state.tokens) if most is None else (start + most) * ITEM_BYTES
+        items = record_items(state.tokens, state.logprobs) if state.tokens else 0
+        tokens, logprobs = bytes(state.tokens[first:end]), bytes(state.logprobs[first * items : end * items])
         chunks = tuple(state.chunks)
         return RequestRecord(
             request, state.state, state.fence, tokens, logprobs, chunks, state.turn, state.holder, state.reason

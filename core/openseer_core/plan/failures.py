@@ -5,7 +5,7 @@ cannot cure; then evidence of infrastructure failures; all others count against 
 GPU is checked before all and never counted.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from openseer_core.errors import GpuSickError
@@ -50,10 +50,11 @@ FAIL_JOB = {2: "InvalidInput", 5: "StoreLost", 6: "AuditFailed"}
 
 @dataclass(frozen=True, slots=True)
 class MemoryUpdate:
-    """The new memory after an observation, and the events for users."""
+    """The new memory after an observation, the events for users, and the components that ended unasked."""
 
     memory: Memory
     events: tuple[Announce, ...] = ()
+    ended: tuple[str, ...] = ()
 
 
 def update_memory(observation: Observation) -> MemoryUpdate:
@@ -66,14 +67,16 @@ def update_memory(observation: Observation) -> MemoryUpdate:
     memory, events = _update_start(observation, memory)
     events = [*revived, *events]
     ending = _completion(observation, memory) or _deadline_exceeded(observation, memory)
+    ended: Mapping[str, list[Pod]] = {}
     if ending is None and not observation.job.spec.suspend:
-        memory, ending, ended = _count_failures(observation, memory)
+        ended = _ended_incarnations(observation, memory)
+        memory, ending, counted = _count_failures(observation, memory, ended)
         memory, sick = _update_sick_nodes(observation, memory)
-        events += ended + sick
+        events += counted + sick
     if ending is not None:
         memory = replace(memory, ending=ending)
         events.append(Announce(ending.outcome is JobOutcome.FAILED, ending.reason, ending.message))
-    return MemoryUpdate(memory, tuple(events))
+    return MemoryUpdate(memory, tuple(events), tuple(ended))
 
 
 def backoff_until(failure: Failure | None) -> float:
@@ -139,11 +142,13 @@ def _deadline_exceeded(observation: Observation, memory: Memory) -> Ending | Non
     )
 
 
-def _count_failures(observation: Observation, memory: Memory) -> tuple[Memory, Ending | None, list[Announce]]:
+def _count_failures(
+    observation: Observation, memory: Memory, ended: Mapping[str, Sequence[Pod]]
+) -> tuple[Memory, Ending | None, list[Announce]]:
     """Counts each incarnation that ended unasked, once."""
     failures, unknown = {**memory.failures}, unremembered(memory.failures)
     events: list[Announce] = []
-    for component, pods in _ended_incarnations(observation, memory):
+    for component, pods in ended.items():
         known = _decayed(failures.get(component, unknown), observation)
         size = 1 if component == DRIVER else observation.job.spec.workers.parallelism.nodes
         counted, reason, fatal = _judge(observation, memory, pods, size)
@@ -184,16 +189,15 @@ def _weightiest(failures: Mapping[str, Failure], kept: str = "") -> Mapping[str,
     return {name: failures[name] for name in by_weight[-MOST_FAILED_MEMBERS:]}
 
 
-def _ended_incarnations(observation: Observation, memory: Memory) -> Iterator[tuple[str, list[Pod]]]:
-    """Components whose present incarnation ended without having been asked to."""
+def _ended_incarnations(observation: Observation, memory: Memory) -> dict[str, list[Pod]]:
+    """The pods of components whose present incarnation ended without having been asked to."""
     present: dict[str, list[Pod]] = {}
     for pod in observation.pods:
         attempts = memory.failures.get(pod.component, Failure()).attempts
         if pod.attempt >= attempts:
             present.setdefault(pod.component, []).append(pod)
-    for component, pods in present.items():
-        if any(pod.ended and not pod.leaving for pod in pods):
-            yield component, pods
+    ended = (component for component, pods in present.items() if any(pod.ended and not pod.leaving for pod in pods))
+    return {component: present[component] for component in ended}
 
 
 def _judge(observation: Observation, memory: Memory, pods: Sequence[Pod], size: int) -> tuple[int, str, str]:

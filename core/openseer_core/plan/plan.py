@@ -42,12 +42,14 @@ MOST_EVENTS = 16
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Actions in order, the memory to write before them, and when to plan again even without an event. `refused`:
-    refusals of Kubernetes that still hold, because their objects are tried again later."""
+    refusals of Kubernetes that still hold, because their objects are tried again later. `ended`: components that ended
+    unasked; after the memory is written, later steps do not list them again."""
 
     actions: tuple[Action, ...]
     memory: Memory
     wake_at: float | None = None
     refused: tuple[Refusal, ...] = ()
+    ended: tuple[str, ...] = ()
 
 
 _MAKES = (AddFinalizer, ApplyShared, CreatePod)
@@ -90,7 +92,7 @@ def plan(observation: Observation) -> Plan:
         actions = _without_creations(actions)
     times = (wake_at, fleet.wake_at, due, redis_due, rescale_at, expiry, _deadline(observation, memory), *avoided_until)
     refused = _still_refused(observation, actions) if waits else ()
-    return Plan(_summarized(actions), memory, _soonest(*times), refused)
+    return Plan(_summarized(actions), memory, _soonest(*times), refused, update.ended)
 
 
 def _still_refused(observation: Observation, actions: Iterable[Action]) -> tuple[Refusal, ...]:

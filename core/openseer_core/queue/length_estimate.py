@@ -46,6 +46,13 @@ def estimate(view: GroupView) -> int:
     return min(max(known, view.longest_running), view.max_tokens)
 
 
+def expected_of(view: GroupView, unfinished: int) -> tuple[int, int]:
+    """Of so many unfinished responses of a group: of how many the length is known, all or none, and their tokens."""
+    if not view.finished and not view.longest_earlier:
+        return 0, 0
+    return unfinished, unfinished * estimate(view)
+
+
 def longest_possible(view: GroupView) -> int:
     """The longest possible response of the group, in tokens, for the order; max_tokens while nothing is known."""
     if view.longest_earlier:

@@ -276,7 +276,9 @@ class JournalEntry:
 @dataclass(frozen=True, slots=True)
 class BatchProgress:
     """Counts of one batch. `tokens`: generated or scored so far, over all its requests; `longest`: tokens of its
-    longest complete response.
+    longest complete response; `ok_tokens`: of all whole responses; `closed_tokens`: of all requests with a result.
+    `open_known`: requests without a result whose groups' lengths are known; `open_expected`: the tokens that these are
+    expected to have at their end (length_estimate.expected_of).
 
     `groups_*`: ended; of these whole (every response ok); carried over; `valid`, `invalid`: by the trainer's verdict.
     `entries`: cursor of the latest entry of its results stream.
@@ -298,6 +300,10 @@ class BatchProgress:
     valid: int = 0
     invalid: int = 0
     entries: int = 0
+    ok_tokens: int = 0
+    closed_tokens: int = 0
+    open_known: int = 0
+    open_expected: int = 0
 
     @property
     def closed(self) -> int:

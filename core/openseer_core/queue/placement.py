@@ -128,6 +128,13 @@ class Placement:
         return replace(known, priority=self.policy.priority(known.view()))
 
 
+def queued_at(group: GroupSpec, now: float, policy: Policy) -> GroupSpec:
+    """The group as it is queued at `now`, seconds of the store's clock: it was made before, and may have lain on a disk
+    since."""
+    stamped = replace(group, enqueued_at=now)
+    return replace(stamped, priority=policy.priority(stamped.view()))
+
+
 def group_metadata(metadata: Any, **more: Any) -> str:
     """The JSON that is stored with a group and returned with its results: the submitter's metadata, and `more`."""
     return json.dumps({"metadata": metadata, **more})

@@ -131,7 +131,7 @@ class UploadReceipt(JsonModel):
 
 class BatchMetrics(JsonModel):
     """Counts and rates of one batch; `flat()` returns them for a trainer's logger. `tokens`: of all responses, appended
-    and scored ones included.
+    and scored ones included. `length_mean`, `length_max`: of the responses that ended whole; 0 without any.
 
     Workers do not count drafts by batch: these numbers are of the whole fleet, from the first read of the batch to
     its end. `draft_share`: of the generated tokens; `acceptance_length`: mean tokens per request and step.
@@ -172,8 +172,9 @@ class Batch(JsonModel):
     """The state of a batch.
 
     `state`: open accepts groups; sealed does not; complete has all its results; acknowledged: its data are deleted.
-    `progress`: share of the requests that have ended. `eta_seconds`: None while unknown. `tail`: whether fewer than a
-    tenth of the requests are left. `wanted`: number of groups that the target still needs. `job`: NAMESPACE/NAME;
+    `progress`: share of the requests that have ended. `eta_seconds`: until the last one ends, by the groups' length
+    estimates and the batch's mean tokens per second; None while no length is known. `tail`: whether fewer than a tenth
+    of the requests are left. `wanted`: number of groups that the target still needs. `job`: NAMESPACE/NAME;
     `opened_at`: seconds of the store's clock. A store that was emptied issues the same ids again; `job` and `opened_at`
     distinguish such batches.
     """

@@ -31,8 +31,8 @@ MOST_IN_TAIL = 50
 """Limit of running responses of a batch in the tail: those with the latest expected end."""
 MOST_SIBLINGS = 64
 """Limit of responses of a group."""
-MOST_TOKENS = 1024
-"""Limit of tokens of one response in one view; the next view continues after them."""
+MOST_TOKENS = 32_768
+"""Limit of tokens of all responses of a group in one view; the next view continues after them."""
 
 JobWord = Literal["running", "idle", "waiting", "lent", "finished", "failed", "unknown"]
 RequestWord = Literal["waiting", "running", "ok", "aborted", "failed", "cancelled", "carried"]
@@ -114,12 +114,13 @@ class Bars(JsonModel):
 
 
 class Series(JsonModel):
-    """Figures of the whole fleet over time, as columns; `kv_used`: share of the workers' KV blocks, 0 to 1."""
+    """Figures of the whole fleet over time, as columns; `kv_used`: share of the workers' KV blocks, 0 to 1. None where
+    a figure is not known, as rates of the first seconds after somebody begins to look."""
 
     at: list[float] = Field(default_factory=list[float])
     running: list[int] = Field(default_factory=list[int])
     waiting: list[int] = Field(default_factory=list[int])
-    tokens_per_second: list[float] = Field(default_factory=list[float])
+    tokens_per_second: list[float | None] = Field(default_factory=list[float | None])
     kv_used: list[float] = Field(default_factory=list[float])
     acceptance_length: list[float | None] = Field(default_factory=list[float | None])
 
@@ -160,9 +161,9 @@ class Possible(JsonModel):
 class Explained(JsonModel):
     """Where the workers' time of a job went, and what to do. `live`: a later view may say more.
 
-    `seconds`: the makespan with the start of the engines; of a job that goes on, so far, from the first request queued
-    of those that were there when somebody began to look. `worker_seconds`: the same, of all `workers`; the known parts
-    add up to it. `findings`: the largest first, MOST_FINDINGS; `tail`: which response is expected to end last, in
+    `seconds`: the makespan with the start of the run before it; of a job that goes on, so far, from the first request
+    queued of those that were there when somebody began to look. `worker_seconds`: the same, of all `workers`; the known
+    parts add up to it. `findings`: the largest first, MOST_FINDINGS; `tail`: which response is expected to end last, in
     words, "" before the tail. `best`: None where it is not known, for the reason `no_best`; `notes`: what a reader has
     to know.
     """

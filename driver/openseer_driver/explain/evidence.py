@@ -12,7 +12,7 @@ LONGER = 1.5
 
 @dataclass(frozen=True)
 class Evidence(Account):
-    """What findings rest on: workers' time from the first request queued to the last one finished, and the trace."""
+    """What findings rest on: workers' time from the start of the run to the last request finished, and the trace."""
 
     trace: Trace
 
@@ -69,6 +69,18 @@ def empty_slots(trace: Trace) -> EmptySlots:
     if not held:
         return EmptySlots()
     return EmptySlots(len(held) / looks, fmean(used for used, _ in held), fmean(slots for _, slots in held))
+
+
+def kv_settings(trace: Trace) -> str:
+    """What sets the room of the KV cache of the run's engines."""
+    if trace.record.setting("model", "engine") == "scripted":
+        return "model.scripted.kvBlocks"
+    if any(worker.gpu for sample in trace.samples for worker in sample.workers.values()):
+        return "engineArgs.gpu_memory_utilization, kv_cache_dtype, more GPUs a worker"
+    return (
+        "on a CPU engineArgs.kv_cache_memory_bytes, or VLLM_CPU_KVCACHE_SPACE in GiB in the workers' environment; on a "
+        "GPU engineArgs.gpu_memory_utilization"
+    )
 
 
 def _is_full(reserved: float, inflight: int) -> bool:

@@ -46,6 +46,7 @@ def explain(trace: Trace, best: BestTimes | None = None, no_best: str = "not ask
         state=trace.record.state,
         policy=policy,
         startup_seconds=end - trace.end,
+        unqueued_seconds=clock.at(stocked_at(trace)),
         makespan_seconds=trace.end,
         worker_seconds=whole,
         parts=[_part(name, None if name in unknown else sums[name], whole) for name in PART_NAMES],

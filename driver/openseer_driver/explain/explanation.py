@@ -41,8 +41,9 @@ class BestTimes(msgspec.Struct, frozen=True):
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """`worker_seconds`: the workers' number times the seconds from the first request queued to the last one finished,
-    which are `startup_seconds` and `makespan_seconds`; the known parts add up to it. `findings`: the largest first.
+    """`worker_seconds`: the workers' number times the seconds from the start of the run to the last request finished,
+    which are `startup_seconds` and `makespan_seconds`; the known parts add up to it. `unqueued_seconds`: those of the
+    start before the first request was queued. `findings`: the largest first.
 
     `best`: None where it is not known, for the reason `no_best`; `notes`: what a reader has to know.
     """
@@ -51,6 +52,7 @@ class Explanation(msgspec.Struct, frozen=True):
     state: str
     policy: str
     startup_seconds: float
+    unqueued_seconds: float
     makespan_seconds: float
     worker_seconds: float
     parts: list[TimePart]

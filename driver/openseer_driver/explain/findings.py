@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from openseer_core.explain.findings import Finding, finding, large_parts, slow_workers
-from openseer_driver.explain.evidence import Evidence, empty_slots, giant
+from openseer_driver.explain.evidence import Evidence, empty_slots, giant, kv_settings
 from openseer_driver.explain.explanation import BestTimes
 
 ALONE = 0.1
@@ -31,7 +31,7 @@ def _slow_workers(evidence: Evidence, _: BestTimes | None) -> Iterator[Finding]:
 
 def _giant(evidence: Evidence, _: BestTimes | None) -> Iterator[Finding]:
     found, makespan = giant(evidence.trace), evidence.makespan
-    if found is None or found.alone < ALONE * makespan:
+    if found is None or not makespan or found.alone < ALONE * makespan:
         return
     fact, workers = found.fact, len(evidence.by_worker)
     yield finding(
@@ -60,10 +60,7 @@ def _kv(evidence: Evidence, _: BestTimes | None) -> Iterator[Finding]:
         if is_small
         else f"kv: engines preempted {preempted:,} times, {len(trace.facts):,} responses in all"
     )
-    advice = (
-        "give the KV cache more room (engineArgs.gpu_memory_utilization, kv_cache_dtype, more GPUs a worker), or "
-        "shorten contexts"
-    )
+    advice = f"give the KV cache more room ({kv_settings(trace)}), or shorten contexts"
     figure = empty.used / empty.slots if is_small else float(preempted)
     yield finding(evidence, "kv", "kv", figure, says, advice, seconds)
 
@@ -80,7 +77,7 @@ def _preemptions(evidence: Evidence) -> Iterator[int]:
 
 def _policy(evidence: Evidence, best: BestTimes | None) -> Iterator[Finding]:
     own, makespan = evidence.policy, evidence.makespan
-    if best is not None and best.policy != own and best.itself >= BETTER * best.known:
+    if best is not None and best.policy != own and best.known and best.itself >= BETTER * best.known:
         ratio = best.itself / best.known
         yield finding(
             evidence,

@@ -28,9 +28,8 @@ class _Life(NamedTuple):
 
 
 def clock_of(trace: Trace) -> ActiveClock:
-    """Active seconds since the first request was queued."""
-    queued = min((fact.enqueued_at for fact in trace.facts), default=trace.clock.origin)
-    return ActiveClock(min(queued, trace.clock.origin), trace.clock.pauses)
+    """Active seconds since the run was started."""
+    return ActiveClock(trace.began_at, trace.clock.pauses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +66,12 @@ def witnesses(trace: Trace) -> dict[str, Witness]:
 
 
 def stocked_at(trace: Trace) -> float:
-    """Seconds of the store's clock at which the first request was in the store: its driver renders prompts before."""
+    """Seconds of the store's clock at which the first request was in the store: its driver renders prompts before.
+
+    By the samples, too: drivers of earlier releases wrote down when they began to render.
+    """
     empty = takewhile(lambda sample: not sample.requests, trace.samples)
-    return min(trace.clock.origin, max((sample.at for sample in empty), default=float("-inf")))
+    return min(trace.clock.origin, max((trace.queued_at, *(sample.at for sample in empty))))
 
 
 def last_sample(trace: Trace) -> SampleLine | None:

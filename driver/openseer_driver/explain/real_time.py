@@ -1,14 +1,17 @@
 """A run's times as they passed: the job's clock leaves out how long a store answered nobody."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import msgspec
 
 from openseer_driver.report.trace import Fact, Trace, make_trace
 from openseer_driver.run_lines import SampleLine
+
+SET_BACK_SECONDS = 1.0
+"""Less may pass between two samples for the driver than for the job: each is asked at its own moment."""
 
 
 def in_real_time(trace: Trace) -> Trace:
@@ -25,7 +28,7 @@ def in_real_time(trace: Trace) -> Trace:
 def _clock(told: Sequence[SampleLine]) -> Callable[[float], float]:
     """From the job's clock to the driver's; between two samples in proportion, beyond them second by second."""
     job = list(accumulate((sample.at for sample in told), max))
-    driver = list(accumulate((sample.taken_at for sample in told), max))
+    driver = list(accumulate(_passed(told, job), initial=told[0].taken_at))
 
     def real(time: float) -> float:
         place = bisect_right(job, time)
@@ -37,6 +40,13 @@ def _clock(told: Sequence[SampleLine]) -> Callable[[float], float]:
         return driver[before] + passed * (driver[place] - driver[before])
 
     return real
+
+
+def _passed(told: Sequence[SampleLine], job: Sequence[float]) -> Iterator[float]:
+    """Seconds from each sample to the next: as the driver tells them, unless its clock was set back."""
+    for (before, after), (start, end) in zip(pairwise(told), pairwise(job), strict=True):
+        passed = after.taken_at - before.taken_at
+        yield max(0.0, passed) if passed > end - start - SET_BACK_SECONDS else end - start
 
 
 def _moved(fact: Fact, real: Callable[[float], float]) -> Fact:

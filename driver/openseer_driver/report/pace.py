@@ -2,6 +2,7 @@
 
 from collections import deque
 
+from openseer_core.queue.time_left import seconds_left
 from openseer_driver.run_lines import SampleLine
 
 RATE_SECONDS = 15.0
@@ -12,13 +13,9 @@ class Pace:
     """Follows the samples of one session. `now` is any clock in seconds that does not go back."""
 
     def __init__(self) -> None:
-        self._first: tuple[float, SampleLine] | None = None
-        self._recent: deque[tuple[float, SampleLine]] = deque()
-
-    @property
-    def has_begun(self) -> bool:
+        self.has_begun = False
         """Whether the start-up is over (see SampleLine.has_begun)."""
-        return self._first is not None
+        self._recent: deque[tuple[float, SampleLine]] = deque()
 
     @property
     def latest(self) -> SampleLine | None:
@@ -27,13 +24,12 @@ class Pace:
 
     def take(self, sample: SampleLine, now: float) -> None:
         """Takes the newest sample."""
-        if self._first is None and sample.has_begun:
-            self._first = (now, sample)
+        self.has_begun = self.has_begun or sample.has_begun
         self._recent.append((now, sample))
         while len(self._recent) > 2 and self._recent[1][0] <= now - RATE_SECONDS:
             self._recent.popleft()
 
-    def facts(self, now: float, *, workers: bool = False) -> list[str]:
+    def facts(self, *, workers: bool = False) -> list[str]:
         """The metrics as text, once a sample was taken. `workers`: their number, in place of the tokens so far."""
         sample = self._recent[-1][1]
         share = int(100 * sample.closed / sample.requests) if sample.requests else 0
@@ -43,7 +39,7 @@ class Pace:
             facts.append(f"{count} worker{'s' if count != 1 else ''}")
         else:
             facts.insert(2, f"{sample.tokens:,} tokens")
-        facts.append(f"ETA {self._eta(sample, now)}")
+        facts.append(f"ETA {self._eta()}")
         if sample.in_tail:
             facts.append(f"tail: the last {sample.inflight} are running")
         return facts
@@ -58,13 +54,10 @@ class Pace:
         (then, before), (now, after) = self._recent[0], self._recent[-1]
         return max(0.0, (after.tokens - before.tokens) / (now - then)) if now > then else 0.0
 
-    def _eta(self, sample: SampleLine, now: float) -> str:
-        """Estimated by the mean speed since the session's start; requests of earlier sessions do not count."""
-        if self._first is None or sample.closed == self._first[1].closed:
-            return "–"
-        since, first = self._first
-        left = sample.requests - sample.closed
-        return duration(left * (now - since) / (sample.closed - first.closed))
+    def _eta(self) -> str:
+        """The estimated time left at the latest speed."""
+        left = seconds_left(self._recent[-1][1].tokens_left, self._rate())
+        return "–" if left is None else duration(left)
 
 
 def duration(seconds: float) -> str:

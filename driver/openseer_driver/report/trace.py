@@ -82,9 +82,20 @@ class Trace:
         return max((self.clock.at(fact.finished_at) for fact in self.facts), default=0.0)
 
     @property
+    def began_at(self) -> float:
+        """Start of the run, or the time at which its first request was queued, whichever is earlier (seconds of the
+        store's clock)."""
+        return min(self.queued_at, *(session.started_at for session in self.record.sessions[:1]), self.clock.origin)
+
+    @property
+    def queued_at(self) -> float:
+        """Seconds of the store's clock at which the first request was queued."""
+        return min((fact.enqueued_at for fact in self.facts), default=self.clock.origin)
+
+    @property
     def startup_seconds(self) -> float:
-        """Time from the first queued request to the first claim: loading engines, or waiting for room."""
-        return self.clock.origin - min((fact.enqueued_at for fact in self.facts), default=self.clock.origin)
+        """Time from the start of the run to the first claim: reading prompts, loading engines."""
+        return self.clock.origin - self.began_at
 
     @property
     def worker_names(self) -> list[str]:

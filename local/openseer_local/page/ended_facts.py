@@ -59,6 +59,15 @@ def groups_of(facts: Sequence[Fact], job: RolloutJob) -> list[GroupView]:
     ]
 
 
+def requests_of(trace: Trace) -> int | None:
+    """How many requests the run has: all that have a result where it is complete, else as its samples tell; None where
+    they do not."""
+    if trace.record.state == "complete":
+        return len(trace.facts)
+    told = max((sample.requests for sample in trace.samples), default=0)
+    return max(told, len(trace.facts)) if told else None
+
+
 def lanes_of_run(trace: Trace, explanation: Explanation) -> list[WorkerLane]:
     """The workers of the run, as the latest sample of each has them; `explanation` says who was slow."""
     latest: dict[str, WorkerSample] = {}

@@ -71,6 +71,10 @@ async def _load_text(context: JobContext) -> None:
 def view_run(folder: RunFolder, port: int, told: Told) -> None:
     """Serves the page of a run that has ended, until SIGINT or SIGTERM. Raises InputError."""
     job, _ = recorded_job(folder, folder.read_run())
+    if folder.is_written:
+        raise InputError(
+            f"{folder.path}: this run goes on: openseer run --page shows it meanwhile, openseer view once it has ended"
+        )
     if job.spec.mode != "batch":
         raise InputError(f"{folder.path}: the folder of a job of mode {job.spec.mode}, which keeps no results to view")
     shown = EndedRun(folder, job, _reader(job))

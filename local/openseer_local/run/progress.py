@@ -63,12 +63,12 @@ class ProgressDisplay(Display):
         """The metrics in one line."""
         if not self._pace.latest:
             return ""
-        return "openseer: " + "  ".join(self._pace.facts(self._clock(), workers=True))
+        return "openseer: " + "  ".join(self._pace.facts(workers=True))
 
     def _bar(self, sample: SampleLine) -> Table:
         row = Table.grid(padding=(0, 2))
         bar = ProgressBar(total=max(1, sample.requests), completed=sample.closed, width=28)
-        row.add_row(bar, *self._pace.facts(self._clock()))
+        row.add_row(bar, *self._pace.facts())
         return row
 
     def _workers(self, sample: SampleLine) -> Table:

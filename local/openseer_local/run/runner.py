@@ -28,10 +28,15 @@ from openseer_store.port import Store
 def plan_run(
     job: RolloutJob, document: dict[str, Any], folder: RunFolder, *, fresh: bool, note: Note = lambda _: None
 ) -> RunPlan:
-    """Checks what does not need the model; `note` is told how far. Raises InputError and its kind, OutputError."""
+    """Checks what does not need the model, nor, of a run that is complete, its store; `note` is told how far.
+
+    Raises InputError and its kind, OutputError.
+    """
     check_local_job(job, "batch")
     plan = RunPlan(job, document, folder, check_prompts(job, open_source(job, note=note), note), fresh)
     plan.check_resumable("Use --fresh to start over, or --output for another folder")
+    if plan.is_complete:
+        return plan
     if folder.exists() and not fresh and not folder.store_folder.is_dir() and job.spec.store.url is None:
         raise InputError(f"{folder.path}: its store/ is gone, so it cannot be resumed; use --fresh to start over")
     return plan
@@ -96,12 +101,20 @@ class LocalRun:
             def tell(submitted: int) -> None:
                 progress.detail(f"{submitted:,} of {groups.groups:,} groups")
 
-            routed = self._routed(run)
-            driver = Driver(store, groups, run.writer, codec, on_submitted=tell, routed=routed, traces=self._traces)
+            driver = Driver(
+                store,
+                groups,
+                run.writer,
+                codec,
+                policy=self._plan.policy,
+                on_submitted=tell,
+                routed=self._routed(run),
+                traces=self._traces,
+            )
             await driver.submit()
             progress.wait_for_work()
             await driver.collect()
-            progress.update(await sample_now(store))  # the samples' own pace leaves out how it ended
+            progress.update(await sample_now(store, run.clock))  # the samples' own pace leaves out how it ended
 
     def _routed(self, run: OpenRun) -> RoutedFiles | None:
         """Where rows of routed experts come from and where arrays go; rows of another run are removed."""
@@ -121,7 +134,7 @@ class LocalRun:
         work = {
             "driver": self._drive(store, fleet, run),
             "fleet": fleet.watch(),
-            "samples": sample_forever(store, self._plan.folder, self._progress.update),
+            "samples": sample_forever(store, self._plan.folder, run.clock, self._progress.update),
             "deadline": _deadline(self._plan.job.spec.active_deadline_seconds),
         }
         if self._page:

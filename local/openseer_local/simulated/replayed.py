@@ -45,10 +45,11 @@ def page(shown: Replay) -> RenderableType:
         table.add_row(row.policy, *_cells(row, measured))
     size = f"{shown.requests:,} responses, {shown.tokens:,} tokens, {shown.workers} workers; steps: {shown.source}"
     lines = [Text(f"not known here: {line}", style="dim") for line in shown.unknown]
-    return Group(Text(_sentence(shown)), Text(size, style="dim"), Text(), table, Text(), *lines)
+    return Group(Text(sentence(shown)), Text(size, style="dim"), Text(), table, Text(), *lines)
 
 
-def _sentence(shown: Replay) -> str:
+def sentence(shown: Replay) -> str:
+    """What a run says first: whether another policy would have been faster, and how far that is to be trusted."""
     if not shown.partial:
         return _found(shown)
     limit = "Responses of this run were cut or did not finish, and with all of them another policy may be best."
@@ -60,6 +61,8 @@ def _found(shown: Replay) -> str:
     open_ones = [row for row in shown.rows if row.policy not in (ORACLE, BOUND)]
     best = min(open_ones, key=lambda row: row.seconds)
     off = f"The simulation of the run itself is off by {own.seconds / measured.seconds - 1:+.1%}"
+    if not shown.steady:
+        off = f"The run itself is not simulated, for not all of {shown.workers} workers were there all the time"
     least = f"no order brings more than {own.seconds / shown.rows[-1].seconds:.2f} ×"
     if own.seconds <= TOLD * best.seconds:
         return (

@@ -9,9 +9,9 @@ from prometheus_client import Counter as PrometheusCounter
 from prometheus_client.core import Metric
 
 from openseer_core.plan.backlog import Backlog
-from openseer_core.plan.observation import DRIVER, Failure, GpuSeconds
 from openseer_core.queue.messages import BatchProgress
 from openseer_core.queue.store_memory import StoreMemory
+from openseer_operator.control.counters import JobCounters
 from openseer_operator.objects.reading import JobKey
 from openseer_process.families import Collected, Families
 from openseer_process.metric_table import BY_NAME
@@ -24,29 +24,18 @@ WAIT_BUCKETS = (*RECONCILE_BUCKETS, 60.0, 120.0, 300.0, 600.0, 1200.0)
 
 @dataclass(frozen=True, slots=True)
 class JobMetrics:
-    """Values of one job. `inflight`: running requests; `tokens`: generated so far, in deleted batches, too; `backlog`:
-    unfinished work and the workers that it needs; `failures`: by component, from the operator's memory."""
+    """Values of one job. `inflight`: running requests; `backlog`: unfinished work and the workers that it needs."""
 
     progress: BatchProgress
     workers: Mapping[str, int | str]
     inflight: int
     tokens_per_second: float | None
-    tokens: int
+    counters: JobCounters
     backlog: Backlog = field(default_factory=Backlog)
-    gpu_seconds: GpuSeconds = field(default_factory=GpuSeconds)
-    failures: Mapping[str, Failure] = field(default_factory=dict[str, Failure])
 
     @property
     def unfinished(self) -> int:
         return self.progress.requests - self.progress.closed
-
-    @property
-    def driver_ends(self) -> int:
-        return self.failures.get(DRIVER, Failure()).attempts
-
-    @property
-    def worker_ends(self) -> int:
-        return sum(failure.attempts for component, failure in self.failures.items() if component != DRIVER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +103,7 @@ def _told(state: OperatorState) -> Iterable[Metric]:
 
 
 def _tell_job(families: Families, metrics: JobMetrics, **key: str) -> None:
-    counts, backlog, spent = metrics.progress, metrics.backlog, metrics.gpu_seconds
+    counts, backlog, counters = metrics.progress, metrics.backlog, metrics.counters
     requests = {
         "ok": counts.ok,
         "aborted": counts.aborted,
@@ -124,17 +113,17 @@ def _tell_job(families: Families, metrics: JobMetrics, **key: str) -> None:
     for state, count in requests.items():
         families.add("openseer_job_requests", count, state=state, **key)
     families.add("openseer_job_queue_depth", max(0, metrics.unfinished - metrics.inflight), **key)
-    families.add("openseer_job_tokens_total", metrics.tokens, **key)
+    families.add("openseer_job_tokens_total", counters.tokens, **key)
     if metrics.tokens_per_second is not None:
         families.add("openseer_job_tokens_per_second", metrics.tokens_per_second, **key)
     families.add("openseer_job_backlog_tokens", backlog.tokens, **key)
     for state in ("desired", "current", "ready", "busy"):
         families.add("openseer_job_workers", float(metrics.workers[state]), state=state, **key)
     families.add("openseer_job_workers", backlog.workers, state="recommended", **key)
-    families.add("openseer_job_ended_members_total", metrics.worker_ends, component="worker", **key)
-    families.add("openseer_job_ended_members_total", metrics.driver_ends, component="driver", **key)
-    families.add("openseer_job_gpu_seconds_total", spent.idle, state="idle", **key)
-    families.add("openseer_job_gpu_seconds_total", spent.busy, state="busy", **key)
+    for component in ("worker", "driver"):
+        families.add("openseer_job_ended_members_total", counters.ended[component], component=component, **key)
+    families.add("openseer_job_gpu_seconds_total", counters.gpu_seconds.idle, state="idle", **key)
+    families.add("openseer_job_gpu_seconds_total", counters.gpu_seconds.busy, state="busy", **key)
 
 
 def _tell_store(families: Families, health: StoreHealth, **key: str) -> None:

@@ -45,6 +45,7 @@ from openseer_core.plan.revival import revive
 from openseer_core.plan.store import is_lost
 from openseer_core.queue.messages import BatchProgress
 from openseer_operator.control.apply import Applier, ApplyTarget
+from openseer_operator.control.counters import JobCounters
 from openseer_operator.control.metrics import JobMetrics, OperatorState
 from openseer_operator.control.observe import Observer
 from openseer_operator.control.slow_starts import SlowStarts
@@ -101,6 +102,7 @@ class Reconciler:
         self._written_at: dict[JobKey, float] = {}
         self._scaling: dict[JobKey, tuple[str, ScalingState]] = {}  # with the job's uid; newer than in the status
         self._streaks: dict[JobKey, int] = {}
+        self._counters: dict[JobKey, JobCounters] = {}
 
     def is_new(self, key: JobKey) -> bool:
         """Whether the job has had no reconcile step yet."""
@@ -136,17 +138,17 @@ class Reconciler:
         secret = self._observer.store_secret(record, job)
         details = StatusDetails(record.generation, image, self._poller.tokens_per_second(record.key), secret)
         status = status_of(observation, decided, details, record.status)
+        counters = self._count(record, job, observation)
         self._state.jobs[record.key] = JobMetrics(
             observation.progress,
             status["workers"],
             self._poller.inflight(record.key),
             details.tokens_per_second,
-            self._poller.tokens(record.key) if job.spec.mode == "serve" else observation.progress.tokens,
+            counters,
             decided.memory.backlog,
-            observation.gpu_seconds,
-            decided.memory.failures,
         )
         wait = None if record.deleting_since is not None else await self._write(record, status, now)
+        counters.note_ends(decided.ended)  # after the write: until then the next step finds them again
         # After the write: a window is over only once the number of workers that it led to is in the status.
         self._scaling[record.key] = record.uid, decided.memory.scaling
         target = ApplyTarget(record, job, image, secret, now)
@@ -157,6 +159,16 @@ class Reconciler:
         wake = decided.wake_at - now if decided.wake_at is not None else None
         delays = (wait, due, requeue, wake, refresh, recheck, ask)
         return min((delay for delay in delays if delay is not None), default=None)
+
+    def _count(self, record: JobRecord, job: RolloutJob, observation: Observation) -> JobCounters:
+        """The job's counters, with what was observed now."""
+        counters = self._counters.get(record.key)
+        if counters is None or counters.uid != record.uid:
+            counters = self._counters[record.key] = JobCounters(record.uid)
+        # Of a batch that was finished before this process began, the status alone knows.
+        written = 0 if job.spec.mode == "serve" else observation.progress.tokens
+        counters.note(max(written, self._poller.tokens(record.key)), observation.gpu_seconds)
+        return counters
 
     def _recall_scaling(self, record: JobRecord, observation: Observation) -> Observation:
         """Adds the newest scaling state: it changes in each step, and is written only as often as progress."""
@@ -264,7 +276,7 @@ class Reconciler:
         return None
 
     def _forget(self, key: JobKey) -> None:
-        self._poller.unwatch(key)
+        self._poller.forget(key)
         self._observer.forget(key)
         self._templates.forget(key)
         self._slow_starts.forget(key)
@@ -275,6 +287,7 @@ class Reconciler:
         self._written_at.pop(key, None)
         self._scaling.pop(key, None)
         self._streaks.pop(key, None)
+        self._counters.pop(key, None)
 
 
 def _essential(status: Mapping[str, Any]) -> tuple[Memory, str, str]:

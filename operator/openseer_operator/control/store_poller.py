@@ -23,6 +23,7 @@ from openseer_core.plan.observation import GpuSeconds, StoreProblem, StoreView
 from openseer_core.queue.store_memory import StoreMemory
 from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.worker.heartbeat import WorkerState
+from openseer_operator.control.counters import BatchTokens
 from openseer_operator.control.metrics import StoreHealth
 from openseer_operator.control.read_slots import ReadSlots
 from openseer_operator.control.store_views import (
@@ -80,13 +81,14 @@ AnnounceEvent = Callable[[JobRecord, Announce], Awaitable[None]]
 class PolledStore:
     """One store that is read. `watched_since`, `read_at`: time of the beginning, and of the last reading.
 
-    `inflight`: running requests; `batch_tokens`: tokens of each batch; `past_tokens`: those of batches that were read
-    and are deleted. `last_transaction`: the latest ended weights transaction at the last reading, None before the
-    first. `read_seconds`, `publishing_seconds`: as in StoreHealth. `token_counts`: (time, tokens so far) of the
-    readings within RATE_SECONDS; `busy_seconds`: at the same times, the busy seconds of all workers so far.
+    `tokens`: generated so far; `inflight`: running requests. `last_transaction`: the latest ended weights transaction
+    at the last reading, None before the first. `read_seconds`, `publishing_seconds`: as in StoreHealth. `token_counts`:
+    (time, tokens so far) of the readings within RATE_SECONDS; `busy_seconds`: at the same times, the busy seconds of
+    all workers so far.
     """
 
     record: JobRecord
+    tokens: BatchTokens
     task: asyncio.Task[None] | None = None
     store: Store | None = None
     view: StoreView | None = None
@@ -97,8 +99,6 @@ class PolledStore:
     failures: int = 0
     loads: bool = False
     problem: StoreProblem | None = None
-    batch_tokens: Mapping[int, int] = field(default_factory=dict[int, int])
-    past_tokens: int = 0
     last_transaction: int | None = None
     read_seconds: float = 0.0
     publishing_seconds: float = 0.0
@@ -122,6 +122,7 @@ class StorePoller:
         self._changed = changed
         self._announce = announce
         self._polled: dict[JobKey, PolledStore] = {}
+        self._tokens: dict[JobKey, BatchTokens] = {}  # also of stores that are not read for now
         self._slots = ReadSlots()
 
     def __len__(self) -> int:
@@ -137,7 +138,10 @@ class StorePoller:
             return
         if known is not None:
             self.unwatch(record.key)
-        polled = self._polled[record.key] = PolledStore(record, watched_since=_now())
+        tokens = self._tokens.get(record.key)
+        if tokens is None or tokens.uid != record.uid:
+            tokens = self._tokens[record.key] = BatchTokens(record.uid)
+        polled = self._polled[record.key] = PolledStore(record, tokens, watched_since=_now())
         polled.task = asyncio.create_task(self._follow(polled), name=f"store of {record.key[0]}/{record.key[1]}")
 
     def unwatch(self, key: JobKey) -> None:
@@ -145,6 +149,11 @@ class StorePoller:
         polled = self._polled.pop(key, None)
         if polled is not None and polled.task is not None:
             polled.task.cancel()
+
+    def forget(self, key: JobKey) -> None:
+        """The job is gone."""
+        self.unwatch(key)
+        self._tokens.pop(key, None)
 
     def view(self, key: JobKey) -> StoreView | None:
         """The latest view; None if there is none that is recent."""
@@ -174,9 +183,9 @@ class StorePoller:
         return polled.inflight if polled is not None else 0
 
     def tokens(self, key: JobKey) -> int:
-        """Tokens of all batches since the first reading, deleted ones included: it only grows."""
-        polled = self._polled.get(key)
-        return polled.past_tokens + sum(polled.batch_tokens.values()) if polled is not None else 0
+        """Tokens since the first reading, in batches that existed then or came later: it only grows."""
+        tokens = self._tokens.get(key)
+        return tokens.total if tokens is not None else 0
 
     def tokens_per_second(self, key: JobKey) -> float | None:
         """Tokens per second within RATE_SECONDS; None before two readings."""
@@ -287,8 +296,7 @@ class StorePoller:
         now = await store.now() if workers or transaction is not None else 0.0
         polled.publishing_seconds = now - transaction.started_at if transaction is not None else 0.0
         polled.inflight = sum(worker.inflight for worker in workers)
-        polled.past_tokens += sum(tokens for number, tokens in polled.batch_tokens.items() if number not in batches)
-        polled.batch_tokens = {number: progress.tokens for number, progress in batches.items()}
+        polled.tokens.note({number: progress.tokens for number, progress in batches.items()})
         reports = reports_of((worker for worker in workers if worker.seen_at >= now - REPORT_SECONDS), fleet_spec)
         self._note_speed(polled, sum(report.state is WorkerState.BUSY for report in reports.values()))
         return StoreView(
@@ -304,7 +312,7 @@ class StorePoller:
     def _note_speed(self, polled: PolledStore, busy: int) -> None:
         """Notes tokens and busy workers at this reading; drops readings older than RATE_SECONDS."""
         counts, seconds = polled.token_counts, polled.busy_seconds
-        counts.append((_now(), self.tokens(polled.record.key)))
+        counts.append((_now(), polled.tokens.total))
         passed = counts[-1][0] - counts[-2][0] if len(counts) > 1 else 0.0
         seconds.append((seconds[-1] if seconds else 0.0) + busy * passed)
         while counts[-1][0] - counts[0][0] > RATE_SECONDS and len(counts) > 2:

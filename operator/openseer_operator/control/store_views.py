@@ -52,6 +52,10 @@ def total_progress(batches: Collection[BatchProgress]) -> BatchProgress:
         infra_failed=sum(progress.infra_failed for progress in batches),
         carried_over=sum(progress.carried_over for progress in batches),
         tokens=sum(progress.tokens for progress in batches),
+        ok_tokens=sum(progress.ok_tokens for progress in batches),
+        closed_tokens=sum(progress.closed_tokens for progress in batches),
+        open_known=sum(progress.open_known for progress in batches),
+        open_expected=sum(progress.open_expected for progress in batches),
         sealed=bool(batches) and all(progress.sealed for progress in batches),
     )
 

@@ -8,6 +8,7 @@ from openseer_core.plan.observation import Ending, Failure, GpuSeconds, JobOutco
 from openseer_core.plan.plan import Plan
 from openseer_core.plan.workers import workers_of
 from openseer_core.queue.messages import BatchProgress
+from openseer_core.queue.time_left import seconds_left, tokens_left
 from openseer_operator.objects.backlog import backlog_part, read_backlog, read_scaling, scaling_part
 from openseer_operator.objects.conditions import (
     KINDS,
@@ -195,9 +196,9 @@ def _progress(observation: Observation, memory: Memory, details: StatusDetails) 
     if runs and details.tokens_per_second is not None:
         progress["tokensPerSecond"] = round(details.tokens_per_second)
     # A serving job has no end; that of each of its batches is shown by the API.
-    if runs and counts.closed and memory.started_at is not None and observation.job.spec.mode == "batch":
-        left = counts.requests - counts.closed
-        progress["etaSeconds"] = round((observation.now - memory.started_at) * left / counts.closed)
+    left = seconds_left(tokens_left(counts), details.tokens_per_second or 0.0)
+    if runs and left is not None and observation.job.spec.mode == "batch":
+        progress["etaSeconds"] = round(left)
     return progress
 
 

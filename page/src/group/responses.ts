@@ -13,9 +13,11 @@ export interface Response extends Omit<ResponseView, "tokens" | "text" | "logpro
 export interface GatheredGroup extends Omit<GroupPage, "responses"> {
   responses: Response[];
   agreement: Agreement;
+  /** Whether all tokens have come that are known. */
+  whole: boolean;
 }
 
-/** Makes what adds the views of one stream together. A stream that is opened anew sends all tokens again. */
+/** Makes what adds the views of one stream together. A stream that is opened anew goes on, or sends all tokens again. */
 export function gather(): (received: unknown) => GatheredGroup {
   const known = new Map<number, Response>();
   let agreement = new Agreement();
@@ -32,7 +34,8 @@ export function gather(): (received: unknown) => GatheredGroup {
     });
     if (changed) agreement = new Agreement();
     agreement.take(shown);
-    return { ...rest, responses: shown, agreement };
+    const whole = shown.every(({ tokens, length }) => tokens.length >= length);
+    return { ...rest, responses: shown, agreement, whole };
   };
 }
 

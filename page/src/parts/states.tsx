@@ -53,6 +53,7 @@ const ADVICE: Record<number, string> = {
   0: "Is the server running, and can this machine reach it? The page keeps trying.",
   403: "Ask whoever runs the cluster for the right to read this job's batches, or log out and use another token.",
   404: "It may have ended and been removed, or its name is misspelt.",
+  409: "What was shown here belongs to results that are no longer there.",
   429: "The page keeps trying.",
   503: "The page keeps trying, and goes on by itself.",
 };
@@ -61,6 +62,7 @@ const TITLES: Record<number, string> = {
   0: "No connection",
   403: "You may not see this",
   404: "Not found",
+  409: "It has changed",
   503: "No answer just now",
 };
 

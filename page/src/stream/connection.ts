@@ -1,7 +1,7 @@
 // One stream of views: connects, reads, and connects again; rests while nobody looks at the page.
 
 import type { PageProblem } from "../wire";
-import { COMMENT, EventParser } from "./events";
+import { COMMENT, EventParser, type ServerEvent } from "./events";
 import { FIRST_RETRY_MS, LONGEST_RETRY_MS, SILENCE_MS } from "./limits";
 
 export interface Receiver {
@@ -15,8 +15,8 @@ export interface Receiver {
   alive(): void;
 }
 
-/** 401, 403 and 404 end a stream for good; everything else may pass. */
-const FINAL = new Set([400, 401, 403, 404, 410, 422]);
+/** These end a stream for good; everything else may pass. 409: what is shown has changed under it. */
+const FINAL = new Set([400, 401, 403, 404, 409, 410, 422]);
 
 /** Reads the stream until the returned function is called. */
 export function connect(path: string, receiver: Receiver): () => void {
@@ -24,13 +24,14 @@ export function connect(path: string, receiver: Receiver): () => void {
   let retry: number | undefined;
   let wait = FIRST_RETRY_MS;
   let over = false;
+  const place: Place = { id: "" };
 
   const begin = (): void => {
     window.clearTimeout(retry);
     if (over || reading || document.hidden) return;
     const mine = new AbortController();
     reading = mine;
-    void read(path, mine, receiver, () => (wait = FIRST_RETRY_MS)).then((outcome) => {
+    void read(path, mine, receiver, place, () => (wait = FIRST_RETRY_MS)).then((outcome) => {
       if (reading !== mine) return;
       reading = null;
       if (outcome === "over") over = true;
@@ -60,7 +61,18 @@ export function connect(path: string, receiver: Receiver): () => void {
 
 type Outcome = "over" | "again";
 
-async function read(path: string, mine: AbortController, receiver: Receiver, works: () => void): Promise<Outcome> {
+/** The id of the last view that was taken: the server goes on after it. */
+interface Place {
+  id: string;
+}
+
+async function read(
+  path: string,
+  mine: AbortController,
+  receiver: Receiver,
+  place: Place,
+  works: () => void,
+): Promise<Outcome> {
   let silent = false;
   let silence: number | undefined;
   const heard = (): void => {
@@ -79,7 +91,7 @@ async function read(path: string, mine: AbortController, receiver: Receiver, wor
   try {
     const answer = await fetch(path, {
       signal: mine.signal,
-      headers: { accept: "text/event-stream" },
+      headers: { accept: "text/event-stream", ...(place.id && { "last-event-id": place.id }) },
       cache: "no-store",
     });
     if (!answer.ok || !answer.body) return tell(await problemOf(answer));
@@ -95,7 +107,7 @@ async function read(path: string, mine: AbortController, receiver: Receiver, wor
         if (event.name === COMMENT) receiver.alive();
         if (event.name === "pulse") receiver.pulse(JSON.parse(event.data));
         if (event.name !== "view") continue;
-        more = receiver.view(JSON.parse(event.data));
+        more = takes(receiver, event, place);
         works();
       }
     }
@@ -107,6 +119,14 @@ async function read(path: string, mine: AbortController, receiver: Receiver, wor
     window.clearTimeout(silence);
     mine.abort();
   }
+}
+
+/** What does not fit the views before it makes the next connection begin anew. */
+function takes(receiver: Receiver, event: ServerEvent, place: Place): boolean {
+  place.id = "";
+  const more = receiver.view(JSON.parse(event.data));
+  place.id = event.id;
+  return more;
 }
 
 function whyLost(error: unknown): string {

@@ -5,6 +5,8 @@ import { MOST_EVENT_CHARACTERS } from "./limits";
 export interface ServerEvent {
   name: string;
   data: string;
+  /** Whoever connects again with it goes on after this event; "" for none. */
+  id: string;
 }
 
 /** The name of a comment: a sign of life. */
@@ -14,6 +16,7 @@ export const COMMENT = ":";
 export class EventParser {
   #rest = "";
   #name = "";
+  #id = "";
   #data: string[] = [];
 
   push(piece: string): ServerEvent[] {
@@ -30,16 +33,18 @@ export class EventParser {
 
   #line(line: string): ServerEvent | null {
     if (line === "") {
-      const event = this.#data.length > 0 ? { name: this.#name || "message", data: this.#data.join("\n") } : null;
+      const event = this.#data.length > 0 ? { name: this.#name || "message", data: this.#data.join("\n"), id: this.#id } : null;
       this.#name = "";
+      this.#id = "";
       this.#data = [];
       return event;
     }
     const colon = line.indexOf(":");
-    if (colon === 0) return { name: COMMENT, data: "" };
+    if (colon === 0) return { name: COMMENT, data: "", id: "" };
     const field = colon < 0 ? line : line.slice(0, colon);
     const value = colon < 0 ? "" : line.slice(colon + 1).replace(/^ /, "");
     if (field === "event") this.#name = value;
+    if (field === "id") this.#id = value;
     if (field === "data") this.#data.push(value);
     return null;
   }

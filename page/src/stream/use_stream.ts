@@ -49,7 +49,7 @@ export function useStream<V>(path: string, make: () => (received: unknown) => V,
         set({ view, cameAt: performance.now(), staleSince: null, problem: null });
         window.clearTimeout(timer);
         if (live()) fresh();
-        return live();
+        return live() || (view as { whole?: boolean }).whole === false;
       },
       pulse(pulse) {
         if (!live() || !mix) return;

@@ -10,7 +10,7 @@ import { Bone, Shown } from "../parts/states";
 import { type JobPlace, groupLink, requestPlace, responseLink, streamPath } from "../route";
 import { useStream, whole } from "../stream/use_stream";
 import type { BatchView, TailRequest } from "../wire";
-import { count, duration, many, percent, short } from "../words";
+import { count, duration, known, many, percent, short } from "../words";
 
 const PLOT = 220;
 const FIRST_ROWS = 15;
@@ -115,20 +115,21 @@ function BatchBody({ job, view }: { job: JobPlace; view: BatchView }) {
 function Glance({ view: { batch } }: { view: BatchView }) {
   const { metrics } = batch;
   const lost = metrics.requests_aborted + metrics.requests_infra_failed;
+  const progress = metrics.requests > 0 ? batch.progress : null;
   return (
     <section class="panel top" aria-label="At a glance">
       <div class="progress">
-        <Meter share={batch.progress} name={`Progress of batch ${batch.id}`} />
-        <span class="figures">{percent(batch.progress)}</span>
+        <Meter share={progress} name={`Progress of batch ${batch.id}`} />
+        <span class="figures">{progress === null ? "not known" : percent(progress)}</span>
         <span class="figures dim">
           {batch.progress < 1 && batch.eta_seconds != null ? `${duration(batch.eta_seconds)} left` : ""}
         </span>
       </div>
       <dl class="figures-row">
-        <Figure name="groups" value={`${count(metrics.groups_finished)}/${count(metrics.groups)}`} note="finished" />
+        <Figure name="groups" value={`${count(metrics.groups_finished)}/${count(known(metrics.groups))}`} note="finished" />
         <Figure
           name="requests"
-          value={`${count(metrics.requests_ok)}/${count(metrics.requests)}`}
+          value={`${count(metrics.requests_ok)}/${count(known(metrics.requests))}`}
           note={lost > 0 ? `ok, ${count(lost)} not ok` : "ok"}
         />
         <Figure name="tokens" value={short(metrics.tokens)} note={`${short(metrics.tokens_per_second)} tokens/s`} />
@@ -153,11 +154,15 @@ function Glance({ view: { batch } }: { view: BatchView }) {
 function Groups({ job, view }: { job: JobPlace; view: BatchView }) {
   const grid = new GroupGrid(view.groups);
   const { left_out, name } = view.groups;
+  // A run that was stopped early has results of some of its groups.
+  const missing = view.live ? 0 : view.batch.metrics.groups - name.length - left_out;
+  const told = [
+    many(name.length, "group"),
+    left_out > 0 && `${count(left_out)} finished ones are left out`,
+    missing > 0 && `${count(missing)} without a result`,
+  ];
   return (
-    <Panel
-      title="Groups"
-      aside={left_out > 0 ? `${count(left_out)} finished ones are left out` : many(name.length, "group")}
-    >
+    <Panel title="Groups" aside={told.filter(Boolean).join("; ")}>
       {name.length === 0 ? (
         <p class="dim">No group was submitted yet.</p>
       ) : (

@@ -5,7 +5,7 @@ import { useState } from "preact/hooks";
 import { Meter, Panel, Pill } from "../parts/parts";
 import { type JobPlace, batchLink } from "../route";
 import type { Batch } from "../wire";
-import { count, duration, many, percent, short } from "../words";
+import { count, duration, known, many, percent, short } from "../words";
 
 const ROWS = 50;
 /** So many more at a time. */
@@ -69,6 +69,7 @@ export function Batches({ job, batches }: { job: JobPlace; batches: readonly Bat
 function Row({ job, batch }: { job: JobPlace; batch: Batch }) {
   const { metrics } = batch;
   const lost = metrics.requests_aborted + metrics.requests_infra_failed;
+  const progress = metrics.requests > 0 ? batch.progress : null;
   return (
     <tr>
       <th scope="row">
@@ -79,15 +80,15 @@ function Row({ job, batch }: { job: JobPlace; batch: Batch }) {
       </td>
       <td>
         <span class="progress">
-          <Meter share={batch.progress} name={`Progress of batch ${batch.id}`} /> <span>{percent(batch.progress)}</span>
+          <Meter share={progress} name={`Progress of batch ${batch.id}`} /> <span>{percent(progress)}</span>
         </span>
       </td>
       <td>{batch.progress >= 1 ? "" : duration(batch.eta_seconds)}</td>
       <td>
-        {count(metrics.groups_finished)}/{count(metrics.groups)}
+        {count(metrics.groups_finished)}/{count(known(metrics.groups))}
       </td>
       <td>
-        {count(metrics.requests_ok)}/{count(metrics.requests)}
+        {count(metrics.requests_ok)}/{count(known(metrics.requests))}
       </td>
       <td class={metrics.requests_infra_failed > 0 ? "bad" : ""}>{lost > 0 ? count(lost) : ""}</td>
       <td>{short(metrics.tokens)}</td>

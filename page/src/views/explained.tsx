@@ -50,7 +50,7 @@ function Findings({ findings }: { findings: readonly StandsOut[] }) {
     <ol class="findings" aria-label="What stands out">
       {findings.map((each) => (
         <li key={`${each.cause} ${each.subject}`}>
-          <strong>{each.says}</strong> <span class="dim">({percent(each.share)} of all workers’ time).</span>
+          <strong>{each.says}.</strong> <span class="dim">Cost: {percent(each.share)} of all workers’ time.</span>
           <br />→ {each.advice}
         </li>
       ))}

@@ -49,6 +49,8 @@ local function report(request)
   local key, group = batch_key(request.gid), group_of(request.gid)
   local page, field = page_of(key), COUNTS[request.status]
   bump(key, request.status, 1)
+  bump(key, 'closed_tokens', request.generated)
+  bump(key, 'ok_tokens', request.status == 'ok' and request.generated or 0)
   page.closed = page.closed + 1
   add_entry(key, 'result', {request.id, request.status, request.reason, request.stop_reason, now, request.generated,
     call('LLEN', P .. ':chunks:' .. request.id), request.turn, group.version})
@@ -144,8 +146,10 @@ local function erase_requests(group, first, most)
   return last + 1
 end
 
--- Deletes a group without waiting or running requests; call flush() before.
+-- Deletes a group without waiting or running requests; call flush() before and after.
 local function erase(group)
+  bump(batch_key(group.id), 'open_known', -group.open_known)
+  bump(batch_key(group.id), 'open_expected', -group.open_expected)
   erase_requests(group, 0, group.size)
   call('UNLINK', P .. ':group:' .. group.id, P .. ':spec:' .. group.id)
   groups[group.id] = false

@@ -129,11 +129,35 @@ local function read_group(gid, data)
   return group
 end
 
+-- The unfinished requests of a group of which lengths are known, and their tokens in all: core's expected_of.
+local function expected_of(group)
+  local known = group.finished > 0 and group.longest_finished or group.longest_earlier
+  if group.finished == 0 and known == 0 then
+    return 0, 0
+  end
+  local open = group.size - group.ok - group.aborted - group.failed - group.carried
+  return open, open * math.min(math.max(known, group.longest_running), group.max_tokens)
+end
+
+-- Brings what the group's batch expects up to what is known of the group now.
+local function expect(group)
+  local open, tokens = expected_of(group)
+  for field, by in pairs({open_known = open - group.open_known, open_expected = tokens - group.open_expected}) do
+    if by ~= 0 then
+      bump(batch_key(group.id), field, by)
+    end
+  end
+  group.open_known, group.open_expected = open, tokens
+end
+
 local function group_of(gid)
   local group = groups[gid]
   if group == nil then
     local data = call('GET', P .. ':group:' .. gid)
     group = data and read_group(gid, data) or false
+    if group then
+      group.open_known, group.open_expected = expected_of(group)
+    end
     groups[gid] = group
   end
   return group
@@ -257,6 +281,9 @@ local function call_workers(lane, waiting)
 end
 
 local function flush()
+  for gid in pairs(dirty) do
+    expect(groups[gid])
+  end
   for key, fields in pairs(bumps) do
     for field, by in pairs(fields) do
       local count = call('HINCRBY', key, field, by)

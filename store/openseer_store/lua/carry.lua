@@ -74,6 +74,7 @@ local function move(group, gid)
   target.id, target.version, target.revision, target.returned = gid, version, 0, 0
   target.ok, target.aborted, target.failed, target.carried = 0, 0, 0, 0
   target.last_end = false
+  target.open_known, target.open_expected = 0, 0
   groups[gid] = target
   local key = batch_key(gid)
   bump(key, 'groups', 1)

@@ -69,6 +69,8 @@ if group.ok == group.size then
 end
 group.ok = group.ok - 1
 bump(key, 'ok', -1)
+bump(key, 'ok_tokens', -start)
+bump(key, 'closed_tokens', -request.generated)  -- what is appended is no news of the batch's tokens
 page_of(key).closed = page_of(key).closed - 1
 enqueue(group, request)
 flush()

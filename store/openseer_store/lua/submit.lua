@@ -49,6 +49,8 @@ local function add(gid, row, spec, again)
     group.version = known[3]
     save_group(group)
   end
+  group.open_known, group.open_expected = 0, 0
+  expect(group)
   fill(group)
   bump(batch, 'groups', 1)
   bump(batch, 'submitted', 1)

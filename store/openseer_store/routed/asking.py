@@ -65,16 +65,17 @@ def pack_answer(contents: Sequence[bytes]) -> bytes:
     return b"".join(part for data in contents for part in (_SIZE.pack(len(data)), data))
 
 
-def unpack_answer(answer: bytes, count: int) -> list[bytes]:
-    """The contents of `count` files. Raises ValueError for a reply that does not hold them."""
-    contents: list[bytes] = []
+def unpack_answer(answer: bytes | bytearray, count: int) -> list[memoryview]:
+    """The contents of `count` files, not copied. Raises ValueError for a reply that does not hold them."""
+    contents: list[memoryview] = []
+    whole = memoryview(answer)
     at = 0
     for _ in range(count):
         if at + _SIZE.size > len(answer):
             raise ValueError("an answer with fewer files than were asked for")
         (size,) = _SIZE.unpack_from(answer, at)
         at += _SIZE.size + size
-        contents.append(answer[at - size : at])
+        contents.append(whole[at - size : at])
     if at != len(answer):
         raise ValueError("an answer of another length than its files")
     return contents

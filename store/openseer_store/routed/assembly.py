@@ -13,7 +13,7 @@ from openseer_store.routed.places import context_file, group_folder, lease_file,
 from openseer_store.routed.records import read_records
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class RoutedExperts:
     """Rows of the first `count` positions of prompt and response: all but the last token's, which was not computed.
 
@@ -22,7 +22,7 @@ class RoutedExperts:
     """
 
     count: int
-    rows: bytes
+    rows: bytes | bytearray
     shape: RowShape | None
     missing: tuple[tuple[int, int], ...]
 
@@ -59,7 +59,7 @@ class _Rows:
         self._found[stretch.start : end] = b"\1" * (end - stretch.start)
 
     def whole(self) -> RoutedExperts:
-        return RoutedExperts(self._count, bytes(self._rows), self._shape, tuple(_spans(self._found)))
+        return RoutedExperts(self._count, self._rows, self._shape, tuple(_spans(self._found)))
 
 
 class RowFile(NamedTuple):
@@ -76,18 +76,28 @@ def assemble(folder: Path, result: Result) -> RoutedExperts:
     return put_together(result, files, read_files(place, [file.name for file in files]))
 
 
-def put_together(result: Result, files: Sequence[RowFile], contents: Sequence[bytes]) -> RoutedExperts:
+def rows_bytes(result: Result, files: Sequence[RowFile], contents: Sequence[bytes | memoryview]) -> int:
+    """Size in bytes of the rows that `put_together` makes: the first record has the length of a row."""
+    records = (record for file, data in zip(files, contents, strict=True) for record in read_records(file.name, data))
+    first = next(records, None)
+    return _row_count(result) * first[0].row_bytes if first is not None else 0
+
+
+def put_together(result: Result, files: Sequence[RowFile], contents: Sequence[bytes | memoryview]) -> RoutedExperts:
     """The rows of a result. `contents`: of each of its files, empty for a missing one.
 
     A lease's rows count up to the last token that the store accepted from it: later ones belong to discarded tokens.
     Where two leases have a row, the later one counts, because it sampled the following tokens.
     """
-    total = count_items(result.prompt) + count_items(result.tokens)
-    rows = _Rows(max(0, total - 1))
+    rows = _Rows(_row_count(result))
     for (name, limit), data in zip(files, contents, strict=True):
         for shape, stretch in read_records(name, data):
             rows.put(shape, stretch, limit)
     return rows.whole()
+
+
+def _row_count(result: Result) -> int:
+    return max(0, count_items(result.prompt) + count_items(result.tokens) - 1)
 
 
 def row_files(result: Result) -> Iterator[RowFile]:

@@ -30,7 +30,7 @@ def marked_npy(found: RoutedExperts) -> bytes:
     return _head(found, "<i4") + numbers.tobytes()
 
 
-def _numbers(rows: bytes, shape: RowShape) -> "array[int]":
+def _numbers(rows: bytes | bytearray, shape: RowShape) -> "array[int]":
     numbers = array("B" if shape.item_bytes == 1 else "H", rows)
     if byteorder == "big":
         numbers.byteswap()

@@ -21,7 +21,7 @@ def pack_record(name: str, shape: RowShape, stretch: Stretch) -> bytes:
     return header + _CHECKSUM.pack(_sum(name, header, stretch.rows)) + stretch.rows
 
 
-def read_records(name: str, data: bytes) -> Iterator[tuple[RowShape, Stretch]]:
+def read_records(name: str, data: bytes | memoryview) -> Iterator[tuple[RowShape, Stretch]]:
     """The records of a file, up to the first that is torn, wrong, or belongs to another file."""
     at, body = 0, _HEADER.size + _CHECKSUM.size
     while at + body <= len(data):
@@ -39,5 +39,5 @@ def read_records(name: str, data: bytes) -> Iterator[tuple[RowShape, Stretch]]:
         at = end
 
 
-def _sum(name: str, header: bytes, rows: bytes) -> int:
+def _sum(name: str, header: bytes | memoryview, rows: bytes | memoryview) -> int:
     return crc32(rows, crc32(header, crc32(name.encode())))

@@ -12,17 +12,22 @@ from pathlib import Path
 import pytest
 
 from openseer_api.cluster import rows as asking
+from openseer_api.cluster import rows_memory
 from openseer_api.cluster.rows import RowsOfPod
+from openseer_api.cluster.rows_memory import ALL_BYTES, JOB_BYTES, PAUSE_SECONDS, RowsMemory
+from openseer_api.http.problems import fault_of
 from openseer_api.job.rows import RowsUnavailable
 from openseer_core.errors import StoreForbiddenError
+from openseer_core.routed_rows import RowShape, Stretch
 from openseer_driver.rows_pod import RowsGiver, give_rows
 from openseer_process.pod_http import OtherAnswer, PodHttp
 from openseer_process.store_hosts import StoreHosts
 from openseer_store.embedded import EmbeddedRedis
 from openseer_store.routed import removal
-from openseer_store.routed.asking import MOST_FILES
+from openseer_store.routed.asking import MOST_BYTES, MOST_FILES, pack_answer
 from openseer_store.routed.folders import STALE_SECONDS
 from openseer_store.routed.places import group_folder
+from openseer_store.routed.records import pack_record
 from tests.api.served import serving_job
 from tests.store.routed.test_assembly import GROUP, chunk, lease, positions, put, put_prompt, result, rows
 
@@ -42,6 +47,13 @@ class Pod:
         return self.answers.pop(0) if self.answers else self._giver.answer(path)
 
 
+async def until_free(memory: RowsMemory) -> None:
+    """Nobody has rows any more, not even the thread that made them."""
+    async with asyncio.timeout(60):
+        while memory.bytes:
+            await asyncio.sleep(0.01)
+
+
 async def here(host: str, _port: int) -> tuple[str, ...]:
     assert host == "served-rows.default.svc"
     return ("127.0.0.1",)
@@ -53,9 +65,14 @@ def pod(tmp_path: Path) -> Pod:
 
 
 @pytest.fixture
-async def source(pod: Pod) -> AsyncIterator[RowsOfPod]:
+def memory() -> RowsMemory:
+    return RowsMemory(ALL_BYTES)
+
+
+@pytest.fixture
+async def source(pod: Pod, memory: RowsMemory) -> AsyncIterator[RowsOfPod]:
     with PodHttp(0, ready=lambda: True, alive=lambda: True, others=pod.answer) as http:
-        found = RowsOfPod(serving_job(), URL, here, http.port)
+        found = RowsOfPod(serving_job(), URL, here, memory, http.port)
         yield found
         await found.close()
 
@@ -91,18 +108,67 @@ async def test_a_pod_that_is_not_there_is_told_without_its_secret(monkeypatch: p
     monkeypatch.setattr(asking, "WAIT_SECONDS", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = int(taken.getsockname()[1])
-    source = RowsOfPod(serving_job(), URL, here, port)
+    source = RowsOfPod(serving_job(), URL, here, RowsMemory(ALL_BYTES), port)
     with pytest.raises(RowsUnavailable, match=r"served-rows\.default\.svc, which has the routed .*: Client") as told:
         await source.find(result(2, chunk(0, 2, 1)))
     assert "rows/" not in str(told.value)
     await source.close()
 
 
+async def test_rows_longer_than_an_answer_may_be_are_gaps(pod: Pod, source: RowsOfPod, memory: RowsMemory) -> None:
+    wide, length = RowShape(1000, 1000, 1), 2 * MOST_BYTES // 10**6
+    record = pack_record(lease(0, 1), wide, Stretch(0, bytes(wide.row_bytes)))
+    pod.answers = [OtherAnswer(HTTPStatus.OK, pack_answer([b"", record]))]
+    found = await source.find(result(length, chunk(0, length, 1)))
+    assert (found.rows, found.gaps, memory.bytes) == (b"", found.count, 0)
+
+
+async def test_rows_count_until_their_reader_has_dropped_them(
+    tmp_path: Path, source: RowsOfPod, memory: RowsMemory
+) -> None:
+    put_prompt(tmp_path)
+    found = await source.find(result(4, chunk(0, 4, 1)))
+    assert memory.bytes == len(found.rows) == 14
+    del found
+    await until_free(memory)
+
+
+async def test_rows_without_room_wait_and_are_then_told_as_not_there(
+    tmp_path: Path, source: RowsOfPod, memory: RowsMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_prompt(tmp_path)
+    await memory.take(ALL_BYTES)
+    waiting = asyncio.create_task(source.find(result(4, chunk(0, 4, 1))))
+    await asyncio.sleep(2 * PAUSE_SECONDS)
+    assert not waiting.done()
+    memory.give(ALL_BYTES)
+    assert (await waiting).gaps == 4
+    del waiting
+    await until_free(memory)
+    await memory.take(ALL_BYTES)
+    monkeypatch.setattr(rows_memory, "WAIT_SECONDS", 0.0)
+    with pytest.raises(RowsUnavailable, match=r"no .* bytes left") as told:
+        await source.find(result(4, chunk(0, 4, 1)))
+    assert fault_of(told.value).status == 503
+    assert "Retry-After" in fault_of(told.value).headers
+    assert memory.bytes == ALL_BYTES
+
+
+async def test_one_job_leaves_others_room_for_their_rows() -> None:
+    everyone = RowsMemory(ALL_BYTES)
+    one, other = RowsMemory(JOB_BYTES, everyone), RowsMemory(JOB_BYTES, everyone)
+    await one.take(JOB_BYTES)
+    await other.take(ALL_BYTES - JOB_BYTES)
+    assert everyone.bytes == ALL_BYTES
+    with pytest.raises(RowsUnavailable):
+        await one.take(JOB_BYTES + 1)
+
+
 async def test_the_pod_is_dialled_only_where_stores_are() -> None:
     async def elsewhere(name: str, _port: int) -> tuple[str, list[str]]:
         return name, ["169.254.169.254"]
 
-    source = RowsOfPod(serving_job(), URL, StoreHosts(resolve=elsewhere).dial("default"), 1)
+    source = RowsOfPod(serving_job(), URL, StoreHosts(resolve=elsewhere).dial("default"), RowsMemory(ALL_BYTES), 1)
     with pytest.raises(StoreForbiddenError):
         await source.find(result(2, chunk(0, 2, 1)))
     await source.close()
@@ -117,7 +183,7 @@ async def test_the_pods_process_gives_rows_and_removes_acknowledged_ones(
         port = int(taken.getsockname()[1])
     async with EmbeddedRedis(tmp_path / "redis") as url:
         giving = asyncio.create_task(give_rows(serving_job(), tmp_path / "rows", url, port))
-        source = RowsOfPod(serving_job(), url, here, port)
+        source = RowsOfPod(serving_job(), url, here, RowsMemory(ALL_BYTES), port)
         put(tmp_path / "rows", lease(0, 1), (3, rows(3, 1)))
         assert (await source.find(result(1, chunk(0, 1, 1)))).missing == ((0, 3),)
         # A batch that the store does not know may have been carried: its rows go once they are stale.

@@ -11,7 +11,7 @@ from openseer_api.http.auth import BearerAuth
 from openseer_api.page import routes
 from openseer_api.page.app import page_app
 from openseer_api.page.feed import JobFeed
-from openseer_api.page.shown import View
+from openseer_api.page.shown import GroupViews
 from openseer_core.ids import GroupId, RequestId
 from openseer_core.manifest.generation import JobMode
 from openseer_core.queue.batch import QueueLoad
@@ -80,7 +80,7 @@ class Clocked:
     async def batch_view(self, number: int) -> bytes:
         raise NotImplementedError
 
-    def group_views(self, group: GroupId, index: int | None) -> View:
+    def group_views(self, group: GroupId, index: int | None, place: str = "") -> GroupViews:
         raise NotImplementedError
 
     async def _moment(self, kind: str) -> bytes:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from openseer_api.page import routes
+from openseer_api.page import group_views, routes
 from tests.api.page.watching import viewer
 from tests.api.served import LONG, TOKEN, Served
 
@@ -159,7 +159,8 @@ async def test_a_batch_that_is_not_there_ends_the_stream_with_a_reason() -> None
         assert "no batch 7" in events[0][1]["detail"]
 
 
-async def test_a_groups_views_go_on_where_the_last_one_ended() -> None:
+async def test_a_groups_views_go_on_where_the_last_one_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group_views, "MOST_TOKENS", 4000)
     async with Served() as served, viewer(served) as person:
         served.start_worker()
         batch = await served.open(sampling={"maxTokens": 1500, "minTokens": 1500})

@@ -4,9 +4,10 @@ import asyncio
 from typing import Any
 
 from openseer_api.job.context import UploadLimits
-from openseer_core.ids import GroupId
+from openseer_core.ids import GroupId, WorkerId
 from openseer_core.queue.siblings import prompt_digest
 from tests.api.served import LONG, Served, ends, prompts, results, served, serving_job
+from tests.store.builders import finish, query
 
 
 async def test_a_batch_runs_to_its_end_and_is_acknowledged() -> None:
@@ -31,12 +32,28 @@ async def test_a_batch_runs_to_its_end_and_is_acknowledged() -> None:
         assert shown["metadata"] == {"step": 3}
         flat = await server.call("GET", f"/batches/{batch}/metrics")
         assert flat["rollout/requests_ok"] == 20
-        assert flat["rollout/tokens"] == sum(len(item["token_ids"]) for item in results(items))
+        lengths = [len(item["token_ids"]) for item in results(items)]
+        assert (flat["rollout/tokens"], flat["rollout/length_max"]) == (sum(lengths), max(lengths))
+        assert flat["rollout/length_mean"] == sum(lengths) / 20
         gone = await server.call("POST", f"/batches/{batch}/acknowledge", {"cursor": 25})
         assert gone["state"] == "acknowledged"
         assert await server.call("GET", "/batches") == {"batches": []}
         await server.call("GET", f"/batches/{batch}/results", status=409)
         assert (await server.call("GET", f"/batches/{batch}"))["metrics"]["requests_ok"] == 20
+
+
+async def test_the_mean_length_and_the_time_left_are_of_what_has_ended() -> None:
+    async with Served() as server:
+        batch = await server.open()
+        await server.upload(batch, prompts(2), seal=True)
+        shown = await server.call("GET", f"/batches/{batch}")
+        assert (shown["metrics"]["length_mean"], shown["eta_seconds"]) == (0.0, None)
+        worker = WorkerId("ann", "boot")
+        claims = await server.store.claim(worker, query(8, version="initial"))
+        await server.store.complete(worker, [finish(claims[0], 40), finish(claims[1], 20)])
+        shown = await server.call("GET", f"/batches/{batch}")
+        assert (shown["progress"], shown["metrics"]["tokens"], shown["metrics"]["length_mean"]) == (0.25, 60, 30.0)
+        assert shown["eta_seconds"] > 0
 
 
 async def test_the_same_key_opens_one_batch_and_the_same_groups_are_queued_once() -> None:

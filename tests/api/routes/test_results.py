@@ -287,8 +287,8 @@ class OldStore(MemoryStore):
         found = await super().results(batch, cursor, limit, wait_seconds)
         return [replace(entry, logprobs=NOT_FINITE) if isinstance(entry, Result) else entry for entry in found]
 
-    async def record(self, request: RequestId, start: int = 0) -> RequestRecord:
-        return replace(await super().record(request, start), logprobs=NOT_FINITE)
+    async def record(self, request: RequestId, start: int = 0, most: int | None = None) -> RequestRecord:
+        return replace(await super().record(request, start, most), logprobs=NOT_FINITE)
 
 
 NOT_FINITE = pack_logprobs([-0.5, nan, -inf])

@@ -5,7 +5,7 @@ import pytest
 from openseer_core.plan.actions import Announce, CreatePod
 from openseer_core.plan.failures import MOST_FAILED_MEMBERS, MOST_SICK_NODES
 from openseer_core.plan.observation import Memory, Pod, SickNode
-from openseer_core.plan.plan import MOST_EVENTS, Plan
+from openseer_core.plan.plan import MOST_EVENTS, Plan, plan
 from openseer_core.plan.workers import MOST_CREATIONS
 from tests.core.plan.cluster_model import Cluster, make_job
 
@@ -58,6 +58,20 @@ def test_members_whose_failures_are_forgotten_wait_like_the_others(failing: int)
             cluster.end(pod.name, 1)
         cluster.step()
     assert workers_made(cluster.step()) == []
+
+
+def test_each_end_is_told_once_though_others_are_forgotten_for_it() -> None:
+    size = MOST_FAILED_MEMBERS + 1
+    cluster = Cluster(make_job(workers={"replicas": size}, failurePolicy=IGNORE, store=EXTERNAL))
+    for pod in ready_workers(cluster, size)[:-1]:
+        cluster.end(pod.name, 1)
+    assert len(cluster.step().ended) == MOST_FAILED_MEMBERS
+    cluster.end(f"j-worker-{size - 1}", 1)
+    cluster.now += 1
+    decided = cluster.step()
+    assert decided.ended == (f"worker-{size - 1}",)
+    assert len(decided.memory.failures) == MOST_FAILED_MEMBERS
+    assert plan(cluster.observe()).ended == ()
 
 
 def test_a_member_that_fails_alone_waits_for_no_others() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 from collections.abc import Callable, Coroutine, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,8 @@ def write_planted(
     store: type[MemoryStore] = MemoryStore,
     story: Callable[["Played"], Coroutine[Any, Any, None]] | None = None,
 ) -> RunFolder:
-    """Plays a run and writes its folder. `steps`: seconds of a step, of each worker. `story`: what befalls it."""
+    """Plays a run and writes its folder. `steps`: seconds of a step, of each worker, infinite of one that hangs.
+    `story`: what befalls it."""
 
     async def main() -> RunFolder:
         played = Played(Scene(parse_job(job or document(), "planted"), lengths), steps)
@@ -118,8 +120,12 @@ class Played:
 
     def start(self, index: int) -> None:
         """A boot of that worker."""
-        scripted = self.scene.job.spec.model.scripted.model_copy(update={"step_seconds": self._steps[index]})
-        self.scene.start(index, ScriptedEngine(scripted))
+        scripted, seconds = self.scene.job.spec.model.scripted, self._steps[index]
+        if seconds == inf:
+            engine = ScriptedEngine(scripted, most_steps=0)
+        else:
+            engine = ScriptedEngine(scripted.model_copy(update={"step_seconds": seconds}))
+        self.scene.start(index, engine)
 
     async def sample(self) -> None:
         """Once a second, for ever."""

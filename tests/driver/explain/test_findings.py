@@ -9,7 +9,7 @@ from openseer_core.explain.findings import Finding
 from openseer_core.explain.paces import paces
 from openseer_core.worker.time_metrics import WorkerSeconds
 from openseer_driver.explain.explained import explain
-from openseer_driver.explain.explanation import BestTimes
+from openseer_driver.explain.explanation import BestTimes, Explanation
 from openseer_driver.report.trace import Fact, make_trace
 from openseer_driver.run_lines import ChunkLine, RunRecord, SampleLine, Session, WorkerSample
 
@@ -37,24 +37,39 @@ def test_a_worker_that_is_alone_has_no_ratio() -> None:
     assert paces({"a": steady(8, 20.0)})["a"].ratio is None
 
 
-def findings(
-    best: BestTimes | None = None, *, policy: str = "context-aware", queued: float = 100.0, **worker: Any
-) -> dict[str, Finding]:
+def explanation(
+    best: BestTimes | None = None,
+    *,
+    policy: str = "context-aware",
+    engine: str = "vllm",
+    queued: float = 100.0,
+    began: float | None = None,
+    first_sample: float = 100.0,
+    **worker: Any,
+) -> Explanation:
     """Of a run of 100 seconds in which one worker of one slot ran ten responses one after the other."""
     chunks = [ChunkLine("w#a", 1, 0, 10, 100.0 + 10 * n, 110.0 + 10 * n, "complete") for n in range(10)]
     facts = [
         Fact(0, f"g{n}", 0, "ok", "stop", 10, (chunk,), queued, chunk.claimed_at, chunk.ended_at)
         for n, chunk in enumerate(chunks)
     ]
-    spec = {"spec": {"rollout": {"policy": policy}}}
-    record = RunRecord("r", "", spec, "0", "complete", "", [Session(queued, 210.0)])
+    spec = {"spec": {"rollout": {"policy": policy}, "model": {"engine": engine}}}
+    record = RunRecord("r", "", spec, "0", "complete", "", [Session(queued if began is None else began, 210.0)])
     base = WorkerSample("busy", 1, 1, boot="a", seconds=WorkerSeconds())
     samples = [
-        SampleLine(100.0 + second, requests=10, workers={"w": msgspec.structs.replace(base, **worker)})
-        for second in range(100)
+        SampleLine(
+            first_sample + second,
+            requests=10 if first_sample + second >= queued else 0,
+            workers={"w": msgspec.structs.replace(base, **worker)},
+        )
+        for second in range(round(200 - first_sample))
     ]
-    explanation = explain(make_trace(record, tuple(facts), tuple(samples)), best)
-    return {finding.cause: finding for finding in explanation.findings}
+    return explain(make_trace(record, tuple(facts), tuple(samples)), best)
+
+
+def findings(best: BestTimes | None = None, **changes: Any) -> dict[str, Finding]:
+    """Of the same run, by cause."""
+    return {finding.cause: finding for finding in explanation(best, **changes).findings}
 
 
 def test_a_policy_that_would_have_been_faster_is_named() -> None:
@@ -65,8 +80,41 @@ def test_a_policy_that_would_have_been_faster_is_named() -> None:
     assert findings(msgspec.structs.replace(BEST, itself=54.0), policy="round-robin") == {}
 
 
+def test_a_run_that_took_no_time_is_explained() -> None:
+    facts = [
+        Fact(0, name, 0, "ok", "stop", tokens, (ChunkLine("w#a", 1, 0, tokens, 2.0, 2.0, "complete"),), 2.0, 2.0, 2.0)
+        for name, tokens in (("short", 1), ("giant", 10))
+    ]
+    record = RunRecord("r", "", {"spec": {"rollout": {"policy": "round-robin"}}}, "0", "complete")
+    nothing = BestTimes(0.0, "context-aware", 0.0, 0.0, 0.0)
+    assert explain(make_trace(record, tuple(facts), ()), nothing).findings == []
+
+
 def test_a_long_start_of_engines_is_named() -> None:
     assert findings(queued=20.0)["boot"].figure == pytest.approx(80 / 180, abs=0.01)
+
+
+def test_the_time_before_the_first_request_is_named_and_counts_to_the_start() -> None:
+    found = explanation(began=57.0, queued=98.0)
+    assert (found.unqueued_seconds, found.startup_seconds, found.makespan_seconds) == (41.0, 43.0, 100.0)
+
+
+def test_a_worker_that_waits_for_the_first_request_waits_for_prompts() -> None:
+    found = explanation(began=57.0, queued=98.0, first_sample=60.0)
+    parts = {part.name: part.worker_seconds for part in found.parts}
+    assert (parts["boot"], parts["prompts"], parts["idle"]) == (pytest.approx(3), pytest.approx(38), pytest.approx(2))
+
+
+@pytest.mark.parametrize(
+    ("engine", "gpu", "setting"),
+    [
+        ("scripted", None, "(model.scripted.kvBlocks)"),
+        ("vllm", [{"index": 0}], "(engineArgs.gpu_memory_utilization,"),
+        ("vllm", None, "on a CPU engineArgs.kv_cache_memory_bytes, or VLLM_CPU_KVCACHE_SPACE"),
+    ],
+)
+def test_more_room_for_the_kv_cache_is_set_where_its_engine_has_it(engine: str, gpu: Any, setting: str) -> None:
+    assert setting in findings(engine=engine, preemptions=4, gpu=gpu)["kv"].advice
 
 
 def test_preemptions_are_of_the_kv_cache() -> None:

@@ -28,6 +28,18 @@ def test_time_that_the_jobs_clock_leaves_out_counts_and_is_told(tmp_path: Path) 
     assert plain.notes == []
 
 
+@pytest.mark.parametrize("step", [-3600.0, -2.0])
+def test_a_driver_whose_clock_is_set_back_loses_no_time(tmp_path: Path, step: float) -> None:
+    trace = read_trace(write_planted(tmp_path, drawn(8)))
+    samples = tuple(
+        msgspec.structs.replace(sample, taken_at=sample.at + 1e6 + (step if number > 5 else 0.0))
+        for number, sample in enumerate(trace.samples)
+    )
+    found, plain = explain(replace(trace, samples=samples)), explain(trace)
+    assert found.makespan_seconds == pytest.approx(plain.makespan_seconds)
+    assert found.notes == []
+
+
 def test_samples_that_tell_no_real_time_change_nothing(tmp_path: Path) -> None:
     trace = read_trace(write_planted(tmp_path, drawn(2)))
     untold = replace(trace, samples=tuple(msgspec.structs.replace(one, taken_at=0.0) for one in trace.samples))

@@ -71,7 +71,7 @@ async def test_a_batch_of_a_run_shows_groups_and_lengths(run: EndedRun, folder: 
 
 
 async def test_a_group_of_a_run_is_sent_whole_and_then_nothing_new(run: EndedRun, folder: RunFolder) -> None:
-    view = run.group_views(GroupId(0, "q1"), None)
+    view = run.group_views(GroupId(0, "q1"), None).view
     first, second, third = json.loads(await view()), await view(), await view()
     lines = {line.index: line for line in folder.results() if line.group == "q1"}
     assert {one["index"]: one["tokens"] for one in first["responses"]} == {
@@ -81,7 +81,7 @@ async def test_a_group_of_a_run_is_sent_whole_and_then_nothing_new(run: EndedRun
 
 
 async def test_one_response_of_a_run_is_found_by_its_index(run: EndedRun) -> None:
-    view = json.loads(await run.group_views(GroupId(0, "q2"), 3)())
+    view = json.loads(await run.group_views(GroupId(0, "q2"), 3).view())
     assert [one["index"] for one in view["responses"]] == [3]
 
 
@@ -89,7 +89,7 @@ async def test_what_a_run_does_not_have_is_refused_by_name(run: EndedRun) -> Non
     with pytest.raises(NotFoundProblem, match="no batch 4"):
         await run.batch_view(4)
     with pytest.raises(NotFoundProblem, match="group 0/nobody"):
-        await run.group_views(GroupId(0, "nobody"), None)()
+        await run.group_views(GroupId(0, "nobody"), None).view()
 
 
 async def test_the_page_of_a_run_needs_its_token(run: EndedRun) -> None:

@@ -28,11 +28,13 @@ def clock() -> Clock:
     return Clock()
 
 
-def snapshot(closed: int, tokens: int, *, waiting: int = 100, inflight: int = 32) -> SampleLine:
+def snapshot(
+    closed: int, tokens: int, *, waiting: int = 100, inflight: int = 32, left: float | None = None
+) -> SampleLine:
     workers = {
         f"worker-{n}": WorkerSample("busy", inflight // 2, 16, 0.5, tokens=tokens // 2, preemptions=n) for n in range(2)
     }
-    return SampleLine(0.0, waiting, inflight, closed, 320, tokens, workers)
+    return SampleLine(0.0, waiting, inflight, closed, 320, tokens, workers, tokens_left=left)
 
 
 def plain(clock: Callable[[], float]) -> tuple[ProgressDisplay, io.StringIO]:
@@ -45,12 +47,12 @@ def test_without_a_terminal_a_line_comes_every_few_seconds(clock: Clock) -> None
 
     with progress:
         for second in range(11):
-            progress.update(snapshot(12 * second, 2310 * second))
+            progress.update(snapshot(12 * second, 2310 * second, left=52_360 - 2310 * second if second else None))
             clock.now += 1
 
     lines = text.getvalue().splitlines()
     assert lines[0] == "openseer: 0/320 requests  0 %  0 tok/s  2 workers  ETA –"
-    assert lines[1] == "openseer: 60/320 requests  18 %  2,310 tok/s  2 workers  ETA 0:22"
+    assert lines[1] == "openseer: 60/320 requests  18 %  2,310 tok/s  2 workers  ETA 0:18"
     assert lines[2].startswith("openseer: 120/320 requests  37 %  2,310 tok/s  2 workers  ETA 0:1")
     assert len(lines) == 4  # and the last state at the end
 
@@ -127,7 +129,7 @@ def test_a_resumed_run_does_not_count_old_results_into_its_speed(clock: Clock) -
     with progress:
         progress.update(snapshot(200, 90_000))
         clock.now += 10
-        progress.update(snapshot(210, 91_000))
+        progress.update(snapshot(210, 91_000, left=11_000.0))
 
     assert "210/320 requests  65 %  100 tok/s  2 workers  ETA 1:50" in text.getvalue()
 

@@ -231,7 +231,7 @@ async def test_idle_gpus_are_a_metric_at_once_and_alone_no_reason_to_write(
     await bench.settle(key)
     await server.store.heartbeat(ANN, Heartbeat(WorkerState.IDLE, idle_seconds=70.0))
     async with asyncio.timeout(120.0):
-        while bench.board.jobs[key].gpu_seconds != GpuSeconds(idle=70):
+        while bench.board.jobs[key].counters.gpu_seconds != GpuSeconds(idle=70):
             _, wrote = await bench.reconcile(key)
             assert not wrote
             await asyncio.sleep(0.1)

@@ -308,9 +308,18 @@ def test_a_template_that_is_not_taken_is_told_beside_what_runs() -> None:
 
 
 @pytest.mark.parametrize(("done", "expected"), [(0, None), (5, 100), (10, 0)])
-def test_the_time_left_is_told_once_something_is_finished(done: int, expected: int | None) -> None:
-    memory = Memory(started_at=NOW - 100, progress=BatchProgress(requests=10, ok=done))
-    assert status_after(memory)["progress"].get("etaSeconds") == expected
+def test_the_time_left_is_told_once_a_length_is_known(done: int, expected: int | None) -> None:
+    progress = BatchProgress(requests=10, ok=done, tokens=200 * done, ok_tokens=200 * done, closed_tokens=200 * done)
+    memory = Memory(started_at=NOW - 100, progress=progress)
+    status = status_of(observe(memory), Plan((), memory), replace(FACTS, tokens_per_second=10.0), {})
+    assert status["progress"].get("etaSeconds") == expected
+
+
+def test_without_a_speed_no_time_left_is_told() -> None:
+    progress = BatchProgress(requests=10, ok=5, tokens=1000, ok_tokens=1000, closed_tokens=1000)
+    memory = Memory(started_at=NOW - 100, progress=progress)
+    status = status_of(observe(memory), Plan((), memory), replace(FACTS, tokens_per_second=None), {})
+    assert "etaSeconds" not in status["progress"]
 
 
 def test_a_running_pod_without_a_store_is_not_available() -> None:

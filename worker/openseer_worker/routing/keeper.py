@@ -197,7 +197,7 @@ def _is_over(reply: Reply, held: int, *, ended: bool) -> bool:
 def _joined(stretches: list[Stretch], shape: RowShape) -> list[Stretch]:
     """Joins adjacent stretches, to write fewer headers of records."""
     joined: list[Stretch] = []
-    start, parts, end = 0, list[bytes](), -1
+    start, parts, end = 0, list[bytes | memoryview](), -1
     for stretch in stretches:
         if stretch.start != end and parts:
             joined.append(Stretch(start, b"".join(parts)))

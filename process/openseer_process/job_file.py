@@ -1,0 +1,30 @@
+"""The file from which a process reads its job: the manifest as JSON, as the operator and the runner write it."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from openseer_core.errors import ManifestError
+from openseer_core.manifest.home import at_home
+from openseer_core.manifest.job import RolloutJob
+from openseer_core.manifest.parse import parse_job
+
+HOW = (
+    "--job takes the manifest as JSON: `openseer run` and `serve` leave it in the run's folder as job.json, and "
+    "`kubectl create --dry-run=client -o json -f FILE` makes it of a manifest in YAML"
+)
+
+
+def read_job_file(path: Path) -> tuple[dict[str, Any], RolloutJob]:
+    """The manifest as it stands and as a job. Raises ManifestError for a file that cannot be read, is no JSON or holds
+    no valid job."""
+    source = str(path)
+    try:
+        document: Any = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ManifestError(source, [f"cannot be read: {error.strerror}"]) from error
+    except ValueError as error:
+        raise ManifestError(source, [f"not JSON: {error}; {HOW}"]) from error
+    document = at_home(document, os.environ.get("HOME"))
+    return document, parse_job(document, source)

@@ -1,0 +1,111 @@
+"""Where the texts of a group go on when a viewer connects again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from openseer_api.http.auth import BearerAuth
+from openseer_api.page import group_views, routes
+from openseer_api.page.app import page_app
+from openseer_api.page.group_views import Pieces
+from openseer_driver.recorded_job import recorded_job
+from openseer_driver.run_folder import RunFolder
+from openseer_driver.run_lines import RunRecord
+from openseer_local.page.ended_run import EndedRun
+from tests.api.page.watching import Viewer, viewer
+from tests.api.served import TOKEN, Served
+from tests.local.page.written import SPEC, result_line
+
+LENGTH = 1000
+GROUP = "batches/0/group?name=g"
+
+
+class Reader:
+    """Puts the pieces of streams together, as the page does."""
+
+    def __init__(self) -> None:
+        self.place = ""
+        self.tokens: dict[int, list[int]] = {}
+        self.length: dict[int, int] = {}
+        self.starts: list[int] = []
+
+    @property
+    def is_whole(self) -> bool:
+        return bool(self.length) and all(len(self.tokens[index]) >= size for index, size in self.length.items())
+
+    async def stream(self, http: httpx.AsyncClient, path: str) -> None:
+        """One stream, to its end."""
+        headers = {"Last-Event-ID": self.place} if self.place else {}
+        answer = await http.get(f"/page/api/{path}", headers=headers)
+        for line in answer.text.splitlines():
+            if line.startswith("id: "):
+                self.place = line.removeprefix("id: ")
+            elif line.startswith("data: "):
+                self.take(json.loads(line.removeprefix("data: ")))
+
+    def take(self, view: dict[str, Any]) -> None:
+        for piece in view["responses"]:
+            known = self.tokens.setdefault(piece["index"], [])
+            assert piece["start"] <= len(known), "tokens are missing"
+            known[piece["start"] :] = piece["tokens"]
+            self.length[piece["index"]] = piece["length"]
+            self.starts.append(piece["start"])
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream has one view, of few tokens."""
+    monkeypatch.setattr(routes, "STREAM_SECONDS", 0.0001)
+    monkeypatch.setattr(routes, "VIEW_SECONDS", 0.001)
+    monkeypatch.setattr(group_views, "MOST_TOKENS", LENGTH // 2)
+
+
+@pytest.mark.usefixtures("short")
+async def test_a_long_response_of_an_ended_run_is_whole_after_some_streams(tmp_path: Path) -> None:
+    folder, tokens = RunFolder(tmp_path), tuple(range(LENGTH))
+    folder.write_run(RunRecord("seen", "", {"spec": SPEC}, "0", "complete"))
+    folder.results_file.write_text(result_line(index=0, tokens=tokens) + result_line(index=1, tokens=tokens))
+    transport = httpx.ASGITransport(
+        page_app(EndedRun(folder, recorded_job(folder, folder.read_run())[0]), BearerAuth(TOKEN))
+    )
+    async with httpx.AsyncClient(transport=transport, base_url="http://page") as http:
+        assert await Viewer(http).login(TOKEN) == 204
+        reader = Reader()
+        for _ in range(10):
+            await reader.stream(http, f"jobs/default/seen/{GROUP}")
+        assert reader.is_whole
+        assert reader.tokens == {0: list(tokens), 1: list(tokens)}
+        assert reader.starts.count(0) == 2
+
+
+@pytest.mark.usefixtures("short")
+async def test_a_live_group_goes_on_where_the_last_stream_ended() -> None:
+    async with Served() as served, viewer(served) as person:
+        served.start_worker()
+        batch = await served.open(sampling={"maxTokens": LENGTH, "minTokens": LENGTH})
+        await served.upload(batch, [{"id": "g", "prompt_token_ids": [1]}], seal=True)
+        entries = [one for one in await served.until_complete(batch) if one["kind"] == "result"]
+        reader = Reader()
+        for _ in range(60):
+            await reader.stream(person.http, f"jobs/default/served/{GROUP.replace('0', str(batch))}")
+        assert reader.tokens == {one["index"]: one["token_ids"] for one in entries}
+        assert reader.starts.count(0) == len(entries)
+
+
+@pytest.mark.parametrize("told", ["", "7.5 0:10", "nonsense", "2.5 0:-1", "2.5 0:1;", "2.5 " + "9" * 5000])
+def test_a_place_of_another_group_or_of_none_begins_anew(told: str) -> None:
+    assert Pieces(2.5, told).start(0, 100) == 0
+
+
+def test_a_place_is_never_behind_the_end_of_a_response() -> None:
+    pieces = Pieces(2.5, "2.5 0:10 3:70")
+    assert [pieces.start(0, 100), pieces.start(3, 100), pieces.start(3, 20), pieces.start(1, 5)] == [10, 70, 20, 0]
+
+
+def test_room_that_whole_responses_leave_is_the_others() -> None:
+    pieces = Pieces(2.5, "2.5 0:10 1:10")
+    assert pieces.share({0: 10, 1: 10, 2: 900, 3: 900}) == group_views.MOST_TOKENS // 2
+    assert pieces.share({}) == group_views.MOST_TOKENS

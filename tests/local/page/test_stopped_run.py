@@ -1,0 +1,72 @@
+"""A run that was stopped early: its page says how much of it is there, and a run that goes on is no ended one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from typer.testing import CliRunner
+
+from openseer_core.errors import InputError
+from openseer_driver.recorded_job import recorded_job
+from openseer_driver.run_folder import ResultsWriter, RunFolder
+from openseer_driver.run_lines import RunRecord, RunState, Session
+from openseer_local.main import app
+from openseer_local.page.ended_run import EndedRun
+from tests.local.page.written import GROUP_SIZE, SPEC, result_line
+
+REQUESTS = 800
+
+
+def stopped(path: Path, *, sampled: bool = True, state: RunState = "stopped") -> EndedRun:
+    """A run of which one group of four has its results."""
+    folder = RunFolder(path)
+    folder.write_run(RunRecord("seen", "", {"spec": SPEC}, "0", state, "", [Session(0.0, 3.0)]))
+    folder.results_file.write_text("".join(result_line(index=index) for index in range(GROUP_SIZE)))
+    sample: dict[str, Any] = {
+        "at": 2.0,
+        "waiting": 790,
+        "inflight": 6,
+        "closed": 4,
+        "requests": REQUESTS,
+        "tokens": 4,
+        "workers": {},
+    }
+    if sampled:
+        folder.samples_file.write_text(json.dumps(sample) + "\n")
+    return EndedRun(folder, recorded_job(folder, folder.read_run())[0])
+
+
+async def test_the_progress_of_a_stopped_run_is_of_all_its_requests(tmp_path: Path) -> None:
+    run = stopped(tmp_path)
+    assert (await run.card()).progress == GROUP_SIZE / REQUESTS
+    batch = json.loads(await run.batch_view(0))["batch"]
+    assert (batch["state"], batch["progress"]) == ("sealed", GROUP_SIZE / REQUESTS)
+    assert (batch["metrics"]["requests"], batch["metrics"]["groups"]) == (REQUESTS, REQUESTS // GROUP_SIZE)
+
+
+async def test_without_samples_a_stopped_run_tells_no_progress(tmp_path: Path) -> None:
+    run = stopped(tmp_path, sampled=False)
+    assert (await run.card()).progress is None
+    metrics = json.loads(await run.batch_view(0))["batch"]["metrics"]
+    assert (metrics["requests"], metrics["groups"], metrics["requests_ok"]) == (0, 0, GROUP_SIZE)
+
+
+def test_a_run_that_goes_on_is_not_shown_as_ended(tmp_path: Path) -> None:
+    stopped(tmp_path, state="running")
+    with ResultsWriter(RunFolder(tmp_path)):
+        result = CliRunner().invoke(app, ["view", str(tmp_path)])
+    assert isinstance(result.exception, InputError)
+    assert "this run goes on: openseer run --page shows" in str(result.exception)
+
+
+def test_a_folder_is_written_while_a_session_holds_it(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert not folder.is_written
+    with ResultsWriter(folder):
+        assert folder.is_written
+    assert not folder.is_written
+
+
+async def test_a_run_whose_process_was_killed_says_so(tmp_path: Path) -> None:
+    card = await stopped(tmp_path, state="running").card()
+    assert (card.state, card.reason) == ("failed", "it was killed")
