@@ -28,7 +28,7 @@ def lock(file: int, path: Path) -> None:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether somebody holds the lock of a file that is there. Raises OSError."""
+    """Whether an existing file is locked. Raises OSError."""
     with path.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

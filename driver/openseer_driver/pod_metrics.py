@@ -32,7 +32,7 @@ class PodMetrics(Collector):
     def __init__(self) -> None:
         self._pace = Pace()
         self._logged_at = float("-inf")
-        self._tokens = 0  # the most so far: a store may come back older, and a counter must not fall
+        self._tokens = 0  # maximum so far: a restarted store may have fewer, and a counter must not decrease
 
     def take(self, sample: SampleLine) -> None:
         """Takes the newest sample."""

@@ -91,7 +91,7 @@ def test_a_job_ends_with_the_files_of_a_run_and_a_proof(pods: PodBench) -> None:
 def test_the_commands_for_local_runs_read_the_folder_of_a_pod(ended: PodBench) -> None:
     audited = ended.bench.call("audit", "runs/bench")
     assert audited.returncode == 0
-    assert "no store/ here; this is the audit made when the run ended" in audited.stdout
+    assert "has no store/; this is the audit from the end of the run" in audited.stdout
     assert "16 requests, 16 results" in audited.stdout
     compared = ended.bench.call("compare", "runs/bench", "runs/bench", "--json")
     assert json.loads(compared.stdout)["runs"][0]["requests_total"] == 16

@@ -135,7 +135,7 @@ async def get_fleet(job: Job, wait_seconds: Annotated[float, Query(ge=0, le=MAX_
 
 @router.post("/release", responses=documented(409, 429))
 async def release(how: Release, job: Job) -> FleetState:
-    """Lends the GPUs to the trainer: workers hand back what they run and free their memory, or stop."""
+    """Lends the GPUs to the trainer: workers give back their requests and free their memory, or stop."""
     return await change_rest(job, how)
 
 
