@@ -198,7 +198,7 @@ def result_line(result: Result, codec: TextCodec) -> ResultLine:
         group=result.request.group.name,
         index=result.request.index,
         weights_version=result.version,
-        status=result.status.value,
+        status=result.status,
         finish_reason=result.reason.value,
         stop_reason=result.ended_by or None,
         prompt_token_ids=unpack_tokens(result.prompt),

@@ -5,8 +5,10 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from itertools import takewhile
 from pathlib import Path
 from typing import TypeVar
+from uuid import uuid4
 
 import msgspec
 
@@ -113,7 +115,7 @@ class RunFolder:
 
     def write_whole(self, path: Path, data: bytes) -> None:
         """Replaces a file of the folder atomically and durably. Raises OutputError."""
-        draft = path.with_name(path.name + ".tmp")
+        draft = draft_of(path)
         try:
             with draft.open("wb") as file:
                 file.write(data)
@@ -131,21 +133,27 @@ class RunFolder:
         """Results in the order in which they finished, without a torn last line (see `torn_bytes`)."""
         return _lines(self.results_file, ResultLine)
 
+    def sized_results(self) -> Iterator[tuple[ResultLine, int]]:
+        """Results in the order in which they finished, each with the size of its line in bytes."""
+        return _sized_lines(self.results_file, ResultLine)
+
+    def sized_keys(self) -> Iterator[tuple[KeyLine, int]]:
+        """Keys of the results, each with the size of its line in bytes."""
+        return _sized_lines(self.results_file, KeyLine)
+
     def facts(self) -> Iterator[FactLine]:
         """Results without tokens, texts and log-probabilities: smaller, and many times faster to read."""
         return _lines(self.results_file, FactLine)
 
     def samples(self) -> Iterator[SampleLine]:
         """Samples in order. Broken lines are skipped: samples are telemetry and not written durably."""
-        if not self.samples_file.exists():
-            return
         decoder = msgspec.json.Decoder(SampleLine)
-        with self.samples_file.open("rb") as file:
-            for line in file:
-                try:
-                    yield decoder.decode(line)
-                except msgspec.DecodeError:
-                    continue
+        for line in _file_lines(self.samples_file):
+            try:
+                sample = decoder.decode(line)
+            except msgspec.DecodeError:
+                continue
+            yield sample
 
     def torn_bytes(self) -> int:
         """Size of a torn last line, in bytes (0: none). The next session drops it and writes the result again."""
@@ -153,6 +161,12 @@ class RunFolder:
             return 0
         with self.results_file.open("rb") as file:
             return os.fstat(file.fileno()).st_size - _whole_size(file.fileno())
+
+
+def draft_of(path: Path) -> Path:
+    """Path of a temporary file in the same folder, renamed to `path` once complete; unique, since other processes may
+    write `path` too."""
+    return path.with_name(f".openseer-{uuid4().hex}")
 
 
 class ResultsWriter:
@@ -260,17 +274,27 @@ class ResultsWriter:
 
 
 def _lines(path: Path, kind: type[Line]) -> Iterator[Line]:
-    if not path.exists():
-        return
+    return (line for line, _ in _sized_lines(path, kind))
+
+
+def _sized_lines(path: Path, kind: type[Line]) -> Iterator[tuple[Line, int]]:
     decoder = msgspec.json.Decoder(kind)
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                yield decoder.decode(line)
-            except msgspec.DecodeError as error:
-                raise InputError(f"{path}, line {number}: not a result: {error}") from error
+    for number, line in enumerate(takewhile(lambda line: line.endswith(b"\n"), _file_lines(path)), start=1):
+        try:
+            yield decoder.decode(line), len(line)
+        except msgspec.DecodeError as error:
+            raise InputError(f"{path}, line {number}: not a result: {error}") from error
+
+
+def _file_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file; none of a missing one. Raises InputError for one that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            yield from file
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _whole_size(fd: int) -> int:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 import msgspec
 
 from openseer_core.ids import GroupId, RequestId
+from openseer_core.queue.states import Status
 from openseer_core.worker.context_metrics import ContextCounts
 from openseer_core.worker.time_metrics import WorkerSeconds
 
@@ -61,7 +62,7 @@ class ResultLine(msgspec.Struct, frozen=True):
     group: str
     index: int
     weights_version: str
-    status: str
+    status: Status
     finish_reason: str
     stop_reason: str | None
     prompt_token_ids: list[int]
@@ -118,7 +119,7 @@ class FactLine(msgspec.Struct, frozen=True):
     batch: int
     group: str
     index: int
-    status: str
+    status: Status
     finish_reason: str
     token_ids: msgspec.Raw
     chunks: list[ChunkLine]

@@ -92,7 +92,10 @@ def run(
         state = "complete" if ran_before else run_job(plan, progress, page=page)
     if ran_before:
         _note(f"{folder.path}: already complete, so nothing was started; --fresh starts over")
+    again = f"look again: openseer view {folder.path}"
     if state == "stopped":
+        if page:
+            ERR.print(again, highlight=False, soft_wrap=True)
         ERR.print(f"stopped; the same command resumes from here ({folder.path})", highlight=False)
         raise typer.Exit(INTERRUPTED)
     report = write_report(folder)
@@ -100,6 +103,8 @@ def run(
         typer.echo(report.to_json().decode(), nl=False)
     else:
         _show_report(report, folder, pool=has_pool(job))
+    if page:
+        (ERR if as_json else OUT).print(again, highlight=False, soft_wrap=True)
     end_by_failures(report.failures.text, allowed=allow_failures)
 
 

@@ -52,7 +52,7 @@ export function App() {
           </ol>
         </nav>
         <ThemeButton />
-        <button type="button" class="plain" onClick={() => void logOut().then(again, again)}>
+        <button type="button" class="plain log-out" onClick={() => void logOut().then(again, again)}>
           Log out
         </button>
       </header>

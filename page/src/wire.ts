@@ -117,6 +117,7 @@ export interface GroupPage {
   prompt_tokens: number;
   max_tokens: number;
   estimate: number | null;
+  note: string;
   responses: ResponseView[];
   left_out: number;
 }
@@ -203,6 +204,7 @@ export interface ResponseView {
   worker: string;
   turn: number;
   length: number;
+  expected: number | null;
   start: number;
   tokens: number[];
   text: string[] | null;

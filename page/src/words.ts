@@ -60,6 +60,11 @@ function pad(value: number): string {
   return String(value).padStart(2, "0");
 }
 
+/** A name; "" for "none", which scripted engines have in place of a model or a device. */
+export function named(name: string): string {
+  return name === "none" ? "" : name;
+}
+
 /** Of a number; null, and so "–", where 0 means that it is not known. */
 export function known(value: number): number | null {
   return value > 0 ? value : null;

@@ -281,7 +281,7 @@ def result_line(result: Result) -> ResultLine:
         group=request.group.name,
         index=request.index,
         weights_version=result.version,
-        status=result.status.value,
+        status=result.status,
         finish_reason=result.reason.value,
         stop_reason=result.stop_reason or None,
         prompt_token_ids=unpack_tokens(result.prompt),

@@ -5,6 +5,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from openseer_driver.run_lines import ResultLine, RoutedLine
 from tests.driver.sample_runs import SMALL, run_record, write_run
 
 pandas = pytest.importorskip("pandas")
+parquet = pytest.importorskip("pyarrow.parquet")
 datasets = pytest.importorskip("datasets")
 
 
@@ -78,6 +80,39 @@ def test_a_run_without_results_yet_is_a_table_without_rows(tmp_path: Path) -> No
     folder.results_file.touch()
     assert export_parquet(folder, tmp_path / "results.parquet") == 0
     assert len(pandas.read_parquet(tmp_path / "results.parquet")) == 0
+
+
+@pytest.mark.parametrize("what", ["prompts", "likeliest"])
+def test_a_row_group_holds_few_long_rows(folder: RunFolder, tmp_path: Path, what: str) -> None:
+    line = next(folder.results())
+    if what == "prompts":
+        line = msgspec.structs.replace(line, prompt_token_ids=list(range(100_000, 600_000)))
+    else:
+        line = msgspec.structs.replace(line, top_logprobs=[[(token, -0.125) for token in range(20)]] * 15_000)
+    folder.results_file.write_bytes(3 * (msgspec.json.encode(line) + b"\n"))
+    output = tmp_path / "results.parquet"
+    assert export_parquet(folder, output) == 3
+    assert parquet.ParquetFile(output).num_row_groups == 2
+
+
+class MeanwhileExported(RunFolder):
+    """A run that somebody else exports to the same file while its results are read."""
+
+    output: Path
+
+    def sized_results(self) -> Iterator[tuple[ResultLine, int]]:
+        results = super().sized_results()
+        yield next(results)
+        export_parquet(RunFolder(self.path), self.output)
+        yield from results
+
+
+def test_two_exports_to_one_file_at_once_both_leave_a_whole_one(folder: RunFolder, tmp_path: Path) -> None:
+    both = MeanwhileExported(folder.path)
+    both.output = tmp_path / "results.parquet"
+    count = export_parquet(both, both.output)
+    assert len(pandas.read_parquet(both.output)) == count
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.parquet", "run"]
 
 
 def test_a_broken_line_leaves_the_older_file_and_no_draft(folder: RunFolder, tmp_path: Path) -> None:

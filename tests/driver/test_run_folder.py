@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -210,12 +210,59 @@ def test_a_run_json_that_does_not_fit_leaves_the_old_one(small_disk: Path) -> No
     folder = RunFolder(small_disk)
     first = run_record("run", SMALL, 5.0)
     folder.write_run(first)
+    before = sorted(path.name for path in small_disk.iterdir())
 
     with pytest.raises(OutputError, match=r"run\.json: cannot be written"):
         folder.write_run(msgspec.structs.replace(first, reason="x" * 100_000))
 
     assert folder.read_run() == first
-    assert not (small_disk / "run.json.tmp").exists()
+    assert sorted(path.name for path in small_disk.iterdir()) == before
+
+
+def test_two_that_replace_a_file_at_once_both_replace_it_whole(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.create()
+    fsync = os.fsync
+
+    def meanwhile(number: int) -> None:
+        monkeypatch.undo()
+        folder.write_whole(folder.report_file, b"the other's")
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    folder.write_whole(folder.report_file, b"mine")
+    assert folder.report_file.read_bytes() == b"mine"
+    assert [path.name for path in folder.path.iterdir()] == [folder.report_file.name]
+
+
+@pytest.mark.parametrize("read", [RunFolder.facts, RunFolder.results])
+def test_a_status_of_no_result_is_named_with_its_line(
+    folder: RunFolder, lines: list[ResultLine], read: Callable[[RunFolder], Iterator[object]]
+) -> None:
+    folder.create()
+    odd = msgspec.json.encode(lines[0]).replace(b'"status":"ok"', b'"status":"weird"')
+    folder.results_file.write_bytes(odd + b"\n")
+    with pytest.raises(InputError, match=r"results\.jsonl, line 1: .*weird.*status"):
+        list(read(folder))
+
+
+def test_a_folder_in_place_of_a_file_is_named(folder: RunFolder) -> None:
+    folder.create(folder.results_file, folder.samples_file)
+    for read in (folder.results, folder.facts, folder.result_places, folder.samples):
+        with pytest.raises(InputError, match=r"\.jsonl: cannot be read: Is a directory"):
+            list(read())
+
+
+def test_a_result_that_is_gone_since_it_was_found_is_told(folder: RunFolder, lines: list[ResultLine]) -> None:
+    folder.create()
+    folder.results_file.write_bytes(msgspec.json.encode(lines[0]) + b"\n")
+    os.truncate(folder.results_file, 20)
+    with pytest.raises(InputError, match="no result at byte 0 any more"):
+        folder.result_at(0)
+    folder.results_file.unlink()
+    with pytest.raises(InputError, match="cannot be read: No such file"):
+        folder.result_at(0)
 
 
 def test_a_folder_without_a_run_says_so(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Jobs of namespace team-a, by name: what the page shows of a fleet (math, large, 
 
 import argparse
 import asyncio
+import json
 import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 
 from openseer_core.json_model import JsonModel
-from openseer_core.wire.page import JobCard, JobCards, JobPulse, JobView, PageProblem
+from openseer_core.wire.page import MOST_TOKENS, JobCard, JobCards, JobPulse, JobView, PageProblem
 from tests.page.played_fleet import Fleet
 from tests.page.played_views import batch_view, card, explained, group_page, job_view
 from tests.repository import ROOT
@@ -48,6 +49,8 @@ class Played:
     silent: bool = False
     """Nothing more is sent, as if it hung."""
     no_jobs: bool = False
+    most_tokens: int = MOST_TOKENS
+    """Of a response in one view."""
     streams: int = field(default=0, init=False)
     """Open ones."""
 
@@ -149,16 +152,21 @@ class Routes:
         fleet = self._played.fleet_of(name)
         if wanted not in fleet.groups:
             return problem(404, f"there is no group {wanted} in batch {number}")
-        sent: dict[int, int] = {}
-        index = None if place is None else int(place)
-        return self._stream(request, name, lambda: group_page(fleet, wanted, index, sent, live=name != "ended"))
+        told = json.loads(request.headers.get("last-event-id", "{}"))
+        sent = {int(one): int(count) for one, count in told.items()}
+        index, live, most = None if place is None else int(place), name != "ended", self._played.most_tokens
 
-    def _stream(self, request: Request, name: str, made: Made) -> Response:
+        def made() -> JsonModel:
+            return group_page(fleet, wanted, index, sent, live, most)
+
+        return self._stream(request, name, made, lambda: json.dumps(sent))
+
+    def _stream(self, request: Request, name: str, made: Made, place: Callable[[], str] | None = None) -> Response:
         if self._played.needs_token and request.cookies.get(COOKIE) != TOKEN:
             return problem(401, "log in")
         if name in REFUSED:
             return problem(REFUSED[name].status, REFUSED[name].detail)
-        return StreamingResponse(events(self._played, name, made), media_type="text/event-stream")
+        return StreamingResponse(events(self._played, name, made, place), media_type="text/event-stream")
 
 
 def job_of(played: Played, name: str) -> JobView:
@@ -174,8 +182,8 @@ def problem(status: int, detail: str) -> Response:
     return JSONResponse(body, status_code=status, media_type="application/problem+json")
 
 
-async def events(played: Played, name: str, made: Made) -> AsyncIterator[str]:
-    """A view a second; in place of one that is as the last one, a sign of life."""
+async def events(played: Played, name: str, made: Made, place: Callable[[], str] | None = None) -> AsyncIterator[str]:
+    """A view a second, with the id that `place` gives; in place of one that is as the last one, a sign of life."""
     played.streams += 1
     try:
         last = ""
@@ -185,7 +193,8 @@ async def events(played: Played, name: str, made: Made) -> AsyncIterator[str]:
             elif not played.silent:
                 view = made()
                 data = last if name == "quiet" else event("view", view)
-                yield data if data != last else ": alive\n\n"
+                named = f"id: {place()}\n" if place is not None else ""
+                yield named + data if data != last else ": alive\n\n"
                 last = data
                 if isinstance(view, JobView):
                     yield event("pulse", JobPulse(now=view.now, card=view.card, lanes=view.lanes[:-1]))

@@ -192,8 +192,10 @@ def batch_view(fleet: Fleet, live: bool = True) -> BatchView:
     )
 
 
-def group_page(fleet: Fleet, name: str, index: int | None, sent: dict[int, int], live: bool = True) -> GroupPage:
-    """The next pieces; `sent` says up to where each response was sent, and is moved on."""
+def group_page(
+    fleet: Fleet, name: str, index: int | None, sent: dict[int, int], live: bool = True, most: int = MOST_TOKENS
+) -> GroupPage:
+    """The next pieces, of `most` tokens; `sent` says up to where each response was sent, and is moved on."""
     members = fleet.groups[name]
     shown = members if index is None else [members[index]]
     return GroupPage(
@@ -205,13 +207,13 @@ def group_page(fleet: Fleet, name: str, index: int | None, sent: dict[int, int],
         prompt_tokens=27,
         max_tokens=4096,
         estimate=_estimate(members),
-        responses=[_response(request, sent) for request in shown],
+        responses=[_response(request, sent, most) for request in shown],
     )
 
 
-def _response(request: Request, sent: dict[int, int]) -> ResponseView:
+def _response(request: Request, sent: dict[int, int], most: int) -> ResponseView:
     start, length = sent.get(request.index, 0), int(request.done)
-    end = min(length, start + MOST_TOKENS)
+    end = min(length, start + most)
     ids, text, scores = tokens_of(request, start, end)
     sent[request.index] = end
     words: dict[str, RequestWord] = {"waiting": "waiting", "running": "running", "ok": "ok", "failed": "failed"}

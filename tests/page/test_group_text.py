@@ -10,6 +10,9 @@ from tests.page.played_fleet import Request, tokens_of
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+WITHIN = 30_000
+"""Milliseconds: a connection is made anew after half a second, then after twice as long."""
+
 
 def text_of(request: Request) -> str:
     return "".join(tokens_of(request, 0, int(request.done))[1])
@@ -47,6 +50,17 @@ def test_a_response_grows_without_gap_over_a_lost_connection(page: "Page", site:
     expect(page.get_by_role("alert")).to_have_count(0)
     first = page.locator(".block .text").first.text_content()
     assert first == "".join(tokens_of(request, 0, min(256, int(request.done)))[1])
+
+
+def test_a_long_response_of_an_ended_run_comes_whole_over_some_streams(page: "Page", site: Site) -> None:
+    request = next(r for r in site.played.fleet.requests if r.state == "ok" and r.length > 60)
+    site.played.most_tokens = request.length // 2
+    page.goto(f"{site.url}#/job/team-a/ended/batch/3/group/{request.group}/{request.index}")
+    words = f"The {request.length:,} tokens of the response"
+    expect(page.get_by_role("slider", name=words)).to_be_visible(timeout=WITHIN)
+    expect(page.get_by_text("have come")).to_have_count(0)
+    first = page.locator(".block .text").first.text_content()
+    assert first == "".join(tokens_of(request, 0, min(256, request.length))[1])
 
 
 def test_a_token_says_its_probability_and_its_worker(page: "Page", site: Site) -> None:

@@ -122,7 +122,7 @@ def test_a_batch_shows_groups_lengths_estimates_and_tail(page: "Page", site: Sit
     page.wait_for_timeout(300)
     for name in ("^Groups", "^Histogram"):
         assert colours(page.get_by_role("slider", name=re.compile(name))) > 2
-    assert colours(page.get_by_role("img", name=re.compile("over their estimates"))) > 2
+    assert colours(page.get_by_role("img", name=re.compile("over their lengths"))) > 2
     expect(page.get_by_text(re.compile("came within .* × of the estimate"), exact=False).last).to_be_visible()
     rows = page.get_by_role("region", name="Table of running responses").get_by_role("row")
     assert rows.count() > 5

@@ -26,12 +26,12 @@ DOCUMENT = {
 def test_a_manifest_in_json_is_read_with_the_home_of_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HOME", "/home/ann")
+    monkeypatch.setenv("HOME", str(tmp_path))
     file = tmp_path / "job.json"
     file.write_text(json.dumps(DOCUMENT))
     document, job = read_job_file(file)
     assert job.name == "job"
-    assert document["spec"]["model"]["path"] == "/home/ann/model"
+    assert document["spec"]["model"]["path"] == f"{tmp_path}/model"
 
 
 def test_a_manifest_in_yaml_is_told_how_to_become_json(tmp_path: Path) -> None:

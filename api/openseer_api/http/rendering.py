@@ -4,6 +4,7 @@ import asyncio
 import json
 from base64 import b64encode
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any, TypeVar
 
 from openseer_core.ids import GroupId
@@ -38,9 +39,11 @@ async def made(score_bytes: int, make: Callable[[], _Made]) -> _Made:
     return make() if score_bytes <= SCORE_BYTES_AT_ONCE else await asyncio.to_thread(make)
 
 
-def render_batch(record: BatchRecord, spec: BatchSpec, job: str, now: float, drafts: DraftMetrics) -> Batch:
+def render_batch(
+    record: BatchRecord, spec: BatchSpec, job: str, now: float, drafts: DraftMetrics, pace: float = 0.0
+) -> Batch:
     """A batch as it stands. `job`: NAMESPACE/NAME; `now`: seconds of the store's clock; `drafts`: what was drafted
-    while it ran."""
+    while it ran; `pace`: tokens per second that a response gains, 0 where that is not known."""
     counts = record.progress
     open_ = counts.requests - counts.closed
     return Batch(
@@ -55,7 +58,7 @@ def render_batch(record: BatchRecord, spec: BatchSpec, job: str, now: float, dra
         target_met=is_met(record, spec.target),
         wanted=_wanted(record, spec.target),
         progress=counts.closed / counts.requests if counts.requests else 0.0,
-        eta_seconds=_eta(record, now),
+        eta_seconds=_eta(record, now, pace),
         tail=0 < open_ <= counts.requests / TAIL,
         last_cursor=counts.entries,
         acknowledged_cursor=record.acknowledged,
@@ -97,10 +100,13 @@ def _wanted(record: BatchRecord, target: Target | None) -> int:
     return max(0, target.groups - counts.valid - max(0, hopeful) - running)
 
 
-def _eta(record: BatchRecord, now: float) -> float | None:
+def _eta(record: BatchRecord, now: float, pace: float) -> float | None:
     """At the batch's mean speed so far."""
+    counts = record.progress
     running = now - record.started_at if record.started_at else 0.0
-    return seconds_left(tokens_left(record.progress), record.progress.tokens / running if running > 0 else 0.0)
+    speed = counts.tokens / running if running > 0 else 0.0
+    unfinished = max(1, counts.requests - counts.closed)
+    return seconds_left(tokens_left(counts), speed, unfinished=unfinished, pace=pace or inf)
 
 
 def _metrics(record: BatchRecord, now: float, drafts: DraftMetrics) -> BatchMetrics:

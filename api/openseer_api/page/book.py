@@ -102,6 +102,8 @@ class GroupBook:
         self.longest = 0
         self.estimate: int | None = None
         """Expected tokens of a response, as the policy reckons; None while nothing is known."""
+        self.expected: dict[int, int | None] = {}
+        """Of each response that has ended what `estimate` was then; its own length is not in it."""
         self._states: dict[int, RequestWord] = {}
         self._reckon()
 
@@ -113,6 +115,10 @@ class GroupBook:
     def move(self, index: int, word: RequestWord, length: int) -> None:
         """A request is something else now, with so many tokens."""
         before = self._states.get(index)
+        if word in ("waiting", "running"):
+            self.expected.pop(index, None)
+        elif before in (None, "waiting", "running"):
+            self.expected[index] = self.estimate
         if before is not None:
             self.words[before] -= 1
         self._states[index] = word

@@ -11,7 +11,7 @@ from openseer_api.http.problems import NotFoundProblem
 from openseer_api.job.context import FleetSnapshot, JobContext
 from openseer_api.page.account import LiveAccount, holder_of_tail
 from openseer_api.page.batch_views import batch_view, likely_last, tail_of
-from openseer_api.page.book import BatchBook, LeaseRows
+from openseer_api.page.book import BatchBook, GroupBook, LeaseRows
 from openseer_api.page.group_feed import GroupFeed
 from openseer_api.page.job_views import bars_of, job_card
 from openseer_api.page.lanes import FleetSeries, TokenRates, lanes_of
@@ -96,7 +96,13 @@ class JobFeed:
 
     def group_views(self, group: GroupId, index: int | None, place: str = "") -> GroupViews:
         """GroupPages for one viewer, each with what is new."""
-        return GroupFeed(self._job, group, index, place)
+        return GroupFeed(self._job, group, index, place, self._group_book)
+
+    async def _group_book(self, group: GroupId) -> GroupBook | None:
+        async with self._lock:
+            await self._look()
+            book = self._books.get(group.batch)
+            return book.groups.get(group.name) if book is not None else None
 
     async def _view(self, key: object, make: Callable[[], Awaitable[JsonModel]]) -> bytes:
         async with self._lock:  # to write a batch's view the store is asked, too: whoever comes meanwhile waits for it

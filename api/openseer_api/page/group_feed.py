@@ -1,9 +1,11 @@
 """A group for one viewer: each view has what the responses have gained since the one before."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from openseer_api.http.problems import NotFoundProblem
 from openseer_api.job.context import JobContext
+from openseer_api.page.book import GroupBook
 from openseer_api.page.group_views import Pieces, TokenTexts, response_view
 from openseer_core.ids import GroupId, RequestId
 from openseer_core.queue.length_estimate import estimate
@@ -12,13 +14,23 @@ from openseer_core.wire.page import MOST_SIBLINGS, GroupPage, ResponseView
 
 MOST_PROMPT_TOKENS = 8192
 """Of a prompt that is shown as text."""
+FindBook = Callable[[GroupId], Awaitable[GroupBook | None]]
+NO_TEXT = "the model's tokenizer is not loaded here, or not yet: token ids are shown"
+
+
+async def no_book(_: GroupId) -> GroupBook | None:
+    """Nothing is known of any group."""
+    return None
 
 
 class GroupFeed:
     """`index`: only that response of the group; `place`: where a viewer goes on."""
 
-    def __init__(self, job: JobContext, group: GroupId, index: int | None, place: str = "") -> None:
-        self._job = job
+    def __init__(
+        self, job: JobContext, group: GroupId, index: int | None, place: str = "", book: FindBook = no_book
+    ) -> None:
+        """`book`: finds what its batch's journal tells of the group."""
+        self._job, self._book = job, book
         self._group = group
         self._index = index
         self._prompt: tuple[str, int] | None = None
@@ -47,6 +59,7 @@ class GroupFeed:
             prompt_tokens=prompt_tokens,
             max_tokens=view.max_tokens,
             estimate=estimate(view) if known else None,
+            note="" if self._job.known_codec() is not None else NO_TEXT,
             responses=responses,
             left_out=len(indices) - len(shown),
         )
@@ -60,12 +73,13 @@ class GroupFeed:
         pieces = self._pieces = self._pieces or Pieces(queued_at, self._told)
         known = await self._job.store.lengths([RequestId(self._group, index) for index in shown])
         lengths = dict(zip(shown, known, strict=True))
-        most = pieces.share(lengths)
+        most, book = pieces.share(lengths), await self._book(self._group)
 
         async def response(index: int) -> ResponseView:
             start = pieces.start(index, lengths[index])
             record = await self._job.store.record(RequestId(self._group, index), start, most)
-            view = response_view(record, start, lengths[index], self._texts_of(index))
+            expected = book.expected.get(index) if book is not None else None
+            view = response_view(record, start, lengths[index], self._texts_of(index), expected)
             pieces.note(index, start + len(view.tokens))
             return view
 

@@ -98,7 +98,9 @@ class Pieces:
         return " ".join([self._of, *(f"{index}:{max(0, end)}" for index, end in ends.items())])
 
 
-def response_view(record: RequestRecord, start: int, length: int, texts: TokenTexts | None) -> ResponseView:
+def response_view(
+    record: RequestRecord, start: int, length: int, texts: TokenTexts | None, expected: int | None
+) -> ResponseView:
     """A response of `length` tokens, of which `record` has those from `start` on."""
     count = count_items(record.tokens)
     tokens = unpack_tokens(record.tokens)
@@ -111,6 +113,7 @@ def response_view(record: RequestRecord, start: int, length: int, texts: TokenTe
         worker=WorkerId.parse(record.holder).name if leased and "#" in record.holder else "",
         turn=record.turn,
         length=max(length, start + count),
+        expected=expected,
         start=start,
         tokens=tokens,
         text=texts.feed(tokens) if texts is not None else None,

@@ -29,7 +29,7 @@ def job_card(
     ready = sum(is_ready(snapshot.fleet_spec, worker, snapshot.now) for worker in snapshot.workers)
     requests = sum(batch.metrics.requests for batch in batches)
     done = sum(round(batch.progress * batch.metrics.requests) for batch in batches)
-    ends = [batch.eta_seconds for batch in batches if batch.eta_seconds is not None]
+    ends = [batch.eta_seconds for batch in batches if batch.eta_seconds is not None and batch.progress < 1]
     waiting, per_worker = sum(load.waiting.values()), job.gpus_per_worker
     card = JobCard(
         namespace=job.job.namespace,
@@ -80,7 +80,7 @@ def _problem(snapshot: FleetSnapshot, card: JobCard) -> str:
     if sick:
         return sick[0]
     if not card.workers:
-        return f"no worker has come yet; {card.workers_wanted} are wanted"
+        return f"no worker has started yet; the job wants {card.workers_wanted}"
     if silent:
         return f"no heartbeat from {_named(silent)}"
     return "" if card.workers_ready else "no worker has loaded the weights yet"

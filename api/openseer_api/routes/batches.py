@@ -31,6 +31,7 @@ from openseer_core.wire.batches import (
     Verdicts,
     metadata_problem,
 )
+from openseer_core.worker.time_metrics import mean_pace
 
 router = APIRouter(tags=["batches"], route_class=OwnRoute)
 
@@ -84,7 +85,9 @@ def rendered(job: JobContext, record: BatchRecord, snapshot: FleetSnapshot, now:
     """A batch as it crosses HTTP."""
     drafts = job.drafts.of(record.number, snapshot.workers, ended=is_complete(record))
     name = f"{job.job.namespace}/{job.job.name}"
-    return render_batch(record, job.spec_of(record), name, now, drafts)
+    metrics = [worker.heartbeat.metrics for worker in snapshot.workers]
+    pace = mean_pace((each.tokens, each.seconds) for each in metrics)
+    return render_batch(record, job.spec_of(record), name, now, drafts, pace)
 
 
 @router.post("/batches", status_code=201, response_model=Batch, responses={200: {"model": Batch}, **documented(409)})

@@ -1,5 +1,7 @@
 """How long a batch still takes: the tokens that are expected of its unfinished responses, at the speed that it has."""
 
+from math import inf
+
 from openseer_core.queue.messages import BatchProgress
 
 
@@ -23,11 +25,17 @@ def tokens_left(counts: BatchProgress) -> float | None:
     return max(0.0, expected - max(0, counts.tokens - counts.closed_tokens))
 
 
-def seconds_left(left: float | None, tokens_per_second: float) -> float | None:
-    """`left`: of tokens_left. None while either is unknown."""
+def seconds_left(
+    left: float | None, tokens_per_second: float, *, unfinished: int = 1, pace: float = inf
+) -> float | None:
+    """`left`: of tokens_left. None while it or the speed is unknown.
+
+    `unfinished`, `pace`: how many responses that is, and the tokens per second that one gains. With a speed that is not
+    of late, the few that are left in the tail would otherwise count as if as many ran as before.
+    """
     if left is None or (left and tokens_per_second <= 0):
         return None
-    return left / tokens_per_second if left else 0.0
+    return max(left / tokens_per_second, left / unfinished / pace) if left else 0.0
 
 
 def mean_length(counts: BatchProgress) -> float:

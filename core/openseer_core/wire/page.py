@@ -258,7 +258,8 @@ class BatchView(JsonModel):
 
 class ResponseView(JsonModel):
     """A response, or its next piece: tokens from `start` on. `text`: a piece of text for each token, None without a
-    tokenizer; `logprobs`: natural logarithm, None where none are recorded. `length`: tokens so far."""
+    tokenizer; `logprobs`: natural logarithm, None where none are recorded. `length`: tokens so far;
+    `expected`: of one that has ended, the length that its siblings had told by then, None where they told none."""
 
     index: int
     state: RequestWord
@@ -266,6 +267,7 @@ class ResponseView(JsonModel):
     worker: str = ""
     turn: int = 0
     length: int = 0
+    expected: int | None = None
     start: int = 0
     tokens: list[int] = Field(default_factory=list[int])
     text: list[str] | None = None
@@ -274,7 +276,8 @@ class ResponseView(JsonModel):
 
 
 class GroupPage(JsonModel):
-    """A group with its responses side by side. `prompt`: as text, or its token ids as text."""
+    """A group with its responses side by side. `prompt`: as text, or its token ids as text; `note`: why token ids are
+    shown in place of text, "" where they are not."""
 
     now: float
     live: bool = True
@@ -284,6 +287,7 @@ class GroupPage(JsonModel):
     prompt_tokens: int
     max_tokens: int
     estimate: int | None = None
+    note: str = ""
     responses: list[ResponseView]
     left_out: int = 0
 

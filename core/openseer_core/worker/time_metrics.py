@@ -1,6 +1,6 @@
 """A worker's time by use: one set of names for heartbeats, samples and explanations of runs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 
 _PREFIX = "seconds_"
@@ -40,6 +40,14 @@ class WorkerSeconds:
     def values(self) -> dict[str, float]:
         """The seconds by the names of the fields."""
         return asdict(self)
+
+
+def mean_pace(counters: Iterable[tuple[float, WorkerSeconds | None]]) -> float:
+    """Tokens per second that a response gained, the mean of workers, by their tokens and seconds; 0 while nothing was
+    counted."""
+    known = [(tokens, seconds.responses) for tokens, seconds in counters if seconds is not None]
+    responses = sum(each for _, each in known)
+    return sum(tokens for tokens, _ in known) / responses if responses > 0 else 0.0
 
 
 _NAMES = {_PREFIX + field.name: field.name for field in fields(WorkerSeconds)}

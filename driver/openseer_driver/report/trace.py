@@ -135,10 +135,11 @@ def make_trace(
     return Trace(record, facts, samples, ActiveClock(origin, pauses), failures)
 
 
-def natural(name: str) -> tuple[str, int]:
-    """Sort key: worker-2 before worker-10."""
+def natural(name: str) -> tuple[str, int, str]:
+    """Sort key: worker-2 before worker-10, with any number of digits."""
     stem = name.rstrip("0123456789")
-    return stem, int(name[len(stem) :] or 0)
+    number = name[len(stem) :].lstrip("0")
+    return stem, len(number), number
 
 
 def step_changes(spans: Iterable[tuple[float, float]]) -> tuple[list[float], list[int]]:

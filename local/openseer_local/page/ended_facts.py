@@ -105,6 +105,14 @@ def gpu_seconds(explanation: Explanation, gpus: int) -> tuple[float, float]:
     return round(gpus * idle, 1), round(gpus * max(0.0, busy), 1)
 
 
+def drafts_of(trace: Trace) -> DraftMetrics:
+    """What all workers drafted, as the latest sample of each has it; empty without drafts."""
+    latest: dict[str, WorkerSample] = {}
+    for sample in trace.samples:
+        latest |= sample.workers
+    return summed(DraftMetrics(one.drafts) for one in latest.values())
+
+
 def _tokens(samples: Sequence[SampleLine], worker: str) -> float:
     counts = count_up(sample.workers[worker].tokens for sample in samples if worker in sample.workers)
     return counts[-1] if counts else 0.0

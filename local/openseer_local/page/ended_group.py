@@ -33,13 +33,14 @@ class EndedGroup:
         reader: Reader | None,
         now: float,
         place: str = "",
+        note: str = "",
     ) -> None:
         indices = [one for one in results.indices(group) if index in (None, one)]
         self._results, self._indices = results, indices[:MOST_SIBLINGS]
         self._left_out = len(indices) - len(self._indices)
         self._lines: list[ResultLine] = []
         self._group, self._books, self._reader, self._now = group, books, reader, now
-        self._told = place
+        self._told, self._note = place, note
         self._pieces: Pieces | None = None
         known: dict[int, str] = {}
         self._texts = {one: TokenTexts(reader, known) for one in self._indices} if reader is not None else {}
@@ -65,6 +66,7 @@ class EndedGroup:
             prompt_tokens=len(prompt),
             max_tokens=book.view.max_tokens,
             estimate=book.estimate,
+            note=self._note,
             responses=[self._response(line, pieces, most) for line in self._lines],
             left_out=self._left_out,
         )
@@ -90,6 +92,7 @@ class EndedGroup:
             state=RESPONSES.get(line.status, "failed"),
             reason=line.finish_reason if line.status == Status.OK else line.stop_reason or line.finish_reason,
             length=len(line.token_ids),
+            expected=self._books[self._group.batch].groups[self._group.name].expected.get(line.index),
             start=start,
             tokens=tokens,
             text=texts.feed(tokens) if texts is not None else None,

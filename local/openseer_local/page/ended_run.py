@@ -20,11 +20,20 @@ from openseer_core.wire.page import (
     JobView,
     JobWord,
 )
+from openseer_driver.report.report import TAIL_FROM, at_percent
 from openseer_driver.report.trace import Fact, Trace, read_trace
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.run_lines import RunState
 from openseer_local.page.ended_explained import EndedExplanation, explanation_of
-from openseer_local.page.ended_facts import gpu_seconds, groups_of, journal_of, lanes_of_run, requests_of, series_of_run
+from openseer_local.page.ended_facts import (
+    drafts_of,
+    gpu_seconds,
+    groups_of,
+    journal_of,
+    lanes_of_run,
+    requests_of,
+    series_of_run,
+)
 from openseer_local.page.ended_group import EndedGroup
 from openseer_local.page.kept_results import KeptResults
 from openseer_text.reading import Reader
@@ -38,10 +47,10 @@ WORDS: Mapping[RunState, JobWord] = {
 
 
 class EndedRun:
-    """The views of a run folder. `reader`: of the model's tokenizer, None where it is not here."""
+    """The views of a run folder. `reader`: of the model's tokenizer, None where it is not here; `no_text` says why."""
 
-    def __init__(self, folder: RunFolder, job: RolloutJob, reader: Reader | None = None) -> None:
-        self._folder, self._job, self._reader = folder, job, reader
+    def __init__(self, folder: RunFolder, job: RolloutJob, reader: Reader | None = None, no_text: str = "") -> None:
+        self._folder, self._job, self._reader, self._no_text = folder, job, reader, no_text
         self._results = KeptResults(folder)
         self._trace = trace = read_trace(folder)
         self._explanation = explanation_of(trace)
@@ -91,6 +100,7 @@ class EndedRun:
             progress=len(self._trace.facts) / requests if requests else None,
             tokens=tokens,
             tokens_per_second=round(tokens / self._trace.end, 1) if self._trace.end else None,
+            acceptance_length=drafts_of(self._trace).acceptance_length or None,
             idle_gpu_seconds=idle,
             busy_gpu_seconds=busy,
         )
@@ -141,7 +151,7 @@ class EndedRun:
 
     def group_views(self, group: GroupId, index: int | None, place: str = "") -> GroupViews:
         """GroupPages for one viewer, piece by piece."""
-        return EndedGroup(self._results, group, index, self._books, self._reader, self._now, place)
+        return EndedGroup(self._results, group, index, self._books, self._reader, self._now, place, self._no_text)
 
     def _batches(self) -> list[Batch]:
         return [_batch(book, self._trace, self._job) for book in self._books.values()]
@@ -166,7 +176,9 @@ def _batch(book: BatchBook, trace: Trace, job: RolloutJob) -> Batch:
 
 def _metrics(book: BatchBook, facts: Sequence[Fact], requests: int, trace: Trace, group_size: int) -> BatchMetrics:
     """`requests`: of the batch, 0 where it is not known."""
+    drafts, finishes = drafts_of(trace), sorted(trace.clock.at(fact.finished_at) for fact in facts)
     counts, tokens = Counter(fact.status for fact in facts), sum(fact.length for fact in facts)
+    is_whole = trace.record.state == "complete"
     whole = [fact.length for fact in facts if fact.status == Status.OK]
     return BatchMetrics(
         groups=max(len(book.groups), requests // group_size) if requests else 0,
@@ -182,4 +194,9 @@ def _metrics(book: BatchBook, facts: Sequence[Fact], requests: int, trace: Trace
         tokens_per_second=round(tokens / trace.end, 1) if trace.end else 0.0,
         length_mean=sum(whole) / len(whole) if whole else 0.0,
         length_max=max(whole, default=0),
+        tail_seconds=at_percent(finishes, 100) - at_percent(finishes, TAIL_FROM) if is_whole else 0.0,
+        drafted_tokens=drafts.drafted,
+        accepted_tokens=drafts.accepted,
+        draft_share=drafts.draft_share,
+        acceptance_length=drafts.acceptance_length or 1.0,
     )

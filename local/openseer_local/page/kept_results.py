@@ -5,10 +5,9 @@ from collections.abc import Sequence
 import msgspec
 
 from openseer_api.http.problems import ConflictProblem
-from openseer_core.errors import InputError
 from openseer_core.ids import GroupId
 from openseer_driver.run_folder import RunFolder
-from openseer_driver.run_lines import KeyLine, ResultLine
+from openseer_driver.run_lines import ResultLine
 
 _Signature = tuple[int, int, int]
 """The file itself, its bytes, and when it was last written."""
@@ -23,19 +22,10 @@ class KeptResults:
         self._signature = self._signed()
         self._places: dict[tuple[int, str], dict[int, int]] = {}
         """Of each group's results by index, in bytes."""
-        if self._signature is None:
-            return
-        decoder, place = msgspec.json.Decoder(KeyLine), 0
-        with self._path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.endswith(b"\n"):
-                    break
-                try:
-                    key = decoder.decode(line)
-                except msgspec.DecodeError as error:
-                    raise InputError(f"{self._path}, line {number}: not a result: {error}") from error
-                self._places.setdefault((key.batch, key.group), {})[key.index] = place
-                place += len(line)
+        place = 0
+        for key, size in folder.sized_keys():
+            self._places.setdefault((key.batch, key.group), {})[key.index] = place
+            place += size
 
     def indices(self, group: GroupId) -> list[int]:
         """Of which responses of a group there is a result, in order."""

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Callable
+from pathlib import Path
 
 from openseer_api.http.auth import BearerAuth
 from openseer_api.http.server import WebServer
@@ -77,7 +78,8 @@ def view_run(folder: RunFolder, port: int, told: Told) -> None:
         )
     if job.spec.mode != "batch":
         raise InputError(f"{folder.path}: the folder of a job of mode {job.spec.mode}, which keeps no results to view")
-    shown = EndedRun(folder, job, _reader(job))
+    reader, no_text = reader_of(job)
+    shown = EndedRun(folder, job, reader, no_text)
 
     async def until_stopped() -> None:
         stopped = asyncio.Event()
@@ -93,9 +95,13 @@ def view_run(folder: RunFolder, port: int, told: Told) -> None:
     asyncio.run(until_stopped())
 
 
-def _reader(job: RolloutJob) -> Reader | None:
-    """The model's tokenizer where it is on this machine; no code of a model runs for a look."""
+def reader_of(job: RolloutJob) -> tuple[Reader | None, str]:
+    """The model's tokenizer where it is on this machine, else None and why there is no text; no code of a model runs
+    for a look."""
     try:
-        return open_codec(job.spec.model, lambda _: None, run_code=False).read
-    except ModelError:
-        return None
+        return open_codec(job.spec.model, lambda _: None, run_code=False).read, ""
+    except ModelError as error:
+        place = job.spec.model.tokenizer_path
+        there = Path(place)
+        hint = "" if there.is_absolute() or there.exists() else ": view the run from the folder where it was started"
+        return None, f"no tokenizer at {place} here, so token ids are shown{hint} ({error})"

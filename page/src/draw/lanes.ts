@@ -21,12 +21,12 @@ export interface Ending {
 const ENDINGS: Record<string, Ending> = {
   "": { words: "running", colour: "--run", hatched: false },
   complete: { words: "finished", colour: "--ok", hatched: false },
-  give_back: { words: "given back, goes on elsewhere or later", colour: "--moved", hatched: false },
+  give_back: { words: "given back, goes on elsewhere or later", colour: "--amber", hatched: false },
   reap: { words: "lease ran out", colour: "--bad", hatched: true },
   fail: { words: "failed", colour: "--bad", hatched: true },
   abort: { words: "aborted", colour: "--cut", hatched: true },
   cancel: { words: "cancelled", colour: "--cut", hatched: true },
-  carry: { words: "carried over", colour: "--carry", hatched: false },
+  carry: { words: "carried over", colour: "--moved", hatched: false },
 };
 
 export function ending(event: string): Ending {
@@ -36,8 +36,8 @@ export function ending(event: string): Ending {
 export const LEGEND: readonly (readonly [string, string, boolean])[] = [
   ["running", "--run", false],
   ["finished", "--ok", false],
-  ["given back", "--moved", false],
-  ["carried over", "--carry", false],
+  ["given back", "--amber", false],
+  ["carried over", "--moved", false],
   ["aborted or cancelled", "--cut", true],
   ["failed, or lease lost", "--bad", true],
 ];

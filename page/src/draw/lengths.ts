@@ -92,7 +92,7 @@ export function paintScatter(estimates: readonly number[], lengths: readonly num
   context.setLineDash([]);
   context.fillStyle = colour("--run");
   context.globalAlpha = estimates.length > 300 ? 0.45 : 0.75;
-  estimates.forEach((estimate, pair) => context.fillRect(x(estimate) - 1.5, y(lengths[pair] ?? 0) - 1.5, 3, 3));
+  estimates.forEach((estimate, pair) => context.fillRect(x(lengths[pair] ?? 0) - 1.5, y(estimate) - 1.5, 3, 3));
   context.globalAlpha = 1;
 }
 

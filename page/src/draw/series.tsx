@@ -20,8 +20,9 @@ export interface Line {
 
 interface SeriesProps {
   title: string;
-  /** Seconds before now, all negative. */
+  /** Seconds before now, or before the end of a run that has ended; all negative. */
   at: readonly number[];
+  live: boolean;
   lines: readonly Line[];
   words(value: number | null | undefined): string;
   /** Where the axis ends at least. */
@@ -29,7 +30,7 @@ interface SeriesProps {
 }
 
 /** A chart, its latest values beside its title; while the pointer is on any chart, those at its place. */
-export function Series({ title, at, lines, words, top }: SeriesProps) {
+export function Series({ title, at, live, lines, words, top }: SeriesProps) {
   const box = useRef<HTMLDivElement>(null);
   const values = useRef<HTMLSpanElement>(null);
   const chart = useRef<uPlot | null>(null);
@@ -42,7 +43,7 @@ export function Series({ title, at, lines, words, top }: SeriesProps) {
     const pointed = chart.current?.cursor.idx;
     const place = pointed ?? at.length - 1;
     const told = lines.map((line) => (lines.length > 1 ? `${line.name} ` : "") + words(line.values[place]));
-    const when = pointed == null ? "" : `${duration(-(at[place] ?? 0))} ago: `;
+    const when = pointed == null ? "" : `${duration(-(at[place] ?? 0))} ${live ? "ago" : "before the end"}: `;
     if (values.current) values.current.textContent = at.length === 0 ? "nothing yet" : when + told.join(" · ");
   };
 
@@ -66,7 +67,7 @@ export function Series({ title, at, lines, words, top }: SeriesProps) {
             grid,
             size: 22,
             space: 60,
-            values: (_chart, splits) => splits.map((ago) => (ago === 0 ? "now" : `−${duration(-ago)}`)),
+            values: (_chart, splits) => splits.map((ago) => (ago === 0 ? (live ? "now" : "end") : `−${duration(-ago)}`)),
           },
           {
             ...axis,
@@ -115,7 +116,7 @@ export function Series({ title, at, lines, words, top }: SeriesProps) {
       <figcaption>
         <span>{title}</span> <span class="figures" ref={values} />
       </figcaption>
-      <div ref={box} role="img" aria-label={`${title}: ${inWords(at, lines, words)}`} />
+      <div ref={box} role="img" aria-label={`${title}: ${inWords(at, live, lines, words)}`} />
     </figure>
   );
 }
@@ -124,13 +125,18 @@ function columns(at: readonly number[], lines: readonly Line[]): uPlot.AlignedDa
   return [at as number[], ...lines.map((line) => line.values as (number | null)[])];
 }
 
-function inWords(at: readonly number[], lines: readonly Line[], words: SeriesProps["words"]): string {
+function inWords(
+  at: readonly number[],
+  live: boolean,
+  lines: readonly Line[],
+  words: SeriesProps["words"],
+): string {
   if (at.length === 0) return "nothing yet";
   const told = lines.map((line) => {
     const known = line.values.filter((value): value is number => value != null);
     if (known.length === 0) return `${line.name} not known`;
     const [low, high] = [known.reduce((a, b) => Math.min(a, b)), known.reduce((a, b) => Math.max(a, b))];
-    return `${line.name} now ${words(line.values.at(-1))}, between ${words(low)} and ${words(high)}`;
+    return `${line.name} ${live ? "now" : "at the end"} ${words(line.values.at(-1))}, between ${words(low)} and ${words(high)}`;
   });
   return `over the last ${duration(-(at[0] ?? 0))}, ${told.join("; ")}`;
 }

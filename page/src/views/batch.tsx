@@ -92,12 +92,12 @@ function BatchBody({ job, view }: { job: JobPlace; view: BatchView }) {
             </Picture>
           )}
         </Panel>
-        <Panel title="Estimate and truth" aside="tokens: estimate to the right, length upwards">
+        <Panel title="Estimate and truth" aside="tokens: length to the right, estimate upwards">
           {estimates.length === 0 ? (
             <p class="dim">A response counts once a sibling had told its length before it ended.</p>
           ) : (
             <Picture
-              name={`Lengths of ${estimates.length} responses over their estimates`}
+              name={`Estimates of ${estimates.length} responses over their lengths`}
               height={PLOT}
               paint={(pen) => paintScatter(estimates, lengths, pen)}
             >

@@ -67,6 +67,7 @@ function GroupBody({ route, view }: { route: GroupViewProps["route"]; view: Gath
         </p>
       </div>
       <Prompt text={view.prompt} />
+      {view.note && <p class="dim">{view.note}</p>}
       <Panel title="Side by side" aside={agreementWords(view)}>
         {responses.length === 0 ? (
           <p class="dim">No response is there.</p>

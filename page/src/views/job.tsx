@@ -6,7 +6,7 @@ import { Series } from "../draw/series";
 import { type JobPlace, streamPath } from "../route";
 import { type Streamed, useStream, whole } from "../stream/use_stream";
 import type { JobPulse, JobView } from "../wire";
-import { fixed, percent, short } from "../words";
+import { fixed, named, percent, short } from "../words";
 import { Batches } from "./batches";
 import { ExplainedPanel } from "./explained";
 import { CardFigures, Progress } from "./jobs";
@@ -61,7 +61,7 @@ function Job({ job, view, stream }: { job: JobPlace; view: JobView; stream: Stre
         <Pill word={card.state} />
         {!view.live && <Pill word="ended" />}
         <p class="dim about">
-          {[view.model, view.engine, card.mode, `policy ${view.policy}`].filter(Boolean).join(" · ")}
+          {[named(view.model), view.engine, card.mode, `policy ${view.policy}`].filter(Boolean).join(" · ")}
         </p>
       </div>
       <Reason words={card.reason} bad={card.state === "failed"} />
@@ -85,7 +85,7 @@ function Job({ job, view, stream }: { job: JobPlace; view: JobView; stream: Stre
   );
 }
 
-function Charts({ view: { series, now } }: { view: JobView }) {
+function Charts({ view: { series, now, live } }: { view: JobView }) {
   const at = series.at.map((time) => time - now);
   const drafts = series.acceptance_length.some((value) => value != null);
   return (
@@ -93,21 +93,24 @@ function Charts({ view: { series, now } }: { view: JobView }) {
       <Series
         title="tokens/s"
         at={at}
+        live={live}
         words={short}
         lines={[{ name: "tokens/s", colour: "--run", values: series.tokens_per_second }]}
       />
       <Series
         title="requests"
         at={at}
+        live={live}
         words={short}
         lines={[
           { name: "running", colour: "--run", values: series.running },
-          { name: "waiting", colour: "--carry", values: series.waiting, dashed: true },
+          { name: "waiting", colour: "--amber", values: series.waiting, dashed: true },
         ]}
       />
       <Series
         title="KV cache in use"
         at={at}
+        live={live}
         words={percent}
         top={1}
         lines={[{ name: "KV cache", colour: "--w2", values: series.kv_used }]}
@@ -116,6 +119,7 @@ function Charts({ view: { series, now } }: { view: JobView }) {
         <Series
           title="acceptance length"
           at={at}
+          live={live}
           words={fixed}
           top={1}
           lines={[{ name: "tokens a step", colour: "--w4", values: series.acceptance_length }]}

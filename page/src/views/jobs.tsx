@@ -100,11 +100,9 @@ export function CardFigures({ card }: { card: JobCard }) {
         <Figure name="workers" value={`${count(card.workers_ready)}/${count(wanted)}`} note="ready" />
       )}
       <Figure name="tokens/s" value={short(card.tokens_per_second)} note={`${short(card.tokens)} in all`} />
-      <Figure
-        name="requests"
-        value={short(card.running)}
-        note={over ? "running" : `running, ${short(card.waiting)} waiting`}
-      />
+      {!over && (
+        <Figure name="requests" value={short(card.running)} note={`running, ${short(card.waiting)} waiting`} />
+      )}
       <Figure
         name="acceptance length"
         value={fixed(card.acceptance_length)}

@@ -9,7 +9,7 @@ import { Windowed } from "../parts/windowed";
 import { type JobPlace, requestPlace, responseLink } from "../route";
 import type { Streamed } from "../stream/use_stream";
 import { type JobView, WINDOW_SECONDS, type WorkerLane } from "../wire";
-import { count, duration, fixed, many, percent, short } from "../words";
+import { count, duration, fixed, many, named, percent, short } from "../words";
 
 const LANE = 104;
 const NARROW_LANE = 192;
@@ -71,7 +71,7 @@ export function Lanes({ job, view, stream }: LanesProps) {
               const lane = lanes[index]!;
               return (
                 <div class="lane" key={lane.worker} style={{ height: `${narrow ? NARROW_LANE : LANE}px` }}>
-                  <LaneWords lane={lane} trouble={troubles[index]!} pace={paces[index]!} />
+                  <LaneWords lane={lane} live={view.live} trouble={troubles[index]!} pace={paces[index]!} />
                   <Picture
                     name={`${lane.worker}: ${many(mine.bars[index]!.length, "lease")}, ${during}`}
                     height={TRACK}
@@ -126,8 +126,16 @@ function Attention({ lanes, troubles }: { lanes: readonly WorkerLane[]; troubles
   );
 }
 
-function LaneWords({ lane, trouble, pace }: { lane: WorkerLane; trouble: Trouble | null; pace: number | null }) {
-  const where = [lane.version && `weights ${lane.version}`, lane.device, lane.node].filter(Boolean).join(" · ");
+interface LaneWordsProps {
+  lane: WorkerLane;
+  /** Whether it goes on: of a worker that has ended what it ran is over. */
+  live: boolean;
+  trouble: Trouble | null;
+  pace: number | null;
+}
+
+function LaneWords({ lane, live, trouble, pace }: LaneWordsProps) {
+  const where = [lane.version && `weights ${lane.version}`, named(lane.device), lane.node].filter(Boolean).join(" · ");
   return (
     <div class="lane-words">
       <p class="lane-name">
@@ -135,22 +143,31 @@ function LaneWords({ lane, trouble, pace }: { lane: WorkerLane; trouble: Trouble
         <span class="dim figures">{lane.silent ? `${duration(lane.seen_seconds_ago)} ago` : ""}</span>
       </p>
       <p class="figures">
-        <span title="requests that run, of those that fit">
-          {count(lane.running)}/{count(lane.slots)} running
-        </span>
+        {live ? (
+          <span title="requests that run, of those that fit">
+            {count(lane.running)}/{count(lane.slots)} running
+          </span>
+        ) : (
+          <span title="requests that fit">{many(lane.slots, "slot")}</span>
+        )}
         <span title="tokens per second, all requests together">{short(lane.tokens_per_second)} tok/s</span>
         <span title="pace: tokens per second of one request">{pace === null ? "" : `${short(pace)} each`}</span>
       </p>
       <p class="figures">
-        <span class="dim">KV</span> <Meter share={lane.kv_used} name={`KV cache of ${lane.worker} in use`} kind="kv" />
-        {percent(lane.kv_used)}
+        {live && (
+          <>
+            <span class="dim">KV</span>{" "}
+            <Meter share={lane.kv_used} name={`KV cache of ${lane.worker} in use`} kind="kv" />
+            {percent(lane.kv_used)}
+          </>
+        )}
         {lane.acceptance_length != null && (
           <span title="acceptance length: tokens a step">{fixed(lane.acceptance_length)} a step</span>
         )}
         {lane.preemptions > 0 && <span class="bad">{many(lane.preemptions, "preemption")}</span>}
       </p>
       {trouble ? (
-        <p class={trouble.bad ? "bad" : "warn"} title={trouble.words}>
+        <p class={trouble.bad ? "bad" : ""} title={trouble.words}>
           {trouble.short ?? trouble.words}
         </p>
       ) : (

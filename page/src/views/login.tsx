@@ -1,4 +1,4 @@
-// The form that takes a token once and never keeps it: the server answers with a cookie that scripts cannot read.
+// The form that takes a token once: the server answers with a cookie that keeps it for an hour and scripts cannot read.
 
 import { useState } from "preact/hooks";
 
@@ -42,14 +42,14 @@ export function Login({ onLogin, why }: { onLogin(): void; why: string }) {
         <ul>
           <li>
             <code>openseer serve</code> writes it into the run's folder: <code>cat runs/NAME/token</code>;{" "}
-            <code>openseer run --page</code> and <code>openseer view</code> tell it when they start
+            <code>openseer run --page</code> and <code>openseer view</code> print it when they start
           </li>
           <li>
             in a cluster it is a ServiceAccount's that may read the jobs' batches:{" "}
             <code>kubectl create token NAME</code>
           </li>
         </ul>
-        <p>It is sent once, to this server alone, and not kept by the page.</p>
+        <p>It is sent to this server alone. The browser keeps it for an hour, in a cookie that scripts cannot read.</p>
       </div>
     </form>
   );

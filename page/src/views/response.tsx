@@ -81,6 +81,7 @@ function ResponseBody({ route, view, response }: BodyProps) {
   const [chosen, setChosen] = useState(-1);
   const mean = meanLogprob(response);
   const workers = workersOf(response);
+  const runs = response.state === "running" || response.state === "waiting";
   return (
     <>
       <div class="head">
@@ -94,7 +95,11 @@ function ResponseBody({ route, view, response }: BodyProps) {
       <section class="panel top" aria-label="At a glance">
         <dl class="figures-row">
           <Figure name="tokens" value={count(response.length)} note={`of at most ${count(view.max_tokens)}`} />
-          <Figure name="estimate" value={count(view.estimate)} note="as its siblings tell" />
+          <Figure
+            name="estimate"
+            value={count(runs ? view.estimate : response.expected)}
+            note={runs ? "as its siblings tell" : "as its siblings had told when it ended"}
+          />
           <Figure
             name="mean probability"
             value={mean == null ? "–" : `${(100 * Math.exp(mean)).toFixed(1)} %`}
@@ -113,6 +118,7 @@ function ResponseBody({ route, view, response }: BodyProps) {
         </dl>
       </section>
       <Prompt text={view.prompt} />
+      {view.note && <p class="dim">{view.note}</p>}
       <Panel
         title="Tokens"
         aside={

@@ -121,31 +121,29 @@ local GROUP = {'version', 'ordinal', 'size', 'max_tokens', 'enqueued_at', 'promp
   'batch_ordinal', 'sizes', 'last_end', 'freed'}
 local groups = {}
 
+-- The unfinished requests of a group of which lengths are known, and their tokens in all: core's expected_of.
+local function expected_of(group)
+  local known = group.finished > 0 and group.longest_finished or group.longest_earlier
+  local open = group.size - group.ok - group.aborted - group.failed - group.carried
+  open = (group.finished > 0 or known > 0) and open or 0
+  return open, open * math.min(math.max(known, group.longest_running), group.max_tokens)
+end
+
 local function read_group(gid, data)
   local group, row = {id = gid}, unpack_row(data)
   for place = 1, #GROUP do
     group[GROUP[place]] = row[place]
   end
+  group.open_known, group.open_expected = expected_of(group)
   return group
-end
-
--- The unfinished requests of a group of which lengths are known, and their tokens in all: core's expected_of.
-local function expected_of(group)
-  local known = group.finished > 0 and group.longest_finished or group.longest_earlier
-  if group.finished == 0 and known == 0 then
-    return 0, 0
-  end
-  local open = group.size - group.ok - group.aborted - group.failed - group.carried
-  return open, open * math.min(math.max(known, group.longest_running), group.max_tokens)
 end
 
 -- Brings what the group's batch expects up to what is known of the group now.
 local function expect(group)
   local open, tokens = expected_of(group)
-  for field, by in pairs({open_known = open - group.open_known, open_expected = tokens - group.open_expected}) do
-    if by ~= 0 then
-      bump(batch_key(group.id), field, by)
-    end
+  if open ~= group.open_known or tokens ~= group.open_expected then
+    bump(batch_key(group.id), 'open_known', open - group.open_known)
+    bump(batch_key(group.id), 'open_expected', tokens - group.open_expected)
   end
   group.open_known, group.open_expected = open, tokens
 end
@@ -155,9 +153,6 @@ local function group_of(gid)
   if group == nil then
     local data = call('GET', P .. ':group:' .. gid)
     group = data and read_group(gid, data) or false
-    if group then
-      group.open_known, group.open_expected = expected_of(group)
-    end
     groups[gid] = group
   end
   return group

@@ -110,3 +110,16 @@ def test_the_bins_of_a_histogram_are_not_empty_spans() -> None:
     histogram = book.histogram()
     assert histogram.edges == sorted(set(histogram.edges))
     assert sum(histogram.counts) == SIZE
+
+
+def test_what_siblings_told_of_a_response_stays_as_it_was_at_its_end() -> None:
+    ends = [(1.0, 100), (2.0, 300), (3.0, 50)]
+    entries = [
+        one
+        for index, (at, length) in enumerate(ends)
+        for one in (entry(0.0, Event.CLAIM, f"1/a/{index}"), entry(at, Event.COMPLETE, f"1/a/{index}", length=length))
+    ]
+    book, _ = book_of(*entries)
+    assert book.groups["a"].expected == {0: None, 1: 100, 2: 300}
+    book.note([entry(4.0, Event.GO_ON, "1/a/1")])
+    assert 1 not in book.groups["a"].expected

@@ -113,7 +113,17 @@ async def test_a_job_without_workers_says_so() -> None:
     async with Served() as served, viewer(served) as person:
         view = await person.first(JOB)
         assert view["card"]["state"] == "waiting"
-        assert view["card"]["reason"] == "no worker has come yet; 2 are wanted"
+        assert view["card"]["reason"] == "no worker has started yet; the job wants 2"
+
+
+async def test_an_idle_job_has_nothing_left_to_end() -> None:
+    async with Served() as served, viewer(served) as person:
+        served.start_worker()
+        batch = await served.open()
+        await served.upload(batch, GROUPS[:1], seal=True)
+        await served.until_complete(batch)
+        view = await person.until(JOB, lambda view: view["card"]["state"] == "idle")
+        assert (view["card"]["progress"], view["card"]["eta_seconds"]) == (1.0, None)
 
 
 async def test_a_worker_that_falls_silent_is_named() -> None:

@@ -17,6 +17,11 @@ def test_without_any_length_nothing_is_known() -> None:
     assert seconds_left(10.0, 0.0) is None
 
 
+def test_few_responses_are_not_taken_to_be_as_fast_as_many() -> None:
+    assert seconds_left(1000.0, 1000.0, unfinished=2, pace=20.0) == 25
+    assert seconds_left(100_000.0, 1000.0, unfinished=2000, pace=20.0) == 100
+
+
 def test_groups_with_an_estimate_count_by_it_and_less_what_they_have() -> None:
     counts = BatchProgress(
         requests=8, ok=2, tokens=2500, ok_tokens=2000, closed_tokens=2000, open_known=6, open_expected=3000

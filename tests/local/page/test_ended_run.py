@@ -37,15 +37,19 @@ DOCUMENT: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    place = tmp_path_factory.mktemp("ended")
+    return ran(tmp_path_factory.mktemp("ended"))[0]
+
+
+def ran(place: Path, *options: str) -> tuple[RunFolder, str]:
+    """The folder of a run, and what it printed."""
     prompts = place / "prompts.jsonl"
     prompts.write_text("".join(json.dumps({"id": f"q{n}", "prompt": f"question {n}"}) + "\n" for n in range(GROUPS)))
     document = DOCUMENT | {"spec": DOCUMENT["spec"] | {"prompts": {"path": str(prompts)}}}
     manifest = place / "job.json"
     manifest.write_text(json.dumps(document))
-    result = CliRunner().invoke(app, ["run", str(manifest), "--output", str(place / "run")])
+    result = CliRunner().invoke(app, ["run", str(manifest), "--output", str(place / "run"), *options])
     assert result.exit_code == 0, result.output
-    return RunFolder(place / "run")
+    return RunFolder(place / "run"), result.output
 
 
 @pytest.fixture
@@ -140,3 +144,8 @@ async def test_a_planted_slow_worker_of_a_run_is_named_in_its_lane_and_first_of_
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["view", str(tmp_path)])
     assert "not the folder of a run" in str(result.exception)
+
+
+def test_a_run_with_a_page_says_how_to_look_again(tmp_path: Path) -> None:
+    folder, output = ran(tmp_path, "--page")
+    assert output.replace("\n", " ").rstrip().endswith(f"look again: openseer view {folder.path}")

@@ -8,6 +8,8 @@ from typer.testing import CliRunner
 
 from openseer_core.errors import InputError
 from openseer_driver.recorded_job import recorded_job
+from openseer_driver.report.report import make_report
+from openseer_driver.report.trace import read_trace
 from openseer_driver.run_folder import ResultsWriter, RunFolder
 from openseer_driver.run_lines import RunRecord, RunState, Session
 from openseer_local.main import app
@@ -70,3 +72,21 @@ def test_a_folder_is_written_while_a_session_holds_it(tmp_path: Path) -> None:
 async def test_a_run_whose_process_was_killed_says_so(tmp_path: Path) -> None:
     card = await stopped(tmp_path, state="running").card()
     assert (card.state, card.reason) == ("failed", "it was killed")
+
+
+DRAFTS = {"draft_steps": 4, "drafted_tokens": 40, "accepted_tokens": 20, "steps_refs_1": 10, "tokens_refs_1": 29}
+
+
+async def test_a_run_that_drafted_tells_its_acceptance_length_and_its_tail(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_run(RunRecord("seen", "", {"spec": SPEC}, "0", "complete", "", [Session(0.0, 3.0)]))
+    places = [(group, index) for group in "abcde" for index in range(GROUP_SIZE)]
+    lines = [result_line(*place, ended_at=9.0 if place == places[-1] else 2.0) for place in places]
+    folder.results_file.write_text("".join(lines))
+    sample = {"at": 8.0, "requests": len(places), "workers": {"w": {"slots": 4, "drafts": DRAFTS}}}
+    folder.samples_file.write_text(json.dumps(sample) + "\n")
+    run = EndedRun(folder, recorded_job(folder, folder.read_run())[0])
+    assert (await run.card()).acceptance_length == 2.9
+    metrics = json.loads(await run.batch_view(0))["batch"]["metrics"]
+    assert metrics["tail_seconds"] == make_report(read_trace(folder)).tail_seconds == 7.0
+    assert (metrics["drafted_tokens"], metrics["acceptance_length"]) == (40, 2.9)

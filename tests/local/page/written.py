@@ -13,9 +13,9 @@ SPEC: dict[str, Any] = {
 NULL = ("stop_reason", "prompt_template_hash", "logprobs", "logprobs_of", "text", "metadata")
 
 
-def result_line(group: str = "g", index: int = 0, tokens: tuple[int, ...] = (1, 2)) -> str:
-    """A line of results.jsonl: a response that worker w ran from second 1 to 2."""
-    chunk = {"worker": "w#a", "fence": 1, "start": 0, "end": len(tokens), "claimed_at": 1.0, "ended_at": 2.0}
+def result_line(group: str = "g", index: int = 0, tokens: tuple[int, ...] = (1, 2), ended_at: float = 2.0) -> str:
+    """A line of results.jsonl: a response that worker w ran from second 1 on."""
+    chunk = {"worker": "w#a", "fence": 1, "start": 0, "end": len(tokens), "claimed_at": 1.0, "ended_at": ended_at}
     line = dict.fromkeys(NULL) | {
         "batch": 0,
         "group": group,
@@ -27,7 +27,7 @@ def result_line(group: str = "g", index: int = 0, tokens: tuple[int, ...] = (1, 
         "token_ids": list(tokens),
         "chunks": [chunk | {"event": "complete"}],
         "workers": ["w"],
-        "timings": {"enqueued_at": 1.0, "started_at": 1.0, "finished_at": 2.0, "seconds": 1.0},
+        "timings": {"enqueued_at": 1.0, "started_at": 1.0, "finished_at": ended_at, "seconds": 1.0},
         "cursor": 1,
     }
     return json.dumps(line) + "\n"
