@@ -1,10 +1,10 @@
-"""What each part brings to a whole rollout on two real engines: division, order, drafts; the steps of the Seer paper.
+"""Measures the gain of each part of a whole rollout on two real engines: division, order, drafts, as in the Seer paper.
 
     python benchmarks/ablation.py
 
-Every run goes through the whole product (driver, store, worker loop, engine, one core each). Nothing is forced: the
-tiny model answers at temperature 1 as long as it likes, for drafts need real text. So runs of the same prompts differ
-in what they sample; beside the makespan stand the tokens per second. Time is counted from the first claim.
+Every run uses the whole product (driver, store, worker loop, engine, one core each). Lengths are not forced: the tiny
+model samples at temperature 1, since drafts need real text. So runs of the same prompts have different responses, and
+tokens per second are given next to the makespan. Time is counted from the first claim.
 `always full` is the bound of any order without drafts: responses of equal length, so that no engine ever waits.
 
 A first run is thrown away, and the arms take turns in being the first of a seed, for the speed of a machine drifts.
@@ -52,7 +52,7 @@ QUICK = {"workers": 2, "slots": 8, "groups": 8, "quantum": 128}
 
 
 def main() -> None:
-    """Runs every arm over every seed and writes what came of it."""
+    """Runs every arm with every seed and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one seed of a small workload, fewer arms")

@@ -1,12 +1,12 @@
-"""How fast the trainers' API takes groups in and gives results out, over HTTP, with the product's own client.
+"""Measures the rates at which the trainers' API accepts groups and returns results, over HTTP, with openseer's client.
 
     python benchmarks/api.py
 
-The server is a process of its own over a real Redis, as `openseer serve` runs it, and so are the players, who finish
-responses of a given length without an engine, so that neither is part of what is timed. Three measurements: how long
-10,000 groups take to be queued by one client; results a second that one client reads (parsed and typed) while another
-asks for the batch's status 20 times a second; memory of server and Redis over many batches, each acknowledged.
-Then what large bodies and stalled connections cost (`--part bodies` alone).
+The server is a separate process over a real Redis, as in `openseer serve`; the workers, simulated without engines,
+finish responses of a given length in another process, so that neither is part of the timed process. Three measurements:
+time to queue 10,000 groups by one client; results per second that one client reads (parsed and typed) while another
+requests the batch's status 20 times a second; memory of server and Redis over many batches, each acknowledged.
+Then the cost of large bodies and stalled connections (`--part bodies`: only that).
 """
 
 import argparse
@@ -49,7 +49,7 @@ def poll_status(url: str, number: int, reports: Any, done: Any) -> None:
     reports.put(asyncio.run(run()))
 
 
-# ---- what is measured
+# ---- measurements
 
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -89,7 +89,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 async def submitting(client: AsyncClient, count: int) -> dict[str, Any]:
-    """Queues the groups while nobody runs them."""
+    """Queues the groups while no worker runs them."""
     await client.job()  # the server is up
     batch = await client.open_batch()
     prepared = list(groups(count))
@@ -170,7 +170,7 @@ def _resident(pid: int) -> float:
 
 
 async def _redis_memory(url: str) -> float:
-    from redis.asyncio import Redis  # noqa: PLC0415 - the benchmark reads what the product has no use for
+    from redis.asyncio import Redis  # noqa: PLC0415 - for values that the product does not read
 
     client: Any = Redis.from_url(url)  # pyright: ignore[reportUnknownMemberType]
     info = await client.info("memory")

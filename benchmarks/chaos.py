@@ -1,4 +1,4 @@
-"""Faults at random over whole runs: what was lost, doubled or reported wrongly, and what the faults cost.
+"""Injects random faults into whole runs; counts lost, duplicated and wrong results, and measures the faults' cost.
 
     python benchmarks/chaos.py --runs 44
 
@@ -32,7 +32,7 @@ def main() -> int:
     """Plays the seeds; 1 when a promise was broken."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1, help="the first seed")
-    parser.add_argument("--runs", type=int, default=44, help="so many seeds, in both modes by turns")
+    parser.add_argument("--runs", type=int, default=44, help="number of seeds; the two modes alternate")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long the work of a run takes, about")
     parser.add_argument("--mean", type=float, default=5.0, help="mean seconds between two faults")
     parser.add_argument("--at-once", type=int, default=2, help="runs beside one another")
@@ -61,7 +61,7 @@ def main() -> int:
 
 
 def played(mode: str, seed: int, *words: str) -> Verdict:
-    """One run in a process of its own, and what came of it."""
+    """One run in a separate process, and its outcome."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "verdict"
         command = [sys.executable, "-m", "tests.chaos.play", "--mode", mode, "--seed", str(seed), *words]

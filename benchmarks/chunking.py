@@ -1,9 +1,9 @@
-"""Does dividing and moving responses change their tokens at temperature 0? In float32 and in bfloat16.
+"""Tests whether dividing and moving responses changes their tokens at temperature 0, in float32 and in bfloat16.
 
     python benchmarks/chunking.py
 
-The same prompts whole on one real engine, and in chunks that move between two. What differs in bfloat16 is a near-tie
-that another batch composition decides the other way; from there on the response is another one.
+The same prompts whole on one real engine, and in chunks that move between two. Differences in bfloat16
+begin at a near-tie that another batch composition decides the other way; from there on the responses differ.
 """
 
 import argparse

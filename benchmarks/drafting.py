@@ -1,9 +1,9 @@
-"""What drafts cost and bring: the product's drafter beside arctic-inference, which vLLM's method `suffix` uses.
+"""Measures cost and gain of drafts: openseer's drafter and arctic-inference, which vLLM's method `suffix` uses.
 
     python benchmarks/drafting.py
 
-Responses that are known already are replayed: sampled ones of the tiny model (benchmarks/data) and made-up ones, long
-and as alike as the paper's. Costs, acceptance by the number of siblings, then policies of draft lengths under one
+Recorded responses are replayed: sampled ones of the tiny model (benchmarks/data) and synthetic ones, long and as
+similar as the paper's. Costs, acceptance by the number of siblings, then policies of draft lengths under one
 step-time model: a step takes 10 ms and 0.05 ms for each token that it computes. docs/benchmarks.md says how to install
 arctic-inference; without it only the product's own drafter is measured.
 """
@@ -63,7 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="shorter responses, fewer settings")
     parser.add_argument("--json", type=Path, help="write the measurements here")
-    parser.add_argument("--intervals", action="store_true", help="only what drafts lose to longer checkpoint intervals")
+    parser.add_argument("--intervals", action="store_true", help="only the loss by longer checkpoint intervals")
     parser.add_argument("--positions", action="store_true", help="only the chances by position of a draft")
     options = parser.parse_args()
     stamp = Stamp()
@@ -91,7 +91,7 @@ def main() -> None:
         options.json.write_text(json.dumps(measurements, indent=1))
 
 
-# ---- what is replayed
+# ---- replayed responses
 
 
 def made_up(quick: bool) -> Groups:
@@ -175,7 +175,7 @@ def with_siblings(peer: Peer, groups: Groups, count: int) -> dict[str, float]:
 
 
 def replay_last(peer: Peer, groups: Groups, count: int) -> Outcome:
-    """The last response of each group, one after another, each with so many whole siblings."""
+    """The last response of each group, one after another, each with a given number of complete siblings."""
     outcome = Outcome()
     for number, group in enumerate(groups):
         for index in range(count):

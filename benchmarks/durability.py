@@ -1,4 +1,4 @@
-"""What `spec.store.fsync: always` costs: the queue's cycles and a run's throughput, in pairs with `everysec`.
+"""Measures the cost of `spec.store.fsync: always`: the queue's cycles and a run's throughput, paired with `everysec`.
 
     python benchmarks/durability.py
 

@@ -1,8 +1,8 @@
-"""Tokens per second of one engine on one core, its vLLM core in the worker's process or in a child.
+"""Measures tokens per second of one engine on one core, with vLLM's core in the worker's process or in a child.
 
     python benchmarks/engine.py
 
-Each way runs in a process of its own; a fixed number of responses at once, from `add` to the last `collect`.
+Each way runs in a separate process: a fixed number of concurrent responses, from `add` to the last `collect`.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""How long a job takes from `kubectl apply` to its first running engine, with a scripted engine that starts in no time.
+"""Measures the time from `kubectl apply` to the first running engine, with a scripted engine that starts at once.
 
     python benchmarks/first_engine.py
 
@@ -44,7 +44,7 @@ MOMENTS = {
     "ready": "the worker's pod is Ready",
     "status": "the job's status counts the worker",
 }
-"""What is measured, in seconds since before `kubectl apply`; the first running engine is `engine`."""
+"""The measured moments, in seconds since the time before `kubectl apply`; `engine`: the first running engine."""
 PROCESS_START = (
     "import os, time; fields = open('/proc/1/stat').read().rpartition(')')[2].split(); "
     "print(time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + int(fields[19]) / os.sysconf('SC_CLK_TCK'))"
@@ -84,7 +84,7 @@ def command(*arguments: str) -> list[str]:
 
 
 def kubectl(*arguments: str, text: str | None = None) -> str:
-    """What it prints. Raises CalledProcessError."""
+    """The command's output. Raises CalledProcessError."""
     done = subprocess.run(
         command(*arguments), input=text, capture_output=True, text=True, check=True, timeout=CALL_SECONDS
     )

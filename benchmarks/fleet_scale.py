@@ -1,13 +1,13 @@
-"""What one Redis spends on a whole fleet of simulated workers, in real time.
+"""Measures the load of a fleet of simulated workers on one Redis, in real time.
 
     python benchmarks/fleet_scale.py
     python benchmarks/fleet_scale.py --quick
 
 Each worker runs `--slots` requests at `--tokens-per-second` and talks to the store as the product's does: its own
 interval of checkpoints (CheckpointPace), its own way to claim (Arrivals), a heartbeat a second; engines and drafts are
-left out. Two cores do not carry the clients of a large fleet: `--drive` says how many workers really run. They are told
-the whole fleet's requests in flight, so that their intervals are the whole fleet's, and what Redis spends on them is
-extrapolated to `--workers` in proportion. Latencies are those of the driven workers.
+left out. Two cores cannot run the clients of a large fleet: `--drive` is the number of workers that really run. They
+receive the whole fleet's number of requests in flight, so their intervals are the whole fleet's, and their load on
+Redis is extrapolated to `--workers` in proportion. Latencies are those of the driven workers.
 """
 
 import argparse
@@ -57,7 +57,7 @@ METRICS = WorkerMetrics({f"metric_{number}": float(number) for number in range(4
 
 @dataclass(frozen=True)
 class Plan:
-    """What each process of clients does."""
+    """The work of each process of clients."""
 
     url: str
     workers: int
@@ -72,7 +72,7 @@ class Plan:
 
 @dataclass
 class Account:
-    """What the workers of one process have seen. Latencies in seconds, by verb; `cpu`: seconds of the process."""
+    """Measurements of the workers of one process. Latencies in seconds, by verb; `cpu`: seconds of the process."""
 
     latencies: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
     intervals: list[float] = field(default_factory=list[float])
@@ -189,7 +189,7 @@ class SimulatedWorker:
 
 
 def clients(plan: Plan, queue: "SimpleQueue[Account | None]") -> None:
-    """A process of workers: after a warm-up it says so (None), then gives what it saw in the seconds that follow."""
+    """A process of workers: sends None after a warm-up, then its measurements of the following seconds."""
     asyncio.run(_clients(plan, queue))
 
 
@@ -263,7 +263,7 @@ async def redis_cpu(link: RedisLink) -> float:
 
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Runs the fleet and gives what it cost."""
+    """Runs the fleet and returns its cost."""
     context = mp.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         async with EmbeddedRedis(Path(folder) / "store") as url:
@@ -359,7 +359,7 @@ def show(found: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Runs the fleet and prints what it cost."""
+    """Runs the fleet and prints its cost."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=500, help="of the whole fleet")
     parser.add_argument("--drive", type=int, default=100, help="of these, workers that really run")

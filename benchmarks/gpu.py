@@ -1,4 +1,4 @@
-"""Whether drafts pay on this device: `openseer bench-gpu`, for a machine that has vLLM and little else.
+"""Measures whether drafting speeds up decoding on this device: `openseer bench-gpu` without other dependencies.
 
     python benchmarks/gpu.py --minutes 8
 

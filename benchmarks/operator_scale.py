@@ -1,4 +1,4 @@
-"""What 1,000 jobs with 5,000 workers cost: the real operator against a real control plane, on nodes that kwok plays.
+"""Measures the operator with 1,000 jobs and 5,000 workers, on a real control plane with nodes simulated by kwok.
 
     python benchmarks/operator_scale.py               1,000 jobs of 5 workers, about 25 minutes
     python benchmarks/operator_scale.py --quick       50 jobs, about a minute
@@ -231,7 +231,7 @@ class Scale:
         times = {"ended_seconds": ended, "leads_seconds": leading, "looked_at_all_seconds": looked}
         return {name: round(value, 2) for name, value in times.items()} | window(nothing, after, len(self._keys))
 
-    # ---- conditions to wait for: what is missing, "" when nothing is
+    # ---- conditions to wait for: the missing part as text, "" for none
 
     async def _leading(self) -> str:
         with contextlib.suppress(aiohttp.ClientError):

@@ -1,8 +1,8 @@
-"""What openseer costs over vLLM itself: two real engines, one core each, the same requests to each.
+"""Measures the overhead of openseer over vLLM alone: two real engines, one core each, the same requests to each.
 
     python benchmarks/overhead.py [--through api]
 
-Direct: vLLM's own `LLM.generate` with everything submitted at once. openseer: the worker loop, a real Redis, and a
+Direct: vLLM's `LLM.generate` with all requests submitted at once. openseer: the worker loop, a real Redis, and a
 driver that writes results; or the trainers' API over HTTP, its batch controller, and its client that reads them.
 Pairs are interleaved, for machines are noisy; the 95 % interval is over the pairs.
 All lengths are equal, so that scheduling cannot make up for overhead.
@@ -217,7 +217,7 @@ async def one_api(pipes: list[Connection], work: dict[str, int]) -> tuple[float,
 
 
 async def train(url: str, prompts: Path, pipes: list[Connection]) -> list[ResultItem]:
-    """What a trainer does: one batch, submitted, read and acknowledged."""
+    """A trainer's calls: submits, reads and acknowledges one batch."""
     rows = [json.loads(line) for line in prompts.read_text().splitlines()]
     async with AsyncClient(url, token="t") as client:
         batch = await client.open_batch()
@@ -230,7 +230,7 @@ async def train(url: str, prompts: Path, pipes: list[Connection]) -> list[Result
 
 async def redis_cpu(url: str) -> float:
     """CPU seconds that the server has used."""
-    from redis.asyncio import Redis  # noqa: PLC0415 - the benchmark reads what the product has no use for
+    from redis.asyncio import Redis  # noqa: PLC0415 - for values that the product does not read
 
     client: Any = Redis.from_url(url)  # pyright: ignore[reportUnknownMemberType]
     info = await client.info("cpu")

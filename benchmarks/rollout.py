@@ -1,4 +1,4 @@
-"""Makespan and tail of one workload under every policy: the same requests, the same forced lengths, the same engines.
+"""Measures makespan and tail of one workload under every policy: same requests, same forced lengths, same engines.
 
     python benchmarks/rollout.py --engine scripted          16 scripted engines over a real Redis
     python benchmarks/rollout.py --engine scripted --pool   the same with a KV pool that the engines play
@@ -6,7 +6,7 @@
 
 Lengths are real samples of the tiny model (examples/tiny-model/lengths.json), drawn per seed. Every run goes through
 the whole product: driver, store, worker loop, engine. Time is counted from the first claim, so loading an engine does
-not count. `round-robin` and `least-inflight` are what trainers do today; the headline is over the better of the two.
+not count. `round-robin` and `least-inflight` are trainers' present policies; the headline is over the better one.
 `always full` is the bound of any order: as many tokens in responses of equal length, so that no engine ever waits.
 
 A first run is thrown away, and the policies take turns in being the first of a seed, for the speed of a machine drifts.
@@ -44,7 +44,7 @@ PROMPT_TOKENS = 24
 POOL = {"bytesPerToken": 131_072, "bytesPerSecond": 25e9}
 """Of scripted engines: 32 layers of 8 KV heads of 128 numbers of 2 bytes at 25 GB/s, 190,735 tokens a second."""
 
-# Groups and what runs them. Requests are at least eight times the slots of all engines together.
+# Groups and engines. Requests are at least eight times the slots of all engines together.
 SETTINGS: dict[str, dict[str, Any]] = {
     "scripted": {"workers": 16, "slots": 16, "groups": 512, "quantum": 256},
     "vllm": {"workers": 2, "slots": 16, "groups": 40, "quantum": 256},
@@ -57,11 +57,13 @@ QUICK_POLICIES = {"scripted": ("round-robin", "context-aware", ORACLE), "vllm": 
 
 
 def main() -> None:
-    """Runs every policy over every seed and writes what came of it."""
+    """Runs every policy with every seed and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", choices=("scripted", "vllm"), default="scripted")
     parser.add_argument("--policies", nargs="+", choices=POLICIES, default=list(POLICIES))
-    parser.add_argument("--pool", action="store_true", help="scripted engines fetch the contexts of what has run")
+    parser.add_argument(
+        "--pool", action="store_true", help="scripted engines fetch contexts of responses that ran before"
+    )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one seed of a small workload, fewer policies")
     parser.add_argument("--json", type=Path, help="write the measurements here")

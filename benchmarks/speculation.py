@@ -1,4 +1,4 @@
-"""Tokens per second of one engine with drafts: the product's, vLLM's own `suffix` and `ngram`, and none.
+"""Measures tokens per second of one engine with openseer's drafts, vLLM's `suffix` and `ngram`, and without drafts.
 
     python benchmarks/speculation.py
 
@@ -37,7 +37,7 @@ GROUP_SIZE = 8
 GROUPS = {1: 1, 2: 2, 4: 2, 8: 4, 16: 8, 32: 12, 64: 20}
 """By requests at once: how many groups there are."""
 _DRAWN = 40
-"""Prompts are drawn so many at a time, for short and long ones to be mixed."""
+"""Prompts drawn at a time, so that short and long ones are mixed."""
 OWN = "openseer"
 PLAIN = "none"
 PEERS: dict[str, dict[str, Any]] = {
@@ -84,7 +84,7 @@ def _child(way: str) -> Connection:
     ours, theirs = context.Pipe()
     context.Process(target=serve, args=(theirs, way), daemon=True).start()
     theirs.close()  # so that its end is noticed
-    ours.recv()  # one after another: what an engine measures when it starts is not to be disturbed
+    ours.recv()  # one after another: an engine's measurements at its start must not be disturbed
     return ours
 
 
@@ -117,7 +117,7 @@ def _prompts(count: int, number: int) -> list[list[int]]:
 
 
 class MeasuredEngine(VllmEngine):
-    """The product's engine, which counts what its steps yield, with drafts as vLLM's own settings ask for."""
+    """openseer's engine, which counts the tokens of its steps, with drafts by vLLM's settings."""
 
     def __init__(self, way: str) -> None:
         self.request_steps = self.drafted = self.accepted = 0
@@ -154,7 +154,7 @@ def _peer_builder(method: dict[str, Any]) -> type[EngineBuilder]:
 
 @dataclass
 class _Counts:
-    """What an engine has counted at one moment."""
+    """An engine's counters at one moment."""
 
     tokens: float
     request_steps: int
@@ -169,7 +169,7 @@ class _Counts:
 
 
 def serve(pipe: Connection, way: str) -> None:
-    """Plays what it is sent until None; answers that with whether the engine drafted."""
+    """Runs the received workloads until None; answers None with whether the engine drafted."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     asyncio.run(play(pipe, way))
 
@@ -226,7 +226,7 @@ async def one_round(engine: MeasuredEngine, ended: asyncio.Event, work: dict[str
     }
 
 
-# ---- what came of it
+# ---- results
 
 
 def ratio(rows: dict[str, Any], way: str, base: str = PLAIN) -> tuple[float, float, float]:

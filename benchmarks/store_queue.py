@@ -1,4 +1,4 @@
-"""How fast the queue is: whole cycles against a real Redis with many requests waiting.
+"""Measures the queue's rate: whole cycles on a real Redis with many waiting requests.
 
     python benchmarks/store_queue.py
 
@@ -49,7 +49,7 @@ LAST = pack_tokens(range(32, 40)), pack_logprobs([-0.5] * 8)
 
 @dataclass(frozen=True)
 class Plan:
-    """What each client does."""
+    """The work of each client."""
 
     name: str
     url: str
@@ -131,14 +131,14 @@ async def memory(link: RedisLink) -> int:
 
 
 async def settle(link: RedisLink) -> None:
-    """Waits until the append-only file is compact, so that its rewriting does not fall into what is measured."""
+    """Waits until the append-only file is compact, so that its rewriting does not overlap the measurement."""
     await asyncio.sleep(0.2)
     while "aof_rewrite_in_progress:1" in (await link.command("INFO", "persistence")).decode():
         await asyncio.sleep(0.1)
 
 
 async def top_up(store: Store, requests: int) -> None:
-    """Submits groups until so many requests wait."""
+    """Submits groups until a given number of requests wait."""
     progress = await store.progress(0)
     missing = requests - (progress.requests - progress.closed)
     chosen = policy("context-aware")
@@ -166,7 +166,7 @@ def make_group(ordinal: int, chosen: Policy) -> GroupSpec:
 
 
 async def run_clients(plan: Plan) -> dict[str, float]:
-    """What the clients of one way achieve together."""
+    """The rates of all clients of one way together."""
     context = mp.get_context("spawn")
     barrier, queue = context.Barrier(plan.clients), context.SimpleQueue()
     clients = [context.Process(target=client, args=(plan, n, barrier, queue)) for n in range(plan.clients)]

@@ -1,14 +1,14 @@
-"""How long a weights transaction takes, by size of the model and number of workers, split by phase.
+"""Measures the duration of a weights transaction, by size of the model and number of workers, split by phase.
 
     python benchmarks/weights.py [--digests | --shared | --passed]
 
 Real vLLM workers (CPU build), one core each where there are as many, over a real Redis; a batch is running and goes on
-with the new weights (mode keep). Each transaction prefetches the files, hands everything back, loads, scores a canary
+with the new weights (mode keep). Each transaction prefetches the files, gives all requests back, loads, scores a canary
 and commits. Then the protocol alone: scripted workers, whose load takes no time, up to 32 in one process.
-Then what it costs to know a version by its digest (`--digests`: only that), as shares of a load's time. A load is the
-least that an engine does: each tensor is read and copied. All files are in the page cache; of several rounds the
-shortest counts, for what else runs on the machine only adds.
-`--shared`: only how long one and eight workers of this machine take to fetch a version, see support/shared_weights.py.
+Then the cost of a version's digest (`--digests`: only that), as a fraction of a load's time. A load is the least work
+of an engine: each tensor is read and copied. All files are in the page cache; of several rounds the shortest counts,
+since other programs can only add time.
+`--shared`: only the time in which one and eight workers of this machine fetch a version, see support/shared_weights.py.
 `--passed`: the same of workers that share no folder and pass pieces on to one another.
 """
 
@@ -177,7 +177,7 @@ async def real(pipes: list[Connection], model: Path, versions: int) -> list[dict
 
 
 async def scripted(workers: int, versions: int) -> list[dict[str, float]]:
-    """Transactions of scripted workers: what the protocol takes."""
+    """Transactions of scripted workers: the time of the protocol."""
     with tempfile.TemporaryDirectory(prefix="openseer-bench-") as path:
         folders = [Path(path) / f"w{number}" for number in range(versions)]
         for folder in folders:
@@ -266,9 +266,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--versions", type=int, default=5, help="transactions for each row")
     parser.add_argument("--quick", action="store_true", help="the smallest model, two transactions")
-    parser.add_argument("--digests", action="store_true", help="only what digests cost")
-    parser.add_argument("--shared", action="store_true", help="only what workers of one machine share")
-    parser.add_argument("--passed", action="store_true", help="only what workers that share no folder pass on")
+    parser.add_argument("--digests", action="store_true", help="only the cost of digests")
+    parser.add_argument("--shared", action="store_true", help="only workers of one machine with a shared folder")
+    parser.add_argument(
+        "--passed", action="store_true", help="only workers without a shared folder, which pass pieces on"
+    )
     parser.add_argument("--megabytes", type=int, default=1024, help="size of the version that is passed on")
     parser.add_argument("--json", type=Path, help="write the measurements here")
     options = parser.parse_args()

@@ -1,9 +1,9 @@
-"""What a million prompts cost before the first is claimed: seconds, and memory over what the tokenizer needs itself.
+"""Measures time and memory of a million prompts before the first claim, without the tokenizer's own memory.
 
     PYTHONPATH=benchmarks python benchmarks/inputs/prompt_source.py
 
 `validate`: the command. `driver`: the process of a driver pod, with a real Redis, until a worker has its first claim
-and until all is queued. Each is run with one prompt, too: the difference of the two peaks is what the prompts take.
+and until all is queued. Each also runs with one prompt: the difference of the two peaks is the prompts' memory.
 The tokenizer is the tiny model's; sources are JSON lines, gzip and Parquet of the same questions.
 """
 
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def measure(folder: Path, name: str, prompts: int, group_size: int) -> dict[str, float]:
-    """One format: peaks with one prompt and with all, and what is between."""
+    """One format: peaks with one prompt and with all, and their difference."""
     one, many = prepare(folder / "one", name, 1, group_size), prepare(folder / "many", name, prompts, group_size)
     source = many / f"prompts.{name}"
     base, run = validate(one), validate(many)

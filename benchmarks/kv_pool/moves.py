@@ -1,4 +1,4 @@
-"""What a move and a long prompt cost: contexts fetched from the KV pool, and computed again, on a real engine.
+"""Measures the cost of a move and of a long prompt on a real engine: contexts fetched from the KV pool or recomputed.
 
     PYTHONPATH=benchmarks python benchmarks/kv_pool/moves.py
 
@@ -36,7 +36,7 @@ PROMPT_TOKENS = 24
 LONG_PROMPT = 8000
 WAYS = ("shared-directory", "none")
 TARGET = 5.0
-"""A fetch is to be so many times as fast as computing the context again."""
+"""Target: ratio of the time to compute a context again to the time to fetch it."""
 
 
 def main() -> None:
@@ -85,7 +85,7 @@ def serve(pipe: Connection, folder: Path, pool: EnginePool, core: int) -> None:
     while (order := pipe.recv()) is not None:
         way, length, number = order
         with alone(pool.folder):
-            pass  # a pool that nobody looks through is not written to
+            pass  # a pool is written only while it has a reader
         place = f"0/v/{length}-{number}" if way != "none" else ""
         chance = random.Random(f"{way} {length} {number}")
         sizes = PROMPT_TOKENS if length else LONG_PROMPT, length

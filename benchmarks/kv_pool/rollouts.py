@@ -36,7 +36,7 @@ KV_BLOCKS = {"small": 40, "ample": 320}
 """Blocks of 32 tokens: for some five responses of an engine, and for all that its slots take."""
 ARMS = ("round-robin", "none", "shared-directory")
 TARGETS = {"small": 1.10, "ample": 0.99}
-"""The pool's makespan is to be so many times shorter than without one."""
+"""Target: ratio of the makespan without a pool to the makespan with it."""
 
 
 def main() -> None:
@@ -121,7 +121,7 @@ def manifest(model: Path, prompts: Path, pool: Path, arm: str, blocks: int) -> d
 
 
 def facts(report: dict[str, Any]) -> dict[str, Any]:
-    """What is kept of a report."""
+    """The part of a report that is stored."""
     names = ("makespan_seconds", "tail_seconds", "tokens_per_second", "requeues", "moves", "preemptions", "contexts")
     return {name: report[name] for name in names}
 

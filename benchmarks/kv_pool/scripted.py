@@ -50,9 +50,9 @@ ARMS = {
 }
 """Policy, and whether there is a pool."""
 TARGETS = {"small": 1.10, "ample": 0.99}
-"""The pool's makespan is to be so many times shorter than without one."""
+"""Target: ratio of the makespan without a pool to the makespan with it."""
 OF_ORACLE, FEWER = 0.95, 0.9
-"""And the pool is to have this part of the oracle's speed, and to save this part of what is computed again."""
+"""Targets: the pool's speed as a fraction of the oracle's, and the saved fraction of recomputed context."""
 
 
 def main() -> None:
@@ -90,7 +90,7 @@ def main() -> None:
 
 
 def one_rollout(policy: str, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
-    """What came of the workload of `seed`."""
+    """The outcome of the workload of `seed`."""
     with tempfile.TemporaryDirectory() as folder:
         prompts = Path(folder) / "prompts.jsonl"
         write_prompts(prompts, seed, settings["groups"], alike=False)

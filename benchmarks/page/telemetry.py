@@ -1,4 +1,4 @@
-"""What a page that is watched and traces that are sent cost of a rollout's throughput, in interleaved pairs.
+"""Measures the cost of page viewers and of sent traces, in a rollout's throughput, in interleaved pairs.
 
     PYTHONPATH=benchmarks python benchmarks/page/telemetry.py
 

@@ -1,4 +1,4 @@
-"""What people who look at the live page cost the API, while a batch of 10,000 requests runs.
+"""Measures the cost of the live page's viewers to the API, while a batch of 10,000 requests runs.
 
     PYTHONPATH=benchmarks python benchmarks/page/viewers.py
 

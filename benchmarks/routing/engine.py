@@ -1,4 +1,4 @@
-"""What the capture of routed experts costs an engine: processor time of the same requests with and without, in turns.
+"""Measures the cost of capturing routed experts to an engine: processor time of the same requests with and without.
 
     PYTHONPATH=benchmarks python benchmarks/routing/engine.py
 
@@ -87,7 +87,7 @@ def one_round(engine: VllmEngine, folder: Path, number: int, *, wanted: bool) ->
 
 
 def bind(engine: VllmEngine, *, wanted: bool) -> None:
-    """Has the model's routers tell what they choose, or not; between two rounds nothing runs."""
+    """Turns the capture of the model's routers on or off; no request runs between two rounds."""
     inside: Any = engine
     runner = inside._core.engine_core.model_executor.driver_worker.worker.model_runner
     if wanted:
@@ -100,7 +100,7 @@ def bind(engine: VllmEngine, *, wanted: bool) -> None:
 
 
 async def collect(engine: VllmEngine, folder: Path, count: int) -> None:
-    """Takes what the engine produces, as a worker does, until all have ended."""
+    """Collects the engine's outputs, as a worker does, until all responses have ended."""
     writer = RowWriter(folder / "rows")
     while count:
         await asyncio.sleep(WRITE_SECONDS)

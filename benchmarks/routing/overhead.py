@@ -1,4 +1,4 @@
-"""What the capture of routed experts costs: whole rollouts with and without it, in turns, on a real engine.
+"""Measures the cost of capturing routed experts: whole rollouts with and without it, in turns, on a real engine.
 
     PYTHONPATH=benchmarks python benchmarks/routing/overhead.py
 
@@ -29,7 +29,7 @@ from openseer_local.run.runner import LocalRun, plan_run
 ARMS = ("without", "capture")
 GROUP_SIZE, PROMPT_TOKENS, LENGTH, SLOTS = 8, 64, 384, 16
 TARGET = 0.97
-"""Tokens per second with capture are to be so many times those without."""
+"""Target: ratio of tokens per second with capture to those without."""
 
 
 def main() -> None:

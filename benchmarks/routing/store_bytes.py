@@ -1,5 +1,4 @@
-"""What the capture of routed experts costs Redis: bytes that it gets and holds by token, of the same calls with and
-without.
+"""Measures the cost of capturing routed experts to Redis: received and stored bytes per token, with and without.
 
     PYTHONPATH=benchmarks python benchmarks/routing/store_bytes.py
 
@@ -36,7 +35,7 @@ JOB, VERSION, WORKER = "benchmark", "initial", WorkerId("worker-0", "1")
 GROUPS, GROUP_SIZE, PROMPT_TOKENS, LENGTH, CHUNK = 24, 8, 64, 384, 16
 SHAPE = RowShape(48, 8, 1)
 MOST = 1.05
-"""Bytes with capture are to be at most so many times those without."""
+"""Target: upper bound of the ratio of bytes with capture to those without."""
 
 
 def main() -> None:

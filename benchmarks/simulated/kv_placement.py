@@ -103,7 +103,7 @@ class PlacedRollout(DividedRollout):
 
 
 def main() -> None:
-    """Simulates what is missing in the file, and prints the table."""
+    """Simulates the rollouts that the file lacks, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])

@@ -22,7 +22,7 @@ from openseer_sim.systems import OURS, System, bound_by, divided_by
 
 TARGET_SECONDS = 300.0
 QUICK_PART = 50
-"""With `--quick`: so many times fewer GPUs and requests."""
+"""Divisor of the numbers of GPUs and requests with `--quick`."""
 
 
 def main() -> None:
@@ -47,13 +47,13 @@ def main() -> None:
 
 
 def sized(case: PaperCase, gpus: int, requests: int) -> PaperCase:
-    """The case with so many GPUs and requests, in whole instances and groups."""
+    """The case scaled to a number of GPUs and requests, in whole instances and groups."""
     gpus -= gpus % case.gpus_per_instance
     return replace(case, gpus=gpus, requests=requests - requests % case.group)
 
 
 def row(name: str, system: System, case: PaperCase, *, drafts: bool) -> dict[str, Any]:
-    """One simulated rollout: what came of it, and the seconds that it took."""
+    """One simulated rollout: its outcome, and the seconds that the simulation took."""
     work = case.work(seed=1)
     began, spent = time.perf_counter(), time.process_time()
     outcome: Outcome = system(case.fleet(GROUPED if drafts else None), work, case.cap)

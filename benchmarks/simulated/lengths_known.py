@@ -1,5 +1,5 @@
-"""What a policy could know of lengths beyond the longest sibling: all finished and running siblings of a group under a
-model of lengths whose parameters it is told, or the fleet's finished lengths without groups."""
+"""Estimates of lengths that use more than the longest sibling: all finished and running siblings of a group, with a
+length model of known parameters, or the fleet's finished lengths without groups."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,14 +16,14 @@ POINTS = np.linspace(-4.0, 4.0, 65)
 """Standard deviations between groups at which a group's typical length is weighed."""
 PLACES = np.linspace(-30.0, 30.0, 6001)
 LOG_ABOVE = np.log([0.5 * math.erfc(place / math.sqrt(2)) for place in PLACES])
-"""The logarithm of what a normal distribution has above each place."""
+"""The logarithm of a normal distribution's upper tail probability at each place."""
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9, 0.99)
-"""Quantiles of what is left that a Gittins index tries as its horizon."""
+"""Quantiles of the remaining length that a Gittins index tries as its horizon."""
 
 Index = Callable[[float], float]
 """From the tokens of a response so far to its place: the largest goes first."""
 Left = Callable[["LogNormal", float], float]
-"""From what is expected of a length and the tokens so far to an index."""
+"""Maps the distribution of a length and the tokens so far to an index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class LogNormal:
         return 0.5 * math.erfc((math.log(max(length, 0.5)) - self.mean) / self.spread / math.sqrt(2))
 
     def quantile_left(self, so_far: float, share: float) -> float:
-        """What is left with the probability `share` at most."""
+        """The `share` quantile of the remaining length."""
         above = max(self.survival(so_far) * (1 - share), 1e-300)
         return max(0.0, min(math.exp(self.mean - self.spread * STANDARD.inv_cdf(above)), self.cap) - so_far)
 

@@ -29,7 +29,7 @@ from openseer_sim.work import GroupLengths
 from openseer_worker.running import RunningRequest, RunningRequests
 
 REFRESHES = 40
-"""How often in a rollout what is known of all groups is looked at again."""
+"""Number of updates of all groups' estimates in a rollout."""
 FIRST_PART = 4
 """Of the responses of an engine, one in so many is drafted for where the tail alone is."""
 
@@ -219,7 +219,7 @@ class OtherRollout(DividedRollout):
             running.set_quantum(self.rollout.quantum_tokens)
 
     def after_look(self) -> None:
-        """Looks again at what is known, now and then."""
+        """Updates the estimates at intervals."""
         self._looks += 1
         ended = len(self.outcome.ends) // self._every
         if ended == self._seen and self._looks < 50 * self.fleet.instances:

@@ -2,7 +2,7 @@
 
     PYTHONPATH=benchmarks python benchmarks/simulated/policies_tried.py --out tried.jsonl [--seeds 1 2 3] [--only WORD]
 
-Each line of the file is one simulated rollout; what is there already is not simulated again. At the end, a table:
+Each line of the file is one simulated rollout; rollouts in the file are not simulated again. At the end, a table:
 throughput against the product's order on the same requests (docs/policies-tried.md).
 """
 
@@ -40,7 +40,7 @@ APART = 2.0
 STUDENT, WIDEST = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}, 2.571
 """95 % of Student's t, by the number of seeds; of more than five at most."""
 PRODUCT, DRAFTS = OURS, "grouped drafts"
-"""What others are compared to, without drafts and with them."""
+"""The baselines, without drafts and with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +207,7 @@ def _same_prior(world: World) -> Callable[[int], GroupPrior]:
 
 
 def main() -> None:
-    """Simulates what is missing in the file, and prints the table."""
+    """Simulates the rollouts that the file lacks, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])

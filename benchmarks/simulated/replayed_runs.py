@@ -1,10 +1,10 @@
-"""How well the simulator predicts runs from their own lengths: makespan, tail and idle time, simulated and measured.
+"""Compares simulated with measured makespan, tail and idle time of runs, simulated with the runs' own lengths.
 
     python benchmarks/rollout.py --engine scripted --keep kept        the runs: 16 scripted engines over a real Redis
-    PYTHONPATH=benchmarks python benchmarks/simulated/replayed_runs.py kept [--json FILE]      what is predicted of each
+    PYTHONPATH=benchmarks python benchmarks/simulated/replayed_runs.py kept [--json FILE]      their predictions
 
 Each run is simulated under its own policy, with the step times of its manifest (scripted engines), or of its own
-samples (vLLM): what is predicted is what order and lengths make of them.
+samples (vLLM): the prediction covers the effects of order and lengths.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from openseer_sim.recorded import read_run
 from openseer_sim.replay import engine_of_run, replay
 
 SECONDS_TARGET, TAIL_TARGET = 0.10, 0.15
-"""Errors of makespan and tail, as a part of what was measured, that a prediction should keep within."""
+"""Allowed errors of predicted makespan and tail, as a fraction of the measured value."""
 
 
 def main() -> None:

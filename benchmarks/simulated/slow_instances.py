@@ -1,8 +1,8 @@
-"""What a slow instance costs a rollout, with and without the rule that the tail leaves slow workers.
+"""Measures the cost of a slow instance to a rollout, with and without the rule that the tail leaves slow workers.
 
     PYTHONPATH=benchmarks python benchmarks/simulated/slow_instances.py
 
-A quarter of a paper's fleet, contexts moved, no drafts; steps of some instances take so many times as long. Ratios
+A quarter of a paper's fleet, contexts moved, no drafts; steps of some instances are slower by a factor. Ratios
 are to the same seed's makespan without a slow instance.
 """
 
@@ -64,7 +64,7 @@ def measured(case: PaperCase, seed: int, rule: str, slow: tuple[tuple[float, int
 
 
 def makespan(case: PaperCase, seed: int, factor: float, count: int) -> float:
-    """Seconds of a rollout of which the first `count` instances are so many times as slow."""
+    """Seconds of a rollout whose first `count` instances are slower by a factor."""
     spec = RolloutSpec.model_validate({"policy": "context-aware", "quantumTokens": case.chunk})
     fleet = case.fleet()
     rollout = DividedRollout(fleet, case.work(seed), case.cap, spec)

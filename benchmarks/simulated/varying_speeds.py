@@ -1,8 +1,8 @@
-"""What the rule that the tail leaves slow workers costs where no worker is slow, but all speeds vary at random.
+"""Measures the cost of the rule that the tail leaves slow workers, if no worker is slow but all speeds vary at random.
 
     PYTHONPATH=benchmarks python benchmarks/simulated/varying_speeds.py
 
-Four workers with scripted engines on the in-process store, in virtual time. Every so many seconds each engine's step
+Four workers with scripted engines on the in-process store, in virtual time. At a fixed interval each engine's step
 takes 0.6 to 1.4 times as long as usual. Ratios are to the same seed's makespan without the rule.
 """
 

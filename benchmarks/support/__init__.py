@@ -1,4 +1,4 @@
-"""What several benchmarks share and none of them is: the stamp of results, workloads, peers, and played clusters.
+"""Code that several benchmarks share: the stamp of results, workloads, peers, and simulated clusters.
 
 The commands lie one folder up; each is started as a script, whose own folder Python searches first, and imports from
 here as `support.<module>`.

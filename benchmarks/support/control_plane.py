@@ -39,7 +39,7 @@ CALL_SECONDS = 60.0
 CALLS_AT_ONCE = 32
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
-# What kwok does to nodes and pods: its own fast stages in short. It plays pods only where it has a stage for nodes.
+# kwok's stages of nodes and pods, from its own fast stages. It simulates pods only if it has a stage for nodes.
 STAGES = """
 apiVersion: kwok.x-k8s.io/v1alpha1
 kind: Stage
@@ -115,7 +115,7 @@ def find_programs() -> Path:
 
 
 def free_port() -> int:
-    """Of loopback; none of those that the kernel gives to whoever asks for any, who might have it before its user."""
+    """A free loopback port outside the kernel's ephemeral range, so that no other socket takes it before its user."""
     while True:
         port = 10_000 + secrets.randbelow(20_000)
         with socket.socket() as free, contextlib.suppress(OSError):
@@ -301,7 +301,7 @@ class ControlPlane:
         )
 
     def _stop(self) -> None:
-        """Nothing of it is kept, so nobody is asked to end in order."""
+        """Kills the processes: their state is not kept, so no clean stop is needed."""
         for process in self.processes.values():
             process.kill()
         for process in self.processes.values():

@@ -1,4 +1,4 @@
-"""What large bodies and stalled connections cost the trainers' API: pauses of its event loop, and memory.
+"""Measures the cost of large bodies and stalled connections to the trainers' API: pauses of its event loop, and memory.
 
 One server over a real Redis, in a process of its own. Three measurements: the longest time for which the loop stands
 still while a body is taken, as CPU time of the server, so that other programs of the machine do not count, with the
@@ -98,7 +98,7 @@ async def taking(server: Server, size: int, batch: int) -> dict[str, Any]:
         started = time.monotonic()
         status = await asyncio.to_thread(server.post, path, body)
         seconds = time.monotonic() - started
-        await asyncio.sleep(SETTLE_SECONDS)  # what is freed afterwards counts, too
+        await asyncio.sleep(SETTLE_SECONDS)  # memory freed afterwards counts, too
         pause, peak = server.longest.value * 1000, server.memory("VmHWM")
         what = f"{name}, {len(body) / 2**20:.0f} MiB: {status} in {seconds:.1f} s"
         print(f"{what}; longest pause {pause:.0f} ms, peak {peak} MiB", flush=True)
@@ -137,7 +137,7 @@ def _has_answer(stream: socket.socket) -> bool:
 
 
 async def reading(server: Server, count: int, batch: int) -> dict[str, Any]:
-    """Readers of pages of long responses who take nothing."""
+    """Readers of pages of long responses that never read from their sockets."""
     before = server.memory()
     head = f"GET /v1/batches/{batch}/results?limit={PAGE} HTTP/1.1"
     streams = await asyncio.gather(*(server.opened(head) for _ in range(count)))

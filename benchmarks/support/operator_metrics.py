@@ -1,4 +1,4 @@
-"""The operator's own metrics: a page of /metrics as a `Reading`, and what changed between two readings."""
+"""The operator's metrics: a page of /metrics as a `Reading`, and the difference of two readings."""
 
 import os
 import re
@@ -86,7 +86,7 @@ def spread(before: dict[float, float], after: dict[float, float]) -> Json:
 
 
 def window(before: Reading, after: Reading, jobs: int) -> Json:
-    """What happened between two readings of one process."""
+    """The difference of two readings of one process."""
     seconds = after.at - before.at
     calls = after.calls - before.calls
     verbs: Counter[str] = Counter()

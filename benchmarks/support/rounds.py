@@ -60,5 +60,5 @@ def interval(ratios: Sequence[float]) -> Interval:
 
 
 def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
-    """By seed; what cannot be divided by zero is left out."""
+    """The ratios by seed, without those with a zero divisor."""
     return [one / other for one, other in zip(above, below, strict=True) if one and other]

@@ -1,7 +1,4 @@
-"""The trainers' API as `openseer serve` runs it, over a real Redis, and who finishes its requests without an engine.
-
-Each is the whole of a process.
-"""
+"""Two processes: the trainers' API as in `openseer serve`, over a real Redis, and workers without engines."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""How long the workers of one machine take to have a version that lies behind a URL: one of them, and several.
+"""Measures the time in which one worker and several workers of one machine fetch a version from a URL.
 
 Each worker is a process with the product's own folders of weights; the server is `http.server` on loopback, the files
 random, in the page cache. "each for itself" is the same code without what the workers have in common, as if each were

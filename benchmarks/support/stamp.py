@@ -1,4 +1,4 @@
-"""What every results file says of its run: command, date, machine, and the load of the machine at start and end."""
+"""The stamp of every results file: command, date, machine, and the load of the machine at start and end."""
 
 import os
 import platform

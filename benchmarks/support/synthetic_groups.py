@@ -1,5 +1,5 @@
-"""Made-up groups of long responses, alike as the paper's are: what a draft gains from 0, 1, 5 and 15 siblings is near
-its table (1.70, 2.04, 2.32 and 2.53 tokens a step)."""
+"""Synthetic groups of long responses, as similar as the paper's: acceptance lengths with 0, 1, 5 and 15 siblings are
+near its table (1.70, 2.04, 2.32 and 2.53 tokens a step)."""
 
 from dataclasses import dataclass
 
@@ -34,7 +34,7 @@ class Style:
 
 
 def synthetic_group(responses: int, tokens: int, seed: int, style: Style | None = None) -> list[Tokens]:
-    """So many responses of so many tokens to one prompt."""
+    """The responses to one prompt, by number and length in tokens."""
     chance = np.random.default_rng(seed)
     language = _Language(style or Style(), chance)
     return [language.response(tokens) for _ in range(responses)]

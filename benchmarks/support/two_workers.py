@@ -1,4 +1,4 @@
-"""Groups that two workers share, replayed: what drafts lose when the other worker's tokens come later.
+"""Replays groups that two workers share: the loss of drafts if the other worker's tokens arrive later.
 
 Half of each group runs on either worker, with the product's drafter. Each writes a checkpoint every interval and
 fetches the other's half an interval later; a step takes 33 ms, which is 30 tokens per second without drafts.
@@ -41,7 +41,7 @@ class Worker:
             self.written = {row.index: row.known - row.start for row in self.rows}
 
     def fetch(self, other: "Worker") -> None:
-        """What the other has written since, when the next fetch is due."""
+        """The tokens that the other worker has written since the last fetch, once the next fetch is due."""
         if self.seconds < self._fetch_at:
             return
         self._fetch_at += self._interval

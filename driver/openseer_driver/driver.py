@@ -1,7 +1,7 @@
-"""The driver: feeds a batch job's groups to the store and writes its results, each once and only once.
+"""The driver: submits a batch job's groups to the store and writes each result exactly once.
 
-A result is acknowledged only after it is on disk, and it is unique by (batch, group, index): whatever is read twice,
-after a crash of anything, is written once. One driver at a time: the store's fence stops an older one.
+A result is acknowledged only after it is on disk, and it is unique by (batch, group, index): a result that is read
+again after a crash is not written again. One driver at a time: the store's fence rejects an older one.
 """
 
 import asyncio
@@ -33,12 +33,12 @@ from openseer_text.rendering import TextCodec
 from openseer_text.stop_strings import visible_text
 
 PIECE = 256
-"""Groups read from where they lie and submitted at once."""
+"""Groups read and submitted in one call."""
 PAGE = 256
-"""Results read, written and acknowledged at once."""
+"""Limit of results read, written and acknowledged in one step."""
 WAIT_SECONDS = 1.0
 GATHER_SECONDS = 0.1
-"""Pause after a short page, so that a disk flush serves many results."""
+"""Pause after a page with fewer than PAGE results, so that one disk flush covers many results, in seconds."""
 
 
 class Driver:
@@ -58,11 +58,11 @@ class Driver:
         routed: RoutedFiles | None = None,
         traces: RunTraces | None = None,
     ) -> None:
-        """`groups`: read anew by each submission. `policy`: says where they stand, by when that began; None: as they
-        were made. `boot`: id of this life of the driver; unset: a new one.
+        """`groups`: iterated from the start by each submission. `policy`: computes their priority at the time of
+        submission; None: priorities stay as they were made. `boot`: id of this driver process; "": a new one.
 
-        `fence`: what it was given when it took over. `on_submitted`: told how many groups the store has by now.
-        `routed`: None where no routed experts are captured. `traces`: None without traces.
+        `fence`: from the store when the driver took over. `on_submitted`: called with the number of groups submitted so
+        far. `routed`: None if no routed experts are captured. `traces`: None without traces.
         """
         self._store = store
         self._groups = groups
@@ -77,9 +77,9 @@ class Driver:
         self._epoch = 0
 
     async def submit(self) -> None:
-        """Takes over the job and queues all its groups; those an earlier driver queued stay as they are.
+        """Takes over the job and queues all its groups; groups that an earlier driver queued stay unchanged.
 
-        Raises DriverFencedError where this driver had the job before and another one has it since.
+        Raises DriverFencedError if another driver has taken over the job since this one had it.
         """
         while True:
             epoch = self._store.epoch
@@ -92,14 +92,14 @@ class Driver:
             except DriverFencedError:
                 if self._store.epoch == epoch:
                     raise
-                continue  # the store has lost who its driver is
+                continue  # the store has lost its driver's fence
             self._epoch = epoch
             return
 
     async def _submit_groups(self) -> None:
-        # All have one time, so that ageing does not order what comes at once.
+        # All groups get one time, so that ageing does not order groups of one submission.
         groups, submitted, now = iter(self._groups), 0, await self._store.now()
-        # In a thread: they may lie on a disk.
+        # In a thread: the groups may be read from a disk.
         while piece := await asyncio.to_thread(lambda: list(islice(groups, PIECE))):
             await self._store.submit(self._stamped(piece, now), self._fence)
             submitted += len(piece)
@@ -110,8 +110,8 @@ class Driver:
         return groups if policy is None else [queued_at(group, now, policy) for group in groups]
 
     async def collect(self) -> None:
-        """Writes results until the batch is complete, then removes what lies beside them. Raises OutputError,
-        DriverFencedError, StoreError."""
+        """Writes results until the batch is complete, then removes the remaining rows of routed experts. Raises
+        OutputError, DriverFencedError, StoreError."""
         await self._collect()
         if self._traces is not None:
             await self._traces.end(self._store)
@@ -121,40 +121,40 @@ class Driver:
     async def _collect(self) -> None:
         """Raises OutputError, DriverFencedError, StoreError.
 
-        A store that restarted may have lost groups, the seal, or who its driver is: all of it is told again.
+        A store that restarted may have lost groups, the seal, or its driver's fence: all are submitted again.
         """
         cursor = FIRST_CURSOR
         while True:
             if self._store.epoch != self._epoch:
                 await self.submit()
-            # Read before the results: what is complete now has all its results in the next pages.
+            # Read before the results: if the batch is complete now, the next pages contain all its results.
             complete = (await self._store.progress(BATCH_JOB_BATCH)).complete
             page = await self._store.results(BATCH_JOB_BATCH, cursor, PAGE, 0.0 if complete else WAIT_SECONDS)
             if page:
                 await self._write_whole([entry for entry in page if isinstance(entry, Result)])
                 cursor = page[-1].cursor
-            # Also after an empty page: that is how a driver learns that another one has taken over.
+            # Also after an empty page: the call fails if another driver has taken over.
             try:
                 await self._store.acknowledge(BATCH_JOB_BATCH, cursor, self._fence)
             except DriverFencedError:
                 if self._store.epoch == self._epoch:
                     raise
-                continue  # the store has lost who its driver is, and maybe more
+                continue  # the store has lost its driver's fence, and maybe more
             await self._remove_rows(page)
-            # A store that restarted between the two questions has forgotten that the batch was complete.
+            # A store that restarted between the two calls may have lost results of a batch that was complete.
             if complete and not page and self._store.epoch == self._epoch:
                 return
             if len(page) < PAGE and not complete:
                 await asyncio.sleep(GATHER_SECONDS)
 
     async def _remove_rows(self, page: Sequence[Entry]) -> None:
-        """Of groups whose results are safe."""
+        """Removes the rows of groups whose results are on disk."""
         if self._routed is not None:
             ended = [entry.group for entry in page if isinstance(entry, GroupEnd)]
             await asyncio.to_thread(remove_groups, self._routed.rows, ended)
 
     async def _write_whole(self, page: Sequence[Result]) -> None:
-        """Writes in a thread, which has to end before the file is closed, also when the driver is cancelled."""
+        """Writes a page in a thread and waits for its end, also when cancelled: the file is closed only after that."""
         writing = asyncio.ensure_future(asyncio.to_thread(self._write, page))
         try:
             await asyncio.shield(writing)
@@ -182,12 +182,12 @@ class Driver:
 
 
 def new_boot() -> str:
-    """A name for one life of a driver, never given twice."""
+    """A unique id for one driver process."""
     return uuid.uuid4().hex
 
 
 def result_line(result: Result, codec: TextCodec) -> ResultLine:
-    """A result as a line of results.jsonl."""
+    """The line of results.jsonl for a result."""
     sampling = parse_sampling(result.sampling)
     context = json.loads(result.metadata)
     token_ids = unpack_tokens(result.tokens)

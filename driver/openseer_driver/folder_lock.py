@@ -1,4 +1,4 @@
-"""One session at a time in a folder: a lock on one of its files, which the kernel releases when the process ends."""
+"""Locks a file so that one session at a time uses a folder; the kernel releases the lock when the process ends."""
 
 import fcntl
 import time
@@ -9,7 +9,7 @@ from pathlib import Path
 from openseer_core.errors import OutputError
 
 WAIT_SECONDS = 5.0
-"""Longest wait for the store of a session that was killed: it writes its last bytes, then releases its lock."""
+"""Timeout of waiting for the lock of a killed session's store, which first finishes its last write, in seconds."""
 POLL_SECONDS = 0.02
 
 
@@ -28,7 +28,7 @@ def lock(file: int, path: Path) -> None:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether somebody holds the lock of a file that is there. Raises OSError."""
+    """Whether an existing file is locked. Raises OSError."""
     with path.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -39,7 +39,7 @@ def is_locked(path: Path) -> bool:
 
 @contextmanager
 def held(path: Path, seconds: float = 0.0) -> Generator[None]:
-    """Holds the lock of the file `path`, which is made if need be. Raises FolderHeldError after `seconds`, OSError."""
+    """Locks the file `path`, which is created if missing. Raises FolderHeldError after `seconds`, OSError."""
     give_up_at = time.monotonic() + seconds
     with path.open("a") as file:
         while True:

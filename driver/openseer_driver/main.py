@@ -1,7 +1,7 @@
-"""Composition root of a driver pod: arguments → one run of the job; owns the signals.
+"""Composition root of a driver pod: parses arguments, handles signals, runs the job once.
 
-Exit codes: 0 complete and proved; 143 stopped before that (the same command goes on); else those of
-openseer_core.errors.
+Exit codes: 0 complete and audited without a violation; 143 stopped before that (the same command resumes the job); else
+those of openseer_core.errors.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def main() -> int:
     try:
         asyncio.run(_run(settings))
     except asyncio.CancelledError:
-        log.info("stopped before the job was complete; the same command goes on")
+        log.info("stopped before the job was complete; the same command resumes it")
         return STOPPED
     except OpenseerError as error:
         return report(error)

@@ -1,4 +1,4 @@
-"""What a driver pod reports while its run goes on: a log line now and then, and metrics for Prometheus."""
+"""Progress of a driver pod's run: a log line at intervals, and metrics for Prometheus."""
 
 import logging
 import time
@@ -16,7 +16,7 @@ from openseer_process.families import Families
 log = logging.getLogger("openseer.driver")
 
 LINE_SECONDS = 10.0
-"""Time between two log lines."""
+"""Least interval between two log lines, in seconds."""
 COUNTED_STATES = (
     WorkerState.STARTING,
     WorkerState.IDLE,
@@ -27,15 +27,15 @@ COUNTED_STATES = (
 
 
 class PodMetrics(Collector):
-    """Takes the samples of the run. Prometheus asks for the latest one from threads of its own."""
+    """Takes the samples of the run and exports the latest one. `collect` is called in other threads."""
 
     def __init__(self) -> None:
         self._pace = Pace()
         self._logged_at = float("-inf")
-        self._tokens = 0  # the most so far: a store may come back older, and a counter must not fall
+        self._tokens = 0  # maximum so far: a restarted store may have fewer, and a counter must not decrease
 
     def take(self, sample: SampleLine) -> None:
-        """The run as it stands now."""
+        """Takes the newest sample."""
         now = time.monotonic()
         self._tokens = max(self._tokens, sample.tokens)
         self._pace.take(sample, now)
@@ -44,7 +44,7 @@ class PodMetrics(Collector):
             log.info("%s", ", ".join(self._pace.facts(workers=True)))
 
     def collect(self) -> Iterable[Metric]:
-        """Nothing before the first sample."""
+        """The metrics of the latest sample; none before the first one."""
         sample = self._pace.latest
         if sample is None:
             return ()

@@ -1,7 +1,7 @@
-"""A batch job's driver in a pod: the operator starts the store and the workers, the folder is on a volume.
+"""A batch job's driver in a pod. The operator starts the store and the workers; the folder is on a volume.
 
-The pod may be killed and replaced at any moment: what is in the folder stays, what is in the store is not submitted
-again, and a driver that is still alive somewhere is fenced off before this one touches the folder.
+The pod may be killed and replaced at any moment. Results in the folder stay, groups in the store are not submitted
+again, and an older driver that still runs is fenced before this one opens the folder.
 """
 
 import asyncio
@@ -47,17 +47,17 @@ if TYPE_CHECKING:
 log = logging.getLogger("openseer.driver")
 
 HOLD_SECONDS = 120.0
-"""Longest wait for an earlier driver, fenced by now, to release its lock on the folder."""
+"""Timeout of waiting for a fenced earlier driver to release its lock on the folder, in seconds."""
 HOLD_POLL_SECONDS = 0.5
 BEAT_SECONDS = 1.0
 PROGRESS_SECONDS = 10.0
 DEAD_SECONDS = 60.0
-"""An event loop that was blocked for so long is taken for dead."""
+"""Blocked time of the event loop, in seconds, after which the liveness probe fails."""
 
 
 @dataclass(frozen=True, slots=True)
 class PodSettings:
-    """Settings of a driver pod. `prompts`: where they are mounted; None: where the job's path or url says. `routed`:
+    """Settings of a driver pod. `prompts`: mount path of the prompts; None: the job's path or url is used. `routed`:
     the job's folder of rows of routed experts."""
 
     job_file: Path
@@ -69,7 +69,7 @@ class PodSettings:
 
 
 class PodRun:
-    """One life of a driver pod."""
+    """One run of a driver pod's process."""
 
     def __init__(self, settings: PodSettings) -> None:
         self._settings = settings
@@ -80,7 +80,7 @@ class PodRun:
         self._beat_at = time.monotonic()
 
     async def execute(self) -> None:
-        """Runs the job to its end, proves and reports it. Raises what made that impossible, AuditError at last."""
+        """Runs the job to its end, audits it and writes its report. Raises OpenseerError; AuditError: a violation."""
         beat = asyncio.create_task(self._beat())
         try:
             with PodHttp(
@@ -114,7 +114,7 @@ class PodRun:
         if run.writer.count and not known.requests:
             await _check_lost(run, store)
         if run.resumed:
-            log.info("resuming: %d of %d results are there already", run.writer.count, known.requests)
+            log.info("resuming: %d of %d results are already written", run.writer.count, known.requests)
         log.info("loading the tokenizer, rendering prompts")
 
         async def limits() -> ModelLimits:
@@ -140,11 +140,11 @@ class PodRun:
         return await audit_ended(run.plan.folder, store)
 
     def _routed(self, run: OpenRun) -> RoutedFiles | None:
-        """Raises InputError where rows are captured and this driver was given no folder of them."""
+        """None if no rows are captured. Raises InputError if rows are captured and --routed is missing."""
         if run.plan.job.spec.routing.capture is None:
             return None
         if self._settings.routed is None:
-            raise InputError("spec.routing.capture: this driver was given no folder of rows; start it with --routed")
+            raise InputError("spec.routing.capture: the folder of rows is missing; start the driver with --routed")
         return RoutedFiles.begin(self._settings.routed, run.plan.folder, fresh=not run.resumed)
 
     async def _work(self, driver: Driver, groups: GroupSpool, store: Store, run: OpenRun) -> None:
@@ -170,7 +170,7 @@ class PodRun:
 
 
 class _Progress:
-    """Logs how far a long piece of work is, at most every PROGRESS_SECONDS."""
+    """Logs the progress of a long operation, at most every PROGRESS_SECONDS."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -184,7 +184,7 @@ class _Progress:
 
 
 def make_plan(settings: PodSettings) -> RunPlan:
-    """Checks what does not need the model. Raises InputError and its kind."""
+    """Makes all checks that do not need the model. Raises InputError and its subclasses."""
     document, job = read_job_file(settings.job_file)
     told = _Progress("prompts:")
     prompts = check_prompts(job, open_source(job, settings.prompts, note=told), told)
@@ -194,23 +194,23 @@ def make_plan(settings: PodSettings) -> RunPlan:
 
 
 async def _take_over(plan: RunPlan, store: Store) -> tuple[str, int]:
-    """Fences off an earlier driver; gives this one's boot and fence. Raises InputError for a store in other use."""
+    """Fences an earlier driver; returns this one's boot and fence. Raises InputError if the store has another run."""
     if not plan.folder.exists() and (await store.progress(BATCH_JOB_BATCH)).requests:
         raise InputError(
-            f"the store holds a job {plan.job.namespace}/{plan.job.name} already, and {plan.folder.path} holds no run "
-            "of it; give the job another name, or the store or output folder that belongs to it"
+            f"the store already has a job {plan.job.namespace}/{plan.job.name}, and {plan.folder.path} has no run of "
+            "it; give the job another name, or the store or output folder that belongs to it"
         )
     boot = new_boot()
     return boot, await store.acquire_driver(boot)
 
 
 async def _open_run(plan: RunPlan, stack: AsyncExitStack) -> OpenRun:
-    """Opens the folder, once an earlier driver has released its lock, until the stack ends."""
+    """Opens the folder until the stack ends; waits for an earlier driver's lock, for at most HOLD_SECONDS."""
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + HOLD_SECONDS
     while True:
         try:
-            # In a thread: the keys of all results that are there already are read.
+            # In a thread: opening reads the keys of all written results.
             return await asyncio.to_thread(stack.enter_context, OpenRun(plan))
         except OutputError as error:
             if not error.retryable or loop.time() > give_up_at:
@@ -219,13 +219,16 @@ async def _open_run(plan: RunPlan, stack: AsyncExitStack) -> OpenRun:
 
 
 async def _check_lost(run: OpenRun, store: Store) -> None:
-    """Of a store that restarted the submission may be among what it lost; in another one nothing proves results."""
+    """Handles a store without the run's groups: a restarted store may have lost them, so the driver submits them again.
+
+    Raises JobFailedError for any other store, since the results cannot be audited with it.
+    """
     if await store.base() > FIRST_BASE:
-        log.warning("the store has lost the submission; %d results stay as they are written", run.writer.count)
+        log.warning("the store has lost the submitted groups; the %d written results stay", run.writer.count)
         return
     raise JobFailedError(
-        f"{run.plan.folder.path} holds {run.writer.count} results, but the store knows nothing of this job any "
-        "more, so it cannot go on; the results are safe, start a new job with an output folder of its own"
+        f"{run.plan.folder.path} has {run.writer.count} results, but the store has no data of this job, so the job "
+        "cannot continue; the results are safe; start a new job with another output folder"
     )
 
 
@@ -242,7 +245,7 @@ async def _log_end(folder: RunFolder, audit: AuditReport, *, pool_is_on: bool) -
 
 
 def _write_report(folder: RunFolder) -> "Report":
-    # Imported now: it takes seconds, and a driver that starts again is to be at work soon.
+    # Imported here: the import takes seconds, and a restarted driver should resume soon.
     from openseer_driver.report.html import write_report  # noqa: PLC0415
 
     return write_report(folder)

@@ -1,4 +1,4 @@
-"""The job that a run folder was made by."""
+"""Reads the job of a run folder."""
 
 import json
 from typing import Any
@@ -11,8 +11,8 @@ from openseer_driver.run_lines import RunRecord
 
 
 def recorded_job(folder: RunFolder, record: RunRecord) -> tuple[RolloutJob, bool]:
-    """The manifest as it was given, and True; where job.json is not there, as in results of a cluster, what run.json
-    has of it, without what changes no result, and False. Raises InputError."""
+    """The job in job.json, and True. Without job.json, as in results of a cluster: the job in run.json, which has only
+    the fields that determine results, and False. Raises InputError."""
     if folder.job_file.is_file():
         try:
             document: Any = json.loads(folder.job_file.read_bytes())

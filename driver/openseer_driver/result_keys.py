@@ -1,4 +1,4 @@
-"""Which requests have a result: a bit for each, so that a million groups take little memory."""
+"""The set of requests that have a result, with one bit per request."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ from openseer_driver.run_lines import ResultKey
 
 
 class ResultKeys:
-    """A set of keys; of a group its name and one number are kept."""
+    """A set of result keys; stores one name and one bit mask per group."""
 
     def __init__(self, keys: Iterable[ResultKey] = ()) -> None:
         self._masks: dict[int, dict[str, int]] = {}
@@ -27,7 +27,7 @@ class ResultKeys:
                 self._set(key, present=True)
 
     def remove(self, keys: Iterable[ResultKey]) -> None:
-        """Takes keys out that are in it."""
+        """Removes keys; absent keys are ignored."""
         for key in keys:
             if key in self:
                 self._set(key, present=False)

@@ -1,4 +1,4 @@
-"""Routed experts of a batch job's results: an array for each, in a file beside results.jsonl."""
+"""Writes the routed experts of a batch job's results: one array per result, in a file next to results.jsonl."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from openseer_store.routed.places import digest
 
 
 class RoutedFiles:
-    """Writes the arrays. `rows`: the job's folder of rows; `run`: that of the run."""
+    """Writes the arrays. `rows`: the job's folder of rows; `run`: the folder of the run."""
 
     def __init__(self, rows: Path, run: RunFolder) -> None:
         self.rows = rows
@@ -21,13 +21,13 @@ class RoutedFiles:
 
     @staticmethod
     def begin(rows: Path, run: RunFolder, *, fresh: bool) -> "RoutedFiles":
-        """For one session of a run. `fresh`: its first, before which there may be rows of another run of its name."""
+        """Starts a session. `fresh`: the run's first session, which deletes rows of another run with the same name."""
         if fresh:
             remove_all(rows)
         return RoutedFiles(rows, run)
 
     def write(self, result: Result) -> RoutedLine | None:
-        """The array of a result, on disk, and what its line says of it; None for tokens that were given and scored.
+        """Writes the array of a result and returns the entry for its line; None for a result that scores given tokens.
 
         Raises OutputError.
         """

@@ -1,7 +1,7 @@
-"""The pod beside a serving job that sees the volume with rows of routed experts: it gives them to the gateway, which
-sees none, and removes those of batches that were acknowledged.
+"""The pod of a serving job that mounts the volume with rows of routed experts.
 
-It ends at SIGTERM, which costs nothing: whoever asks waits for the next one.
+It serves the rows to the gateway, which does not mount the volume, and removes the rows of acknowledged batches. It
+ends at SIGTERM without loss: callers retry until the next pod answers.
 """
 
 import argparse
@@ -28,14 +28,14 @@ log = logging.getLogger("openseer.rows")
 
 
 class RowsGiver:
-    """Answers questions for rows in `folder`. `store_url`: of the job's store, which whoever may ask knows, too."""
+    """Answers requests for rows in `folder`. `store_url`: of the job's store; callers prove that they know it."""
 
     def __init__(self, folder: Path, store_url: str) -> None:
         self._folder = folder
         self._secret = RowsSecret(store_url)
 
     def answer(self, path: str) -> OtherAnswer | None:
-        """The files that are asked for; None for any other question."""
+        """The requested files; None for any other request."""
         question = self._secret.read(path)
         if question is None:
             return None
@@ -45,8 +45,8 @@ class RowsGiver:
 
 
 def main() -> int:
-    """`python -m openseer_driver.rows_pod`: gives rows until it is stopped."""
-    parser = argparse.ArgumentParser(prog="openseer-rows", description="Gives the routed experts of a serving job.")
+    """`python -m openseer_driver.rows_pod`: serves rows until it is stopped."""
+    parser = argparse.ArgumentParser(prog="openseer-rows", description="Serves the routed experts of a serving job.")
     parser.add_argument("--job", type=Path, required=True, help="the RolloutJob as JSON")
     parser.add_argument("--routed", type=Path, required=True, help="the job's folder of rows of routed experts")
     parser.add_argument("--store", default=os.environ.get("OPENSEER_STORE_URL"), help="URL of the job's Redis")
@@ -64,7 +64,7 @@ def main() -> int:
 
 
 async def give_rows(job: RolloutJob, folder: Path, store_url: str, port: int) -> None:
-    """Until SIGTERM or SIGINT. Raises StoreError for a store that cannot be used."""
+    """Serves rows until SIGTERM or SIGINT. Raises StoreError if the store cannot be used."""
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)

@@ -1,4 +1,4 @@
-"""The folder of a run: the names of its files, how each is read, and how results are written safely."""
+"""The folder of a run: names its files, reads them, and writes results durably."""
 
 import errno
 import os
@@ -38,7 +38,7 @@ Line = TypeVar("Line")
 
 
 class RunFolder:
-    """One run's files. Reading changes nothing and is safe while the run goes on."""
+    """The files of one run. Reading changes nothing and is safe during the run."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -57,12 +57,13 @@ class RunFolder:
 
     @property
     def is_written(self) -> bool:
-        """Whether a session writes results here now; while this looks, for microseconds, none can begin."""
+        """Whether a session writes results here now. The check holds the lock for microseconds, in which none can
+        begin."""
         return self.results_file.exists() and is_locked(self.results_file)
 
     @property
     def name(self) -> str:
-        """The folder's own name, which is the job's."""
+        """The folder's name, which is the job's name."""
         return self.path.resolve().name
 
     def exists(self) -> bool:
@@ -70,7 +71,7 @@ class RunFolder:
         return self.run_file.is_file()
 
     def create(self, *inside: Path) -> None:
-        """Makes the folder, and those named inside it. Raises OutputError where that is not allowed."""
+        """Creates the folder and the folders `inside` it. Raises OutputError."""
         try:
             for folder in (self.path, *inside):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -78,10 +79,10 @@ class RunFolder:
             raise OutputError(f"{error.filename}: cannot make the run's folder: {error.strerror}") from error
 
     def clear(self, locked: Path) -> None:
-        """Deletes what an earlier run left, but for `locked`: the file whose lock the caller has, which is emptied.
+        """Deletes the files of an earlier run, except `locked`, the file whose lock the caller holds: it is truncated.
 
-        run.json goes last, so that a folder that was cleared by half is not taken for a run; nothing happens in one
-        without it. Raises FolderHeldError while a store runs in the folder, else OutputError.
+        run.json is deleted last, so an interrupted call can be repeated; a folder without run.json is left unchanged.
+        Raises FolderHeldError while a store runs in the folder, else OutputError.
         """
         if not self.exists():
             return
@@ -100,7 +101,7 @@ class RunFolder:
     # ---- run.json
 
     def read_run(self) -> RunRecord:
-        """run.json. Raises InputError when it is absent or damaged."""
+        """Reads run.json. Raises InputError if it is missing or damaged."""
         try:
             return msgspec.json.decode(self.run_file.read_bytes(), type=RunRecord)
         except FileNotFoundError as error:
@@ -109,11 +110,11 @@ class RunFolder:
             raise InputError(f"{self.run_file}: cannot be read: {error}") from error
 
     def write_run(self, record: RunRecord) -> None:
-        """Replaces run.json as a whole: a crash leaves the old one or the new one."""
+        """Replaces run.json atomically: a crash leaves the old file or the new one."""
         self.write_whole(self.run_file, msgspec.json.format(msgspec.json.encode(record)) + b"\n")
 
     def write_whole(self, path: Path, data: bytes) -> None:
-        """Replaces a file of the folder atomically and durably. Raises OutputError when that fails."""
+        """Replaces a file of the folder atomically and durably. Raises OutputError."""
         draft = draft_of(path)
         try:
             with draft.open("wb") as file:
@@ -129,23 +130,23 @@ class RunFolder:
     # ---- lines
 
     def results(self) -> Iterator[ResultLine]:
-        """Results in the order they finished; a torn last line is left out (see `torn_bytes`)."""
+        """Results in the order in which they finished, without a torn last line (see `torn_bytes`)."""
         return _lines(self.results_file, ResultLine)
 
     def sized_results(self) -> Iterator[tuple[ResultLine, int]]:
-        """The same, each with the bytes of its line."""
+        """Results in the order in which they finished, each with the size of its line in bytes."""
         return _sized_lines(self.results_file, ResultLine)
 
     def sized_keys(self) -> Iterator[tuple[KeyLine, int]]:
-        """Only their keys, each with the bytes of its line."""
+        """Keys of the results, each with the size of its line in bytes."""
         return _sized_lines(self.results_file, KeyLine)
 
     def facts(self) -> Iterator[FactLine]:
-        """Results without tokens, texts and log-probabilities: many times faster, and small."""
+        """Results without tokens, texts and log-probabilities: smaller, and many times faster to read."""
         return _lines(self.results_file, FactLine)
 
     def samples(self) -> Iterator[SampleLine]:
-        """Samples in order. Broken lines are passed over: they are telemetry, written without care for crashes."""
+        """Samples in order. Broken lines are skipped: samples are telemetry and not written durably."""
         decoder = msgspec.json.Decoder(SampleLine)
         for line in _file_lines(self.samples_file):
             try:
@@ -155,7 +156,7 @@ class RunFolder:
             yield sample
 
     def torn_bytes(self) -> int:
-        """Bytes of a last result that was cut off in mid-write (0: none). The next run drops and writes it again."""
+        """Size of a torn last line, in bytes (0: none). The next session drops it and writes the result again."""
         if not self.results_file.exists():
             return 0
         with self.results_file.open("rb") as file:
@@ -163,14 +164,15 @@ class RunFolder:
 
 
 def draft_of(path: Path) -> Path:
-    """A file beside it that becomes it once it is whole. The name is the caller's alone: others may write it, too."""
+    """Path of a temporary file in the same folder, renamed to `path` once complete; unique, since other processes may
+    write `path` too."""
     return path.with_name(f".openseer-{uuid4().hex}")
 
 
 class ResultsWriter:
-    """Appends results, each whole or not at all. One per run folder at a time, held by a lock on the file.
+    """Appends results, each completely or not at all. A lock on the file allows one writer per run folder.
 
-    `present`: the keys of all results in the file, those of earlier sessions too. `fresh`: the folder is cleared first.
+    `present`: the keys of all results in the file, earlier sessions included. `fresh`: the folder is cleared first.
     """
 
     def __init__(self, folder: RunFolder, *, fresh: bool = False) -> None:
@@ -202,9 +204,9 @@ class ResultsWriter:
         self.close()
 
     def write(self, lines: Sequence[ResultLine]) -> int:
-        """Appends those that are not present yet, all in one write, and says how many they were.
+        """Appends the results that are not present yet, in one write, and returns their number.
 
-        They are safe only after `flush`. Raises OutputError when they do not fit; then none of them was written.
+        They are durable only after `flush`. Raises OutputError if they do not fit; then none of them is written.
         """
         fresh = list({line.key: line for line in lines if line.key not in self.present}.values())
         data = b"".join(msgspec.json.encode(line) + b"\n" for line in fresh)
@@ -220,7 +222,7 @@ class ResultsWriter:
         return len(fresh)
 
     def flush(self) -> None:
-        """Returns once all that was written is on the disk; what a failure leaves in doubt is taken back."""
+        """Waits until all written results are on the disk. Raises OutputError: unsynced results are removed again."""
         if not self._unsynced:
             return
         try:
@@ -259,7 +261,7 @@ class ResultsWriter:
         self._unsynced.clear()
 
     def _failure(self, error: OSError) -> OutputError:
-        # Results of an earlier write that never reached the disk are not safe either: say only what is true.
+        # Results of an earlier write may not be on the disk yet: sync them, so that the count of safe ones is right.
         if self._unsynced:
             try:
                 self.flush()
@@ -296,7 +298,7 @@ def _file_lines(path: Path) -> Iterator[bytes]:
 
 
 def _whole_size(fd: int) -> int:
-    """Size up to and with the last line end, found from the end backwards."""
+    """Size of the file up to and including its last line end, searched from the end."""
     end = os.fstat(fd).st_size
     while end > 0:
         start = max(0, end - _PIECE)
@@ -308,7 +310,7 @@ def _whole_size(fd: int) -> int:
 
 
 def _write_all(fd: int, data: bytes) -> None:
-    # One call writes all there is room for; a short one is followed by the error that says why.
+    # A call on a full disk writes a part; the next call raises the error.
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(fd, rest) :]

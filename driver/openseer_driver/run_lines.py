@@ -11,7 +11,7 @@ from openseer_core.worker.time_metrics import WorkerSeconds
 
 RunState = Literal["running", "stopped", "complete", "failed"]
 ResultKey = tuple[int, str, int]
-"""Batch, group and index: what names a result once and for all."""
+"""Batch, group and index: the unique key of a result."""
 
 
 class ChunkLine(msgspec.Struct, frozen=True):
@@ -41,10 +41,10 @@ class Timings(msgspec.Struct, frozen=True):
 
 
 class RoutedLine(msgspec.Struct, frozen=True):
-    """The routed experts of a response: `file` in the run's folder, an array of numpy's, [positions, layers, experts].
+    """The routed experts of a response. `file`: in the run's folder, a numpy array [positions, layers, experts].
 
-    Its first row is that of position `start` of the prompt and the response; the last token has none. `gaps`: how many
-    rows are missing, in the spans [start, end) of `missing`; they are zeros in the array.
+    Its first row is that of position `start` of prompt and response; the last token has no row. `gaps`: number of
+    missing rows, in the spans [start, end) of `missing`; they are zeros in the array.
     """
 
     file: str
@@ -81,17 +81,17 @@ class ResultLine(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> ResultKey:
-        """What the result is unique by."""
+        """The unique key of the result."""
         return self.batch, self.group, self.index
 
     @property
     def request(self) -> RequestId:
-        """The request that this is the result of."""
+        """The id of the result's request."""
         return RequestId(GroupId(self.batch, self.group), self.index)
 
 
 class KeyLine(msgspec.Struct, frozen=True):
-    """A result line of which only the key is read."""
+    """The key of a result line."""
 
     batch: int
     group: str
@@ -99,14 +99,14 @@ class KeyLine(msgspec.Struct, frozen=True):
 
 
 class RoutedFact(msgspec.Struct, frozen=True):
-    """What of a RoutedLine says how many rows there are."""
+    """The part of a RoutedLine with its numbers of rows."""
 
     shape: list[int]
     gaps: int
 
     @property
     def expected(self) -> int:
-        """How many rows there should be."""
+        """Number of rows that there should be."""
         return self.shape[0]
 
 
@@ -130,28 +130,28 @@ class FactLine(msgspec.Struct, frozen=True):
 
     @property
     def length(self) -> int:
-        """How many tokens the response has."""
+        """Number of tokens of the response."""
         return _entries(self.token_ids)
 
     @property
     def prompt_length(self) -> int:
-        """How many tokens the prompt has."""
+        """Number of tokens of the prompt."""
         return _entries(self.prompt_token_ids)
 
 
 def _entries(raw: msgspec.Raw) -> int:
-    """Of a JSON list of numbers."""
+    """Number of entries of a JSON list of numbers."""
     text = bytes(raw).strip()
     return text.count(b",") + 1 if text.strip(b"[] \t") else 0
 
 
 class WorkerSample(msgspec.Struct, frozen=True):
-    """One worker in one sample. `preemptions`, `tokens` and the counters in `drafts`, `contexts` and `seconds` count up
-    from each of its boots.
+    """One worker in one sample. `preemptions`, `tokens` and the counters in `drafts`, `contexts` and `seconds` restart
+    at zero at each boot of the worker.
 
-    `drafting`: "on", or "off" with the reason; empty: not reported yet. `seconds`: None where it does not count them.
-    `boot`: "" in samples of earlier releases; `silent`: seconds since its last heartbeat; `kv_tokens`: that its
-    KV cache holds, 0 where that was not told.
+    `drafting`: "on", or "off" with the reason; "": not reported yet. `seconds`: None if the worker does not count them.
+    `boot`: "" in samples of earlier releases; `silent`: seconds since its last heartbeat; `kv_tokens`: capacity of its
+    KV cache, 0: not reported.
     """
 
     state: str = ""
@@ -173,10 +173,9 @@ class WorkerSample(msgspec.Struct, frozen=True):
 
 
 class SampleLine(msgspec.Struct, frozen=True):
-    """One line of samples.jsonl: the fleet at one moment. `at`: seconds of the job's clock, which goes on by 1.5 s at
-    most while the store answers nobody; `taken_at`: unix seconds at which the driver's session began, and the seconds
-    since; 0 in samples of earlier releases; `tokens_left`: expected of its unfinished responses, None while no length
-    is known."""
+    """One line of samples.jsonl: the fleet at one moment. `at`: seconds of the job's clock, which advances by at most
+    1.5 s while the store does not answer; `taken_at`: seconds of the session's clock (SessionClock), 0 in samples of
+    earlier releases; `tokens_left`: expected tokens of the unfinished responses, None while no length is known."""
 
     at: float
     waiting: int = 0
@@ -190,17 +189,17 @@ class SampleLine(msgspec.Struct, frozen=True):
 
     @property
     def has_begun(self) -> bool:
-        """Whether the start-up is over: something runs, or there is nothing left to run."""
+        """Whether the start-up is over: a request runs, or all requests are closed."""
         return self.inflight > 0 or 0 < self.requests <= self.closed
 
     @property
     def in_tail(self) -> bool:
-        """Whether nothing waits any more and some still run."""
+        """Whether no request waits and some still run."""
         return self.requests > 0 and self.waiting == 0 and self.inflight > 0 and self.closed < self.requests
 
 
 class Session(msgspec.Struct, frozen=True):
-    """One time that the run was started; `ended_at` is null while it goes on, and after it was killed."""
+    """One start of the run; `ended_at` is null while the session runs, and after it was killed."""
 
     started_at: float
     ended_at: float | None = None
@@ -208,7 +207,7 @@ class Session(msgspec.Struct, frozen=True):
 
 
 class RunRecord(msgspec.Struct, frozen=True):
-    """run.json: what was run, and how it ended."""
+    """The content of run.json: the manifest of the run, its sessions, and its state."""
 
     name: str
     manifest_hash: str
@@ -219,7 +218,7 @@ class RunRecord(msgspec.Struct, frozen=True):
     sessions: list[Session] = []
 
     def setting(self, *path: str) -> Any:
-        """A value of the manifest by its path below `spec`; None where there is none."""
+        """A value of the manifest by its path below `spec`; None if it is not set."""
         here: Any = self.manifest.get("spec")
         for name in path:
             here = here.get(name) if isinstance(here, dict) else None  # pyright: ignore

@@ -1,4 +1,4 @@
-"""Once a second a sample of the fleet: a line of samples.jsonl, and a call for the display."""
+"""Samples the fleet once a second: writes a line to samples.jsonl and calls the display."""
 
 import asyncio
 import logging
@@ -22,10 +22,10 @@ SAMPLE_SECONDS = 1.0
 async def sample_forever(
     store: DriverStore, folder: RunFolder, clock: Callable[[], float], on_sample: Callable[[SampleLine], None]
 ) -> None:
-    """Samples until cancelled. Telemetry: a line that cannot be written is left out, results report a full disk.
-    `clock`: of the session.
+    """Samples until cancelled. A line that cannot be written is left out: writing results reports a full disk.
+    `clock`: the session's clock.
 
-    A store that is nearly full is told once each time that it becomes so.
+    Logs a warning each time that the store becomes nearly full.
     """
     was_full = False
     while True:
@@ -39,13 +39,13 @@ async def sample_forever(
 
 
 async def sample_now(store: DriverStore, clock: Callable[[], float]) -> SampleLine:
-    """The fleet and the batch as the store has them, at the session's time by `clock`."""
+    """Reads the fleet and the batch from the store. `clock`: the session's clock."""
     now, counts, statuses = await asyncio.gather(store.now(), store.progress(BATCH_JOB_BATCH), store.workers())
     return make_sample(now, counts, [status for status in statuses if status.is_fresh(now)], clock())
 
 
 def make_sample(now: float, counts: BatchProgress, statuses: list[WorkerStatus], taken_at: float = 0.0) -> SampleLine:
-    """The fleet at one moment. `inflight` is what the store counts, so a dead worker's leases are in it."""
+    """Makes a sample. `inflight` is the store's count, so it includes a dead worker's leases."""
     inflight = sum(status.inflight for status in statuses)
     return SampleLine(
         at=now,

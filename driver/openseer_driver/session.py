@@ -1,4 +1,4 @@
-"""One session of a run: a job that passed its checks, and the run's folder, held while the session goes on."""
+"""One session of a run: a checked job, and the run's folder, which is locked during the session."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ from openseer_driver.submission import CheckedPrompts, Note, read_groups
 from openseer_text.rendering import TextCodec, open_codec
 
 PIECE = 512
-"""Prompts rendered between two looks at whether to stop."""
+"""Prompts rendered between two checks for cancellation."""
 
 _CONTENT = "prompts.sha256"
 _PLACES = tuple(f"spec.prompts.{name}" for name in ("path", "url", "pvc", "configMap"))
@@ -31,9 +31,9 @@ _PLACES = tuple(f"spec.prompts.{name}" for name in ("path", "url", "pvc", "confi
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """A job that passed every check that can be made before anything starts.
+    """A job that passed all checks that are possible before the start.
 
-    `document`: the manifest as it was given. `fresh`: what an earlier run left in the folder is deleted.
+    `document`: the manifest as submitted. `fresh`: files of an earlier run in the folder are deleted.
     """
 
     job: RolloutJob
@@ -44,29 +44,29 @@ class RunPlan:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What determines the run's results: kept in run.json, compared on a resume."""
+        """The fields that determine the run's results: stored in run.json, compared on a resume."""
         return {**manifest_content(self.job), "prompts": {"sha256": self.prompts.sha256}}
 
     @property
     def is_complete(self) -> bool:
-        """Whether the folder holds this run with all its results, so that a session would have nothing to do."""
+        """Whether the folder has this run with all its results, so that a session has nothing to do."""
         if self.fresh or not self.folder.exists() or self.folder.read_run().state != "complete":
             return False
         return sum(1 for _ in self.folder.facts()) == self.prompts.count * self.job.spec.group_size
 
     @property
     def policy(self) -> Policy:
-        """Says where groups stand in the queue."""
+        """The policy that orders groups in the queue."""
         return policy_of(self.job.spec.rollout)
 
     def check_resumable(self, advice: str) -> None:
-        """Raises InputError when the folder holds a run of another manifest; `advice` says what to do then."""
+        """Raises InputError, with `advice`, if the folder has a run of another manifest."""
         if self.fresh or not self.folder.exists():
             return
         changed = [
             name
             for name in changed_fields(self.folder.read_run().manifest, self.record)
-            if not name.startswith(_PLACES)  # the same prompts may lie elsewhere by now
+            if not name.startswith(_PLACES)  # the same prompts may have been moved
         ]
         if _CONTENT in changed:
             advice = f"{self.prompts.source.name} holds other bytes than when the run began; put them back. {advice}"
@@ -81,9 +81,9 @@ class RunPlan:
     ) -> AsyncGenerator[tuple[TextCodec, GroupSpool]]:
         """The codec, and all groups to submit, rendered in threads.
 
-        `limits`: asked once the tokenizer is there. `now`: seconds of the store's clock. `note` is told how far.
-        `say`: see open_codec, called in a thread.
-        Raises InputError, PromptsError with what is wrong with any prompt, ModelError, OutputError.
+        `limits`: called once the tokenizer is loaded. `now`: seconds of the store's clock. `note`: called with the
+        progress. `say`: see open_codec, called in a thread.
+        Raises InputError, PromptsError: lists the wrong prompts, ModelError, OutputError.
         """
         codec = await asyncio.to_thread(open_codec, self.job.spec.model, say)
         groups = read_groups(self.job, self.prompts, codec, await limits(), now)
@@ -94,35 +94,35 @@ class RunPlan:
 
 
 def settings_note(folder: RunFolder, job: RolloutJob) -> str:
-    """Which of the settings that change no results differ from the folder's earlier session, "" for none.
+    """A note on changed settings that do not affect results, compared with the folder's earlier session; "" for none.
 
-    To be asked before the session begins, which writes its own manifest to the folder.
+    Call it before the session begins, which replaces job.json in the folder.
     """
     try:
         earlier = parse_ended_job(json.loads(folder.job_file.read_bytes()), str(folder.job_file))
     except (OSError, ValueError, ManifestError):
-        return ""  # there was none, or of another release
+        return ""  # no earlier session, or one of another release
     changed = changed_fields(settings_of(earlier), settings_of(job))
-    return f"going on with other settings, which change no results: {', '.join(changed)}" if changed else ""
+    return f"resuming with other settings, which do not change results: {', '.join(changed)}" if changed else ""
 
 
 class SessionClock:
-    """Unix seconds when the session began, and the seconds since: a wall clock may be set meanwhile, and seconds in
-    which the machine slept are none."""
+    """Unix seconds of the session's start plus monotonic seconds since: setting the wall clock, or a suspended machine,
+    does not change durations."""
 
     def __init__(self) -> None:
         self.began = time.time()
         self._since = time.monotonic()
 
     def __call__(self) -> float:
-        """Now."""
+        """The present time, in seconds."""
         return self.began + time.monotonic() - self._since
 
 
 class OpenRun:
-    """`with OpenRun(plan) as run`: the folder is this session's, its results are open, run.json says that it runs.
+    """`with OpenRun(plan) as run`: locks the folder, opens its results, and writes the state "running" to run.json.
 
-    At the end run.json gets `state`, or why the session failed. A session whose driver was replaced writes nothing
+    At the end run.json gets `state`, or the error of the session. A session whose driver was replaced writes nothing
     more: the folder belongs to the new driver. Raises FolderHeldError while another session has the folder, else
     OutputError.
     """
@@ -162,7 +162,7 @@ class OpenRun:
             elif isinstance(error, asyncio.CancelledError):
                 self._note("stopped", ended=self.clock())
             elif not isinstance(error, DriverFencedError):
-                with suppress(OutputError):  # a full disk may be why the session fails: that reason is told
+                with suppress(OutputError):  # a full disk may be the session's error, which is raised
                     self._note("failed", str(error), ended=self.clock())
         finally:
             self.writer.close()

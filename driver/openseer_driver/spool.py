@@ -1,4 +1,4 @@
-"""Groups on disk, in order: what was rendered once is submitted, and again where the store has lost it."""
+"""Rendered groups on disk, in order, so that they can be submitted again if the store loses them."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -15,10 +15,10 @@ _LENGTH_BYTES = 4
 
 
 class GroupSpool:
-    """`with GroupSpool(folder) as spool`: a file without a name in the folder, which goes with the process.
+    """`with GroupSpool(folder) as spool`: an unnamed file in the folder, which is deleted with the process.
 
-    `groups`, `requests`: how many it holds. It may be read several times, one after the other, once it is filled; it
-    raises OutputError where the disk fails.
+    `groups`, `requests`: their numbers. Once filled it may be iterated several times, one after the other. Raises
+    OutputError if the disk fails.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,11 +36,11 @@ class GroupSpool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(OSError):  # what did not fit is tried once more, of no use
+        with suppress(OSError):  # closing tries to write buffered data again
             self._file.close()
 
     def add(self, groups: Iterable[GroupSpec]) -> int:
-        """Appends groups, and says how many they were. Raises OutputError when they do not fit."""
+        """Appends groups and returns their number. Raises OutputError if they do not fit."""
         before = self.groups
         try:
             for group in groups:
@@ -64,6 +64,6 @@ class GroupSpool:
 
     def _failure(self, error: OSError) -> OutputError:
         return OutputError(
-            f"{self._folder}: the rendered prompts cannot be kept there: {error.strerror}; nothing is lost: make room "
+            f"{self._folder}: cannot store the rendered prompts: {error.strerror}; nothing is lost: make room "
             "or repair that, and run the same command again"
         )

@@ -1,4 +1,4 @@
-"""From a job's prompts to the groups of its batch: read, checked, rendered, and placed by the policy, in a stream."""
+"""Turns a job's prompts into the groups of its batch, in a stream: reads, checks, renders and places them."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ from openseer_driver.prompts.source import PromptSource
 from openseer_text.rendering import RenderError, TextCodec
 
 NOTE_EVERY = 1000
-"""Prompts between two notes of progress."""
+"""Number of prompts between two progress notes."""
 
 Note = Callable[[str], None]
-"""Takes how far the present work is, as text for a person."""
+"""Receives the progress of the present step as text."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedPrompts:
-    """A source whose rows are prompts that suit their job. `count`: how many; `sha256`: of what it held then."""
+    """A source whose rows are valid prompts of the job. `count`: number of prompts; `sha256`: the checked digest."""
 
     source: PromptSource
     count: int
@@ -32,7 +32,7 @@ class CheckedPrompts:
 
 
 def check_prompts(job: RolloutJob, source: PromptSource, note: Note) -> CheckedPrompts:
-    """Reads all prompts of a source. Raises PromptsError with what is wrong."""
+    """Reads and checks all prompts of a source. Raises PromptsError: lists the problems."""
     sha256, count = source.digest(), 0
     with source.unchanged(sha256):
         for count, _ in enumerate(parse_prompts(source.rows(), source.name, PromptRules.of(job.spec)), start=1):
@@ -44,9 +44,9 @@ def check_prompts(job: RolloutJob, source: PromptSource, note: Note) -> CheckedP
 def read_groups(
     job: RolloutJob, checked: CheckedPrompts, codec: TextCodec, limits: ModelLimits, now: float
 ) -> Iterator[GroupSpec]:
-    """The groups of a checked source, which is read again; as of `render_groups`.
+    """Reads a checked source again and renders its groups, as `render_groups`.
 
-    Raises PromptsError also when the source has changed since it was checked.
+    Raises PromptsError also if the source has changed since the check.
     """
     source = checked.source
     with source.unchanged(checked.sha256):
@@ -59,7 +59,7 @@ def render_groups(
 ) -> Iterator[GroupSpec]:
     """The batch's groups in order. `now`: seconds of the store's clock.
 
-    Nothing may be submitted before the end: only then PromptsError is raised, with what is wrong with any prompt.
+    Raises PromptsError at the end, with the problems of all prompts: the caller must not submit groups before.
     Raises InputError, ModelError.
     """
     check_stops(job.spec.sampling, limits)

@@ -1,5 +1,5 @@
-"""A RolloutJob on one machine: the command `openseer`.
+"""The command `openseer`: runs and serves RolloutJobs on one machine, and calls the API of served jobs.
 
-Read `main`, `manifest_yaml`, `job_checks`, `session` (what run and serve share), `run`, `serve`, `fleet` (workers as
+Read `main`, `manifest_yaml`, `job_checks`, `session` (shared by run and serve), `run`, `serve`, `fleet` (workers as
 processes), `remote`, `bearer`, `compare`, `explained`, `bench`, `terminal`. Tests: tests/local, tests/e2e.
 """

@@ -1,4 +1,4 @@
-"""`openseer bench-gpu`: whether drafts pay on this device."""
+"""`openseer bench-gpu`: measures whether drafting speeds up decoding on this device."""
 
 import sys
 from pathlib import Path
@@ -11,33 +11,36 @@ from openseer_local.terminal.console import ERR, AsJson
 
 def bench_gpu(
     minutes: Annotated[
-        float | None, typer.Option(help="Time for all of it; otherwise 8 on a GPU, 4.5 on a CPU.")
+        float | None, typer.Option(help="Time limit of the whole measurement; default: 8 on a GPU, 4.5 on a CPU.")
     ] = None,
-    model: Annotated[Path | None, typer.Option(help="Folder of a real model, instead of a shape.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Folder of a real model, in place of --shape.")] = None,
     shape: Annotated[
         str,
         typer.Option(
-            help="Shape with weights at random: tiny, 0.6b, 1.7b, 4b, 8b, 14b, 32b; otherwise 8b, on a CPU tiny."
+            help="Shape of a model with random weights: tiny, 0.6b, 1.7b, 4b, 8b, 14b, 32b; default: 8b, on a CPU tiny."
         ),
     ] = "",
-    batches: Annotated[str, typer.Option(help="Requests at once, whole numbers between commas.")] = "1,8,32,128,256",
+    batches: Annotated[
+        str, typer.Option(help="Batch sizes (concurrent requests), separated by commas.")
+    ] = "1,8,32,128,256",
     ways: Annotated[
-        str, typer.Option(help="What is compared: stock (without drafts), drafts (ours), ngram and suffix (vLLM's).")
+        str, typer.Option(help="Compared ways: stock (no drafts), drafts (openseer's), ngram and suffix (vLLM's).")
     ] = "stock,drafts,ngram,suffix",
     output: Annotated[
-        Path | None, typer.Option(help="Folder of the figures, runs/bench-gpu; a run that was cut goes on from it.")
+        Path | None,
+        typer.Option(help="Folder of the results; default: runs/bench-gpu. An interrupted run resumes from it."),
     ] = None,
     exact_model: Annotated[
-        Path | None, typer.Option(help="Small real model to test exactness with; otherwise examples/tiny-model.")
+        Path | None, typer.Option(help="Small real model for the test of exactness; default: examples/tiny-model.")
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Throw away the figures that are there.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete existing results.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measures whether drafts pay on this device, and prints a table.
+    """Measures whether drafting speeds up decoding on this device, and prints a table.
 
-    Steps of vLLM without drafts (twice, for what two equal engines differ by), with openseer's and with vLLM's own;
-    and that drafts change no text. The most valuable figures come first; Ctrl-C keeps them, and the same command goes
-    on from there.
+    Compares vLLM without drafts (twice, to show the difference of two equal engines), with openseer's drafts and with
+    vLLM's own, and checks that drafts change no text. The most important results come first. Ctrl-C keeps the results,
+    and the same command resumes.
     """
     from openseer_worker.gpu_bench.main import command_of, run  # noqa: PLC0415 - `--help` is to be instant
     from openseer_worker.gpu_bench.options import OUTPUT, BenchOptions, listed, numbers  # noqa: PLC0415 - as above

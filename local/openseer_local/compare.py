@@ -1,4 +1,4 @@
-"""Several runs side by side: the metrics that decide between policies, each relative to the first run."""
+"""Compares runs: the metrics that decide between policies, each relative to the first run."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class ComparedRun:
-    """One run's metrics by name; `relative`: to the first run's, where that makes sense and is not zero."""
+    """One run's metrics by name; `relative`: ratios to the first run's, of times and rates that are not zero."""
 
     name: str
     policy: str
@@ -48,7 +48,7 @@ class ComparedRun:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The runs in the order given, and what a reader must know before trusting it."""
+    """The compared runs in the given order, and notes on differences that limit the comparison."""
 
     runs: tuple[ComparedRun, ...]
     notes: tuple[str, ...]
@@ -83,7 +83,7 @@ class Comparison:
 
 
 def compare(runs: Sequence[RunFolder]) -> Comparison:
-    """Measures every run and sets it against the first. Raises InputError for a folder that holds no run."""
+    """Measures all runs and compares them with the first. Raises InputError for a folder without a run."""
     reports = [make_report(read_trace(run)) for run in runs]
     names = [run.name for run in runs]
     compared = [_compared(name, report, reports[0]) for name, report in zip(names, reports, strict=True)]
@@ -112,7 +112,7 @@ def _notes(names: Sequence[str], reports: Sequence[Report]) -> list[str]:
     first = reports[0] if reports else None
     for name, report in zip(names, reports, strict=True):
         if report.state != "complete":
-            notes.append(f"{name} is {report.state}: its figures are of what it finished.")
+            notes.append(f"{name} is {report.state}: its metrics cover the finished requests.")
         if report.failures.failed:
             notes.append(f"{name}: {report.failures.text}.")
         if first and report.requests_total != first.requests_total:

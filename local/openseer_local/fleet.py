@@ -1,4 +1,4 @@
-"""Local workers: as many as are requested, restarted within the failure policy, drained; through the fork server."""
+"""Runs the local workers through the fork server: starts, scales, restarts (within the failure policy), drains them."""
 
 import asyncio
 import json
@@ -16,20 +16,20 @@ from openseer_core.manifest.job import FailurePolicy
 from openseer_process.logs import error_in
 
 LOG_LINES = 5
-"""Last lines of a dead worker's log that go into the message."""
+"""Number of last lines of a dead worker's log in the message."""
 FIRST_BACKOFF_SECONDS = 0.5
 MOST_BACKOFF_SECONDS = 30.0
 KILL_SECONDS = 5.0
-"""Time after the grace period until the remaining processes are killed."""
+"""Timeout after the grace period before the remaining processes are killed, in seconds."""
 FORK_SERVER_RESTARTS = 3
-"""How often a fork server that was killed is started again; its workers die with it and count no death."""
+"""Limit of restarts of a killed fork server; its workers die with it, which does not count as their deaths."""
 
 OnMessage = Callable[[str], None]
 
 
 class LocalFleet:
-    """`replicas` workers of one job on this machine; `scale` changes how many. `routed`: the folder for their rows of
-    routed experts."""
+    """The workers of one job on this machine. `replicas`: their number, which `scale` changes. `routed`: the folder for
+    their rows of routed experts."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class LocalFleet:
         self._reader: asyncio.Task[None] | None = None
         self._failure: asyncio.Future[None] | None = None
         self._running: dict[int, int] = {}
-        self._deaths: dict[int, tuple[int, float]] = {}  # those not forgotten, and the start of their window
+        self._deaths: dict[int, tuple[int, float]] = {}  # deaths in the current window, and its start
         self._warm = False
         self._limits: asyncio.Future[ModelLimits] | None = None
         self._spawned: set[int] = set()
@@ -71,11 +71,11 @@ class LocalFleet:
 
     @property
     def replicas(self) -> int:
-        """How many workers are requested."""
+        """Number of requested workers."""
         return self._replicas
 
     def scale(self, replicas: int) -> None:
-        """Requests workers 0 to `replicas` - 1: those that do not run are started, the others drain and exit."""
+        """Requests workers 0 to `replicas` - 1: missing ones are started, workers from `replicas` on drain and exit."""
         self._replicas = replicas
         if not self._warm or self._stopping:
             return
@@ -87,7 +87,7 @@ class LocalFleet:
             self._spawn(index)
 
     async def start(self) -> None:
-        """Starts the fork server; it dies with this process."""
+        """Starts the fork server, which the kernel kills when this process ends."""
         self._process = await self._launch()
         loop = asyncio.get_running_loop()
         self._failure, self._limits = loop.create_future(), loop.create_future()
@@ -103,7 +103,7 @@ class LocalFleet:
         ]
         pipe = asyncio.subprocess.PIPE
         try:
-            # A session of its own: Ctrl-C in the terminal is for the runner, which then drains the workers.
+            # In its own session, so that Ctrl-C signals only the runner, which then drains the workers.
             return await asyncio.create_subprocess_exec(
                 *command, stdin=pipe, stdout=pipe, stderr=log, start_new_session=True
             )
@@ -111,20 +111,20 @@ class LocalFleet:
             os.close(log)
 
     async def limits(self) -> ModelLimits:
-        """What one request may have by the model's configuration, once the fork server has computed it.
+        """Waits for the fork server to compute the limits of one request from the model's configuration.
 
-        Nothing is known where it could not, or ended before.
+        All limits are unknown if it cannot compute them, or ends before.
         """
         assert self._limits is not None
         return await asyncio.shield(self._limits)
 
     async def watch(self) -> None:
-        """Never returns. Raises JobFailedError, or InputError for a model that no worker can use."""
+        """Never returns. Raises JobFailedError; InputError: no worker can use the model."""
         assert self._failure is not None
         await self._failure
 
     async def _read(self, process: asyncio.subprocess.Process, failure: asyncio.Future[None]) -> None:
-        """Follows the fork server to its end; one that was killed is started again."""
+        """Reads the fork server's reports until it ends; restarts it after a kill."""
         try:
             await self._read_restarting(process, failure)
         finally:
@@ -137,7 +137,7 @@ class LocalFleet:
                 return
             restarts += 1
             self._on_message(
-                f"the fork server was killed by {_signal(code)}, and they with it; "
+                f"the fork server and its workers were killed by {_signal(code)}; "
                 f"restart {restarts} of {FORK_SERVER_RESTARTS}"
             )
             self._forget_workers()
@@ -168,7 +168,7 @@ class LocalFleet:
         return await process.wait()
 
     def _forget_workers(self) -> None:
-        """They died with their parent; what they had started themselves is killed."""
+        """Kills the process groups of workers that died with the fork server, and clears their state."""
         for pid in self._running.values():
             with suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
@@ -200,13 +200,13 @@ class LocalFleet:
             self._limits.set_result(limits)
 
     async def stop(self, grace_seconds: float) -> None:
-        """Drains all workers; after the grace period they are killed, and their leases expire. 0: at once."""
+        """Drains all workers; after the grace period they are killed, and their leases expire. 0: kills at once."""
         self._stopping = True
         for restart in self._restarts:
             restart.cancel()
         if self._process is None or self._process.returncode is not None:
             return
-        # Those, too, that the fork server has not told of yet: it takes orders in turn.
+        # Includes workers that the fork server has not reported as started: it processes commands in order.
         for index in sorted(self._spawned):
             self._send("stop", index)
         try:
@@ -225,7 +225,7 @@ class LocalFleet:
             async with asyncio.timeout(KILL_SECONDS):
                 await process.wait()
         except TimeoutError:
-            with suppress(ProcessLookupError):  # it has ended this moment
+            with suppress(ProcessLookupError):  # it has already ended
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
 
@@ -234,7 +234,7 @@ class LocalFleet:
         self._process.stdin.write((json.dumps({verb: index}) + "\n").encode())
 
     def _spawn(self, index: int) -> None:
-        """Starts a worker that is requested and does not run; before the fork server is warm nothing starts."""
+        """Starts a requested worker that does not run, once the fork server has imported the engine."""
         if self._warm and index < self._replicas and index not in self._spawned:
             self._spawned.add(index)
             self._send("spawn", index)
@@ -245,7 +245,7 @@ class LocalFleet:
         name = worker_name(index)
         if index in self._draining:
             self._draining.remove(index)
-            self._spawn(index)  # it may be requested again by now
+            self._spawn(index)  # it may have been requested again
         elif code == 0:
             self._on_message(f"{name} drained; starting it again")
             self._restart_in(index, FIRST_BACKOFF_SECONDS)
@@ -294,10 +294,10 @@ def _signal(code: int) -> str:
 
 
 def _starting(count: int) -> str:
-    return f"starting {count} worker{'s' if count != 1 else ''}" if count else "no worker is wanted now"
+    return f"starting {count} worker{'s' if count != 1 else ''}" if count else "no worker is requested"
 
 
 def _fail(failure: asyncio.Future[None], error: OpenseerError) -> None:
     if not failure.done():
         failure.set_exception(error)
-        failure.exception()  # marks it as seen: nobody may be watching any more
+        failure.exception()  # marks it as retrieved: `watch` may have ended

@@ -1,4 +1,4 @@
-"""What a manifest must hold to be run or served on this machine."""
+"""Checks that a manifest can be run or served on this machine."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ _VERBS = {"batch": "run", "serve": "serve"}
 
 
 def check_local_job(job: RolloutJob, mode: Literal["batch", "serve"]) -> None:
-    """Raises InputError for a job of another mode, or one that cannot run outside of a cluster."""
+    """Raises InputError for a job of another mode, or a job that needs a cluster."""
     spec, verb = job.spec, _VERBS[mode]
     if spec.mode != mode:
         raise InputError(f"spec.mode: {_WRONG_MODE[mode]}")
@@ -40,7 +40,7 @@ def check_local_job(job: RolloutJob, mode: Literal["batch", "serve"]) -> None:
 
 
 def _check_pool(path: str) -> None:
-    """Raises InputError for a folder of the KV pool in which workers could not write. Makes nothing."""
+    """Raises InputError if workers cannot write to the KV pool's folder. Creates nothing."""
     folder = place = Path(path).absolute()
     while not place.exists() and place != place.parent:
         place = place.parent
@@ -55,13 +55,13 @@ def _check_pool(path: str) -> None:
 
 
 def has_pool(job: RolloutJob) -> bool:
-    """Whether its workers on this machine have a KV pool: a volume exists in a cluster only."""
+    """Whether the job's workers on this machine have a KV pool: volumes exist only in a cluster."""
     pool = job.spec.kv_pool
     return pool.backend == "mooncake" or (pool.is_on and pool.path is not None)
 
 
 def without_effect(job: RolloutJob) -> Iterator[str]:
-    """What a job asks for that it does not get on this machine, though it runs: a line each."""
+    """A line for each setting of a job that has no effect on this machine."""
     spec = job.spec
     if spec.speculation.enabled and (reason := job_refusal(spec)):
         yield f"drafts are off: {reason}"

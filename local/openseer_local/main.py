@@ -1,4 +1,5 @@
-"""Composition root of the command `openseer`: arguments → plan → run; errors → one readable line and an exit code."""
+"""Composition root of the command `openseer`: parses arguments, runs commands, turns errors into a message and an exit
+code."""
 
 import asyncio
 import json
@@ -31,7 +32,7 @@ UNEXPECTED = 70
 
 
 class ExportFormat(StrEnum):
-    """What results can be exported as."""
+    """Formats of exported results."""
 
     PARQUET = "parquet"
 
@@ -44,14 +45,14 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Runs the rollout phase of LLM reinforcement learning: every response of every prompt group, "
     "synchronously and without loss, over a fleet of vLLM workers.\n\n"
-    "Start with `openseer run examples/arithmetic.yaml`.",
+    "Begin with `openseer run examples/arithmetic.yaml`.",
     epilog="Exit codes: 0 done · 2 wrong input · 3 results cannot be written · 4 store or API failed · "
     "5 the job failed · 6 an audit found a violation · 7 the engine failed · 8 a worker's GPU is sick · "
     "9 responses have failed · 70 a defect of openseer · 130 stopped (resumable).",
 )
 
 
-Manifest = Annotated[Path, typer.Argument(help="A RolloutJob in YAML, the one that `kubectl apply` takes.")]
+Manifest = Annotated[Path, typer.Argument(help="A RolloutJob in YAML, as for `kubectl apply`.")]
 Runs = Annotated[list[Path], typer.Argument(help="Folders of runs, such as runs/arithmetic.")]
 
 
@@ -64,17 +65,17 @@ def _options(debug: Annotated[bool, typer.Option(help="Show the traceback of an 
 def run(
     manifest: Manifest,
     output: Annotated[
-        Path | None, typer.Option(help="Folder of the run; otherwise the manifest's, or runs/NAME.")
+        Path | None, typer.Option(help="Folder of the run; default: the manifest's, or runs/NAME.")
     ] = None,
-    fresh: Annotated[bool, typer.Option(help="Start over: deletes what an earlier run left in the folder.")] = False,
+    fresh: Annotated[bool, typer.Option(help="Start over: deletes an earlier run in the folder.")] = False,
     page: Annotated[bool, typer.Option("--page", help="Serve a live page of the run on this machine.")] = False,
     allow_failures: AllowFailures = False,
     as_json: AsJson = False,
 ) -> None:
-    """Runs a job on this machine, with a Redis and workers of its own.
+    """Runs a batch job on this machine, with its own Redis and workers.
 
     Writes results.jsonl, report.json and report.html to the run's folder. Ctrl-C stops cleanly, and the same command
-    goes on from there. Of a run that is complete it shows the report again and starts nothing.
+    resumes the run. For a complete run it shows the report again and starts nothing.
     """
     from openseer_driver.report.html import write_report  # noqa: PLC0415
     from openseer_local.job_checks import has_pool  # noqa: PLC0415 - `version` and `--help` are to be instant
@@ -90,12 +91,12 @@ def run(
         ran_before = plan.is_complete
         state = "complete" if ran_before else run_job(plan, progress, page=page)
     if ran_before:
-        _note(f"{folder.path}: complete already, so nothing was started; --fresh starts over")
+        _note(f"{folder.path}: already complete, so nothing was started; --fresh starts over")
     again = f"look again: openseer view {folder.path}"
     if state == "stopped":
         if page:
             ERR.print(again, highlight=False, soft_wrap=True)
-        ERR.print(f"stopped; the same command goes on from here ({folder.path})", highlight=False)
+        ERR.print(f"stopped; the same command resumes from here ({folder.path})", highlight=False)
         raise typer.Exit(INTERRUPTED)
     report = write_report(folder)
     if as_json:
@@ -111,21 +112,19 @@ def run(
 def serve(
     manifest: Manifest,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any that is free.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = 8000,
     token: Annotated[str | None, typer.Option(help="Bearer token that callers must have.")] = None,
-    token_file: Annotated[Path | None, typer.Option(help="File with that token; otherwise one is made.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Folder of store and logs; otherwise runs/NAME.")] = None,
+    token_file: Annotated[Path | None, typer.Option(help="File with that token; default: a new token.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of store and logs; default: runs/NAME.")] = None,
     no_token_from: Annotated[
-        str, typer.Option(help="Address of one machine whose calls need no token, for clients that cannot send one.")
+        str, typer.Option(help="Address of a machine whose calls need no token, for clients that cannot send one.")
     ] = "",
-    fresh: Annotated[
-        bool, typer.Option(help="Start over: deletes what an earlier session left in the folder.")
-    ] = False,
+    fresh: Annotated[bool, typer.Option(help="Start over: deletes an earlier session's files in the folder.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Serves a job of mode serve on this machine: the trainers' API, with a Redis and workers of its own.
+    """Serves a job of mode serve on this machine: the trainers' API, with its own Redis and workers.
 
-    Ctrl-C stops cleanly, and the same command goes on from there: open batches, results and weights are kept.
+    Ctrl-C stops cleanly, and the same command resumes: open batches, results and weights are kept.
     """
     from openseer_local.bearer import given_token  # noqa: PLC0415 - as above
     from openseer_local.serve.plan import Address, ServingPlan  # noqa: PLC0415
@@ -138,7 +137,7 @@ def serve(
     plan.check()
     bound = plan.address.bind()
     from openseer_local.serve.display import ServingDisplay  # noqa: PLC0415
-    from openseer_local.serve.serving import (  # noqa: PLC0415 - the API takes a moment; mistakes are reported before
+    from openseer_local.serve.serving import (  # noqa: PLC0415 - a slow import; wrong input is reported before
         serve_job,
     )
 
@@ -150,16 +149,16 @@ def serve(
                 typer.echo(json.dumps({"url": url, "token_file": token_at, "output": str(folder.path)}))
             message = f"serving {url}; for clients:\n  export OPENSEER_URL={url}"
             message += f"\n  export OPENSEER_TOKEN_FILE={token_at}" if token_at else ""
-            display.message(f"{message}\nlive page {url}/page/, which asks for the token")
+            display.message(f"{message}\nlive page {url}/page/ (needs the token)")
 
         serve_job(plan, display, announce, bound)  # returns after a signal
-    ERR.print(f"stopped; the same command goes on from here ({folder.path})", highlight=False)
+    ERR.print(f"stopped; the same command resumes from here ({folder.path})", highlight=False)
     raise typer.Exit(INTERRUPTED)
 
 
 @app.command()
 def validate(manifest: Manifest, as_json: AsJson = False) -> None:
-    """Checks a manifest, its prompts and its model's tokenizer, and starts nothing."""
+    """Checks a manifest, its prompts and its model's tokenizer, without starting anything."""
     from openseer_local.terminal.display import Display  # noqa: PLC0415 - as above
     from openseer_local.validation import checked  # noqa: PLC0415 - as above
 
@@ -179,9 +178,9 @@ def validate(manifest: Manifest, as_json: AsJson = False) -> None:
 
 @app.command()
 def audit(runs: Runs, as_json: AsJson = False) -> None:
-    """Proves from a run's journal and store that every request has exactly one whole result.
+    """Checks with a run's journal and store that every request has exactly one complete result.
 
-    A run in a cluster is audited when it ends, for its store goes with it: of its folder that audit is shown.
+    A run in a cluster is audited at its end, since its store is deleted then: for its folder that audit is shown.
     """
     from openseer_driver.audit.run import audit_run, kept_audit  # noqa: PLC0415 - as above
 
@@ -192,14 +191,14 @@ def audit(runs: Runs, as_json: AsJson = False) -> None:
         folder.read_run()
         _, job = load(folder.job_file, ended=True)
         if job.spec.mode != "batch":
-            raise InputError(f"{path}: of a serving job, whose results its trainer has; audits are of batch jobs")
+            raise InputError(f"{path}: found a serving job, whose results go to its trainer; allowed: a batch job")
         kept = kept_audit(folder)
         report = kept or asyncio.run(audit_run(folder, job))
         sound = sound and report.ok
         reports[str(path)] = report.as_dict()
         if not as_json:
             if kept:
-                OUT.print(f"{path}: no store/ here; this is the audit made when the run ended", highlight=False)
+                OUT.print(f"{path}: has no store/; this is the audit from the end of the run", highlight=False)
             for line in report.lines():
                 OUT.print(f"{path}: {line}", highlight=False, markup=False, soft_wrap=True)
     if as_json:
@@ -210,7 +209,7 @@ def audit(runs: Runs, as_json: AsJson = False) -> None:
 
 @app.command()
 def compare(runs: Runs, as_json: AsJson = False) -> None:
-    """Puts the figures of runs side by side; the first one is what the others are measured against."""
+    """Shows the metrics of several runs in a table, relative to the first run."""
     from openseer_local.compare import compare as compared  # noqa: PLC0415 - as above
 
     comparison = compared([RunFolder(path) for path in runs])
@@ -223,9 +222,9 @@ def compare(runs: Runs, as_json: AsJson = False) -> None:
 @app.command()
 def view(
     run: Annotated[Path, typer.Argument(help="Folder of a run, such as runs/arithmetic.")],
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any that is free.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = 0,
 ) -> None:
-    """Opens a run that has ended in the live page: serves it on this machine until Ctrl-C."""
+    """Shows an ended run in the live page: serves the page on this machine until Ctrl-C."""
     from openseer_local.page.serving import view_run  # noqa: PLC0415 - as above
 
     view_run(RunFolder(run), port, lambda address, token: OUT.print(f"page {address}\ntoken {token}", highlight=False))
@@ -237,24 +236,24 @@ def explain(
         str,
         typer.Argument(
             metavar="RUN|URL",
-            help="Folder of a run, also of one that goes on, or was in a cluster; or the address of a job that runs: "
-            "of its API or page, or behind a gateway http(s)://…/jobs/NAMESPACE/NAME.",
+            help="Folder of a run, running or ended, of this machine or a cluster; or the address of a running job: "
+            "its API or page, or behind a gateway http(s)://…/jobs/NAMESPACE/NAME.",
         ),
     ],
     profile: Annotated[
         Path | None,
-        typer.Option(help="An engine's step times, where the run's samples are too few (docs/planning.md)."),
+        typer.Option(help="An engine's step times, for a run with too few samples (docs/planning.md)."),
     ] = None,
     kv_tokens: Annotated[
-        int, typer.Option(min=0, help="Tokens that a worker's KV cache holds, where the manifest does not say it.")
+        int, typer.Option(min=0, help="Capacity of a worker's KV cache in tokens, if the manifest does not state it.")
     ] = 0,
     token: Token = None,
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Says where the time of a run went, how long it had to take, and what to do about it; of a job that runs, so far.
+    """Explains a run's time: its parts, the lower bound, and advice; for a running job, the time so far.
 
-    A token is needed for a job that runs alone.
+    Only a running job needs a token.
     """
     if not run.startswith(("http://", "https://")):
         from openseer_local.explained import show_explanation  # noqa: PLC0415 - as above
@@ -262,7 +261,7 @@ def explain(
         show_explanation(RunFolder(run), profile=profile, kv_tokens=kv_tokens, as_json=as_json)
         return
     if profile is not None or kv_tokens:
-        raise InputError("--profile, --kv-tokens: for the folder of a run; of a job that runs nothing is simulated")
+        raise InputError("--profile, --kv-tokens: allowed only for the folder of a run: a running job is not simulated")
     from openseer_local.remote.explaining import show_running  # noqa: PLC0415 - as above
 
     show_running(run, token, token_file, as_json=as_json)
@@ -270,13 +269,13 @@ def explain(
 
 @app.command()
 def trace(
-    run: Annotated[Path, typer.Argument(help="Folder of a run, also of one that goes on, or was in a cluster.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a run, running or ended, of this machine or a cluster.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The file, compressed if .gz; otherwise RUN/trace.json.gz.")
+        Path | None, typer.Option("--output", "-o", help="The file, compressed if .gz; default: RUN/trace.json.gz.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Writes a run as a file that https://ui.perfetto.dev shows: workers, leases, moves, stalls, counts over time."""
+    """Writes a run as a trace file for https://ui.perfetto.dev: workers, leases, moves, stalls, counts over time."""
     from openseer_driver.traces.trace_file import write_trace  # noqa: PLC0415 - as above
 
     folder = RunFolder(run)
@@ -290,11 +289,11 @@ def trace(
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a run, such as runs/arithmetic.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file; an older one is replaced.")],
-    form: Annotated[ExportFormat, typer.Option("--format", help="What it is written as.")] = ExportFormat.PARQUET,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file; an existing one is replaced.")],
+    form: Annotated[ExportFormat, typer.Option("--format", help="Format of the file.")] = ExportFormat.PARQUET,
     as_json: AsJson = False,
 ) -> None:
-    """Writes a run's results as a table that pandas and `datasets` open."""
+    """Writes a run's results as a table for pandas and `datasets`."""
     from openseer_driver.export import export_parquet  # noqa: PLC0415 - as above
 
     rows = export_parquet(RunFolder(run), output)
@@ -315,12 +314,12 @@ simulated.add_to(app, lambda path: load(path))
 
 
 def load(path: Path, *, ended: bool = False) -> tuple[dict[str, Any], RolloutJob]:
-    """A manifest file as it stands and as a job, which may be of a run that has ended. Raises ManifestError."""
+    """A manifest file as a document and as a job. `ended`: of an ended run. Raises ManifestError."""
     source = str(path)
     try:
         data = path.read_bytes()
         if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise ManifestError(source, ["found UTF-16 text, allowed: UTF-8; save it again as that"])
+            raise ManifestError(source, ["found UTF-16 text, allowed: UTF-8; save it as UTF-8"])
         document = read_yaml(data.decode("utf-8"), source)
     except OSError as error:
         raise ManifestError(source, [f"cannot be read: {error.strerror}"]) from error

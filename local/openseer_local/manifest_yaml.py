@@ -1,7 +1,7 @@
-"""The YAML of a manifest, read as kubectl reads it before it sends JSON: the same file means the same here and there.
+"""Reads the YAML of a manifest as kubectl does, so that a file has the same meaning here and in a cluster.
 
-kubectl takes words and numbers as sigs.k8s.io/yaml does: YAML 1.1's `yes` and `017`, no base 60, no dates. What it
-would lose, change or leave to chance is refused.
+kubectl parses words and numbers like sigs.k8s.io/yaml: YAML 1.1's `yes` and `017`, no base 60, no dates. Values that
+kubectl would lose, change or treat in an undefined way are refused.
 """
 
 import json
@@ -14,9 +14,9 @@ from openseer_core.errors import ManifestError
 from openseer_core.strict_json import MOST_DEPTH, shown_name
 
 MOST_VALUES = 100_000
-"""Values of one manifest; what an alias repeats counts each time."""
+"""Limit of values in one manifest; values that an alias repeats count each time."""
 MOST_PROBLEMS = 20
-"""Most problems that one refusal names."""
+"""Limit of problems in one error message."""
 
 _STR, _SEQ, _MAP = (f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map"))
 _PLAIN = "plain"
@@ -34,7 +34,7 @@ _INT64_END = 2**63
 
 
 def read_yaml(text: str, source: str) -> Any:
-    """The JSON value of one YAML document. `source` names it in messages. Raises ManifestError."""
+    """The JSON value of one YAML document. `source`: its name in messages. Raises ManifestError."""
     try:
         root = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
@@ -53,7 +53,7 @@ def read_yaml(text: str, source: str) -> Any:
 
 
 def _where(error: yaml.YAMLError) -> str:
-    """What is wrong, with line and column from 1 on."""
+    """The error's text, with line and column (from 1)."""
     if not isinstance(error, yaml.MarkedYAMLError):
         return " ".join(str(error).split())
     found = "" if error.problem_mark is None else f"{_place(error.problem_mark)}: "
@@ -67,13 +67,13 @@ def _place(mark: yaml.Mark) -> str:
 
 
 def plain_value(text: str) -> str | int | float | bool | None:
-    """What a scalar without quotes means. Raises ValueError, with what is allowed, for a number that JSON cannot hold
-    or that Kubernetes would change."""
+    """The value of a scalar without quotes. Raises ValueError: names the allowed values, for a number that JSON does
+    not have or that Kubernetes would change."""
     if text in _WORDS:
         return _WORDS[text]
     if _NOT_FINITE.fullmatch(text):
         raise ValueError("a finite number")
-    # A number that begins with its point has no underscores.
+    # A number that begins with a decimal point has no underscores.
     plain = text.replace("_", "") if text[0] in "+-0123456789" else text
     if whole := _WHOLE.fullmatch(plain):
         sign, *digits = whole.groups()
@@ -90,7 +90,7 @@ def plain_value(text: str) -> str | int | float | bool | None:
 
 _TOO_DEEP = f"nested too deeply, allowed: {MOST_DEPTH} lists and maps within one another"
 _MOST_DIGITS = 64
-"""Digits of 64 bits in base 2."""
+"""Largest number of digits of a 64-bit integer, in base 2."""
 
 
 def _of_64_bits(value: int) -> int:
@@ -100,7 +100,7 @@ def _of_64_bits(value: int) -> int:
 
 
 class _Loader(yaml.BaseLoader):
-    """Marks scalars without quotes and tag, whose meaning is not the text alone. The tag `!` says: text."""
+    """Marks scalars without quotes and tag, whose value may be another type than text. The tag `!` means text."""
 
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
         if kind is yaml.ScalarNode and implicit[0]:
@@ -115,17 +115,17 @@ class _Loader(yaml.BaseLoader):
 
 
 class _Reading:
-    """One pass over a document; what is wrong is collected."""
+    """One pass over a document, which collects its problems."""
 
     def __init__(self) -> None:
         self.problems: list[str] = []
         self._values = 0
 
     def value(self, node: yaml.Node, path: str, depth: int) -> Any:
-        """Of one node, under this path, within `depth` others. None where something is wrong."""
+        """The JSON value of one node. `path`: in messages; `depth`: number of enclosing nodes. None for a problem."""
         self._values += 1
         if self._values > MOST_VALUES:
-            # Said once; nothing further is looked at.
+            # Reported once; further values are not read.
             if self._values == MOST_VALUES + 1:
                 self._add(node, path, f"too many values, allowed: {MOST_VALUES}, and an alias repeats its own")
             return None
@@ -166,7 +166,7 @@ class _Reading:
         return {**merged, **given}
 
     def _merged(self, node: yaml.Node, path: str, depth: int) -> dict[str, Any]:
-        """What `<<` brings: a map, or several, of which the first that has a key counts."""
+        """The keys that `<<` adds, from one map or several; the first map with a key wins."""
         value = self.value(node, path, depth)
         parts = cast("list[Any]", value) if isinstance(value, list) else [value]
         result: dict[str, Any] = {}
@@ -185,7 +185,7 @@ class _Reading:
         if isinstance(key, str):
             return key
         if len(self.problems) == before:
-            found = f"found {shown_name(str(node.value))} as a key, which YAML takes for {json.dumps(key)}"
+            found = f"found {shown_name(str(node.value))} as a key, which YAML reads as {json.dumps(key)}"
             self._add(node, path, f"{found}, allowed: text; put it in quotes{_MEANT.get(node.value, '')}")
         return None
 
@@ -199,7 +199,7 @@ class _Reading:
             if not isinstance(value, str):
                 return value
         try:
-            # JSON, which is YAML, too, writes a character beyond 16 bits as two escapes.
+            # JSON, which is valid YAML, writes a character beyond 16 bits as two escapes.
             text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
         except UnicodeDecodeError:
             return self._add(node, path, "not valid text (half of a character)")
@@ -212,7 +212,7 @@ class _Reading:
 
 
 _MEANT = {"n": ", or write spec.groupSize for the number of responses to a prompt"}
-"""What else a key without quotes may have been meant for."""
+"""Hints for keys without quotes that may be meant otherwise."""
 
 
 def _line(node: yaml.Node) -> int:

@@ -1,4 +1,4 @@
-"""What one request may have, as far as this machine can tell before an engine runs."""
+"""Computes the limits of one request on this machine before an engine runs."""
 
 import subprocess
 import sys
@@ -10,13 +10,13 @@ from openseer_process.logs import error_in
 from openseer_worker.vllm.environment import engine_version
 
 LIMITS_SECONDS = 300.0
-"""Longest wait for vLLM's configuration; a busy machine takes a minute to import it."""
+"""Timeout of computing vLLM's configuration, in seconds; on a busy machine the import takes a minute."""
 
 
 def computed_limits(model: Model, *, routes: bool = False) -> ModelLimits:
-    """By vLLM's own configuration, in a process of its own, where it is installed; else what the manifest says.
+    """The limits from vLLM's configuration, computed in another process; without vLLM those of the manifest.
 
-    Raises ModelError for a model that vLLM cannot use, with `routes` also for one whose experts cannot be told.
+    Raises ModelError for a model that vLLM cannot use; with `routes` also if its experts cannot be captured.
     """
     stated = limits_of_manifest(model)
     if model.engine == "scripted" or not engine_version():

@@ -132,7 +132,7 @@ class LocalSession:
             self._display.phase(end_phase(tasks))
         except OpenseerError as error:
             self._display.message(str(error).split("\n")[0])
-            self._display.phase("ending: workers hand back what they run")
+            self._display.phase("ending: workers give back their requests")
             raise
         finally:
             if close is not None:

@@ -1,4 +1,4 @@
-"""What `openseer validate` checks of a job, step by step; nothing is started."""
+"""The checks of `openseer validate`, step by step; it starts nothing."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,20 +21,20 @@ from openseer_text.rendering import TextCodec, open_codec
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _FROM_FILES = (None, "auto", "hf", "safetensors", "pt", "mistral")
-"""Values of vLLM's load_format by which it reads such files in the model's own folder."""
+"""Values of vLLM's load_format with which it reads such files in the model's folder."""
 _UNREAD = ("tokenizer", "dtype", "engine_args")
-"""What the scripted engine has no use for."""
+"""Fields of spec.model that the scripted engine ignores."""
 
 
 def checked(job: RolloutJob, document: dict[str, Any], display: Display, say: Callable[[str], None]) -> dict[str, int]:
-    """Counts of a job that is valid. `say` is told what the job states to no effect.
+    """Checks a job and returns its counts. `say`: called with a note on settings that have no effect.
 
-    Raises InputError and its kind, OutputError.
+    Raises InputError and its subclasses, OutputError.
     """
     model = job.spec.model
     if ignored := [name for name in _UNREAD if model.engine == "scripted" and name in model.model_fields_set]:
         names = ", ".join(f"spec.model.{Model.model_fields[name].alias or name}" for name in ignored)
-        say(f"the scripted engine does not read {names}")
+        say(f"the scripted engine ignores {names}")
     if job.spec.mode == "serve":
         ServingPlan(job, document, RunFolder(f"runs/{job.name}"), Address("localhost", 0), fresh=True).check()
         _checked_codec(model, display, say)
@@ -60,7 +60,7 @@ def _limits(job: RolloutJob, display: Display) -> ModelLimits:
 
 
 def _checked_codec(model: Model, display: Display, say: Callable[[str], None]) -> TextCodec:
-    """The codec of a model, whose files are there as far as they are on this machine."""
+    """Loads the codec of a model and checks the model's files if they are on this machine."""
     if model.engine == "scripted":
         return open_codec(model, say)
     place = model.tokenizer_path
@@ -72,7 +72,7 @@ def _checked_codec(model: Model, display: Display, say: Callable[[str], None]) -
 
 
 def _require_weights(model: Model) -> None:
-    """Raises ModelError for a model's folder here without its weights, or without one of their files."""
+    """Raises ModelError if a model's folder on this machine has no weights, or lacks one of their files."""
     folder = Path(model.path)
     if not folder.is_dir() or model.engine_args.get("load_format") not in _FROM_FILES:
         return
@@ -83,11 +83,11 @@ def _require_weights(model: Model) -> None:
     for index in map(folder.joinpath, _INDEXES):
         if index.is_file() and (missing := [name for name in _listed(index) if not (folder / name).is_file()]):
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise ModelError(f"{index}: lists {missing[0]}{more}, which the folder has not")
+            raise ModelError(f"{index}: lists {missing[0]}{more}, which the folder does not have")
 
 
 def _listed(index: Path) -> list[str]:
-    """Files of weights by their index."""
+    """Names of the weight files in an index."""
     try:
         found = parse(index.read_bytes())
     except JsonError as error:

@@ -22,7 +22,7 @@ export function App() {
   const first = useRef(true);
   useEffect(() => {
     document.title = here ? `${here} – openseer` : "openseer";
-    // Whoever follows a link by keyboard goes on in the new view.
+    // Keyboard focus moves to the new view.
     if (!first.current) main.current?.focus({ preventScroll: true });
     if (!first.current) window.scrollTo(0, 0);
     first.current = false;

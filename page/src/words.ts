@@ -31,7 +31,7 @@ export function fixed(value: number | null | undefined): string {
   return value == null ? UNKNOWN : FIXED.format(value);
 }
 
-/** Rounded down, so that 100 % is said of what is whole. */
+/** Rounded down, so that only a complete whole is shown as 100 %. */
 export function percent(share: number | null | undefined): string {
   return share == null ? UNKNOWN : `${Math.floor(100 * share + 1e-9)} %`;
 }

@@ -1,7 +1,7 @@
-"""What the Kubernetes API answers, read so that no object in it can keep the others from being read.
+"""Reads JSON answers of the Kubernetes API of any nesting depth.
 
-The API server keeps objects that are nested ten thousand levels deep; the interpreter's reader gives up at less than a
-thousand, and with that a whole page of a LIST.
+The API server stores objects of up to ten thousand nested levels; Python's `json` raises RecursionError below a
+thousand. Without this module one such object makes a whole page of a LIST unreadable.
 """
 
 import json
@@ -10,15 +10,15 @@ from collections.abc import Callable
 from typing import Any
 
 DEEPEST = 256
-"""Levels that are kept of an answer that is nested too deeply to be read; what is below them becomes null. Far more
-than a manifest may have (openseer_core.manifest.parse.MOST_NESTED), which so is refused all the same."""
+"""Levels kept of an answer that `json` cannot read; values below them become null. A manifest may have far fewer
+(openseer_core.manifest.parse.MOST_NESTED), so a manifest that is cut here is refused there."""
 _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
 def read_json(data: bytes | str) -> Any:
-    """The value of a JSON text. Raises ValueError for what is no JSON."""
+    """The value of a JSON text. Raises ValueError if the text is not JSON."""
     try:
         return json.loads(data)
     except RecursionError:
@@ -26,7 +26,7 @@ def read_json(data: bytes | str) -> Any:
 
 
 class DeepDecoder(json.JSONDecoder):
-    """The interpreter's own reader, but for what that gives up."""
+    """Python's decoder, which also reads texts that are nested too deeply for it."""
 
     def decode(self, s: str, _w: Callable[..., Any] = _SPACE.match) -> Any:
         """The value of a JSON text."""
@@ -37,12 +37,12 @@ class DeepDecoder(json.JSONDecoder):
 
 
 def read_deep_json_everywhere() -> None:
-    """Makes `json.loads` of this process read so: of libraries that read the API themselves too."""
+    """Replaces the decoder of `json.loads` in this process, for libraries that read the API themselves."""
     setattr(json, "_default_decoder", DeepDecoder())  # noqa: B010
 
 
 def _cut(text: str) -> str:
-    """With null in place of every map and list that is deeper than DEEPEST."""
+    """The text with null in place of every map and list that is deeper than DEEPEST."""
     kept: list[str] = []
     depth = begin = 0
     for token in _TOKEN.finditer(text):

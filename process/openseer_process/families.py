@@ -1,4 +1,4 @@
-"""Samples by the names of the metric table, as Prometheus' client library takes them."""
+"""Samples of the metric table's metrics, as metric families of Prometheus' client library."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -9,14 +9,14 @@ from openseer_process.metric_table import BY_NAME
 
 
 class Families:
-    """What one scrape tells. `everywhere`: labels that every sample has."""
+    """The metric families of one scrape. `everywhere`: labels that every sample has."""
 
     def __init__(self, **everywhere: str) -> None:
         self._everywhere = everywhere
         self._families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
 
     def add(self, name: str, value: float, **labels: str) -> None:
-        """One sample. Raises KeyError for a metric that the table has not, and for a label that is missing."""
+        """Adds one sample. Raises KeyError for a metric that is not in the table, and for a missing label."""
         metric, given = BY_NAME[name], {**self._everywhere, **labels}
         if name not in self._families:
             kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
@@ -28,15 +28,15 @@ class Families:
 
 
 class Collected(Collector):
-    """Asks `tell` at every scrape for what it has to say."""
+    """Calls `tell` at every scrape and returns its metrics."""
 
     def __init__(self, tell: Callable[[], Iterable[Metric]]) -> None:
         self._tell = tell
 
     def collect(self) -> Iterable[Metric]:
-        """At the moment of the scrape."""
+        """The metrics at the moment of the scrape."""
         return self._tell()
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing in advance: which metrics there are depends on the moment."""
+        """Nothing: the set of metrics may differ between scrapes."""
         return ()

@@ -1,4 +1,4 @@
-"""The file from which a process reads its job: the manifest as JSON, as the operator and the runner write it."""
+"""Reads a process's job file: the manifest as JSON, written by the operator or the runner."""
 
 import json
 import os
@@ -17,8 +17,8 @@ HOW = (
 
 
 def read_job_file(path: Path) -> tuple[dict[str, Any], RolloutJob]:
-    """The manifest as it stands and as a job. Raises ManifestError for a file that cannot be read, is no JSON or holds
-    no valid job."""
+    """The manifest as a document and as a job. Raises ManifestError: the file cannot be read, is not JSON, or has no
+    valid job."""
     source = str(path)
     try:
         document: Any = json.loads(path.read_bytes())

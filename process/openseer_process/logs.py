@@ -1,4 +1,7 @@
-"""The log of a process: lines of text, or a JSON object a line, with what each is about; never a secret."""
+"""The log of a process: text or one JSON object per line, with the line's job, batch, worker, request and trace.
+
+Secrets are replaced by HIDDEN.
+"""
 
 import json
 import logging
@@ -14,19 +17,19 @@ from pathlib import Path
 log = logging.getLogger("openseer")
 
 FORM = "OPENSEER_LOG"
-"""Environment: the form of all logs, `text` where it is not set."""
+"""Environment variable: the format of all logs; `text` by default."""
 FORMS = ("text", "json")
 FIELDS = ("job", "batch", "worker", "request", "trace_id")
-"""What a line may be about. `job`: NAMESPACE/NAME; `request`: BATCH/GROUP/INDEX; `trace_id`: of a traceparent."""
+"""Context fields of a line. `job`: NAMESPACE/NAME; `request`: BATCH/GROUP/INDEX; `trace_id`: of a traceparent."""
 
 HIDDEN = "[hidden]"
 LEAST_SECRET = 8
-"""Characters of a variable's value from which on it is hidden wherever it stands: shorter ones may be words."""
+"""Least length, in characters, of a secret variable's value that is hidden: a shorter value may be a common word."""
 
 _SECRET_NAMES = re.compile(r"(^|_)(TOKEN|PASSWORD|SECRET|API_KEY|ACCESS_KEY)$")
 _HEADERS = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
 _SECRETS = re.compile(
-    r"(?P<before>\w://)[^\s/@'\"]+(?=@)"  # who asks, in a URL
+    r"(?P<before>\w://)[^\s/@'\"]+(?=@)"  # user and password in a URL
     r"|(?P<scheme>\b(?:Bearer|Basic) )[\w.~+/=-]{8,}"
     r"|(?P<field>[?&][\w-]*(?:sig|signature|token|credential|password|secret|key)=)[^&\s'\"]+",
     re.IGNORECASE,
@@ -39,26 +42,26 @@ _about: ContextVar[Mapping[str, str] | None] = ContextVar("about", default=None)
 
 
 def start_log(file: Path | None = None, environment: Mapping[str, str] = os.environ) -> None:
-    """To standard error, which a runner or a pod keeps, or to the end of a file."""
+    """Configures logging to standard error, which a runner or a pod keeps, or to the end of `file`."""
     form = environment.get(FORM) or "text"
     handler = logging.StreamHandler(sys.stderr) if file is None else logging.FileHandler(file, encoding="utf-8")
     secrets = secrets_of(environment)
     handler.setFormatter(JsonLines(secrets) if form == "json" else TextLines(secrets))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    # It logs every request's whole URL, passwords and signatures too.
+    # httpx logs every request's whole URL, passwords and signatures included.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if form not in FORMS:
         log.warning("%s: found %r, allowed: %s; text is written", FORM, form, ", ".join(FORMS))
 
 
 def note_process(**fields: object) -> None:
-    """What all lines of this process are about, of FIELDS."""
+    """Sets context fields (see FIELDS) of all lines of this process."""
     _process.update({name: str(value) for name, value in fields.items()})
 
 
 @contextmanager
 def about(**fields: object) -> Generator[None]:
-    """What lines of this task are about meanwhile, of FIELDS; those without a value ("" or None) are left out."""
+    """Sets context fields (see FIELDS) of this task's lines inside the block; "" and None are left out."""
     token = _about.set(
         {**(_about.get() or {}), **{name: str(value) for name, value in fields.items() if value not in ("", None)}}
     )
@@ -69,8 +72,8 @@ def about(**fields: object) -> Generator[None]:
 
 
 def secrets_of(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Values of variables that are secrets by their names, of header fields for traces, and the password in the URL
-    of the store; longest first."""
+    """The secrets in environment variables, longest first: values of variables with a secret's name, values of header
+    fields for traces, and the password in the store's URL."""
     found = {value for name, value in environment.items() if _SECRET_NAMES.search(name)}
     found |= {value for text in map(environment.get, _HEADERS) for value in re.findall(r"=([^,]+)", text or "")}
     found.add(environment.get("OPENSEER_STORE_URL", "").rpartition("@")[0].rpartition(":")[2])
@@ -78,7 +81,7 @@ def secrets_of(environment: Mapping[str, str]) -> tuple[str, ...]:
 
 
 class TextLines(logging.Formatter):
-    """A line, and below it the traceback of an error."""
+    """Formats a record as a line of text, followed by the traceback of an error."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         super().__init__(_TEXT)
@@ -89,15 +92,15 @@ class TextLines(logging.Formatter):
         return self.without_secrets(super().format(record))
 
     def without_secrets(self, text: str) -> str:
-        """The text with HIDDEN in their places."""
+        """The text with HIDDEN in place of each secret."""
         for secret in self._secrets:
             text = text.replace(secret, HIDDEN)
         return _SECRETS.sub(_hidden, text)
 
 
 class JsonLines(TextLines):
-    """One object a line: time (RFC 3339, UTC), level, logger, message, what it is about, and the traceback of an error
-    as `exception`."""
+    """Formats a record as a JSON object: time (RFC 3339, UTC), level, logger, message, the context fields that are set,
+    and the traceback of an error as `exception`."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Without secrets."""
@@ -118,7 +121,7 @@ class JsonLines(TextLines):
 
 
 def error_in(line: str) -> str | None:
-    """The error that a process has told as it ended (see termination.report), from a line of its log in either form."""
+    """The error in a log line that `termination.report` wrote, text or JSON; None for any other line."""
     message = line
     if line.startswith("{"):
         try:

@@ -1,7 +1,7 @@
-"""Every metric that a process of openseer exports, in one table: code, docs/metrics.md and the chart's dashboards and
-alerts are held to it.
+"""The table of all metrics that processes of openseer export. Tests compare it with the code, docs/metrics.md and the
+chart's dashboards and alerts.
 
-Names follow Prometheus: base units, `_total` for what only grows. A label has few values, and each says how many.
+Names follow Prometheus: base units, `_total` for counters. Each label states its number of values, which is small.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ MetricKind = Literal["counter", "gauge", "histogram"]
 
 @dataclass(frozen=True, slots=True)
 class MetricLabel:
-    """A label of a metric. `values`: which it has, and how many at most."""
+    """A label of a metric. `values`: text that lists its values and their largest number."""
 
     name: str
     values: str
@@ -21,7 +21,7 @@ class MetricLabel:
 
 @dataclass(frozen=True, slots=True)
 class ExportedMetric:
-    """A metric by the name that Prometheus knows it under. `unit`: of its value; 1 stands for yes or no."""
+    """A metric under its Prometheus name. `unit`: of its value; "1": the value is 0 or 1."""
 
     name: str
     kind: MetricKind
@@ -31,7 +31,7 @@ class ExportedMetric:
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """In their order; a histogram's `le` is not among them."""
+        """Names of the labels, in order, without a histogram's `le`."""
         return tuple(label.name for label in self.labels)
 
     @property
@@ -45,7 +45,7 @@ JOB = (
     MetricLabel("namespace", "namespaces with jobs"),
     MetricLabel("job", "jobs that there are"),
 )
-"""Whose metric it is, where a process tells of several jobs."""
+"""Labels of a metric in a process that exports metrics of several jobs."""
 
 
 def _of_job(*metrics: ExportedMetric) -> tuple[ExportedMetric, ...]:
@@ -63,81 +63,88 @@ _WORKER_STATES = "starting, idle, busy, draining, sick"
 
 OPERATOR = (
     ExportedMetric("openseer_operator_leader", "gauge", "1", "1 while this replica leads."),
-    ExportedMetric("openseer_operator_jobs", "gauge", "jobs", "Jobs that are looked after."),
-    ExportedMetric("openseer_operator_queue", "gauge", "jobs", "Jobs that wait for a look."),
-    ExportedMetric("openseer_operator_lag_seconds", "gauge", "seconds", "Age of the oldest wait or look."),
+    ExportedMetric("openseer_operator_jobs", "gauge", "jobs", "Jobs that the operator reconciles."),
+    ExportedMetric("openseer_operator_queue", "gauge", "jobs", "Jobs that wait for a reconciliation."),
+    ExportedMetric("openseer_operator_lag_seconds", "gauge", "seconds", "Age of the oldest queued or running one."),
     ExportedMetric(
         "openseer_operator_api_calls_total",
         "counter",
         "calls",
-        "Calls to the Kubernetes API, beside watches.",
+        "Calls to the Kubernetes API, watches excluded.",
         (
             MetricLabel("verb", "6: GET, LIST, POST, PUT, PATCH, DELETE"),
-            MetricLabel("kind", "15: kinds of objects that it works with"),
+            MetricLabel("kind", "15: kinds of objects that the operator reads or writes"),
             MetricLabel("code", "about 15: HTTP statuses; 0: no answer"),
         ),
     ),
-    ExportedMetric("openseer_reconcile_seconds", "histogram", "seconds", "How long a look at one job took."),
-    ExportedMetric("openseer_reconcile_wait_seconds", "histogram", "seconds", "How long a job waited for its look."),
-    ExportedMetric("openseer_reconcile_errors_total", "counter", "looks", "Looks that failed and are repeated."),
+    ExportedMetric("openseer_reconcile_seconds", "histogram", "seconds", "Duration of one reconciliation of a job."),
+    ExportedMetric(
+        "openseer_reconcile_wait_seconds", "histogram", "seconds", "Time that a job waited for its reconciliation."
+    ),
+    ExportedMetric(
+        "openseer_reconcile_errors_total",
+        "counter",
+        "reconciliations",
+        "Reconciliations that failed; each is repeated.",
+    ),
     *_of_job(
         ExportedMetric(
             "openseer_job_requests",
             "gauge",
             "requests",
-            "Requests of the batches that are there, by what became of them.",
+            "Requests of the stored batches, by outcome.",
             _states("4: ok, aborted, failed, unfinished"),
         ),
         ExportedMetric("openseer_job_queue_depth", "gauge", "requests", "Requests that wait for a worker."),
         ExportedMetric("openseer_job_tokens_total", "counter", "tokens", "Tokens generated so far."),
-        ExportedMetric("openseer_job_tokens_per_second", "gauge", "tokens/s", "Tokens generated per second of late."),
+        ExportedMetric("openseer_job_tokens_per_second", "gauge", "tokens/s", "Recent rate of generated tokens."),
         ExportedMetric(
             "openseer_job_backlog_tokens",
             "gauge",
             "tokens",
-            "Tokens to come: unfinished requests at the mean length of a response.",
+            "Estimate of the tokens still to generate: unfinished requests times the mean length of a response.",
         ),
         ExportedMetric(
             "openseer_job_workers",
             "gauge",
             "workers",
-            "Workers by state; desired: asked for, recommended: what the backlog needs.",
+            "Workers by state; desired: number requested, recommended: number for the backlog.",
             _states("5: desired, current, ready, busy, recommended"),
         ),
         ExportedMetric(
             "openseer_job_ended_members_total",
             "counter",
             "ends",
-            "Ends of workers, and of the driver, that nobody asked for.",
+            "Unrequested ends of workers and of the driver.",
             (MetricLabel("component", "2: worker, driver"),),
         ),
         ExportedMetric(
             "openseer_job_gpu_seconds_total",
             "counter",
             "seconds",
-            "GPU time of awake workers, summed over GPUs, by whether they ran something.",
+            "GPU time of awake workers, summed over GPUs; busy: the worker ran requests.",
             _states("2: busy, idle"),
         ),
         ExportedMetric("openseer_job_store_up", "gauge", "1", "1 while the job's store answers the operator."),
         ExportedMetric(
-            "openseer_job_store_read_seconds", "gauge", "seconds", "How long the latest reading of the store took."
+            "openseer_job_store_read_seconds", "gauge", "seconds", "Duration of the latest read of the store."
         ),
         ExportedMetric("openseer_job_store_memory_used_bytes", "gauge", "bytes", "Memory that the store uses."),
         ExportedMetric(
             "openseer_job_store_memory_limit_bytes",
             "gauge",
             "bytes",
-            "Memory that it may use at most; missing where it has no limit of its own.",
+            "Memory limit of the store; missing if it has none.",
         ),
         ExportedMetric(
             "openseer_job_weights_transaction_seconds",
             "gauge",
             "seconds",
-            "How long the weights transaction that is on has taken so far; 0 without one.",
+            "Time since the start of the running weights transaction; 0 without one.",
         ),
     ),
 )
-"""Those of jobs only from the replica that leads."""
+"""Metrics of jobs come from the leading replica only."""
 
 DRIVER = (
     ExportedMetric(
@@ -152,7 +159,7 @@ DRIVER = (
         "openseer_workers",
         "gauge",
         "workers",
-        "Workers by what they say of themselves.",
+        "Workers by the state that they report.",
         _states(f"5: {_WORKER_STATES}"),
     ),
 )
@@ -162,11 +169,11 @@ WORKER = (
         "openseer_worker_state",
         "gauge",
         "1",
-        "1 for the state that it is in.",
+        "1 for the worker's current state.",
         _states(f"6, one at a time: {_WORKER_STATES}, following"),
     ),
     ExportedMetric("openseer_worker_inflight", "gauge", "responses", "Responses held."),
-    ExportedMetric("openseer_worker_slots", "gauge", "responses", "Responses that may be held at once."),
+    ExportedMetric("openseer_worker_slots", "gauge", "responses", "Limit of responses held at the same time."),
     ExportedMetric("openseer_worker_running", "gauge", "responses", "Responses in the engine's batch."),
     ExportedMetric("openseer_worker_waiting", "gauge", "responses", "Responses in the engine that wait for its batch."),
     ExportedMetric("openseer_worker_tokens_total", "counter", "tokens", "Tokens generated."),
@@ -175,22 +182,22 @@ WORKER = (
         "openseer_worker_preemptions_total",
         "counter",
         "responses",
-        "Responses that the engine had to stop for want of KV blocks.",
+        "Responses that the engine preempted because KV blocks were missing.",
     ),
     ExportedMetric("openseer_worker_computed_tokens_total", "counter", "tokens", "Tokens of context computed."),
     ExportedMetric(
         "openseer_worker_recomputed_tokens_total",
         "counter",
         "tokens",
-        "Tokens of context computed of responses that ran before.",
+        "Tokens of context computed again, of responses that ran before.",
     ),
     ExportedMetric(
         "openseer_worker_cached_tokens_total", "counter", "tokens", "Tokens of context found in the prefix cache."
     ),
     ExportedMetric(
-        "openseer_worker_fetched_tokens_total", "counter", "tokens", "Tokens of context whose KV came from the KV pool."
+        "openseer_worker_fetched_tokens_total", "counter", "tokens", "Tokens of context loaded from the KV pool."
     ),
-    ExportedMetric("openseer_worker_kv_pool_loaded_bytes_total", "counter", "bytes", "KV that came from the KV pool."),
+    ExportedMetric("openseer_worker_kv_pool_loaded_bytes_total", "counter", "bytes", "KV loaded from the KV pool."),
     ExportedMetric(
         "openseer_worker_kv_pool_load_seconds_total", "counter", "seconds", "Time of all fetches from the KV pool."
     ),
@@ -198,30 +205,28 @@ WORKER = (
         "openseer_worker_kv_pool_failed_loads_total",
         "counter",
         "fetches",
-        "Fetches from the KV pool that failed, so that contexts were computed.",
+        "Failed fetches from the KV pool; the contexts were computed instead.",
     ),
     ExportedMetric("openseer_worker_kv_pool_saved_bytes_total", "counter", "bytes", "KV written to the KV pool."),
     ExportedMetric(
-        "openseer_worker_kv_pool_unsaved_blocks_total", "counter", "blocks", "KV blocks that the KV pool did not take."
+        "openseer_worker_kv_pool_unsaved_blocks_total", "counter", "blocks", "KV blocks that the KV pool refused."
     ),
     ExportedMetric(
         "openseer_worker_routes_lost_bytes_total", "counter", "bytes", "Rows of routed experts that were not written."
     ),
     ExportedMetric("openseer_worker_kv_used_ratio", "gauge", "ratio", "Part of the KV cache in use."),
-    ExportedMetric("openseer_worker_kv_reserved_ratio", "gauge", "ratio", "Part of the KV cache that is promised."),
-    ExportedMetric(
-        "openseer_worker_held_tokens", "gauge", "tokens", "Tokens of context that are lost with the worker's KV cache."
-    ),
+    ExportedMetric("openseer_worker_kv_reserved_ratio", "gauge", "ratio", "Part of the KV cache that is reserved."),
+    ExportedMetric("openseer_worker_held_tokens", "gauge", "tokens", "Context tokens of the held responses."),
     ExportedMetric(
         "openseer_worker_checkpoint_interval_seconds",
         "gauge",
         "seconds",
-        "Interval of checkpoints now: what a death costs at most. It grows with the store's latency.",
+        "Current checkpoint interval: upper bound of the work lost with the worker. Grows with the store's latency.",
     ),
     ExportedMetric("openseer_worker_gpu_memory_used_bytes", "gauge", "bytes", "Memory in use.", _GPU),
-    ExportedMetric("openseer_worker_gpu_memory_total_bytes", "gauge", "bytes", "Memory that the GPU has.", _GPU),
+    ExportedMetric("openseer_worker_gpu_memory_total_bytes", "gauge", "bytes", "Memory of the GPU.", _GPU),
     ExportedMetric(
-        "openseer_worker_gpu_utilisation_ratio", "gauge", "ratio", "Part of the time in which something ran.", _GPU
+        "openseer_worker_gpu_utilisation_ratio", "gauge", "ratio", "Part of the time in which a kernel ran.", _GPU
     ),
     ExportedMetric("openseer_worker_gpu_sm_clock_hertz", "gauge", "hertz", "Clock of the processors.", _GPU),
     ExportedMetric(
@@ -239,25 +244,25 @@ WORKER = (
         "openseer_worker_drafting",
         "gauge",
         "1",
-        "1 while it drafts, without a reason; 0 and the reason why not.",
-        (MetricLabel("reason", "1 a worker, settled at its start"),),
+        "1 while the worker drafts, with an empty reason; otherwise 0 and the reason.",
+        (MetricLabel("reason", "1 per worker, set at its start"),),
     ),
     ExportedMetric("openseer_worker_drafted_tokens_total", "counter", "tokens", "Tokens drafted.", _ORIGIN),
     ExportedMetric(
-        "openseer_worker_accepted_tokens_total", "counter", "tokens", "Drafted tokens that came true.", _ORIGIN
+        "openseer_worker_accepted_tokens_total", "counter", "tokens", "Drafted tokens that were accepted.", _ORIGIN
     ),
     ExportedMetric(
         "openseer_worker_row_steps_total",
         "counter",
         "request-steps",
-        "Request-steps, by the number of siblings that could be drafted from.",
+        "Request-steps, by the number of siblings available for drafting.",
         _CORPUS,
     ),
     ExportedMetric(
         "openseer_worker_row_tokens_total",
         "counter",
         "tokens",
-        "Tokens gained in them, the engine's own ones included.",
+        "Tokens generated in these request-steps: accepted drafts and the engine's own tokens.",
         _CORPUS,
     ),
     ExportedMetric(
@@ -268,45 +273,42 @@ WORKER = (
         "openseer_worker_draft_full_total",
         "counter",
         "times",
-        "Times that a request went on without drafts for want of memory.",
+        "Times that a request continued without drafts because memory was missing.",
     ),
-    ExportedMetric("openseer_worker_draft_groups", "gauge", "groups", "Groups that can be drafted from."),
-    ExportedMetric("openseer_worker_draft_memory_bytes", "gauge", "bytes", "Memory of what is drafted from."),
+    ExportedMetric("openseer_worker_draft_groups", "gauge", "groups", "Groups available for drafting."),
+    ExportedMetric("openseer_worker_draft_memory_bytes", "gauge", "bytes", "Memory of the drafting data."),
     ExportedMetric(
-        "openseer_worker_shared_tokens_total", "counter", "tokens", "Tokens read of siblings that ran elsewhere."
+        "openseer_worker_shared_tokens_total", "counter", "tokens", "Tokens read of siblings that run on other workers."
     ),
-    ExportedMetric("openseer_worker_shared_bytes_total", "counter", "bytes", "What was read for them."),
+    ExportedMetric("openseer_worker_shared_bytes_total", "counter", "bytes", "Bytes read for these tokens."),
     ExportedMetric(
-        "openseer_worker_share_lag_seconds", "gauge", "seconds", "Age of siblings' latest tokens when they came."
+        "openseer_worker_share_lag_seconds", "gauge", "seconds", "Age of siblings' latest tokens on arrival."
     ),
 )
-"""What a worker has depends on its machine and its engine: no GPU, no metrics of one."""
+"""A worker exports those that its machine and engine have: without a GPU no GPU metrics."""
 
 _CALLS = _of_job(
     ExportedMetric(
         "openseer_api_calls_total",
         "counter",
         "calls",
-        "Answered calls; those that were refused before their job was found have neither namespace nor job.",
+        "Answered calls; calls refused before their job was found have empty namespace and job.",
         (MetricLabel("code", "about 15: HTTP statuses"),),
     ),
     ExportedMetric(
-        "openseer_api_compatible_requests_total",
-        "counter",
-        "requests",
-        "Requests that came through the compatible routes.",
+        "openseer_api_compatible_requests_total", "counter", "requests", "Requests received on the compatible routes."
     ),
     ExportedMetric(
         "openseer_api_compatible_grouped_total",
         "counter",
         "requests",
-        "Of these, those that joined a group: named, or recognised by version and prompt.",
+        "Requests received on the compatible routes that joined a group, by name or by version and prompt.",
     ),
     ExportedMetric(
         "openseer_api_compatible_recognised_total",
         "counter",
         "requests",
-        "Of these, those whose group was recognised without a name.",
+        "Requests received on the compatible routes that joined a group by version and prompt.",
     ),
 )
 GATEWAY = _CALLS
@@ -316,15 +318,12 @@ API = (
     *_of_job(
         ExportedMetric("openseer_api_queue_depth", "gauge", "requests", "Requests that wait."),
         ExportedMetric("openseer_api_running", "gauge", "requests", "Requests that are leased."),
-        ExportedMetric("openseer_api_batches", "gauge", "batches", "Batches whose data are there."),
-        ExportedMetric("openseer_api_workers", "gauge", "workers", "Workers that have said something."),
-        ExportedMetric("openseer_api_tokens", "gauge", "tokens", "Tokens generated in the batches that are there."),
+        ExportedMetric("openseer_api_batches", "gauge", "batches", "Batches whose data are stored."),
+        ExportedMetric("openseer_api_workers", "gauge", "workers", "Workers that have sent a heartbeat."),
+        ExportedMetric("openseer_api_tokens", "gauge", "tokens", "Tokens generated in the stored batches."),
         ExportedMetric("openseer_api_weights_publishing", "gauge", "1", "1 while new weights are being published."),
         ExportedMetric(
-            "openseer_api_weights_versions",
-            "gauge",
-            "versions",
-            "Versions published so far, the initial one included.",
+            "openseer_api_weights_versions", "gauge", "versions", "Versions published so far, the initial one included."
         ),
         ExportedMetric(
             "openseer_api_weights_transaction",
@@ -337,26 +336,26 @@ API = (
             "openseer_api_weights_phase_seconds",
             "gauge",
             "seconds",
-            "Time of each phase of the latest transaction that is over.",
+            "Duration of each phase of the latest ended transaction.",
             (MetricLabel("phase", "5: prefetch, quiesce, load, commit, rollback"),),
         ),
         ExportedMetric(
             "openseer_api_weights_waiting", "gauge", "workers", "Workers that the latest transaction waits for."
         ),
         ExportedMetric(
-            "openseer_api_weights_replaced", "gauge", "workers", "Workers that the latest transaction goes on without."
+            "openseer_api_weights_replaced", "gauge", "workers", "Workers that the latest transaction went on without."
         ),
         ExportedMetric(
             "openseer_api_drafted_tokens", "gauge", "tokens", "Tokens that the present workers have drafted."
         ),
-        ExportedMetric("openseer_api_accepted_tokens", "gauge", "tokens", "Of these, tokens that came true."),
+        ExportedMetric("openseer_api_accepted_tokens", "gauge", "tokens", "Of these, tokens that were accepted."),
         ExportedMetric(
-            "openseer_api_acceptance_length", "gauge", "tokens", "Tokens that a request gains in a step, on average."
+            "openseer_api_acceptance_length", "gauge", "tokens", "Mean number of tokens that a request gains per step."
         ),
     ),
     *_CALLS,
 )
-"""Of one job, gathered from its store when it is asked for. Calls are those that the asked process answered."""
+"""Metrics of one job, read from its store at the scrape. Calls: those that the scraped process answered."""
 
 METRICS: Mapping[str, tuple[ExportedMetric, ...]] = {
     "operator": OPERATOR,
@@ -365,7 +364,7 @@ METRICS: Mapping[str, tuple[ExportedMetric, ...]] = {
     "gateway": GATEWAY,
     "api": API,
 }
-"""By the process that exports them."""
+"""The metrics by the process that exports them."""
 
 
 def _named() -> Iterator[tuple[str, ExportedMetric]]:

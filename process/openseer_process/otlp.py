@@ -1,4 +1,4 @@
-"""Spans as OpenTelemetry has them, sent as OTLP over HTTP; imported only where they are asked for."""
+"""Converts spans to OpenTelemetry's form and sends them as OTLP over HTTP; imported only where traces are enabled."""
 
 import logging
 from importlib.metadata import version
@@ -21,16 +21,16 @@ from opentelemetry.trace import (
 from openseer_core.traces.span import TraceSpan
 
 SERVICE = "openseer"
-"""The service's name, unless OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES name another one."""
+"""Default name of the service; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES override it."""
 
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 
 class OtlpSender:
-    """Sends to the endpoint, with the header fields, certificates, time limit and sampler of OTEL_*."""
+    """Sends spans to the endpoint, with the header fields, certificates, timeout and sampler of OTEL_* variables."""
 
     def __init__(self) -> None:
-        # It logs each failure by itself; span_export counts them, and tells of them once in a while.
+        # The exporter logs each failure; span_export counts the failures and logs their sum at intervals.
         logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
         self._exporter = OTLPSpanExporter()
         self._sampler = TracerProvider(shutdown_on_exit=False).sampler
@@ -39,16 +39,16 @@ class OtlpSender:
         self._scope = InstrumentationScope("openseer", version("openseer"))
 
     def send(self, spans: list[TraceSpan]) -> bool:
-        """As of span_export.Sender. Those that are not sampled count as sent."""
+        """Implements span_export.Sender. Spans that are not sampled count as sent."""
         chosen = [self._readable(span) for span in spans if self._is_sampled(span)]
         return not chosen or self._exporter.export(chosen) is SpanExportResult.SUCCESS
 
     def end(self) -> None:
-        """As of span_export.Sender."""
+        """Implements span_export.Sender."""
         self._exporter.shutdown()
 
     def _is_sampled(self, span: TraceSpan) -> bool:
-        """By its trace and its caller alone, so that of a trace all spans are sent or none."""
+        """Depends only on the span's trace and caller, so that all spans of a trace are sent or none."""
         context = None
         if span.caller is not None:
             flags = _SAMPLED if span.caller.sampled else TraceFlags(TraceFlags.DEFAULT)
@@ -77,7 +77,7 @@ class OtlpSender:
 
 
 def _is_named() -> bool:
-    """Whether the environment names the service; without that OpenTelemetry calls it unknown."""
+    """Whether the environment names the service; OpenTelemetry's default name is unknown_service."""
     return not str(Resource.create().attributes.get(SERVICE_NAME, "")).startswith("unknown_service")
 
 

@@ -1,4 +1,4 @@
-"""A process that is not to outlive the one that started it."""
+"""Ends a process together with the process that started it."""
 
 import ctypes
 import os
@@ -8,7 +8,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(parent: int) -> None:
-    """Asks the kernel to kill this process when its parent dies, and checks that it has not died already."""
+    """Asks the kernel to kill this process when its parent dies; exits with 1 if the parent is already dead."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)

@@ -1,7 +1,7 @@
-"""The small web server of a pod: probes for the kubelet, metrics for Prometheus. Answers from threads of its own.
+"""The HTTP server of a pod, in its own threads: probes for the kubelet, metrics for Prometheus.
 
-`/healthz` and `/readyz` are 200 or 503, `/metrics` is Prometheus' text, everything else is for whoever made the server
-to answer, or 404.
+`/healthz` and `/readyz` answer 200 or 503, `/metrics` answers Prometheus' text format. All other paths go to the
+`others` function that the server was created with; without an answer from it they are 404.
 """
 
 import io
@@ -23,19 +23,19 @@ from openseer_core.errors import InputError
 log = logging.getLogger(__name__)
 
 REQUEST_SECONDS = 5.0
-"""Longest time in which a client says its request, and in which it takes its answer."""
+"""Timeout of reading a request, and of writing an answer to a probe or scrape, in seconds."""
 MAX_REQUESTS = 16
-"""Requests answered at once; a connection beyond them is closed without an answer."""
+"""Limit of concurrent requests; a connection beyond it is closed without an answer."""
 MAX_OTHERS = MAX_REQUESTS // 2
-"""Of these, requests for other than probes and metrics, which may take long; one beyond them is 503 at once."""
+"""Limit of concurrent requests for other paths, which may take long; a request beyond it gets 503 at once."""
 SEND_SECONDS = 60.0
-"""Longest time in which a client takes the body of another answer."""
+"""Timeout of writing the body of an answer for another path, in seconds."""
 POLL_SECONDS = 0.1
-"""How soon the server's thread notices a stop."""
+"""Poll interval at which the server's thread checks for a stop, in seconds."""
 
 
 class OtherAnswer(NamedTuple):
-    """To a request for other than probes and metrics."""
+    """The answer to a request for a path other than probes and metrics."""
 
     status: HTTPStatus
     body: bytes = b""
@@ -45,9 +45,9 @@ class OtherAnswer(NamedTuple):
 class PodHttp:
     """`with PodHttp(8080, ready=…, alive=…, registry=…) as http`: answers on all addresses, IPv4 and IPv6.
 
-    `ready` and `alive` are called from other threads and must return at once. Port 0 takes any free one; `port` and
-    the log say which. Without a registry there are no metrics (404). `others` is given the path and the query of every
-    other request, in threads, and answers it; None: 404. Raises InputError when the port cannot be had.
+    `ready` and `alive` are called from other threads and must return at once. Port 0 takes any free port; `port` and
+    the log report it. Without a registry `/metrics` is 404. `others` is called in threads with the path and query of
+    every other request and returns the answer; None: 404. Raises InputError if the port cannot be bound.
     """
 
     def __init__(
@@ -83,10 +83,10 @@ class PodHttp:
 
 
 class _Server(ThreadingHTTPServer):
-    """A thread for each of a bounded number of requests."""
+    """Serves each request in a thread; the number of threads is bounded by MAX_REQUESTS."""
 
     daemon_threads = True
-    # Threads end by themselves within REQUEST_SECONDS; nobody waits for them.
+    # Threads end by themselves within REQUEST_SECONDS; closing the server does not wait for them.
     block_on_close = False
 
     def __init__(self, family: socket.AddressFamily, address: tuple[str, int], handler: type["_Answer"]) -> None:
@@ -120,7 +120,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Arriving(io.RawIOBase):
-    """What a client says, until its time is over: a limit for each byte would leave it hours."""
+    """The bytes that a client sends, with one deadline for the whole request: a timeout per read would allow hours."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -137,7 +137,7 @@ class _Arriving(io.RawIOBase):
 class _Answer(BaseHTTPRequestHandler):
     """One request."""
 
-    # Head and body leave in one write: a process that ends meanwhile sends no half of an answer.
+    # Head and body are sent in one write: a process that ends meanwhile does not send half an answer.
     wbufsize = -1
     probes: dict[str, Callable[[], bool]]
     registry: CollectorRegistry | None
@@ -187,7 +187,7 @@ class _Answer(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.flush()
         self.connection.settimeout(SEND_SECONDS)
-        self.connection.sendall(answer.body)  # of a file, its limit would be one of each of many writes
+        self.connection.sendall(answer.body)  # a write through `wfile` would apply the timeout to each of many parts
 
 
 def _answer_for(
@@ -201,7 +201,7 @@ def _answer_for(
 
 
 def _listen(port: int, handler: type[_Answer]) -> _Server:
-    """On the IPv6 wildcard, which takes IPv4 too; on IPv4's where the machine has no IPv6."""
+    """Listens on the IPv6 wildcard address, which accepts IPv4 too; on the IPv4 one if the machine has no IPv6."""
     try:
         return _Server(socket.AF_INET6, ("::", port), handler)
     except OSError as error:

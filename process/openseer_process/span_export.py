@@ -1,4 +1,4 @@
-"""Sends spans to where OpenTelemetry's own variables say; nobody who gives them waits, whatever the receiver does."""
+"""Exports spans to the endpoint in OpenTelemetry's environment variables. `give` never blocks: a thread sends."""
 
 import asyncio
 import logging
@@ -13,25 +13,25 @@ from typing import Protocol
 from openseer_core.traces.span import TraceSpan
 
 QUEUE_SPANS = 8192
-"""Spans that wait to be sent; further ones are dropped, and counted."""
+"""Limit of spans that wait to be sent; further spans are dropped and counted."""
 BATCH_SPANS = 512
-"""Of one call to the receiver."""
+"""Limit of spans per call to the receiver."""
 SEND_SECONDS = 1.0
-"""Between two looks at what waits."""
+"""Interval at which the queue is sent, in seconds."""
 CLOSE_SECONDS = 5.0
-"""How long what waits may still be sent when the process ends."""
+"""Timeout of sending the waiting spans when the process ends, in seconds."""
 TELL_SECONDS = 60.0
-"""Losses are told in the log so often."""
+"""Least interval between log lines about lost spans, in seconds."""
 EXTRA = "pip install 'openseer[traces]'"
 
 log = logging.getLogger(__name__)
 
 
 class SpanTaker(Protocol):
-    """What makes spans gives them to."""
+    """Receives spans."""
 
     def give(self, spans: Iterable[TraceSpan]) -> None:
-        """Returns at once. Of one thread at a time."""
+        """Takes spans and returns at once. Callers use one thread at a time."""
         ...
 
 
@@ -39,17 +39,17 @@ class Sender(Protocol):
     """Sends spans to a receiver."""
 
     def send(self, spans: list[TraceSpan]) -> bool:
-        """Whether they have been taken. May take long, and is called by one thread alone."""
+        """Whether the receiver has taken the spans. May take long; only one thread calls it."""
         ...
 
     def end(self) -> None:
-        """A `send` that goes on gives up."""
+        """Makes a running `send` give up."""
         ...
 
 
 class SpanExport:
-    """A queue of spans and the thread that sends them. `sent`, `lost`: how many so far; those lost found no room in the
-    queue, or their receiver did not take them."""
+    """A queue of spans and the thread that sends them. `sent`, `lost`: numbers of spans so far. A span is lost if the
+    queue is full or the receiver does not take it."""
 
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
@@ -62,11 +62,11 @@ class SpanExport:
 
     @property
     def lost(self) -> int:
-        """Of both kinds."""
+        """Number of spans dropped at a full queue or refused by the receiver."""
         return self._no_room + self._refused
 
     def give(self, spans: Iterable[TraceSpan]) -> None:
-        """Puts them into the queue, those that find room there. Of one thread at a time."""
+        """Adds spans to the queue and drops those beyond QUEUE_SPANS. Callers use one thread at a time."""
         for span in spans:
             if len(self._waiting) < QUEUE_SPANS:
                 self._waiting.append(span)
@@ -74,7 +74,7 @@ class SpanExport:
                 self._no_room += 1
 
     def close(self) -> None:
-        """Sends what waits, for CLOSE_SECONDS at most. Blocks."""
+        """Sends the waiting spans, for at most CLOSE_SECONDS. Blocks."""
         self._ends.set()
         self._thread.join(CLOSE_SECONDS)
         self._sender.end()
@@ -99,12 +99,12 @@ class SpanExport:
         if lost > self._told and now - self._told_at >= TELL_SECONDS:
             self._told, self._told_at = lost, now
             log.warning(
-                "traces: %d spans are lost so far, %d for want of room: see their receiver", lost, self._no_room
+                "traces: %d spans lost so far, %d because the queue was full: check the receiver", lost, self._no_room
             )
 
 
 def is_asked_for(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether OpenTelemetry's variables ask for traces, by an endpoint or the exporter `otlp`, and allow them."""
+    """Whether OpenTelemetry's variables enable export, by an endpoint or the exporter `otlp`, and do not disable it."""
     if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return False
     exporter = environment.get("OTEL_TRACES_EXPORTER", "").strip().lower()
@@ -114,7 +114,7 @@ def is_asked_for(environment: Mapping[str, str] = os.environ) -> bool:
 
 @asynccontextmanager
 async def span_export(environment: Mapping[str, str] = os.environ) -> AsyncGenerator[SpanExport | None]:
-    """As open_export gives it, closed at the end; threads do what takes long."""
+    """The result of `open_export`, closed at the end of the block; blocking calls run in threads."""
     export = await asyncio.to_thread(open_export, environment) if is_asked_for(environment) else None
     try:
         yield export
@@ -124,7 +124,7 @@ async def span_export(environment: Mapping[str, str] = os.environ) -> AsyncGener
 
 
 def open_export(environment: Mapping[str, str] = os.environ) -> SpanExport | None:
-    """None where traces are not asked for, or cannot be sent: then the log says why, for no rollout fails by that."""
+    """None if traces are not enabled, or cannot be sent: then the reason is logged, since no rollout fails for that."""
     if not is_asked_for(environment):
         return None
     protocol = environment.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or environment.get("OTEL_EXPORTER_OTLP_PROTOCOL")
@@ -134,10 +134,10 @@ def open_export(environment: Mapping[str, str] = os.environ) -> SpanExport | Non
     try:
         from openseer_process.otlp import OtlpSender  # noqa: PLC0415 - optional
     except ImportError as error:
-        log.warning("no traces: they need OpenTelemetry's packages (%s): %s", error, EXTRA)
+        log.warning("no traces: OpenTelemetry's packages are missing (%s): %s", error, EXTRA)
         return None
     try:
         return SpanExport(OtlpSender())
-    except Exception as error:  # noqa: BLE001 - of whatever kind OpenTelemetry finds fit for a wrong variable
+    except Exception as error:  # noqa: BLE001 - OpenTelemetry raises various types for a wrong variable
         log.warning("no traces: OpenTelemetry's settings are wrong: %s", error)
         return None

@@ -1,5 +1,8 @@
-"""What the operator and the gateway of one installation may do to reach jobs' stores. Nobody reads Secrets for managed
-Redis: its password is derived. For the rest a namespace lets them read one Secret, by a Role of its own."""
+"""How the operator and the gateway of one installation reach jobs' stores.
+
+The password of a managed Redis is derived from a key, so they read no Secret for it. For any other store a namespace
+allows them to read one Secret, by a Role.
+"""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -17,21 +20,22 @@ from openseer_core.manifest.store_url import (
 from openseer_process.store_hosts import Dialler, StoreHosts
 
 SECRET_FORBIDDEN = "StoreSecretForbidden"
-"""Reason of the error for a Secret that may not be read."""
+"""Reason in the error for a Secret that openseer may not read."""
 SHORTEST_KEY_BYTES = 32
 LONGEST_KEY_BYTES = 1024
 MOST_KEYS = 64
-"""Of an installation: one for new jobs, and one for each rotation that running jobs have lived through."""
+"""Limit of an installation's keys: one for new jobs, and one for each rotation since the oldest running job began."""
 _RESOLVER = Path("/etc/resolv.conf")
 
 ReadSecret = Callable[[str], Awaitable[Mapping[str, str]]]
-"""The data of the Secret of that name in the job's namespace, as the API gives them."""
+"""Returns the data of the Secret of that name in the job's namespace, as in the Kubernetes API."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreAccess:
-    """`keys_folder`: a file for each key, named by its number; the highest is the newest, for new jobs. `hosts`: which
-    hosts are dialled, None for all. `readers`: ServiceAccounts of operator and gateway, as NAMESPACE:NAME."""
+    """Keys and rules of one installation. `keys_folder`: a file for each key, named by a number; the highest is the
+    newest, for new jobs. `hosts`: the allowed hosts, None: all. `readers`: ServiceAccounts of operator and gateway, as
+    NAMESPACE:NAME."""
 
     keys_folder: Path
     hosts: StoreHosts | None = None
@@ -39,7 +43,7 @@ class StoreAccess:
 
     @staticmethod
     def read(environment: Mapping[str, str]) -> "StoreAccess":
-        """From OPENSEER_* variables. Raises InputError that names what is missing or wrong."""
+        """Reads OPENSEER_* variables. Raises InputError: names the variable that is missing or wrong."""
 
         def names(name: str) -> tuple[str, ...]:
             return tuple(filter(None, environment.get(name, "").split(",")))
@@ -54,7 +58,7 @@ class StoreAccess:
         return access
 
     def keys(self) -> tuple[bytes, ...]:
-        """The keys, newest first; read anew, so that a rotation needs no restart. Raises InputError."""
+        """The keys, newest first, read from disk at each call, so a rotation needs no restart. Raises InputError."""
         try:
             files = [path for path in self.keys_folder.iterdir() if path.name.isdecimal()]
             newest = sorted(files, key=lambda path: int(path.name), reverse=True)[:MOST_KEYS]
@@ -70,11 +74,11 @@ class StoreAccess:
         return keys
 
     async def url(self, job: RolloutJob, uid: str, secret: str, read: ReadSecret) -> str:
-        """The URL of a job's store, which may be dialled by what is known before its name is resolved.
+        """The URL of a job's store, checked against `hosts` before its name is resolved.
 
-        `secret`: name of the Secret of a managed Redis. `read` is called where no key tells what is in it: for a Secret
-        of the user's, and one whose password was made at random or by a key that is gone. Raises InputError for a
-        Secret without URL, StoreForbiddenError, and what `read` raises.
+        `secret`: name of the Secret of a managed Redis. `read` is called if no key gives the password: for a user's
+        Secret, and for a password that is random or derived from a deleted key. Raises InputError for a Secret without
+        URL, StoreForbiddenError for a forbidden host, and the errors of `read`.
         """
         url = job.spec.store.url
         if url is None and manages_store(job):
@@ -88,28 +92,28 @@ class StoreAccess:
         return url or ""
 
     def dial(self, job: RolloutJob) -> Dialler | None:
-        """How to reach the job's store; None: as its URL says."""
+        """Resolves the job's store to allowed addresses; None: the URL is dialled as it is."""
         return self.hosts.dial(job.namespace) if self.hosts is not None else None
 
     def secret_forbidden(self, namespace: str, name: str) -> StoreForbiddenError:
-        """Why a Secret cannot be read, and how its namespace allows it."""
+        """The error for a Secret that cannot be read, with the commands that allow it."""
         role, within = f"openseer-{name}", f"-n {namespace}"
         accounts = " ".join(f"--serviceaccount={reader}" for reader in self.readers)
         return StoreForbiddenError(
             SECRET_FORBIDDEN,
-            f"Secret {name} with the URL of this job's store may not be read by openseer, pods read it all the same; "
+            f"Secret {name} with the URL of this job's store may not be read by openseer, though pods can read it; "
             f"allow it in namespace {namespace}: kubectl create role {role} {within} --verb=get --resource=secrets "
             f"--resource-name={name} && kubectl create rolebinding {role} {within} --role={role} {accounts}".rstrip(),
         )
 
 
 def _key_in(data: bytes) -> bytes:
-    """A key of random bytes is taken as it is, but for the newline that an editor adds behind it."""
+    """The key in a file's bytes, without the newline that an editor adds at the end."""
     return data[:-1] if data.endswith(b"\n") and len(data) != SHORTEST_KEY_BYTES else data
 
 
 def cluster_domain(resolver: Path = _RESOLVER) -> str:
-    """The domain of the cluster that this process is a pod of, as its search list says; cluster.local elsewhere."""
+    """The cluster's DNS domain, from the pod's search list; cluster.local if the list has none."""
     try:
         lines = resolver.read_text(encoding="utf-8").splitlines()
     except OSError:

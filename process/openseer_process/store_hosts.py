@@ -1,8 +1,8 @@
-"""Which hosts the operator and the gateway dial for jobs' stores, and at which address.
+"""The hosts and addresses that the operator and the gateway may dial for jobs' stores.
 
-Whoever makes a job names its store, and these processes stand where that person does not: without a rule they would
-knock at any door for anybody. What is checked is the address that is dialled, so that a name which leads elsewhere a
-moment later changes nothing.
+The author of a job chooses its store's host, and these processes have network access that the author may not have:
+without a rule a job could make them connect to any host (server-side request forgery). The check applies to the
+address that is then dialled, so a DNS name that changes between check and connection has no effect.
 """
 
 import asyncio
@@ -17,20 +17,21 @@ from openseer_core.hosts import is_named
 from openseer_core.manifest.store_url import url_parts
 
 HOST_FORBIDDEN = "StoreHostForbidden"
-"""Reason of the error."""
+"""Reason in the error for a host that may not be dialled."""
 SOCKETS = "unix"
-"""In the list of allowed hosts: sockets of the process' own machine; for development."""
+"""Entry in the list of allowed hosts that allows Unix sockets of this machine; for development."""
 
 IPAddress = IPv4Address | IPv6Address
 Answer = tuple[str, Sequence[str]]
-"""What a name leads to: its canonical name ("" if that is not known), and addresses."""
+"""The resolution of a name: its canonical name ("" if unknown), and its addresses."""
 Resolve = Callable[[str, int], Awaitable[Answer]]
 Dialler = Callable[[str, int], Awaitable[tuple[str, ...]]]
-"""The addresses to dial for a host and a port, at least one. Raises StoreForbiddenError and OSError."""
+"""Returns the addresses to dial for a host and a port, at least one. Raises StoreForbiddenError and OSError."""
 MOST_ADDRESSES = 4
-"""Of one name, that are tried for one connection."""
+"""Limit of a name's addresses that one connection tries."""
 _HOST = re.compile(r"([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}|[0-9a-f]*:[0-9a-f:.]*(%[a-z0-9_.-]+)?")
-"""What is judged is what is resolved: a resolver may stop at other characters, of names too long Python makes none."""
+"""Hosts outside this form are refused: a resolver may cut a name at other characters, and Python fails at longer names,
+so the checked name would not be the resolved one."""
 
 
 async def resolve_name(host: str, port: int) -> Answer:
@@ -42,10 +43,11 @@ async def resolve_name(host: str, port: int) -> Answer:
 
 @dataclass(frozen=True, slots=True)
 class StoreHosts:
-    """Services of a job's own namespace, and what is listed.
+    """Allows the services of a job's own namespace, and the listed hosts.
 
-    `allowed`: names, *.suffixes and networks. `never`: addresses that no name may lead to, beside loopback, link-local
-    and multicast ones; a listed network may hold them. `domain`: the cluster's. `resolve`: what names lead to.
+    `allowed`: names, *.suffixes and networks. `never`: addresses that a name may not resolve to, in addition to
+    loopback, link-local and multicast ones, unless a listed network contains them. `domain`: the cluster's DNS domain.
+    `resolve`: the resolver.
     """
 
     allowed: tuple[str, ...] = ()
@@ -54,8 +56,7 @@ class StoreHosts:
     resolve: Resolve = resolve_name
 
     def check_url(self, namespace: str, url: str) -> None:
-        """Raises StoreForbiddenError for a URL whose host is not dialled, whatever its name leads to, InputError for
-        what is no URL."""
+        """Raises StoreForbiddenError if the URL's host is forbidden by name alone, InputError for an invalid URL."""
         parts = url_parts(url)
         if parts.scheme != SOCKETS:
             self._name_to_dial(namespace, parts.hostname or "")
@@ -63,12 +64,12 @@ class StoreHosts:
             raise self._refusal(namespace, "a socket of this process' own machine")
 
     def dial(self, namespace: str) -> Dialler:
-        """How to reach the stores of that namespace's jobs."""
+        """A function that resolves the store hosts of that namespace's jobs to allowed addresses."""
 
         async def dial(host: str, port: int) -> tuple[str, ...]:
             name, is_service = self._name_to_dial(namespace, host)
             canonical, addresses = await self.resolve(name, port)
-            # A service may be no more than another name for something elsewhere.
+            # A service of type ExternalName is an alias of a name elsewhere.
             if is_service and canonical and canonical.rstrip(".").lower() != name.rstrip("."):
                 raise self._refusal(namespace, f"{host}, which stands for {canonical}")
             fit = tuple(address for address in dict.fromkeys(addresses) if self._is_fit(address))
@@ -81,7 +82,8 @@ class StoreHosts:
     def _name_to_dial(self, namespace: str, host: str) -> tuple[str, bool]:
         """The name to resolve, and whether it is a service of that namespace. Raises StoreForbiddenError.
 
-        A name with a dot is whole: in the domains of a pod's search list somebody else may own one that begins with it.
+        A name with a dot is resolved as absolute: another owner may have a name that begins with it in a domain of the
+        pod's search list.
         """
         name = host.rstrip(".").lower()
         if not _HOST.fullmatch(name):
@@ -96,8 +98,8 @@ class StoreHosts:
         raise self._refusal(namespace, host)
 
     def _service(self, namespace: str, name: str) -> str | None:
-        """NAME.NAMESPACE.svc.DOMAIN., where a host names a service of that namespace as pods there may write it. It is
-        the whole name, so that one question is asked and not a dozen."""
+        """NAME.NAMESPACE.svc.DOMAIN. if the host names a service of that namespace, in any form that pods may write;
+        else None. The name is absolute, so the resolver sends one query, not one for each search domain."""
         labels = name.removesuffix(f".{self.domain}").removesuffix(".svc").split(".")
         if len(labels) == 1 and labels[0] == name:
             labels.append(namespace)
@@ -112,7 +114,7 @@ class StoreHosts:
         return self._is_listed(text) or not (special or address in map(_address, self.never))
 
     def _is_listed(self, text: str) -> bool:
-        """Whether a listed network holds the address."""
+        """Whether a listed network contains the address."""
         address = _address(text)
         networks = [ip_network(entry, strict=False) for entry in self.allowed if _is_network(entry)]
         return any(address in network for network in networks)
@@ -121,14 +123,14 @@ class StoreHosts:
         listed = f", {', '.join(self.allowed)}" if self.allowed else ""
         return StoreForbiddenError(
             HOST_FORBIDDEN,
-            f"the host of this job's store is not one that is dialled from outside of its namespace: found {found}, "
+            f"the host of this job's store may not be dialled from outside its namespace: found {found}, "
             f"allowed: services of namespace {namespace} (NAME.{namespace}.svc){listed}; an admin allows more with the "
             "chart's value stores.allowedHosts",
         )
 
 
 def _address(text: str) -> IPAddress | None:
-    """An address; the IPv4 one that an IPv6 one stands for."""
+    """The text's IP address, an IPv4-mapped IPv6 address as IPv4; None for a name."""
     try:
         address = ip_address(text.partition("%")[0])
     except ValueError:

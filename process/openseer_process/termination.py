@@ -1,4 +1,4 @@
-"""How a process of a pod reports why it ends: one line in its log, the same in the pod's termination message."""
+"""Reports the error that ends a process: as one line in its log and in the pod's termination message."""
 
 import logging
 import os
@@ -9,13 +9,13 @@ from openseer_core.errors import OpenseerError
 log = logging.getLogger("openseer")
 
 TERMINATION_LOG = "OPENSEER_TERMINATION_LOG"
-"""Environment: the file that Kubernetes reads when the container has ended; unset outside of pods."""
+"""Environment variable: the file that Kubernetes reads when the container has ended; unset outside of pods."""
 MESSAGE_BYTES = 4096
-"""The most that Kubernetes keeps of it."""
+"""Limit of a termination message in Kubernetes, in bytes."""
 
 
 def report(error: OpenseerError) -> int:
-    """Writes `error: …`, which a runner looks for in the log and the operator in the pod; gives the exit code."""
+    """Writes `error: …`, which a runner reads in the log and the operator in the pod; returns the exit code."""
     line = f"error: {one_line(str(error))}"
     log.error("%s", line)
     write_termination_message(line)
@@ -23,7 +23,7 @@ def report(error: OpenseerError) -> int:
 
 
 def write_termination_message(text: str) -> None:
-    """The pod's termination message; nothing outside of pods."""
+    """Writes the pod's termination message; does nothing outside of pods."""
     file = os.environ.get(TERMINATION_LOG)
     if file:
         message = text.encode()[:MESSAGE_BYTES].decode(errors="ignore")
@@ -34,6 +34,6 @@ def write_termination_message(text: str) -> None:
 
 
 def one_line(text: str) -> str:
-    """A heading and its lines as one."""
+    """Joins a heading and the lines below it into one line."""
     head, *rest = [line.strip() for line in text.splitlines()] or [""]
     return f"{head}: {'; '.join(rest)}" if rest else head

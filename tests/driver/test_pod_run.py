@@ -91,7 +91,7 @@ def test_a_job_ends_with_the_files_of_a_run_and_a_proof(pods: PodBench) -> None:
 def test_the_commands_for_local_runs_read_the_folder_of_a_pod(ended: PodBench) -> None:
     audited = ended.bench.call("audit", "runs/bench")
     assert audited.returncode == 0
-    assert "no store/ here; this is the audit made when the run ended" in audited.stdout
+    assert "has no store/; this is the audit from the end of the run" in audited.stdout
     assert "16 requests, 16 results" in audited.stdout
     compared = ended.bench.call("compare", "runs/bench", "runs/bench", "--json")
     assert json.loads(compared.stdout)["runs"][0]["requests_total"] == 16
@@ -286,7 +286,7 @@ def test_a_store_that_holds_the_job_of_another_folder_is_refused(ended: PodBench
     driver = ended.driver(output="runs/other")
 
     assert driver.wait() == 2
-    assert "the store holds a job default/bench already" in driver.log
+    assert "the store already has a job default/bench" in driver.log
 
 
 async def test_a_run_whose_store_is_gone_is_failed_with_its_results_kept(away: PodBench, tmp_path: Path) -> None:
@@ -304,7 +304,7 @@ async def test_a_run_whose_store_is_gone_is_failed_with_its_results_kept(away: P
         away.url = url
         driver = away.driver()
         assert await asyncio.to_thread(driver.wait) == 5, driver.log
-    assert f"holds {kept} results, but the store knows nothing of this job" in driver.log
+    assert f"has {kept} results, but the store has no data of this job" in driver.log
     assert away.bench.results() == kept
 
 

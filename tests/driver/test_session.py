@@ -63,7 +63,7 @@ def test_other_settings_that_change_no_results_are_told_by_name(plan: RunPlan) -
     spec = plan.document["spec"] | {"rollout": {"quantumTokens": 64}, "workers": {"replicas": 5}}
     other = parse_job(plan.document | {"spec": spec}, "job")
     assert settings_note(plan.folder, other) == (
-        "going on with other settings, which change no results: spec.rollout.quantumTokens, spec.workers.replicas"
+        "resuming with other settings, which do not change results: spec.rollout.quantumTokens, spec.workers.replicas"
     )
 
 

@@ -110,7 +110,7 @@ async def test_a_full_disk_says_what_to_do_and_the_run_goes_on_later(
         with pytest.raises(OutputError) as caught:
             await prepared(plan)
     assert str(caught.value) == (
-        f"{tmp_path}/run: the rendered prompts cannot be kept there: No space left on device; nothing is lost: make "
+        f"{tmp_path}/run: cannot store the rendered prompts: No space left on device; nothing is lost: make "
         "room or repair that, and run the same command again"
     )
     assert plan.folder.read_run().state == "failed"
@@ -119,7 +119,7 @@ async def test_a_full_disk_says_what_to_do_and_the_run_goes_on_later(
 
 
 def test_a_folder_that_takes_no_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="gone: the rendered prompts cannot be kept there: No such file"):
+    with pytest.raises(OutputError, match="gone: cannot store the rendered prompts: No such file"):
         GroupSpool(tmp_path / "gone")
 
 

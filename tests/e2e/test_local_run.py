@@ -141,7 +141,7 @@ def test_a_fork_server_that_is_killed_is_started_again_and_the_run_goes_on(bench
     os.kill(victims[-1], signal.SIGKILL)
     output, _ = process.communicate(timeout=END_SECONDS)
     assert process.returncode == 0, output
-    assert "the fork server was killed by signal 9 (SIGKILL), and they with it; restart 1 of 3" in output
+    assert "the fork server and its workers were killed by signal 9 (SIGKILL); restart 1 of 3" in output
     assert not any(alive(pid) for pid in victims)
     bench.assert_whole(24 * 4)
 
@@ -211,7 +211,7 @@ def test_a_complete_run_says_so_and_starts_nothing_when_it_is_run_again(bench: W
     shutil.rmtree(bench.run.store_folder)  # not even its store is needed
     again = bench.call("run", "job.yaml")
     assert again.returncode == 0, again.stdout
-    assert "complete already, so nothing was started; --fresh starts over" in again.stdout
+    assert "already complete, so nothing was started; --fresh starts over" in again.stdout
     assert "starting" not in again.stdout
     assert first.stdout.splitlines()[-3:] == again.stdout.splitlines()[-3:]  # the report
     assert {path: path.read_bytes() for path in kept} == kept

@@ -91,7 +91,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(server: Server) -> No
     os.kill(server.process.pid, signal.SIGINT)
     output, _ = server.process.communicate(timeout=END_SECONDS)
     assert server.process.returncode == 130, output
-    assert "the same command goes on from here" in output
+    assert "the same command resumes from here" in output
     assert token.strip() not in output
     server.bench.until(lambda: not any(alive(pid) for pid in below), "nothing is left running")
 
@@ -216,8 +216,8 @@ def test_a_port_that_is_in_use_is_named(bench: Workbench, server: Server) -> Non
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (("--host", "0.0.0.0"), "which other machines reach; give --token-file"),
-        (("--host", "192.0.2.1", "--token", "long"), "which is no address of this machine"),
+        (("--host", "0.0.0.0"), "which other machines can reach; give --token-file"),
+        (("--host", "192.0.2.1", "--token", "long"), "which is not an address of this machine"),
         (("--token", "a", "--token-file", "b"), "give only one of them"),
         (("--token-file", "nothing"), "--token-file: nothing cannot be read: No such file"),
         (("--token", "two words"), "no spaces"),
@@ -255,7 +255,7 @@ def test_a_file_of_something_else_is_not_written_over(bench: Workbench, tmp_path
     notes = tmp_path / "notes.txt"
     notes.write_text("mine\n")
     said = refused(bench, "results", "1", "--output", str(notes), "--url", "http://127.0.0.1:1")
-    assert "notes.txt line 1: no result of a batch" in said
+    assert "notes.txt line 1: not a result of a batch" in said
     assert notes.read_text() == "mine\n"
 
 

@@ -82,7 +82,7 @@ def test_runs_that_are_not_alike_are_marked(folders: list[RunFolder], tmp_path: 
     notes = compare([folders[0], half]).notes
 
     assert notes == (
-        "half is stopped: its figures are of what it finished.",
+        "half is stopped: its metrics cover the finished requests.",
         "half has 24 results, seer 48.",
         "half ran on 1 worker, seer on 2 workers.",
     )

@@ -87,7 +87,7 @@ def test_a_model_that_is_no_folder_is_asked_for_before_vllm_starts(
         ({}, "found model, a folder without weights, allowed: one with *.safetensors"),
         (
             {"model-1.safetensors": "", INDEX: json.dumps({"weight_map": {"a": "model-1.safetensors", "b": "m-2"}})},
-            f"model/{INDEX}: lists m-2, which the folder has not",
+            f"model/{INDEX}: lists m-2, which the folder does not have",
         ),
         ({"model-1.safetensors": "", INDEX: "{"}, f"model/{INDEX}: not "),
     ],
@@ -107,7 +107,7 @@ def test_what_the_scripted_engine_does_not_read_is_noted(folder: Path) -> None:
     done = validate(folder, model=model)
     assert done.exit_code == 0
     told = " ".join(done.stderr.split())
-    assert "note: the scripted engine does not read spec.model.dtype, spec.model.engineArgs" in told
+    assert "note: the scripted engine ignores spec.model.dtype, spec.model.engineArgs" in told
     assert "does not read" not in validate(folder, model={"path": "none", "engine": "scripted"}).stderr
 
 

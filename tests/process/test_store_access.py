@@ -79,7 +79,7 @@ def test_who_may_not_read_a_secret_is_told_how_its_namespace_allows_it(folder: P
     error = StoreAccess(folder, readers=("system:openseer", "system:openseer-api")).secret_forbidden("lab", "mine")
     assert error.reason == "StoreSecretForbidden"
     assert str(error) == (
-        "Secret mine with the URL of this job's store may not be read by openseer, pods read it all the same; allow it "
+        "Secret mine with the URL of this job's store may not be read by openseer, though pods can read it; allow it "
         "in namespace lab: kubectl create role openseer-mine -n lab --verb=get --resource=secrets --resource-name=mine "
         "&& kubectl create rolebinding openseer-mine -n lab --role=openseer-mine --serviceaccount=system:openseer "
         "--serviceaccount=system:openseer-api"

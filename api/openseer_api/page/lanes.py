@@ -138,7 +138,7 @@ def _waits(worker: WorkerStatus, waiting: int) -> str:
         case WorkerState.STARTING:
             return "starts"
         case WorkerState.DRAINING:
-            return "drains: gives back what it runs and ends"
+            return "drains: gives back its requests and ends"
         case WorkerState.FOLLOWING:
             return "a rank of a gang; its leader works for it"
         case _:

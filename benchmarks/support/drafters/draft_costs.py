@@ -1,4 +1,4 @@
-"""What drafting costs: the product's drafter and arctic-inference on the same made-up responses."""
+"""Measures the cost of drafting: openseer's drafter and arctic-inference on the same synthetic responses."""
 
 import time
 from collections.abc import Callable
@@ -14,7 +14,7 @@ PROMPT = np.arange(1, 25, dtype=np.int32)
 DEPTH = 24
 """vLLM's own default."""
 SMALL = 3
-"""Tokens of a small delta: what a step adds, about."""
+"""Tokens of a small delta, about as many as a step adds."""
 
 
 def measure_costs(*, quick: bool) -> dict[str, dict[str, float]]:
@@ -120,7 +120,7 @@ def _one_request(new: Callable[[int, int], Peer], steps: int) -> list[float]:
 
 
 def _many_requests(new: Callable[[int, int], Peer], steps: int, known: int) -> list[float]:
-    """16 groups of 16, each with so many tokens when it begins."""
+    """16 groups of 16 responses, each with a given number of tokens at the start."""
     longest = known + (MOST_TOKENS + 1) * steps
     peer = new(256, len(PROMPT) + longest)
     rows = [

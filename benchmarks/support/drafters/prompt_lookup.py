@@ -1,4 +1,4 @@
-"""vLLM's method `ngram` in plain Python: a draft is what followed the last tokens where they stood before."""
+"""vLLM's method `ngram` in plain Python: a draft is the continuation of an earlier occurrence of the last tokens."""
 
 import numpy as np
 from numpy.typing import NDArray

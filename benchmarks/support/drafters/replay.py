@@ -1,4 +1,4 @@
-"""Responses that are known already, generated once more with drafts: what is drafted, comes true, and costs."""
+"""Replays recorded responses with drafts: counts drafted and accepted tokens, and their cost."""
 
 import time
 from collections import Counter
@@ -65,7 +65,7 @@ class Draft:
 
 
 class Peer(Protocol):
-    """What drafts. `clock`: seconds that it needed for each step, without what the engine would do anyway."""
+    """A drafter. `clock`: seconds that drafting took in each step, without the engine's own work."""
 
     clock: list[float]
 
@@ -88,7 +88,7 @@ class Peer(Protocol):
 
 @dataclass(frozen=True)
 class StepTime:
-    """Seconds of a step that computes so many tokens. The numbers are those of a memory-bound decoder."""
+    """Seconds of a step by its number of computed tokens. The numbers are those of a memory-bound decoder."""
 
     fixed: float = 0.010
     per_token: float = 0.00005
@@ -222,7 +222,7 @@ class Lengths(Protocol):
         ...
 
     def learn(self, drafted: int, accepted: int) -> None:
-        """What came of one draft of the last step."""
+        """Takes the outcome of one draft of the last step."""
         ...
 
 
@@ -304,6 +304,6 @@ class Arctic:
         self._cache(row.group).stop_request((row.group, row.index))
 
     def memory_bytes(self) -> int:
-        """What its trees say they take."""
+        """Memory of its trees, as they report it, in bytes."""
         trees = [tree for cache in self.caches.values() for tree in (cache._global_tree, *cache._local_trees.values())]  # pyright: ignore[reportPrivateUsage]
         return sum(tree.estimate_memory() for tree in trees)

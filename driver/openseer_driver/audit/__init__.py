@@ -1,4 +1,4 @@
-"""Whether a run kept every guarantee, from its store's journal and its results.
+"""Checks that a run kept every guarantee, by comparing its results with its store's journal.
 
 Read `run`, `audit`, `rules`. Tests: tests/driver/audit.
 """

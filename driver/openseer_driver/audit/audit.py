@@ -1,6 +1,6 @@
-"""Proof that a run kept its promises: the results against the store's records, journal and submissions.
+"""The audit of a run: compares its results with the store's records, journal and submitted groups.
 
-Memory grows with the number of requests, never with their tokens.
+Memory grows with the number of requests, not with their tokens.
 """
 
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -28,12 +28,12 @@ from openseer_store.port import FIRST_CURSOR, DriverStore
 
 PAGE = 1000
 SHOWN = 200
-"""Violations that are kept as lines; all are counted."""
+"""Limit of violations kept as lines; all are counted."""
 
 
 @dataclass(slots=True)
 class AuditReport:
-    """What was checked and what was found."""
+    """The counts of an audit and the violations that it found."""
 
     groups: int = 0
     requests: int = 0
@@ -42,38 +42,38 @@ class AuditReport:
     unfinished: int = 0
     """Requests of an unfinished run that have no result yet."""
     epochs: int = 0
-    """In how many epochs of the store something was claimed: more than one after it was killed."""
+    """Number of store epochs with a claim: more than one if the store was killed."""
     lost_ends: int = 0
     """Leases of an earlier epoch whose end the store has lost."""
     reissued: int = 0
-    """Results that the store lost and has again, of a later epoch; each is kept as it was written first."""
+    """Results that the store lost and that were generated again in a later epoch; the first written line is kept."""
     rows: int = 0
     """Rows of routed experts that the results should have."""
     rows_missing: int = 0
-    """Those that are not there: no promise is broken, for each result says which."""
+    """Rows that are missing; not a violation, since each result lists its missing rows."""
     violations: list[Violation] = field(default_factory=list[Violation])
     by_kind: dict[str, int] = field(default_factory=dict[str, int])
 
     @property
     def ok(self) -> bool:
-        """Whether every promise was kept."""
+        """Whether there is no violation."""
         return not self.by_kind
 
     def count(self, line: ResultLine) -> None:
-        """Counts a result, and its rows."""
+        """Counts a result and its rows of routed experts."""
         self.results += 1
         if line.routed_experts is not None:
             self.rows += line.routed_experts.shape[0]
             self.rows_missing += line.routed_experts.gaps
 
     def add(self, violation: Violation) -> None:
-        """Counts a violation and keeps the first of them."""
+        """Counts a violation and keeps the first SHOWN ones."""
         self.by_kind[violation.kind] = self.by_kind.get(violation.kind, 0) + 1
         if len(self.violations) < SHOWN:
             self.violations.append(violation)
 
     def lines(self) -> list[str]:
-        """For a person: the verdict, then one line per violation."""
+        """The verdict as text, then one line per violation."""
         checked = f"{self.requests:,} requests, {self.results:,} results, {self.events:,} events checked"
         if self.unfinished:
             checked += f" ({self.unfinished:,} requests not finished yet)"
@@ -109,7 +109,7 @@ async def audit(
 ) -> AuditReport:
     """Checks every request of `batches` and every result of `run`.
 
-    `finished`: whether every request must have a result. None: as run.json says; for plain results, yes.
+    `finished`: whether every request must have a result. None: if run.json's state is complete; for plain results, yes.
     """
     report = AuditReport()
     submitted = await _submitted(store, batches, report)
@@ -165,7 +165,7 @@ async def _results(
     journal: JournalCheck,
     report: AuditReport,
 ) -> tuple[set[RequestId], dict[int, int]]:
-    """Which requests have a result, and the last cursor of each batch."""
+    """The requests that have a result, and the last cursor of each batch."""
     seen: set[RequestId] = set()
     cursors: set[tuple[int, int]] = set()
     newest: dict[int, int] = {}
@@ -196,7 +196,7 @@ async def _results(
 
 
 async def _unwritten(store: DriverStore, batch: int, cursor: int) -> set[RequestId]:
-    """Requests whose results stand in the store after the last one that a driver wrote: the next driver writes them."""
+    """Requests whose results the store has and no driver has written yet: the next driver writes them."""
     found: set[RequestId] = set()
     while page := await store.results(batch, cursor, PAGE):
         found.update(entry.request for entry in page if isinstance(entry, Result))
@@ -248,7 +248,7 @@ def _is_submitted(request: RequestId, submitted: dict[GroupId, SubmittedGroup]) 
 
 async def _groups(store: DriverStore, batch: int) -> AsyncIterator[GroupSpec]:
     submitted = (await store.progress(batch)).groups
-    for start in range(0, submitted, PAGE):  # a page lacks the groups that an acknowledgement has freed
+    for start in range(0, submitted, PAGE):  # a page omits groups that an acknowledgement has freed
         for spec in await store.groups(batch, start, PAGE):
             yield spec
 

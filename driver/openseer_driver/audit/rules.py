@@ -1,4 +1,4 @@
-"""The rules of an audit, as pure checks: of the journal, of one result, and of it against the store's record."""
+"""The rules of an audit, as pure functions: checks of the journal, of one result, and of its stored record."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -34,8 +34,8 @@ STATES = {
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One broken promise. `kind` is one of: missing, doubled, unknown, count, prompt, version, tokens, logprobs,
-    chunks, finish, holder, transition, length, fence, epoch, cursor, digest. `request`: or the batch or worker."""
+    """One broken guarantee. `kind` is one of: missing, doubled, unknown, count, prompt, version, tokens, logprobs,
+    chunks, finish, holder, transition, length, fence, epoch, cursor, digest. `request`: a request, batch or worker."""
 
     kind: str
     request: str
@@ -48,20 +48,20 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class SubmittedGroup:
-    """What of a submitted group is compared with its results."""
+    """The part of a submitted group that is compared with its results."""
 
     size: int
     version: str
     prompt: bytes
-    """Digest of its tokens: of a million groups the prompts themselves are too many to keep."""
+    """Digest of its tokens: the prompts of a million groups do not fit into memory."""
     prompt_tokens: int
     limits: tuple[int, ...]
-    """Per request the length at which it ends at the latest: max_tokens, the length that a study forces, or that of the
-    tokens that are scored."""
+    """Largest length of each response, in tokens: max_tokens, the forced length of a study, or the number of scored
+    tokens."""
 
 
 def submitted_group(spec: GroupSpec) -> SubmittedGroup:
-    """The part of a submitted group that an audit needs."""
+    """Makes the SubmittedGroup of a group."""
     sampling, limit = parse_sampling(spec.sampling), spec.max_tokens
     if sampling.score_from is not None:
         limit = count_items(spec.prompt) - sampling.score_from
@@ -75,21 +75,21 @@ def _digest(prompt: bytes) -> bytes:
 
 @dataclass(slots=True)
 class Life:
-    """A request by the journal so far: its state, its last claim, and its length at the last event."""
+    """The state of a request after the journal's events so far: its last claim, and its length at the last event."""
 
     state: State = State.QUEUED
     fence: int = 0
     worker: str = ""
     length: int = 0
     ends: tuple[int, ...] = ()
-    """Fences under which it was completed."""
+    """Fences of the leases that completed it."""
 
 
 class JournalCheck:
-    """Follows the event log in order; keeps one small entry per request.
+    """Replays the journal in order; keeps one small entry per request.
 
-    `epochs`: those in which something was claimed, the first one being 0. `lost_ends`: leases without an end, taken
-    over in a later epoch of the store.
+    `epochs`: store epochs with a claim, the first one being 0. `lost_ends`: leases without an end whose request was
+    claimed again in a later epoch of the store.
     """
 
     def __init__(self) -> None:
@@ -98,10 +98,10 @@ class JournalCheck:
         self.epochs: set[int] = set()
         self.lost_ends = 0
         self._running: dict[str, int] = {}
-        """Batch → its latest epoch: journals of several batches come one after the other."""
+        """Batch → its latest epoch: journals of several batches are read one after the other."""
 
     def take(self, entry: JournalEntry) -> Iterator[Violation]:
-        """The next event, and what is wrong with it."""
+        """Takes the next event; yields its violations."""
         self.events += 1
         life = self.lives.setdefault(entry.request, Life())
         if entry.event == Event.CLAIM:
@@ -130,14 +130,14 @@ class JournalCheck:
         self._running[batch] = max(epoch, running)
         self.epochs.add(epoch)
         if life.state is State.LEASED and epoch > epoch_of(life.fence):
-            # The store was killed, and the end of that lease was among the writes that it lost.
+            # The store was killed and lost the write that ended that lease.
             self.lost_ends += 1
             life.state, life.length = State.QUEUED, entry.length
         life.fence, life.worker = entry.fence, entry.worker
 
 
 def check_result(line: ResultLine, submitted: SubmittedGroup) -> Iterator[Violation]:
-    """What is wrong with one result by itself: it is of what was submitted, and whole."""
+    """Violations of one result by itself: it must match the submitted group and be complete."""
     name = str(line.request)
     if line.weights_version != submitted.version:
         yield Violation("version", name, repr(line.weights_version), repr(submitted.version))
@@ -155,17 +155,17 @@ def check_result(line: ResultLine, submitted: SubmittedGroup) -> Iterator[Violat
 
 
 def is_reissued(line: ResultLine, record: RequestRecord, life: Life) -> bool:
-    """Whether the store lost the result after it was written, and holds the request's end of a later epoch.
+    """Whether the store lost the result after it was written, and has the request's end from a later epoch.
 
-    The line stays as it was written first: the store's entry proves nothing about it. Where the journal has that
-    lease's end, nothing was lost.
+    The first written line stays, so the store's entry cannot be compared with it. If the journal has the end of that
+    lease, nothing was lost.
     """
     fence = line.chunks[-1].fence if line.chunks else -1
     return 0 <= epoch_of(fence) < epoch_of(record.fence) and fence not in life.ends
 
 
 def check_stored(line: ResultLine, record: RequestRecord, life: Life) -> Iterator[Violation]:
-    """Compares one result with what the store keeps, and what the journal says."""
+    """Compares one result with the store's record and the journal."""
     name = str(line.request)
     yield from _tokens(name, line, record)
     yield from _logprobs(name, line, record)
@@ -182,13 +182,14 @@ def check_stored(line: ResultLine, record: RequestRecord, life: Life) -> Iterato
 
 
 def epoch_of(fence: int) -> int:
-    """The epoch of the store that issued a fence, 0 for a job's first; in one no request is leased so often."""
+    """The epoch of the store that issued a fence; 0: the job's first. One epoch has fewer leases of a request than
+    NUMBERS_PER_MILLISECOND."""
     return fence // NUMBERS_PER_MILLISECOND
 
 
 def check_weights(fleet_spec: FleetSpec, workers: Iterable[WorkerStatus]) -> Iterator[Violation]:
-    """Whether workers that have loaded one version have loaded the same files for it, by the digests that they report:
-    those of the fleet spec, where it names any."""
+    """Checks that all workers with one version report the same digest of its files, and the fleet spec's digest if it
+    has one."""
     first: dict[tuple[str, int], tuple[str, str]] = {}
     if fleet_spec.source is not None and fleet_spec.source.digest is not None:
         first[fleet_spec.version, fleet_spec.publisher] = (fleet_spec.source.digest, "as the fleet spec says")
@@ -217,7 +218,7 @@ def _check_holder(life: Life, entry: JournalEntry) -> Iterator[Violation]:
 
 
 def _lengths(life: Life, entry: JournalEntry) -> Iterator[Violation]:
-    # Nothing is generated without a lease: a claim takes up exactly where the last lease ended.
+    # Tokens are generated only under a lease: a claim begins at the length at which the last lease ended.
     if entry.event == Event.CLAIM and entry.length != life.length:
         found = f"a claim at {entry.length} tokens"
         yield Violation("length", entry.request, found, f"{life.length}, where the last lease ended")
@@ -250,7 +251,7 @@ def _logprobs(name: str, line: ResultLine, record: RequestRecord) -> Iterator[Vi
     except ValueError as error:
         yield Violation("logprobs", name, f"{len(line.logprobs)} log-probabilities", f"the store has {error}")
         return
-    # JSON has null for NaN and infinity, which the store may hold from before such a response failed.
+    # JSON has null for NaN and infinity, which stores of earlier releases may contain.
     stored = readable_logprobs(own) if None in line.logprobs else None
     same = _nan_for_null(line.logprobs) == (own if stored is None else _nan_for_null(stored))
     if not same:

@@ -1,4 +1,4 @@
-"""An audit of a run folder: of the store that it holds or names, or the one that was made when the run ended."""
+"""The audit of a run folder: with the store in the folder or in the manifest, or as recorded at the end of the run."""
 
 from contextlib import AsyncExitStack
 
@@ -15,7 +15,7 @@ from openseer_store.port import DriverStore
 
 
 async def audit_run(folder: RunFolder, job: RolloutJob) -> AuditReport:
-    """Audits a run that is not going on. Raises InputError when there is none, StoreError when its store is in use."""
+    """Audits a run that is not running. Raises InputError if its store is missing, StoreError if it is in use."""
     async with AsyncExitStack() as stack:
         url = job.spec.store.url
         if url is None:
@@ -28,16 +28,16 @@ async def audit_run(folder: RunFolder, job: RolloutJob) -> AuditReport:
 
 
 async def audit_ended(folder: RunFolder, store: DriverStore) -> AuditReport:
-    """Audits a run whose batch is complete while its store is still up, and keeps the outcome as audit.json."""
+    """Audits a run with a complete batch while its store is still running, and writes the report to audit.json."""
     report = await audit(store, folder, [BATCH_JOB_BATCH], finished=True)
     folder.write_whole(folder.audit_file, msgspec.json.format(msgspec.json.encode(report.as_dict())) + b"\n")
     return report
 
 
 def kept_audit(folder: RunFolder) -> AuditReport | None:
-    """What audit.json of a run in a cluster says, whose store is not here; None for any other run.
+    """The report in audit.json of a run in a cluster, whose store is not on this machine; None for any other run.
 
-    Raises InputError when it is damaged.
+    Raises InputError if the file is damaged.
     """
     if folder.store_folder.is_dir() or not folder.audit_file.is_file():
         return None

@@ -1,4 +1,4 @@
-"""A prompt file behind a URL, brought to this machine's disk: with a limit, and retried."""
+"""Downloads a prompt file from a URL to a temporary file, with a size limit and retries."""
 
 import http.client
 import time
@@ -11,25 +11,25 @@ from typing import IO
 from openseer_core.errors import PromptsError
 
 FETCH_BYTES = 64 << 30
-"""Largest file that is fetched."""
+"""Limit of a file's size, in bytes."""
 FETCH_TRIES = 5
 RETRY_SECONDS = 1.0
-"""Wait after the first try that failed; doubled after each further one."""
+"""Wait after the first failed try, in seconds; doubled after each further one."""
 STALL_SECONDS = 60.0
-"""A server that sends nothing for so long has failed."""
+"""Timeout of a read from the server, in seconds."""
 PIECE_BYTES = 1 << 20
 
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class _TooLargeError(ValueError):
-    """More than is fetched."""
+    """The file exceeds the size limit."""
 
 
 def fetched(url: str, note: Callable[[str], None], limit: int = FETCH_BYTES) -> IO[bytes]:
-    """The file, open, in the folder for temporary files; it goes when it is closed.
+    """Returns the downloaded file, open, in the folder for temporary files; closing deletes it.
 
-    `note` is told how far. Raises PromptsError.
+    `note` is called with the progress as text. Raises PromptsError.
     """
     file = NamedTemporaryFile(prefix="openseer-prompts-")  # noqa: SIM115 - the caller holds it
     pause = RETRY_SECONDS

@@ -9,7 +9,7 @@ from openseer_core.errors import JsonError
 from openseer_core.strict_json import parse
 from openseer_driver.prompts.formats import ALLOWED
 
-# The hash at the end is of older versions of the hub's client.
+# Older versions of the hub's client append a hash to the name.
 _DATA = re.compile(
     r"(?P<name>.+?)(-(?P<number>\d{5})-of-(?P<count>\d{5})(-[0-9a-f]{16})?)?"
     r"\.(?P<suffix>parquet|arrow|jsonl?(\.gz)?)"
@@ -17,19 +17,19 @@ _DATA = re.compile(
 _STATE, _SPLITS = "state.json", "dataset_dict.json"
 _NO_DATA = frozenset({_STATE, _SPLITS, "dataset_info.json", "dataset_infos.json"})
 _REORDERED = ("_indices_files", "_indices_data_files")
-"""What older versions of `datasets` keep beside the rows where only some of them, or another order, are meant."""
+"""Keys of state.json in which older versions of `datasets` name files that select or reorder the rows."""
 _SHOWN = 8
-"""Names of a folder that a message lists."""
+"""Limit of names that a message lists."""
 
 
 class FolderError(ValueError):
-    """Why a folder's prompts cannot be told."""
+    """The prompt files of a folder cannot be determined."""
 
 
 def files_at(path: Path) -> list[Path]:
     """The files to read, in order: the path itself, those of a folder, or the shards of a split, `folder/split`.
 
-    A saved dataset's shards come in the order that it states, others by their number. Raises FolderError, OSError.
+    A saved dataset's shards are in the order of its state.json, others by their number. Raises FolderError, OSError.
     """
     if path.is_dir():
         return _files_in(path)
@@ -57,7 +57,7 @@ def _files_in(folder: Path) -> list[Path]:
 
 
 def _saved(folder: Path) -> list[Path]:
-    """As `datasets` keeps one."""
+    """The files of a dataset that `datasets` saved, in order."""
     state = _document(folder / _STATE)
     if any(state.get(name) for name in _REORDERED):
         raise FolderError("found a dataset whose rows are picked by an index; save it again (flatten_indices)")
@@ -70,7 +70,7 @@ def _saved(folder: Path) -> list[Path]:
 
 
 def _data(folder: Path) -> list[tuple[str, re.Match[str]]]:
-    """Files by name that may hold prompts."""
+    """Names of the files that may contain prompts, sorted, with their parts."""
     names = sorted(path.name for path in folder.iterdir() if not (path.name.startswith(".") or path.is_dir()))
     return [(name, match) for name in names if name not in _NO_DATA and (match := _DATA.fullmatch(name))]
 

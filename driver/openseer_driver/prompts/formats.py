@@ -1,4 +1,4 @@
-"""What a prompt file is, by its first bytes: one that can be read, or what it is instead and what to do about it."""
+"""Detects the format of a prompt file by its first bytes; for an unreadable one, says what it is and what to do."""
 
 import re
 from typing import Literal
@@ -6,14 +6,14 @@ from typing import Literal
 FileFormat = Literal["lines", "gzip", "parquet", "arrow stream", "arrow file"]
 
 HEAD_BYTES = 4096
-"""What is looked at of a file."""
+"""Bytes of a file that are inspected."""
 BOM = b"\xef\xbb\xbf"
-"""A mark that some programs write before UTF-8 text."""
+"""The byte order mark that some programs write before UTF-8 text."""
 ALLOWED = "JSON lines (plain or gzip), Parquet, or the folder of a dataset"
 
 
 class RowsError(ValueError):
-    """Why a file, or the rest of one, cannot be read."""
+    """A file, or the rest of one, cannot be read."""
 
 
 _READABLE: tuple[tuple[bytes, FileFormat], ...] = (
@@ -42,7 +42,7 @@ _SEPARATOR = re.compile(rb"[,;\t|]")
 
 
 def format_of(head: bytes) -> FileFormat:
-    """The format of a file that begins with these bytes; lines where nothing speaks against it."""
+    """The format of a file that begins with these bytes; "lines" by default."""
     for magic, file_format in _READABLE:
         if head.startswith(magic):
             return file_format
@@ -50,7 +50,7 @@ def format_of(head: bytes) -> FileFormat:
 
 
 def foreign(head: bytes) -> str | None:
-    """What a file of these first bytes is that cannot be read, and what to do; None for lines and what is empty."""
+    """The message for an unreadable file that begins with these bytes; None for lines and for an empty file."""
     for magic, kind, cure in _FOREIGN:
         if head.startswith(magic):
             return _told(kind, cure)

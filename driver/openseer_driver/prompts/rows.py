@@ -1,4 +1,4 @@
-"""The rows of one prompt file, in a stream: lines as they stand, or the columns of a Parquet or Arrow file as maps."""
+"""Reads the rows of one prompt file in a stream: lines as bytes, rows of a Parquet or Arrow file as maps."""
 
 import gzip
 import stat
@@ -11,21 +11,21 @@ from openseer_driver.prompts.formats import ALLOWED, BOM, HEAD_BYTES, FileFormat
 from openseer_driver.prompts.tables import table_rows
 
 LINE_BYTES = 64 << 20
-"""Longest line."""
+"""Limit of a line's size, in bytes."""
 
 Content = bytes | Mapping[str, Any]
 
 
 def unit_of(file_format: FileFormat) -> str:
-    """What a person calls a row of such a file."""
+    """The word for a row of such a file in messages."""
     return "line" if file_format in ("lines", "gzip") else "row"
 
 
 def sniff(path: Path) -> FileFormat:
-    """The format of a file. Raises RowsError with what the file is instead, OSError."""
+    """The format of a file. Raises RowsError if it cannot be read, OSError."""
     if not stat.S_ISREG(path.stat().st_mode):
-        # Opening a pipe may wait for ever, and a source is read several times.
-        raise RowsError(f"found a pipe or a device, allowed: {ALLOWED}; write what comes from it to a file first")
+        # Opening a pipe may block forever, and a source is read several times.
+        raise RowsError(f"found a pipe or a device, allowed: {ALLOWED}; write its output to a file first")
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
     file_format = format_of(head)
@@ -35,7 +35,7 @@ def sniff(path: Path) -> FileFormat:
 
 
 def read_rows(path: Path, file_format: FileFormat, columns: Collection[str] | None = None) -> Iterator[Content]:
-    """All rows of a file in order. `columns`: of a table the only ones that are needed; None: all.
+    """All rows of a file in order. `columns`: columns of a table to read; None: all.
 
     Raises RowsError, OSError.
     """

@@ -1,4 +1,4 @@
-"""A prompt source on this machine: its rows, read in a stream, and the digest that it is known by."""
+"""A prompt source on this machine: its rows, read in a stream, and its digest."""
 
 import hashlib
 import re
@@ -20,22 +20,22 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
 
 
 class PromptSource:
-    """A source by the name that messages give it. It may be read several times; nothing of it stays in memory."""
+    """A prompt source. `name`: as in messages. It may be read several times; its rows are not kept in memory."""
 
     def __init__(
         self, name: str, path: Path, held: IO[bytes] | None = None, columns: Collection[str] | None = None
     ) -> None:
-        """`path`: of a file or a folder, or a split in a folder. `held`: the open temporary file that it is; it goes
-        with the source. `columns`: of tables, those that are needed, as spec.prompts.fields names them; None: all.
+        """`path`: a file, a folder, or a split in a folder. `held`: the open temporary file at `path`, which is deleted
+        with the source. `columns`: columns of tables to read, as in spec.prompts.fields; None: all.
 
-        Raises PromptsError for what holds no prompts, with what it is.
+        Raises PromptsError if there are no prompts.
         """
         self.name = name
         self._held = held
         self._columns = columns
         with self._told():
             self._files = files_at(path)
-        # Of a split the name is that of no folder.
+        # The name of a split is not that of a folder.
         self._folder = None if self._files == [path] else Path(name) if path.is_dir() else Path(name).parent
         self._formats: list[FileFormat] = [self._sniffed(file) for file in self._files]
 
@@ -50,7 +50,7 @@ class PromptSource:
                     yield PromptRow(number, f"{name} {unit} {index}", content)
 
     def digest(self) -> str:
-        """SHA-256 in hex of what the source holds now; of a folder, of its files' names and digests.
+        """SHA-256 of the source's present content, in hex; of a folder: of its files' names and digests.
 
         Raises PromptsError.
         """
@@ -65,8 +65,8 @@ class PromptSource:
 
     @contextmanager
     def unchanged(self, sha256: str) -> Generator[None]:
-        """Raises PromptsError when the source, which is read in here, is not what it was; of its parts nothing is told
-        then. `sha256`: its digest before."""
+        """A block that reads the source. Raises PromptsError at its end if the digest is no longer `sha256`, in place
+        of any PromptsError of the block."""
         try:
             yield
         except PromptsError:
@@ -76,7 +76,7 @@ class PromptSource:
 
     def _require(self, sha256: str) -> None:
         if self.digest() != sha256:
-            problem = f"{self.name}: changed while it was read; start over once nothing writes it any more"
+            problem = f"{self.name}: changed while it was read; start again when no process writes to it"
             raise PromptsError(self.name, [problem])
 
     def _sniffed(self, path: Path) -> FileFormat:
@@ -88,7 +88,7 @@ class PromptSource:
 
     @contextmanager
     def _told(self, name: str = "") -> Generator[None]:
-        """Names the source, or the file of it that is meant, where reading it fails."""
+        """Adds the name of the source, or of one of its files, to errors of reading."""
         name = name or self.name
         try:
             yield
@@ -101,9 +101,9 @@ class PromptSource:
 def open_source(
     job: RolloutJob, mounted: Path | None = None, *, note: Callable[[str], None] = lambda _: None
 ) -> PromptSource:
-    """The prompt source of a job. `mounted`: where a pod finds it, if it is on a volume.
+    """The prompt source of a job. `mounted`: its path in a pod, if it is on a volume.
 
-    `note` is told how far the fetch of a URL is. Raises PromptsError, or InputError for a source only pods have.
+    `note` is called with the progress of a download. Raises PromptsError; InputError: a source that only pods have.
     """
     prompts = job.spec.prompts
     if prompts is None:
@@ -125,7 +125,7 @@ def open_source(
 def _local(field: str, name: str, columns: Collection[str] | None) -> PromptSource:
     path = Path(name)
     try:
-        with suppress(FolderError):  # which the source tells
+        with suppress(FolderError):  # PromptSource raises it
             if files_at(path) == [path]:
                 path.stat()
     except OSError as error:
@@ -136,7 +136,7 @@ def _local(field: str, name: str, columns: Collection[str] | None) -> PromptSour
 
 
 def _hub_hint(name: str) -> str:
-    """What to do where the name may be that of a hub's dataset."""
+    """The advice for a name that may be that of a hub's dataset; "" for others."""
     if not _HUB_NAME.fullmatch(name) or Path(name).suffix or Path(name).parent.is_dir():
         return ""
     folder = Path(name).name

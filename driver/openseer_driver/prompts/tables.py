@@ -8,18 +8,18 @@ from typing import Any
 from openseer_driver.prompts.formats import FileFormat, RowsError
 
 BATCH_ROWS = 256
-"""Rows that are in memory at once, at most, beside what their file's layout asks for."""
+"""Limit of rows in memory, except for those that the file's layout requires."""
 BATCH_BYTES = 4 << 20
-"""The same in bytes of the file's own encoding; of rows that are larger one at a time is read."""
+"""Limit of bytes in memory, in the file's encoding; larger rows are read one at a time."""
 BUFFER_BYTES = 1 << 20
 STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
 """Last bytes of an Arrow stream that was written to its end."""
 
 
 def table_rows(path: Path, file_format: FileFormat, columns: Collection[str] | None) -> Iterator[Mapping[str, Any]]:
-    """All rows of a table in order. `columns`: those that are needed, as spec.prompts.fields names them; None: all.
+    """All rows of a table in order. `columns`: the columns to read, as in spec.prompts.fields; None: all.
 
-    Raises RowsError, also for a needed column of a type that JSON has not; OSError.
+    Raises RowsError, also for a column whose type JSON does not have; OSError.
     """
     try:
         import pyarrow  # noqa: PLC0415 - optional
@@ -41,7 +41,7 @@ def _batches(pyarrow: Any, path: Path, file_format: FileFormat, columns: Collect
     if file_format == "parquet":
         from pyarrow import parquet  # noqa: PLC0415 - optional
 
-        # Without a buffer of its own, and without reading ahead, a whole row group would be in memory.
+        # Without `buffer_size`, or with `pre_buffer`, a whole row group would be in memory.
         with parquet.ParquetFile(
             path, buffer_size=BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True
         ) as file:
@@ -70,7 +70,7 @@ def _rows_at_once(metadata: Any) -> int:
 
 
 def _require_end(path: Path) -> None:
-    """A stream that was cut off between two pieces reads like a shorter one."""
+    """Raises RowsError for a truncated stream: one cut between two batches reads like a shorter stream."""
     with path.open("rb") as file:
         file.seek(-min(len(STREAM_END), path.stat().st_size), os.SEEK_END)
         if file.read() != STREAM_END:
@@ -78,7 +78,7 @@ def _require_end(path: Path) -> None:
 
 
 def _needed(pyarrow: Any, schema: Any, columns: Collection[str] | None) -> list[str]:
-    """Names of the columns to read: all where a needed one is missing, so that a message can list them."""
+    """Names of the columns to read; all if a requested one is missing, so that the message can list them."""
     names: list[str] = schema.names
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -96,7 +96,7 @@ def _needed(pyarrow: Any, schema: Any, columns: Collection[str] | None) -> list[
 
 
 def _inside(types: Any, kind: Any, path: Sequence[str]) -> Any:
-    """The type at a path within maps; None where there is no such place."""
+    """The type at a path within maps; None if the path does not exist."""
     for name in path:
         place = kind.get_field_index(name) if types.is_struct(kind) else -1
         if place < 0:
@@ -106,7 +106,7 @@ def _inside(types: Any, kind: Any, path: Sequence[str]) -> Any:
 
 
 def _require_json(pyarrow: Any, kind: Any, place: str) -> None:
-    """Refuses a type of which JSON has no values, and one that holds such a type."""
+    """Raises RowsError for a type that JSON does not have, also inside another type."""
     types = pyarrow.types
     if isinstance(kind, pyarrow.BaseExtensionType):
         _require_json(pyarrow, kind.storage_type, place)
@@ -121,7 +121,7 @@ def _require_json(pyarrow: Any, kind: Any, place: str) -> None:
         _require_json(pyarrow, kind.value_type, place)
     elif not (_is_text(types, kind) or _is_plain(types, kind)):
         raise RowsError(
-            f"column {place}: found {kind}, allowed: what JSON can hold (text, numbers, true, false, null, lists and "
+            f"column {place}: found {kind}, allowed: types that JSON has (text, numbers, true, false, null, lists and "
             "maps); convert it in the file, or leave it out (spec.prompts.fields)"
         )
 

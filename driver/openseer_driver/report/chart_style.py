@@ -1,4 +1,4 @@
-"""How the report's charts look, and how a figure becomes SVG that follows the page's light or dark colours."""
+"""The style of the report's charts, and their conversion to SVG with the page's light or dark colours."""
 
 import io
 import re
@@ -17,9 +17,9 @@ Arguments = ParamSpec("Arguments")
 
 WIDTH = 9.2
 RASTER_FROM = 1500
-"""Drawings of more marks than this become an image inside the SVG: a page of many megabytes would not scroll."""
+"""Number of marks above which a drawing becomes an image inside the SVG: a larger page would scroll slowly."""
 
-# Placeholders: the finished SVG has the page's variables in their place, so that one drawing suits both themes.
+# Placeholders: the SVG gets the page's CSS variables in their place, so one drawing serves both themes.
 INK, MUTED, GRID, PAPER = "#010203", "#040506", "#070809", "#0a0b0c"
 _VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)", PAPER: "var(--paper)"}
 
@@ -51,7 +51,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def styled(draw: Callable[Arguments, str]) -> Callable[Arguments, str]:
-    """Gives a function that draws a chart the style of them all, and leaves matplotlib's own settings as they were."""
+    """Decorates a function that draws a chart with the common style; matplotlib's settings stay unchanged."""
 
     @wraps(draw)
     def draw_styled(*args: Arguments.args, **kwargs: Arguments.kwargs) -> str:
@@ -69,7 +69,7 @@ def figure(height: float, rows: int = 1, ratios: Sequence[float] = (1.0,)) -> tu
 
 
 def svg(made: Figure, title: str, salt: str) -> str:
-    """The figure as an inline SVG element. `salt` keeps its inner names apart from those of the page's others."""
+    """The figure as an inline SVG element. `salt` makes its ids unique in the page."""
     text = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": salt}):
         made.savefig(
@@ -92,7 +92,7 @@ def svg(made: Figure, title: str, salt: str) -> str:
 
 
 def time_axis(axes: Axes, end: float, *, label: bool = True) -> None:
-    """Minutes and seconds from the first request on."""
+    """Formats the horizontal axis as minutes and seconds since the first claim."""
     axes.set_xlim(0, max(end, 1e-3))
     steps = [1, 1.2, 1.5, 2, 3, 6, 10] if end > 100 else [1, 2, 2.5, 5, 10]
     axes.xaxis.set_major_locator(MaxNLocator(9, steps=steps))
@@ -102,7 +102,7 @@ def time_axis(axes: Axes, end: float, *, label: bool = True) -> None:
 
 
 def count_axis(axes: Axes, label: str, ticks: int = 4) -> None:
-    """Whole numbers from zero on."""
+    """Formats the vertical axis as integers from zero on."""
     axes.set_ylabel(label)
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_locator(MaxNLocator(ticks, integer=True))

@@ -36,7 +36,7 @@ from openseer_driver.report.trace import Fact, Trace, count_up, step_changes
 from openseer_driver.run_lines import ChunkLine, WorkerSample
 
 FEW_WORKERS = 4
-"""Up to so many workers each get a line of their own where a chart lays them over one another."""
+"""Largest number of workers for which an overlaid chart draws one line per worker."""
 
 _ENDS = {"probe": PURPLE, "complete": BLUE, "give_back": AMBER, "reap": RED, "abort": GREY, "fail": RED}
 _END_NAMES = {
@@ -51,7 +51,7 @@ _END_NAMES = {
 
 @styled
 def completion(trace: Trace, report: Report) -> str:
-    """Requests done over time, with the moments at which a half, 90 % and 99 % were."""
+    """Finished requests over time, with the times of 50 %, 90 % and 99 %."""
     times = trace.finish_times()
     made, (axes,) = figure(2.9)
     shade_tail(axes, at_percent(times, 90), trace.end)
@@ -77,7 +77,7 @@ def completion(trace: Trace, report: Report) -> str:
 
 @styled
 def timeline(trace: Trace) -> str:
-    """Every chunk where and when it ran: a band per worker, in it a lane per request that ran at the same time."""
+    """All chunks over time: a band per worker, and in it a lane per concurrent request."""
     names = trace.worker_names
     made, (axes,) = figure(max(1.6, 0.75 + min(7.5, len(names) * (1.5 if len(names) <= FEW_WORKERS else 0.55))))
     count = sum(len(fact.chunks) for fact in trace.facts)
@@ -107,7 +107,7 @@ def timeline(trace: Trace) -> str:
 
 @styled
 def inflight(trace: Trace, report: Report) -> str:
-    """How many requests each worker ran, the tail shaded: where a row falls early, a worker was idle."""
+    """Number of requests that each worker ran, with the tail shaded: a row that falls early is an idle worker."""
     names = trace.worker_names
     height = 0.95 if len(names) <= FEW_WORKERS else 0.42
     made, rows = figure(0.6 + height * len(names), len(names), [1.0] * len(names))
@@ -130,7 +130,7 @@ def inflight(trace: Trace, report: Report) -> str:
 
 @styled
 def queue_and_cache(trace: Trace) -> str:
-    """Above: requests waiting and running. Below: how full the workers' KV caches were."""
+    """Above: requests waiting and running. Below: use of the workers' KV caches."""
     made, (above, below) = figure(4.2, 2, (1.0, 1.0))
     times = [trace.clock.at(sample.at) for sample in trace.samples]
     waiting = [sample.waiting for sample in trace.samples]
@@ -154,7 +154,7 @@ def queue_and_cache(trace: Trace) -> str:
 
 @styled
 def requeues(trace: Trace) -> str:
-    """How often requests went back to the queue, and how often an engine preempted one, summed up over time."""
+    """Cumulative numbers of returns to the queue and of preemptions by engines, over time."""
     made, (axes,) = figure(2.3)
     chunks = [chunk for fact in trace.facts for chunk in fact.chunks]
     for event, name, colour in (("give_back", "given back", AMBER), ("reap", "lease lost", RED)):
@@ -223,7 +223,7 @@ def _cache_band(axes: Axes, trace: Trace, times: Sequence[float]) -> None:
 
 
 _ABSENT = WorkerSample(kv_used=nan, kv_reserved=nan)
-"""Leaves a hole in the line."""
+"""Leaves a gap in the line."""
 
 
 def _used(sample: WorkerSample) -> float:
@@ -246,7 +246,7 @@ def _preemptions(trace: Trace) -> tuple[list[float], list[int]]:
     times = [trace.clock.at(sample.at) for sample in trace.samples]
     total = [0] * len(times)
     for name in trace.worker_names:
-        # A worker that is away for a while keeps its last count.
+        # A worker that is missing in a sample keeps its last count.
         last, values = 0, list[int]()
         for sample in trace.samples:
             last = sample.workers[name].preemptions if name in sample.workers else last

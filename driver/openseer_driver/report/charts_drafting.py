@@ -27,9 +27,9 @@ from openseer_driver.report.report import at_percent
 from openseer_driver.report.trace import Trace
 
 PAPER_LENGTHS = {0: 1.70, 1: 2.04, 4: 2.32, 8: 2.53}
-"""Acceptance lengths of the Seer paper at 0, 1, 5 and 15 responses to draft from (one draft path), by their range."""
+"""Acceptance lengths of the Seer paper at 0, 1, 5 and 15 reference responses (one draft path), by the range's start."""
 MOST_POINTS = 160
-"""More points over time are joined: a line of the page's width shows no more."""
+"""Limit of points of a line over time; more are joined, since the page's width shows no more."""
 ORIGIN_NAMES = {
     "own": "the response itself",
     "siblings": "its siblings",
@@ -40,7 +40,7 @@ ORIGIN_NAMES = {
 
 @styled
 def acceptance_lengths(drafting: DraftReport) -> str:
-    """A bar per number of siblings to draft from, beside what the paper measured."""
+    """A bar per number of siblings to draft from, with the paper's measurements."""
     made, (axes,) = figure(2.7)
     shown = CORPUS_SIZES[: 1 + max(CORPUS_SIZES.index(int(count)) for count in drafting.by_references)]
     lengths = [_length(drafting, count) for count in shown]
@@ -62,7 +62,7 @@ def acceptance_lengths(drafting: DraftReport) -> str:
     )
     axes.axhline(1, color=MUTED, linewidth=0.7, linestyle=(0, (2, 3)), label="without drafts")
     axes.set_xticks(positions, [_range_label(drafting, position) for position in positions])
-    axes.set_xlabel("siblings' responses to draft from, and request-steps with so many")
+    axes.set_xlabel("siblings' responses to draft from, and number of request-steps")
     axes.set_ylabel("tokens per request-step")
     axes.set_ylim(0, max([*lengths, *(length for _, length in paper)]) * 1.1)
     axes.yaxis.set_major_locator(MaxNLocator(4))
@@ -74,7 +74,7 @@ def acceptance_lengths(drafting: DraftReport) -> str:
 
 @styled
 def origins(drafting: DraftReport) -> str:
-    """A bar per origin: tokens drafted from it, cut into accepted and wasted ones."""
+    """A bar per origin: tokens drafted from it, divided into accepted and wasted ones."""
     used = [name for name, origin in drafting.by_source.items() if origin.drafted]
     made, (axes,) = figure(0.85 + 0.38 * len(used))
     parts = [drafting.by_source[name] for name in used]
@@ -135,7 +135,7 @@ def _range_label(drafting: DraftReport, position: int) -> str:
 
 
 def _joined(points: Sequence[DraftPoint]) -> list[DraftPoint]:
-    """At most MOST_POINTS of them, neighbours summed up."""
+    """Joins neighbouring points, so that at most MOST_POINTS remain."""
     width = -(-len(points) // MOST_POINTS) or 1
     pieces = [points[start : start + width] for start in range(0, len(points), width)]
     return [DraftPoint(piece[-1].at, summed(point.counts for point in piece)) for piece in pieces]

@@ -1,4 +1,4 @@
-"""The report's charts of response lengths: by group, and as they were expected."""
+"""The report's charts of response lengths: by group, and against their estimates."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from openseer_driver.report.report import EstimatePoint
 from openseer_driver.report.trace import Fact, Trace
 
 WIDE = 25
-"""Lengths further apart than this factor are drawn on a logarithmic scale."""
+"""Ratio of the largest to the smallest length above which the scale is logarithmic."""
 
 
 @styled
@@ -64,10 +64,10 @@ def lengths_by_group(trace: Trace) -> str:
 
 @styled
 def estimates(points: Sequence[EstimatePoint]) -> str:
-    """A dot per request that is not a probe: what was expected at its first claim against what it became."""
+    """A dot per request that is not a probe: its estimate at the first claim against its true length."""
     made, (axes,) = figure(4.4)
     many = len(points) > RASTER_FROM
-    kinds = ((True, BLUE, "a sibling had finished"), (False, GREY, "nothing was known: the limit"))
+    kinds = ((True, BLUE, "a sibling had finished"), (False, GREY, "no sibling had finished: the limit"))
     for informed, colour, name in kinds:
         chosen = [point for point in points if point.informed is informed]
         axes.scatter(

@@ -1,4 +1,4 @@
-"""What became of the contexts that engines took up in a run, and why a KV pool may have been of no use."""
+"""Counts of context tokens of a run: computed, cached or fetched; and the likely reason why a KV pool was not used."""
 
 from collections import defaultdict
 
@@ -7,7 +7,7 @@ from openseer_driver.report.trace import Trace, count_up
 
 
 def sum_contexts(trace: Trace) -> ContextCounts:
-    """Over all workers and their boots, by their last samples."""
+    """Sums the counters of all workers over all their boots."""
     sums: defaultdict[str, float] = defaultdict(float)
     for name in trace.worker_names:
         samples = [sample.workers[name].contexts.values() for sample in trace.samples if name in sample.workers]
@@ -17,11 +17,11 @@ def sum_contexts(trace: Trace) -> ContextCounts:
 
 
 def contexts_text(contexts: ContextCounts) -> str:
-    """In a sentence's words; "" where nothing is known."""
+    """The counts as part of a sentence; "" if there are none."""
     if not contexts.computed:
         return ""
     parts = [
-        f"{contexts.computed:,} were computed ({contexts.recomputed:,} of responses that had run before)",
+        f"{contexts.computed:,} were computed ({contexts.recomputed:,} again, of responses that had run before)",
         f"{contexts.cached:,} were in the engine's own cache",
     ]
     if contexts.fetched or contexts.saved_bytes:
@@ -31,7 +31,7 @@ def contexts_text(contexts: ContextCounts) -> str:
 
 
 def pool_line(contexts: ContextCounts, moves: int) -> str:
-    """What a run's KV pool was good for, in a line. `moves`: how often a response went on at another worker."""
+    """The use of a run's KV pool, in a line. `moves`: number of times that a response continued on another worker."""
     line = (
         f"KV pool: tokens of context computed {contexts.computed:,}, cached by engines {contexts.cached:,}, "
         f"fetched {contexts.fetched:,}"
@@ -40,13 +40,13 @@ def pool_line(contexts: ContextCounts, moves: int) -> str:
 
 
 def _why_nothing(contexts: ContextCounts, moves: int) -> str:
-    """The likely reason."""
+    """The likely reason why nothing was fetched."""
     if not contexts.saved_bytes and contexts.unsaved_blocks:
-        return "the pool took no block, the workers' logs say why"
+        return "the pool refused all blocks; see the workers' logs"
     if not contexts.saved_bytes:
         return "no response filled a block of KV cache"
     if not moves:
         return "no response moved to another worker"
     if contexts.failed_fetches:
-        return f"{contexts.failed_fetches:,} fetches failed, the workers' logs say why"
-    return "what moved was short, or in the engine's cache, or computing it was faster than the pool"
+        return f"{contexts.failed_fetches:,} fetches failed; see the workers' logs"
+    return "the moved contexts were short, or in the engine's cache, or faster to compute than to fetch"

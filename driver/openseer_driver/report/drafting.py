@@ -1,4 +1,4 @@
-"""Drafting of a run, measured: tokens drafted and accepted, by origin, by size of the corpus, and over time."""
+"""Drafting metrics of a run: tokens drafted and accepted, by origin, by size of the corpus, and over time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,11 +9,12 @@ from openseer_core.worker.draft_metrics import CORPUS_SIZES, DRAFT_ORIGINS, Draf
 from openseer_driver.run_lines import SampleLine
 
 LEAST_STEPS = 10
-"""Counters of one heartbeat may be a few steps apart: over fewer steps than this their ratios would say little."""
+"""Least engine steps of a point: counters of one heartbeat may be a few steps apart, which distorts ratios over fewer
+steps."""
 
 
 class OriginReport(msgspec.Struct, frozen=True):
-    """Tokens drafted from one origin; the wasted ones were verified in vain."""
+    """Tokens drafted from one origin; `wasted`: verified and rejected."""
 
     drafted: int
     accepted: int
@@ -21,7 +22,7 @@ class OriginReport(msgspec.Struct, frozen=True):
 
 
 class CorpusReport(msgspec.Struct, frozen=True):
-    """Request-steps with a corpus of so many siblings; their acceptance length includes the engine's own token."""
+    """Request-steps with one size of the corpus; the acceptance length includes the engine's own token."""
 
     row_steps: int
     acceptance_length: float
@@ -30,9 +31,9 @@ class CorpusReport(msgspec.Struct, frozen=True):
 class DraftReport(msgspec.Struct, frozen=True):
     """All drafting of a run. `by_references`: by the lower end of each range of siblings.
 
-    `row_steps`: request-steps, each the part of one request in one step of the engine. `draft_share`: of all
-    generated tokens. `full`: how often a request went on without drafts for want of memory. `shared_tokens`,
-    `shared_bytes`: what workers read of siblings that ran elsewhere.
+    `row_steps`: request-steps, each the part of one request in one step of the engine. `draft_share`: drafted fraction
+    of all generated tokens. `full`: times that a request continued without drafts because memory was missing.
+    `shared_tokens`, `shared_bytes`: read by workers of siblings that ran on other workers.
     """
 
     acceptance_length: float
@@ -54,14 +55,14 @@ class DraftReport(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class DraftPoint:
-    """What all workers together drafted up to `at` (seconds of the store's clock) since the point before."""
+    """Counts of all workers together since the previous point. `at`: end of the interval (seconds, store's clock)."""
 
     at: float
     counts: DraftMetrics
 
 
 def draft_points(samples: Sequence[SampleLine]) -> list[DraftPoint]:
-    """What the run drafted, cut at samples into stretches of at least LEAST_STEPS steps of an engine."""
+    """The run's drafting counts, in intervals between samples of at least LEAST_STEPS engine steps."""
     points: list[DraftPoint] = []
     known: dict[str, DraftMetrics] = {}
     gained = DraftMetrics()
@@ -87,7 +88,7 @@ def drafting_states(samples: Sequence[SampleLine]) -> str:
 
 
 def make_draft_report(points: Sequence[DraftPoint]) -> DraftReport | None:
-    """All points together; None where nothing was drafted."""
+    """The report over all points; None if nothing was drafted."""
     total = summed(point.counts for point in points)
     if not total.drafted:
         return None

@@ -1,4 +1,4 @@
-"""Why responses failed, counted by reason in a stream, so that a million of them take the memory of a few."""
+"""Counts failed responses by reason, in a stream with bounded memory."""
 
 import re
 from collections.abc import Sequence
@@ -9,21 +9,21 @@ import msgspec
 from openseer_core.queue.states import Status
 
 MOST_REASONS = 100
-"""Reasons that are told apart; responses that fail for others are only counted."""
+"""Limit of distinct reasons; responses with further reasons are only counted."""
 MOST_EXAMPLES = 5
-"""Groups that one reason names."""
+"""Limit of groups listed for one reason."""
 LONGEST_REASON = 500
-"""Characters of a reason that are kept."""
+"""Limit of a reason's length, in characters."""
 SHOWN_REASONS = 5
-"""Reasons that a person is shown."""
+"""Limit of reasons in the text."""
 VARIES = "…"
-UNKNOWN = "the result does not say why"
+UNKNOWN = "the result has no reason"
 
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
 
 
 class FailedResponse(msgspec.Struct, frozen=True):
-    """One response that failed, and why."""
+    """One failed response and its reason."""
 
     group: str
     index: int
@@ -31,9 +31,9 @@ class FailedResponse(msgspec.Struct, frozen=True):
 
 
 class FailureReason(msgspec.Struct, frozen=True):
-    """`count` responses that failed for one reason; numbers in which they differ are "…" in `reason`.
+    """`count` responses that failed for one reason; numbers in which their texts differ are "…" in `reason`.
 
-    `examples`: one of each of the first groups, by name; `more_groups`: whether there are further ones.
+    `examples`: one response of each of the first groups, by name; `more_groups`: whether there are further groups.
     """
 
     reason: str
@@ -49,7 +49,8 @@ class FailureReason(msgspec.Struct, frozen=True):
 
 
 class Failures(msgspec.Struct, frozen=True):
-    """How many of `responses` have failed, by reason, the most frequent first. `others`: for reasons not kept."""
+    """Number of failed responses out of `responses`, by reason, the most frequent first. `others`: with further
+    reasons."""
 
     responses: int = 0
     failed: int = 0
@@ -58,7 +59,7 @@ class Failures(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """For a person: one line where there is one reason, else a heading and a line a reason; "" without failures."""
+        """The failures as text: one line for one reason, else a heading and a line per reason; "" without failures."""
         if not self.failed:
             return ""
         head = f"{self.failed:,} of {self.responses:,} failed"
@@ -75,14 +76,14 @@ NO_FAILURES = Failures()
 
 
 class FailureCount:
-    """Takes results one by one."""
+    """Counts results one by one."""
 
     def __init__(self) -> None:
         self._responses = self._failed = self._others = 0
         self._kinds: dict[tuple[str, ...], _Kind] = {}
 
     def take(self, status: str, group: str, index: int, reason: str | None) -> None:
-        """One result. `reason`: why it failed, where it did."""
+        """Counts one result. `reason`: of a failed one."""
         self._responses += 1
         if status != Status.INFRA_FAILED:
             return
@@ -99,13 +100,13 @@ class FailureCount:
         kind.take(group, index, text, numbers)
 
     def counted(self) -> Failures:
-        """What they were so far."""
+        """The counts so far."""
         reasons = sorted((kind.counted() for kind in self._kinds.values()), key=lambda kind: (-kind.count, kind.reason))
         return Failures(self._responses, self._failed, tuple(reasons), self._others)
 
 
 class _Kind:
-    """One reason while it is counted. `numbers`: those in its text, VARIES for one that is not always the same."""
+    """One reason while it is counted. `numbers`: the numbers in its text, VARIES for one that differs."""
 
     def __init__(self, words: Sequence[str], numbers: Sequence[str]) -> None:
         self._words, self._numbers = words, numbers
@@ -135,5 +136,5 @@ class _Kind:
 
 
 def _by_name(group: str) -> tuple[int, str]:
-    """line-2 before line-10."""
+    """Sort key: line-2 before line-10."""
     return len(group), group

@@ -1,4 +1,4 @@
-"""The page of a run: metrics, charts and tables in one file that needs nothing else, in light and dark."""
+"""The page of a run: metrics, charts and tables in one self-contained file, with a light and a dark theme."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ TEMPLATE = "report.html.j2"
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One chart with its sentence; `empty` stands in its place where there is nothing to draw."""
+    """One chart with its text; `empty`: the text shown if there is nothing to draw."""
 
     title: str
     text: str
@@ -29,7 +29,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """One of the page's large metrics."""
+    """One headline metric of the page."""
 
     label: str
     value: str
@@ -90,9 +90,9 @@ def _sections(trace: Trace, report: Report) -> list[Section]:
             charts.completion(trace, report),
         ),
         Section(
-            "What each worker ran",
-            "Every chunk as a bar, in a band per worker: a request that is given back goes on in another bar, here or "
-            "elsewhere, its tokens kept.",
+            "Chunks by worker",
+            "Every chunk as a bar, in a band per worker: a request that is given back keeps its tokens and continues "
+            "in another bar, on this or another worker.",
             charts.timeline(trace) if ran else "",
             "No worker ran anything.",
         ),
@@ -104,17 +104,17 @@ def _sections(trace: Trace, report: Report) -> list[Section]:
         ),
         Section(
             "Queue and KV cache",
-            "Requests waiting and running, and how full the caches were; what is reserved includes the tokens that "
-            "the running chunks may still generate.",
+            "Requests waiting and running, and the used part of the caches; the reserved part includes the tokens "
+            "that the running chunks may still generate.",
             charts.queue_and_cache(trace) if trace.samples else "",
             "The run left no samples.",
         ),
         Section(
             "Lengths by group",
             f"One column of dots per group: {_percent(report.lengths.between_share)} of the variance of the lengths "
-            "lies between groups, which is what one finished response can tell of its siblings.",
+            "lies between groups: the part that one finished response can predict for its siblings.",
             charts_lengths.lengths_by_group(trace) if report.requests_ok else "",
-            "No response is whole.",
+            "No response is complete.",
         ),
         _estimate_section(trace, report),
         *(_draft_sections(trace, report.drafting) if report.drafting is not None else ()),
@@ -136,36 +136,36 @@ def _contexts(contexts: ContextCounts) -> str:
 def _estimate_section(trace: Trace, report: Report) -> Section:
     points, error = estimate_points(trace), report.estimates
     text = (
-        "What was expected of each request when it was first claimed (probes left out), from the siblings finished by "
+        "The estimate of each request at its first claim (without probes), from the siblings finished by "
         f"then: off by {error.mean_absolute_error:,.0f} tokens on average, {_percent(error.within_a_quarter)} "
         f"within a quarter of the truth."
         if error.informed
-        else "What was expected of each request when it was first claimed, probes left out."
+        else "The estimate of each request at its first claim, without probes."
     )
     chart = charts_lengths.estimates(points) if points else ""
-    return Section("Estimates against truth", text, chart, "There are no requests but probes.")
+    return Section("Estimates against truth", text, chart, "All requests are probes.")
 
 
 def _draft_sections(trace: Trace, drafting: DraftReport) -> list[Section]:
-    full = f" Memory was short: {drafting.full:,} times a request went on without drafts." if drafting.full else ""
+    full = f" Memory was short: {drafting.full:,} times a request continued without drafts." if drafting.full else ""
     return [
         Section(
             "Acceptance length",
-            "Tokens that a request gained in a step of the engine, its own one included, by how many siblings it could "
+            "Tokens that a request gained in a step of the engine, its own one included, by the number of siblings to "
             f"draft from: {drafting.acceptance_length:.2f} on average, so that {_percent(drafting.draft_share)} of "
             "all tokens were drafted.",
             charts_drafting.acceptance_lengths(drafting),
         ),
         Section(
             "Drafts by origin",
-            f"{drafting.accepted_tokens:,} of {drafting.drafted_tokens:,} drafted tokens came true "
-            f"({_percent(drafting.acceptance)}); {drafting.wasted_tokens:,} were verified in vain. Workers read "
-            f"{drafting.shared_tokens:,} tokens of siblings that ran elsewhere.{full}",
+            f"{drafting.accepted_tokens:,} of {drafting.drafted_tokens:,} drafted tokens were accepted "
+            f"({_percent(drafting.acceptance)}); {drafting.wasted_tokens:,} were verified and rejected. Workers read "
+            f"{drafting.shared_tokens:,} tokens of siblings on other workers.{full}",
             charts_drafting.origins(drafting),
         ),
         Section(
             "Draft lengths over time",
-            f"How much was drafted for a request in a step, {drafting.draft_length:.2f} tokens on average, and what "
+            f"Tokens drafted for a request in a step, {drafting.draft_length:.2f} on average, and the time that "
             f"drafting took: {1000 * drafting.seconds_per_step:.2f} ms of a step, {drafting.seconds:.1f} s in all. The "
             "shaded part is the tail.",
             charts_drafting.over_time(trace, draft_points(trace.samples)),

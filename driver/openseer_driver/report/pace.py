@@ -6,7 +6,7 @@ from openseer_core.queue.time_left import seconds_left
 from openseer_driver.run_lines import SampleLine
 
 RATE_SECONDS = 15.0
-"""Speeds are means over so long: long enough not to flicker, short enough to show a stall."""
+"""Window of a mean speed, in seconds: long enough not to flicker, short enough to show a stall."""
 
 
 class Pace:
@@ -23,7 +23,7 @@ class Pace:
         return self._recent[-1][1] if self._recent else None
 
     def take(self, sample: SampleLine, now: float) -> None:
-        """The run as it stands now."""
+        """Takes the newest sample."""
         self.has_begun = self.has_begun or sample.has_begun
         self._recent.append((now, sample))
         while len(self._recent) > 2 and self._recent[1][0] <= now - RATE_SECONDS:
@@ -55,13 +55,13 @@ class Pace:
         return max(0.0, (after.tokens - before.tokens) / (now - then)) if now > then else 0.0
 
     def _eta(self) -> str:
-        """By the latest speed."""
+        """The estimated time left at the latest speed."""
         left = seconds_left(self._recent[-1][1].tokens_left, self._rate())
         return "–" if left is None else duration(left)
 
 
 def duration(seconds: float) -> str:
-    """0:48, 12:05, 1:02:03."""
+    """A duration as text: 0:48, 12:05, 1:02:03."""
     whole = round(seconds)
     hours, minutes = divmod(whole // 60, 60)
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

@@ -1,4 +1,4 @@
-"""The metrics of a run: pure calculation over a trace. `report.json` is the whole of it."""
+"""Calculates the metrics of a run from its trace. `report.json` contains all of them."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ from openseer_driver.report.trace import Fact, Trace, count_up, covered, step_ch
 
 PERCENTS = (50, 90, 99, 100)
 TAIL_FROM = 90
-"""The tail is the time spent on nothing but the last ten percent of the requests."""
+"""Percentage of finished requests at which the tail begins."""
 
 MAKESPAN_RULE = "from the first request claimed by an engine to the last one finished"
 PAUSES_RULE = "; the pauses between the sessions of a resumed run do not count"
@@ -42,9 +42,9 @@ class Lengths(msgspec.Struct, frozen=True):
 
 
 class EstimatePoint(msgspec.Struct, frozen=True):
-    """What was expected of a request when it was first claimed, and its true length.
+    """The estimate of a request's length at its first claim, and its true length, in tokens.
 
-    `informed`: a sibling had finished by then; before that the estimate is only the limit, max_tokens.
+    `informed`: a sibling had finished by then; otherwise the estimate is the limit, max_tokens.
     """
 
     group: str
@@ -55,7 +55,7 @@ class EstimatePoint(msgspec.Struct, frozen=True):
 
 
 class EstimateError(msgspec.Struct, frozen=True):
-    """How far the informed estimates were from the truth, in tokens (`bias`: mean of estimate minus length)."""
+    """Error of the informed estimates, in tokens (`bias`: mean of estimate minus length)."""
 
     requests: int = 0
     informed: int = 0
@@ -66,7 +66,8 @@ class EstimateError(msgspec.Struct, frozen=True):
 
 
 class WorkerSummary(msgspec.Struct, frozen=True):
-    """One worker's part. `busy_seconds`: time in which it ran a request; `slots_used_share`: of its slots, mean."""
+    """One worker's metrics. `busy_seconds`: time in which it ran a request; `slots_used_share`: mean used fraction of
+    its slots."""
 
     tokens: int
     chunks: int
@@ -86,10 +87,10 @@ class ChunkCounts(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """Every metric of a run; seconds are active seconds (see `makespan_is`).
+    """All metrics of a run; seconds are active seconds (see `makespan_is`).
 
-    `drafts`: the workers' states of drafting; `drafting`: None where nothing was drafted. `routed_experts`: None where
-    none were captured.
+    `drafts`: the workers' states of drafting; `drafting`: None if nothing was drafted. `routed_experts`: None if none
+    were captured.
     """
 
     name: str
@@ -203,14 +204,14 @@ def make_report(trace: Trace) -> Report:
 
 
 def at_percent(ordered: Sequence[float], percent: float) -> float:
-    """The value that `percent` of the ordered values do not exceed (nearest rank; 0 of none)."""
+    """The percentile of ordered values by nearest rank; 0 if there are none."""
     return ordered[max(0, ceil(len(ordered) * percent / 100) - 1)] if ordered else 0.0
 
 
 def estimate_points(trace: Trace) -> list[EstimatePoint]:
-    """Replays what was expected of every request but the probes when it was first claimed.
+    """Computes again the estimate of every request except probes at its first claim.
 
-    Known by then: the siblings that had finished. Running ones, which can raise an estimate too, left no trace.
+    It uses the siblings finished by then. Running siblings, which can raise an estimate too, are not recorded.
     """
     limit = trace.record.setting("sampling", "maxTokens") or Sampling().max_tokens
     groups: dict[tuple[int, str], list[Fact]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""How many rows of routed experts the results of a run have, and lack."""
+"""Counts the expected and the missing rows of routed experts in the results of a run."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from openseer_driver.report.trace import Fact
 
 
 class RowCounts(msgspec.Struct, frozen=True):
-    """`expected`: rows that results of a run with capture should have; `missing`: of these, in so many `responses`."""
+    """`expected`: rows that the results should have; `missing`: missing rows; `responses`: responses with one."""
 
     expected: int
     missing: int
@@ -16,14 +16,14 @@ class RowCounts(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """In a line's words."""
+        """The counts as text."""
         if not self.missing:
             return f"all {self.expected:,} rows of routed experts"
         return f"{self.missing:,} of {self.expected:,} rows of routed experts missing, in {self.responses:,} responses"
 
 
 def count_rows(facts: Iterable[Fact]) -> RowCounts | None:
-    """Of all results; None where none has any."""
+    """The counts over all results; None if no result has rows."""
     found = [fact.rows for fact in facts if fact.rows is not None]
     if not found:
         return None

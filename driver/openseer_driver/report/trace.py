@@ -1,4 +1,4 @@
-"""A run as reports see it: its requests without their tokens, its samples, and a clock that stands still in pauses."""
+"""The data of a run that reports use: its requests without tokens, its samples, and a clock that excludes pauses."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from openseer_driver.run_lines import ChunkLine, FactLine, RoutedFact, RunRecord
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One result, small enough to hold all of a run in memory."""
+    """One result without its tokens, small enough to keep all results of a run in memory."""
 
     batch: int
     group: str
@@ -26,16 +26,16 @@ class Fact:
     prompt: int = 0
     """Tokens of its prompt."""
     rows: RoutedFact | None = None
-    """Of routed experts; None where none were captured."""
+    """Rows of routed experts; None if none were captured."""
 
     @property
     def group_key(self) -> tuple[int, str]:
-        """The group that it belongs to."""
+        """Batch and name of its group."""
         return self.batch, self.group
 
     @staticmethod
     def of(line: FactLine) -> "Fact":
-        """What a report needs of a result line."""
+        """The fact of a result line."""
         times = line.timings
         return Fact(
             line.batch,
@@ -68,7 +68,7 @@ class ActiveClock:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """One run, ready to be measured and drawn. `facts` in the order in which they finished."""
+    """The data of one run. `facts`: in the order in which they finished."""
 
     record: RunRecord
     facts: tuple[Fact, ...]
@@ -83,8 +83,8 @@ class Trace:
 
     @property
     def began_at(self) -> float:
-        """Seconds of the store's clock at which the run was started, or its first request queued, where that was
-        before."""
+        """Start of the run, or the time at which its first request was queued, whichever is earlier (seconds of the
+        store's clock)."""
         return min(self.queued_at, *(session.started_at for session in self.record.sessions[:1]), self.clock.origin)
 
     @property
@@ -94,7 +94,7 @@ class Trace:
 
     @property
     def startup_seconds(self) -> float:
-        """From the start of the run to the first request claimed: reading prompts, loading engines."""
+        """Time from the start of the run to the first claim: reading prompts, loading engines."""
         return self.clock.origin - self.began_at
 
     @property
@@ -116,7 +116,7 @@ class Trace:
 
 
 def read_trace(folder: RunFolder) -> Trace:
-    """Reads a run folder. Raises InputError when it is none."""
+    """Reads a run folder. Raises InputError if it is not one."""
     failures, facts = FailureCount(), list[Fact]()
     for line in folder.facts():
         failures.take(line.status, line.group, line.index, line.stop_reason)
@@ -136,14 +136,14 @@ def make_trace(
 
 
 def natural(name: str) -> tuple[str, int, str]:
-    """Sorts worker-2 before worker-10, whatever a name may end with."""
+    """Sort key: worker-2 before worker-10, with any number of digits."""
     stem = name.rstrip("0123456789")
     number = name[len(stem) :].lstrip("0")
     return stem, len(number), number
 
 
 def step_changes(spans: Iterable[tuple[float, float]]) -> tuple[list[float], list[int]]:
-    """How many of the spans are open over time: times of change, and the count from each on."""
+    """Number of open spans over time: the times of change, and the count from each time on."""
     changes = sorted(change for start, end in spans for change in ((start, 1), (end, -1)))
     times: list[float] = [0.0]
     counts = [0]
@@ -170,7 +170,7 @@ def _pauses(
     ordered = sorted(sessions, key=lambda session: session.started_at)
     for earlier, later in pairwise(ordered):
         ended = earlier.ended_at
-        if ended is None:  # killed: it lived at least until its last sign of life
+        if ended is None:  # killed: it ran at least until its last recorded time
             ended = _last_sign(facts, samples, before=later.started_at, after=earlier.started_at)
         if ended < later.started_at:
             yield ended, later.started_at
@@ -183,7 +183,7 @@ def _last_sign(facts: Sequence[Fact], samples: Sequence[SampleLine], *, before: 
 
 
 def count_up(values: Iterable[float]) -> list[float]:
-    """A counter that starts again with each boot of its worker, as one that only grows."""
+    """Turns a counter that restarts at each boot of its worker into one that only grows."""
     total, before, sums = 0.0, 0.0, list[float]()
     for value in values:
         total += value - before if value >= before else value

@@ -1,4 +1,4 @@
-"""A run over time: as a trace file, events that Perfetto shows, and as spans for the traces of others.
+"""Exports a run over time: as a file of trace events for Perfetto, and as OpenTelemetry spans.
 
 Read `leases`, `events`, `trace_file`; `batch_trace`. Tests: tests/driver/traces.
 """

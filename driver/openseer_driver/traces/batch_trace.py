@@ -1,4 +1,4 @@
-"""The spans of a batch job: a request's when its result is safe, the batch's when it is complete."""
+"""Makes the spans of a batch job: one per request when its result is on disk, one for the batch at its end."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -13,12 +13,12 @@ from openseer_process.span_export import SpanTaker
 from openseer_store.port import DriverStore
 
 PARENT = "TRACEPARENT"
-"""Environment: the span that the run's are below, where who starts it has one."""
+"""Environment variable: the parent span of the run's spans."""
 
 
 class RunTraces:
-    """Gives them to a taker. A run that goes on stays in its trace, which is known by when its first group was
-    queued."""
+    """Gives the spans to `taker`. A resumed run keeps its trace, whose id follows from the time at which its first
+    group was queued."""
 
     def __init__(self, job: RolloutJob, taker: SpanTaker, environment: Mapping[str, str] = os.environ) -> None:
         self._job = f"{job.namespace}/{job.name}"
@@ -28,14 +28,14 @@ class RunTraces:
         self._ended_at = 0.0
 
     async def begin(self, store: DriverStore) -> None:
-        """Once the groups are queued."""
+        """Begins the trace, after the groups are queued."""
         if self._trace is None:
             first = await store.groups(BATCH_JOB_BATCH, 0, 1)
             queued_at = first[0].enqueued_at if first else 0.0
             self._trace = BatchTrace(self._job, BATCH_JOB_BATCH, queued_at, self._parent)
 
     def note(self, results: Iterable[Result]) -> None:
-        """These are on the disk, and were not before."""
+        """Gives the spans of results that have just been written to disk."""
         if self._trace is None:
             return
         for result in results:
@@ -43,7 +43,7 @@ class RunTraces:
             self._taker.give([request_span(self._trace, result)])
 
     async def end(self, store: DriverStore) -> None:
-        """All results are on the disk."""
+        """Gives the batch's span, after all results are on disk."""
         if self._trace is None:
             return
         progress = await store.progress(BATCH_JOB_BATCH)

@@ -1,4 +1,4 @@
-"""A run as trace events: what each worker ran, where responses moved, what held workers up, and the fleet's counts.
+"""A run as trace events: the workers' leases, moves of responses, stalls of workers, and the fleet's counts.
 
 The form is the Trace Event Format of Chromium, which Perfetto reads: `X` is a slice, `s` and `f` are the ends of an
 arrow, `C` is a counter, `M` a name. `pid` is a worker, or the fleet; `tid` one of its rows. Times are microseconds.
@@ -15,21 +15,21 @@ from openseer_driver.run_lines import WorkerSample
 from openseer_driver.traces.leases import PlacedLease, placed_leases
 
 FLEET = 1
-"""The process of the fleet; those of workers follow."""
+"""`pid` of the fleet; those of workers follow."""
 FIRST_ROW = -1
-"""Of a process: the fleet's phases, or a worker's stalls. Rows of leases follow, from 0."""
+"""First row of a process: the fleet's phases, or a worker's stalls. Rows of leases follow, from 0."""
 ROWS = 1_000_000
-"""Of a process at most: no two rows of the file have the same number, for viewers may take them for one thread."""
+"""Limit of rows of a process; makes each `tid` unique in the file, since viewers may merge rows with equal ones."""
 STALLED = 0.5
-"""A worker is shown as held up between two samples if it was for so much of the time."""
+"""Fraction of the time between two samples above which a worker is shown as stalled."""
 SILENT_SECONDS = 3.0
-"""A worker is shown as silent when its last heartbeat is older; it sends one each second."""
+"""Age of the last heartbeat, in seconds, above which a worker is shown as silent; it sends one each second."""
 
 TraceEvent = dict[str, Any]
 
 
 class RunEvents:
-    """The events of a run; of one that goes on, those of results that are there."""
+    """The events of a run; of a running one, those of the results so far."""
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
@@ -57,7 +57,7 @@ class RunEvents:
             yield self._arrow("f", number, after, after.start) | {"bp": "e"}
 
     def moves(self) -> Iterator[tuple[PlacedLease, PlacedLease]]:
-        """Each lease whose request went on at another worker, and the one that followed."""
+        """Pairs of consecutive leases of a request on different workers."""
         requests: dict[int, list[PlacedLease]] = {}
         for leases in self._leases.values():
             for lease in leases:
@@ -90,7 +90,7 @@ class RunEvents:
         }
 
     def _phases(self) -> Iterator[TraceEvent]:
-        """Start-up, then the run up to its tail, which is the last tenth; pauses between sessions come in between."""
+        """Start-up, the run up to its tail (the last tenth of requests), the tail, and pauses between sessions."""
         facts, clock = self._trace.facts, self._trace.clock
         if not facts:
             return
@@ -103,7 +103,7 @@ class RunEvents:
             yield self._slice(FLEET, "paused", start, end)
 
     def _phase(self, name: str, start: float, end: float) -> Iterator[TraceEvent]:
-        """In pieces around the pauses."""
+        """The slices of a phase, without the pauses."""
         for pause_start, pause_end in self._trace.clock.pauses:
             if start < pause_end and pause_start < end:
                 if start < pause_start:
@@ -125,7 +125,7 @@ class RunEvents:
         return {"ph": "C", "pid": pid, "tid": 0, "name": name, "ts": self._at(at), "args": values}
 
     def _of_worker(self, name: str, pid: int) -> Iterator[TraceEvent]:
-        """Its KV cache, and its stalls, those of neighbouring samples in one slice."""
+        """Counters of its KV cache, and its stalls; equal stalls of neighbouring samples are one slice."""
         seen = [(sample.at, sample.workers[name]) for sample in self._trace.samples if name in sample.workers]
         for at, worker in seen:
             yield self._counter(pid, "KV cache", at, {"used": worker.kv_used, "reserved": worker.kv_reserved})
@@ -182,7 +182,7 @@ def _slice_of(lease: PlacedLease, pid: int) -> TraceEvent:
 
 
 def _stall(before: WorkerSample, after: WorkerSample, seconds: float) -> str:
-    """What held a worker up between two samples; "" where nothing did."""
+    """The cause of a worker's stall between two samples; "" if there was none."""
     if after.silent > SILENT_SECONDS:
         return "silent"
     if after.state and after.state not in WORKING_STATES:

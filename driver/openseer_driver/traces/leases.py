@@ -1,4 +1,4 @@
-"""The leases of a run in rows of their workers, so that none of a row overlap: a viewer draws nested what overlaps."""
+"""Places the leases of each worker in rows without overlaps: a viewer draws overlapping slices as nested."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -12,8 +12,8 @@ from openseer_driver.run_lines import ChunkLine
 
 @dataclass(slots=True)
 class PlacedLease:
-    """A lease in `row` of its worker. `start`, `end`: microseconds, at least one apart, so that an arrow has a place in
-    it; `number`: among those of its request, from 1; `waited`: seconds that the request waited before it."""
+    """A lease in `row` of its worker. `start`, `end`: microseconds, at least one apart, so that an arrow can begin in
+    it; `number`: position among the request's leases, from 1; `waited`: seconds that the request waited before it."""
 
     fact: Fact
     chunk: ChunkLine
@@ -25,12 +25,12 @@ class PlacedLease:
 
     @property
     def is_last(self) -> bool:
-        """Whether the request ended with it."""
+        """Whether this is the request's last lease."""
         return self.chunk is self.fact.chunks[-1]
 
 
 def placed_leases(facts: Iterable[Fact], at: Callable[[float], int]) -> dict[str, list[PlacedLease]]:
-    """By worker, in the order of their begins. `at`: microseconds of a time of the run."""
+    """The leases of each worker, ordered by start. `at`: converts a time of the run to microseconds."""
     by_worker: dict[str, list[PlacedLease]] = defaultdict(list)
     for fact in facts:
         since, number = fact.enqueued_at, 0
@@ -49,7 +49,7 @@ def placed_leases(facts: Iterable[Fact], at: Callable[[float], int]) -> dict[str
 
 
 def _place(leases: Iterable[PlacedLease]) -> None:
-    """Each into the lowest row that is free when it begins."""
+    """Puts each lease into the lowest row that is free at its start."""
     busy: list[tuple[int, int]] = []
     free: list[int] = []
     for lease in leases:

@@ -1,4 +1,4 @@
-"""Writes a run's events as a file that Perfetto opens, event by event: a large run's are never in memory at once."""
+"""Writes a run's events to a file for Perfetto, as a stream: the events are never all in memory."""
 
 import gzip
 from collections.abc import Iterator
@@ -17,12 +17,12 @@ from openseer_driver.run_folder import RunFolder
 from openseer_driver.traces.events import RunEvents, TraceEvent
 
 LEVEL = 6
-"""Of compression: higher ones take three times as long for a tenth less."""
+"""Compression level: higher levels take three times as long for a tenth less."""
 
 
 @dataclass(frozen=True, slots=True)
 class TraceCounts:
-    """What a trace file holds."""
+    """Numbers of entries of a trace file."""
 
     workers: int
     leases: int
@@ -30,14 +30,14 @@ class TraceCounts:
 
 
 def write_trace(folder: RunFolder, output: Path) -> TraceCounts:
-    """Writes it, compressed where the name ends in `.gz`; an older file is replaced once the new one is whole.
+    """Writes the trace file, compressed if the name ends in `.gz`; replaces an older file atomically.
 
-    Times are as they passed: unix seconds of the driver, where samples tell them. Raises InputError, OutputError.
+    Times are unix seconds of the driver, if the samples have them. Raises InputError, OutputError.
     """
     trace = in_real_time(read_trace(folder))
     if not trace.facts:
         raise InputError(
-            f"{folder.path}: no result here: there is nothing to show; of a serving job its trainer has them"
+            f"{folder.path}: has no results, so there is nothing to show; results of a serving job go to its trainer"
         )
     events = RunEvents(trace)
     draft = output.with_name(output.name + ".tmp")
@@ -54,7 +54,7 @@ def write_trace(folder: RunFolder, output: Path) -> TraceCounts:
 
 
 def _document(events: RunEvents, name: str) -> Iterator[bytes]:
-    """One JSON object, an event a line."""
+    """One JSON object with an event per line."""
     encode = msgspec.json.Encoder().encode
     yield b'{"displayTimeUnit":"ms","otherData":' + encode({"run": name, "begin, unix seconds": events.begin})
     yield b',"traceEvents":[\n'

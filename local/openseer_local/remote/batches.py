@@ -1,4 +1,4 @@
-"""Commands over the API that a trainer's batches go through: submit, results, status, cancel."""
+"""Commands on the batches of a served job: submit, results, status, cancel."""
 
 import json
 import re
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.5
 FOLLOW_SECONDS = 20.0
-"""How long one call waits for results."""
+"""Time that one call waits for results, in seconds."""
 PAGE = 512
 _KEY = re.compile(r"[\x21-\x7e]{1,200}")
 
@@ -43,15 +43,17 @@ def submit(
     prompts: Annotated[
         Path, typer.Argument(help="Groups: a file of JSON lines (plain or gzip) or Parquet, or a dataset's folder.")
     ],
-    batch: Annotated[int | None, typer.Option(min=1, help="Add to this batch, instead of opening one.")] = None,
-    key: Annotated[str | None, typer.Option(help="Open a batch under this key; the same key gives it again.")] = None,
-    version: Annotated[str | None, typer.Option(help="Weights that sample; otherwise those the fleet has.")] = None,
-    n: Annotated[int | None, typer.Option("-n", "--n", min=1, max=1024, help="Responses to each prompt.")] = None,
-    target: Annotated[int | None, typer.Option(min=1, help="Stop when so many groups are finished.")] = None,
-    rest: Annotated[Literal["cancel", "carry"], typer.Option(help="What becomes of the other groups then.")] = "cancel",
+    batch: Annotated[int | None, typer.Option(min=1, help="Add to this batch, in place of opening a new one.")] = None,
+    key: Annotated[str | None, typer.Option(help="Open a batch under this key; the same key finds it again.")] = None,
+    version: Annotated[str | None, typer.Option(help="Weights that generate; default: the fleet's.")] = None,
+    n: Annotated[int | None, typer.Option("-n", "--n", min=1, max=1024, help="Responses per prompt.")] = None,
+    target: Annotated[
+        int | None, typer.Option(min=1, help="Number of finished groups at which the batch stops.")
+    ] = None,
+    rest: Annotated[Literal["cancel", "carry"], typer.Option(help="Treatment of the other groups then.")] = "cancel",
     carry: Annotated[bool, typer.Option("--carry", help="Take over groups that earlier batches carried over.")] = False,
-    purpose: Annotated[Purpose, typer.Option(help="eval batches run beside training ones.")] = "train",
-    priority: Annotated[PriorityName, typer.Option(help="Whose requests go first.")] = "normal",
+    purpose: Annotated[Purpose, typer.Option(help="eval: runs next to training batches.")] = "train",
+    priority: Annotated[PriorityName, typer.Option(help="Priority of the batch's requests.")] = "normal",
     seal: Annotated[bool, typer.Option(help="These are the batch's last groups.")] = True,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the batch is complete.")] = False,
     allow_failures: AllowFailures = False,
@@ -62,7 +64,7 @@ def submit(
 ) -> None:
     """Opens a batch, or adds to one, and queues the groups of a file.
 
-    Every group that is there already is left as it is: after an interruption give the same command with --key or
+    Groups that the batch already has are not changed: after an interruption give the same command with --key or
     --batch again.
     """
     from openseer_client import BatchSpec, Target  # noqa: PLC0415 - other commands are to be instant
@@ -75,7 +77,7 @@ def submit(
         raise InputError("--key: allowed are 1 to 200 ASCII characters without spaces")
     groups = GroupsFile(prompts, n)
     if groups.lengths:
-        ERR.print("note: lengths are for studies in batch jobs; a serving job does not read them", highlight=False)
+        ERR.print("note: lengths are for studies in batch jobs; a serving job ignores them", highlight=False)
     patience = LONG_PATIENCE_SECONDS if wait else PATIENCE_SECONDS
     with (
         connected(url, token, token_file, patience=patience) as client,
@@ -89,7 +91,7 @@ def submit(
             carry=carry,
         )
         if batch is not None and (key is not None or spec != BatchSpec()):
-            raise InputError("--batch: that batch is there already; --key, --version, --target … are for a new one")
+            raise InputError("--batch: that batch exists; --key, --version, --target … are allowed only for a new one")
         groups.require_fit([ModelLimits.of(worker.figures) for worker in client.workers()])
         handle = client.batch(batch) if batch is not None else client.open_batch(spec, key=key)
         receipt = send(handle, groups, display, is_own=batch is None and key is None)
@@ -99,7 +101,7 @@ def submit(
     if as_json:
         typer.echo(json.dumps({**receipt.model_dump(), "batch": state.model_dump()}))
     else:
-        present = f", {receipt.present:,} were there already" if receipt.present else ""
+        present = f", {receipt.present:,} were already there" if receipt.present else ""
         OUT.print(f"batch {state.id} ({state.state}): {receipt.accepted:,} groups accepted{present}", highlight=False)
         OUT.print(f"read them with: openseer results {state.id} --output FILE --follow", highlight=False)
     if wait:
@@ -119,11 +121,17 @@ def _wait(handle: "BatchHandle", display: "BatchDisplay") -> "Batch":
 def results(
     batch: Number,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="File to append to, going on from there.")
+        Path | None, typer.Option("-o", "--output", help="File to append to; reading resumes after its last entry.")
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Wait for more until the batch is complete.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Wait for further results until the batch is complete.")
+    ] = False,
     acknowledge: Annotated[
-        bool, typer.Option("--acknowledge", help="Tell the API what is safe in the file; at the end its data go.")
+        bool,
+        typer.Option(
+            "--acknowledge",
+            help="Acknowledge results that are safe in the file; the API deletes the batch's data at the end.",
+        ),
     ] = False,
     allow_failures: AllowFailures = False,
     url: Url = None,
@@ -131,16 +139,16 @@ def results(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Reads a batch's results: an entry a line, of kind result or, when a group has ended, group.
+    """Reads a batch's results: one entry per line, of kind result or, at the end of a group, group.
 
-    With --output the same command goes on after what the file holds; each entry is there once. Without it, entries go
-    to standard output.
+    With --output the same command resumes after the file's last entry; each entry is written once. Without it, entries
+    go to standard output.
     """
     from openseer_local.remote.displays import BatchDisplay, is_live  # noqa: PLC0415 - as above
     from openseer_local.remote.results_file import ResultsFile  # noqa: PLC0415
 
     if acknowledge and output is None:
-        raise InputError("--acknowledge: needs --output, for only what is in a file is safe")
+        raise InputError("--acknowledge: needs --output, because only results in a file are safe")
     patience = LONG_PATIENCE_SECONDS if follow else PATIENCE_SECONDS
     with connected(url, token, token_file, patience=patience) as client:
         if output is None:
@@ -203,13 +211,13 @@ def _page(client: "Client", batch: int, cursor: int, *, follow: bool) -> "Result
 
 
 def status(
-    batch: Annotated[int | None, typer.Argument(min=1, help="Number of a batch; otherwise the whole job.")] = None,
+    batch: Annotated[int | None, typer.Argument(min=1, help="Number of a batch; default: the whole job.")] = None,
     url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Shows the job, its workers and its batches; or one batch."""
+    """Shows the job with its workers and batches, or one batch."""
     from openseer_local.terminal.draft_cells import draft_notes  # noqa: PLC0415
     from openseer_local.terminal.tables import (  # noqa: PLC0415
         batch_facts,
@@ -253,7 +261,7 @@ def cancel(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ends a batch's unfinished responses, or those of some groups; what they have so far is reported."""
+    """Ends a batch's unfinished responses, or those of some groups; their tokens so far are reported."""
     with connected(url, token, token_file) as client:
         handle = client.batch(batch)
         count = handle.cancel(group or None)

@@ -1,4 +1,4 @@
-"""How a command reaches the API: address and token from options or environment, errors in one line."""
+"""Connects a command to the API: address and token from options or environment, errors in one line."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
     from openseer_client import ApiError, Client
 
 PATIENCE_SECONDS = 10.0
-"""How long a command that asks once tries to reach the API."""
+"""Timeout of reaching the API for a command with one call, in seconds."""
 LONG_PATIENCE_SECONDS = 180.0
-"""The same for one that waits for something: it outlasts a restart of the API."""
+"""Timeout of reaching the API for a command that waits: longer than a restart of the API, in seconds."""
 NO_ANSWER = "No answer"
-"""Title of the client's own problem where nobody answered."""
+"""Title of the client's own problem if no server answers."""
 
 Url = Annotated[
     str | None, typer.Option("--url", envvar="OPENSEER_URL", help="Address of the API, or of a job behind a gateway.")
 ]
 Token = Annotated[str | None, typer.Option("--token", envvar="OPENSEER_TOKEN", help="Bearer token.", show_envvar=True)]
 TokenFile = Annotated[
-    Path | None, typer.Option("--token-file", envvar="OPENSEER_TOKEN_FILE", help="File that holds the token.")
+    Path | None, typer.Option("--token-file", envvar="OPENSEER_TOKEN_FILE", help="File with the token.")
 ]
 
 
 class RefusedError(OpenseerError):
-    """The API refused, failed or was not there, in one line. `exit_code`: by whose fault it is."""
+    """The API refused the call, failed or was unreachable. `exit_code`: 2 for wrong input, else 4 or 5."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -43,18 +43,18 @@ class RefusedError(OpenseerError):
 def connected(
     url: str | None, token: str | None, token_file: Path | None, *, patience: float = PATIENCE_SECONDS
 ) -> Generator["Client"]:
-    """A client for one command. Errors of the API leave as RefusedError."""
+    """A client for one command. Raises RefusedError for errors of the API, InputError for wrong options."""
     from openseer_client import ApiError, Client, FleetError, Limits, WeightsError  # noqa: PLC0415 - see main
 
     if not url:
         raise InputError("--url: none given, and OPENSEER_URL is not set; `openseer serve` prints its address")
-    limits = Limits(unreachable=patience)  # a full queue is waited for, as a trainer does
-    # A token on the command line takes precedence over a file that the environment names.
+    limits = Limits(unreachable=patience)  # like a trainer, a command waits while the queue is full
+    # A token on the command line takes precedence over a token file in the environment.
     given = check_token(token, "--token") if token else None
     with Client(url, token=given, token_file=None if given else token_file, limits=limits) as client:
         try:
             yield client
-        except ValidationError as error:  # of what the command line asks for; answers are the client's own business
+        except ValidationError as error:  # of the command line's values; the client handles invalid answers
             raise InputError(first_problem(error)) from error
         except ApiError as error:
             raise RefusedError(_one_line(error), _code(error)) from error
@@ -63,7 +63,7 @@ def connected(
 
 
 def _one_line(error: "ApiError") -> str:
-    """What was asked, what the answer says, and what to do where only the command line can say it."""
+    """The call, the answer's problem, and advice on options of the command line."""
     problem = error.problem
     detail = " ".join(problem.detail.split()) or problem.title
     if problem.title == NO_ANSWER:
@@ -73,6 +73,6 @@ def _one_line(error: "ApiError") -> str:
 
 
 def _code(error: "ApiError") -> int:
-    """2 where what was asked is wrong, 4 where the API is away, busy or broken."""
+    """Exit code 2 if the request is wrong, 4 if the API is unreachable, busy or fails."""
     status = error.problem.status
     return InputError.exit_code if 400 <= status < 500 and status != 429 else StoreError.exit_code

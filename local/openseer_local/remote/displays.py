@@ -1,4 +1,4 @@
-"""What a person sees while a command waits for the API: an upload, a batch, a weights transaction."""
+"""Displays of commands that wait for the API: an upload, a batch, a weights transaction."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class BatchDisplay(Display):
-    """A count of what is sent or fetched, and the batch."""
+    """Shows the count of sent or fetched items, and the batch."""
 
     def __init__(self, console: Console, live: bool) -> None:
         super().__init__(console, live)
@@ -26,18 +26,18 @@ class BatchDisplay(Display):
         self._batch: Batch | None = None
 
     def count(self, what: str, items: Iterable[T], total: int) -> Iterator[T]:
-        """Passes items on and shows how many have gone."""
+        """Yields the items and shows their count."""
         for item in items:
             yield item
             self.note(what, self._count + 1, total)
         self.note("", 0, 0)
 
     def note(self, what: str, count: int, total: int) -> None:
-        """How much of something is done; "" for nothing more."""
+        """Sets the shown count and total; `what`: name of the items, "": shows no count."""
         self._what, self._count, self._total = what, count, total
 
     def show(self, batch: Batch) -> None:
-        """The batch as it stands."""
+        """Shows the batch's present state."""
         self._batch = batch
 
     def body(self) -> list[RenderableType]:
@@ -62,8 +62,8 @@ class BatchDisplay(Display):
 
 
 class WeightsDisplay(Display):
-    """A transaction with each worker in it; without a terminal a line a phase. Why one failed is told by the error that
-    follows, not here."""
+    """Shows a transaction with each of its workers; without a terminal, one line per phase. The cause of a failure is
+    in the command's error, not here."""
 
     def __init__(self, console: Console, live: bool) -> None:
         super().__init__(console, live)
@@ -72,7 +72,7 @@ class WeightsDisplay(Display):
         self._last_line = ""
 
     def show(self, transaction: Transaction, now: float | None) -> None:
-        """The transaction as it stands. `now`: seconds of the store's clock, as far as it is known."""
+        """Shows the transaction's present state. `now`: seconds of the store's clock, if known."""
         if transaction.phase == "failed":
             workers = [worker.model_copy(update={"error": None}) for worker in transaction.workers]
             transaction = transaction.model_copy(update={"message": "", "workers": workers})
@@ -95,5 +95,5 @@ class WeightsDisplay(Display):
 
 
 def is_live(*, as_json: bool) -> bool:
-    """Whether a display may redraw: a terminal, and a person before it."""
+    """Whether a display may redraw: standard output is a terminal, and JSON is not requested."""
     return sys.stdout.isatty() and not as_json

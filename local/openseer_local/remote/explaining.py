@@ -1,4 +1,4 @@
-"""`openseer explain URL`: where the time of a job goes while it runs, as its page tells it."""
+"""`openseer explain URL`: explains the time of a running job so far, from its page's data."""
 
 import re
 from pathlib import Path
@@ -21,8 +21,8 @@ _OF_GATEWAY = re.compile(r"(.*)/jobs/([^/]+)/([^/]+)/?")
 def show_running(
     url: str, token: str | None, token_file: Path | None, *, as_json: bool = False, console: Console = OUT
 ) -> None:
-    """Prints what is known by now. `url`: of an API or a page of one job, or of a job behind a gateway. Raises
-    InputError, RefusedError."""
+    """Prints the explanation so far. `url`: of one job's API or page, or of a job behind a gateway. Raises InputError,
+    RefusedError."""
     found = _asked(url, _token(token, token_file))
     if as_json:
         console.file.write(found.model_dump_json() + "\n")
@@ -42,7 +42,7 @@ def _token(token: str | None, token_file: Path | None) -> str:
     if token:
         return check_token(token, "--token")
     if token_file is None:
-        raise InputError("--token: none given; whoever serves the job tells its token, or the file that holds it")
+        raise InputError("--token: none given; give the token of the served job, or --token-file with its file")
     return read_token(token_file, "--token-file")
 
 
@@ -50,7 +50,7 @@ def _asked(url: str, token: str) -> Explained:
     """The first view of the page's stream."""
     base = url.split("#")[0].rstrip("/").removesuffix(PATH)
     of_gateway = _OF_GATEWAY.fullmatch(base)
-    # A server of one job finds it by whatever name.
+    # A server of one job accepts any name.
     root, namespace, name = of_gateway.groups() if of_gateway else (base, "default", "job")
     place = f"{root}{PATH}/api/jobs/{namespace}/{name}/explained"
     try:
@@ -69,12 +69,14 @@ def _asked(url: str, token: str) -> Explained:
                 elif line.startswith("data: "):
                     return Explained.model_validate_json(line.removeprefix("data: "))
     except (httpx.TransportError, httpx.InvalidURL) as error:
-        raise RefusedError(f"no answer from {root}: {error}; is it running, and this its address?", 4) from None
+        raise RefusedError(
+            f"no answer from {root}: {error}; check that it runs and that the address is right", 4
+        ) from None
     except ValueError as error:
         raise RefusedError(
-            f"{root}: an answer that is no explanation: {error}; is its release this one's?", 4
+            f"{root}: the answer is not an explanation: {error}; check that both have the same release", 4
         ) from None
-    raise RefusedError(f"{root}: its answer ended before an explanation came", 4)
+    raise RefusedError(f"{root}: the answer ended before an explanation", 4)
 
 
 def _detail(answer: httpx.Response) -> str:

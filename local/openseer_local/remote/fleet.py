@@ -1,4 +1,4 @@
-"""Commands over the API that concern the whole fleet: weights, and GPUs lent to the trainer."""
+"""Commands on the whole fleet: publishing weights, and lending GPUs to the trainer."""
 
 import re
 import time
@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.2
 
-weights = typer.Typer(name="weights", no_args_is_help=True, help="Gives the fleet new weights, in one transaction.")
+weights = typer.Typer(
+    name="weights", no_args_is_help=True, help="Publishes new weights to the fleet, in one transaction."
+)
 
 
-Patience = Annotated[float, typer.Option(min=0, help="Seconds to wait until every worker has followed.")]
+Patience = Annotated[float, typer.Option(min=0, help="Timeout of waiting for all workers, in seconds.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -35,26 +37,26 @@ def add_to(app: typer.Typer) -> None:
 
 @weights.command()
 def publish(
-    path: Annotated[str, typer.Argument(help="Folder of safetensors that every worker sees, or its http(s) URL.")],
+    path: Annotated[str, typer.Argument(help="Folder of safetensors that all workers can read, or its http(s) URL.")],
     version: Annotated[str, typer.Option(help="Name of the new weights.")],
     mode: Annotated[
-        PublishMode, typer.Option(help="Responses that run: finish them, hand them on, or end them.")
+        PublishMode, typer.Option(help="Running responses: finish them, continue them on the new weights, or end them.")
     ] = "drain",
     on_failure: Annotated[
-        OnFailure, typer.Option(help="When a worker fails: back to the old weights, or on without it.")
+        OnFailure, typer.Option(help="After a worker's failure: return to the old weights, or continue without it.")
     ] = "abort",
     digest: Annotated[
-        str | None, typer.Option(help="Of the files, where it is known: workers load nothing else.")
+        str | None, typer.Option(help="Digest of the files, if known: workers load no other files.")
     ] = None,
-    wait: Annotated[bool, typer.Option(help="Wait until every worker has them.")] = True,
+    wait: Annotated[bool, typer.Option(help="Wait until all workers have loaded them.")] = True,
     url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Publishes weights: every worker loads them, or the fleet stays with those it has.
+    """Publishes weights: either all workers load them, or the fleet keeps its present weights.
 
-    Given twice it changes nothing: the same weights under the same version are one transaction.
+    Repeating the command changes nothing: the same weights under the same version are one transaction.
     """
     from openseer_client import Publish, WeightsError  # noqa: PLC0415 - other commands are to be instant
     from openseer_local.remote.displays import WeightsDisplay, is_live  # noqa: PLC0415
@@ -73,11 +75,11 @@ def publish(
     elif transaction.phase == "done":
         OUT.print(f"the fleet serves weights {version}", highlight=False)
     else:
-        OUT.print("publishing; `openseer weights status` shows how it goes on", highlight=False)
+        OUT.print("publishing; `openseer weights status` shows the progress", highlight=False)
 
 
 def _source(path: str, digest: str | None) -> "Source":
-    """A path is made absolute: workers do not share this command's working directory."""
+    """The source of the weights. A path is made absolute, since workers have another working directory."""
     from openseer_client import Source  # noqa: PLC0415 - as above
 
     if digest is not None and not re.fullmatch(r"[0-9a-f]{64}", digest):
@@ -86,12 +88,12 @@ def _source(path: str, digest: str | None) -> "Source":
         return Source(url=path, digest=digest)
     folder = Path(path).expanduser()
     if not folder.is_absolute() and not folder.is_dir():
-        raise InputError(f"{path}: no such folder here; a folder that only workers see is named by its absolute path")
+        raise InputError(f"{path}: no such folder here; for a folder that only workers can read give its absolute path")
     return Source(path=str(folder.absolute()), digest=digest)
 
 
 def _follow(client: "Client", transaction: "Transaction", display: "WeightsDisplay") -> "Transaction":
-    """Shows the transaction until it has ended, or another one has come after it."""
+    """Shows the transaction until it has ended, or another one has begun."""
     begun, offset = time.monotonic(), transaction.started_at
     while True:
         display.show(transaction, offset + time.monotonic() - begun)
@@ -107,14 +109,14 @@ def _follow(client: "Client", transaction: "Transaction", display: "WeightsDispl
 
 @weights.command("status")
 def weights_status(url: Url = None, token: Token = None, token_file: TokenFile = None, as_json: AsJson = False) -> None:
-    """Shows which weights the fleet serves, and the latest transaction with each worker in it."""
+    """Shows the fleet's weights, and the latest transaction with each of its workers."""
     with connected(url, token, token_file) as client:
         _show_weights(client.weights(), as_json=as_json)
 
 
 @weights.command()
 def abort(url: Url = None, token: Token = None, token_file: TokenFile = None, as_json: AsJson = False) -> None:
-    """Takes back a transaction that is under way: the fleet goes back to the weights it had."""
+    """Aborts the running transaction: the fleet returns to the weights that it had."""
     with connected(url, token, token_file) as client:
         _show_weights(client.abort_weights(), as_json=as_json)
 
@@ -141,7 +143,7 @@ def _show_weights(now: "Weights", *, as_json: bool) -> None:
 
 def release(
     mode: Annotated[
-        Literal["sleep", "stop"], typer.Option(help="sleep: engines free their memory. stop: no worker is left.")
+        Literal["sleep", "stop"], typer.Option(help="sleep: engines free their memory. stop: all workers end.")
     ] = "sleep",
     patience: Patience = 600.0,
     url: Url = None,
@@ -149,10 +151,10 @@ def release(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Hands the GPUs to the trainer; what runs goes on after `acquire`."""
+    """Lends the GPUs to the trainer; running responses continue after `acquire`."""
     from openseer_client import Release  # noqa: PLC0415 - as above
 
-    with connected(url, token, token_file) as client, OUT.status("waiting for the workers to let go"):
+    with connected(url, token, token_file) as client, OUT.status("waiting for the workers to release the GPUs"):
         state = client.release(Release(mode=mode), patience=patience)
     _show_fleet(state, as_json=as_json)
 
@@ -164,7 +166,7 @@ def acquire(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Takes the GPUs back and waits until the workers are there."""
+    """Takes the GPUs back and waits until the workers run."""
     with connected(url, token, token_file) as client, OUT.status("waiting for the workers"):
         state = client.acquire(patience=patience)
     _show_fleet(state, as_json=as_json)

@@ -1,4 +1,4 @@
-"""A file of results, which a later command continues: whole lines only, each safe before it is acknowledged."""
+"""A file of results that a later command can continue: complete lines only, each on disk before it is acknowledged."""
 
 import fcntl
 import os
@@ -15,7 +15,7 @@ from openseer_driver.report.failures import FailureCount
 
 
 class _Position(msgspec.Struct):
-    """The part of a line that says where reading continues, and of a result whether it failed."""
+    """The part of a line with its cursor, and for a result its status."""
 
     kind: str
     batch: int
@@ -27,11 +27,11 @@ class _Position(msgspec.Struct):
 
 
 class ResultsFile:
-    """The results of one batch, appended to. `cursor`: of its last entry, 0 for none; `results`: how many it holds;
-    `failures`: those of them that failed.
+    """A file to which the results of one batch are appended. `cursor`: of its last entry, 0 for none; `results`: number
+    of results; `failures`: counts of failed ones.
 
-    One writer at a time. A torn last line, as a kill leaves it, is dropped and read again.
-    Raises InputError for a file that holds something else, OutputError when it cannot be written.
+    One writer at a time. A torn last line after a kill is dropped and read again.
+    Raises InputError for a file with other content, OutputError if it cannot be written.
     """
 
     def __init__(self, path: Path, batch: int) -> None:
@@ -41,7 +41,7 @@ class ResultsFile:
         self.failures = FailureCount()
         if path.exists() and not path.is_file():
             raise InputError(
-                f"{path}: is no file that could be gone on with; without --output, results go to the terminal"
+                f"{path}: not a regular file, so it cannot be continued; without --output, results go to the terminal"
             )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,14 +71,14 @@ class ResultsFile:
         except OSError as error:
             os.ftruncate(self._file.fileno(), size)
             raise OutputError(
-                f"{self.path}: {error.strerror}; what is written is whole, and the same command goes on from there"
+                f"{self.path}: {error.strerror}; written lines are complete, and the same command resumes after them"
             ) from error
         for item in items:
             self._count(item)
         self.cursor = items[-1].cursor if items else self.cursor
 
     def sync(self) -> None:
-        """Returns once the disk has it."""
+        """Waits until all written lines are on disk. Raises OutputError."""
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
@@ -96,7 +96,7 @@ class ResultsFile:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise OutputError(f"{self.path}: another command is writing here") from error
+            raise OutputError(f"{self.path}: another command is writing to this file") from error
 
     def _read(self, batch: int) -> None:
         decoder = msgspec.json.Decoder(_Position)
@@ -108,7 +108,9 @@ class ResultsFile:
                 try:
                     position = decoder.decode(line)
                 except msgspec.DecodeError as error:
-                    raise InputError(f"{self.path} line {number}: no result of a batch; name another file") from error
+                    raise InputError(
+                        f"{self.path} line {number}: not a result of a batch; name another file"
+                    ) from error
                 if position.batch != batch:
                     raise InputError(f"{self.path}: holds results of batch {position.batch}; name another file")
                 whole += len(line)

@@ -1,4 +1,4 @@
-"""How `openseer submit` sends a file's groups, and what it leaves behind when they are refused on the way."""
+"""Sends a file's groups for `openseer submit`, and cleans up or advises if the API refuses them."""
 
 import re
 from contextlib import suppress
@@ -13,9 +13,9 @@ from openseer_local.terminal.console import ERR
 
 
 def send(handle: BatchHandle, groups: GroupsFile, display: BatchDisplay, *, is_own: bool) -> UploadReceipt:
-    """Sends all groups. `is_own`: the batch was opened for them alone, and goes when they are refused.
+    """Sends all groups. `is_own`: the batch was opened only for them and is deleted if they are refused.
 
-    Raises InputError for a refusal, with file and line where they are known; else OpenseerError.
+    Raises InputError for a refusal, with file and line if known; else OpenseerError.
     """
     try:
         return handle.submit(display.count("groups sent", groups, groups.count))
@@ -28,7 +28,7 @@ def send(handle: BatchHandle, groups: GroupsFile, display: BatchDisplay, *, is_o
 
 
 def _left_behind(handle: BatchHandle, error: BaseException, *, is_own: bool) -> str:
-    """What becomes of a batch that has a part of the groups."""
+    """Deletes the batch if it may be deleted; returns a note on the batch, which has a part of the groups."""
     if is_own and isinstance(error, OpenseerError) and not error.retryable:
         with suppress(OpenseerError):
             handle.forget()
@@ -38,7 +38,7 @@ def _left_behind(handle: BatchHandle, error: BaseException, *, is_own: bool) -> 
 
 
 def _placed(error: OpenseerError, groups: GroupsFile) -> str:
-    """A refusal by the API, which names groups, with file and line."""
+    """The text of a refusal, with file and line in place of the group's name."""
     detail = error.problem.detail if isinstance(error, ApiError) else None
     named = re.match(r"group (\S+): ", detail or "")
     if detail is None or named is None:

@@ -1,4 +1,4 @@
-"""A file of groups, as `openseer submit` sends it: a group a row, of every format that a job's prompts may have."""
+"""Reads a file of groups for `openseer submit`: one group per row, in any format of a job's prompts."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,21 +15,21 @@ from openseer_core.wire.batches import Group
 from openseer_driver.prompts.source import PromptSource
 
 _STUDY_FIELDS = frozenset({"lengths"})
-"""Of batch jobs for study: a trainer does not know them."""
+"""Fields of batch jobs for studies; the API does not have them."""
 _UNKNOWN = f"unknown field, known: {', '.join(Group.model_fields)}; columns are mapped only by a job's manifest"
 
 
 class GroupsFile:
     """The groups of a file or a folder, in a stream; they may be read several times.
 
-    `count`: how many they are; `lengths`: rows that state lengths, which a serving job does not read. Its columns have
-    the names of a group: there is no manifest that maps others.
+    `count`: number of groups; `lengths`: number of rows with lengths, which a serving job ignores. Columns must have
+    the names of a Group's fields, since there is no manifest that maps others.
     """
 
     def __init__(self, path: Path, n: int | None) -> None:
-        """Reads it as a whole, before anything is sent. `n`: responses of a group that states none.
+        """Reads and checks the whole file before anything is sent. `n`: responses of a group without `n`.
 
-        Raises PromptsError with what is wrong.
+        Raises PromptsError: lists the problems.
         """
         self._source = PromptSource(str(path), path)
         self._n = n
@@ -40,13 +40,13 @@ class GroupsFile:
             self.lengths += row.values().get("lengths") is not None
 
     def __iter__(self) -> Iterator[Group]:
-        """The groups in order. Raises PromptsError at the end, when anything is wrong or the file has changed."""
+        """The groups in order. Raises PromptsError at the end if a row is wrong or the file has changed."""
         return (group for _, group in self._placed())
 
     def require_fit(self, workers: Sequence[ModelLimits]) -> None:
-        """Raises PromptsError with the prompts of token ids that none of these workers can run.
+        """Raises PromptsError: lists the prompts of token ids that none of these workers can run.
 
-        How many tokens a text has, only the API knows.
+        Prompts of text are not checked: only the API has the tokenizer.
         """
         problems = Problems(self._source.name)
         for row, group in self._placed() if workers else ():
@@ -57,7 +57,7 @@ class GroupsFile:
         problems.require_none()
 
     def place_of(self, name: str) -> str | None:
-        """Where the file has a group of this name."""
+        """File and row of the group with this name; None if there is none."""
         return next((row.place for row, group in self._placed() if group.id == name), None)
 
     def _placed(self) -> Iterator[tuple[PromptRow, Group]]:
@@ -87,11 +87,11 @@ class GroupsFile:
 
 
 def _group(row: PromptRow, n: int | None) -> Group:
-    """A row as the API takes a group; the prompt lines of batch jobs are such rows, too.
+    """The group of a row; prompt lines of batch jobs are valid rows.
 
     Raises JsonError, ValueError.
     """
-    # A table has every column in each row: what is null there is not given.
+    # A table has all columns in each row: null means that the field is not given.
     fields = {name: value for name, value in row.values().items() if value is not None and name not in _STUDY_FIELDS}
     fields.setdefault("id", f"line-{row.number}")
     if n is not None:

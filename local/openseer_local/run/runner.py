@@ -127,7 +127,7 @@ class LocalRun:
         def end_phase(tasks: Tasks) -> str:
             nonlocal state
             if not tasks["driver"].done():
-                return "stopping: workers hand back what they run"
+                return "stopping: workers give back their requests"
             state = "complete"
             return "stopping the workers"
 

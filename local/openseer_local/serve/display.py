@@ -1,4 +1,4 @@
-"""The display of a serving job: its fleet, its open batches and the weights that are being published."""
+"""The display of a serving job: its fleet, its open batches and the running weights transaction."""
 
 import time
 from collections import deque
@@ -26,12 +26,12 @@ from openseer_local.terminal.tables import (
 )
 
 QUIET_EVERY_SECONDS = 30.0
-"""A server runs for days: without a terminal it prints seldom."""
+"""Interval of lines without a terminal, in seconds; a server runs for days."""
 RATE_SECONDS = 10.0
 SHOWN_BATCHES = 6
-"""The latest ones are shown."""
+"""Limit of shown batches, the latest ones."""
 PAST_SECONDS = 10.0
-"""A transaction that has ended is shown for so long."""
+"""Time that an ended transaction is shown, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class ServingDisplay(Display):
         super().__exit__(*_)
 
     def show(self, snapshot: JobSnapshot) -> None:
-        """How the job stands now. The first worker that is ready ends the start-up; a new problem is told at once."""
+        """Shows the job's present state. The first ready worker ends the start-up; a new problem is shown at once."""
         with self._lock:
             if snapshot.job.workers_ready and not self._has_begun:
                 self._has_begun = True
@@ -85,7 +85,7 @@ class ServingDisplay(Display):
             self._plain_if_due()
 
     def body(self) -> list[RenderableType]:
-        """The job in a line, then tables."""
+        """A line on the job, then tables."""
         if not self._recent:
             return []
         now = self._recent[-1]
@@ -103,7 +103,7 @@ class ServingDisplay(Display):
         return parts
 
     def line(self) -> str:
-        """The job in a line, with its open batches; empty where it is the same as the last one."""
+        """A line on the job with its open batches; "" if equal to the previous line."""
         if not self._recent:
             return ""
         now = self._recent[-1]

@@ -1,4 +1,4 @@
-"""What must hold before a serving job begins: mode serve, an address that is free, a token, a folder of its own."""
+"""Checks before a serving job starts: mode serve, a free address, a token, a folder without another job."""
 
 import errno
 import ipaddress
@@ -31,27 +31,27 @@ TOKEN_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the API listens."""
+    """The address on which the API listens."""
 
     host: str
     port: int
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine reaches it."""
+        """Whether only this machine can connect to it."""
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return self.host == "localhost"
 
     def bind(self) -> socket.socket:
-        """The address, held from now on; port 0 becomes a free one. Raises InputError."""
+        """A socket bound to the address; port 0 takes a free one. Raises InputError."""
         try:
             family, kind, number, _, socket_address = socket.getaddrinfo(
                 self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )[0]
         except socket.gaierror as error:
-            raise InputError(f"--host: found {self.host}, which is no address: {error.strerror}") from error
+            raise InputError(f"--host: found {self.host}, which is not an address: {error.strerror}") from error
         bound = socket.socket(family, kind, number)
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -64,18 +64,18 @@ class Address:
 
 def _why_not(address: Address, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"--port: {address.port} is in use on {address.host}; choose another one, or 0 for any that is free"
+        return f"--port: {address.port} is in use on {address.host}; choose another one, or 0 for any free one"
     if error.errno == errno.EADDRNOTAVAIL:
-        return f"--host: found {address.host}, which is no address of this machine"
+        return f"--host: found {address.host}, which is not an address of this machine"
     return f"cannot listen on {address.host}:{address.port}: {error.strerror}"
 
 
 @dataclass(frozen=True, slots=True)
 class ServingPlan:
-    """A serving job that passed every check that can be made before anything starts.
+    """A serving job with its settings; `check` makes all checks that are possible before the start.
 
-    `document`: the manifest as it was given. `given_token`: "" to make one. `fresh`: what is in the folder is deleted.
-    `trusted`: the address of a machine whose calls need no token, "" for none.
+    `document`: the manifest as submitted. `given_token`: "": a token is generated. `fresh`: files in the folder are
+    deleted. `trusted`: the address of a machine whose calls need no token, "" for none.
     """
 
     job: RolloutJob
@@ -88,16 +88,16 @@ class ServingPlan:
 
     @property
     def token_file(self) -> Path:
-        """Where a token that is made lies."""
+        """The file of a generated token."""
         return self.folder.path / TOKEN_FILE
 
     def check(self) -> None:
-        """Raises InputError for what cannot be served, or not here."""
+        """Raises InputError if the job cannot be served with these settings."""
         check_local_job(self.job, "serve")
         if not self.address.is_loopback and not self.given_token:
             raise InputError(
-                f"--host: found {self.address.host}, which other machines reach; give --token-file with a token of "
-                "your own choice, or serve on 127.0.0.1"
+                f"--host: found {self.address.host}, which other machines can reach; give --token-file with a token, "
+                "or serve on 127.0.0.1"
             )
         if self.trusted:
             self._check_trusted()
@@ -124,11 +124,13 @@ class ServingPlan:
                 "Use --fresh to start over, or --output for another folder"
             )
         if not folder.store_folder.is_dir() and self.job.spec.store.url is None:
-            raise InputError(f"{folder.path}: its store/ is gone, and its batches with it; use --fresh to start over")
+            raise InputError(
+                f"{folder.path}: its store/ is missing, and with it its batches; use --fresh to start over"
+            )
 
     @contextmanager
     def open_folder(self) -> Generator[str]:
-        """Makes the folder, holds it for this session, and gives the token. Raises OutputError, InputError."""
+        """Creates and locks the folder for this session; yields the token. Raises OutputError, InputError."""
         folder = self.folder
         folder.create()
         lock_file = folder.path / LOCK_FILE
@@ -141,7 +143,7 @@ class ServingPlan:
 
 
 def _own_token(path: Path) -> str:
-    """The token of an earlier session, so that a trainer's stays valid, or a new one that only its owner can read."""
+    """The token of an earlier session, so that trainers can keep it, or a new one in a file with mode 0600."""
     if path.exists():
         return read_token(path, str(path))
     token = secrets.token_urlsafe(TOKEN_BYTES)
@@ -154,7 +156,7 @@ def _own_token(path: Path) -> str:
 
 
 class ServingRecord:
-    """run.json of a folder that is served: what of the manifest determines results, and the sessions."""
+    """Writes run.json of a served folder: the manifest's fields that determine results, and the sessions."""
 
     def __init__(self, plan: ServingPlan) -> None:
         self._plan = plan
@@ -163,7 +165,7 @@ class ServingRecord:
 
     @property
     def resumed(self) -> bool:
-        """Whether there was a session before."""
+        """Whether there was an earlier session."""
         return bool(self._earlier)
 
     def note(self, state: RunState, reason: str = "", *, ended: bool = False) -> None:

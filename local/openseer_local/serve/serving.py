@@ -29,10 +29,10 @@ from openseer_store.routed.folders import remove_all
 from openseer_store.routed.removal import keep_rows_within
 
 FLEET_SPEC_SECONDS = 0.5
-"""Time between two reads of the fleet spec: how soon the fleet follows when the trainer takes or returns the GPUs."""
+"""Poll interval of the fleet spec, in seconds: delay until the fleet follows a release or acquire of the GPUs."""
 SHOW_SECONDS = 1.0
 FINISH_SECONDS = 2
-"""Time for responses under way when the server stops; a client repeats what is cut off."""
+"""Time for open HTTP responses when the server stops, in seconds; clients repeat interrupted calls."""
 
 OnListening = Callable[[str], None]
 """Called with the URL once the API listens."""
@@ -48,11 +48,11 @@ class Serving:
         self._session = LocalSession(plan.job, plan.folder, display)
 
     def stop(self) -> None:
-        """Asks for a clean stop: workers hand back what they run, the store goes last."""
+        """Requests a clean stop: workers give back their requests, the store ends last."""
         self._session.stop()
 
     async def execute(self, bound: socket.socket) -> None:
-        """Serves until `stop`. Raises what made that impossible."""
+        """Serves until `stop`. Raises OpenseerError."""
         plan = self._plan
         if not plan.fresh and (note := settings_note(plan.folder, plan.job)):
             self._display.message(note)
@@ -77,7 +77,7 @@ class Serving:
             if self._plan.fresh:
                 await store.purge()
             if routed is not None and not record.resumed:
-                await asyncio.to_thread(remove_all, routed)  # of another job, of that name
+                await asyncio.to_thread(remove_all, routed)  # of another job with that name
             await self._take_over(store, record)
             desired = await _desired_replicas(store, job.spec.workers.replicas)
             fleet = await self._session.start_fleet(stack, url, desired)
@@ -87,15 +87,15 @@ class Serving:
             await self._until_stopped(context, fleet, server, bound)
 
     async def _take_over(self, store: Store, record: ServingRecord) -> None:
-        """Leases of an earlier session have no holder any more: what ran goes on from its last checkpoint."""
+        """Ends the leases of an earlier session, so that its responses continue from their last checkpoint."""
         if not record.resumed:
             return
         lost = await store.reap(self._plan.job.spec.failure_policy.request_retries, everything=True)
         batches = await store.batches()
         open_ = sum(not batch.progress.complete for batch in batches)
         if batches:
-            ran = f"; {lost} responses go on from their last checkpoint" if lost else ""
-            self._display.message(f"going on with {len(batches)} batches, {open_} of them unfinished{ran}")
+            ran = f"; {lost} responses continue from their last checkpoint" if lost else ""
+            self._display.message(f"resuming with {len(batches)} batches, {open_} of them unfinished{ran}")
 
     async def _until_stopped(
         self, context: JobContext, fleet: LocalFleet, server: WebServer, bound: socket.socket
@@ -114,7 +114,7 @@ class Serving:
             await self._session.run(
                 fleet,
                 work,
-                end_phase=lambda _: "stopping: workers hand back what they run",
+                end_phase=lambda _: "stopping: workers give back their requests",
                 close=lambda tasks: _close_server(server, tasks["api"]),
             )
         finally:
@@ -127,7 +127,7 @@ class Serving:
         self._announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
 
     async def _follow_fleet_spec(self, store: Store, fleet: LocalFleet) -> None:
-        """Level-triggered: whoever lends the GPUs, or takes them back, writes it into the fleet spec."""
+        """Scales the workers to the fleet spec, which release and acquire change."""
         replicas = self._plan.job.spec.workers.replicas
         while True:
             desired = await _desired_replicas(store, replicas)
@@ -146,24 +146,24 @@ class Serving:
 
 
 async def _close_server(server: WebServer, task: asyncio.Task[Any]) -> None:
-    """Gives responses under way a moment to finish."""
+    """Stops the server and waits for open HTTP responses, for at most 2 * FINISH_SECONDS."""
     server.should_exit = True
     await asyncio.wait({task}, timeout=2 * FINISH_SECONDS)
 
 
 async def _desired_replicas(store: Store, replicas: int) -> int:
-    """How many workers the fleet spec asks for."""
+    """Number of workers that the fleet spec requests."""
     return 0 if (await store.fleet_spec()).rest == "stop" else replicas
 
 
 async def _load_text(context: JobContext) -> None:
-    """Loads the tokenizer, so that prompts and results may be text. Raises ModelError. Returns never."""
+    """Loads the tokenizer, so that prompts and results may be text. Raises ModelError. Never returns."""
     await context.codec()
     await asyncio.Event().wait()
 
 
 async def _take_limits(context: JobContext, fleet: LocalFleet) -> None:
-    """What the model's configuration allows, until workers report it. Raises InputError. Returns never."""
+    """Sets limits by the model's configuration, used until workers report theirs. Raises InputError. Never returns."""
     context.computed = (await fleet.limits()).else_by(context.computed)
     check_stops(context.job.spec.sampling, context.computed)
     await asyncio.Event().wait()
@@ -178,7 +178,7 @@ def _note_end(record: ServingRecord) -> Callable[[Any, BaseException | None, Any
 
 
 def serve_job(plan: ServingPlan, display: ServingDisplay, announce: OnListening, bound: socket.socket) -> None:
-    """Serves in an event loop of its own until SIGINT or SIGTERM; a second signal ends it at once."""
+    """Serves in a new event loop until SIGINT or SIGTERM; a second signal ends it at once."""
 
     async def guarded() -> None:
         serving = Serving(plan, display, announce)

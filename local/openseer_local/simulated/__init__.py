@@ -1,4 +1,4 @@
-"""`openseer simulate --replay` and `openseer plan`: what the simulator says, in a terminal, as JSON, as a plot.
+"""`openseer simulate` and `openseer plan`: run the simulator and show its results as tables, JSON or plots.
 
 Read `replayed`, `plan`, `plot`. Tests: tests/local/simulated.
 """

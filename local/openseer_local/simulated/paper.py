@@ -1,4 +1,4 @@
-"""`openseer simulate paper`: the paper's evaluation, simulated, beside what the paper reports."""
+"""`openseer simulate paper`: simulates the Seer paper's evaluation and compares it with the paper's results."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -15,17 +15,17 @@ from openseer_sim.paper.sensitivity import VariationRow, sensitivity
 from openseer_sim.paper.study import APRIL, VERL, PaperRow, study
 
 PART = 0.25
-"""Of a fleet and its requests, with --quick, and where it is shown what results depend on."""
+"""Simulated fraction of a fleet and its requests with --quick, and with --dependence."""
 QUICK = 0.125
-"""Of them, with --quick, where it is shown what results depend on."""
+"""Simulated fraction of a fleet and its requests with --quick and --dependence."""
 FIRST_SEED = 1
 
 
 @dataclass(frozen=True, slots=True)
 class PaperOptions:
-    """`case`: one workload, or "all". `seeds`: how many. `quick`: on a quarter of each fleet where that stands for the
-    whole. `dependence`: instead of the systems, how three of them depend on what the paper does not say. `charts`: a
-    folder for SVG files."""
+    """Options of the command. `case`: one workload, or "all". `seeds`: number of seeds. `quick`: simulates a smaller
+    part of each fleet. `dependence`: shows how three systems depend on parameters that the paper does not state, in
+    place of all systems. `charts`: folder for SVG files."""
 
     case: str = "all"
     seeds: int = 1
@@ -35,7 +35,7 @@ class PaperOptions:
     charts: Path | None = None
 
     def chosen(self) -> list[PaperCase]:
-        """The workloads. Raises InputError for a name that is none, or no seeds."""
+        """The chosen workloads. Raises InputError for an unknown name, or no seeds."""
         if self.case != "all" and self.case not in CASES:
             raise InputError(f"--case {self.case}: no such workload; there are {', '.join(CASES)}, and all")
         if self.seeds < 1:
@@ -44,13 +44,13 @@ class PaperOptions:
 
     @property
     def used_seeds(self) -> range:
-        """From the first on."""
+        """The seeds, from FIRST_SEED on."""
         return range(FIRST_SEED, FIRST_SEED + self.seeds)
 
 
 def show_paper(console: Console, options: PaperOptions) -> None:
-    """Simulates and prints tables, or JSON. Raises InputError, and OutputError for a folder of charts that cannot be
-    made, before anything is simulated."""
+    """Simulates and prints tables, or JSON. Raises InputError, and OutputError if the folder of charts cannot be
+    created, both before the simulation."""
     cases = options.chosen()
     if options.charts:
         _make(options.charts)
@@ -111,7 +111,7 @@ def _show_dependence(
 
 
 def calibration_table(case: PaperCase, found: VerlColumns) -> Table:
-    """What was fitted on veRL's columns, and what veRL's simulation gives with it."""
+    """The parameters fitted on veRL's columns, and the result of veRL's simulation with them."""
     figures, fit = case.figures, case.fit
     table = _table(f"{case.name}: {case.requests:,} requests on {case.instances} instances, fitted on veRL alone")
     for title in ("", "paper", "simulated", "fitted"):
@@ -187,7 +187,7 @@ def _table(title: str, caption: str | None = None) -> Table:
 
 
 def _make(folder: Path) -> None:
-    """Before the simulation, which may take hours."""
+    """Creates the folder before the simulation, which may take hours. Raises OutputError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

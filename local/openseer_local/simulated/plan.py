@@ -1,4 +1,4 @@
-"""`openseer plan JOB.yaml`: the fleet that suits a job, with time, GPU-hours and cost of each size."""
+"""`openseer plan JOB.yaml`: recommends a fleet for a job, with time, GPU-hours and cost of each size."""
 
 import json
 import os
@@ -29,7 +29,7 @@ MOST_DRAWS = 50
 
 @dataclass(frozen=True, slots=True)
 class PlanCommand:
-    """What the command line says. `tail_release`: None: as the manifest's workers.tailRelease; `lengths`: NAME:MEAN."""
+    """Options of the command. `tail_release`: None: as the manifest's workers.tailRelease; `lengths`: NAME:MEAN."""
 
     gpus: str = GPUS
     history: Sequence[Path] = field(default_factory=tuple[Path, ...])
@@ -47,8 +47,8 @@ class PlanCommand:
 
 
 def show_plan(job: RolloutJob, command: PlanCommand, console: Console = OUT) -> None:
-    """Plans a job and prints the table. Raises InputError where lengths, step times or room are unknown or an option is
-    wrong, and OutputError where the plot cannot be written."""
+    """Plans a job and prints the table. Raises InputError if lengths, step times or the KV cache's size are unknown or
+    an option is wrong, OutputError if the plot cannot be written."""
     options = _options(job, command)
     engine = engine_of(job, command.profile, command.kv_tokens)
     history = history_of(job, command.history, command.lengths)
@@ -76,13 +76,13 @@ def show_plan(job: RolloutJob, command: PlanCommand, console: Console = OUT) -> 
 
 
 def _require_writable(path: Path) -> None:
-    """Told before the simulation, which may take hours."""
+    """Raises OutputError before the simulation, which may take hours."""
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise OutputError(f"{path}: cannot be written: no folder for it here, or no right to write there")
+        raise OutputError(f"{path}: cannot be written: the folder is missing or not writable")
 
 
 def gpu_sizes(text: str) -> tuple[int, ...]:
-    """8..256: doubled from 8 on; 8,12,16: these. Raises InputError."""
+    """The fleet sizes of `text`: "8..256" doubles from 8 on; "8,12,16" lists them. Raises InputError."""
     if found := re.fullmatch(r"(\d{1,6})\.\.(\d{1,6})", text):
         low, high = int(found[1]), int(found[2])
         sizes = tuple(low << step for step in range(MOST_SIZES) if 0 < low << step <= high)
@@ -98,7 +98,7 @@ def gpu_sizes(text: str) -> tuple[int, ...]:
 
 
 def seconds_of(text: str) -> float:
-    """2h, 90min, 45m, 30s or a number of seconds. Raises InputError."""
+    """Seconds of a time such as 2h, 90min, 45m, 30s, or of a number. Raises InputError."""
     found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)\s*(s|m|min|h)?", text)
     if found is None or not float(found[1]):
         raise InputError(f"--deadline: found {text}, allowed: a time such as 2h, 90min or 600s")
@@ -106,14 +106,12 @@ def seconds_of(text: str) -> float:
 
 
 def page(plan: JobPlan) -> RenderableType:
-    """The advice, the table of fleets, what each step brings, and the assumptions."""
+    """The advice, the table of fleets, the gain of each step, and the assumptions."""
     size = f"{plan.job}: {plan.groups:,} groups, {plan.requests:,} responses"
     lines = [Text(f"assumed: {line}", style="dim") for line in plan.assumptions]
     gap = Text()
     on = plan.chosen or plan.fleets[-1]
-    title = Text(
-        f"What each step brings, on {on.gpus} GPU{'s' if on.gpus > 1 else ''}, start not counted", style="bold"
-    )
+    title = Text(f"Gain of each step on {on.gpus} GPU{'s' if on.gpus > 1 else ''}, start not counted", style="bold")
     return Group(
         Text(plan.advice, style="bold"),
         Text(size, style="dim"),

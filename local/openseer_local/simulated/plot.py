@@ -1,6 +1,6 @@
 """The plot of a plan: time and GPU-hours by the size of the fleet."""
 
-# matplotlib is typed in part.
+# matplotlib is only partly typed.
 # pyright: reportUnknownMemberType=false
 
 from matplotlib.axes import Axes
@@ -10,7 +10,7 @@ from openseer_driver.report.chart_style import AMBER, BLUE, GREY, figure, styled
 from openseer_sim.planning import SECONDS_PER_HOUR, JobPlan, Spread
 
 LIGHT = "--ink: #1f2430; --muted: #6b7280; --grid: #e5e7eb; --paper: #ffffff; --sans: sans-serif"
-"""What the page of a report sets, for a drawing that stands alone."""
+"""The CSS variables of a report's page, for a drawing outside of a page."""
 
 
 @styled

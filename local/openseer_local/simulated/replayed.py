@@ -1,4 +1,4 @@
-"""`openseer simulate --replay RUN`: what each policy would have done with a run's lengths, beside what was measured."""
+"""`openseer simulate --replay RUN`: simulates all policies with a run's lengths and compares them with the run."""
 
 import json
 from dataclasses import asdict
@@ -15,14 +15,14 @@ from openseer_sim.recorded import read_run
 from openseer_sim.replay import ORACLE, PolicyRow, Replay, engine_of_run, replay
 
 TOLD = 1.02
-"""A policy is said to be faster from so many times the speed on: simulations are off by about as much."""
+"""Least ratio of speeds at which a policy is called faster: simulations have an error of about 2 %."""
 
 
 def show_replay(
     run: Path, *, profile: Path | None = None, kv_tokens: int = 0, as_json: bool = False, console: Console = OUT
 ) -> None:
-    """Simulates a run folder's lengths under every policy and prints the table. `profile`: step times in place of the
-    manifest's; `kv_tokens`: of one worker, where the profile does not say. Raises InputError."""
+    """Simulates a run folder's lengths under all policies and prints the table. `profile`: step times in place of the
+    manifest's; `kv_tokens`: of one worker, if the profile does not state them. Raises InputError."""
     recorded = read_run(RunFolder(run))
     engine = engine_of_run(recorded, profile, kv_tokens)
     with ERR.status(f"simulating {recorded.folder.name} under every policy"):
@@ -34,7 +34,7 @@ def show_replay(
 
 
 def page(shown: Replay) -> RenderableType:
-    """The sentence, the table, and what it cannot know."""
+    """The sentence, the table, and the unknowns of the simulation."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("policy")
     for title in ("makespan s", "× the run", "tail s", "idle", "moves", "preempted"):
@@ -49,7 +49,7 @@ def page(shown: Replay) -> RenderableType:
 
 
 def sentence(shown: Replay) -> str:
-    """What a run says first: whether another policy would have been faster, and how far that is to be trusted."""
+    """The main result: whether another policy would have been faster, and the error of the simulation."""
     if not shown.partial:
         return _found(shown)
     limit = "Responses of this run were cut or did not finish, and with all of them another policy may be best."

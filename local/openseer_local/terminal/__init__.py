@@ -1,4 +1,4 @@
-"""What the commands show on a terminal.
+"""The commands' output on a terminal.
 
 Read `console`, `display`, `tables`, `draft_cells`. Tests: tests/local.
 """

@@ -1,4 +1,4 @@
-"""What commands share: the two consoles, options, and how they end when responses have failed."""
+"""Shared by the commands: the two consoles, common options, and the exit code for failed responses."""
 
 import os
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ from rich.console import Console
 from openseer_core.errors import ResponsesFailedError
 
 MOST_COLUMNS = 10_000
-"""Of a line that is written to no terminal."""
+"""Width of a line that is not written to a terminal, in columns."""
 
 
 @dataclass(slots=True)
 class Options:
-    """What applies to every command."""
+    """Options of all commands."""
 
     debug: bool = False
 
 
 def _console(*, stderr: bool = False) -> Console:
-    """A console. What is no terminal has no width, unless COLUMNS says so: nothing is cut off in a pipe or a file."""
+    """A console. Output to a pipe or a file is not cut off, unless COLUMNS is set."""
     console = Console(stderr=stderr)
     if not console.file.isatty() and "COLUMNS" not in os.environ:
         console.width = MOST_COLUMNS
@@ -32,15 +32,13 @@ OPTIONS = Options()
 OUT = _console()
 ERR = _console(stderr=True)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of text.")]
-AllowFailures = Annotated[
-    bool, typer.Option("--allow-failures", help="End with 0 also when responses have failed, instead of 9.")
-]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON in place of text.")]
+AllowFailures = Annotated[bool, typer.Option("--allow-failures", help="Exit with 0, not 9, if responses have failed.")]
 
 
 def end_by_failures(text: str, *, allowed: bool) -> None:
-    """`text`: which responses have failed, "" for none. Raises ResponsesFailedError where that is not allowed."""
+    """Prints the failures. `text`: the failed responses, "" for none. Raises ResponsesFailedError if not allowed."""
     if text and not allowed:
-        raise ResponsesFailedError(f"{text}\nwith --allow-failures the command ends with 0 all the same")
+        raise ResponsesFailedError(f"{text}\nwith --allow-failures the command exits with 0")
     if text:
         ERR.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -1,6 +1,6 @@
-"""What a person sees while a command works: redrawn in place in a terminal, plain lines everywhere else.
+"""Displays the progress of a command: redrawn in place in a terminal, plain lines elsewhere.
 
-Nothing here may ever harm the work: a closed pipe or a broken terminal only ends the display.
+Errors of the display never end the command: a closed pipe or a broken terminal only ends the display.
 """
 
 import time
@@ -17,10 +17,10 @@ PLAIN_EVERY_SECONDS = 5.0
 
 
 class Display:
-    """Shows phases, messages and, by `body` and `line` of its subclasses, the work itself.
+    """Shows phases, messages and the content of its subclasses' `body` and `line`.
 
-    `live`: redraw in place (a terminal), else a line every few seconds. `quiet`: nothing stays of phases, and a short
-    one shows nothing. `tick_seconds` None: nothing is drawn but by calls (tests do that).
+    `live`: redraws in place (a terminal), else prints a line every few seconds. `quiet`: ended phases are removed, and
+    short ones are not shown. `tick_seconds` None: draws only when called (for tests).
     """
 
     def __init__(
@@ -65,20 +65,20 @@ class Display:
             elif line := self.line():
                 self._plain(line)
 
-    # ---- the work, as each subclass shows it
+    # ---- the content, defined by subclasses
 
     def body(self) -> list[RenderableType]:
-        """The content; empty while there is nothing to show."""
+        """The content; empty if there is none."""
         return []
 
     def line(self) -> str:
-        """The same in one line; empty while there is nothing to show."""
+        """The content in one line; "" if there is none."""
         return ""
 
-    # ---- called by the work
+    # ---- called by the command
 
     def phase(self, text: str) -> None:
-        """A step of the start-up or the end begins; how long it takes is shown beside it. Empty: the work goes on."""
+        """Begins a phase of the start-up or the end, shown with its duration. "": ends the present phase."""
         with self._lock:
             self._end_phase()
             self._phase, self._phase_at = text, self._clock()
@@ -89,11 +89,11 @@ class Display:
             self._draw()
 
     def detail(self, text: str) -> None:
-        """How far the phase is; cheap enough for every step of it."""
+        """Sets the phase's progress text; cheap enough to call at every step."""
         self._detail = text
 
     def message(self, text: str) -> None:
-        """One line that stays: a worker died, a signal came."""
+        """Prints a permanent line, such as a worker's death or a signal."""
         with self._lock:
             if self._live:
                 self._safely(lambda: self._console.print(Text(text), soft_wrap=True))
@@ -101,7 +101,7 @@ class Display:
                 self._plain(f"openseer: {text}")
 
     def tick(self) -> None:
-        """Brings what is shown up to date; a thread does that by itself."""
+        """Updates the display; a thread calls it at intervals."""
         with self._lock:
             self._draw()
             self._plain_if_due()
@@ -152,7 +152,7 @@ class Display:
         try:
             act()
         except (OSError, ValueError, SystemExit):
-            # A closed pipe or file: nobody reads any more. (rich ends the program on a closed pipe.)
+            # A closed pipe or file. (rich raises SystemExit on a closed pipe.)
             self._broken = True
 
     def _picture(self) -> RenderableType:

@@ -43,7 +43,7 @@ def job_line(job: JobStatus) -> str:
 
 
 def _fleet(state: FleetState) -> list[str]:
-    """Empty while openseer has the GPUs."""
+    """The state of the GPUs; empty while openseer has them."""
     if state.state == "awake":
         return []
     waiting = f", waiting for {', '.join(state.waiting_for)}" if state.waiting_for else ""
@@ -70,12 +70,12 @@ def workers_table(workers: Sequence[WorkerInfo], rates: Mapping[str, float] | No
 
 
 def adapter_lines(adapters: Sequence[ServedAdapter]) -> list[Text]:
-    """A line for each LoRA adapter that is served: its version, and that of the weights below it."""
+    """A line for each served LoRA adapter: its version, and the version of its base weights."""
     return [Text(f"adapter {adapter.name}: {adapter.version}, on weights {adapter.base}") for adapter in adapters]
 
 
 def weights_problems(errors: Mapping[str, str]) -> list[Text]:
-    """A line for each reason why workers, by name, have not loaded the fleet's weights."""
+    """A line for each cause of not loading the fleet's weights. `errors`: worker → cause."""
     names: dict[str, list[str]] = {}
     for worker, error in errors.items():
         names.setdefault(error, []).append(worker)
@@ -84,7 +84,7 @@ def weights_problems(errors: Mapping[str, str]) -> list[Text]:
 
 
 def errors_of(workers: Sequence[WorkerInfo]) -> dict[str, str]:
-    """By worker, what keeps it from loading the fleet's weights."""
+    """Worker → cause of not loading the fleet's weights."""
     return {worker.name: worker.error for worker in workers if worker.error}
 
 
@@ -113,7 +113,7 @@ def closed_of(batch: Batch) -> int:
 
 
 def eta(batch: Batch) -> str:
-    """What is left, or that it is the tail, or that it is over."""
+    """The time left, marked in the tail; "–" for an ended batch."""
     if batch.state in ("complete", "acknowledged"):
         return "–"
     left = duration(batch.eta_seconds) if batch.eta_seconds is not None else "–"
@@ -121,7 +121,7 @@ def eta(batch: Batch) -> str:
 
 
 def batch_facts(batch: Batch) -> Table:
-    """One batch, a fact a line."""
+    """One batch as a table with one fact per row."""
     counts = batch.metrics
     ended = {
         "whole": counts.requests_ok,
@@ -138,7 +138,7 @@ def batch_facts(batch: Batch) -> Table:
         + ", ".join(f"{count:,} {what}" for what, count in ended.items() if count or what == "whole"),
         "tokens": f"{counts.tokens:,}, {counts.tokens_per_second:,.0f} a second",
         "drafts": f"{counts.acceptance_length:.2f} tokens a step; {counts.accepted_tokens:,} of "
-        f"{counts.drafted_tokens:,} drafted tokens came true, {counts.draft_share:.0%} of all tokens",
+        f"{counts.drafted_tokens:,} drafted tokens accepted, {counts.draft_share:.0%} of all tokens",
         "lengths": f"mean {counts.length_mean:,.0f}, longest {counts.length_max:,}",
         "time": f"{duration(counts.seconds)}, on the last tenth {duration(counts.tail_seconds)}; left: {eta(batch)}",
         "results": f"{batch.last_cursor:,} entries, {batch.acknowledged_cursor:,} acknowledged",
@@ -155,7 +155,7 @@ def batch_facts(batch: Batch) -> Table:
 
 
 def transaction_line(transaction: Transaction, now: float | None = None) -> Text:
-    """A transaction in one line. `now`: seconds of the store's clock, to say how long it has gone on."""
+    """A transaction in one line. `now`: seconds of the store's clock, for the duration of a running one."""
     end = transaction.finished_at if transaction.finished_at is not None else now
     what = f"adapter {transaction.adapter}" if transaction.adapter else "weights"
     old = f"{transaction.previous} → " if transaction.previous else ""
@@ -173,7 +173,7 @@ def transaction_line(transaction: Transaction, now: float | None = None) -> Text
 
 
 def transaction_table(transaction: Transaction) -> Table:
-    """What each worker has confirmed of a transaction."""
+    """The phases of a transaction that each worker has confirmed."""
     table = _table("worker", "serves", "confirmed", right=("attempt", "prefetch", "load", "canary"))
     for worker in transaction.workers:
         seconds = worker.seconds

@@ -77,7 +77,7 @@ def _suspended(observation: Observation) -> Condition:
     if not observation.job.spec.suspend:
         return Condition("False", "NotSuspended", "")
     left = sum(pod.lingers or not pod.ended for pod in observation.pods) + observation.store_pods
-    return Condition("True", "Suspended", NO_POD_LEFT if not left else "pods hand back what they run and leave")
+    return Condition("True", "Suspended", NO_POD_LEFT if not left else "pods give back their requests and end")
 
 
 def _name_taken(observation: Observation) -> Condition:
@@ -196,7 +196,7 @@ def _draining(observation: Observation, memory: Memory, workers: Iterable[Worker
         return Condition("False", "NotDraining", "")
     over = memory.ending is not None
     reason = "Finished" if over else "Suspending" if observation.job.spec.suspend else "Handover"
-    return Condition("True", reason, f"{', '.join(names)} hand back what they run"[:LONGEST_MESSAGE])
+    return Condition("True", reason, f"{', '.join(names)} give back their requests"[:LONGEST_MESSAGE])
 
 
 def _ended(memory: Memory, outcome: JobOutcome) -> Condition:

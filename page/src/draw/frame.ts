@@ -21,7 +21,7 @@ export function paintNever(paint: () => void): void {
 }
 
 const BEAT_MS = 100;
-/** What moves is painted so often: all of it in the same frame. */
+/** Repaint interval of animated drawings; all are painted in the same frame. */
 
 const moving = new Set<() => void>();
 let beat: number | undefined;

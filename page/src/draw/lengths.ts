@@ -1,4 +1,4 @@
-// Lengths of finished responses: how many have which, and what had been expected of them.
+// Lengths of finished responses: their histogram, and their estimates.
 
 import type { Histogram } from "../wire";
 import { count, many, percent, short } from "../words";

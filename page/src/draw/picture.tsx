@@ -50,13 +50,13 @@ interface PictureProps {
   height: number | ((width: number) => number);
   paint(pen: Pen): void;
   parts?: Parts;
-  /** What stands below it while nothing is chosen; unset: no line below. */
+  /** Text below the picture while nothing is chosen; unset: no line below. */
   hint?: string;
   /** Told in place of the line below. */
   onSay?: (said: Said | null) => void;
   /** Paint it again all the time, not with new data alone. */
   moves?: boolean;
-  /** The same in words or as a table, for those who see no picture. */
+  /** The same as text or a table, for screen readers. */
   children?: ComponentChildren;
 }
 
@@ -149,7 +149,7 @@ export function Picture({ name, height, paint, parts, hint, onSay, moves = false
   );
 }
 
-/** What is chosen, in words; a finger that has chosen it opens it by the link. */
+/** The chosen item as text, with a link that opens it on touch screens. */
 export function Readout({ said, hint }: { said: Said | null; hint: string }) {
   return (
     <p class="readout">

@@ -1,4 +1,4 @@
-// Responses as ribbons over their tokens: shades of log-probability, where siblings agree, who generated what.
+// Responses as ribbons over their tokens: shades of log-probability, agreement of siblings, generating workers.
 
 import { type Response, workerName, workersOf } from "../group/responses";
 import type { Agreement } from "../group/agreement";
@@ -17,7 +17,7 @@ export interface Ribbons {
   /** Tokens from the left edge to the right one. */
   span: number;
   rowHeight: number;
-  /** First and last token of what is shown below; null for none. */
+  /** First and last token of the part shown below; null for none. */
   window: [number, number] | null;
 }
 

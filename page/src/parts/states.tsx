@@ -1,4 +1,4 @@
-// What is shown when there is nothing to show, when it is old, and when it cannot be had.
+// Placeholders for views that are empty, outdated or unavailable.
 
 import type { ComponentChildren } from "preact";
 
@@ -9,15 +9,15 @@ import { Login } from "../views/login";
 
 interface ShownProps<V> {
   stream: Streamed<V>;
-  /** What is asked for, in words: "the job team-a/math". */
+  /** Name of the requested item, such as "the job team-a/math". */
   what: string;
-  /** The shape of what will come. */
+  /** The shape of the expected content. */
   skeleton: ComponentChildren;
   onLogin(): void;
   children(view: V): ComponentChildren;
 }
 
-/** The view of a stream, or what there is in its place. */
+/** The view of a stream, or a placeholder. */
 export function Shown<V>({ stream, what, skeleton, onLogin, children }: ShownProps<V>) {
   const { view, problem, staleSince } = stream;
   if (problem?.final) {

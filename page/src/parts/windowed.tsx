@@ -1,4 +1,4 @@
-// Long lists: only what can be seen of them stands in the document.
+// Long lists: only the visible part is in the document.
 
 import type { ComponentChildren } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";

@@ -1,13 +1,13 @@
-// One stream of views: connects, reads, and connects again; rests while nobody looks at the page.
+// One stream of views: connects, reads, and reconnects; pauses while the page is hidden.
 
 import type { PageProblem } from "../wire";
 import { COMMENT, EventParser, type ServerEvent } from "./events";
 import { FIRST_RETRY_MS, LONGEST_RETRY_MS, SILENCE_MS } from "./limits";
 
 export interface Receiver {
-  /** A view as JSON has it. Returns whether more will come; throws where it does not fit what came before. */
+  /** Takes a view as parsed JSON. Returns whether more will come; throws if it does not fit the earlier views. */
   view(view: unknown): boolean;
-  /** What of the view changes fastest, between two of them. */
+  /** The part of the view that changes fastest, sent between two views. */
   pulse(pulse: unknown): void;
   /** Why nothing comes; `final`: it would be the same the next time. */
   problem(problem: PageProblem, final: boolean): void;
@@ -15,7 +15,7 @@ export interface Receiver {
   alive(): void;
 }
 
-/** These end a stream for good; everything else may pass. 409: what is shown has changed under it. */
+/** Statuses that end a stream; all others are retried. 409: the shown data have changed. */
 const FINAL = new Set([400, 401, 403, 404, 409, 410, 422]);
 
 /** Reads the stream until the returned function is called. */
@@ -121,7 +121,7 @@ async function read(
   }
 }
 
-/** What does not fit the views before it makes the next connection begin anew. */
+/** A view that does not fit the earlier ones makes the next connection start again. */
 function takes(receiver: Receiver, event: ServerEvent, place: Place): boolean {
   place.id = "";
   const more = receiver.view(JSON.parse(event.data));

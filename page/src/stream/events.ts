@@ -5,7 +5,7 @@ import { MOST_EVENT_CHARACTERS } from "./limits";
 export interface ServerEvent {
   name: string;
   data: string;
-  /** Whoever connects again with it goes on after this event; "" for none. */
+  /** A new connection with this id resumes after this event; "" for none. */
   id: string;
 }
 

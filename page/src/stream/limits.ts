@@ -1,7 +1,7 @@
 // How long the page waits for a server, and how much it takes.
 
 export const STALE_MS = 5_000;
-/** When nothing was heard for so long, the page says that what it shows is old. */
+/** Time without an event after which the page marks its content as outdated. */
 
 export const SILENCE_MS = 15_000;
 /** Three signs of life have not come: the connection is given up and made anew. */

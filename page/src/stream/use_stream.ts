@@ -1,4 +1,4 @@
-// A stream as the state of a component: the latest view, how old it is, what is wrong.
+// A stream as the state of a component: the latest view, its age, the present problem.
 
 import { useEffect, useState } from "preact/hooks";
 

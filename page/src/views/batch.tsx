@@ -1,4 +1,4 @@
-// One batch: its groups, lengths as they come, estimates against truth, and what is left.
+// One batch: its groups, lengths, estimates against true lengths, and the time left.
 
 import { useState } from "preact/hooks";
 

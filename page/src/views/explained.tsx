@@ -1,4 +1,4 @@
-// Where the workers' time went: what stands out and what to do, then the parts, then what was possible.
+// The parts of the workers' time: first the findings with advice, then the parts, then the lower bound.
 
 import { Panel } from "../parts/parts";
 import { Bone } from "../parts/states";
@@ -43,7 +43,7 @@ export function ExplainedPanel({ job, ongoing }: { job: JobPlace; ongoing: boole
   );
 }
 
-/** Read first: each cause with its figure, and what to do about it. */
+/** The findings: each cause with its figure and advice. */
 function Findings({ findings }: { findings: readonly StandsOut[] }) {
   if (findings.length === 0) return <p>Nothing stands out.</p>;
   return (

@@ -1,4 +1,4 @@
-// One job: who runs what, how fast, with which weights, and its batches.
+// One job: its workers with their requests, speeds and weights, and its batches.
 
 import { Pill, Panel, Reason } from "../parts/parts";
 import { Bone, Shown } from "../parts/states";

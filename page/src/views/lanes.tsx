@@ -1,4 +1,4 @@
-// The workers of a job, a lane each: what it says of itself, and its requests as they run.
+// The workers of a job, one lane each: the worker's reported state, and its running requests.
 
 import { useEffect, useState } from "preact/hooks";
 
@@ -109,7 +109,7 @@ interface Trouble {
   short?: string;
 }
 
-/** Whoever needs a look, above all lanes: the first thing that is read. */
+/** The workers that need attention, above all lanes. */
 function Attention({ lanes, troubles }: { lanes: readonly WorkerLane[]; troubles: readonly (Trouble | null)[] }) {
   const found = lanes.flatMap((lane, index) =>
     troubles[index]?.bad ? [`${lane.worker}: ${troubles[index].words}`] : [],

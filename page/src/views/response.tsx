@@ -1,4 +1,4 @@
-// One response: all of its tokens, and who generated them when.
+// One response: all of its tokens, with the worker and time of each.
 
 import { useEffect, useRef, useState } from "preact/hooks";
 

@@ -20,7 +20,7 @@ from tests.driver.prompts.sources import job_of
 
 ROWS = [{"prompt_token_ids": [number + 1] * 50} for number in range(2000)]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
-CHANGED = "changed while it was read; start over once nothing writes it any more"
+CHANGED = "changed while it was read; start again when no process writes to it"
 
 
 def grow(path: Path) -> None:

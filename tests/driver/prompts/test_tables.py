@@ -31,11 +31,11 @@ def test_a_parquet_file_is_read_with_its_columns_mapped(tmp_path: Path) -> None:
     [
         (
             datetime.datetime(2026, 11, 27, tzinfo=datetime.UTC),
-            "column made: found timestamp[us, tz=UTC], allowed: what",
+            "column made: found timestamp[us, tz=UTC], allowed: types that",
         ),
-        (decimal.Decimal("1.50"), "column made: found decimal128(3, 2), allowed: what JSON can hold"),
-        (b"\x89PNG", "column made: found binary, allowed: what JSON can hold"),
-        ({"at": [datetime.date(2026, 11, 27)]}, "column made.at[]: found date32[day], allowed: what JSON can hold"),
+        (decimal.Decimal("1.50"), "column made: found decimal128(3, 2), allowed: types that JSON has"),
+        (b"\x89PNG", "column made: found binary, allowed: types that JSON has"),
+        ({"at": [datetime.date(2026, 11, 27)]}, "column made.at[]: found date32[day], allowed: types that JSON has"),
     ],
 )
 def test_a_column_of_a_type_that_json_has_not_is_named(tmp_path: Path, value: object, expected: str) -> None:

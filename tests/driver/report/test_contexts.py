@@ -17,11 +17,11 @@ def test_a_pool_that_was_of_use_tells_its_tokens() -> None:
 @pytest.mark.parametrize(
     ("more", "moves", "reason"),
     [
-        ({"unsaved_blocks": 5}, 3, "the pool took no block, the workers' logs say why"),
+        ({"unsaved_blocks": 5}, 3, "the pool refused all blocks; see the workers' logs"),
         ({}, 3, "no response filled a block of KV cache"),
         ({"saved_bytes": 9}, 0, "no response moved to another worker"),
-        ({"saved_bytes": 9, "failed_fetches": 4}, 3, "4 fetches failed, the workers' logs say why"),
-        ({"saved_bytes": 9}, 3, "what moved was short, or in the engine's cache, or computing it was faster"),
+        ({"saved_bytes": 9, "failed_fetches": 4}, 3, "4 fetches failed; see the workers' logs"),
+        ({"saved_bytes": 9}, 3, "the moved contexts were short, or in the engine's cache, or faster to compute"),
     ],
 )
 def test_a_pool_that_was_of_no_use_says_why(more: dict[str, int], moves: int, reason: str) -> None:

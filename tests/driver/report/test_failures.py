@@ -88,7 +88,7 @@ def test_report_json_has_each_reason_with_examples(tmp_path: Path) -> None:
     written = json.loads(folder.report_file.read_text())["failures"]
     assert (written["responses"], written["failed"], written["others"]) == (4, 2, 0)
     assert [reason["reason"] for reason in written["reasons"]] == [
-        "the result does not say why",
+        "the result has no reason",
         OUTSIDE.format(9999),
     ]
     assert written["reasons"][1]["examples"] == [{"group": "prompt-001", "index": 1, "reason": OUTSIDE.format(9999)}]

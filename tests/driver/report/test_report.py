@@ -206,7 +206,7 @@ def test_aborted_requests_that_never_ran_have_a_report_and_a_page() -> None:
     report = make_report(aborted)
 
     assert (report.requests_ok, report.by_finish_reason) == (0, {"aborted": 3})
-    assert "No response is whole." in page(aborted, report)
+    assert "No response is complete." in page(aborted, report)
 
 
 def test_a_run_folder_gets_report_json_and_a_page_that_needs_nothing_else(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ async def test_as_json_it_is_what_the_page_is_sent(tmp_path: Path) -> None:
     [
         ((), "--token: none given"),
         (("--token", "a-guess"), "explain: 401: the token is not this job's"),
-        (("--token", TOKEN, "--kv-tokens", "5"), "nothing is simulated"),
+        (("--token", TOKEN, "--kv-tokens", "5"), "a running job is not simulated"),
         (("--token-file", "/nowhere/token"), "cannot be read: No such file"),
     ],
 )

@@ -92,7 +92,7 @@ def test_a_file_of_another_batch_is_left_as_it_is(tmp_path: Path) -> None:
 
 def test_one_command_at_a_time_writes(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
-    with ResultsFile(path, 3), pytest.raises(OutputError, match="another command is writing here"):
+    with ResultsFile(path, 3), pytest.raises(OutputError, match="another command is writing to this file"):
         ResultsFile(path, 3)
 
 

@@ -127,7 +127,7 @@ def test_figures_that_are_there_are_shown_when_no_engine_starts(tmp_path: Path) 
     Played.cannot_start = "vLLM cannot be imported: no memory"
     shown, progress = bench(tmp_path)
     assert "cpu, model tiny" in shown
-    assert "vLLM cannot be imported: no memory; the same command goes on" in progress
+    assert "vLLM cannot be imported: no memory; the same command resumes" in progress
 
 
 def test_the_same_failure_twice_keeps_its_reason(tmp_path: Path) -> None:

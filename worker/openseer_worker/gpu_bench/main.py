@@ -53,7 +53,7 @@ def run(options: BenchOptions, say: Say, progress: Say) -> int:
         try:
             bench.measure()
         except KeyboardInterrupt:
-            progress(f"stopped; the same command goes on from here ({options.output})")
+            progress(f"stopped; the same command resumes from here ({options.output})")
             return INTERRUPTED
         finally:
             for number, handler in previous.items():
@@ -116,7 +116,7 @@ class Bench:
         if self._options.as_json:
             return json.dumps(_as_json(found, made, ratios, left))
         why = self._stopped or "no time for all of it"
-        rest = [f"left: {', '.join(left)} ({why}); the same command goes on"] if left else []
+        rest = [f"left: {', '.join(left)} ({why}); the same command resumes"] if left else []
         busy = ", ".join(map(str, table.busy(made)))
         again = [f"batches {busy} were measured on a busy machine; --fresh measures anew"] * bool(busy)
         return "\n".join([table.text(found, made), *rest, f"rates of acceptance: {SOURCE}", *again, *rows_text(ratios)])
@@ -161,7 +161,7 @@ class Bench:
 
     def _stop(self, reason: str) -> None:
         self._stopped = reason
-        self._progress(f"{reason}; the same command goes on from here")
+        self._progress(f"{reason}; the same command resumes from here")
 
     def _settle_tier(self, children: Children, job: WayJob) -> bool:
         """Whether an engine runs here: with the small real model, or, if that is broken, with the other."""
