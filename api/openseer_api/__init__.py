@@ -1,5 +1,6 @@
 """The trainers' API: FastAPI over the store.
 
-Read `app`, `job` (one served job), `routes`, `compat` (routes that trainers speak already), `batch_controller` (what
-goes on by itself), `http`, `heap`; for the gateway of a cluster `main` and `cluster`. Tests: tests/api.
+Read `batch_controller` (an overview, and the loop that runs without calls), `app`, `job` (one served job), `routes`,
+`compat` (routes of vLLM, OpenAI and SGLang), `http`, `heap`; for the gateway of a cluster `main` and `cluster`. Tests:
+tests/api.
 """

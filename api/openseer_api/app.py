@@ -1,4 +1,4 @@
-"""The application: routes over a directory of jobs and an authenticator; it knows no concrete one of either."""
+"""The application: routes over a directory of jobs and an authenticator, which the caller chooses."""
 
 import re
 from collections import Counter
@@ -27,7 +27,7 @@ from openseer_api.routes import batches, fleet, groups, results, weights
 from openseer_api.routes.access import Admission, named_job, one_job
 
 PREFIX = "/jobs/{namespace}/{job}"
-"""Where the gateway of a cluster has each job; on one machine the job's routes are at the root."""
+"""Path prefix of a job's routes in the gateway of a cluster; on one machine they are at the root."""
 
 _IN_JOB = re.compile(r"/jobs/([^/]+)/([^/]+)(/.*)")
 _OPEN = frozenset({"/healthz", "/readyz"})
@@ -48,7 +48,7 @@ class _Application(FastAPI):
 
 
 class _Paths:
-    """What the gate knows of paths. `many`: they begin with PREFIX."""
+    """Classifies paths for the gate. `many`: paths of jobs begin with PREFIX."""
 
     ready = "/readyz"
     health = frozenset({"/health", "/ping", "/liveness"})
@@ -71,7 +71,7 @@ class _Paths:
         return Place(*found.groups()) if found is not None else None
 
     def shape(self, path: str) -> problems.Shape:
-        """Paths of nobody, below /v1 too, are mostly asked for by clients of other servers."""
+        """Unknown paths, below /v1 too, get the compatible routes' shape: mostly clients of other servers call them."""
         ours = path.startswith(PATH) or self._ours.fullmatch(path)
         return problems.problem if ours else protocol_error
 
@@ -96,8 +96,8 @@ def create_app(
     trusted: str = "",
     refused: Counter[int] | None = None,
 ) -> FastAPI:
-    """`many`: jobs are named in the path. `ready`: whether requests should be sent here. `trusted`: see Admission.
-    `refused`: where calls that no job was found for are counted, by status."""
+    """The application. `many`: jobs are named in the path. `ready`: whether requests should be sent here. `trusted`:
+    see Admission. `refused`: counts the calls for which no job was found, by status."""
     app = _Application(
         title="openseer",
         version=version("openseer"),
@@ -144,7 +144,7 @@ def _counting(refused: Counter[int]) -> Callable[[object | None, int], None]:
     def note(job: object | None, status: int) -> None:
         if isinstance(job, JobContext):
             job.calls[status] += 1
-        elif status >= 400:  # probes are no calls
+        elif status >= 400:  # probes are not counted
             refused[status] += 1
 
     return note

@@ -1,8 +1,22 @@
-"""The batch controller of a job: it closes batches that met their target and advances weights transactions.
+"""The batch controller of a job, and with it the API between a trainer and the store.
 
-Level-triggered: each round reads the present state and does what follows from it. Every step may be repeated or done
-by two processes, and the fleet spec is written by compare-and-swap, so several replicas may run a controller for one
-job, and any of them may die. An action names the revision that it follows from: whoever was paused does nothing.
+Problem: a trainer that reaches the store directly depends on its layout, and must itself check inputs, stop a batch in
+time and move the whole fleet to new weights. And a trainer may be away for minutes, while batches and publishes go on.
+
+Idea: the API has three parts. *Routes* answer calls: they check, render and place groups, and read results; each write
+is one step in the store that may be repeated. The *gate* before them checks token and size of a call. This *controller*
+acts without calls: a batch that has met its target is closed, and a weights transaction takes its next phase.
+
+Example: a batch has 80 groups of 8, a target of 64 finished groups, and rest `carry`. The upload queues 640 requests;
+workers generate them, and the trainer reads results after a cursor. When 64 groups are whole, the next step, about
+0.2 s later, seals the batch and carries the other 16 groups over. The trainer publishes version 2: the route writes a
+transaction into the fleet spec, and each step compares the workers' heartbeats with it and writes the next phase, until
+all have confirmed.
+
+It follows that no process of the API has state that a batch or a publish needs. Each step is level-triggered: it reads
+the present state and does the work that follows from it. Every step may be repeated or done by two processes, and the
+fleet spec is written by compare-and-swap, so several replicas may run a controller for one job, and any may die. An
+action names the revision that it follows from: a process that was paused and resumes has no effect.
 """
 
 import asyncio
@@ -30,11 +44,11 @@ from openseer_process.logs import about
 log = logging.getLogger(__name__)
 
 ROUND_SECONDS = 0.2
-"""Between two reconcile steps; while new weights are published, half of it."""
+"""Interval between two reconcile steps, in seconds; half of it while new weights are published."""
 TROUBLE_SECONDS = 2.0
-"""After a reconcile step that failed."""
+"""Interval after a reconcile step that failed, in seconds."""
 MOST_PAUSE_SECONDS = 6 * 3600.0
-"""After so long a pause of the compatible routes ends by itself: whoever began it is gone, and all others wait."""
+"""Limit of a pause of the compatible routes, in seconds: its caller may be gone, while all other callers wait."""
 
 
 async def control(job: JobContext) -> None:
@@ -61,7 +75,7 @@ async def reconcile(job: JobContext) -> bool:
     job.note_answer()
     try:
         if fleet_spec.held and await _is_forgotten(job, fleet_spec):
-            log.warning("%s/%s: a pause of %.0f s ends by itself", job.job.namespace, job.job.name, MOST_PAUSE_SECONDS)
+            log.warning("%s/%s: a pause ends at its limit, %.0f s", job.job.namespace, job.job.name, MOST_PAUSE_SECONDS)
             await job.store.swap_fleet_spec(fleet_spec.changed(held=False, held_since=0.0))
             return True
         if fleet_spec.active_transaction is None:
@@ -75,26 +89,26 @@ async def reconcile(job: JobContext) -> bool:
 
 
 async def _settle(job: JobContext, record: BatchRecord) -> None:
-    if record.forgotten:  # whoever began to delete it broke off
+    if record.forgotten:  # its deletion was begun, and broke off
         await _apart(job, job.store.forget(record.number))
         return
-    if record.takes_parked:  # whoever opened it broke off
+    if record.takes_parked:  # the call that opened it broke off
         await _apart(job, take_over(job, record, await job.store.fleet_spec()))
     await _apart(job, settle(job, record))
 
 
 async def _apart(job: JobContext, work: Coroutine[Any, Any, object]) -> None:
-    """What fails for one batch is told, and tried again in the next step; it stops neither the others nor a publish."""
+    """Logs an error of one batch, which the next step retries; it stops neither other batches nor a publish."""
     try:
         await work
     except (StoreUnavailableError, FleetSpecMovedError):
         raise
-    except Exception as error:  # whatever it is
+    except Exception as error:  # of any kind
         log.warning("%s/%s: %s", job.job.namespace, job.job.name, error, exc_info=not isinstance(error, OpenseerError))
 
 
 async def _is_forgotten(job: JobContext, fleet_spec: FleetSpec) -> bool:
-    """Whether a pause has lasted longer than any that somebody still wants."""
+    """Whether a pause has lasted MOST_PAUSE_SECONDS."""
     return 0.0 < fleet_spec.held_since < await job.store.now() - MOST_PAUSE_SECONDS
 
 
@@ -134,7 +148,7 @@ async def _advance(job: JobContext, snapshot: FleetSnapshot, batches: list[Batch
 
 
 async def _carry_out(job: JobContext, action: TransactionAction, batches: list[BatchRecord], revision: int) -> None:
-    """Acts as long as the fleet has the revision that the action follows from."""
+    """Acts only while the fleet has the revision that the action follows from."""
     match action:
         case AbortBatches(version):
             for number in _numbers(batches, version):

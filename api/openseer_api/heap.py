@@ -1,13 +1,13 @@
-"""The garbage collector's pauses: what a process keeps for as long as it lives is looked at once, not again and again.
+"""Shorter pauses of the garbage collector: it does not examine objects that live as long as the process.
 
-A whole collection looks at every object, most of them the libraries' own: tens of milliseconds in which no call is
-answered, or hundreds beside a tokenizer.
+A full collection examines every object, most of them of libraries: it takes tens of milliseconds in which no call is
+answered, or hundreds in a process with a tokenizer.
 """
 
 import gc
 
 
 def keep() -> None:
-    """Sets apart all objects that there are now: for a process that has started, or has loaded something large."""
+    """Excludes all present objects from later collections; called after the start and after a large load."""
     gc.collect()
     gc.freeze()

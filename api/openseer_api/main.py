@@ -41,19 +41,19 @@ from openseer_store.connect import open_store
 from openseer_store.redis_link import TELL_SECONDS
 
 STORE_SECONDS = 5.0
-"""How long a call to a job's store is retried before it is answered 503."""
+"""Time in which a call to a job's store is retried, in seconds; then it is answered 503."""
 LOOKED_SECONDS = 120.0
-"""Stores of jobs of mode batch stay open for so long after the last look at the page, whose streams last a minute."""
+"""Time that stores of jobs of mode batch stay open after the page's last call, in seconds; its streams last 60 s."""
 FINISH_SECONDS = 15
-"""How long responses in progress may take after a signal to stop; clients resume streams at another replica."""
+"""Time for open HTTP responses after a signal to stop, in seconds; clients resume streams at another replica."""
 
 log = logging.getLogger("openseer_api")
 
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
-    """`watched`: namespaces whose jobs are served, empty: all. `audiences`: see KubernetesAuth. `metrics_port`: where
-    Prometheus reads what the process did, apart from trainers' calls. `stores`: how jobs' stores are reached."""
+    """The gateway's settings. `watched`: namespaces whose jobs are served, empty: all. `audiences`: see KubernetesAuth.
+    `metrics_port`: of the process's own metrics for Prometheus. `stores`: how jobs' stores are reached."""
 
     watched: tuple[str, ...] = ()
     audiences: tuple[str, ...] = ()
@@ -63,7 +63,7 @@ class GatewaySettings:
 
     @staticmethod
     def read(environment: Mapping[str, str] = os.environ) -> "GatewaySettings":
-        """From OPENSEER_* variables. Raises InputError that names the one that is wrong."""
+        """Reads OPENSEER_* variables. Raises InputError, which names the wrong variable."""
 
         def names(name: str) -> tuple[str, ...]:
             return tuple(filter(None, environment.get(name, "").split(",")))
@@ -80,8 +80,8 @@ class GatewaySettings:
 
 
 class ServedJobs:
-    """The directory of the gateway: a job that is requested counts as used. Jobs of mode batch, `batch`, are looked at
-    alone: their stores are opened while somebody has the page open, and nothing controls them here."""
+    """The directory of the gateway: a job that is requested counts as used. Jobs of mode batch, `batch`, are only
+    shown: their stores are open while a browser has the page open, and no batch controller runs for them here."""
 
     def __init__(self, jobs: KubeJobs, batch: KubeJobs, access: StoreAccess, spans: SpanTaker | None = None) -> None:
         opened = partial(_open_job, access, RowsMemory(ALL_BYTES), spans)
@@ -90,11 +90,11 @@ class ServedJobs:
         self._looked_at = float("-inf")
 
     def is_looked_at(self) -> bool:
-        """Whether somebody has the page open, or had a moment ago."""
+        """Whether the page was called in the last LOOKED_SECONDS."""
         return time.monotonic() - self._looked_at < LOOKED_SECONDS
 
     async def find(self, namespace: str, name: str) -> JobContext | None:
-        """The job's context; None where no such job serves."""
+        """The job's context; None if no such job serves."""
         controlled = await self.open.find(namespace, name)
         if controlled is None:
             return None
@@ -102,17 +102,17 @@ class ServedJobs:
         return controlled.context
 
     async def find_shown(self, namespace: str, name: str) -> JobContext | None:
-        """The job's context, of a job of mode batch, too; None where there is none, or it has ended."""
+        """The job's context, for jobs of mode batch too; None for a job that does not exist or has ended."""
         self._looked_at = time.monotonic()
         return await self.find(namespace, name) or await self.shown.find(namespace, name)
 
     def open_jobs(self) -> list[JobContext]:
-        """Those that are open here."""
+        """Jobs that are open in this process."""
         self._looked_at = time.monotonic()
         return [*(controlled.context for controlled in self.open.opened()), *self.shown.opened()]
 
     def unopened(self) -> list[UnopenedJob]:
-        """Those that could not be opened when it was last tried."""
+        """Jobs whose last attempt to open failed."""
         found = [*self.open.unopened(), *self.shown.unopened()]
         return [UnopenedJob(job.namespace, job.name, job.spec.mode, reason) for job, reason in found]
 
@@ -120,7 +120,7 @@ class ServedJobs:
 async def _open_job(
     access: StoreAccess, memory: RowsMemory, spans: SpanTaker | None, job: RolloutJob, url: str
 ) -> ControlledJob:
-    """Connects to the job's store. Raises StoreUnavailableError while it does not answer, or may not be dialled."""
+    """Connects to the job's store. Raises StoreUnavailableError while it does not answer, or its address is refused."""
     store = await open_store(
         url,
         job.name,
@@ -139,7 +139,7 @@ async def _open_job(
 
 
 async def _open_shown(access: StoreAccess, job: RolloutJob, url: str) -> JobContext:
-    """The same for a job that is only read: what it does is its driver's. Raises StoreUnavailableError."""
+    """The same for a job that is only read: its driver controls it. Raises StoreUnavailableError."""
     store = await open_store(url, job.name, job.namespace, retry_seconds=STORE_SECONDS, dial=access.dial(job))
     return JobContext(job, store, on_codec=heap.keep)
 
@@ -173,7 +173,7 @@ def gateway(kube: Kube, settings: GatewaySettings, directory: ServedJobs, refuse
 
 
 def _metrics_server(port: int, directory: ServedJobs, refused: Counter[int]) -> PodHttp:
-    """On a port of its own: trainers' calls may come from outside of the cluster."""
+    """The server of the process's metrics, on a separate port: trainers' calls may come from outside the cluster."""
     registry = CollectorRegistry()
     registry.register(Collected(lambda: calls_of([job.context for job in directory.open.opened()], refused)))
     return PodHttp(port, ready=lambda: directory.open.synced, alive=lambda: True, registry=registry)

@@ -1,9 +1,9 @@
-"""What a trainer imports: clients of the API, sync and async, and adapters for trainers that exist.
+"""The trainer's side: clients of the API, sync and async, and adapters for existing trainers.
 
-Importing this loads httpx and pydantic, nothing heavier; adapters (`trl`, `verl` and others) are imported by name.
+Importing this loads only httpx and pydantic; adapters (`trl`, `verl` and others) are imported by name.
 
 Read `client`, `async_client`, `groups` and `reading` (results), `checkpoint`, `errors`, `settings`, `http`; then the
-adapters and what they share, `torch_grpo`, `torch_weights`, `whole_groups` and `ranks`; `rewards`. Tests: tests/client.
+adapters and their shared parts, `torch_grpo`, `torch_weights`, `whole_groups`, `ranks`; `rewards`. Tests: tests/client.
 """
 
 from openseer_client.async_client import AsyncBatchHandle, AsyncClient

@@ -1,4 +1,4 @@
-"""The async client: the same methods as `client`, with await and async for."""
+"""The async client: the methods of `client`, with await and async for."""
 
 import asyncio
 import time
@@ -40,10 +40,10 @@ T = TypeVar("T")
 
 
 class AsyncClient:
-    """A connection to one job's API, of one event loop. Every method raises ApiError for what the API refuses.
+    """A connection to one job's API, of one event loop. Every method raises ApiError if the API refuses a call.
 
-    What is not given comes from OPENSEER_URL, OPENSEER_TOKEN and OPENSEER_TOKEN_FILE. `limits`: how long a call is
-    tried while the API is away or busy; `timeout`: seconds without a byte after which a connection counts as lost.
+    Defaults: OPENSEER_URL, OPENSEER_TOKEN, OPENSEER_TOKEN_FILE. `limits`: time limits of a call's retries while the API
+    is unreachable or busy; `timeout`: seconds without a byte after which a connection counts as lost.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class AsyncClient:
         await self._http.aclose()
 
     async def open_batch(self, spec: BatchSpec | None = None, *, key: str | None = None) -> "AsyncBatchHandle":
-        """Opens a batch. With a `key` used before it is that batch again: a restarted trainer finds its own so."""
+        """Opens a batch. A `key` that was used before returns the same batch, for a trainer that was restarted."""
         return AsyncBatchHandle(self, (await self.do(calls.open_batch(spec or BatchSpec(), key))).id)
 
     def batch(self, number: int) -> "AsyncBatchHandle":
@@ -81,54 +81,54 @@ class AsyncClient:
         return AsyncBatchHandle(self, number)
 
     async def batches(self) -> list[Batch]:
-        """All batches whose data are there."""
+        """All batches whose data are not deleted."""
         return (await self.do(calls.batches())).batches
 
     async def publish(
         self, what: Publish, *, wait: bool = True, progress: Callable[[Transaction], None] | None = None
     ) -> Transaction:
-        """Gives the fleet new weights; `wait`: until every worker has them. `progress` is called with each state.
+        """Publishes new weights; `wait`: until every worker has them. `progress` is called with each state.
 
-        Raises WeightsError, which names who did not confirm.
+        Raises WeightsError, which names the workers that did not confirm.
         """
         if not wait:
             return await self.do(calls.publish(what))
         return await self.run(flows.publish(what, time.monotonic, progress))
 
     async def weights(self, *, revision: int | None = None, wait_seconds: float = 0.0) -> Weights:
-        """The fleet's weights; with `revision`, once they are newer or `wait_seconds` have passed."""
+        """The fleet's weights; with `revision`, it waits up to `wait_seconds` for a newer one."""
         return await self.do(calls.weights(revision, wait_seconds))
 
     async def abort_weights(self) -> Weights:
-        """Ends a transaction that is on; the fleet goes back to the version before."""
+        """Cancels the active transaction; the fleet goes back to the version before."""
         return await self.do(calls.abort_weights())
 
     async def remove_adapter(self, name: str) -> None:
-        """Takes a LoRA adapter out of service: what is unfinished of it ends as aborted. One that is not served is a
-        success. Raises ConflictError while it is being published."""
+        """Takes a LoRA adapter out of service: its unfinished requests end as aborted. No error if it is not served.
+        Raises ConflictError while it is being published."""
         await self.do(calls.remove_adapter(name))
 
     async def release(self, what: Release | None = None, *, patience: float = 600.0) -> FleetState:
-        """Has the fleet give up its GPUs, and waits for it. Raises FleetError after `patience` seconds."""
+        """Lends the GPUs to the trainer, and waits until they are free. Raises FleetError after `patience` seconds."""
         return await self.run(flows.release(what or Release(), time.monotonic, patience))
 
     async def acquire(self, what: Acquire | None = None, *, patience: float = 600.0) -> FleetState:
-        """Gives the GPUs back to the fleet, and waits until it is awake, or the parts of it that are named.
+        """Gives the GPUs back to the fleet, and waits until its engines, or the named parts of them, are awake.
 
         Raises FleetError after `patience` seconds.
         """
         return await self.run(flows.acquire(what or Acquire(), time.monotonic, patience))
 
     async def fleet(self) -> FleetState:
-        """Whether the GPUs are openseer's."""
+        """Whether openseer or the trainer has the GPUs."""
         return await self.do(calls.fleet(0.0))
 
     async def job(self) -> JobStatus:
-        """The job at a glance."""
+        """The present state of the job."""
         return await self.do(calls.job())
 
     async def workers(self) -> list[WorkerInfo]:
-        """The fleet, by name."""
+        """The workers of the fleet."""
         return (await self.do(calls.workers())).workers
 
     async def autoscaling(self) -> Autoscaling:
@@ -136,7 +136,7 @@ class AsyncClient:
         return await self.do(calls.autoscaling())
 
     async def do(self, call: Call[T]) -> T:
-        """Makes one call, again and again within the limits."""
+        """Makes one call, with retries within the limits."""
         exchange = self._exchange.run(call)
         step = advance(exchange)
         while not isinstance(step, End):
@@ -153,14 +153,14 @@ class AsyncClient:
         return cast("End[T]", step).value
 
     async def run(self, flow: Flow[T]) -> T:
-        """Follows a flow to its outcome."""
+        """Runs a flow and returns its outcome."""
         step = advance(flow)
         while not isinstance(step, End):
             step = await self._step(flow, step)
         return cast("End[T]", step).value
 
     async def iterate(self, stream: Stream[T]) -> AsyncIterator[T]:
-        """What a stream emits."""
+        """The values that a stream emits."""
         step = advance(stream)
         try:
             while not isinstance(step, End):
@@ -185,7 +185,7 @@ class AsyncClient:
 
 
 class AsyncBatchHandle:
-    """One batch."""
+    """A batch of the job, for submitting groups and reading results."""
 
     def __init__(self, client: AsyncClient, number: int) -> None:
         self.client = client
@@ -193,26 +193,27 @@ class AsyncBatchHandle:
         self._own = reading.Own()
 
     async def status(self) -> Batch:
-        """The batch as it stands."""
+        """The present state of the batch."""
         return await self.client.do(calls.status(self.id))
 
     async def submit(self, groups: Iterable[Group]) -> UploadReceipt:
-        """Queues groups, in pieces; they are read from `groups` no faster than the API takes them."""
+        """Submits groups, in pieces; it reads `groups` no faster than the API accepts them."""
         return await self.client.run(flows.submit(self.id, self._own.noted(groups)))
 
     async def seal(self) -> Batch:
-        """Says that the batch has all its groups."""
+        """Declares that all groups of the batch are submitted."""
         self._own.sealed = True
         return await self.client.do(calls.seal(self.id))
 
     def results(
         self, *, after: int | None = None, checkpoint: Checkpoint | None = None, acknowledge: bool = False
     ) -> AsyncIterator[ResultItem | GroupItem]:
-        """Results and group events as they come, until the batch is complete.
+        """Results and ends of groups as they arrive, until the batch is complete.
 
-        It goes on over lost connections and restarts of the API. An item counts as taken when the next one is asked
-        for: `checkpoint` notes it then, and goes on from there later; `acknowledge` tells the API, at most once a
-        second and at the end, which deletes the data. `after`: a cursor to begin after, whatever the checkpoint says.
+        It continues after lost connections and restarts of the API. An item counts as taken when the next one is
+        requested: then `checkpoint` stores the position, from which a restart continues. `acknowledge`: taken items are
+        acknowledged at most once a second and at the end, which deletes the data. `after`: a cursor to begin after, in
+        place of the checkpoint's.
         """
         stream = reading.results(self.id, after, checkpoint, acknowledge=acknowledge, own=self._own)
         return self.client.iterate(stream)
@@ -225,12 +226,12 @@ class AsyncBatchHandle:
         environment: Environment | None = None,
         seal_after: int | None = None,
     ) -> AsyncIterator[FinishedGroup]:
-        """Groups that have ended, each with all its results; check `whole`.
+        """Finished groups, each with all its results; only `whole` ones may be trained on.
 
-        `checkpoint` and `acknowledge` as with `results`, in whole groups. `environment`: given a finished turn, the
-        token ids to append before it goes on, or None when that was the last. It runs between two reads: a slow one
-        belongs in threads (read `results`, call `go_on`). A batch with turns to come must not be sealed before, so
-        with an environment say in `seal_after` how many groups there are.
+        `checkpoint` and `acknowledge` as in `results`, in whole groups. `environment` maps a finished turn to the token
+        ids to append before it continues, or to None after the last turn. It runs between two reads: run a slow one in
+        threads (read `results`, call `go_on`). A batch with further turns must not be sealed, so with an environment
+        give the number of groups as `seal_after`.
         """
         stream = reading.groups(
             self.id,
@@ -251,48 +252,49 @@ class AsyncBatchHandle:
         acknowledge: bool = False,
         environment: Environment | None = None,
     ) -> AsyncIterator[FinishedGroup]:
-        """Submits groups from `supply` until the batch's target is met, and gives those that `judge` calls valid.
+        """Submits groups from `supply` until the batch's target is met, and yields those that `judge` accepts.
 
-        For a batch opened with a target of `count: valid`. After a restart give it the same supply from its start.
+        For a batch opened with a target of `count: valid`. After a restart pass the same supply from its start.
         """
         stream = reading.fill(self.id, supply, judge, checkpoint, acknowledge=acknowledge, environment=environment)
         return self.client.iterate(stream)
 
     async def go_on(self, item: ResultItem, token_ids: Sequence[int]) -> RequestInfo:
-        """Continues a finished request after its environment's turn, with these tokens appended."""
+        """Continues a finished request after its environment's turn, with `token_ids` appended."""
         return await self.client.do(reading.go_on(item, token_ids))
 
     async def judge(self, verdicts: Mapping[str, bool]) -> Batch:
-        """Says which groups are worth training on, by name."""
+        """Marks groups as valid (True) or invalid for training, by name."""
         valid = [name for name, good in verdicts.items() if good]
         invalid = [name for name, good in verdicts.items() if not good]
         return await self.client.do(calls.verdicts(self.id, Verdicts(valid=valid, invalid=invalid)))
 
     async def acknowledge(self, cursor: int) -> Batch:
-        """Says that everything up to `cursor` is safe; of a complete batch's last cursor: its data go."""
+        """Confirms that all results up to `cursor` are stored; the last cursor of a complete batch deletes its data."""
         return await self.client.do(calls.acknowledge(self.id, cursor))
 
     async def cancel(self, groups: Sequence[str] | None = None, *, index: int | None = None) -> int:
-        """Ends the batch, or some groups, or one request of one group; partial responses are reported."""
+        """Cancels the batch, some groups, or one request of one group, and returns the number of cancelled requests;
+        partial responses are reported."""
         names = list(groups) if groups is not None else None
         return (await self.client.do(calls.cancel(self.id, Cancel(groups=names, index=index)))).count
 
     async def forget(self) -> None:
-        """Cancels what is unfinished and deletes the batch's data."""
+        """Cancels unfinished requests and deletes the batch's data."""
         await self.client.do(calls.forget(self.id))
 
     async def metrics(self) -> dict[str, float]:
-        """Name → number, for a trainer's logger."""
+        """The batch's metrics, name → number, for a trainer's logger."""
         return await self.client.do(calls.metrics(self.id))
 
     async def names(self, *, start: int = 0, limit: int = 1000) -> list[str]:
-        """Names of groups in the order of submission, from `start` on."""
+        """Names of at most `limit` groups in the order of submission, from number `start` on."""
         return (await self.client.do(calls.group_names(self.id, start, limit))).groups
 
     async def group(self, name: str) -> GroupInfo:
-        """A group as it stands, with partial tokens."""
+        """The present state of a group, with its tokens up to the last checkpoint."""
         return await self.client.do(calls.group(self.id, name))
 
     async def request(self, group: str, index: int) -> RequestInfo:
-        """A request as it stands, with its tokens so far."""
+        """The present state of a request, with its tokens up to the last checkpoint."""
         return await self.client.do(calls.request(self.id, group, index))

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from openseer_core.errors import InputError, OutputError
 
 RECENT_SECONDS = 60.0
-"""How long a taken group is remembered: a store loses the last second or two, and is sent what is a minute old."""
+"""Time that taken groups are remembered, in seconds: a store that restarts may lose its last second or two, and
+generates them again."""
 
 
 _WAYS = ".\nName another file, or remove this one to read from the beginning."
@@ -32,10 +33,10 @@ class _File(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Everything up to `cursor` was taken; beyond it, groups whose end has a cursor up to the one in `taken`.
+    """A reader's position: all up to `cursor` is taken; beyond it, groups whose end has a cursor up to that in `taken`.
 
-    `complete`: nothing more will come. `groups`: how many were taken. `recent`: those that were taken in the last
-    RECENT_SECONDS, with when (seconds of the wall clock): a store that restarts may lose them, and give them again.
+    `complete`: the batch has no further results. `groups`: number of taken groups. `recent`: those taken in the last
+    RECENT_SECONDS, with the time (seconds of the wall clock): a restarted store may lose them and return them again.
     """
 
     cursor: int = 0
@@ -47,26 +48,26 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """Which of all batches of one number is meant. `job`: NAMESPACE/NAME; `at`: when it was opened (seconds of the
-    store's clock). Both are unset where an earlier API does not tell them."""
+    """Distinguishes batches of the same number. `job`: NAMESPACE/NAME; `at`: when it was opened (seconds of the store's
+    clock). Both are unset if an earlier API does not report them."""
 
     job: str = ""
     at: float = 0.0
 
 
 class Checkpoint:
-    """A file that holds one batch's position. It is replaced as a whole, so a kill leaves the old or the new one.
+    """A file with one batch's position. It is replaced as a whole, so a kill leaves the old or the new one.
 
-    A file of another batch of the job (an earlier iteration's) is overwritten. Raises InputError for a file that is
-    none of these, one of another job, and one of a batch that had this number before the store was emptied; OutputError
-    when it cannot be written.
+    A file of another batch of the job (an earlier iteration's) is overwritten. Raises InputError for a file that is no
+    checkpoint, of another job, or of a batch that had this number before the store was emptied; OutputError if it
+    cannot be written.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
     def position(self, batch: int, opened: Opened = Opened()) -> Position:
-        """Where the reader of `batch` stood; the beginning if the file is not there or of another batch."""
+        """The stored position in `batch`; the beginning if there is no file, or one of another batch."""
         try:
             found = _File.model_validate_json(self.path.read_bytes())
         except FileNotFoundError:
@@ -87,7 +88,7 @@ class Checkpoint:
         return Position(found.cursor, found.complete, found.taken, found.groups, found.recent)
 
     def save(self, batch: int, position: Position, opened: Opened = Opened(), *, durable: bool = False) -> None:
-        """Replaces the file. `durable`: waits until the disk has it, so that it survives a loss of power too."""
+        """Replaces the file. `durable`: waits until it is on the disk, so that it survives a loss of power too."""
         content = {
             "batch": batch,
             "job": opened.job,

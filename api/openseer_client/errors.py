@@ -1,4 +1,4 @@
-"""Errors of the client: one per kind of response, each with advice."""
+"""Errors of the client: one per kind of response, most with advice."""
 
 from collections.abc import Sequence
 
@@ -30,7 +30,7 @@ class BadRequestError(ApiError):
 
 
 class UnauthorizedError(ApiError):
-    """No token, or one that is not valid (any more) (401)."""
+    """No token, or one that is not valid (401)."""
 
     exit_code = 2
     advice = "Give token=, token_file=, OPENSEER_TOKEN or OPENSEER_TOKEN_FILE a token of this job."
@@ -50,7 +50,7 @@ class NotFoundError(ApiError):
 
 
 class ConflictError(ApiError):
-    """It is not in the state that the call is for, e.g. groups for a sealed batch (409, 412)."""
+    """The call conflicts with the resource's state, e.g. groups for a sealed batch (409, 412)."""
 
 
 class TooLargeError(ApiError):
@@ -67,11 +67,11 @@ class BusyError(ApiError):
 
 
 class UnavailableError(ApiError):
-    """Nobody answered for longer than this client waits (no connection, 502, 503, 504)."""
+    """The API did not answer within this client's limits (no connection, 502, 503, 504)."""
 
     retryable = True
     exit_code = 4
-    advice = "Is the API running, and OPENSEER_URL its address? The same call may be made again: none has two effects."
+    advice = "Is the API running, and OPENSEER_URL its address? Repeat the call: a repeat never has a second effect."
 
 
 class AnswerError(ApiError):
@@ -81,11 +81,11 @@ class AnswerError(ApiError):
 
 
 class WeightsError(OpenseerError):
-    """A weights transaction failed, or did not end in time. `transaction`: as it stands, with who did not confirm."""
+    """A weights transaction failed, or did not end in time. `transaction`: its state, with the unconfirmed workers."""
 
     def __init__(self, transaction: Transaction, why: str) -> None:
         self.transaction = transaction
-        waiting = ", ".join(transaction.waiting_for) or "nobody"
+        waiting = ", ".join(transaction.waiting_for) or "no worker"
         lines = [
             f"weights {transaction.version}: {why} (transaction {transaction.id}, phase {transaction.phase}; "
             f"not confirmed by: {waiting})"
@@ -110,7 +110,7 @@ class FleetError(OpenseerError):
 
 
 class GroupsLostError(OpenseerError):
-    """Groups were not whole after all tries. `ends`: how the requests of each ended."""
+    """Groups were not whole after all tries. `ends`: the end of each group, with counts by outcome."""
 
     def __init__(self, ends: Sequence[GroupItem], tries: int) -> None:
         self.ends = tuple(ends)
@@ -123,18 +123,18 @@ class GroupsLostError(OpenseerError):
 
 
 class SubmissionLostError(OpenseerError):
-    """The store and the API went down together, and groups that were submitted last are lost."""
+    """The store and the API failed together, and the groups submitted last are lost."""
 
     def __init__(self, batch: int, found: int, submitted: int) -> None:
         super().__init__(
-            f"batch {batch}: found {found} of the {submitted} groups that were submitted; its store and its API went "
-            "down together, and the last ones are lost. Submit all groups again (none is queued twice), seal the "
+            f"batch {batch}: found {found} of the {submitted} groups that were submitted; its store and its API "
+            "failed together, and the last ones are lost. Submit all groups again (none is queued twice), seal the "
             "batch, and read on"
         )
 
 
 class RewardError(OpenseerError):
-    """A response got no reward. `group`: its group's name; `index`: of the response, None where it is not known."""
+    """A response got no reward. `group`: its group's name; `index`: of the response, None if it is not known."""
 
     def __init__(self, group: str, index: int | None, why: str) -> None:
         self.group, self.index = group, index
@@ -143,7 +143,7 @@ class RewardError(OpenseerError):
 
 
 class StaleResultError(OpenseerError):
-    """A response has tokens of other weights than its batch asked for."""
+    """A response has tokens of other weights than its batch requires."""
 
     def __init__(self, item: ResultItem, version: str) -> None:
         self.item = item

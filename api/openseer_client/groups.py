@@ -7,9 +7,9 @@ from openseer_core.wire.batches import GroupItem, ResultItem
 
 @dataclass(frozen=True, slots=True)
 class FinishedGroup:
-    """A group all of whose requests have ended, with its results by index (of each its last turn).
+    """A group with its results: all of its requests have ended. `results`: the last turn of each, by index.
 
-    Only a `whole` one may be trained on: another has lost requests, and `end` says how many to what.
+    Only a `whole` group may be trained on: another one has lost requests, which `end` counts by outcome.
     """
 
     end: GroupItem
@@ -17,7 +17,7 @@ class FinishedGroup:
 
     @property
     def name(self) -> str:
-        """The group's id in its batch, which of a carried group names its origin, too."""
+        """The group's id in its batch; that of a carried group contains its origin."""
         return self.end.group
 
     @property
@@ -27,7 +27,7 @@ class FinishedGroup:
 
     @property
     def whole(self) -> bool:
-        """Whether every response is whole, and here."""
+        """Whether every response is complete, and in `results`."""
         return self.end.whole and len(self.results) == self.end.size
 
 
@@ -39,15 +39,15 @@ class _Open:
 
 
 class Collector:
-    """Holds the results of groups that have not ended."""
+    """Holds the results of unfinished groups."""
 
     def __init__(self) -> None:
         self._open: dict[str, _Open] = {}
 
     def add(self, item: ResultItem) -> bool:
-        """Takes a result; False for one that is here already.
+        """Adds a result; False if it was added before.
 
-        Of a request that goes on, an earlier turn under a later cursor is news: the store has lost what came after it.
+        For a request that continues, an earlier turn with a later cursor is new: the store has lost the later turn.
         """
         group = self._open.setdefault(item.group, _Open(item.cursor))
         known = group.results.get(item.index)
@@ -59,11 +59,11 @@ class Collector:
         return True
 
     def goes_on(self, item: ResultItem) -> None:
-        """The request of this result has another turn: its group has not ended, whatever was reported before."""
+        """Notes that the request of this result has another turn: its group has not ended, even if its end was read."""
         self._open[item.group].going_on.add(item.index)
 
     def end(self, item: GroupItem) -> FinishedGroup | None:
-        """The group that has ended; None while one of its requests goes on."""
+        """The finished group; None while one of its requests continues."""
         group = self._open.get(item.group)
         if group is not None and group.going_on:
             return None

@@ -1,7 +1,7 @@
-"""NeMo-RL's GRPO with openseer: a generation class in the place of its vLLM backend, and weights through a folder.
+"""NeMo-RL's GRPO with openseer: a generation class that replaces its vLLM backend, and weights through a folder.
 
 Written for NeMo-RL at revision 7ea279a (0.6.0, 2026-08-22), which chooses among its own backends in `grpo.setup`; so
-`install` puts the class where the module has vLLM's, before `setup` is called or imported:
+`install` replaces the module's class for vLLM, before `setup` is called or imported:
 
     from openseer_client.nemo_rl import Fleet, install
 
@@ -11,7 +11,7 @@ Written for NeMo-RL at revision 7ea279a (0.6.0, 2026-08-22), which chooses among
     run_grpo.main()
 """
 
-# NeMo-RL and Ray are no dependencies, and torch carries few types: what comes from them is Any here.
+# NeMo-RL and Ray are no dependencies, and torch has few types: their values are Any here.
 # pyright: reportMissingImports=false, reportUnknownVariableType=false, reportUnknownMemberType=false
 # pyright: reportUntypedBaseClass=false, reportUnknownArgumentType=false, reportUnknownParameterType=false
 
@@ -41,18 +41,18 @@ from openseer_core.wire.batches import MAX_GROUP_SIZE, BatchSpec, Group, ResultI
 from openseer_core.wire.fleet import Acquire, Release
 
 TIMED = "prepare_for_generation/transfer_and_update_weights"
-"""What NeMo-RL calls the time of its own transports."""
+"""NeMo-RL's name of the time of its own transports."""
 _TAKEN = {"input_ids", "input_lengths", "stop_strings"}
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """Where the fleet is, and how this training uses it.
+    """The fleet's address, and this training's use of it.
 
     `weights_folder`: seen by every process of the trainer and by every worker. `url`, `token`, `token_file`: unset,
-    from the environment. `run`: begins the names of versions; a training that starts again removes the batches that its
-    last life left behind, so no two at a time have one name. `mode`: what becomes of other responses that run while
-    weights are published. `share_gpus`: the workers have the trainer's own GPUs, and sleep while it trains.
+    from the environment. `run`: prefix of the versions' names; a restarted training removes the batches of its previous
+    process, so concurrent trainings need different names. `mode`: treatment of other responses that run during a
+    publish. `share_gpus`: the workers have the trainer's own GPUs, and sleep while it trains.
     """
 
     weights_folder: str
@@ -64,21 +64,21 @@ class Fleet:
     share_gpus: bool = False
 
     def __post_init__(self) -> None:
-        # What no publish could have is refused where it is written.
+        # Settings that no publish accepts are refused here.
         self.publish(f"{self.run}-0", Source(path=self.weights_folder))
 
     def publish(self, version: str, source: Source) -> Publish:
-        """New weights, as this training publishes them."""
+        """The body of a publish by this training."""
         return Publish(version=version, source=source, mode=self.mode)
 
     def client(self) -> Client:
-        """A connection to it."""
+        """A client of the fleet's API."""
         return Client(self.url, token=self.token, token_file=self.token_file)
 
 
 def install(fleet: Fleet) -> None:
-    """Has `nemo_rl.algorithms.grpo.setup` take the fleet where the configuration says vLLM."""
-    fleet.client().close()  # which has an address
+    """Makes `nemo_rl.algorithms.grpo.setup` use the fleet if the configuration names vLLM."""
+    fleet.client().close()  # raises InputError without an address
     grpo: Any = import_module("nemo_rl.algorithms.grpo")
     stock = grpo.setup
 
@@ -95,21 +95,21 @@ def install(fleet: Fleet) -> None:
 
 
 _NEEDED: tuple[tuple[str, tuple[Any, ...], str], ...] = (
-    ("generation.backend", ("vllm",), "it is in the place of that one that the fleet stands"),
-    ("generation.colocated.enabled", (True,), "no GPU of NeMo-RL's own generates; so there is no async_grpo"),
-    ("generation.vllm_cfg.async_engine", (False, None), "whole batches are sampled; so there is no NeMo-Gym"),
+    ("generation.backend", ("vllm",), "the fleet replaces that backend"),
+    ("generation.colocated.enabled", (True,), "no GPU of NeMo-RL generates; async_grpo is not supported"),
+    ("generation.vllm_cfg.async_engine", (False, None), "whole batches are sampled; NeMo-Gym is not supported"),
     ("generation.refit_transport", (None,), "weights go through a folder"),
-    ("generation.bad_words", (None, []), "a response could not go on with them on another worker"),
-    ("dtensor_cfg.enabled", (True,), "Megatron saves no safetensors that an engine reads"),
-    ("dtensor_cfg._v2", (True,), "the first one saves no safetensors that an engine reads"),
+    ("generation.bad_words", (None, []), "a response could not continue on another worker with them"),
+    ("dtensor_cfg.enabled", (True,), "Megatron saves no safetensors that an engine can read"),
+    ("dtensor_cfg._v2", (True,), "version 1 saves no safetensors that an engine can read"),
     ("dtensor_cfg.lora_cfg.enabled", (False, None), "the whole weights are published"),
-    ("router_replay.enabled", (False, None), "the experts that tokens took are not recorded"),
+    ("router_replay.enabled", (False, None), "the routed experts of tokens are not recorded"),
 )
-"""Of `policy`: a field, the values that it may have, and why."""
+"""Fields of `policy` with their allowed values, and the reason."""
 
 
 def check(policy: Mapping[str, Any]) -> None:
-    """Raises InputError for what a configuration's `policy` asks and the fleet cannot do."""
+    """Raises InputError for a setting of a configuration's `policy` that the fleet does not support."""
     for path, needed, why in _NEEDED:
         found: Any = policy
         for name in path.split("."):
@@ -119,33 +119,33 @@ def check(policy: Mapping[str, Any]) -> None:
 
 
 class Generation(GenerationInterface):
-    """What NeMo-RL takes for its vLLM engines: the fleet.
+    """The fleet, in place of NeMo-RL's vLLM engines.
 
-    Of `config` (policy.generation) it reads the sampling, and of vllm_cfg max_model_len and logprobs_mode; everything
-    else of an engine is in the job's manifest. It travels by pickle, without the weights' way.
+    Of `config` (policy.generation) it reads the sampling, and of vllm_cfg max_model_len and logprobs_mode; the job's
+    manifest has all other settings of an engine. Its pickle leaves out the weight synchronizer.
     """
 
     def __init__(
         self, fleet: Fleet, cluster: Any, config: Mapping[str, Any], *, defer_model_load: bool = False
     ) -> None:
         if defer_model_load:
-            raise InputError("NeMo-Gym: it calls servers of NeMo-RL's own engines, of which there are none")
+            raise InputError("NeMo-Gym: not supported; it calls servers of NeMo-RL's own engines, and there are none")
         self.fleet = fleet
         self.cfg = config
         self.weight_synchronizer: Any = None
         self.version = ""
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy is told of no later version, so it asks.
+        # A copy does not learn of later versions, so it reads the version from the API.
         return self.__dict__ | {"weight_synchronizer": None, "version": ""}
 
     def generate(self, data: Any, greedy: bool = False) -> Any:
-        """Samples a response of each row and waits for all; rows of one prompt with the same stops are one group.
+        """Samples one response per row and waits for all; rows with the same prompt and stops form one group.
 
         `data`: input_ids (int64, rows by padded length, padding right), input_lengths (int64, rows), stop_strings (of
         each row a list, a string or None; unset: none). Returns output_ids (prompt and response, padded right),
         logprobs (float32, of the same shape, 0 but at sampled tokens), generation_lengths, unpadded_sequence_lengths
-        (int64, rows) and truncated (bool, rows: it ended for want of room). `greedy`: the likeliest token always.
+        (int64, rows) and truncated (bool, rows: it did not end by a stop). `greedy`: always the likeliest token.
         Raises InputError for rows that cannot be sampled, GroupsLostError where responses were lost twice, and
         StaleResultError for tokens of other weights than those published last.
         """
@@ -169,7 +169,7 @@ class Generation(GenerationInterface):
         return _output(data["input_ids"], [items[place] for place in range(len(rows))], self.cfg["_pad_token_id"])
 
     def _rows(self, data: Any) -> "list[_Row]":
-        """Of each row its prompt, without padding, and its stops."""
+        """The prompt of each row, without padding, and its stops."""
         ids, lengths = data["input_ids"], data["input_lengths"].tolist()
         if not lengths:
             return []
@@ -185,7 +185,7 @@ class Generation(GenerationInterface):
         return rows
 
     def _sampling(self, prompt_tokens: int, stop: tuple[str, ...], greedy: bool) -> Sampling:
-        """That of the configuration, with no more tokens than NeMo-RL has room for."""
+        """The configuration's sampling, with max_tokens limited by max_model_len."""
         cfg = self.cfg
         engine: Mapping[str, Any] = cfg.get("vllm_cfg") or {}
         room = engine["max_model_len"] - prompt_tokens
@@ -206,7 +206,7 @@ class Generation(GenerationInterface):
         )
 
     def prepare_for_generation(self, *args: Any, **kwargs: Any) -> bool:
-        """Wakes the fleet's engines, or the parts named by `tags`; nothing where the fleet has GPUs of its own."""
+        """Wakes the fleet's engines, or the parts in `tags`; does nothing if the fleet has GPUs of its own."""
         if self.fleet.share_gpus:
             parts: list[MemoryPart] | None = kwargs.get("tags")
             with self.fleet.client() as client:
@@ -214,33 +214,33 @@ class Generation(GenerationInterface):
         return True
 
     def finish_generation(self, *args: Any, **kwargs: Any) -> bool:
-        """Has the engines give the GPUs back; nothing where the fleet has its own, or `release_gpu` is False."""
+        """Makes the engines release the GPUs; does nothing if the fleet has its own, or `release_gpu` is False."""
         if self.fleet.share_gpus and kwargs.get("release_gpu", True):
             with self.fleet.client() as client:
                 client.release(Release(keep_weights=False))
         return True
 
     def invalidate_kv_cache(self) -> bool:
-        """True: a publish does it, for no version reads what another has cached."""
+        """True: a publish suffices, for no version reads the cache of another."""
         return True
 
     def shutdown(self) -> bool:
-        """The fleet stays."""
+        """Does nothing: the fleet stays."""
         return True
 
     def prepare_refit_info(self, state_dict_info: Any) -> None:
-        """Names and shapes are in the files."""
+        """Does nothing: the files contain names and shapes."""
 
     def init_collective(self, ip: str, port: int, world_size: int, *, train_world_size: int) -> NoReturn:
-        """No process of the fleet joins the trainer's."""
+        """Raises InputError: no process of the fleet joins the trainer's group."""
         _no_transport("init_collective")
 
     def update_weights_via_ipc_zmq(self) -> NoReturn:
-        """Nothing is received."""
+        """Raises InputError: no weights are received this way."""
         _no_transport("update_weights_via_ipc_zmq")
 
     def update_weights_from_collective(self) -> NoReturn:
-        """Nothing is received."""
+        """Raises InputError: no weights are received this way."""
         _no_transport("update_weights_from_collective")
 
 
@@ -248,7 +248,7 @@ _Row = tuple[tuple[int, ...], tuple[str, ...]]
 
 
 def _places(rows: Sequence[_Row]) -> dict[_Row, list[int]]:
-    """Which rows are alike."""
+    """The indices of equal rows, by row."""
     found: dict[_Row, list[int]] = {}
     for place, row in enumerate(rows):
         found.setdefault(row, []).append(place)
@@ -256,7 +256,7 @@ def _places(rows: Sequence[_Row]) -> dict[_Row, list[int]]:
 
 
 def _output(input_ids: Any, items: Sequence[ResultItem], pad: int) -> Any:
-    """The rows as NeMo-RL has them, on the CPU."""
+    """The output of `generate`, on the CPU."""
     ends = [len(item.prompt_token_ids) + len(item.token_ids) for item in items]
     width = max([input_ids.shape[-1] if items else 0, *ends])
     output_ids = torch.full((len(items), width), pad, dtype=input_ids.dtype)
@@ -284,17 +284,18 @@ def _no_transport(call: str) -> NoReturn:
 
 
 class FolderSync(WeightSynchronizer):
-    """Saves the policy as safetensors, publishes it, and returns when the whole fleet has it."""
+    """Gives the policy's weights to the fleet: saves them as safetensors and publishes the folder."""
 
     def __init__(self, fleet: Fleet, policy: Any, generation: Generation) -> None:
         self._fleet, self._policy, self._generation = fleet, policy, generation
         self._folder = WeightsFolder(fleet.weights_folder)
-        # A version's weights never change, so a training that starts again gives its versions other names.
+        # A version's weights never change, so a restarted training gives its versions other names.
         self._life = uuid.uuid4().hex[:8]
         self._count = 0
 
     def sync_weights(self, *, timer: Any = None, kv_scales: Any = None) -> None:
-        """One version. With shared GPUs the policy leaves them before the engines' weights come, and they wake whole.
+        """Publishes one version and waits until the fleet has it. With shared GPUs the policy is offloaded before the
+        engines load weights, and the engines are awake afterwards.
 
         Raises WeightsError, with the workers that did not confirm; the fleet then serves the version before.
         """
@@ -316,18 +317,18 @@ class FolderSync(WeightSynchronizer):
 
     @property
     def is_stale(self) -> bool:
-        """Until the first version is published."""
+        """True until the first version is published."""
         return not self._generation.version
 
     def init_communicator(self) -> None:
-        """There is none."""
+        """Does nothing: there is no communicator."""
 
     def shutdown(self) -> None:
-        """There is nothing to end."""
+        """Does nothing: there is nothing to end."""
 
 
 class _Saving:
-    """A policy of NeMo-RL's DTensor workers (v2), which save safetensors beside shards of their own."""
+    """Saves a policy of NeMo-RL's DTensor workers (v2), which write safetensors beside shards of their own."""
 
     def __init__(self, policy: Any) -> None:
         self._policy = policy

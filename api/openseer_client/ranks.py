@@ -1,7 +1,7 @@
-"""What the first of a trainer's processes does for all: its error is everybody's, for who fails alone leaves the others
-waiting."""
+"""Work that the first of a trainer's processes does for all. All raise its error: a process that fails alone would
+leave the others waiting."""
 
-# torch's types are partial: what comes from it is Any here.
+# torch's types are partial: its values are Any here.
 # pyright: reportUnknownMemberType=false
 
 import asyncio
@@ -16,16 +16,16 @@ from openseer_core.errors import OpenseerError
 async def by_first(
     is_first: bool, work: Callable[[], Awaitable[None]], gathered: AsyncIterator[Any] | None = None
 ) -> None:
-    """The first process does the work, and all wait for it and raise what it has raised.
+    """The first process does `work`; all processes wait for it and raise its error.
 
-    `gathered`: what all of them gather together, item by item; `work` may read it. It is read to its end by all, also
-    where `work` fails, for an item comes only while all read on.
+    `gathered`: values that all processes gather together, item by item; `work` may read them. All read it to its end,
+    also if `work` fails, for an item arrives only while all read.
     """
     error = None
     try:
         if is_first:
             await work()
-    except Exception as failure:  # noqa: BLE001 - whatever it is, the others must not wait
+    except Exception as failure:  # noqa: BLE001 - of any kind: the others must not wait
         error = for_all(failure)
     if gathered is not None:
         try:
@@ -41,7 +41,7 @@ async def by_first(
 
 
 def for_all(error: Exception) -> OpenseerError:
-    """An error as it is raised in other processes, too, which may not know its kind."""
+    """The error in a form that other processes can raise, which may not have its class."""
     if isinstance(error, OpenseerError):
         return error
     told = OpenseerError(f"{type(error).__name__}: {error}")

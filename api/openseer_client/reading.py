@@ -1,4 +1,4 @@
-"""Reading results: from a cursor on, each once, until the batch is complete."""
+"""Reads results from a cursor on, each once, until the batch is complete."""
 
 import itertools
 import math
@@ -16,14 +16,14 @@ from openseer_client.http.flows import Emit, Flow, Pause, Stream
 from openseer_core.wire.batches import Continue, Group, GroupItem, ResultItem, ResultPage, Verdicts
 
 PAGE = 512
-"""Items asked for at once."""
+"""Limit of items in one read."""
 ACKNOWLEDGE_SECONDS = 1.0
-"""Pages that follow each other faster are acknowledged together, and noted on the disk together."""
+"""Shortest interval between two acknowledgements and durable writes, in seconds."""
 LAST_TURN = 2**31
-"""Beyond every turn: of a group that was taken before a restart nothing is new."""
+"""Greater than every turn: no result of a group that was taken before a restart is new."""
 
 Environment = Callable[[ResultItem], Sequence[int] | None]
-"""What answers a turn: the token ids to append before the response goes on, or None when it is over."""
+"""Maps a finished turn to the token ids to append before the response continues, or to None after the last turn."""
 Judge = Callable[[FinishedGroup], bool]
 """Whether a group is worth training on."""
 Keep = Callable[[FinishedGroup], Generator[Call[Any] | Pause, Any, bool]]
@@ -31,13 +31,13 @@ Keep = Callable[[FinishedGroup], Generator[Call[Any] | Pause, Any, bool]]
 
 @dataclass(slots=True)
 class Own:
-    """What this process has written to a batch: names of its groups, and whether it sealed it."""
+    """This process's writes to a batch: names of its groups, and whether it sealed the batch."""
 
     groups: set[str] = field(default_factory=set[str])
     sealed: bool = False
 
     def noted(self, groups: Iterable[Group]) -> Iterator[Group]:
-        """The same groups; their names are kept as they go by."""
+        """Yields the same groups, and notes their names. Raises TypeError for other values."""
         _require(not _is_any(groups, Group, dict), "one", groups, "several of Group, as [Group(...)]")
         for group in groups:
             _require(_is_any(group, Group), "a", group, "Group")
@@ -50,7 +50,7 @@ def _is_any(value: object, *kinds: type) -> bool:
 
 
 def _require(right: bool, article: str, found: object, allowed: str) -> None:
-    """Raises TypeError unless it is right."""
+    """Raises TypeError unless `right`."""
     if not right:
         raise TypeError(f"groups: found {article} {type(found).__name__}, allowed: {allowed}")
 
@@ -58,10 +58,10 @@ def _require(right: bool, article: str, found: object, allowed: str) -> None:
 def results(
     batch: int, after: int | None, checkpoint: Checkpoint | None, *, acknowledge: bool, own: Own | None = None
 ) -> Stream[ResultItem | GroupItem]:
-    """Emits every item after a cursor, once. An item counts as taken when the next one is asked for.
+    """Emits every item after a cursor, once. An item counts as taken when the next one is requested.
 
-    A store that lost its last writes generates again what it lost: those results come under other cursors, but are not
-    new. A reader that was itself restarted meanwhile gets them again; each is unique by group, index and turn.
+    A store that lost its last writes generates the lost results again, under other cursors; they are not emitted twice.
+    A reader that was itself restarted meanwhile gets them again; each is unique by group, index and turn.
     """
     opened = yield from _opened(batch, checkpoint)
     known = checkpoint.position(batch, opened) if checkpoint is not None else Position()
@@ -91,10 +91,10 @@ def groups(
     keep: Keep | None = None,
     own: Own | None = None,
 ) -> Stream[FinishedGroup]:
-    """Emits each group when it has ended, with its results; those that `keep` refuses are passed over.
+    """Emits each group when it has ended, with its results, except those that `keep` refuses.
 
-    The position kept is the one before the first result of a group that has not been taken, so a restart gets such
-    groups whole again, and taken ones not at all.
+    The stored position is before the first result of any group that is not taken, so after a restart these groups are
+    read whole again, and taken ones are not emitted.
     """
     opened = yield from _opened(batch, checkpoint)
     position = checkpoint.position(batch, opened) if checkpoint is not None else Position()
@@ -109,7 +109,7 @@ def groups(
             cursor = max(cursor, item.cursor)
             again = item.cursor <= taken.get(item.group, 0)
             if not again and isinstance(item, ResultItem) and item.turn <= turns.get(item.group, -1):
-                continue  # of a group that was taken, and that the store has lost and generated again
+                continue  # the group was taken; the store lost its result and generated it again
             if isinstance(item, ResultItem):
                 yield from _turn(item, collector, None if again else environment)
                 continue
@@ -140,7 +140,7 @@ def fill(
     acknowledge: bool,
     environment: Environment | None,
 ) -> Stream[FinishedGroup]:
-    """Submits groups until enough are valid, and emits those that are."""
+    """Submits groups until enough are valid, and emits the valid ones."""
     source = iter(supply)
 
     def keep(group: FinishedGroup) -> Flow[bool]:
@@ -180,7 +180,7 @@ def _seal_at(batch: int, ended: int, seal_after: int | None, own: Own | None) ->
 
 
 def _next_page(batch: int, cursor: int, own: Own | None) -> Flow[ResultPage]:
-    """The next page that holds anything, or says that nothing will come."""
+    """The next page that has items, or is the last."""
     while True:
         page = yield from ask(calls.results(batch, cursor, PAGE, flows.POLL_SECONDS))
         if page.items or page.complete:
@@ -191,7 +191,7 @@ def _next_page(batch: int, cursor: int, own: Own | None) -> Flow[ResultPage]:
 
 
 def _seal_again(batch: int, own: Own) -> Flow[None]:
-    """After a silence: the store may have lost the seal, together with the API that would have told it again."""
+    """Seals again after a poll without results: the store may have lost the seal, if it failed with the API."""
     found = yield from ask(calls.status(batch))
     if found.state != "open":
         return
@@ -201,7 +201,7 @@ def _seal_again(batch: int, own: Own) -> Flow[None]:
 
 
 def _opened(batch: int, checkpoint: Checkpoint | None) -> Flow[Opened]:
-    """Which batch of that number it is; asked only where a file remembers one."""
+    """Identifies the batch; calls the API only if there is a checkpoint."""
     if checkpoint is None:
         return Opened()
     found = yield from ask(calls.status(batch))
@@ -209,7 +209,7 @@ def _opened(batch: int, checkpoint: Checkpoint | None) -> Flow[Opened]:
 
 
 class _Notes:
-    """What was taken of a batch: in the file, and acknowledged to the API."""
+    """Notes taken results of a batch: in the file, and as acknowledgements to the API."""
 
     def __init__(self, batch: int, checkpoint: Checkpoint | None, opened: Opened, *, acknowledge: bool) -> None:
         self._batch = batch
@@ -219,7 +219,7 @@ class _Notes:
         self._last = -math.inf
 
     def page(self, position: Position) -> Flow[None]:
-        """A page was taken. First the file, then the API: what is acknowledged will not be sent again."""
+        """Notes a taken page: first in the file, then to the API, which does not send acknowledged results again."""
         now = time.monotonic()
         acknowledges = self._acknowledge and (position.complete or now - self._last >= ACKNOWLEDGE_SECONDS)
         if self._checkpoint is not None:
@@ -235,14 +235,14 @@ def _safe(collector: Collector, cursor: int, taken: dict[str, int], ended: int, 
 
 
 def _remember(recent: dict[str, float], name: str, now: float) -> None:
-    """Adds a group that was taken, and drops those that are older than RECENT_SECONDS: the first ones of the dict."""
+    """Adds a taken group, and drops those older than RECENT_SECONDS, the first ones of the dict."""
     recent[name] = now
     for first in list(itertools.takewhile(lambda first: recent[first] < now - RECENT_SECONDS, recent)):
         del recent[first]
 
 
 class _News:
-    """What of a stream was not there before: a turn of a request, or the end of a group with such a turn."""
+    """Detects new items of a stream: a turn of a request, or the end of a group with a new turn."""
 
     def __init__(self) -> None:
         self._results: set[tuple[str, int, int]] = set()

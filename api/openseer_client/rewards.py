@@ -1,4 +1,4 @@
-"""Rewards computed in processes of their own, while other groups are still sampled."""
+"""Computes rewards in separate processes, while other groups are still sampled."""
 
 import faulthandler
 import math
@@ -22,22 +22,22 @@ from openseer_client.groups import FinishedGroup
 from openseer_core.wire.batches import ResultItem
 
 Reward = Callable[[ResultItem], float]
-"""What a response is worth, a finite number."""
+"""Maps a response to its reward, a finite number."""
 
 LONGEST_SECONDS = 86400.0
-"""Most that one call may be given."""
+"""Limit of the time of one call, in seconds."""
 KILL_SECONDS = 2.0
-"""After its time a reward function gets an exception; if that does not end it so much later, its process ends."""
+"""Time between the exception that a reward function gets at its time limit and the end of its process, in seconds."""
 
 
 class RewardPool:
-    """Processes that compute rewards; a `with` block, or `close`, ends them.
+    """A pool of processes that compute rewards; a `with` block, or `close`, ends them.
 
-    `reward` is called with one response at a time. It is imported in each process by its name, so it stands at the top
-    level of a module; the module's main part stands under `if __name__ == "__main__"`. `seconds`: longest time of one
-    call, import included. An exception, a longer call, a process that dies and a reward that is no finite number are a
-    RewardError: a response without a reward is no sample, and 0 would be a reward. A reward that catches every
-    exception cannot hide that its time is over; one that sets alarms (SIGALRM) of its own is ended with its process.
+    `reward` is called with one response at a time. Each process imports it by its name, so it must be at the top level
+    of a module whose main part is under `if __name__ == "__main__"`. `seconds`: limit of one call, import included. An
+    exception, a longer call, a process that dies and a reward that is not a finite number raise RewardError: a response
+    without a reward is no sample, and 0 would be a reward. A function that catches every exception is still overdue;
+    one that sets alarms (SIGALRM) of its own is ended with its process.
     """
 
     def __init__(self, reward: Reward, processes: int = 4, *, seconds: float = 60.0) -> None:
@@ -45,7 +45,7 @@ class RewardPool:
             allowed = f"at least 1, more than 0 and at most {LONGEST_SECONDS:.0f}"
             raise ValueError(f"processes, seconds: found {processes}, {seconds}; needed: {allowed}")
         self._reward, self._seconds = _importable(reward), seconds
-        # Not forked: a trainer has threads, and a GPU.
+        # Spawned, not forked: a trainer has threads, and a GPU.
         self._pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _follow_parent)
 
     def __enter__(self) -> Self:
@@ -55,11 +55,11 @@ class RewardPool:
         self.close()
 
     def close(self) -> None:
-        """Ends the processes; what has not begun is not computed."""
+        """Ends the processes; calls that have not begun are cancelled."""
         self._pool.shutdown(cancel_futures=True)
 
     def rewards(self, group: FinishedGroup) -> list[float]:
-        """One reward for each result of a group, in their order; computed side by side. Raises RewardError."""
+        """One reward per result of a group, in the order of its results; computed in parallel. Raises RewardError."""
         return self._taken(group, self._begun(group))
 
     def over(self, groups: Iterable[FinishedGroup], *, ahead: int = 64) -> Iterator[tuple[FinishedGroup, list[float]]]:
@@ -96,7 +96,7 @@ class RewardPool:
 
 
 def _importable(reward: Reward) -> bytes:
-    """How a process finds it, by name. Raises ValueError for what none can import."""
+    """The pickled name of the function. Raises ValueError if other processes cannot import it."""
     is_typed = reward.__module__ == "__main__" and not hasattr(sys.modules["__main__"], "__file__")
     try:
         named, why = pickle.dumps(reward), ""
@@ -111,18 +111,18 @@ def _importable(reward: Reward) -> bytes:
 
 
 def _died(error: BrokenProcessPool) -> str:
-    return f"a process that computed rewards died, of this response or another ({error}); its last words are above"
+    return f"a process that computed rewards died, of this response or another ({error}); see its output above"
 
 
 # ---- in the processes
 
 _Said = tuple[float, str]
-"""A reward, or why there is none. Text, because an exception may fail to be made again elsewhere."""
+"""A reward and "", or 0 and the reason for none. Text, because an exception may not be picklable."""
 _overdue = threading.Event()
 
 
 def _follow_parent() -> None:
-    # Ctrl-C is for the trainer, which then ends these. If it is killed, nobody else does.
+    # Ctrl-C is for the trainer, which then ends the pool. If the trainer is killed, each process ends itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, _end_call)
     parent = multiprocessing.parent_process()
@@ -141,7 +141,7 @@ def _end_call(_number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _called(named: bytes, item: ResultItem, seconds: float) -> _Said:
-    # The alarm ends Python code and waits; the watchdog ends what never comes back to the interpreter.
+    # The alarm ends Python code and waits; the watchdog ends code that never returns to the interpreter.
     faulthandler.dump_traceback_later(seconds + KILL_SECONDS, exit=True)
     _overdue.clear()
     begun = time.monotonic()
@@ -169,8 +169,8 @@ def _finite(reward: Any) -> _Said:
 
 
 def _shown(value: object, show: Callable[[object], str]) -> str:
-    """The words of what anybody has written: they may fail, too."""
+    """The text of a value of foreign code, whose own `show` may fail."""
     try:
         return show(value)
     except Exception as error:  # noqa: BLE001 - of a reward's own code
-        return f"{type(value).__name__} ({type(error).__name__} where it was to be shown)"
+        return f"{type(value).__name__} ({type(error).__name__} when it was shown)"

@@ -32,7 +32,7 @@ def trusted(url: str) -> ssl.SSLContext | bool:
 
 
 class Credentials:
-    """The bearer token. From a file it is read again whenever the file has changed: a pod's tokens rotate."""
+    """The bearer token. A token file is read again after each change: a pod's tokens rotate."""
 
     def __init__(self, token: str | None = None, token_file: str | Path | None = None) -> None:
         if token is None and token_file is None:
@@ -43,13 +43,13 @@ class Credentials:
 
     @property
     def rotates(self) -> bool:
-        """Whether a refused token may have a successor."""
+        """Whether a refused token may be replaced by a newer one."""
         return self._file is not None
 
     def headers(self, *, again: bool = False) -> dict[str, str]:
-        """The headers to send. `again`: the token was refused, so the file is read even if it looks unchanged.
+        """The headers to send. `again`: the token was refused, so the file is read even if it seems unchanged.
 
-        Raises InputError when the file cannot be read.
+        Raises InputError if the file cannot be read.
         """
         if self._file is not None:
             self._refresh(self._file, again=again)

@@ -1,6 +1,6 @@
 """A plain GRPO in torch: advantages, log-probabilities and loss over finished groups."""
 
-# torch's types are partial: what comes from it is Any here.
+# torch's types are partial: its values are Any here.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from openseer_core.wire.batches import ResultItem
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A response to learn from. `mask`: tokens that the model drew; `logprobs`: of them, when they were drawn."""
+    """A response to train on. `mask`: True for sampled tokens; `logprobs`: recorded when they were sampled."""
 
     prompt: tuple[int, ...]
     response: tuple[int, ...]
@@ -28,8 +28,8 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Metrics of a loss. `tokens`: those that count; `ratio`: mean of new / old probability; `clipped`: share of tokens
-    with a clipped ratio; `difference`, `mean_difference`: greatest and mean |new - old| log-probability."""
+    """Metrics of a loss. `tokens`: number of sampled tokens; `ratio`: mean of new / old probability; `clipped`: share
+    of tokens with a clipped ratio; `difference`, `mean_difference`: greatest and mean |new - old| log-probability."""
 
     tokens: int
     ratio: float
@@ -39,7 +39,7 @@ class Figures:
 
 
 def advantages(rewards: Sequence[float], *, by_deviation: bool = True) -> list[float]:
-    """Each reward against its group's mean, in standard deviations (or as it is); all 0 where all are equal."""
+    """Each reward minus the group's mean, in standard deviations if `by_deviation`; all 0 if all rewards are equal."""
     mean = sum(rewards) / len(rewards)
     centred = [reward - mean for reward in rewards]
     if not by_deviation:
@@ -51,7 +51,7 @@ def advantages(rewards: Sequence[float], *, by_deviation: bool = True) -> list[f
 def samples(group: FinishedGroup, rewards: Sequence[float], *, by_deviation: bool = True) -> list[Sample]:
     """A whole group as samples; `rewards` in the order of its results.
 
-    Raises ValueError for a group that is not whole, or has a log-probability that was not finite.
+    Raises ValueError for a group that is not whole, or has a log-probability that is not finite.
     """
     if not group.whole or len(rewards) != len(group.results):
         raise ValueError(
@@ -71,8 +71,8 @@ def _sample(item: ResultItem, advantage: float) -> Sample:
 def log_probabilities(model: Any, batch: Sequence[Sample], *, temperature: float = 1.0) -> Tensor:
     """Log-probability of each response token under the model, padded on the right with 0: samples × tokens, float32.
 
-    With `temperature` as sampled, and neither top_p, top_k nor min_p in force, these are the ones that openseer
-    records as `sampled`.
+    With the sampling's `temperature`, and without top_p, top_k and min_p, they equal those that openseer records as
+    `sampled`.
     """
     device = next(iter(model.parameters())).device
     rows = [torch.tensor(sample.prompt + sample.response, dtype=torch.long) for sample in batch]
@@ -96,10 +96,10 @@ def loss(
     clip_low: float = 0.2,
     clip_high: float = 0.28,
 ) -> tuple[Tensor, Figures]:
-    """The clipped GRPO loss, a mean over all drawn tokens of the batch (each token weighs the same).
+    """The clipped GRPO loss, a mean over all sampled tokens of the batch (each token has the same weight).
 
-    The ratio is taken against the log-probabilities recorded when the tokens were drawn, so that responses that were
-    begun with older weights are corrected for. Appended tokens are read, not learned.
+    The ratio is taken against the log-probabilities recorded when the tokens were sampled, which corrects for responses
+    that were begun with older weights. Appended tokens are context only: they do not count in the loss.
     """
     new = log_probabilities(model, batch, temperature=temperature)
     mask = _padded([torch.tensor(sample.mask, dtype=torch.float32) for sample in batch], new)
@@ -127,7 +127,7 @@ def _padded(rows: list[Tensor], like: Tensor) -> Tensor:
 
 
 def difference(model: Any, items: Sequence[ResultItem], *, temperature: float = 1.0) -> float:
-    """Greatest absolute difference between recorded log-probabilities and this model's, over all drawn tokens."""
+    """Greatest absolute difference between recorded log-probabilities and this model's, over all sampled tokens."""
     batch = [_sample(item, 0.0) for item in items if item.logprobs is not None and item.token_ids]
     with torch.no_grad():
         return loss(model, batch, temperature=temperature)[1].difference if batch else 0.0

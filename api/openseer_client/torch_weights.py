@@ -1,6 +1,6 @@
-"""A torch model's weights on their way to the fleet: whole folders of safetensors, and the canary that proves them."""
+"""Saves a torch model's weights for the fleet as folders of safetensors, and computes the canary that checks them."""
 
-# torch's types are partial: what comes from it is Any here.
+# torch's types are partial: its values are Any here.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import filecmp
@@ -28,22 +28,22 @@ SHARD_BYTES = 4 * 2**30
 _WHOLE = "model.safetensors"
 _TEMPORARY = ".writing-"
 _PUBLISHED = ".published"
-"""In the folder of a version: the fleet has confirmed it, and may serve it still."""
+"""A file in the folder of a version that the fleet has confirmed, and may still serve."""
 
 
 class SavesItself(Protocol):
-    """A model of transformers, or of PEFT, which saves its adapter alone: it knows how its files are named."""
+    """A model of transformers, or of PEFT, which saves only its adapter; `save_pretrained` names the files."""
 
     def save_pretrained(self, save_directory: str, **more: Any) -> Any: ...
 
 
 class WeightsFolder:
-    """A folder that trainer and workers both see, with a folder of safetensors in it per version.
+    """A folder that trainer and workers both see, with one folder of safetensors per version.
 
     A version appears whole or not at all. The `keep` latest stay: the fleet may go back one version, and a worker that
-    starts later loads the current one. So adapters of several names need a folder each. Versions that `note_published`
-    has been told of are counted alone: however many publications fail, what the fleet serves stays. Raises OutputError
-    when it cannot write, and InputError for other weights under the name of a version that was published.
+    starts later loads the current one. So adapters of several names need one folder each. Versions that were passed to
+    `note_published` are counted separately: after any number of failed publications the served version stays. Raises
+    OutputError if it cannot write, and InputError for other weights under the name of a published version.
     """
 
     def __init__(self, path: str | Path, *, keep: int = 3) -> None:
@@ -53,7 +53,7 @@ class WeightsFolder:
         self._keep = keep
 
     def save(self, model: SavesItself, version: str, *, state: Mapping[str, Any] | None = None) -> Path:
-        """Writes a transformers model, or the adapter of a PEFT model. `state`: its gathered parameters, where they are
+        """Writes a transformers model, or the adapter of a PEFT model. `state`: its gathered parameters, if they are
         spread over processes."""
         more = {"state_dict": state} if state is not None else {}
         with self._folder(version) as folder:
@@ -62,14 +62,14 @@ class WeightsFolder:
 
     @contextmanager
     def writing(self, version: str) -> "Generator[Shards, None, None]":
-        """Takes named tensors as they come, with no more than one shard of them in memory; it is there at the end."""
+        """Writes named tensors as they arrive, with at most one shard in memory; the version appears at the end."""
         with self._folder(version) as folder:
             shards = Shards(folder)
             yield shards
             shards.finish()
 
     def note_published(self, version: str) -> None:
-        """The fleet has confirmed it: call it after each publication that has succeeded."""
+        """Notes that the fleet has confirmed a version: call it after each successful publication."""
         try:
             (self.path / version / _PUBLISHED).touch()
         except OSError as error:
@@ -77,7 +77,7 @@ class WeightsFolder:
 
     @contextmanager
     def _folder(self, version: str) -> Generator[Path, None, None]:
-        """A temporary folder that becomes the version's once it is whole."""
+        """A temporary folder that becomes the version's folder once it is complete."""
         final = self.path / version
         temporary = self.path / f"{_TEMPORARY}{uuid.uuid4().hex}"
         try:
@@ -94,13 +94,13 @@ class WeightsFolder:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def _prune(self, newest: Path) -> None:
-        """Removes versions beyond those to keep; a folder that holds anything else is not ours."""
+        """Removes versions beyond those to keep; folders without weights are left alone."""
         versions = [path for path in self.path.iterdir() if _holds_weights(path) and path != newest]
         versions.sort(key=lambda path: path.stat().st_mtime, reverse=True)
         marks = [(path / _PUBLISHED).exists() for path in versions]
         latest = marks.index(True) if any(marks) else len(versions)
         published = [path for path, mark in zip(versions, marks, strict=True) if mark]
-        # What came after the latest that was published has failed, or has nobody to tell: the fleet may serve it.
+        # Versions after the latest published one have failed, or were not noted: the fleet may serve them.
         stay = {*versions[:latest][: self._keep - 1], *published[: self._keep - 1]}
         for old in set(versions) - stay:
             shutil.rmtree(old, ignore_errors=True)
@@ -125,10 +125,10 @@ def _holds_weights(folder: Path) -> bool:
 
 
 def adapter_of(model: Any, name: str | None) -> AdapterSpec | None:
-    """What a publish of a model says of its LoRA adapter: `name` is what batches call it; None for whole weights.
+    """The `adapter` field of a model's publish; None for whole weights. `name`: under which batches name it.
 
-    Raises InputError for a model with an adapter that has no name, whose folder holds no whole weights, and for the
-    opposite.
+    Raises InputError for a model with an adapter without a name, for its folder holds no whole weights, and for a name
+    without an adapter.
     """
     has_adapter = bool(getattr(model, "peft_config", None))
     if has_adapter and name is None:
@@ -141,7 +141,7 @@ def adapter_of(model: Any, name: str | None) -> AdapterSpec | None:
 
 
 def source_of(folder: Path) -> Source:
-    """Where a saved version is. An adapter's digest goes along: with it no worker has to be there yet."""
+    """The source of a saved version; with the digest of an adapter, so that its publish needs no running worker."""
     if not (folder / TENSORS).exists():
         return Source(path=str(folder))
     return Source(path=str(folder), digest=version_digest(_file_digest(folder, name) for name in (CONFIG, TENSORS)))
@@ -154,9 +154,9 @@ def _file_digest(folder: Path, name: str) -> FileDigest:
 
 
 def canary(model: Any, token_ids: Sequence[int] | None = None, *, tolerance: float | None = None) -> Canary:
-    """The model's own log-probabilities of a sequence: every worker must agree with them once it has the weights.
+    """The model's own log-probabilities of a sequence, with which each worker compares its own after loading.
 
-    `token_ids`: unset, a fixed mix of small ids; a prompt with its response proves more. Temperature plays no part.
+    `token_ids`: unset, a fixed mix of small ids; a prompt with its response checks more. Temperature is not applied.
     """
     ids = list(token_ids) if token_ids is not None else _mixed_ids(int(model.config.get_text_config().vocab_size))
     training = bool(model.training)
@@ -185,11 +185,11 @@ def publish(
     progress: Callable[[Transaction], None] | None = None,
     adapter: str | None = None,
 ) -> Transaction:
-    """Saves the model, publishes it with a canary, and waits until every worker has proved it.
+    """Saves the model, publishes it with a canary, and waits until every worker has confirmed it.
 
-    `mode`, `max_staleness`: what becomes of responses that run meanwhile, as in Publish. `adapter`: the name of a PEFT
-    model's adapter, which goes alone, to be served beside the weights that it was trained on. Raises WeightsError with
-    the workers that did not confirm; the fleet then serves the version before.
+    `mode`, `max_staleness`: treatment of responses that run meanwhile, as in Publish. `adapter`: the name of a PEFT
+    model's adapter, which is published alone, beside the weights on which it was trained. Raises WeightsError with the
+    workers that did not confirm; the fleet then serves the version before.
     """
     is_adapter = adapter_of(model, adapter)
     proof = canary(model, canary_ids)
@@ -209,7 +209,7 @@ def publish(
 
 
 def _mixed_ids(vocabulary: int, length: int = 32) -> list[int]:
-    # Ids below 256 are there in every tokenizer.
+    # Every tokenizer has ids below 256.
     size = min(vocabulary, 256)
     return [(11 + 37 * position + 5 * position * position) % size for position in range(length)]
 
@@ -225,7 +225,7 @@ class Shards:
         self._count = 0
 
     def add(self, name: str, tensor: torch.Tensor) -> None:
-        """Copies a tensor; what it came from may change afterwards."""
+        """Adds a copy of a tensor, which may change afterwards."""
         copy = tensor.detach().to("cpu", copy=True).contiguous()
         self._tensors[name] = copy
         self._held += copy.nbytes
@@ -233,7 +233,7 @@ class Shards:
             self._save()
 
     def finish(self) -> None:
-        """Writes what is left, and the index."""
+        """Writes the remaining tensors, and the index."""
         if self._tensors or not self._count:
             self._save()
         if self._count == 1:
@@ -254,7 +254,7 @@ def _shard_name(number: int) -> str:
 
 
 def _sync(folder: Path) -> None:
-    """Waits until the files are durable: other nodes read them as soon as the version is published."""
+    """Writes the files to the disk: other nodes read them as soon as the version is published."""
     for path in folder.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())

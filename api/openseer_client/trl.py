@@ -1,6 +1,6 @@
-"""TRL's trainers with openseer: GRPOTrainer's rollout function, and how AsyncGRPOTrainer's weights reach the fleet."""
+"""TRL's trainers with openseer: a rollout function for GRPOTrainer, and a weight transfer for AsyncGRPOTrainer."""
 
-# TRL and torch carry few types: what comes from them is Any here.
+# TRL and torch have few types: their values are Any here.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import uuid
@@ -23,14 +23,13 @@ from openseer_core.wire.weights import Transaction
 
 
 class Rollout:
-    """Give an instance as `rollout_func` to TRL's GRPOTrainer (written for TRL 1.16).
+    """The `rollout_func` of TRL's GRPOTrainer (written for TRL 1.16).
 
-    Whenever the optimizer has stepped, the model goes to the shared folder and is published as `RUN-LIFE-STEP`; then
+    After each step of the optimizer it saves the model in the shared folder and publishes it as `RUN-LIFE-STEP`; then
     each prompt and its repetitions are one group. Every process of a distributed training samples its own prompts; the
-    first one publishes. `run`: names the training; given, a restarted trainer removes what its last life left behind.
-    `adapter`: the name of a PEFT model's LoRA adapter, which is published alone, beside the weights that it works on.
-    `environment`: answers turns, for multi-turn training; its tokens are masked. The trainer's own use of vLLM has to
-    be off.
+    first one publishes. `run`: name of the training; if given, a restarted trainer removes the batches of its previous
+    process. `adapter`: the name of a PEFT model's LoRA adapter, which is published alone, beside its base weights.
+    `environment`: answers turns, for multi-turn training; its tokens are masked. GRPOConfig.use_vllm must be False.
     """
 
     def __init__(
@@ -46,7 +45,7 @@ class Rollout:
     ) -> None:
         self.client = client
         self.folder = folder
-        # A version's weights never change, so a restarted trainer that steps again gives its versions other names.
+        # A version's weights never change, so a restarted trainer gives its versions other names.
         self._life = uuid.uuid4().hex[:8]
         self.run = run or "trl"
         self._leftovers = run is not None
@@ -58,7 +57,7 @@ class Rollout:
         self._step = -1
 
     def __call__(self, prompts: list[Any], trainer: Any) -> dict[str, Any]:
-        """What TRL asks for: token ids of prompts and completions, and sampling-time log-probabilities."""
+        """Samples the prompts; returns token ids of prompts and completions, and their log-probabilities."""
         if trainer.use_vllm:
             raise InputError("GRPOConfig.use_vllm: found True, needed: False; openseer's workers generate")
         self._follow(trainer)
@@ -80,12 +79,12 @@ class Rollout:
         return answer
 
     def _follow(self, trainer: Any) -> None:
-        """Publishes the trainer's weights if its optimizer has stepped; every process comes here."""
+        """Publishes the trainer's weights if its optimizer has stepped; called by every process."""
         step = int(trainer.state.global_step)
         if step == self._step:
             return
         accelerator = trainer.accelerator
-        # Both gather what is spread over processes, so all take part.
+        # Both gather parameters from all processes, so all must call them.
         proof = canary(trainer.model)
         state = accelerator.get_state_dict(trainer.model)
         outcome: list[Any] = [None, None]
@@ -99,7 +98,7 @@ class Rollout:
         self.version, self._step = version, step
 
     def _publish(self, model: Any, version: str, proof: Canary, state: Any) -> list[Any]:
-        """The version, or the error for all processes: one that failed alone would leave the others waiting."""
+        """[version, None] or [None, error] for all processes: one that failed alone would leave the others waiting."""
         try:
             adapter = adapter_of(model, self._adapter)
             if self._leftovers:
@@ -109,17 +108,17 @@ class Rollout:
             what = Publish(version=version, source=source, mode=self._mode, canary=proof, adapter=adapter)
             self.client.publish(what, progress=self._progress)
             self.folder.note_published(version)
-        except Exception as error:  # noqa: BLE001 - whatever it is
+        except Exception as error:  # noqa: BLE001 - of any kind
             return [None, for_all(error)]
         return [version, None]
 
 
 class FolderTransfer:
-    """Give an instance as `weight_transfer` to TRL's AsyncGRPOTrainer (written for TRL 1.16), whose rollout worker asks
-    the job's vLLM routes: `vllm_server_base_url="http://any:TOKEN@HOST:PORT"`.
+    """The `weight_transfer` of TRL's AsyncGRPOTrainer (written for TRL 1.16), whose rollout worker calls the job's vLLM
+    routes: `vllm_server_base_url="http://any:TOKEN@HOST:PORT"`.
 
-    Its own transfer needs NCCL, and one receiver; here a step's weights go to the shared folder and are published as
-    `RUN-LIFE-NUMBER`. What runs goes on with them (mode keep), as TRL has it; `max_staleness`: as in Publish.
+    TRL's own transfer needs NCCL, and one receiver; here a step's weights are saved in the shared folder and published
+    as `RUN-LIFE-NUMBER`. Running responses continue with them (mode keep), as in TRL; `max_staleness`: as in Publish.
     """
 
     def __init__(
@@ -141,16 +140,16 @@ class FolderTransfer:
         self._progress = progress
 
     def init_weight_transfer(self) -> None:
-        """Once, before the first weights: raises where the job cannot be reached."""
+        """Called once, before the first weights. Raises ApiError if the job cannot be reached."""
         self.client.job()
 
     def pause(self) -> None:
-        """Nothing: a publish holds what runs for as long as it takes."""
+        """Does nothing: a publish pauses running responses itself."""
 
     def send_weights(self, iterator: Iterable[tuple[str, Any]]) -> None:
-        """Takes the named tensors as they come, and returns once every worker has them."""
+        """Saves the named tensors as they arrive, publishes them, and returns once every worker has them."""
         version = f"{self.run}-{self._life}-{self._sent}"
-        self._sent += 1  # also where it fails: whether the fleet has it may not be known
+        self._sent += 1  # also if it fails: the fleet may have the version nevertheless
         with self.folder.writing(version) as shards:
             for name, tensor in iterator:
                 shards.add(name, tensor)
@@ -161,17 +160,17 @@ class FolderTransfer:
         self.version = version
 
     def resume(self) -> None:
-        """Nothing, as pause."""
+        """Does nothing, as pause."""
 
     def destroy(self) -> None:
-        """Nothing is held."""
+        """Does nothing: there is nothing to free."""
 
 
 def sampling_of(args: Any) -> Sampling:
-    """The sampling of a GRPOConfig. Raises InputError for what openseer's workers cannot do."""
+    """The sampling of a GRPOConfig. Raises InputError for settings that openseer does not support."""
     if getattr(args, "repetition_penalty", 1.0) != 1.0:
         raise InputError(
-            "GRPOConfig.repetition_penalty: openseer cannot continue it on another worker; leave it at 1.0"
+            "GRPOConfig.repetition_penalty: a response could not continue on another worker with it; leave it at 1.0"
         )
     if getattr(args, "generation_kwargs", None):
         raise InputError("GRPOConfig.generation_kwargs: not passed on; set the fields of GRPOConfig")
@@ -185,7 +184,7 @@ def sampling_of(args: Any) -> Sampling:
 
 
 def _groups(prompts: Sequence[Any], size: int, token_ids: Callable[[Any], list[int]]) -> list[Group]:
-    """Runs of equal prompts as groups of at most `size`, in order; a process may hold a part of a group."""
+    """Adjacent equal prompts as groups of at most `size`, in order; a process may have a part of a group."""
     groups: list[Group] = []
     for prompt, run in groupby(prompts):
         ids = token_ids(prompt)
@@ -195,7 +194,7 @@ def _groups(prompts: Sequence[Any], size: int, token_ids: Callable[[Any], list[i
 
 
 def _token_ids(prompt: Any, trainer: Any) -> list[int]:
-    """The prompt's ids as the trainer itself would make them."""
+    """The prompt's token ids, as the trainer itself would render them."""
     tokenizer = trainer.processing_class
     if isinstance(prompt, str):
         return list(tokenizer(text=[prompt])["input_ids"][0])

@@ -1,14 +1,14 @@
-"""verl's rollouts go to openseer: a router that verl loads by name, and the server that it routes to.
+"""Sends verl's rollouts to openseer: a router that verl loads by name, and the server to which it routes.
 
-Checked against verl 0.9.1. verl reads `actor_rollout_ref.rollout.router_config_path`, a YAML file, and gives it to the
-class that the file names; every key is passed on:
+Checked against verl 0.9.1. verl reads `actor_rollout_ref.rollout.router_config_path`, a YAML file, and passes all of
+its keys to the class that it names:
 
     router_class: openseer_client.verl.Router
     url: http://gateway:8000/jobs/NAMESPACE/NAME   # unset: OPENSEER_URL
     token_file: /var/run/secrets/openseer/token    # unset: OPENSEER_TOKEN_FILE or OPENSEER_TOKEN
     response_length: 8192                          # as rollout.response_length
 
-`openseer_client.verl_rollout` beside it gives the weights to openseer and keeps verl from starting engines of its own.
+`openseer_client.verl_rollout` also sends the weights to openseer and prevents verl from starting its own engines.
 """
 
 import asyncio
@@ -26,11 +26,11 @@ from openseer_client.http.calls import Call
 from openseer_core.errors import InputError
 
 SERVER = "openseer"
-"""The one server that the router knows."""
+"""The id of the router's only server."""
 DAY_SECONDS = 86400.0
-"""How long one response may take; verl itself sets no limit."""
+"""Timeout of one response, in seconds; verl itself has none."""
 
-# verl runs each of its loops for a process's life, and hands the server to it anew with every request.
+# verl runs each of its event loops for a process's life, and passes a new copy of the server with every request.
 _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict["Server", AsyncClient]] = WeakKeyDictionary()
 
 
@@ -49,14 +49,14 @@ class _Meta(_Words):
 
 
 class Generated(_Words):
-    """The answer of the route `/generate`."""
+    """The response of the route `/generate`."""
 
     output_ids: list[int]
     meta_info: _Meta
 
     @property
     def stop_reason(self) -> str:
-        """verl's name for the end: completed, or aborted (verl goes on from the tokens so far)."""
+        """verl's stop reason: completed, or aborted (verl continues from the tokens so far)."""
         finish = self.meta_info.finish_reason
         return "aborted" if finish is None or finish.type == "abort" else "completed"
 
@@ -68,7 +68,7 @@ class Generated(_Words):
 
 @dataclass(frozen=True)
 class Server:
-    """Stands where verl expects the handle of an engine: `await server.generate.remote(...)`. It travels by pickle."""
+    """The fleet in place of verl's handle of an engine: `await server.generate.remote(...)`. It can be pickled."""
 
     url: str | None = None
     token: str | None = None
@@ -90,8 +90,8 @@ class Server:
         mm_processor_kwargs: Any = None,
         priority: int = 0,
     ) -> Any:
-        """One response, as verl's TokenOutput. `priority` is verl's way to order an engine; the fleet has its own."""
-        # Where this runs, verl is there and has been imported long since.
+        """One response, as verl's TokenOutput. `priority` is ignored: the fleet orders requests itself."""
+        # verl calls this, so verl is imported already.
         token_output: Any = import_module("verl.workers.rollout.replica").TokenOutput
 
         if image_data or video_data or audio_data:
@@ -115,7 +115,7 @@ class Server:
 
 
 class _Method:
-    """What verl calls with `.remote(...)`: no Ray actor stands behind it, so nothing is sent through Ray."""
+    """A method that verl calls with `.remote(...)`: there is no Ray actor, so nothing is sent through Ray."""
 
     def __init__(self, method: Callable[..., Coroutine[Any, Any, Any]]) -> None:
         self.remote = method
@@ -124,11 +124,11 @@ class _Method:
 def generation(
     prompt_ids: Sequence[int], sampling: Mapping[str, Any], request_id: str, response_length: int
 ) -> Call[Generated]:
-    """The call for one response. The fleet recognises requests of one prompt and version as a group."""
+    """The call for one response. The API groups requests of one prompt and version."""
     known = dict(sampling)
     logprobs = bool(known.pop("logprobs", False))
     if float(known.pop("repetition_penalty", 1.0)) != 1.0:
-        raise InputError("repetition_penalty: a response cannot go on elsewhere with it; leave it at 1.0")
+        raise InputError("repetition_penalty: a response could not continue on another worker with it; leave it at 1.0")
     limit = known.pop("max_tokens", None)
     sglang_limit = known.pop("max_new_tokens", None)
     known["max_new_tokens"] = int(limit or sglang_limit or response_length)
@@ -151,13 +151,13 @@ def generation(
 
 
 def steps_of(version: str | None) -> int | None:
-    """verl's global step in a version that `verl_rollout` published: what follows the last dash."""
+    """verl's global step in a version that `verl_rollout` published, the number after the last dash; None without."""
     last = (version or "").rpartition("-")[2]
     return int(last) if last.isdigit() else None
 
 
 class Router:
-    """verl's RequestLoadBalancer: every request goes to the fleet, which balances itself."""
+    """verl's RequestLoadBalancer: it sends every request to the fleet, which balances its load itself."""
 
     def __init__(self, servers: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         self._engines = set(servers)
@@ -170,36 +170,36 @@ class Router:
         )
 
     def acquire_server(self, request_id: str, **extra: Any) -> tuple[str, Any]:
-        """The fleet, whatever the request."""
+        """The fleet, for every request."""
         self._inflight += 1
         return SERVER, self._server
 
     def require_acquire_fields(self) -> list[str]:
-        """Nothing of a request is needed to route it."""
+        """Fields of a request that routing needs: none."""
         return []
 
     def require_release_fields(self) -> list[str]:
-        """Nor to release it."""
+        """Fields of a request that its release needs: none."""
         return []
 
     def release_server(self, server_id: str, request_id: str | None = None) -> None:
-        """A request has ended."""
+        """Notes that a request has ended."""
         self._inflight = max(0, self._inflight - 1)
 
     def add_servers(self, servers: dict[str, Any]) -> None:
-        """Engines that verl has started; nothing is sent to them."""
+        """Notes engines that verl has started; they get no requests."""
         self._engines |= set(servers)
 
     def remove_servers(self, server_ids: list[str]) -> None:
-        """Engines that verl has stopped."""
+        """Forgets engines that verl has stopped."""
         self._engines -= set(server_ids)
 
     def get_all_servers(self) -> list[str]:
-        """The fleet alone."""
+        """The ids of the servers: the fleet alone."""
         return [SERVER]
 
     def get_status(self) -> dict[str, Any]:
-        """For verl's logs. `unused`: engines of verl's own."""
+        """The router's state, for verl's logs. `unused`: verl's own engines."""
         return {
             "servers": {SERVER: self._inflight},
             "total_inflight": self._inflight,
@@ -208,9 +208,9 @@ class Router:
         }
 
     def clear_sticky_cache(self) -> dict[str, Any]:
-        """Requests stick to nothing."""
+        """Does nothing, for requests are not bound to servers; returns verl's report of it."""
         return {"cleared_entries": 0, "server_loads": {SERVER: self._inflight}}
 
     def get_total_inflight(self) -> int:
-        """Requests that have not been released."""
+        """Number of requests that are not released."""
         return self._inflight

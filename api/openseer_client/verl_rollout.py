@@ -1,16 +1,16 @@
-"""A rollout for verl that has no engine: weights go to openseer's fleet, and so do requests.
+"""A rollout for verl without an engine: it sends weights and requests to openseer's fleet.
 
 Checked against verl 0.9.1, where `VERL_USE_EXTERNAL_MODULES=openseer_client.verl_rollout` makes
-`actor_rollout_ref.rollout.name=openseer` known. Settings stand in `actor_rollout_ref.rollout.custom`:
+`actor_rollout_ref.rollout.name=openseer` available. Settings are in `actor_rollout_ref.rollout.custom`:
 
-    weights_folder: /weights     # needed: seen by the trainer and by every worker
+    weights_folder: /weights     # required: seen by the trainer and by every worker
     url, token_file              # unset: from the environment
-    run: math                    # begins the names of versions
-    mode: abort                  # for responses that still run: abort (verl goes on with them), keep or drain
+    run: math                    # prefix of the versions' names
+    mode: abort                  # for running responses: abort (verl continues them), keep or drain
     share_gpus: true             # the fleet's workers have the trainer's GPUs: they sleep while it trains
 """
 
-# verl and Ray are no dependencies of openseer: they are Any here.
+# verl and Ray are no dependencies of openseer: their values are Any here.
 # pyright: reportMissingImports=false, reportUnknownVariableType=false, reportUnknownMemberType=false
 # pyright: reportUntypedBaseClass=false, reportUnknownArgumentType=false, reportUnknownParameterType=false
 
@@ -44,7 +44,7 @@ def _client(settings: dict[str, Any]) -> Client:
 
 
 class Rollout(BaseRollout):
-    """One of these in every trainer process; the first one writes and publishes, the others help to gather."""
+    """verl's rollout, one in every trainer process; the first one writes and publishes, the others gather with it."""
 
     def __init__(self, config: Any, model_config: Any, device_mesh: Any, replica_rank: int = -1, **more: Any) -> None:
         super().__init__(config, model_config, device_mesh)
@@ -62,12 +62,12 @@ class Rollout(BaseRollout):
         self._count = 0
 
     async def resume(self, tags: list[str]) -> None:
-        """Wakes those parts of the fleet's engines; nothing where the fleet has GPUs of its own."""
+        """Wakes the parts in `tags` of the fleet's engines; does nothing if the fleet has GPUs of its own."""
         if self._settings.get("share_gpus"):
             await self._by_leader(lambda client: client.acquire(Acquire.model_validate({"parts": tags})))
 
     async def release(self) -> None:
-        """Has the fleet's engines give the GPUs back; nothing where they have their own."""
+        """Makes the fleet's engines release the GPUs; does nothing if the fleet has GPUs of its own."""
         if self._settings.get("share_gpus"):
             await self._by_leader(lambda client: client.release(Release(keep_weights=False)))
 
@@ -85,7 +85,7 @@ class Rollout(BaseRollout):
         await by_first(self.is_leader_rank, lambda: self._publish(tensors, global_steps), tensors)
 
     async def _by_leader(self, call: Callable[[Client], Any]) -> None:
-        """The first process calls the fleet, all wait for it."""
+        """Calls the fleet in the first process; all processes wait for it."""
 
         async def work() -> None:
             with _client(self._settings) as client:
@@ -94,7 +94,7 @@ class Rollout(BaseRollout):
         await by_first(self.is_leader_rank, work)
 
     async def _publish(self, tensors: Any, global_steps: int | None) -> None:
-        # A version's weights never change, so each publication has a name of its own.
+        # A version's weights never change, so each publication has a new name.
         self._count += 1
         version = f"{self._name}.{self._count}-{global_steps or 0}"
         with self._folder.writing(version) as shards:
@@ -108,10 +108,10 @@ class Rollout(BaseRollout):
 
 
 class Replica(RolloutReplica):
-    """What verl takes for an inference server: the fleet."""
+    """The fleet in place of verl's inference server."""
 
     async def init_standalone(self) -> None:
-        """No engine is started, so no GPU is asked of Ray: the fleet has its own."""
+        """Starts no engine and requests no GPU of Ray: the fleet has its own."""
         backend = self.config.checkpoint_engine.backend
         if backend != "naive":
             raise InputError(
@@ -122,12 +122,12 @@ class Replica(RolloutReplica):
         await self.launch_servers()
 
     async def init_colocated(self, resource_pool: Any) -> None:
-        """As above; the pool is the trainer's alone."""
+        """The same; the trainer alone uses `resource_pool`."""
         self.rollout_mode = RolloutMode.COLOCATED
         await self.launch_servers()
 
     async def launch_servers(self) -> None:
-        """Nothing is launched."""
+        """Launches nothing; sets the handle and the address of the fleet."""
         settings = _settings(self.config)
         server = Server(
             url=settings.get("url"),
@@ -140,22 +140,22 @@ class Replica(RolloutReplica):
         self._server_address = settings.get("url") or os.environ.get("OPENSEER_URL", "")
 
     async def sleep(self) -> None:
-        """After a batch: the trainer takes the GPUs."""
+        """Lends the GPUs to the trainer, after a batch."""
         await self._lend(lambda client: client.release(Release(keep_weights=False)))
 
     async def wake_up(self) -> None:
-        """All of the engines, with the weights that they had."""
+        """Wakes the engines wholly."""
         await self._lend(lambda client: client.acquire())
 
     async def _lend(self, call: Callable[[Client], Any]) -> None:
-        """One of the replicas speaks for the fleet; nothing where the fleet has GPUs of its own."""
+        """Calls the fleet in the first replica; does nothing if the fleet has GPUs of its own."""
         settings = _settings(self.config)
         if settings.get("share_gpus") and self.replica_rank == 0:
             with _client(settings) as client:
                 await asyncio.to_thread(call, client)
 
     def rollout_worker_use_gpu(self) -> bool:
-        """The fleet's GPUs are not Ray's."""
+        """False: the fleet's GPUs are not Ray's."""
         return False
 
 

@@ -1,4 +1,4 @@
-"""Batches that a trainer waits for: of their groups each one whole, and sampled by the weights that it asked for."""
+"""Batches that a trainer awaits: all groups whole, and sampled by the requested weights."""
 
 from collections.abc import Sequence
 
@@ -9,13 +9,13 @@ from openseer_client.reading import Environment
 from openseer_core.wire.batches import BatchSpec, Group
 
 TRIES = 2
-"""How often a group that lost requests (to failed workers, say) is sampled, before its step fails."""
+"""Limit of the batches in which a group is sampled, if it lost requests to failed workers for example."""
 
 
 def sample_whole(
     client: Client, spec: BatchSpec, groups: Sequence[Group], environment: Environment | None = None
 ) -> dict[str, FinishedGroup]:
-    """Samples the groups, by name, and waits for all of them. `spec` names its weights version.
+    """Samples the groups, waits for all of them, and returns them by name. `spec` names its weights version.
 
     Raises GroupsLostError for groups that were not whole after `TRIES` batches, and StaleResultError for a token of
     another version.
@@ -43,7 +43,7 @@ def sample_whole(
 
 
 def forget_leftovers(client: Client, run: str) -> None:
-    """Removes the batches whose metadata name that run: what an earlier life of the training left behind."""
+    """Deletes the batches whose metadata name this run: those of earlier processes of the training."""
     for old in client.batches():
         if old.metadata.get("run") == run:
             client.batch(old.id).forget()

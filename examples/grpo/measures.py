@@ -16,7 +16,7 @@ class Phases:
 
     @contextmanager
     def __call__(self, name: str) -> Generator[None]:
-        """Counts what runs inside as this phase."""
+        """Counts the time inside as this phase."""
         begun, outside, self._within = time.monotonic(), self._within, 0.0
         try:
             yield

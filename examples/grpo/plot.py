@@ -17,7 +17,7 @@ PHASES = {"publish": "#4269d0", "rollout": "#ff725c", "reward": "#efb118", "trai
 
 
 def draw(folder: Path) -> Path:
-    """Draws what is in the folder's metrics.jsonl, and gives the picture's path."""
+    """Draws the folder's metrics.jsonl and returns the picture's path."""
     rows: list[dict[str, Any]] = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(8, 7), sharex=True, layout="constrained")
     _draw_rewards(top, rows)

@@ -36,7 +36,7 @@ def right(prompts: list[Any], completions: list[Any], **_: Any) -> list[float | 
 
 
 class Figures(TrainerCallback):
-    """Writes what TRL logs to metrics.jsonl, as train.py does: a line per step, with the look at held-out prompts."""
+    """Writes TRL's logs to metrics.jsonl, as train.py does: a line per step, with evaluations on held-out prompts."""
 
     def __init__(self, path: Path, prompts: int) -> None:
         self._log, self._prompts = Log(path), prompts

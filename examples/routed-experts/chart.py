@@ -18,7 +18,7 @@ STYLE: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "routed-experts
 
 
 def draw(folder: Path) -> Path:
-    """Draws what is in the folder's mismatch.json, and gives the picture's path."""
+    """Draws the folder's mismatch.json and returns the picture's path."""
     found: dict[str, Any] = json.loads((folder / "mismatch.json").read_text())
     path = folder / "mismatch.svg"
     with mpl.rc_context(STYLE):

@@ -92,7 +92,7 @@ def free_pass(model: Any, batch: list[Sample]) -> tuple[Figures, Tensor]:
 
 
 class Training:
-    """A model that learns from what the fleet of `client` samples with it."""
+    """A model that learns from the samples of `client`'s fleet."""
 
     def __init__(self, client: Client, model: Any, options: argparse.Namespace) -> None:
         self.client, self.model, self.options = client, model, options

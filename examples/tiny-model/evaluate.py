@@ -32,7 +32,7 @@ BUCKETS = (0, 64, 128, 256, 512, 1024, 2048, 4096)
 
 @dataclass(frozen=True)
 class Group:
-    """One prompt and what was sampled for it."""
+    """One prompt and its samples."""
 
     problem: Problem
     prompt_tokens: int
@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=3072)
     parser.add_argument("--seed", type=int, default=520)
     parser.add_argument("--out", type=Path, default=here, help="folder for results.json and lengths.json")
-    parser.add_argument("--show", type=int, default=0, help="print so many samples")
+    parser.add_argument("--show", type=int, default=0, help="number of samples to print")
     options = parser.parse_args()
     problems = held_out_problems(options.groups, options.seed)
     started = time.monotonic()

@@ -22,7 +22,7 @@ CHAT_TEMPLATE = (
 
 
 def build() -> PreTrainedTokenizerFast:
-    """The tokenizer; nothing is added to a text: the chat template says what stands around it."""
+    """The tokenizer; it adds nothing to a text: the chat template writes the text around it."""
     inner = Tokenizer(models.WordLevel(vocab=VOCABULARY, unk_token=UNKNOWN))
     inner.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
     inner.decoder = decoders.Fuse()

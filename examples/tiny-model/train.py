@@ -31,7 +31,7 @@ TASK_WEIGHTS = (
     (0.738, {"collatz": 0.22, "add": 0.26, "sort": 0.24, "mul": 0.28}),
     (1.0, {"collatz": 0.14, "add": 0.34, "sort": 0.22, "mul": 0.30}),
 )
-# Until this fraction of the time: traces of at most so many tokens, in batches of about so many tokens.
+# Until this fraction of the time: the most tokens of a trace, and the approximate tokens of a batch.
 CURRICULUM = ((0.08, 384, 2048), (0.25, 1024, 3072), (1.0, 3072, 4096))
 # Sums left out of addition traces turned out too hard to do in the head: after this fraction all are written out.
 SKIP_SUMS_UNTIL = 0.837
@@ -68,7 +68,7 @@ def _place(example: Row, rows: list[Row], length: int) -> bool:
 
 
 class Batches:
-    """Endless packed batches; what they hold depends on the seed and on how far training has come."""
+    """Endless packed batches; their content depends on the seed and on the progress of training."""
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
@@ -108,7 +108,7 @@ class Batches:
 
     def _tensors(self, length: int) -> tuple[Tensor, Tensor]:
         rows, self._open[length] = self._open[length], []
-        # Fill what room is left with those that wait; the others keep their order.
+        # Fill the remaining room with waiting examples; the others keep their order.
         self._waiting = deque(example for example in self._waiting if not _place(example, rows, length))
         tokens = torch.full((len(rows), length), SPECIAL_IDS["pad_token_id"])
         labels = torch.full((len(rows), length), IGNORED)

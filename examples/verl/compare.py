@@ -2,7 +2,7 @@
 
     python examples/verl/compare.py [runs/verl/stock.jsonl runs/verl/openseer.jsonl]
 
-Reads what verl's file logger has written. The first steps are left out: graphs are captured and caches are empty there.
+Reads the output of verl's file logger. The first steps are left out: graphs are captured and caches are empty there.
 """
 
 import argparse

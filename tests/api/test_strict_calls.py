@@ -24,7 +24,7 @@ NATIVE: list[tuple[str, Any, str]] = [
     ("/batches", {"carry": "yes"}, 'carry: found "yes", allowed: true or false'),
     ("/batches", {"target": {"groups": True}}, "target.groups: found true, allowed: a whole number"),
     ("/batches", {"target": {"groups": 2.0}}, "target.groups: found 2.0, allowed: a whole number"),
-    ("/batches", {"max_staleness": 2}, "max_staleness: found 2; it is of carried groups, and needs carry: true"),
+    ("/batches", {"max_staleness": 2}, "max_staleness: found 2; it limits carried groups: set carry: true"),
     ("/batches", {"sampling": {"repetition_penalty": 1.1}}, "repetition_penalty: found 1.1, not supported: the engine"),
     ("/batches", {"sampling": {"stop": "x"}}, 'sampling.stop: found "x", allowed: a list'),
     ("/batches", {"sampling": {"stop": ["x"] * 17}}, "sampling.stop: found a list of 17, allowed: at most 16 entries"),

@@ -249,20 +249,9 @@ def test_a_status_of_no_result_is_named_with_its_line(
 
 def test_a_folder_in_place_of_a_file_is_named(folder: RunFolder) -> None:
     folder.create(folder.results_file, folder.samples_file)
-    for read in (folder.results, folder.facts, folder.result_places, folder.samples):
+    for read in (folder.results, folder.facts, folder.sized_keys, folder.samples):
         with pytest.raises(InputError, match=r"\.jsonl: cannot be read: Is a directory"):
             list(read())
-
-
-def test_a_result_that_is_gone_since_it_was_found_is_told(folder: RunFolder, lines: list[ResultLine]) -> None:
-    folder.create()
-    folder.results_file.write_bytes(msgspec.json.encode(lines[0]) + b"\n")
-    os.truncate(folder.results_file, 20)
-    with pytest.raises(InputError, match="no result at byte 0 any more"):
-        folder.result_at(0)
-    folder.results_file.unlink()
-    with pytest.raises(InputError, match="cannot be read: No such file"):
-        folder.result_at(0)
 
 
 def test_a_folder_without_a_run_says_so(tmp_path: Path) -> None:

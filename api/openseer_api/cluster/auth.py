@@ -1,7 +1,7 @@
 """Authorization by the cluster: TokenReview names the subject of a token, SubjectAccessReview says what it may do.
 
-What is checked is the subresource `batches` of one RolloutJob: `get` to read, `update` to change anything.
-Kubernetes serves no such resource; roles may name it all the same.
+The gateway checks the subresource `batches` of one RolloutJob: `get` to read, `update` to change anything. Kubernetes
+serves no such resource, but roles may name it.
 """
 
 import hashlib
@@ -16,13 +16,13 @@ from openseer_api.http.auth import Access, AuthUnavailable, Forbidden, Unauthent
 from openseer_core.manifest.base import DNS_LABEL_PATTERN
 
 ALLOWED_SECONDS = 10.0
-"""How long a right and the subject of a token are cached; a right that was revoked still holds for so long."""
+"""Cache TTL of a right and of a token's subject, in seconds; a revoked right holds until then."""
 REFUSED_SECONDS = 2.0
-"""A refusal is cached for less: the right may just have been granted."""
+"""Cache TTL of a refusal, in seconds; short, for the right may have been granted meanwhile."""
 MOST_ANSWERS = 4096
-"""Answers kept of each kind."""
+"""Limit of cached answers of each kind."""
 LONGEST_TOKEN = 16 * 2**10
-"""Characters; a longer one is nobody's."""
+"""Limit of a token's characters; a longer token is not valid."""
 VERBS: Mapping[Access, str] = {"read": "get", "write": "update"}
 
 _REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"
@@ -37,7 +37,7 @@ class Subject:
 
 
 class KubernetesAuth:
-    """Asks the API server and caches its answers for a moment. Tokens themselves are not kept, only their hashes.
+    """Authorizes by the API server and caches its answers for seconds. It stores hashes of tokens, no tokens.
 
     `audiences`: a token must be made for one of them; empty: for the API server itself.
     """
@@ -49,9 +49,9 @@ class KubernetesAuth:
         self._rights = TTLCache[tuple[bytes, str, str, Access], bool](_good_for, MOST_ANSWERS)
 
     async def check(self, token: str | None, namespace: str, job: str, access: Access) -> None:
-        """Returns when it is allowed. Raises Unauthenticated, Forbidden or AuthUnavailable."""
+        """Returns if the access is allowed. Raises Unauthenticated, Forbidden or AuthUnavailable."""
         key, subject = await self._subject(token)
-        # An empty name would ask for all jobs, and a name that cannot be is nobody's.
+        # An empty name would stand for all jobs, and an invalid name for none.
         possible = all(re.fullmatch(DNS_LABEL_PATTERN, name) for name in (namespace, job))
         right = (key, namespace, job, access)
         if not possible or not await self._rights.get(right, lambda: self._is_allowed(subject, namespace, job, access)):
@@ -59,13 +59,13 @@ class KubernetesAuth:
             raise Forbidden(f"{user} may not {VERBS[access]} rolloutjobs/batches of {namespace}/{job}")
 
     async def identify(self, token: str | None) -> None:
-        """Returns when the token is somebody's. Raises Unauthenticated or AuthUnavailable."""
+        """Returns if the token is valid in this cluster. Raises Unauthenticated or AuthUnavailable."""
         await self._subject(token)
 
     async def _subject(self, token: str | None) -> tuple[bytes, Subject]:
-        """The token's hash, and whose it is. Raises Unauthenticated."""
+        """The token's hash and its subject. Raises Unauthenticated."""
         if not token:
-            raise Unauthenticated("a token is needed: Authorization: Bearer TOKEN, that of a ServiceAccount for one")
+            raise Unauthenticated("a token is needed: Authorization: Bearer TOKEN, for example a ServiceAccount's")
         if len(token) > LONGEST_TOKEN:
             raise Unauthenticated("the token is not valid in this cluster")
         key = hashlib.sha256(token.encode()).digest()
@@ -102,7 +102,7 @@ class KubernetesAuth:
         try:
             answer = await self._kube.review(path, {"apiVersion": version, "kind": kind, "spec": spec})
         except KubeError as error:
-            raise AuthUnavailable(f"what this token may do cannot be asked just now: {error}") from None
+            raise AuthUnavailable(f"the rights of this token cannot be checked at the moment: {error}") from None
         return answer.get("status") or {}
 
 

@@ -16,17 +16,17 @@ from openseer_process.deep_json import read_json
 Json = dict[str, Any]
 
 CONNECT_SECONDS = 2.0
-"""Longest wait for a connection to the API server; a caller waits for the answer."""
+"""Timeout of a connection to the API server, in seconds; a caller waits for the answer."""
 CALL_SECONDS = 10.0
-"""Longest wait for the answer to one call."""
+"""Timeout of one call, in seconds."""
 PAGE_OBJECTS = 500
 """Objects in a page of a LIST."""
 LONGEST_ERROR = 500
-"""Characters of a server's refusal that are kept."""
+"""Limit of the characters of a server's refusal that an error repeats."""
 
 
 class KubeError(OpenseerError):
-    """The API server refused a call, or gave no answer (`status` 0)."""
+    """The API server refused a call, or did not answer (`status` 0)."""
 
     retryable = True
 
@@ -43,7 +43,7 @@ class Kube:
 
     @staticmethod
     async def connect() -> "Kube":
-        """As the pod's service account, elsewhere as KUBECONFIG says. Raises InputError when there is neither."""
+        """Connects by the pod's service account, else by KUBECONFIG. Raises InputError without either."""
         configuration = Configuration()
         try:
             load_incluster_config(client_configuration=configuration)
@@ -58,7 +58,7 @@ class Kube:
         await self._client.close()
 
     async def get(self, path: str) -> Json | None:
-        """The object; None where there is none, or no longer. Raises KubeError."""
+        """The object; None if it does not exist. Raises KubeError."""
         try:
             return await self._call("GET", path)
         except KubeError as error:

@@ -1,6 +1,6 @@
-"""The batch controller of one job in the gateway: it runs often while the job is used, seldom while it is idle.
+"""The batch controller of one job in the gateway: its interval is short while the job is used, long while it is idle.
 
-A cluster may have hundreds of serving jobs, most of them idle: these must not cost a reconcile step every moment.
+A cluster may have hundreds of serving jobs, most of them idle: a step of each every 0.2 s would cost too much.
 """
 
 import asyncio
@@ -12,15 +12,15 @@ from openseer_api.job.context import JobContext
 from openseer_core.errors import OpenseerError
 
 IDLE_SECONDS = 5.0
-"""Between two reconcile steps of a job that nobody uses, in which nothing waits or runs."""
+"""Interval between two reconcile steps of an idle job, in seconds: no recent call, and no request waits or runs."""
 USED_SECONDS = 60.0
-"""A job counts as used for so long after a request."""
+"""Time after a call in which a job counts as used, in seconds."""
 
 log = logging.getLogger(__name__)
 
 
 class ControlledJob:
-    """A job's context with its batch controller, which runs from now on, until `end`."""
+    """A job's context with its batch controller, which runs until `end`."""
 
     def __init__(self, context: JobContext) -> None:
         self.context = context
@@ -33,7 +33,7 @@ class ControlledJob:
         )
 
     def mark_used(self) -> None:
-        """A request uses the job: the controller runs often for a while."""
+        """Notes a call: the controller runs at the short interval for USED_SECONDS."""
         self._used_at = asyncio.get_running_loop().time()
         self._woken.set()
 

@@ -11,11 +11,11 @@ from openseer_core.errors import OpenseerError
 from openseer_core.manifest.job import RolloutJob
 
 SYNC_SECONDS = 15.0
-"""Between two listings of the jobs."""
+"""Interval between two listings of the jobs, in seconds."""
 UNWANTED_SECONDS = 1.0
-"""Until somebody wants jobs that nobody wanted, these are not listed for so long."""
+"""Poll interval while the jobs are not wanted, in seconds; they are not listed meanwhile."""
 OPENED_AT_ONCE = 16
-"""Jobs that one sync opens at the same time; a store that does not answer blocks its slot until the timeout."""
+"""Limit of jobs that one sync opens concurrently; a store that does not answer blocks its slot until the timeout."""
 
 OPENING = "its store has not answered yet"
 
@@ -36,8 +36,8 @@ class _Open(Generic[C]):
 
 
 class KubeDirectory(Generic[C]):
-    """`open_job` makes the context that requests work with, from a job and its store's URL; `close_job` closes it;
-    `renew_job` passes it a manifest that changed; `is_troubled`: whether it gets no answer from its store."""
+    """The open jobs. `open_job` makes a context from a job and its store's URL; `close_job` closes it; `renew_job`
+    gives it a changed manifest; `is_troubled`: whether its store does not answer."""
 
     def __init__(
         self,
@@ -62,17 +62,17 @@ class KubeDirectory(Generic[C]):
         return len(self._open)
 
     def opened(self) -> list[C]:
-        """The contexts that are open now, by namespace and name; for threads too."""
+        """The contexts that are open now, by namespace and name; threads may call it."""
         tasks = [entry.task for _, entry in sorted(self._open.items(), key=lambda one: one[0])]
         return [task.result() for task in tasks if task.done() and not task.cancelled() and task.exception() is None]
 
     def unopened(self) -> list[tuple[RolloutJob, str]]:
-        """The jobs that should be open and are not, and why, by namespace and name."""
+        """The jobs that should be open and are not, with the reason, by namespace and name."""
         opened = {key for key, entry in self._open.items() if entry.task.done()}
         return [why for key, why in sorted(self._unopened.items(), key=lambda one: one[0]) if key not in opened]
 
     async def find(self, namespace: str, name: str) -> C | None:
-        """The job's context, None where no such job serves. Raises JobsUnavailable and StoreUnavailableError."""
+        """The job's context; None if no such job serves. Raises JobsUnavailable and StoreUnavailableError."""
         served = await self._jobs.find(namespace, name)
         if served is None:
             self._drop((namespace, name))
@@ -80,8 +80,8 @@ class KubeDirectory(Generic[C]):
         return await self._context(served)
 
     async def watch(self, wanted: Callable[[], bool] = lambda: True) -> None:
-        """Runs until cancelled: opens jobs that are there, so that work goes on while no trainer is connected, and
-        closes those that are not any more; all of them while none is `wanted`."""
+        """Runs until cancelled: opens the jobs that serve, so that work goes on while no trainer is connected, and
+        closes those that have ended; while `wanted` is false, all are closed."""
         while True:
             if not wanted():
                 await self.close()
@@ -94,7 +94,7 @@ class KubeDirectory(Generic[C]):
             await asyncio.sleep(SYNC_SECONDS)
 
     async def sync(self) -> None:
-        """Lists the jobs once. Raises JobsUnavailable; a job that cannot be opened is left for the next sync."""
+        """Lists the jobs once. Raises JobsUnavailable; the next sync retries a job that cannot be opened."""
         found = [served async for served in self._jobs.all()]
         self.synced = True
         uids = {served.key: served.uid for served in found}
@@ -122,9 +122,9 @@ class KubeDirectory(Generic[C]):
             except OpenseerError as error:
                 log.info("%s/%s: %s", *served.key, error)
                 self._unopened[served.key] = served.job, str(error)
-            except Exception:  # one job that cannot be opened must not keep the others from it
+            except Exception:  # one job that cannot be opened must not prevent the others
                 log.exception("%s/%s: cannot be opened", *served.key)
-                self._unopened[served.key] = served.job, "a defect of openseer: the log of this server says which"
+                self._unopened[served.key] = served.job, "a defect of openseer; see the log of this server"
 
     async def _context(self, served: ServedJob) -> C:
         known = self._open.get(served.key)
@@ -140,7 +140,7 @@ class KubeDirectory(Generic[C]):
         return context
 
     async def _drop_moved(self, served: ServedJob) -> None:
-        """Of a job whose store gives no answer: it may have another password by now, or another place."""
+        """Closes a job whose store does not answer and has another URL by now: a new password, or a new address."""
         known = self._open.get(served.key)
         if known is None or not known.task.done() or not self._is_troubled(known.task.result()):
             return
@@ -157,7 +157,7 @@ class KubeDirectory(Generic[C]):
             raise
 
     def _drop(self, key: Key) -> None:
-        """Requests in progress see their store closed."""
+        """Closes a job in the background; requests in progress fail."""
         opened = self._open.pop(key, None)
         if opened is not None:
             task = asyncio.create_task(self._end(opened))

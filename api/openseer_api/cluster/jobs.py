@@ -1,4 +1,4 @@
-"""The jobs that the gateway serves or shows, as the cluster has them: looked up by name, and cached for a moment."""
+"""The RolloutJobs that the gateway serves or shows: looked up by name, and cached for seconds."""
 
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -16,11 +16,11 @@ from openseer_core.manifest.store_url import manages_store, store_name
 from openseer_process.store_access import StoreAccess
 
 FOUND_SECONDS = 5.0
-"""A job that was found is not looked up again for so long."""
+"""Cache TTL of a found job, in seconds."""
 MISSED_SECONDS = 1.0
-"""One that was not found is looked up again sooner: it may just have been made."""
+"""Cache TTL of a job that was not found, in seconds; shorter, for it may be created meanwhile."""
 MOST_JOBS = 4096
-"""Jobs kept, those that are not there included."""
+"""Limit of cached look-ups, of jobs that do not exist too."""
 FORBIDDEN = 403
 
 log = logging.getLogger(__name__)
@@ -36,8 +36,8 @@ class JobsUnavailable(OpenseerError):
 class ServedJob:
     """A job that serves trainers, or one of mode batch that has not ended.
 
-    `uid`: of the object; one made anew under the same name has another. `secret`: name of the Secret of a managed
-    Redis, "" until the operator has begun with the job.
+    `uid`: of the object; a new object of the same name has another one. `secret`: name of the Secret of a managed
+    Redis, "" until the operator has created it.
     """
 
     uid: str
@@ -51,13 +51,14 @@ class ServedJob:
 
     @property
     def has_begun(self) -> bool:
-        """Whether it is known how to reach its store."""
+        """Whether the address of its store is known."""
         return bool(self.secret) or not manages_store(self.job)
 
 
 class KubeJobs:
-    """`watched`: namespaces whose jobs are served; empty: all of them. `access`: how their stores are reached; `mode`:
-    of the jobs that are found: those that serve trainers, or those of mode batch that have not ended."""
+    """Finds jobs by the Kubernetes API. `watched`: namespaces whose jobs are served; empty: all. `access`: how their
+    stores are reached. `mode`: of the jobs to find: those that serve trainers, or those of mode batch that have not
+    ended."""
 
     def __init__(
         self, kube: Kube, watched: Sequence[str] = (), access: StoreAccess | None = None, *, mode: JobMode = "serve"
@@ -69,7 +70,7 @@ class KubeJobs:
         self._found = TTLCache[tuple[str, str], ServedJob | None](_good_for, MOST_JOBS)
 
     async def find(self, namespace: str, name: str) -> ServedJob | None:
-        """The job, None where there is none of that name and mode. Raises JobsUnavailable.
+        """The job; None if no job has that name and mode. Raises JobsUnavailable.
 
         The caller has validated both names: they become part of a path.
         """
@@ -78,7 +79,7 @@ class KubeJobs:
         return await self._found.get((namespace, name), lambda: self._look_up(namespace, name))
 
     async def all(self) -> AsyncIterator[ServedJob]:
-        """Every job of that mode now. Raises JobsUnavailable."""
+        """Every present job of that mode. Raises JobsUnavailable."""
         for namespace in sorted(self._watched) or (None,):
             try:
                 async for page in self._kube.pages(_path(namespace)):
@@ -88,13 +89,14 @@ class KubeJobs:
                             self._found.put(served.key, served)
                             yield served
             except KubeError as error:
-                raise JobsUnavailable(f"jobs cannot be listed just now: {error}") from None
+                raise JobsUnavailable(f"jobs cannot be listed at the moment: {error}") from None
 
     async def store_url(self, served: ServedJob) -> str:
-        """Raises JobsUnavailable, also while the operator has not made the job's Redis yet; StoreForbiddenError."""
+        """The URL of a job's store. Raises JobsUnavailable, also before the operator has created the job's Redis;
+        StoreForbiddenError."""
         job = served.job
         if not served.has_begun:
-            raise JobsUnavailable("the job's store is not there yet: the operator has not begun with the job")
+            raise JobsUnavailable("the job's store does not exist yet: the operator has not created it")
         try:
             return await self._access.url(job, served.uid, served.secret, partial(self._read_secret, job.namespace))
         except InputError as error:
@@ -106,16 +108,16 @@ class KubeJobs:
         except KubeError as error:
             if error.status == FORBIDDEN:
                 raise self._access.secret_forbidden(namespace, name) from None
-            raise JobsUnavailable(f"the job's store cannot be looked up just now: {error}") from None
+            raise JobsUnavailable(f"the job's store cannot be looked up at the moment: {error}") from None
         if secret is None:
-            raise JobsUnavailable(f"the job's store is not there yet: no Secret {name}")
+            raise JobsUnavailable(f"the job's store does not exist yet: no Secret {name}")
         return secret.get("data") or {}
 
     async def _look_up(self, namespace: str, name: str) -> ServedJob | None:
         try:
             raw = await self._kube.get(f"{_path(namespace)}/{name}")
         except KubeError as error:
-            raise JobsUnavailable(f"the job cannot be looked up just now: {error}") from None
+            raise JobsUnavailable(f"the job cannot be looked up at the moment: {error}") from None
         return _served(raw, self._mode) if raw is not None else None
 
 
@@ -131,7 +133,7 @@ def _served(raw: Json, mode: JobMode) -> ServedJob | None:
     over = meta.get("deletionTimestamp") or (mode == "batch" and (raw.get("status") or {}).get("completionTime"))
     if spec.get("mode", "batch") != mode or over:
         return None
-    # Of the status only what autoscalers are told: the rest is long, and of no use here.
+    # Only the part of the status that autoscalers read: the rest is long, and not used here.
     status: Json = {"backlog": (raw.get("status") or {}).get("backlog")}
     document: Json = {"apiVersion": API_VERSION, "kind": KIND, "metadata": meta, "spec": spec, "status": status}
     try:
@@ -140,7 +142,7 @@ def _served(raw: Json, mode: JobMode) -> ServedJob | None:
         log.warning("%s/%s is not served: %s", meta["namespace"], meta["name"], error)
         return None
     status: Json = raw.get("status") or {}
-    # Jobs of an operator that made passwords at random say no name.
+    # Operators that generated random passwords wrote no name of the Secret.
     unnamed = store_name(job) if status.get("image") else ""
     return ServedJob(meta["uid"], job, status.get("storeSecret") or unnamed)
 

@@ -1,4 +1,4 @@
-"""Routed experts of jobs in a cluster: the gateway mounts no job's volume, and asks the pod of the job's that does."""
+"""Routed experts of jobs in a cluster: the gateway mounts no job's volume, so it reads them from a pod that does."""
 
 import asyncio
 import time
@@ -23,19 +23,19 @@ from openseer_store.routed.asking import (
 from openseer_store.routed.assembly import RoutedExperts, put_together, row_files, rows_bytes
 
 WAIT_SECONDS = 10.0
-"""How long a pod that does not answer, being made anew for example, is asked again before it is 503."""
+"""Time in which a pod that does not answer, because it restarts for example, is retried, in seconds; then 503."""
 PAUSE_SECONDS = 0.25
 CONNECT_SECONDS = 2.0
-"""Longest wait for a connection."""
+"""Timeout of a connection, in seconds."""
 READ_SECONDS = 10.0
-"""Longest wait for its next bytes: a volume may hang."""
+"""Timeout of the next bytes, in seconds: a volume may hang."""
 ASKED_AT_ONCE = 4
-"""Questions of one job and replica; the pod answers eight."""
+"""Limit of concurrent calls per job and replica of the gateway; the pod serves eight."""
 
 
 class RowsOfPod:
-    """Asks the rows' pod of a job. `store_url`: of the job's store; `dial`: to which addresses names may lead, None:
-    to all; `memory`: of the process, for all jobs; `port`: of the pod."""
+    """A client of a job's rows pod. `store_url`: of the job's store; `dial`: resolves a name to allowed addresses,
+    None: all are allowed; `memory`: of the process, for all jobs; `port`: of the pod."""
 
     def __init__(
         self, job: RolloutJob, store_url: str, dial: Dialler | None, memory: RowsMemory, port: int = ROWS_PORT
@@ -50,12 +50,13 @@ class RowsOfPod:
         self._session = aiohttp.ClientSession(timeout=limits)
 
     async def close(self) -> None:
-        """Nothing is asked any more."""
+        """Closes the connections."""
         await self._session.close()
 
     async def find(self, result: Result) -> RoutedExperts:
-        """What the pod does not find is a gap; so are all rows where they would have more than MOST_BYTES. Raises
-        RowsUnavailable where it does not answer, or this process has no memory left for them."""
+        """The routed experts of a result; rows that the pod does not find are gaps, and all rows of a result that would
+        have more than MOST_BYTES. Raises RowsUnavailable if the pod does not answer, or this process has no memory left
+        for them."""
         files = list(row_files(result))
         contents: list[memoryview] = []
         async with self._gate:
@@ -78,15 +79,15 @@ class RowsOfPod:
             try:
                 return unpack_answer(await self._get(path, held), count)
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                problem = type(error).__name__  # no more of it: a URL holds the secret
+                problem = type(error).__name__  # not its text: a URL contains the secret
             except ValueError as error:
                 problem = str(error)
             if time.monotonic() > until:
-                raise RowsUnavailable(f"{self._host}, which has the routed experts of this result, fails: {problem}")
+                raise RowsUnavailable(f"{self._host}, which has the routed experts of this result, failed: {problem}")
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def _get(self, path: str, held: RowsMemory) -> bytearray:
-        """The body of an answer. Raises ValueError for one that is none, and what the connection raises."""
+        """The body of a response. Raises ValueError for an invalid response, and the errors of the connection."""
         address = (await self._dial(self._host, self._port))[0]
         host = f"[{address}]" if ":" in address else address
         async with self._session.get(f"http://{host}:{self._port}{path}", allow_redirects=False) as response:
@@ -97,7 +98,7 @@ class RowsOfPod:
                 await held.take(len(part))
                 body += part
                 if len(body) > LONGEST_ANSWER:
-                    raise ValueError("it sent more than an answer")
+                    raise ValueError("its response exceeds the limit of bytes")
         return body
 
 

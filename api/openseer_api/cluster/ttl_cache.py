@@ -26,7 +26,7 @@ class TTLCache(Generic[K, V]):
         return len(self._entries)
 
     async def get(self, key: K, load: Callable[[], Awaitable[V]]) -> V:
-        """The cached value, else what `load` returns. Raises what `load` raises."""
+        """The cached value, else the value that `load` returns. Raises the exceptions of `load`."""
         entry = self._entries.get(key)
         if entry is not None and time.monotonic() < entry[0]:
             self._entries.move_to_end(key)

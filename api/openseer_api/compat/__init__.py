@@ -1,7 +1,7 @@
-"""Routes of other servers that trainers already use, as a thin layer over batches: vLLM's, OpenAI's and SGLang's.
+"""The routes of vLLM, OpenAI and SGLang that trainers already use, as a thin layer over batches.
 
-Read `live` (what the routes share), then a folder per protocol: `openai`, `vllm`, `sglang`; `control` is for both
-servers. Tests: tests/api/compat.
+Read `live` (live requests and batches, shared by the routes), then a folder per protocol: `openai`, `vllm`, `sglang`;
+`control` has the control routes of vLLM and SGLang. Tests: tests/api/compat.
 """
 
 from fastapi import APIRouter
@@ -16,11 +16,11 @@ from openseer_api.compat.vllm import tokens as vllm_tokens
 __all__ = ["GENERATING", "compatible_routers", "protocol_error"]
 
 GENERATING = frozenset({"/v1/completions", "/v1/chat/completions", "/inference/v1/generate", "/generate"})
-"""Paths of calls that may bring many prompts at once."""
+"""Paths of calls that may contain many prompts."""
 
 
 def compatible_routers() -> list[APIRouter]:
-    """All of them."""
+    """The routers of all compatible routes."""
     modules = (
         openai_routes,
         vllm_generate,

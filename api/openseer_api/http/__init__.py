@@ -1,4 +1,4 @@
-"""What every route shares: who may call, how large a call may be, how errors and results are written.
+"""The parts that all routes share: authorization, limits of a call, and the rendering of errors and results.
 
 Read `auth`, `gate` (before all routes), `bodies`, `problems`, `rendering`, `shutdown`, `call_counts`,
 `server`. Tests: tests/api/http.

@@ -1,4 +1,4 @@
-"""Who may call: a token is checked for one job before anything about that job is revealed, its existence included."""
+"""Authorization: a token is checked for one job before anything about the job is revealed, its existence included."""
 
 import hmac
 from typing import Literal, Protocol
@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 from openseer_core.errors import OpenseerError
 
 Access = Literal["read", "write"]
-"""read: batches, results, metrics. write: whatever changes them, weights and the lending of GPUs included."""
+"""read: batches, results, metrics. write: every change of them, of weights, and the lending of GPUs."""
 
 
 class Unauthenticated(OpenseerError):
@@ -14,24 +14,24 @@ class Unauthenticated(OpenseerError):
 
 
 class Forbidden(OpenseerError):
-    """The token is valid, but not allowed to do this with this job, whether or not the job exists (HTTP 403)."""
+    """The token is valid, but has no right to this access to this job, whether or not the job exists (HTTP 403)."""
 
 
 class AuthUnavailable(OpenseerError):
-    """The service that decides does not answer at the moment; nothing is allowed meanwhile (HTTP 503)."""
+    """The service that decides does not answer; until it does, nothing is allowed (HTTP 503)."""
 
     retryable = True
 
 
 class Authenticator(Protocol):
-    """Decides what a bearer token may do."""
+    """Decides which access a bearer token has."""
 
     async def check(self, token: str | None, namespace: str, job: str, access: Access) -> None:
-        """Returns when it is allowed. Raises Unauthenticated, Forbidden or AuthUnavailable."""
+        """Returns if the access is allowed. Raises Unauthenticated, Forbidden or AuthUnavailable."""
         ...
 
     async def identify(self, token: str | None) -> None:
-        """Returns when it is somebody's token, whatever it may do. Raises Unauthenticated or AuthUnavailable."""
+        """Returns if the token is valid, with any rights. Raises Unauthenticated or AuthUnavailable."""
         ...
 
 
@@ -40,7 +40,7 @@ class BearerAuth:
 
     def __init__(self, token: str) -> None:
         if not token:
-            raise ValueError("an empty token would let everybody in")
+            raise ValueError("an empty token would admit every caller")
         self._token = token.encode()
 
     async def check(self, token: str | None, namespace: str, job: str, access: Access) -> None:
@@ -48,7 +48,7 @@ class BearerAuth:
         await self.identify(token)
 
     async def identify(self, token: str | None) -> None:
-        """The comparison takes the same time wherever the two differ. Raises Unauthenticated."""
+        """Compares the token in constant time. Raises Unauthenticated."""
         if token is None:
             raise Unauthenticated("a token is needed: Authorization: Bearer TOKEN")
         if not hmac.compare_digest(token.encode(), self._token):

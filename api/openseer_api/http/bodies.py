@@ -1,6 +1,4 @@
-"""Bodies of JSON: read strictly, whatever route they are for; large ones in a thread and in steps, so that other calls
-go on.
-"""
+"""JSON bodies: parsed strictly for all routes; large ones in a thread and in steps, so that other calls go on."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
@@ -20,9 +18,9 @@ from openseer_core.large_json import parse_large
 from openseer_core.strict_json import parse
 
 THREAD_BYTES = 256 * 2**10
-"""A body of more bytes is read in a thread: on the event loop it would hold up all other calls for milliseconds."""
+"""A body of more bytes is parsed in a thread: on the event loop it would block all other calls for milliseconds."""
 MOST_SHOWN = 60
-"""Characters of an unknown parameter's name that an error repeats."""
+"""Limit of the characters of an unknown parameter's name that an error repeats."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -44,26 +42,26 @@ async def validated(data: _Body, model: type[_Model]) -> _Model:
 
 
 def media_type(request: Request) -> str:
-    """What a body is said to be, in small letters, without parameters; empty where nothing is said."""
+    """The body's Content-Type in lower case, without parameters; empty if there is none."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 class StrictRequest(Request):
-    """A request whose body counts as JSON only if it says so and is strictly that.
+    """A request whose body must have the type JSON and be strict JSON.
 
-    The framework answers HTTPExceptions as they are, and any other error of a body without its reason.
+    It raises HTTPExceptions: the framework answers any other error of a body without its reason.
     """
 
     async def stream(self) -> AsyncGenerator[bytes]:
-        """The pieces of the body. Raises HTTPException where its sender hangs up."""
+        """The pieces of the body. Raises HTTPException if the client disconnects."""
         try:
             async for piece in super().stream():
                 yield piece
         except ClientDisconnect:
-            raise HTTPException(499, "the client has hung up before its body's end") from None
+            raise HTTPException(499, "the client disconnected before the end of its body") from None
 
     async def body(self) -> bytes:
-        """The whole body. Raises HTTPException for one that is not said to be JSON."""
+        """The whole body. Raises HTTPException if its Content-Type is not JSON."""
         data = await super().body()
         kind = media_type(self)
         if data and kind != JSON:
@@ -93,7 +91,7 @@ def _refusing() -> Generator[None]:
 
 
 def body_of(model: type[BaseModel]) -> Any:
-    """What declares the body of a route, as the framework does, but with `checked`."""
+    """A dependency that reads a route's body by `checked`."""
 
     async def read(request: Request) -> BaseModel:
         assert isinstance(request, StrictRequest)
@@ -106,7 +104,7 @@ class StrictRoute(APIRoute):
     """A route whose requests are strict."""
 
     async def check(self, request: StrictRequest) -> None:
-        """What is refused before the framework reads the call."""
+        """Checks a request before the framework reads it; here all pass."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler, for strict requests."""
@@ -121,7 +119,7 @@ class StrictRoute(APIRoute):
 
 
 class OwnRoute(StrictRoute):
-    """A route of openseer's own: nothing that a call brings is passed over without a word."""
+    """A route of openseer's own: it refuses parameters and bodies that it does not read."""
 
     def __init__(self, *given: Any, **options: Any) -> None:
         super().__init__(*given, **options)
@@ -129,7 +127,7 @@ class OwnRoute(StrictRoute):
         self._takes_body = self.body_field is not None or "requestBody" in (self.openapi_extra or {})
 
     async def check(self, request: StrictRequest) -> None:
-        """Raises InputError for a parameter that is unknown or given twice, and for a body where none is read."""
+        """Raises InputError for a parameter that is unknown or given twice, and for a body if the route reads none."""
         given = [name for name, _ in request.query_params.multi_items()]
         for name in given:
             if name not in self._known:
@@ -142,7 +140,7 @@ class OwnRoute(StrictRoute):
 
 
 def _query_names(of: Dependant) -> Iterator[str]:
-    """The query parameters that a route or what it depends on reads."""
+    """The query parameters that a route and its dependencies read."""
     yield from (field.alias for field in of.query_params)
     for part in of.dependencies:
         yield from _query_names(part)

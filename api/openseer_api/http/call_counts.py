@@ -1,15 +1,15 @@
-"""Counts calls by job and HTTP status, those that end in an error of our own included."""
+"""Counts calls by job and HTTP status, internal errors included."""
 
 from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 Answered = Callable[[object | None, int], None]
-"""Called once for each answer: with the job that the gate has admitted the call to, None for none, and the status."""
+"""Called once per response with the job to which the gate admitted the call, None for none, and the status."""
 
 
 class CallCounts:
-    """Stands before all that answers, so that it sees what each of them said."""
+    """The outermost middleware, so that it counts the responses of all others."""
 
     def __init__(self, app: ASGIApp, answered: Answered) -> None:
         self._app = app

@@ -1,5 +1,5 @@
-"""The gate before all routes: nothing of a body is read before its sender is known, and no call takes more than its
-share of memory and time.
+"""The gate before all routes: it reads a body only after its sender is authorized, and limits each call's memory and
+time.
 """
 
 import asyncio
@@ -18,21 +18,21 @@ from openseer_core.traces.traceparent import TraceParent
 from openseer_process.logs import about
 
 HEAD_BYTES = 64 * 2**10
-"""Of a request's header fields."""
+"""Limit of a request's header fields, in bytes."""
 JSON_BYTES = 4 * 2**20
-"""Of a body, unless its route takes more."""
+"""Limit of a body, in bytes, unless its route has a larger one."""
 GENERATING_BYTES = 64 * 2**20
-"""Of a body of the compatible routes that generate: some trainers send all prompts of a step in one call."""
+"""Limit of a body of the compatible routes that generate: some trainers send all prompts of a step in one call."""
 ALL_BYTES = 512 * 2**20
-"""Of all bodies whose calls are not answered yet; of an upload of lines what is not queued yet."""
+"""Limit of the bodies of all open calls together; of an upload of lines, of the part that is not queued yet."""
 STALL_SECONDS = 30.0
-"""Longest wait for the next piece of a body."""
+"""Timeout of the next piece of a body, in seconds."""
 _BATCH = re.compile(r"/v1/batches/(\d{1,16})(?:/|$)")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a path leads: to a job ("" and "" on a server of one), and within it."""
+    """The parts of a path: its job ("" and "" on a server of one job), and the path within the job."""
 
     namespace: str
     job: str
@@ -40,57 +40,57 @@ class Place:
 
 
 class Paths(Protocol):
-    """What the gate has to know of paths. `health`: those within a job that, without a token, tell of the process and
-    not of the job; `ready`: the open path that does."""
+    """Classifies paths for the gate. `health`: paths within a job that report the process's health, not the job's, to
+    calls without a token; `ready`: the open path that answers them."""
 
     health: frozenset[str]
     ready: str
 
     def is_open(self, path: str) -> bool:
-        """Whether the path needs no token here: it tells of no job, or looks itself who asks."""
+        """Whether the gate needs no token for the path: it shows no job, or its route checks the caller itself."""
         ...
 
     def place(self, path: str) -> Place | None:
-        """None for a path outside every job."""
+        """The parts of a path; None for a path outside every job."""
         ...
 
     def shape(self, path: str) -> Shape:
-        """How errors look at this path within a job."""
+        """The shape of errors at this path within a job."""
         ...
 
     def body_bytes(self, path: str) -> int | None:
-        """Longest body at this path within a job; None where the route itself limits it."""
+        """Limit of a body at this path within a job, in bytes; None if the route itself limits it."""
         ...
 
 
 class Held:
-    """Bytes that one call's body has in memory. `everyone`: of the bodies of all open calls."""
+    """Counts the bytes of one call's body in memory. `everyone`: the count of all open calls."""
 
     def __init__(self, everyone: "Held | None" = None) -> None:
         self._everyone = everyone
         self.bytes = 0
 
     def keep(self, count: int) -> None:
-        """So many bytes are in memory now. Raises HTTPException where all together become too many."""
+        """Sets the count to `count` bytes. Raises HTTPException if the sum of all calls exceeds ALL_BYTES."""
         more, self.bytes = count - self.bytes, count
         if self._everyone is None:
             return
         self._everyone.keep(self._everyone.bytes + more)
         if more > 0 and self._everyone.bytes > ALL_BYTES:
-            text = f"the bodies of open calls have {ALL_BYTES} bytes already"
+            text = f"the bodies of open calls have reached their limit, {ALL_BYTES} bytes"
             raise HTTPException(429, text, {"Retry-After": str(RETRY_SECONDS)})
 
 
 Admit = Callable[[str, Headers, Place, str], Awaitable[object]]
-"""From method, header fields, place and the caller's address ("" where it has none) to the job's context. Raises
-OpenseerError for whoever has no right to it."""
+"""Maps method, header fields, place and the caller's address ("" if it has none) to the job's context. Raises
+OpenseerError for a caller without the right to it."""
 
 
 class Gate:
-    """Lets a call in once its head is checked and its token allows it, then counts and times the pieces of its body.
+    """Checks the head and the token of each call, then limits the size and the time of its body.
 
-    The state of an admitted call has `job`, what `admit` returned, and `held`, which a route that reads its body piece
-    by piece tells what it keeps; that of every call has `shape`, how its errors look.
+    The state of an admitted call has `job`, the value of `admit`, and `held`, in which a route that reads its body in
+    pieces notes the bytes that it keeps; that of every call has `shape`, the shape of its errors.
     """
 
     def __init__(self, app: ASGIApp, paths: Paths, admit: Admit) -> None:
@@ -132,7 +132,7 @@ class Gate:
             await self._pass(scope, receive, send, limit)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send, limit: int | None) -> None:
-        """The call goes on, with a body that ends in an HTTPException where it breaks a limit."""
+        """Passes the call on, with a body whose reading raises HTTPException when it exceeds a limit."""
         whole, begun, total = False, False, 0
         held = scope["state"]["held"] = Held(self._held)
 
@@ -146,7 +146,7 @@ class Gate:
             except TimeoutError:
                 if begun:
                     return {"type": "http.disconnect"}
-                text = f"nothing came of the body for {STALL_SECONDS:g} s"
+                text = f"no piece of the body arrived within {STALL_SECONDS:g} s"
                 raise HTTPException(408, text, {"Connection": "close"}) from None
             whole = not message.get("more_body", False)
             total += len(message.get("body", b""))
@@ -177,7 +177,7 @@ def _check_head(headers: Headers) -> None:
 
 
 def _check_body(headers: Headers, limit: int | None) -> None:
-    """What the head says of the body. Raises HTTPException."""
+    """Checks the header fields that describe the body. Raises HTTPException."""
     encoding = headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
         text = f"Content-Encoding: found {encoding[:40]}, allowed: none; send the body as it is"

@@ -1,7 +1,7 @@
-"""Errors as a caller sees them: one table from errors to HTTP statuses, and the shape of ours, RFC 9457 problems.
+"""Errors in HTTP: one table from errors to statuses, and the shape of our own routes, RFC 9457 problems.
 
-Every exception of a call becomes a `Fault`, and a `Shape` makes a response of it; which shape a path has, the gate
-knows and notes in the call's scope.
+Every exception of a call becomes a `Fault`, and a `Shape` makes a response of it. The gate stores a path's shape in the
+call's scope.
 """
 
 import logging
@@ -32,17 +32,17 @@ from openseer_core.wire.problem import Problem
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 1
-"""The Retry-After of errors that may pass."""
+"""The Retry-After of errors of limited duration, in seconds."""
 MOST_ERRORS = 20
-"""Most wrong fields that one problem names."""
+"""Limit of wrong fields that one problem names."""
 LONGEST_PLACE = 200
-"""Characters of a wrong field's place that are told; a caller's own keys are part of it."""
+"""Limit of the characters of a wrong field's place, which may contain a caller's own keys."""
 
 log = logging.getLogger(__name__)
 
 
 class NotFoundProblem(OpenseerError):
-    """There is no such batch, group or request (or job)."""
+    """The batch, group, request or job does not exist."""
 
 
 class ConflictProblem(OpenseerError):
@@ -54,13 +54,13 @@ class TooLargeProblem(OpenseerError):
 
 
 class BusyProblem(OpenseerError):
-    """The queue is full, or the fleet is changing; what was accepted is kept, the rest has to be sent again later."""
+    """The queue is full, or the fleet is changing; accepted groups stay, and the rest has to be sent again later."""
 
     retryable = True
 
 
 class GoneError(OpenseerError):
-    """The caller has closed the connection; its requests are cancelled, and nobody reads the answer."""
+    """The caller has closed the connection; its requests are cancelled, and the response is not read."""
 
 
 STATUSES: dict[type[OpenseerError], tuple[int, str]] = {
@@ -77,7 +77,7 @@ STATUSES: dict[type[OpenseerError], tuple[int, str]] = {
     BusyProblem: (429, "Too Many Requests"),
     GoneError: (499, "Client Closed Request"),
 }
-"""Nearest class first; any other error that may pass is 503, one that will not 500."""
+"""The nearest class counts; any other retryable error is 503, the rest is 500."""
 
 
 _TITLES = dict(STATUSES.values()) | {
@@ -91,7 +91,7 @@ _TITLES = dict(STATUSES.values()) | {
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why a call is refused, in no shape yet. `errors`: wrong fields, each with `where` and `what`."""
+    """The reason of a refused call, without a shape. `errors`: wrong fields, each with `where` and `what`."""
 
     status: int
     detail: str
@@ -110,7 +110,7 @@ NO_ROUTE = (
 )
 
 Shape = Callable[[Fault], JSONResponse]
-"""An error as the clients of one protocol read it."""
+"""Renders an error for the clients of one protocol."""
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -120,7 +120,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def fault_of(error: Exception) -> Fault:
-    """What a caller is told of an exception. Whatever its body or its names can cause is the call's own fault."""
+    """The fault that a caller receives for an exception. Each error that a body or a name can cause is a 4xx."""
     fault = _fault_of(error)
     told = [{name: without_passwords(text) for name, text in entry.items()} for entry in fault.errors]
     return replace(fault, detail=without_passwords(fault.detail), errors=told)
@@ -142,7 +142,7 @@ def _fault_of(error: Exception) -> Fault:
         return Fault(422, "found text with half a character (a lone surrogate), allowed: what UTF-8 can hold")
     if isinstance(error, RecursionError):
         return Fault(422, "the body is nested too deeply")
-    return Fault(500, "an error of openseer's own; its log has more")
+    return Fault(500, "an internal error of openseer; see the server's log")
 
 
 def _named(missing: object) -> str:
@@ -186,8 +186,8 @@ async def _answered(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _answered_and_logged(request: Request, error: Exception) -> JSONResponse:
-    """A check has missed it: the call is refused all the same, and the log says where."""
-    log.warning("%s %s: not checked before: %s", request.method, request.url.path, error, exc_info=error)
+    """Refuses a call that an earlier check should have refused, and logs the place."""
+    log.warning("%s %s: missed by the checks before: %s", request.method, request.url.path, error, exc_info=error)
     return await _answered(request, error)
 
 

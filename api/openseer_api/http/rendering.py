@@ -1,4 +1,4 @@
-"""From what the store holds to what crosses HTTP."""
+"""Renders records of the store as JSON values of the API."""
 
 import asyncio
 import json
@@ -30,20 +30,21 @@ from openseer_text.rendering import TextCodec
 from openseer_text.stop_strings import visible_text
 
 SCORE_BYTES_AT_ONCE = 64 * 2**10
-"""Scores that are rendered on the event loop; what has more is rendered in a thread, so that other calls go on."""
+"""Limit of the scores, in bytes, that are rendered on the event loop; more are rendered in a thread, so that other
+calls go on."""
 _Made = TypeVar("_Made")
 
 
 async def made(score_bytes: int, make: Callable[[], _Made]) -> _Made:
-    """What `make` gives, of so many bytes of scores."""
+    """The value of `make`, called in a thread if it renders more than SCORE_BYTES_AT_ONCE."""
     return make() if score_bytes <= SCORE_BYTES_AT_ONCE else await asyncio.to_thread(make)
 
 
 def render_batch(
     record: BatchRecord, spec: BatchSpec, job: str, now: float, drafts: DraftMetrics, pace: float = 0.0
 ) -> Batch:
-    """A batch as it stands. `job`: NAMESPACE/NAME; `now`: seconds of the store's clock; `drafts`: what was drafted
-    while it ran; `pace`: tokens per second that a response gains, 0 where that is not known."""
+    """The present state of a batch. `job`: NAMESPACE/NAME; `now`: seconds of the store's clock; `drafts`: the fleet's
+    draft metrics while it ran; `pace`: tokens per second of one response, 0 where unknown."""
     counts = record.progress
     open_ = counts.requests - counts.closed
     return Batch(
@@ -68,7 +69,7 @@ def render_batch(
 
 
 def is_met(record: BatchRecord, target: Target | None) -> bool:
-    """Whether the batch has what it needs."""
+    """Whether the batch has met its target."""
     if target is None:
         return False
     counts = record.progress
@@ -89,7 +90,7 @@ def _state(record: BatchRecord) -> BatchState:
 
 
 def _wanted(record: BatchRecord, target: Target | None) -> int:
-    """Groups still to be submitted if all that are under way turn out well."""
+    """Groups still to be submitted if all unfinished ones become valid."""
     if target is None:
         return 0
     counts = record.progress
@@ -101,7 +102,7 @@ def _wanted(record: BatchRecord, target: Target | None) -> int:
 
 
 def _eta(record: BatchRecord, now: float, pace: float) -> float | None:
-    """At the batch's mean speed so far."""
+    """Expected seconds to the end, at the batch's mean tokens per second; None while no length is known."""
     counts = record.progress
     running = now - record.started_at if record.started_at else 0.0
     speed = counts.tokens / running if running > 0 else 0.0
@@ -139,12 +140,12 @@ def _metrics(record: BatchRecord, now: float, drafts: DraftMetrics) -> BatchMetr
     )
 
 
-# ---- results: plain dictionaries, for there are thousands a second
+# ---- results: plain dictionaries, for speed: thousands per second
 
 
 def render_entry(entry: Entry, codec: TextCodec | None, rows: RoutedExperts | None = None) -> dict[str, Any]:
-    """An entry of a results stream as wire.ResultItem or wire.GroupItem say. `rows`: the routed experts of a result;
-    None for one that has none."""
+    """An entry of a results stream in the form of wire.ResultItem or wire.GroupItem. `rows`: the routed experts of a
+    result; None for a result without."""
     return render_result(entry, codec, rows) if isinstance(entry, Result) else _group_item(entry)
 
 
@@ -183,7 +184,7 @@ def render_result(result: Result, codec: TextCodec | None, rows: RoutedExperts |
 
 
 def _routed(found: RoutedExperts) -> dict[str, Any]:
-    """As wire.RoutedRows."""
+    """The form of wire.RoutedRows."""
     return {
         "start": 0,
         "shape": found.array_shape,
@@ -195,7 +196,7 @@ def _routed(found: RoutedExperts) -> dict[str, Any]:
 
 
 def _origin(group: GroupId) -> dict[str, Any] | None:
-    """Where a carried group was submitted (wire.Origin)."""
+    """The batch in which a carried group was submitted (wire.Origin)."""
     origin = group.origin
     return {"batch": origin.batch, "group": origin.name} if origin is not None else None
 
@@ -234,7 +235,7 @@ def _metadata(text: str) -> Any:
 
 
 def version_spans(chunks: Sequence[Chunk]) -> list[dict[str, Any]]:
-    """Which weights sampled which tokens; neighbours of one version are one span."""
+    """Spans of sampled tokens by weights version; adjacent spans of one version are one."""
     spans: list[dict[str, Any]] = []
     for chunk in chunks:
         if chunk.event == APPEND or chunk.start == chunk.end:
@@ -247,7 +248,7 @@ def version_spans(chunks: Sequence[Chunk]) -> list[dict[str, Any]]:
 
 
 def sampled_spans(chunks: Sequence[Chunk]) -> list[tuple[int, int]]:
-    """Spans of tokens that the model drew."""
+    """Spans [start, end) of sampled tokens."""
     spans: list[tuple[int, int]] = []
     for chunk in chunks:
         if chunk.event == APPEND or chunk.start == chunk.end:
@@ -260,7 +261,7 @@ def sampled_spans(chunks: Sequence[Chunk]) -> list[tuple[int, int]]:
 
 
 def render_request(record: RequestRecord) -> RequestInfo:
-    """A request as it stands; of what its present lease has generated, only what is checkpointed."""
+    """The present state of a request, with its tokens up to the last checkpoint."""
     tokens = unpack_tokens(record.tokens)
     logprobs = readable_logprobs(own_scores(record.tokens, record.logprobs)) if record.logprobs else None
     return RequestInfo(
@@ -280,5 +281,5 @@ def render_request(record: RequestRecord) -> RequestInfo:
 
 
 def chunk_infos(chunks: Sequence[Chunk]) -> list[ChunkInfo]:
-    """Leases and appended stretches as they cross HTTP."""
+    """The chunks of a response: leases, and appended tokens."""
     return [ChunkInfo(**_chunk(chunk)) for chunk in chunks]

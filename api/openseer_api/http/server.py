@@ -1,6 +1,6 @@
-"""The web server: uvicorn, with limits of its own for connections, heads and whoever stalls.
+"""The web server: uvicorn, with further limits of connections, heads and stalled clients.
 
-One implementation of HTTP everywhere (h11), since it is the one of uvicorn's that limits a head.
+It always uses h11, the one HTTP implementation of uvicorn that limits the size of a head.
 """
 
 import asyncio
@@ -23,24 +23,24 @@ from openseer_api.http.gate import HEAD_BYTES
 from openseer_api.http.problems import Fault, problem
 
 CONNECTIONS = 8192
-"""Limit of open connections, where the process has file descriptors for them. One more ends the connection that has
-waited longest for a call; where all have a call, the new one is refused."""
+"""Limit of open connections, if the process has file descriptors for them. One more closes the connection that was
+idle longest; if none is idle, it is refused."""
 BACKLOG = 2048
-"""Connections that wait to be taken."""
+"""Limit of connections that wait to be accepted."""
 KEEP_ALIVE_SECONDS = 75
-"""How long a connection stays that nobody uses: longer than a trainer's step, mostly."""
+"""Timeout of an idle connection, in seconds: longer than most steps of a trainer."""
 HEAD_SECONDS = 20.0
-"""Longest time for a head, or for what is left of a body after its answer."""
+"""Timeout of a head, or of the rest of a body after its response, in seconds."""
 TAKE_SECONDS = 30.0
-"""Longest time in which a client takes nothing of an answer that waits for it."""
+"""Timeout of a client that reads nothing of a waiting response, in seconds."""
 _ABSOLUTE = re.compile(rb"https?://(?:[^/@]*@)?([^/@]+)(/.*)?", re.IGNORECASE)
 
 log = logging.getLogger(__name__)
 
 
 class Connection(H11Protocol):
-    """One of at most `most` connections. `idle`: all that wait for a call, the longest first; shared by those of a
-    server."""
+    """One of at most `most` connections. `idle`: the server's idle connections, the longest idle first; all of its
+    connections share it."""
 
     def __init__(self, *args: Any, idle: dict["Connection", None], most: int, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
@@ -53,7 +53,7 @@ class Connection(H11Protocol):
         super().connection_made(transport)
         if len(self.connections) > self._most:
             if not self._idle:
-                log.warning("%s connections are open, and all are used: another one is refused", self._most)
+                log.warning("%s connections are open, and none is idle: another one is refused", self._most)
                 transport.abort()
                 return
             next(iter(self._idle)).drop()
@@ -81,12 +81,12 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def drop(self) -> None:
-        """Ends the connection, whatever has not been sent."""
+        """Closes the connection at once; unsent data are lost."""
         self._idle.pop(self, None)
         self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
-        """What is no HTTP is answered, too, unless an answer has begun."""
+        """Answers invalid HTTP with a problem, unless a response has begun."""
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.abort()
             return
@@ -104,11 +104,11 @@ class Connection(H11Protocol):
         self.transport.close()
 
     def _note(self) -> None:
-        """Whether it waits for a call now, and whether something of one has come that must go on coming."""
+        """Notes whether the connection is idle, and starts or stops the timeout of a head or a body's rest."""
         if self.transport.is_closing():
             return
         cycle: Any = self.cycle
-        fresh = cycle is None  # as it is before the first call, whatever its type says
+        fresh = cycle is None  # before the first call, though its type excludes it
         if not fresh and not cycle.response_complete:
             self._idle.pop(self, None)
             self._head_timer = _stopped(self._head_timer)
@@ -136,14 +136,14 @@ def _stopped(timer: asyncio.TimerHandle | None) -> None:
 
 
 def _affordable(connections: int) -> int:
-    """So many connections, or half of the process's file descriptors, which are for its other work, too."""
+    """The smaller of `connections` and half of the process's file descriptors; its other work needs the rest."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return connections if descriptors == resource.RLIM_INFINITY else max(1, min(connections, descriptors // 2))
 
 
 def _in_origin_form(app: ASGIApp) -> ASGIApp:
-    """The application, to which a whole URL in place of a path, as clients send it to a proxy, is that path; the URL's
-    host counts then, not the header field's (RFC 9112, 3.2.2)."""
+    """Wraps the application so that a call with a whole URL in place of its path, as clients send it to a proxy, gets
+    the URL's path and host; the Host header field is ignored then (RFC 9112, 3.2.2)."""
 
     async def served(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and (found := _ABSOLUTE.fullmatch(scope["raw_path"])):
@@ -156,10 +156,10 @@ def _in_origin_form(app: ASGIApp) -> ASGIApp:
 
 
 class WebServer(uvicorn.Server):
-    """Serves an application until `should_exit`; signals are its caller's affair.
+    """Serves an application until `should_exit`; the caller handles signals.
 
-    `finish_seconds`: for answers under way when it stops. `on_start`: called when it listens. `connections`: limit of
-    open ones, CONNECTIONS by default.
+    `finish_seconds`: time for open responses when it stops. `on_start`: called when it listens. `connections`: limit of
+    open connections, CONNECTIONS by default.
     """
 
     def __init__(
@@ -182,7 +182,7 @@ class WebServer(uvicorn.Server):
             log_config=None,
             log_level="warning",
             access_log=False,
-            proxy_headers=False,  # who calls is known by the connection, not by what the caller writes
+            proxy_headers=False,  # the caller's address is the connection's; a header field can be forged
             backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=finish_seconds,

@@ -1,4 +1,4 @@
-"""A call that waits while this process stops is answered 503 with Retry-After, instead of the web server's own 500."""
+"""Answers a call that waits while the process stops with 503 and Retry-After, instead of the web server's 500."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ AGAIN_SECONDS = "1"
 
 
 class AskAgain:
-    """A long poll that the shutdown cancels is answered 503; a stream that has begun is broken off."""
+    """Answers a long poll that the shutdown cancels with 503; a stream that has begun is closed."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -28,6 +28,6 @@ class AskAgain:
         except asyncio.CancelledError:
             if begun or scope["type"] != "http":
                 raise
-            detail = "this process stops; ask again"
+            detail = "this process is stopping; repeat the call"
             answer = shape_of(scope)(Fault(503, detail, {"Retry-After": AGAIN_SECONDS}))
             await answer(scope, receive, send)

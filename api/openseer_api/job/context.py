@@ -1,4 +1,4 @@
-"""A job that is served: its manifest, its store, and what of both is read at every call."""
+"""A served job: its manifest, its store, and cached values of both that calls read."""
 
 import asyncio
 import logging
@@ -29,14 +29,14 @@ from openseer_text.rendering import TextCodec, open_codec
 log = logging.getLogger(__name__)
 
 GLANCE_SECONDS = 0.2
-"""How old what is known of the fleet may be before it is read anew."""
+"""Cache TTL of the fleet's snapshot, in seconds."""
 KNOWN_BATCHES = 256
-"""Batches whose parameters are kept parsed."""
+"""Limit of batches whose parsed spec is cached."""
 
 
 @dataclass(frozen=True, slots=True)
 class UploadLimits:
-    """What one job accepts. `queued`: requests that may wait; `upload_bytes`, `line_bytes`: of one call, one group;
+    """Limits of a job's uploads. `queued`: waiting requests; `upload_bytes`: of one call; `line_bytes`: of one group;
     `body_bytes`: of a JSON body with groups."""
 
     queued: int = 200_000
@@ -47,7 +47,7 @@ class UploadLimits:
 
 @dataclass(slots=True)
 class FleetSnapshot:
-    """The fleet as it was a moment ago. `reported`: what one request may have, as its workers say."""
+    """The state of the fleet at one moment. `reported`: the limits of one request that its workers report."""
 
     at: float = float("-inf")
     fleet_spec: FleetSpec = field(default_factory=FleetSpec)
@@ -57,11 +57,11 @@ class FleetSnapshot:
 
 
 class JobContext:
-    """What requests of one job work with. `run_code`: code of the model's own tokenizer may run in this process.
+    """The objects that calls of one job share. `run_code`: code of the model's own tokenizer may run in this process.
 
-    `on_codec`: called, in a thread, once the tokenizer is loaded. `rows`: who finds its routed experts, None where none
-    are captured. `spans`: takes those of its requests, batches and weights; None without traces.
-    `model_names`: what the model may be called by, its path first.
+    `on_codec`: called, in a thread, once the tokenizer is loaded. `rows`: source of its routed experts, None if it
+    captures none. `spans`: receives the spans of its requests, batches and weights; None without traces.
+    `model_names`: names under which calls may name the model, its path first.
     """
 
     def __init__(
@@ -91,9 +91,9 @@ class JobContext:
         self._hearing = Hearing()
         self.drafts = DraftsOfBatches()
         self.computed = limits_of_manifest(job.spec.model)
-        """What one request may have, as long as no worker has reported it."""
+        """Limits of one request by the manifest, used until a worker has reported its own."""
         self.closing: list[Callable[[], Awaitable[None]]] = []
-        """Called by `close` before the store is closed: what others keep for this job ends here."""
+        """Called by `close` before the store is closed, for objects that belong to this job."""
         self.calls: Counter[int] = Counter()
         """Answered calls of this job, by HTTP status."""
         self.counts: dict[str, int] = dict.fromkeys(
@@ -101,11 +101,11 @@ class JobContext:
         )
 
     def renew(self, job: RolloutJob) -> None:
-        """Takes a manifest that has changed, in its number of workers for instance."""
+        """Takes a changed manifest, for example with another number of workers."""
         self.job = job
 
     async def codec(self) -> TextCodec:
-        """The model's tokenizer, loaded once, in a thread. Raises ModelError where this process cannot have it."""
+        """The model's tokenizer, loaded once, in a thread. Raises ModelError if this process cannot load it."""
         if self._codec is None:
             self._codec = asyncio.ensure_future(
                 asyncio.to_thread(_open_codec, self.job, self._run_code, self._on_codec)
@@ -116,7 +116,7 @@ class JobContext:
         return found
 
     def known_codec(self) -> TextCodec | None:
-        """The tokenizer if it is there already: results are read as text only then."""
+        """The tokenizer if it is loaded already: only then results contain text."""
         if self._codec is None or not self._codec.done():
             return None
         found = self._codec.result()
@@ -132,7 +132,7 @@ class JobContext:
         return known
 
     def sampling_of(self, spec: BatchSpec) -> Sampling:
-        """How tokens of a batch are drawn."""
+        """The sampling of a batch: its own, else the job's."""
         return spec.sampling or self.job.spec.sampling
 
     async def snapshot(self, *, fresh: bool = False) -> FleetSnapshot:
@@ -148,11 +148,11 @@ class JobContext:
         return self._snapshot
 
     async def limits_of_requests(self) -> ModelLimits:
-        """What one request may have: as the workers report it, before that as it was computed."""
+        """Limits of one request: as the workers report them, before that by the manifest."""
         return (await self.snapshot()).reported.else_by(self.computed)
 
     def note_answer(self) -> None:
-        """The store has just answered: while it does, a worker that says nothing is silent."""
+        """Notes that the store has answered: a worker counts as silent only for time in which the store answers."""
         self._hearing.answered(time.monotonic(), self.store.epoch)
 
     async def close(self) -> None:
@@ -168,7 +168,7 @@ class JobContext:
         return parallelism.gpus
 
     def worker_names(self) -> list[str]:
-        """Names of the workers that the manifest asks for; of a job that scales itself, any number will do."""
+        """Names of the workers that the manifest asks for; empty for a job with autoscaling, which has any number."""
         if self.job.spec.workers.autoscale is not None:
             return []
         return [worker_name(index) for index in range(self.job.spec.workers.replicas)]
@@ -189,7 +189,7 @@ def _open_codec(job: RolloutJob, run_code: bool, on_codec: Callable[[], None]) -
 
 @dataclass(frozen=True, slots=True)
 class UnopenedJob:
-    """A job that should be open and is not, with the reason in words."""
+    """A job that should be open and is not, with the reason as text."""
 
     namespace: str
     name: str
@@ -201,19 +201,19 @@ class JobDirectory(Protocol):
     """Finds the jobs that are served here."""
 
     async def find(self, namespace: str, name: str) -> JobContext | None:
-        """The job's context; None where no such job serves."""
+        """The job's context; None if no such job serves."""
         ...
 
     async def find_shown(self, namespace: str, name: str) -> JobContext | None:
-        """The same for the page, which shows jobs that serve nobody, too."""
+        """The same for the page, which also shows jobs of mode batch."""
         ...
 
     def open_jobs(self) -> list[JobContext]:
-        """Those that are open here."""
+        """Jobs that are open in this process."""
         ...
 
     def unopened(self) -> list[UnopenedJob]:
-        """Those that could not be opened when it was last tried."""
+        """Jobs whose last attempt to open failed."""
         ...
 
 
@@ -224,7 +224,7 @@ class OneJob:
         self.context = context
 
     async def find(self, namespace: str, name: str) -> JobContext | None:
-        """The one job there is, whatever it is called."""
+        """The one job, under any name."""
         return self.context
 
     async def find_shown(self, namespace: str, name: str) -> JobContext | None:
@@ -236,5 +236,5 @@ class OneJob:
         return [self.context]
 
     def unopened(self) -> list[UnopenedJob]:
-        """None: the server stands with its job."""
+        """Empty: the server runs only with its job open."""
         return []

@@ -6,20 +6,20 @@ from openseer_core.worker.draft_metrics import DraftMetrics, summed
 from openseer_core.worker.heartbeat import WorkerStatus
 
 KNOWN_BATCHES = 256
-"""Batches of which the fleet's counters at their beginning are kept."""
+"""Limit of batches whose counters at their beginning are kept."""
 
 _Boot = tuple[str, str]
 
 
 def fleet_counts(workers: Sequence[WorkerStatus]) -> DraftMetrics:
-    """All that the present workers have counted since their start."""
+    """Sum of the present workers' counters since their start."""
     return summed(worker.heartbeat.metrics.drafts for worker in workers)
 
 
 class DraftsOfBatches:
-    """What the fleet drafted from the first call of `of` for a batch to its end; batches that run at once share it.
+    """Draft metrics of the fleet from the first call of `of` for a batch to its end; concurrent batches share them.
 
-    Heartbeats come once a second: what a worker did in the last second of a batch may count for the next one.
+    Heartbeats come once a second: a worker's last second of a batch may count for the next one.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class DraftsOfBatches:
         self._ended: dict[int, DraftMetrics] = {}
 
     def of(self, batch: int, workers: Sequence[WorkerStatus], *, ended: bool) -> DraftMetrics:
-        """What was drafted while it ran; zero for a batch that had ended by the first call."""
+        """Draft metrics while the batch ran; zero for a batch that had ended by the first call."""
         if batch in self._ended:
             return self._ended[batch]
         now = {(worker.name, worker.boot): worker.heartbeat.metrics.drafts for worker in workers}

@@ -1,4 +1,4 @@
-"""How a call changes the fleet spec: by compare-and-swap, tried again when another writer was first."""
+"""Changes the fleet spec by compare-and-swap, repeated when another writer was first."""
 
 from collections.abc import Callable
 
@@ -7,14 +7,14 @@ from openseer_api.job.context import FleetSnapshot, JobContext
 from openseer_core.weights.fleet_spec import FleetSpec
 
 SWAPS = 8
-"""Most tries of one change."""
+"""Limit of tries of one change."""
 
 
 async def change_fleet_spec(job: JobContext, change: Callable[[FleetSnapshot], FleetSpec]) -> tuple[FleetSpec, bool]:
     """The fleet spec that `change` makes of the present one, and whether it is new.
 
-    `change` is called again for each try; where it returns the present fleet spec itself, nothing is written. Raises
-    what it raises, and BusyProblem.
+    `change` is called again for each try; if it returns the present fleet spec itself, nothing is written. Raises the
+    exceptions of `change`, and BusyProblem.
     """
     for _ in range(SWAPS):
         snapshot = await job.snapshot(fresh=True)
@@ -25,4 +25,4 @@ async def change_fleet_spec(job: JobContext, change: Callable[[FleetSnapshot], F
             if job.traces is not None:
                 job.traces.note_swap(snapshot.fleet_spec, fleet_spec)
             return fleet_spec, True
-    raise BusyProblem("others change what the fleet is told at this moment; try again")
+    raise BusyProblem("other calls are changing the fleet spec at this moment; try again")

@@ -1,4 +1,4 @@
-"""Earlier batches of the same prompt: where a new group's responses are kept, and how long earlier ones were."""
+"""Earlier batches of the same prompt: the longest earlier response, by which a new group is placed."""
 
 from openseer_api.job.context import JobContext
 from openseer_core.queue.group import GroupSpec
@@ -8,7 +8,7 @@ from openseer_core.queue.siblings import prompt_digest
 async def with_earlier(job: JobContext, groups: list[GroupSpec]) -> list[GroupSpec]:
     """The groups as they are submitted, placed by the longest response of earlier batches to their prompt.
 
-    As they were where spec.speculation.earlierResponses is 0.
+    Unchanged if spec.speculation.earlierResponses is 0.
     """
     size = job.job.spec.speculation.earlier_responses
     if not size or not groups:

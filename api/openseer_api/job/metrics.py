@@ -1,4 +1,4 @@
-"""Metrics as Prometheus reads them: a job's, gathered from the store at the moment of the scrape, and the gateway's."""
+"""Metrics for Prometheus: those of a job, read from the store at each scrape, and those of the gateway."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -35,7 +35,7 @@ async def exposition(job: JobContext) -> bytes:
 
 
 def calls_of(jobs: Iterable[JobContext], refused: Mapping[int, int]) -> Iterable[Metric]:
-    """What a process of many jobs has answered. `refused`: calls that no job was found for, by status."""
+    """Counts of the calls that a process of many jobs has answered. `refused`: calls without a job, by status."""
     families = Families()
     _add_calls(families, refused, {}, namespace="", job="")
     for job in jobs:
@@ -51,7 +51,7 @@ def _add_calls(families: Families, calls: Mapping[int, int], counts: Mapping[str
 
 
 def _add_transaction(families: Families, snapshot: FleetSnapshot) -> None:
-    """The latest transaction: what became of it, what its phases took, who has not confirmed the present one."""
+    """The latest transaction: its phase, the seconds of its phases, and the workers that have not confirmed."""
     transaction = to_wire(snapshot.fleet_spec, snapshot.workers, snapshot.now).transaction
     if transaction is None:
         return

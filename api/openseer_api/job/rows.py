@@ -1,4 +1,4 @@
-"""Where the API finds the routed experts of a job's results."""
+"""Sources of the routed experts of a job's results."""
 
 import asyncio
 from pathlib import Path
@@ -11,21 +11,21 @@ from openseer_store.routed.assembly import RoutedExperts, assemble
 
 
 class RowsUnavailable(OpenseerError):
-    """Nobody says at the moment which rows there are of a result (HTTP 503); it is not told without them."""
+    """The routed experts of a result cannot be read at the moment (HTTP 503); the result is not sent without them."""
 
     retryable = True
 
 
 class RowSource(Protocol):
-    """The rows of one job's results."""
+    """A source of the routed experts of one job's results."""
 
     async def find(self, result: Result) -> RoutedExperts:
-        """Those of a result, gaps included. Raises RowsUnavailable."""
+        """The routed experts of a result, gaps included. Raises RowsUnavailable."""
         ...
 
 
 async def rows_of(source: RowSource | None, result: Result) -> RoutedExperts | None:
-    """Those of a result; None where none are captured, and of tokens that were given and scored. Raises
+    """The routed experts of a result; None if the job captures none, and for a result of scored tokens. Raises
     RowsUnavailable."""
     if source is None or parse_sampling(result.sampling).score_from is not None:
         return None
@@ -33,11 +33,11 @@ async def rows_of(source: RowSource | None, result: Result) -> RoutedExperts | N
 
 
 class RowsInFolder:
-    """Of a job whose rows lie on this machine."""
+    """The source of a job whose routed experts are files on this machine."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     async def find(self, result: Result) -> RoutedExperts:
-        """What cannot be read is a gap."""
+        """The routed experts of a result; rows that cannot be read are gaps."""
         return await asyncio.to_thread(assemble, self.folder, result)

@@ -1,4 +1,4 @@
-"""Checks of a trainer's own sampling parameters against the job."""
+"""Checks a trainer's sampling parameters against the job."""
 
 from openseer_api.job.context import JobContext
 from openseer_core.admission import bad_token
@@ -8,7 +8,7 @@ from openseer_core.worker.speculation_enabled import MIN_P_IGNORED, job_refusal
 
 
 async def check_sampling(job: JobContext, sampling: Sampling, whose: str = "") -> None:
-    """Checks those of a batch or of a group. `whose`: begins the message. Raises InputError."""
+    """Checks the parameters of a batch or a group. `whose`: begins the message. Raises InputError."""
     if sampling.force_lengths:
         text = "not allowed here; lengths are given by prompt lines of batch jobs"
         raise InputError(f"{whose}sampling.forceLengths: {text}")
@@ -23,7 +23,7 @@ async def check_sampling(job: JobContext, sampling: Sampling, whose: str = "") -
 
 
 def check_order(sampling: Sampling, field: str, most: str) -> None:
-    """Raises InputError where the shortest response is longer than the longest. `field`, `most`: the caller's names."""
+    """Raises InputError if min_tokens exceeds max_tokens. `field`, `most`: the caller's names of the two."""
     if sampling.min_tokens > sampling.max_tokens:
         raise InputError(f"{field}: found {sampling.min_tokens}, allowed: at most {most} ({sampling.max_tokens})")
 
@@ -40,7 +40,7 @@ async def check_min_p(job: JobContext, sampling: Sampling, field: str) -> None:
 
 
 async def _drafts(job: JobContext) -> bool:
-    """By the manifest or, where that leaves it open, by the workers' heartbeats."""
+    """Whether the fleet drafts: by the manifest or, if it leaves that open, by the workers' heartbeats."""
     spec = job.job.spec
     if job_refusal(spec):
         return False

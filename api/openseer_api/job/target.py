@@ -1,4 +1,4 @@
-"""When a batch has met its target: the rest is cancelled, or carried over until a later batch takes it."""
+"""Ends a batch that has met its target: its unfinished groups are cancelled, or carried over to a later batch."""
 
 from openseer_api.http.rendering import is_met
 from openseer_api.job.context import JobContext
@@ -9,11 +9,11 @@ from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.weights.versions import stale_versions
 
 PAGE = 1024
-"""Groups whose names are read at once."""
+"""Limit of group names in one read."""
 
 
 async def settle(job: JobContext, record: BatchRecord) -> bool:
-    """Closes a batch that has met its target; True when something was done. Idempotent, also among processes."""
+    """Closes a batch that has met its target; True if it changed the batch. Idempotent, also among processes."""
     spec = job.spec_of(record)
     if record.forgotten or spec.target is None or not is_met(record, spec.target):
         return False
@@ -28,9 +28,9 @@ async def settle(job: JobContext, record: BatchRecord) -> bool:
 
 
 async def take_over(job: JobContext, record: BatchRecord, fleet_spec: FleetSpec) -> None:
-    """Moves groups that were carried over into a new batch; those with tokens of too old a version are dropped.
+    """Moves groups that were carried over into a new batch; groups with tokens of a too old version are dropped.
 
-    Idempotent, also among processes; once all have moved the batch takes no more.
+    Idempotent, also among processes; after all have moved, the batch takes no more of them.
     """
     stale = stale_versions(fleet_spec.versions, record.version, job.spec_of(record).max_staleness)
     await job.store.carry(await _groups(job, PARKED_BATCH), record.number, record.version, stale)

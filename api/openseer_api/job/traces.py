@@ -1,6 +1,6 @@
-"""The spans of a job that is served, made where its results are given out: by one process, and with all that they tell.
+"""The spans of a served job, created when its results are read: one process has then all of a request's facts.
 
-What is read again, after a restart of a trainer or from two replicas at once, may give a span twice, with the same ids.
+Results that are read again, after a trainer's restart or by two replicas, may give a span twice, with the same ids.
 """
 
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ from openseer_core.worker.draft_metrics import DraftMetrics
 from openseer_process.span_export import SpanTaker
 
 KNOWN_BATCHES = 256
-"""Batches of which it is known how far they have been told of."""
+"""Limit of batches whose last traced cursor is kept."""
 _Key = tuple[int, float]
 _Value = TypeVar("_Value")
 
 
 class JobTraces:
-    """Gives a job's spans to a taker."""
+    """Creates a job's spans and gives them to `taker`."""
 
     def __init__(self, job: RolloutJob, taker: SpanTaker) -> None:
         self._job = f"{job.namespace}/{job.name}"
@@ -33,7 +33,7 @@ class JobTraces:
         self._ended: dict[_Key, None] = {}
 
     def note_entries(self, record: BatchRecord, spec: BatchSpec, entries: Sequence[Entry]) -> None:
-        """A reader of a batch gets these entries; those that were given out before are passed over."""
+        """Notes entries that a reader of a batch gets; entries that were noted before are skipped."""
         key = (record.number, record.opened_at)
         told = self._told.get(key, 0)
         trace = self._trace(record, spec)
@@ -43,7 +43,7 @@ class JobTraces:
             _keep(self._told, key, fresh[-1].cursor)
 
     def note_end(self, record: BatchRecord, spec: BatchSpec, drafts: DraftMetrics, now: float) -> None:
-        """A batch has ended, or its data go; told before, it is passed over. `now`: seconds of the store's clock."""
+        """Notes once that a batch has ended, or that its data are deleted. `now`: seconds of the store's clock."""
         key = (record.number, record.opened_at)
         if key in self._ended:
             return
@@ -53,11 +53,11 @@ class JobTraces:
         self._taker.give([batch_span(trace, record.progress, record.version, ended_at, drafted)])
 
     def note_live(self, number: int, opened_at: float, result: Result, caller: TraceParent | None) -> None:
-        """A request of the compatible routes has ended. `number`, `opened_at`: of its live batch."""
+        """Notes the end of a request of the compatible routes. `number`, `opened_at`: of its live batch."""
         self._taker.give([lone_request_span(BatchTrace(self._job, number, opened_at), result, caller)])
 
     def note_swap(self, before: FleetSpec, after: FleetSpec) -> None:
-        """This process has replaced the fleet spec; where that ended a weights transaction, it tells of it."""
+        """Notes that this process has replaced the fleet spec; traces the weights transaction that this ended."""
         transaction = after.transaction
         if before.active_transaction is not None and transaction is not None and not transaction.active:
             self._taker.give(transaction_spans(self._job, transaction))

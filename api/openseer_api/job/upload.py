@@ -1,4 +1,4 @@
-"""From a trainer's groups to queued ones: checked, rendered, placed by the policy, submitted in bounded pieces."""
+"""Uploads a trainer's groups: checks them, renders prompts, places them by the policy, submits bounded pieces."""
 
 import asyncio
 import json
@@ -24,9 +24,9 @@ from openseer_core.wire.batches import Group, UploadReceipt, metadata_problem
 from openseer_text.rendering import Rendered, TextCodec
 
 PIECE = 64
-"""Groups submitted at once."""
+"""Limit of groups in one submission."""
 PIECE_BYTES = 4 * 2**20
-"""Of their prompts, about: what an upload holds of groups that it has taken."""
+"""Approximate limit of the prompts that one upload holds before it submits them."""
 
 
 class Upload:
@@ -55,13 +55,13 @@ class Upload:
             await self._submit()
 
     def counted(self, error: InputError) -> InputError:
-        """A refusal, with how many groups were queued before it; they stay."""
+        """The error, with the number of groups that this upload has queued before; they stay."""
         if self._accepted:
             error.args = (f"{error}; {self._accepted} groups of this call were queued before it, and stay",)
         return error
 
     async def finish(self) -> UploadReceipt:
-        """Submits what is left and counts all groups, accepted and present."""
+        """Submits the remaining groups and returns the counts of accepted and present groups."""
         if self._waiting:
             await self._submit()
         return UploadReceipt(accepted=self._accepted, present=self._taken - self._accepted)
@@ -79,7 +79,7 @@ class Upload:
         self._accepted += await self._queue(await with_earlier(job, piece))
 
     async def _check_version(self, piece: list[GroupSpec]) -> None:
-        """Raises ConflictProblem for new groups of a batch that named a version and went to another with the fleet."""
+        """Raises ConflictProblem for new groups of a batch that named a version and was moved to another one."""
         named = self._spec.weights_version
         if named is None:
             return
@@ -102,7 +102,7 @@ class Upload:
         return True
 
     async def _queue(self, piece: list[GroupSpec]) -> int:
-        """Submits groups and gives how many were new. Raises NameTakenError for one that is another than before."""
+        """Submits groups and returns the number of new ones. Raises NameTakenError for a name with other content."""
         store = self._job.store
         try:
             new = await store.submit(piece)
@@ -117,7 +117,7 @@ class Upload:
         if new < len(piece):
             views = await asyncio.gather(*(store.group_view(spec.id) for spec in piece))
             for spec, view in zip(piece, views, strict=True):
-                if view.tier != spec.tier:  # what it reserves is no part of a group's digest
+                if view.tier != spec.tier:  # the tier is no part of a group's digest
                     raise NameTakenError(spec.id.batch, spec.id.name)
         return new
 

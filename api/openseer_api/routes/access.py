@@ -1,4 +1,4 @@
-"""Who calls, and for which job: what the gate asks at every call, and what a route has of it."""
+"""Admission of calls: finds each call's job and checks its token; routes receive the job's context."""
 
 import base64
 import re
@@ -19,7 +19,7 @@ from openseer_api.job.context import JobContext
 from openseer_core.manifest.base import DNS_LABEL_PATTERN
 
 LONGEST_LABEL = 63
-"""Characters of a name in a path."""
+"""Limit of the characters of a name in a path."""
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _HOST = re.compile(r"[\w.-]*(:\d+)?|\[[0-9a-fA-F:.]+\](:\d+)?")
 _bearer = HTTPBearer(auto_error=False, description="A token that may use this job.")
@@ -28,10 +28,10 @@ Label = Annotated[str, Path(pattern=DNS_LABEL_PATTERN, max_length=LONGEST_LABEL)
 
 
 class Finder(Protocol):
-    """Finds what calls are about."""
+    """Finds the job of a call."""
 
     async def find(self, namespace: str, name: str) -> object | None:
-        """The state of an admitted call has it as `job`; None where there is none of that name."""
+        """The value of `job` in the state of an admitted call; None if no job has that name."""
         ...
 
     async def find_shown(self, namespace: str, name: str) -> object | None:
@@ -40,10 +40,10 @@ class Finder(Protocol):
 
 
 class Admission:
-    """Checks the token before anything is looked up, so that nobody learns of a job that is not theirs.
+    """Checks the token before anything is looked up, so that a caller without rights learns of no job.
 
-    `trusted`: the address of a machine whose calls need none, for clients that cannot send one; "" for no such machine.
-    Calls that a browser there may have sent for another site need one all the same.
+    `trusted`: the address of a machine whose calls need no token, for clients that cannot send one; "" for no such
+    machine. Calls that a browser there may have sent for another site need a token even so.
     """
 
     def __init__(self, directory: Finder, auth: Authenticator, *, many: bool, trusted: str = "") -> None:
@@ -54,7 +54,7 @@ class Admission:
         self._names = {socket.gethostname().lower(), socket.getfqdn().lower()} if trusted else set[str]()
 
     async def admit(self, method: str, headers: Headers, place: Place, address: str) -> object:
-        """The job's context, None where all jobs are asked for, whose rights are checked one by one. Raises
+        """The job's context; None for the page's list of all jobs, which checks the rights of each. Raises
         Unauthenticated, Forbidden, AuthUnavailable, NotFoundProblem."""
         if place.path == ALL_JOBS:
             await self._auth.identify(token_in(headers))
@@ -69,7 +69,7 @@ class Admission:
             find = self._directory.find_shown if of_page else self._directory.find
             found = await find(place.namespace, place.job)
         if found is None:
-            which = "that goes on" if of_page else "of mode serve"
+            which = "that has not ended" if of_page else "of mode serve"
             raise NotFoundProblem(f"there is no RolloutJob {place.namespace}/{place.job} {which}")
         return found
 
@@ -77,10 +77,10 @@ class Admission:
         return self._trusted is not None and _plain(address) == self._trusted and not self._may_be_a_page(headers)
 
     def _may_be_a_page(self, headers: Headers) -> bool:
-        """Whether a browser on that machine may have sent the call for a page of another site.
+        """Whether a browser on the trusted machine may have sent the call for a page of another site.
 
-        A browser says where such a call comes from, unless the site gave its own name this server's address (DNS
-        rebinding): then the call names the site as its host. No site has a name without a dot, or an address.
+        A browser states the origin of such a call, unless the site resolves its own name to this server's address (DNS
+        rebinding): then the call's host is the site's name. A name without a dot, or an address, is no site's.
         """
         host = headers.get("host", "")
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
@@ -92,7 +92,7 @@ class Admission:
 
 
 def _plain(text: str) -> IPv4Address | IPv6Address | None:
-    """An address; the IPv4 one that an IPv6 one stands for; None for a socket of this machine, which has none."""
+    """A parsed address, an IPv4-mapped IPv6 address as IPv4; None for text that is no address."""
     try:
         found = ip_address(text.partition("%")[0])
     except ValueError:
@@ -101,7 +101,7 @@ def _plain(text: str) -> IPv4Address | IPv6Address | None:
 
 
 def token_of(headers: Headers) -> str | None:
-    """The caller's token, as Bearer; or as the password of Basic, which clients send that can only be given an address,
+    """The caller's token: of Bearer, or the password of Basic, for clients that accept only an address,
     http://any:TOKEN@host."""
     scheme, _, value = headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer":
@@ -118,15 +118,15 @@ def _is_label(name: str) -> bool:
     return len(name) <= LONGEST_LABEL and re.fullmatch(DNS_LABEL_PATTERN, name) is not None
 
 
-# ---- for the document: the gate has checked both
+# ---- for the OpenAPI document: the gate has checked token and job
 
 
 async def one_job(_credentials: BearerCredentials) -> None:
-    """Every route of a server of one job takes a token."""
+    """Declares the token of all routes of a server of one job."""
 
 
 async def named_job(_credentials: BearerCredentials, namespace: Label, job: Label) -> None:
-    """In a cluster the path names the job, too."""
+    """Declares the token and the job in the path, for the gateway."""
 
 
 async def job_of(request: Request) -> JobContext:

@@ -36,9 +36,9 @@ from openseer_core.worker.time_metrics import mean_pace
 router = APIRouter(tags=["batches"], route_class=OwnRoute)
 
 LOOKUPS = 64
-"""Groups that are looked up at once."""
+"""Limit of concurrent look-ups of groups."""
 MOST_NAMED = 5
-"""Most unknown groups that one problem names."""
+"""Limit of unknown groups that one problem names."""
 BatchNumber = Annotated[int, Path(ge=1, le=INT53_MAX)]
 IdempotencyKey = Annotated[
     str | None,
@@ -47,27 +47,27 @@ IdempotencyKey = Annotated[
         min_length=1,
         max_length=200,
         pattern=r"^[\x21-\x7e]+$",
-        description="A repeat with the same key gives the same batch, for a day after its data are gone.",
+        description="A repeat with the same key returns the same batch, until a day after its data are deleted.",
     ),
 ]
 
 CallersSpan = Annotated[
-    str | None, Header(description="The caller's span, by W3C's rules; see the body's traceparent.")
+    str | None, Header(description="The caller's span, in W3C's format; see the body's traceparent.")
 ]
 
 
 async def batch_of(job: JobContext, number: int) -> BatchRecord:
-    """Raises NotFoundProblem."""
+    """The record of a batch. Raises NotFoundProblem."""
     found = await job.store.batch(number)
     if found is None:
         raise NotFoundProblem(
-            f"there is no batch {number}; where the store has lost it, open it again with its key, and submit again"
+            f"there is no batch {number}; if the store has lost it, open it again with its key, and submit again"
         )
     return found
 
 
 async def note_end(job: JobContext, record: BatchRecord) -> None:
-    """Tells the job's traces, where there are any, that a batch has ended."""
+    """Notes the end of a batch in the job's traces, if it has any."""
     if job.traces is not None:
         snapshot = await job.snapshot()
         drafts = job.drafts.of(record.number, snapshot.workers, ended=is_complete(record))
@@ -75,14 +75,14 @@ async def note_end(job: JobContext, record: BatchRecord) -> None:
 
 
 async def shown(job: JobContext, number: int) -> Batch:
-    """A batch as it crosses HTTP. Raises NotFoundProblem."""
-    # At once, not one after the other: beside large pages of results each answer waits for its turn.
+    """A batch as the API returns it. Raises NotFoundProblem."""
+    # Concurrently: beside large pages of results each reply of the store waits in line.
     record, snapshot, now = await asyncio.gather(batch_of(job, number), job.snapshot(), job.store.now())
     return rendered(job, record, snapshot, now)
 
 
 def rendered(job: JobContext, record: BatchRecord, snapshot: FleetSnapshot, now: float) -> Batch:
-    """A batch as it crosses HTTP."""
+    """A batch as the API returns it."""
     drafts = job.drafts.of(record.number, snapshot.workers, ended=is_complete(record))
     name = f"{job.job.namespace}/{job.job.name}"
     metrics = [worker.heartbeat.metrics for worker in snapshot.workers]
@@ -94,8 +94,8 @@ def rendered(job: JobContext, record: BatchRecord, snapshot: FleetSnapshot, now:
 async def open_batch(
     spec: BatchSpec, job: Job, response: Response, key: IdempotencyKey = None, traceparent: CallersSpan = None
 ) -> Batch:
-    """Opens a batch; groups are uploaded to it afterwards. 200 when the key was used before: then it is the same batch,
-    whatever the fleet's weights are now."""
+    """Opens a batch; groups are uploaded to it afterwards. 200 if the key was used before: the response is then the
+    same batch, also if the fleet has other weights now."""
     parent = TraceParent.parse(spec.traceparent or traceparent)
     spec = spec.model_copy(update={"traceparent": None if parent is None else str(parent)})
     if spec.sampling is not None:
@@ -103,10 +103,10 @@ async def open_batch(
     if wrong := metadata_problem(spec.metadata):
         raise InputError(wrong)
     if spec.max_staleness is not None and not spec.carry:
-        raise InputError(f"max_staleness: found {spec.max_staleness}; it is of carried groups, and needs carry: true")
+        raise InputError(f"max_staleness: found {spec.max_staleness}; it limits carried groups: set carry: true")
     fleet_spec = (await job.snapshot(fresh=True)).fleet_spec
     record, new = await _opened(job, spec, key, fleet_spec)
-    if record.takes_parked:  # also of a repeat, if the first call broke off here
+    if record.takes_parked:  # also in a repeat, if the first call broke off here
         await take_over(job, record, fleet_spec)
     if not new:
         response.status_code = 200
@@ -133,7 +133,7 @@ async def _opened(job: JobContext, spec: BatchSpec, key: str | None, fleet_spec:
 def _check_same(job: JobContext, record: BatchRecord, spec: BatchSpec) -> None:
     """Raises ConflictProblem for a key that was used with another body."""
     before, now = job.spec_of(record).model_dump(mode="json"), spec.model_dump(mode="json")
-    del before["traceparent"]  # a trainer that starts again has another one
+    del before["traceparent"]  # a restarted trainer has another one
     other = [name for name in before if canonical(before[name]) != canonical(now[name])]
     if other:
         raise ConflictProblem(
@@ -143,7 +143,7 @@ def _check_same(job: JobContext, record: BatchRecord, spec: BatchSpec) -> None:
 
 
 def _version(spec: BatchSpec, fleet_spec: FleetSpec) -> str:
-    """The version that the batch belongs to: one that the fleet has, or will have. Raises ConflictProblem."""
+    """The weights version of the batch: one that the fleet has or is getting. Raises ConflictProblem."""
     active = fleet_spec.active_transaction
     coming = active.publish.version if active is not None else None
     adapter = fleet_spec.adapter(spec.adapter) if spec.adapter is not None else None
@@ -169,33 +169,33 @@ def _version(spec: BatchSpec, fleet_spec: FleetSpec) -> str:
 
 @router.get("/batches", responses=documented())
 async def list_batches(job: Job) -> BatchList:
-    """Batches whose data are there."""
+    """Batches whose data are not deleted."""
     snapshot, now = await job.snapshot(), await job.store.now()
     return BatchList(batches=[rendered(job, record, snapshot, now) for record in await job.store.batches()])
 
 
 @router.get("/batches/{batch}", responses=documented())
 async def get_batch(batch: BatchNumber, job: Job) -> Batch:
-    """A batch with its progress; also one whose data went within the last day."""
+    """A batch with its progress; also for a day after its data were deleted."""
     return await shown(job, batch)
 
 
 @router.get("/batches/{batch}/metrics", responses=documented())
 async def get_metrics(batch: BatchNumber, job: Job) -> dict[str, float]:
-    """Names and numbers for the trainer's own logger."""
+    """The batch's metrics as a flat object, name → number, for a trainer's logger."""
     return (await shown(job, batch)).metrics.flat()
 
 
 @router.delete("/batches/{batch}", status_code=204, responses=documented())
 async def delete_batch(batch: BatchNumber, job: Job) -> None:
-    """Cancels what is unfinished and deletes the batch's data."""
+    """Cancels unfinished requests and deletes the batch's data."""
     await note_end(job, await batch_of(job, batch))
     await job.store.forget(batch)
 
 
 @router.post("/batches/{batch}/seal", responses=documented(409))
 async def seal_batch(batch: BatchNumber, job: Job) -> Batch:
-    """Says that all groups are there: the batch is complete once the last of them has ended."""
+    """Declares that all groups are submitted: the batch is complete once the last of them has ended."""
     await _open(job, batch)
     await job.store.seal(batch)
     return await shown(job, batch)
@@ -205,7 +205,7 @@ async def seal_batch(batch: BatchNumber, job: Job) -> Batch:
 async def cancel(batch: BatchNumber, what: Cancel, job: Job) -> Count:
     """Ends unfinished requests; their partial responses are reported as cancelled."""
     if what.index is not None and len(what.groups or ()) != 1:
-        raise InputError("index: names a request of one group; give exactly one group with it")
+        raise InputError("index: it selects a request of one group; give exactly one group with it")
     await _open(job, batch)
     if what.groups is None:
         return Count(count=await job.store.end(batch, Event.CANCEL))
@@ -226,7 +226,8 @@ async def _check_known(job: JobContext, groups: list[GroupId]) -> None:
 
 @router.post("/batches/{batch}/verdicts", responses=documented(409))
 async def judge(batch: BatchNumber, verdicts: Verdicts, job: Job) -> Batch:
-    """Which groups are worth training on; unknown names are left out. `wanted` says how many more are needed."""
+    """Marks groups as valid or invalid for training; unknown names are ignored. `wanted` of the response: groups still
+    needed."""
     both = sorted(set(verdicts.valid) & set(verdicts.invalid))
     if both:
         raise InputError(f"valid and invalid both name {', '.join(both[:5])}")
@@ -237,19 +238,20 @@ async def judge(batch: BatchNumber, verdicts: Verdicts, job: Job) -> Batch:
 
 @router.post("/batches/{batch}/acknowledge", responses=documented(409))
 async def acknowledge(batch: BatchNumber, up_to: Acknowledge, job: Job) -> Batch:
-    """Everything up to the cursor is safe with the trainer; with the last one of a complete batch its data go."""
+    """Confirms that the trainer has stored all results up to the cursor. The last cursor of a complete batch deletes
+    the batch's data."""
     record = await batch_of(job, batch)
     await check_cursor(job, record, up_to.cursor, "cursor")
     if not record.forgotten:
         await job.store.acknowledge(batch, up_to.cursor)
     if is_complete(record) and up_to.cursor == record.progress.entries:
         await note_end(job, record)
-        await job.store.forget(batch)  # also of a repeat, which goes on where the first call broke off
+        await job.store.forget(batch)  # also in a repeat, which continues where the first call broke off
     return await shown(job, batch)
 
 
 async def check_cursor(job: JobContext, record: BatchRecord, cursor: int, name: str) -> None:
-    """Raises ConflictProblem for a cursor past the last one, unless the store may have lost that it gave it."""
+    """Raises ConflictProblem for a cursor past the last one, unless the store may have lost that entry."""
     last = record.progress.entries
     if cursor > last and cursor > await job.store.base():  # below it are entries of earlier epochs
         raise ConflictProblem(f"{name}: found {cursor}; the batch's last is {last}")

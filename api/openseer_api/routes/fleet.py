@@ -42,7 +42,7 @@ POLL_SECONDS = 0.1
 
 @router.get("/job", responses=documented())
 async def get_job(job: Job) -> JobStatus:
-    """The job at a snapshot."""
+    """The present state of the job: weights, workers, queue, batches."""
     snapshot, load, batches = await asyncio.gather(job.snapshot(), job.store.load(), job.store.batches())
     return JobStatus(
         name=job.job.name,
@@ -62,17 +62,17 @@ async def get_job(job: Job) -> JobStatus:
 
 @router.get("/workers", responses=documented())
 async def get_workers(job: Job) -> WorkerList:
-    """The fleet by its last heartbeats."""
+    """The workers by their latest heartbeats."""
     snapshot = await job.snapshot()
     return WorkerList(workers=[_worker(worker, snapshot) for worker in snapshot.workers])
 
 
 @router.get("/autoscaling", responses=documented())
 async def get_autoscaling(job: Job) -> Autoscaling:
-    """Queue depth, backlog in tokens and wanted workers, for KEDA's metrics-api scaler and its kind.
+    """Queue depth, backlog in tokens and wanted workers, for KEDA's metrics-api scaler and similar ones.
 
-    In a cluster `desired_workers` is the operator's figure, `status.backlog.workers` of the job; elsewhere as many as
-    have room for all that waits and runs.
+    In a cluster `desired_workers` is the operator's figure, `status.backlog.workers` of the job; elsewhere the number
+    of workers with slots for all waiting and running requests.
     """
     snapshot, load, batches = await asyncio.gather(job.snapshot(), job.store.load(), job.store.batches())
     depth, workers = sum(load.waiting.values()), job.job.spec.workers
@@ -123,7 +123,7 @@ def _worker(worker: WorkerStatus, snapshot: FleetSnapshot) -> WorkerInfo:
 
 @router.get("/fleet", responses=documented())
 async def get_fleet(job: Job, wait_seconds: Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS)] = 0.0) -> FleetState:
-    """Whether the GPUs are openseer's or the trainer's; waits until they are either."""
+    """Whether openseer or the trainer has the GPUs; waits up to `wait_seconds` for the end of a transfer."""
     loop = asyncio.get_running_loop()
     end = loop.time() + wait_seconds
     while True:
@@ -141,13 +141,13 @@ async def release(how: Release, job: Job) -> FleetState:
 
 @router.post("/acquire", responses=documented(409, 429))
 async def acquire(job: Job, what: Annotated[Acquire | None, Body()] = None) -> FleetState:
-    """Takes the GPUs back: engines wake, or workers start, and load the fleet's weights. With parts engines wake in
-    stages: new weights are loaded into those whose weights alone are awake."""
+    """Takes the GPUs back: engines wake, or workers start, and load the fleet's weights. With `parts` engines wake in
+    stages: an engine whose weights alone are awake loads new weights."""
     return await change_rest(job, what or Acquire())
 
 
 async def change_rest(job: JobContext, how: Release | Acquire) -> FleetState:
-    """Puts the fleet to rest, or back to work, through its fleet spec. Raises BusyProblem."""
+    """Releases or acquires the fleet's GPUs, by its fleet spec. Raises BusyProblem."""
 
     def changed(snapshot: FleetSnapshot) -> FleetSpec:
         fleet_spec, now = snapshot.fleet_spec, snapshot.now
@@ -163,7 +163,7 @@ async def change_rest(job: JobContext, how: Release | Acquire) -> FleetState:
 
 
 def fleet_state(snapshot: FleetSnapshot, load: QueueLoad, job: JobContext) -> FleetState:
-    """Whether the workers have reached the rest that the fleet spec asks for, and which have not."""
+    """Whether the workers sleep, have stopped or are awake as the fleet spec asks, and which do not yet."""
     fleet_spec = snapshot.fleet_spec
     live_workers = [worker for worker in snapshot.workers if worker.is_fresh(snapshot.now)]
     reports = {worker.name: worker.heartbeat.weights for worker in live_workers}
@@ -174,7 +174,7 @@ def fleet_state(snapshot: FleetSnapshot, load: QueueLoad, job: JobContext) -> Fl
     ready = {worker.name for worker in live_workers if _ready(worker, snapshot)} - set(sleepers)
     expected = (
         set(job.worker_names()) | names if fleet_spec.rest_since else set[str]()
-    )  # never lent: who starts, starts
+    )  # empty if never lent: workers that start are not awaited
     waiting = {"sleep": names - at_rest, "stop": names}.get(fleet_spec.rest or "", expected - ready)
     lent: tuple[FleetWord, FleetWord] = ("releasing", "released")
     states: tuple[FleetWord, FleetWord] = lent if fleet_spec.rest else ("acquiring", "awake")
@@ -192,5 +192,5 @@ def fleet_state(snapshot: FleetSnapshot, load: QueueLoad, job: JobContext) -> Fl
 
 @plain.get("/metrics", response_class=PlainTextResponse, responses=documented())
 async def metrics(job: Job) -> Response:
-    """Prometheus' text."""
+    """The job's metrics in Prometheus' text format."""
     return Response(await exposition(job), media_type=CONTENT_TYPE_LATEST)

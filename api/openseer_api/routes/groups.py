@@ -44,13 +44,13 @@ GroupInPath = Annotated[KnownGroupName, Path()]
 Index = Annotated[int, Path(ge=0, lt=MAX_GROUP_SIZE)]
 _BODY = GroupsUpload.model_json_schema(ref_template="#/components/schemas/{model}")
 BODY_MODELS: dict[str, Any] = _BODY.pop("$defs")
-"""Schemas that the body of an upload refers to; FastAPI does not know them, since the route reads its body itself."""
+"""Schemas to which the body of an upload refers; FastAPI does not have them, since the route reads its body itself."""
 _UPLOAD = {
     "requestBody": {
         "required": True,
         "content": {
             "application/json": {"schema": _BODY},
-            NDJSON: {"schema": {"type": "string", "description": "One Group a line."}},
+            NDJSON: {"schema": {"type": "string", "description": "One Group per line."}},
         },
     }
 }
@@ -58,9 +58,9 @@ _UPLOAD = {
 
 @router.post("/batches/{batch}/groups", openapi_extra=_UPLOAD, responses=documented(400, 409, 413, 415, 429))
 async def upload(batch: BatchNumber, request: Request, job: Job, seal: bool = False) -> UploadReceipt:
-    """Queues groups, as a JSON object or streamed, one Group a line. Groups that are there already change nothing, so
-    whatever went wrong, the whole upload may be sent again; one whose name another group has is refused. `seal`: these
-    are the last."""
+    """Queues groups, from a JSON object or from a stream with one Group per line. Groups that are queued already change
+    nothing, so after any failure the whole upload may be sent again; a name with other content is refused. `seal`: the
+    batch has no further groups."""
     record = await living_batch(request, batch, job)
     receiver = Upload(job, record)
     kind = media_type(request)
@@ -82,7 +82,7 @@ async def upload(batch: BatchNumber, request: Request, job: Job, seal: bool = Fa
 
 
 async def _lines(request: Request, job: JobContext) -> AsyncIterator[tuple[int, bytes]]:
-    """Lines with their numbers, as they come. Raises TooLargeProblem."""
+    """Lines with their numbers, as they arrive. Raises TooLargeProblem."""
     held: Held = request.state.held
     rest, number, total = b"", 0, 0
     async for piece in request.stream():
@@ -139,7 +139,7 @@ async def list_groups(
 
 @router.get("/batches/{batch}/groups/{group}", responses=documented())
 async def get_group(batch: BatchNumber, group: GroupInPath, job: Job) -> GroupInfo:
-    """A group with all its requests and their tokens so far."""
+    """A group with all its requests and their tokens up to the last checkpoint."""
     gid, origin = GroupId(batch, group), GroupId(batch, group).origin
     record = await batch_of(job, batch)
     view = await job.store.group_view(gid)
@@ -170,9 +170,9 @@ async def get_request(batch: BatchNumber, group: GroupInPath, index: Index, job:
 
 @router.post("/batches/{batch}/groups/{group}/requests/{index}/continue", responses=documented(409))
 async def go_on(batch: BatchNumber, group: GroupInPath, index: Index, turn: Continue, job: Job) -> RequestInfo:
-    """Appends the environment's tokens to a finished response, which then goes on; no lease was held meanwhile.
-    It keeps its group, its version and, where its worker still has it, its KV cache. Seal the batch after the last
-    turn: a sealed batch is complete when nothing runs."""
+    """Appends the environment's tokens to a finished response, which then continues; no lease was held meanwhile.
+    It keeps its group, its version and, if its worker still has it, its KV cache. Seal the batch after the last turn: a
+    sealed batch is complete when no request runs."""
     record = await batch_of(job, batch)
     if record.progress.complete:
         raise ConflictProblem(f"batch {batch} is complete; seal a batch only after its last turns have begun")
@@ -183,7 +183,8 @@ async def go_on(batch: BatchNumber, group: GroupInPath, index: Index, turn: Cont
 
 
 async def _check_room(job: JobContext, request: RequestId, turn: Continue) -> None:
-    """Raises InputError for tokens outside the vocabulary, RequestStateError where no token more has room."""
+    """Raises InputError for tokens outside the vocabulary, RequestStateError if the context has no room for another
+    token."""
     limits = await job.limits_of_requests()
     if problem := bad_token("token_ids", turn.token_ids, limits):
         raise InputError(problem)

@@ -28,24 +28,24 @@ router = APIRouter(tags=["results"], route_class=OwnRoute)
 NDJSON = "application/x-ndjson"
 SSE = "text/event-stream"
 STEP = 32
-"""Entries read from the store at once: small steps let other calls in between, and whoever takes nothing holds one."""
+"""Limit of entries in one read of the store: other calls run in between, and a stalled reader holds one step only."""
 PIECE_BYTES = 128 * 2**10
-"""Of JSON, rendered, encoded and sent without a pause; one longer entry is a piece by itself."""
+"""Approximate size of a piece of JSON that is rendered and sent without a pause; a longer entry is one piece."""
 PAGE_BYTES = 16 * 2**20
-"""A page begins no further step after so many bytes of JSON, for its reader takes it as a whole."""
+"""Size of JSON after which a page begins no further step, for its reader holds it as a whole."""
 BEAT_SECONDS = 10.0
-"""A stream without new entries sends a sign of life so often."""
+"""Interval of the keep-alives of a stream without new entries, in seconds."""
 _encode = msgspec.json.Encoder().encode
 
-Cursor = Annotated[int, Query(ge=0, le=INT53_MAX, description="Of the last entry that the caller has.")]
+Cursor = Annotated[int, Query(ge=0, le=INT53_MAX, description="Cursor of the last entry that the caller has.")]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
-Wait = Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS, description="How long to wait for the first entry.")]
+Wait = Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS, description="Longest wait for the first entry, in seconds.")]
 _STREAMS: dict[int | str, dict[str, Any]] = {
     200: {
         "model": ResultPage,
-        "description": "A page; with Accept: application/x-ndjson an Item a line, with Accept: text/event-stream an "
-        "Item an event, both until the batch is complete: then comes an item of kind end; or one of kind error, with "
-        "status and detail, when another reader has acknowledged entries meanwhile.",
+        "description": "A page; with Accept: application/x-ndjson one Item per line, with Accept: text/event-stream "
+        "one Item per event, both until the batch is complete. The last item is of kind end, or of kind error, with "
+        "status and detail, if another reader has acknowledged entries meanwhile.",
         "content": {NDJSON: {"schema": {"type": "string"}}, SSE: {"schema": {"type": "string"}}},
     }
 }
@@ -61,8 +61,8 @@ async def read_results(
     accept: Annotated[str, Header()] = "",
     last_event_id: Annotated[int | None, Header(ge=0, le=INT53_MAX)] = None,
 ) -> Response:
-    """Results and ends of groups after a cursor. Reading again from an older cursor gives the same entries again,
-    until they are acknowledged; each is unique by batch, group, index and turn."""
+    """Results and ends of groups after a cursor. A read from an older cursor returns the same entries again, until they
+    are acknowledged; each result is unique by batch, group, index and turn."""
     # A caller that has all entries gets the end, not a conflict: its last acknowledgement may have deleted the data.
     record = await batch_of(job, batch)
     if cursor < record.progress.entries:
@@ -82,7 +82,7 @@ async def read_results(
 
 
 class _Item(NamedTuple):
-    """An entry as it crosses HTTP."""
+    """A rendered entry."""
 
     cursor: int
     kind: str
@@ -90,7 +90,7 @@ class _Item(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """The next entries, the cursor of the last, and whether nothing more will come after it."""
+    """The next entries, the cursor of the last one, and whether the batch has no entry after it."""
 
     entries: list[Entry]
     cursor: int
@@ -98,9 +98,9 @@ class _Step(NamedTuple):
 
 
 async def _step(job: JobContext, batch: int, cursor: int, limit: int, wait_seconds: float) -> _Step:
-    """At most STEP entries after a cursor.
+    """The next entries after a cursor, at most STEP.
 
-    Raises ConflictProblem when entries after `cursor` were acknowledged meanwhile, and are gone.
+    Raises ConflictProblem if entries after `cursor` were acknowledged meanwhile, and are deleted.
     """
     record = await job.store.batch(batch)
     if record is None:
@@ -109,7 +109,7 @@ async def _step(job: JobContext, batch: int, cursor: int, limit: int, wait_secon
 
 
 async def _step_from(job: JobContext, record: BatchRecord, cursor: int, limit: int, wait_seconds: float) -> _Step:
-    """The same of a record that was read before the entries: what is complete in it has all its entries."""
+    """The same, for a record that was read before the entries: if it is complete, the entries are all."""
     _check_kept(record, cursor)
     ended, batch, last = is_complete(record), record.number, record.progress.entries
     entries = await job.store.results(batch, cursor, min(STEP, limit), 0.0 if ended else wait_seconds)
@@ -136,7 +136,7 @@ def _item(entry: Entry, codec: TextCodec | None, rows: RoutedExperts | None) -> 
 
 
 async def _pieces(job: JobContext, entries: list[Entry]) -> AsyncIterator[list[_Item]]:
-    """Entries as they cross HTTP, encoded once the piece before them is taken. Raises RowsUnavailable."""
+    """Rendered entries in pieces, each encoded after the reader has taken the one before. Raises RowsUnavailable."""
     piece: list[_Item] = []
     size = 0
     for entry in entries:
@@ -159,8 +159,8 @@ async def _pieces(job: JobContext, entries: list[Entry]) -> AsyncIterator[list[_
 
 
 async def _page(job: JobContext, batch: int, cursor: int, limit: int, step: _Step) -> AsyncIterator[bytes]:
-    """A page that begins with a step, and is sent piece by piece. Raises RowsUnavailable before its first piece; where
-    it cannot go on later, it ends there, and the next call is told why."""
+    """A page that begins with a step, and is sent piece by piece. Raises ConflictProblem or RowsUnavailable before its
+    first piece; on a later error the page ends there, and the next call gets the error."""
     count = size = 0
     head = b'{"items":['
     done = step.done
@@ -171,7 +171,7 @@ async def _page(job: JobContext, batch: int, cursor: int, limit: int, step: _Ste
                 head, size, cursor = b",", size + len(text), piece[-1].cursor
                 yield text
             count, done = count + len(step.entries), step.done
-            is_last = len(step.entries) < STEP  # nothing more was there: whoever wants to wait for it asks again
+            is_last = len(step.entries) < STEP  # the stream had no more: a caller that wants to wait calls again
             if done or is_last or count >= limit or size >= PAGE_BYTES:
                 break
             step = await _step(job, batch, cursor, limit - count, 0.0)
@@ -189,11 +189,11 @@ def _check_kept(record: BatchRecord | None, cursor: int) -> None:
         return
     gone = record.progress.entries if record.forgotten else record.swept
     if cursor < gone:
-        raise ConflictProblem(f"cursor: found {cursor}; entries up to {gone} were acknowledged, and are gone")
+        raise ConflictProblem(f"cursor: found {cursor}; entries up to {gone} were acknowledged, and are deleted")
 
 
 async def _stream(job: JobContext, batch: int, cursor: int) -> AsyncIterator[list[_Item]]:
-    """Entries as they come, an empty list as a sign of life, the end or an error at the end."""
+    """Entries as they arrive, an empty list as a keep-alive, and at the end an item of kind end or error."""
     done = False
     while not done:
         sent = cursor

@@ -26,8 +26,8 @@ POLL_SECONDS = 0.1
 
 
 async def publish_weights(job: JobContext, publish: Publish) -> tuple[FleetSpec, bool]:
-    """Begins a transaction; the fleet spec, and whether it is new. Raises PublishRefusedError, BusyProblem, InputError
-    for a canary that the model cannot score, and a host that the job does not allow."""
+    """Begins a transaction; returns the fleet spec, and whether it is new. Raises PublishRefusedError, BusyProblem, and
+    InputError for a canary that the model cannot score and for a host that the job does not allow."""
     if publish.canary is not None and (problem := bad_canary(publish.canary.token_ids, await job.limits_of_requests())):
         raise InputError(problem)
     if publish.adapter is not None and publish.adapter.name in job.model_names:
@@ -54,7 +54,7 @@ _BEGUN: dict[int | str, dict[str, Any]] = {200: {"model": Transaction}, **docume
 
 @router.post("/weights", status_code=202, response_model=Transaction, responses=_BEGUN)
 async def publish(what: Publish, job: Job, response: Response) -> Transaction | None:
-    """Begins to move the whole fleet to new weights. 200 when that is under way, or done, already."""
+    """Begins a transaction that moves the whole fleet to new weights. 200 if the same one is active or done already."""
     _, new = await publish_weights(job, what)
     if not new:
         response.status_code = 200
@@ -64,10 +64,11 @@ async def publish(what: Publish, job: Job, response: Response) -> Transaction | 
 @router.get("/weights", responses=documented())
 async def get_weights(
     job: Job,
-    revision: Annotated[int, Query(ge=0, le=INT53_MAX, description="The one that the caller has.")] = 0,
+    revision: Annotated[int, Query(ge=0, le=INT53_MAX, description="Revision that the caller has.")] = 0,
     wait_seconds: Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS)] = 0.0,
 ) -> Weights:
-    """What the fleet has, and the latest transaction with each worker in it. Waits for a revision that is newer."""
+    """The fleet's versions, and the latest transaction with the state of each worker. Waits up to `wait_seconds` for a
+    newer revision."""
     loop = asyncio.get_running_loop()
     end = loop.time() + wait_seconds
     while True:
@@ -79,13 +80,13 @@ async def get_weights(
 
 @router.post("/weights/abort", responses=documented(409, 429))
 async def abort(job: Job) -> Weights:
-    """Takes back the transaction that is under way: the fleet goes back to the version it had."""
+    """Cancels the active transaction: the fleet goes back to the version that it had."""
     await take_back(job)
     return await _shown(job)
 
 
 async def remove_adapter(job: JobContext, name: str) -> None:
-    """Takes an adapter out of service; what is unfinished of it ends. Raises NotFoundProblem, ConflictProblem while
+    """Takes an adapter out of service; its unfinished requests end. Raises NotFoundProblem, ConflictProblem while
     another version of it is being published, and BusyProblem."""
 
     def removed(snapshot: FleetSnapshot) -> FleetSpec:
@@ -99,12 +100,12 @@ async def remove_adapter(job: JobContext, name: str) -> None:
         return fleet_spec.without(name)
 
     await change_fleet_spec(job, removed)
-    await job.snapshot(fresh=True)  # so that no request is taken by an older one
+    await job.snapshot(fresh=True)  # so that no request is accepted by an older snapshot
 
 
 @router.delete("/weights/adapters/{name}", responses=documented(409, 429))
 async def delete_adapter(name: Annotated[VersionName, Path()], job: Job) -> Weights:
-    """Takes an adapter out of service. What is unfinished of its batches ends as aborted."""
+    """Takes an adapter out of service. Unfinished requests of its batches end as aborted."""
     await remove_adapter(job, name)
     return await _shown(job)
 

@@ -1,4 +1,4 @@
-"""How the clients speak HTTP: calls as values, one exchange for each, retries.
+"""HTTP of the clients: calls as values, one exchange per call, retries.
 
 Read `calls`, `caller_span`, `flows`, `exchange`, `retry`. Tests: tests/client.
 """

@@ -1,4 +1,4 @@
-"""The span that a trainer is in, where it has OpenTelemetry's packages loaded; without them nothing is imported."""
+"""The trainer's present span, if OpenTelemetry's packages are loaded; without them nothing is imported."""
 
 import sys
 from typing import Any
@@ -7,7 +7,7 @@ _TRACE = "opentelemetry.trace"
 
 
 def caller_headers() -> dict[str, str]:
-    """The header field traceparent of the present span; {} where there is none."""
+    """The header field traceparent of the present span; {} if there is none."""
     trace: Any = sys.modules.get(_TRACE)
     if trace is None:
         return {}

@@ -1,4 +1,4 @@
-"""Every call of the API as a value: what to send and how to read the response. No I/O."""
+"""Every call of the API as a value: the request to send, and a reader of the response. No I/O."""
 
 import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -45,9 +45,9 @@ _FLAT = TypeAdapter(dict[str, float])
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One HTTP call. `wait_seconds`: how long the API may take to answer a long poll.
+    """One HTTP call. `wait_seconds`: limit of the API's wait in a long poll.
 
-    `gone_is_done`: that what was to be deleted is not there is a success.
+    `gone_is_done`: 404 and 410 are a success, for a call that deletes.
     """
 
     method: str
@@ -63,7 +63,7 @@ class Call(Generic[T]):
         return f"{self.method} {self.path}"
 
     def answer(self, status: int, content: bytes) -> T:
-        """Reads the response. Raises ApiError for any but a success, and for one that cannot be read."""
+        """Reads the response. Raises ApiError for a status other than 2xx, and for a response that cannot be read."""
         if not 200 <= status < 300:
             raise error_of(problem_of(status, content), str(self))
         try:
@@ -79,7 +79,7 @@ def ask(call: Call[T]) -> Generator[Call[T], T, T]:
 
 
 def problem_of(status: int, content: bytes) -> Problem:
-    """The problem in a response, also in one that something else (a proxy) wrote."""
+    """The problem in a response, also in one of another server (a proxy)."""
     try:
         return Problem.model_validate_json(content)
     except ValidationError:
@@ -93,7 +93,7 @@ def unreachable(call: Call[Any], why: str) -> ApiError:
 
 
 def _reads(model: type[M]) -> Callable[[bytes], M]:
-    # A newer API may say more than this client knows.
+    # A newer API may send fields that this client does not have.
     return lambda content: model.model_validate_json(content, extra="ignore")
 
 
@@ -102,14 +102,14 @@ def _nothing(_: bytes) -> None:
 
 
 def _written(body: BaseModel, name: str) -> bytes:
-    """Raises JsonError for text that no JSON can carry."""
+    """The body as JSON. Raises JsonError for text that JSON cannot carry."""
     try:
         text = body.model_dump_json(exclude_none=True)
     except PydanticSerializationError:
         require_whole_text(body.model_dump(exclude_none=True), name)
         raise
     if _REPLACEMENT in text:
-        # Pydantic puts it in the place of half of a character that a key holds.
+        # Pydantic writes it for a lone surrogate in a key.
         require_whole_text(body.model_dump(exclude_none=True), name)
     return text.encode()
 
@@ -124,7 +124,7 @@ def _batch(number: int, *rest: str | int) -> str:
 
 
 def open_batch(spec: BatchSpec, key: str | None) -> Call[Batch]:
-    """Without a key a new one. Raises InputError for an empty one."""
+    """Opens a batch; without a key a new one is generated. Raises InputError for an empty key."""
     if key == "":
         raise InputError("key: found an empty one, allowed: 1 to 200 characters, or None")
     key = key or uuid.uuid4().hex

@@ -1,4 +1,4 @@
-"""How one call becomes requests: headers, time limits, retries. Shared by both clients, which only send and sleep."""
+"""Turns one call into requests: headers, time limits, retries. Both clients share it, and only send and sleep."""
 
 import logging
 import random
@@ -29,7 +29,7 @@ class Send:
 
 
 class Exchange:
-    """Knows where the API is and who calls. `timeout`: seconds without a byte, beside what a long poll may wait."""
+    """Makes calls to one API with one token. `timeout`: seconds without a byte, in addition to a long poll's wait."""
 
     def __init__(self, base_url: str, credentials: Credentials, limits: Limits, timeout: float) -> None:
         self.base_url = base_url
@@ -38,7 +38,7 @@ class Exchange:
         self._timeout = timeout
 
     def run(self, call: Call[T]) -> Generator[Send | Pause, httpx.Response, T]:
-        """Makes the call until it is answered, or its limits are reached. Raises ApiError."""
+        """Makes the call, with retries until its limits are reached. Raises ApiError."""
         tries = _Tries(self._limits, call)
         renewed = False
         while True:
@@ -79,7 +79,7 @@ class Exchange:
 
 
 class _Tries:
-    """Counts the failures of one call, each kind from its own beginning."""
+    """Counts the failures of one call; a failure of another kind begins a new count."""
 
     def __init__(self, limits: Limits, call: Call[T]) -> None:
         self._limits = limits

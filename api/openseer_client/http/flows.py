@@ -1,6 +1,6 @@
 """Procedures of more than one call, as generators that yield the next call; the two clients drive them.
 
-A flow yields calls and pauses, is sent the responses, and returns its outcome. A stream yields Emit as well. So each
+A flow yields calls and pauses, receives the responses, and returns its outcome. A stream yields Emit as well. So each
 procedure exists once, for the sync and the async client, and can be tested without a network.
 """
 
@@ -20,19 +20,19 @@ from openseer_core.wire.weights import Transaction, Weights
 T = TypeVar("T")
 
 PIECE_GROUPS = 512
-"""Most groups in one call of an upload."""
+"""Limit of groups in one call of an upload."""
 PIECE_BYTES = 2 * 2**20
 """An upload's call ends with the group that reaches this size."""
 POLL_SECONDS = 20.0
-"""How long one long poll waits."""
+"""Wait of one long poll, in seconds."""
 MARGIN_SECONDS = 60.0
-"""Beyond a transaction's own deadlines, until the client gives up on hearing of its end."""
+"""Time that the client waits beyond a transaction's own deadlines, in seconds."""
 _BREATH = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Time to let pass, in seconds."""
+    """A pause, in seconds."""
 
     seconds: float
 
@@ -57,9 +57,9 @@ Clock = Callable[[], float]
 
 
 def advance(generator: Generator[Any, Any, Any], answer: Any = None, error: BaseException | None = None) -> Any:
-    """Sends an answer or an error (nothing to begin) and gives the next step, or End with the outcome.
+    """Sends an answer or an error (None to begin) and returns the next step, or End with the outcome.
 
-    StopIteration does not get out: a coroutine may not raise it.
+    StopIteration is caught: a coroutine may not raise it.
     """
     try:
         return generator.send(answer) if error is None else generator.throw(error)
@@ -68,13 +68,13 @@ def advance(generator: Generator[Any, Any, Any], answer: Any = None, error: Base
 
 
 def _size(group: Group) -> int:
-    """About how many bytes a group takes in an upload."""
+    """Approximate bytes of a group in an upload."""
     prompt = group.prompt_token_ids
     return 7 * len(prompt) if prompt is not None else 64 + len(group.prompt or "") + len(str(group.messages or ""))
 
 
 def pieces(groups: Iterable[Group]) -> Iterator[list[Group]]:
-    """Groups in lists of bounded length and size; the source is read no further than the list at hand."""
+    """Groups in lists of bounded length and size; `groups` is read no further than the present list."""
     piece: list[Group] = []
     size = 0
     for group in groups:
@@ -111,7 +111,7 @@ def _upload(batch: int, piece: list[Group]) -> Flow[UploadReceipt]:
 
 
 def top_up(batch: Batch, supply: Iterator[Group]) -> Flow[Batch]:
-    """Submits as many groups as the batch wants; seals it once it wants none for good, or the supply is at its end."""
+    """Submits as many groups as the batch wants; seals it once its target is met, or the supply has ended."""
     while batch.state == "open" and not batch.target_met and batch.wanted > 0:
         groups = list(islice(supply, batch.wanted))
         if not groups:
@@ -124,7 +124,7 @@ def top_up(batch: Batch, supply: Iterator[Group]) -> Flow[Batch]:
 
 
 def publish(what: Publish, clock: Clock, progress: Callable[[Transaction], None] | None) -> Flow[Transaction]:
-    """Publishes weights and follows the transaction to its end. Raises WeightsError if that is not success."""
+    """Publishes weights and follows the transaction to its end. Raises WeightsError if it fails."""
     transaction = yield from ask(calls.publish(what))
     give_up = clock() + _longest(what)
     revision: int | None = None
@@ -145,7 +145,7 @@ def publish(what: Publish, clock: Clock, progress: Callable[[Transaction], None]
 
 
 def _after(transaction: Transaction, now: Weights) -> Transaction:
-    """The same transaction as it stands now, or how it has ended when another one has begun since."""
+    """The present state of the same transaction, or its end if another one has begun since."""
     if now.transaction is not None and now.transaction.id == transaction.id:
         return now.transaction
     if transaction.version in now.versions:
@@ -155,20 +155,20 @@ def _after(transaction: Transaction, now: Weights) -> Transaction:
 
 def _longest(what: Publish) -> float:
     limits = what.deadlines
-    # Going back to the old version takes as long as loading; an abort has a load of its own.
+    # The return to the old version takes one more load; so does an abort.
     return limits.prefetch + limits.quiesce + limits.load * (what.retries + 2) + MARGIN_SECONDS
 
 
 def release(what: Release, clock: Clock, patience: float) -> Flow[FleetState]:
-    """Requests the GPUs and waits until all workers have released them. Raises FleetError when that takes too long."""
+    """Requests the GPUs and waits until all workers have released them. Raises FleetError after `patience` seconds."""
     state = yield from ask(calls.release(what))
     return (yield from _until(state, "released", clock, patience))
 
 
 def acquire(what: Acquire, clock: Clock, patience: float) -> Flow[FleetState]:
-    """Gives the GPUs back and waits until the workers are awake, or sleep but for the parts that are to be awake.
+    """Gives the GPUs back and waits until the workers are awake, wholly or in the requested parts.
 
-    Raises FleetError when that takes too long.
+    Raises FleetError after `patience` seconds.
     """
     state = yield from ask(calls.acquire(what))
     return (yield from _until(state, "awake" if state.mode is None else "released", clock, patience))
@@ -178,7 +178,7 @@ def _until(state: FleetState, wanted: str, clock: Clock, patience: float) -> Flo
     give_up = clock() + patience
     while state.state != wanted:
         if clock() > give_up:
-            waiting = ", ".join(state.waiting_for) or "nobody"
+            waiting = ", ".join(state.waiting_for) or "no worker"
             raise FleetError(
                 f"the fleet is {state.state} after {patience:.0f} s, wanted: {wanted}; it waits for: {waiting}"
             )

@@ -1,6 +1,6 @@
-"""When a failed call is retried: pure decisions, without a clock or randomness.
+"""Decides when a failed call is retried: pure functions, without a clock or randomness.
 
-Every call of the API may be repeated without a second effect, so only time limits retries.
+Every call of the API may be repeated without a second effect, so retries are limited by time alone.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Trouble(StrEnum):
-    """Why a call may be made again."""
+    """Why a call may be retried."""
 
     UNREACHABLE = "unreachable"
     """No connection, a broken one, or a gateway's 502, 503 or 504: a restarting API, say."""
@@ -18,10 +18,10 @@ class Trouble(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long a call is tried, in seconds.
+    """Time limits of a call's retries, in seconds.
 
     `unreachable` and `busy`: from the first failure of that kind. `first_delay` doubles with each failure, up to
-    `longest_delay`; each delay is drawn between its half and its whole, so that many clients do not come at once.
+    `longest_delay`; each delay is random between its half and its whole, so that clients do not retry together.
     """
 
     unreachable: float = 180.0
@@ -34,12 +34,12 @@ _STATUSES = {429: Trouble.BUSY, 502: Trouble.UNREACHABLE, 503: Trouble.UNREACHAB
 
 
 def trouble_of(status: int) -> Trouble | None:
-    """The trouble that an HTTP status tells of; None for one that a repetition does not help."""
+    """The trouble of an HTTP status; None for a status that a retry does not help."""
     return _STATUSES.get(status)
 
 
 def retry_after(header: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for; None without one (a date is not understood)."""
+    """Seconds of a Retry-After header; None without one (a date is ignored)."""
     try:
         return max(0.0, float(header)) if header is not None else None
     except ValueError:
@@ -58,7 +58,7 @@ def delay(
     left = longest - elapsed
     if left <= 0:
         return None
-    # Beyond 2^30 the delay has long been the longest; the power would overflow a float.
+    # Beyond 2^30 the delay is the longest already; a larger power would overflow a float.
     growing = min(limits.longest_delay, limits.first_delay * 2.0 ** min(failures - 1, 30))
     wanted = max(asked or 0.0, growing * (0.5 + draw / 2))
     return min(wanted, left)

@@ -12,7 +12,7 @@ from openseer_core.wire.batches import ResultItem
 from openseer_core.wire.routed import RoutedRows
 
 MISSING = -1
-"""Stands in each place of a row that is missing."""
+"""The value of each entry of a missing row."""
 
 
 def routed_experts(item: ResultItem) -> NDArray[np.int16]:
@@ -28,15 +28,15 @@ def routed_experts(item: ResultItem) -> NDArray[np.int16]:
 
 
 def from_wire(rows: RoutedRows) -> NDArray[np.int16]:
-    """The array that a result carries."""
+    """The array in the API's field of a result."""
     flat = np.frombuffer(base64.b64decode(rows.data), np.dtype(rows.dtype).newbyteorder("<"))
     return _with_gaps(flat.reshape(rows.shape), [(first - rows.start, end - rows.start) for first, end in rows.missing])
 
 
 def from_run(folder: Path | str, line: str | bytes | dict[str, Any]) -> NDArray[np.int16]:
-    """The same of a line of results.jsonl, as text or parsed, in the folder of its run.
+    """The same, for a line of results.jsonl, as text or parsed, and the folder of its run.
 
-    Raises ValueError for a line without, OSError where the folder has not the file that the line names.
+    Raises ValueError for a line without routed experts, OSError if the folder lacks the file that the line names.
     """
     parsed: dict[str, Any] = line if isinstance(line, dict) else json.loads(line)
     routed = parsed.get("routed_experts")

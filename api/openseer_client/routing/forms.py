@@ -1,7 +1,7 @@
-"""The forms in which trainers take routed experts. `routed`: of `arrays`, [positions, layers, experts].
+"""Converts routed experts into the formats of trainers. `routed`: of `arrays`, [positions, layers, experts].
 
-A trainer that cannot tell a gap would take it for an expert: then ValueError is raised. The last token of a response
-has no row, for nothing was computed from it.
+Formats without a value for gaps raise ValueError for them: a trainer would take a gap for an expert. The last token of
+a response has no row, for nothing was computed from it.
 """
 
 import base64
@@ -25,7 +25,7 @@ def for_slime(routed: NDArray[np.int16], start: int = 0) -> str:
 
 
 def for_nemo_rl(routed: NDArray[np.int16], length: int) -> NDArray[np.int32]:
-    """NeMo-RL's rows of a sequence padded to `length`: [length, layers, experts], -1 where there is none."""
+    """NeMo-RL's rows of a sequence padded to `length`: [length, layers, experts], -1 for gaps and padding."""
     if length < len(routed):
         raise ValueError(f"length: found {length}, needed: at least the {len(routed)} positions that have rows")
     padded = np.full((length, *routed.shape[1:]), MISSING, np.int32)
@@ -42,12 +42,12 @@ def for_prime_rl(routed: NDArray[np.int16], start: int = 0) -> dict[str, Any]:
 
 
 def for_megatron(routed: NDArray[np.int16], layers: Sequence[int] | None = None) -> list[NDArray[np.int64]]:
-    """What Megatron's RouterReplay.set_replay_data takes once they are tensors: for each layer with experts
-    [positions, experts]. `layers`: those, by number; None: all that are not zeros throughout, which a layer that gives
-    each token to one expert may be by chance: there they are to be named."""
+    """Arrays for Megatron's RouterReplay.set_replay_data, which takes them as tensors: for each layer with experts
+    [positions, experts]. `layers`: numbers of these layers; None: all layers with a value other than 0. Raises
+    ValueError for gaps, and for None with one expert per token, where a layer may have chosen expert 0 throughout."""
     rows = _whole(routed)
     if layers is None and rows.shape[2] == 1:
-        raise ValueError("layers: of one expert for each token zeros may be a choice; name the layers with experts")
+        raise ValueError("layers: with one expert per token zeros may be a choice; name the layers with experts")
     chosen = [number for number in range(rows.shape[1]) if rows[:, number].any()] if layers is None else layers
     return [rows[:, number].astype(np.int64) for number in chosen]
 
@@ -55,5 +55,5 @@ def for_megatron(routed: NDArray[np.int16], layers: Sequence[int] | None = None)
 def _whole(routed: NDArray[np.int16]) -> NDArray[np.int16]:
     gaps = int((routed == MISSING).any(axis=(1, 2)).sum())
     if gaps:
-        raise ValueError(f"{gaps} of {len(routed)} rows are missing; leave this response out, or train it unreplayed")
+        raise ValueError(f"{gaps} of {len(routed)} rows are missing; leave this response out, or do not replay it")
     return routed

@@ -1,7 +1,7 @@
-"""torch: a model of transformers' that goes through the experts it is given, for training and for checks.
+"""torch: makes the routers of a transformers model choose given experts, for training and for checks.
 
-Routers of Qwen3's kind are known: they give (logits, weights, chosen experts), and the weights are the softmax of all
-experts' logits at the chosen ones, divided by their sum where the model says so.
+Qwen3's routers are supported: they return (logits, weights, chosen experts), and the weights are the softmax of all
+experts' logits at the chosen ones, divided by their sum if the model's `norm_topk_prob` is set.
 """
 
 from collections.abc import Generator, Sequence
@@ -15,14 +15,14 @@ _ROUTERS = ("Qwen3MoeTopKRouter",)
 
 @contextmanager
 def replayed(model: Any, experts: Sequence[torch.Tensor]) -> Generator[None]:
-    """Within it the model's routers choose `experts`: for each layer with experts, in order, [tokens, experts] of all
-    tokens of a forward pass, flattened. Their weights still come from the model, and learn.
+    """Within the context the model's routers choose `experts`: for each layer with experts, in order, [tokens, experts]
+    of all tokens of a forward pass, flattened. The experts' weights still come from the model, with gradients.
 
-    Raises ValueError for a model without such routers, and where the tensors do not fit.
+    Raises ValueError for a model without such routers, and for tensors of other shapes.
     """
     routers = [module for module in model.modules() if type(module).__name__ in _ROUTERS]
     if not routers:
-        raise ValueError(f"{type(model).__name__}: no router known here; allowed: {', '.join(_ROUTERS)}")
+        raise ValueError(f"{type(model).__name__}: no supported router; supported: {', '.join(_ROUTERS)}")
     if len(routers) != len(experts):
         raise ValueError(f"experts: found {len(experts)} layers, needed: the model's {len(routers)} with experts")
     hooks = [router.register_forward_hook(_choose(given)) for router, given in zip(routers, experts, strict=True)]

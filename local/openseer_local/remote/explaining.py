@@ -7,7 +7,7 @@ import httpx
 from rich.console import Console, Group
 from rich.text import Text
 
-from openseer_api.http.session import COOKIE, PATH, cookie_of
+from openseer_api.http.session import PATH, cookie_name, cookie_of
 from openseer_core.errors import InputError
 from openseer_core.wire.page import Explained, PageProblem
 from openseer_local.bearer import check_token, read_token
@@ -53,8 +53,8 @@ def _asked(url: str, token: str) -> Explained:
     # A server of one job accepts any name.
     root, namespace, name = of_gateway.groups() if of_gateway else (base, "default", "job")
     place = f"{root}{PATH}/api/jobs/{namespace}/{name}/explained"
-    cookies = {COOKIE: cookie_of(token)}
     try:
+        cookies = {cookie_name(httpx.URL(place).netloc.decode()): cookie_of(token)}
         with httpx.stream("GET", place, cookies=cookies, timeout=PATIENCE_SECONDS, trust_env=False) as answer:
             if answer.status_code != 200:
                 answer.read()

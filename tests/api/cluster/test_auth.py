@@ -134,9 +134,9 @@ async def test_without_the_api_server_what_was_allowed_goes_on_for_a_moment_and_
     try:
         await auth.check(token, namespace, "ann", "read")
         assert await jobs.find(namespace, "ann") is not None
-        with pytest.raises(AuthUnavailable, match="cannot be asked just now"):
+        with pytest.raises(AuthUnavailable, match="cannot be checked at the moment"):
             await auth.check(token, namespace, "ann", "write")
-        with pytest.raises(AuthUnavailable, match="cannot be asked just now"):
+        with pytest.raises(AuthUnavailable, match="cannot be checked at the moment"):
             await auth.check(other, namespace, "ann", "read")
         with pytest.raises(JobsUnavailable, match="just now"):
             await jobs.find(namespace, "bob")

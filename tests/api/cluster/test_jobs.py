@@ -66,7 +66,7 @@ async def test_the_store_is_where_the_operator_put_it_and_no_secret_is_read(
     make_job(plane, namespace, "job")
     found = await KubeJobs(kube, access=ACCESS).find(namespace, "job")
     assert found is not None
-    with pytest.raises(JobsUnavailable, match="not there yet: the operator has not begun with the job"):
+    with pytest.raises(JobsUnavailable, match="does not exist yet: the operator has not created it"):
         await KubeJobs(kube, access=ACCESS).store_url(found)
     secret = derived_secret_name(found.job, found.uid, ACCESS.keys()[0])
     set_status(plane, namespace, "job", image="worker:1", storeSecret=secret)
@@ -86,7 +86,7 @@ async def test_a_password_made_at_random_is_read_from_the_jobs_old_secret(
     set_status(plane, namespace, "job", image="worker:1")
     found = await jobs.find(namespace, "job")
     assert found is not None
-    with pytest.raises(JobsUnavailable, match="not there yet: no Secret job-redis"):
+    with pytest.raises(JobsUnavailable, match="does not exist yet: no Secret job-redis"):
         await jobs.store_url(found)
     secret = {"metadata": {"name": "job-redis"}, "stringData": {"url": url}}
     make(plane, f"/api/v1/namespaces/{namespace}/secrets", secret)

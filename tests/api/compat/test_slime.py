@@ -141,7 +141,7 @@ async def test_the_checksum_is_of_the_files_that_all_workers_have_loaded(tmp_pat
         )
         other = await client.get("/weights_checker")
         assert other.status_code == 400
-        assert "not what these workers have: " in other.json()["message"]
+        assert "not loaded by these workers: " in other.json()["message"]
         assert "worker-9" in other.json()["message"]
 
 

@@ -78,7 +78,7 @@ async def test_what_cannot_be_read_or_rendered_is_refused_by_name(
 
 async def test_the_scripted_engines_tokens_mean_no_text() -> None:
     async with Served() as server:
-        assert "mean no text" in (await post(server, "/detokenize", {"tokens": [5]}, status=400))["error"]["message"]
+        assert "have no text" in (await post(server, "/detokenize", {"tokens": [5]}, status=400))["error"]["message"]
 
 
 async def test_what_is_rendered_generates_what_the_chat_would(

@@ -49,7 +49,7 @@ async def test_a_group_that_the_fleet_cannot_join_is_refused(tmp_path: Path) -> 
 async def test_a_worker_that_goes_while_it_joins_is_told_of(tmp_path: Path) -> None:
     async with Served(receiving_job(tmp_path)) as server:
         message = await refused(server, "/init_weight_transfer_engine", {"init_info": INIT}, status=429)
-        assert "no worker is there" in message
+        assert "no worker is ready" in message
         worker = server.start_worker()
         while (await server.http.get("/health_generate")).status_code != 200:
             await asyncio.sleep(0.02)
@@ -69,7 +69,7 @@ async def test_a_worker_that_was_started_without_a_receiver_says_so(tmp_path: Pa
         while (await server.http.get("/health_generate")).status_code != 200:
             await asyncio.sleep(0.02)
         message = await refused(server, "/init_weight_transfer_engine", {"init_info": INIT}, status=409)
-        assert "worker-0 was started without spec.weights.transfer; restart it; join anew" in message
+        assert "worker-0 was started without spec.weights.transfer; restart it; join again" in message
 
 
 async def test_an_update_of_both_kinds_or_too_deep_is_refused() -> None:

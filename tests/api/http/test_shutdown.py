@@ -41,7 +41,7 @@ async def test_a_call_that_waits_is_answered_503_with_the_time_to_come_back() ->
     head, body = await cut_off(begun=False)
     assert head["status"] == 503
     assert (b"retry-after", b"1") in head["headers"]
-    assert b"ask again" in body["body"]
+    assert b"repeat the call" in body["body"]
 
 
 async def test_a_stream_that_has_begun_is_broken_off() -> None:

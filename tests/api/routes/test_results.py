@@ -78,7 +78,7 @@ async def test_a_stream_whose_next_entries_another_reader_acknowledged_says_so()
             "kind": "error",
             "cursor": 32,
             "status": 409,
-            "detail": f"cursor: found 32; entries up to {last} were acknowledged, and are gone",
+            "detail": f"cursor: found 32; entries up to {last} were acknowledged, and are deleted",
         }
 
 

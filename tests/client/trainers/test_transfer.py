@@ -102,7 +102,7 @@ def test_a_sender_or_a_receiver_that_is_lost_costs_that_transfer_alone(server: T
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(post, server, "/update_weights", {"update_info": names_of(module)})
         lost.shutdown()
-        assert (answer.result().status_code, "join anew" in answer.result().text) == (409, True)
+        assert (answer.result().status_code, "join again" in answer.result().text) == (409, True)
 
     sender(server, module)
     assert post(server, "/start_weight_update").status_code == 200

@@ -64,7 +64,7 @@ def test_the_three_kinds_of_prompt_are_read_and_blank_lines_ignored() -> None:
         (b'{"prompt_token_ids":"1"}', 'prompt_token_ids: found "1", allowed: a list of whole numbers'),
         (b'{"prompt":"a","id":"a b"}', 'id: found "a b", allowed: 1 to 128 of letters, digits, . _ : -'),
         (b'{"prompt":"a","metadata":1}', "metadata: found 1, allowed: a map"),
-        (b'{"prompt":"a","lengths":[1]}', "lengths: found 1 entries, allowed: 2, as groupSize states"),
+        (b'{"prompt":"a","lengths":[1]}', "lengths: found 1 of them, allowed: 2, as groupSize states"),
         (b'{"prompt":"a","lengths":[1,0]}', "lengths[1]: found 0, allowed: a whole number from 1"),
     ],
 )

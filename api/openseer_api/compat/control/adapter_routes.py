@@ -1,6 +1,6 @@
-"""Routes of vLLM, SGLang and prime-rl by which trainers load LoRA adapters; each load moves the whole fleet at once.
+"""Routes of vLLM, SGLang and prime-rl that load LoRA adapters; each load is one transaction of the whole fleet.
 
-Those of vLLM answer with a line of text, the others with JSON.
+vLLM's routes answer with a line of text, the others with JSON.
 """
 
 from fastapi import APIRouter
@@ -21,7 +21,7 @@ router = APIRouter(route_class=StrictRoute, include_in_schema=False)
 
 
 class LoadAdapter(ProtocolModel):
-    """vLLM's. `lora_path`: a PEFT folder that every worker sees."""
+    """The body of vLLM's load. `lora_path`: a PEFT folder that every worker sees."""
 
     lora_name: VersionName
     lora_path: WeightsPath
@@ -29,7 +29,7 @@ class LoadAdapter(ProtocolModel):
 
 
 class ReplaceAdapter(ProtocolModel):
-    """SGLang's and prime-rl's. `pinned`: no adapter that is served is ever dropped to make room."""
+    """The body of SGLang's and prime-rl's load. `pinned`: ignored, for served adapters are never evicted."""
 
     lora_name: VersionName
     lora_path: WeightsPath
@@ -37,7 +37,7 @@ class ReplaceAdapter(ProtocolModel):
 
 
 class UnloadAdapter(ProtocolModel):
-    """vLLM's; the name says all."""
+    """The body of an unload. `lora_int_id`: ignored."""
 
     lora_name: VersionName
     lora_int_id: int | None = None
@@ -45,7 +45,7 @@ class UnloadAdapter(ProtocolModel):
 
 @router.post("/v1/load_lora_adapter")
 async def load_adapter(body: LoadAdapter, job: Job) -> Response:
-    """vLLM's: a name that is served is replaced only where load_inplace says so."""
+    """vLLM's load: a served name is replaced only with load_inplace."""
     served = (await job.snapshot(fresh=True)).fleet_spec.adapter(body.lora_name)
     if served is not None and not body.load_inplace:
         raise InputError(
@@ -59,18 +59,18 @@ async def load_adapter(body: LoadAdapter, job: Job) -> Response:
 
 @router.post("/load_lora_adapter")
 async def replace_adapter(body: ReplaceAdapter, job: Job) -> Response:
-    """prime-rl's, which loads each step's adapter under one name, in place of the one before; and SGLang's."""
+    """The load of SGLang, and of prime-rl, which replaces the adapter of one name at each step."""
     return await _load(job, body.lora_name, body.lora_path) or await _told(job, body.lora_name)
 
 
 async def _load(job: JobContext, name: str, path: str) -> Response | None:
-    """What runs with the adapter that is replaced goes on with the new one. A response where it failed."""
+    """Publishes an adapter; requests of the replaced one continue with it. Returns an error response if it failed."""
     outcome = await update(job, Source(path=path), None, "keep", hint=name, adapter=AdapterSpec(name=name))
     return None if outcome.status == 200 else error_response(outcome.status, outcome.message)
 
 
 async def _told(job: JobContext, name: str) -> Response:
-    """SGLang's answer, with prime-rl's word for it."""
+    """SGLang's response, with the field that prime-rl reads, `status`."""
     served = (await job.snapshot(fresh=True)).fleet_spec.adapters
     paths = {adapter.name: adapter.source.path or adapter.source.url for adapter in served}
     whole = {"success": True, "status": "success", "error_message": None, "lora_name": name, "loaded_adapters": paths}
@@ -79,20 +79,20 @@ async def _told(job: JobContext, name: str) -> Response:
 
 @router.post("/v1/unload_lora_adapter")
 async def unload_adapter(body: UnloadAdapter, job: Job) -> Response:
-    """vLLM's; what is unfinished of the adapter ends as aborted."""
+    """vLLM's unload; unfinished requests of the adapter end as aborted."""
     await remove_adapter(job, body.lora_name)
     return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' removed successfully.")
 
 
 @router.post("/unload_lora_adapter")
 async def drop_adapter(body: UnloadAdapter, job: Job) -> Response:
-    """SGLang's."""
+    """SGLang's unload; unfinished requests of the adapter end as aborted."""
     await remove_adapter(job, body.lora_name)
     return await _told(job, body.lora_name)
 
 
 @router.post("/load_lora_adapter_from_tensors")
 async def not_supported(job: Job) -> Response:
-    """SGLang's transfer in memory: its engines are not ours."""
+    """Refuses SGLang's transfer in memory, which needs SGLang's engines."""
     message = "not supported: save the adapter where every worker sees it, and use /load_lora_adapter"
     return JSONResponse({"success": False, "error_message": message}, 400)

@@ -1,4 +1,4 @@
-"""Routes for the server's state, as vLLM, SGLang and SGLang's router have them."""
+"""Routes of vLLM, SGLang and SGLang's router that report the server's state."""
 
 from importlib.metadata import version
 from typing import Any
@@ -22,21 +22,21 @@ from openseer_core.weights.url import shown_url
 router = APIRouter(route_class=StrictRoute, include_in_schema=False)
 
 WORKER_ID = "openseer"
-"""Of this server among the engines of SGLang's router."""
+"""The id of this server among the engines of SGLang's router."""
 
 
 @router.get("/health")
 @router.get("/ping")
 @router.get("/liveness")
 async def health(job: Job) -> Response:
-    """The server and its store answer."""
+    """200 if the server and its store answer."""
     await job.snapshot()
     return Response(status_code=200)
 
 
 @router.get("/health_generate")
 async def health_generate(job: Job) -> Response:
-    """Some worker generates, or would if it had work."""
+    """200 if a worker is ready to generate, else 503."""
     snapshot = await job.snapshot()
     ready = [worker for worker in snapshot.workers if is_ready(snapshot.fleet_spec, worker, snapshot.now)]
     return Response(status_code=200) if ready else error_response(503, "no worker is ready yet")
@@ -44,7 +44,7 @@ async def health_generate(job: Job) -> Response:
 
 @router.get("/version")
 async def get_version(job: Job) -> dict[str, Any]:
-    """Openseer's own."""
+    """Openseer's version."""
     return {"version": version("openseer")}
 
 
@@ -67,7 +67,7 @@ async def model_info(job: Job) -> dict[str, Any]:
 @router.get("/server_info")
 @router.get("/get_server_info")
 async def server_info(job: Job) -> dict[str, Any]:
-    """The same, with the fleet's shape; vLLM's configuration as far as trainers read it."""
+    """The same, with the fleet's shape and the parts of vLLM's configuration that trainers read."""
     parallelism, replicas = job.job.spec.workers.parallelism, job.job.spec.workers.replicas
     return await model_info(job) | {
         "version": version("openseer"),
@@ -84,7 +84,7 @@ async def server_info(job: Job) -> dict[str, Any]:
             "parallel_config": {
                 "tensor_parallel_size": parallelism.tensor,
                 "pipeline_parallel_size": parallelism.pipeline,
-                # What one call loads or changes, all workers have: from outside they are one.
+                # One call loads or changes all workers: to a client they are one engine.
                 "data_parallel_size": 1,
                 "world_size": parallelism.tensor * parallelism.pipeline,
             },
@@ -99,7 +99,7 @@ async def server_info(job: Job) -> dict[str, Any]:
 
 
 async def _dtype(job: JobContext) -> str | None:
-    """Of the weights, by torch's name: as workers report it, else as the manifest states it."""
+    """The dtype of the weights, by torch's name: as workers report it, else by the manifest."""
     told = (worker.heartbeat.metrics.get("dtype") for worker in (await job.snapshot()).workers)
     stated = job.job.spec.model.dtype
     found = next((dtype for dtype in told if isinstance(dtype, str)), stated if stated != "auto" else None)
@@ -108,7 +108,7 @@ async def _dtype(job: JobContext) -> str | None:
 
 @router.get("/get_world_size")
 async def world_size(job: Job) -> dict[str, Any]:
-    """GPUs of all workers that the manifest asks for; where trainers send weights, the one receiver that they see."""
+    """GPUs of all workers of the manifest; in a job to which trainers send weights, RECEIVERS."""
     if job.job.spec.weights.transfer is not None:
         return {"world_size": RECEIVERS}
     return {"world_size": job.gpus_per_worker * job.job.spec.workers.replicas}
@@ -116,7 +116,7 @@ async def world_size(job: Job) -> dict[str, Any]:
 
 @router.get("/v1/loads")
 async def loads(job: Job) -> dict[str, Any]:
-    """Requests that came through the compatible routes and have not ended."""
+    """The number of unfinished requests of the compatible routes."""
     count = await live_of(job).unfinished()
     core = {"dp_rank": 0, "num_running_reqs": count, "num_waiting_reqs": 0, "num_total_reqs": count}
     return {"version": version("openseer"), "dp_rank_count": 1, "loads": [core]}
@@ -125,7 +125,7 @@ async def loads(job: Job) -> dict[str, Any]:
 @router.get("/workers")
 @router.get("/list_workers")
 async def workers(request: Request, job: Job) -> Response:
-    """The engines as SGLang's router lists them: this server is the only one."""
+    """The list of engines of SGLang's router: this server alone."""
     url = _url(request)
     if request.url.path.endswith("/list_workers"):
         return JSONResponse({"urls": [url]})
@@ -133,7 +133,7 @@ async def workers(request: Request, job: Job) -> Response:
 
 
 class NewWorker(ProtocolModel):
-    """An engine, as a trainer tells SGLang's router of it."""
+    """An engine that a trainer registers at SGLang's router."""
 
     url: str
     worker_type: str = "regular"
@@ -141,7 +141,7 @@ class NewWorker(ProtocolModel):
 
 @router.post("/workers")
 async def add_worker(body: NewWorker, request: Request, job: Job) -> Response:
-    """This server, as the only engine there is, is known already; others belong to no fleet."""
+    """Accepts this server, which is registered already, and refuses all others, which belong to no fleet."""
     url = _url(request)
     shown = shown_url(body.url.rstrip("/"))
     if body.worker_type != "regular" or shown.removeprefix("http://") != url.removeprefix("http://"):
@@ -152,14 +152,14 @@ async def add_worker(body: NewWorker, request: Request, job: Job) -> Response:
 
 @router.delete("/workers/{worker}")
 async def remove_worker(worker: str, job: Job) -> dict[str, Any]:
-    """A trainer that ends says good-bye; the fleet stays."""
+    """Accepts the deregistration of a trainer that ends; the fleet stays."""
     if worker != WORKER_ID:
         raise NotFoundProblem(f"there is no worker {worker[:MOST_SHOWN]}; the only one is {WORKER_ID}")
     return {"status": "accepted", "worker_id": WORKER_ID}
 
 
 def _url(request: Request) -> str:
-    """Of this server, as the caller has it."""
+    """The URL of this server, as the caller has it."""
     return str(request.url.replace(query="")).rpartition("/")[0]
 
 
@@ -169,8 +169,8 @@ def _worker(url: str) -> dict[str, Any]:
 
 @router.api_route("/flush_cache", methods=["GET", "POST"])
 async def flush_cache(job: Job) -> Response:
-    """Cached prefixes of other weights never match, so there is nothing to do; 400 while requests run, as SGLang has
-    it, for trainers take that for the sign that nothing does."""
+    """Does nothing, for cached prefixes of other weights never match. 400 while requests run, as in SGLang: trainers
+    wait by it until no request runs."""
     left = await live_of(job).unfinished()
     if left:
         return PlainTextResponse(f"{left} requests have not ended.\n", 400)
@@ -179,5 +179,5 @@ async def flush_cache(job: Job) -> Response:
 
 @router.post("/reset_prefix_cache")
 async def reset_prefix_cache(job: Job) -> dict[str, Any]:
-    """Nothing to do: cached prefixes of other weights never match."""
+    """Does nothing, for cached prefixes of other weights never match."""
     return {"success": True}

@@ -1,7 +1,7 @@
 """Routes that lend the engines' GPUs to the trainer, whole or in stages, and take them back.
 
-An engine's memory has two parts, and SGLang's and vLLM's trainers give them back one after the other: the weights, into
-which they load new ones, and then the room of the KV cache. Nothing is sampled before both are awake.
+An engine's memory has two parts, weights and KV cache. Trainers wake them in turn: first the weights, which they
+replace by new ones, then the KV cache. Nothing is sampled before both are awake.
 """
 
 import asyncio
@@ -29,16 +29,16 @@ router = APIRouter(route_class=StrictRoute, include_in_schema=False)
 
 POLL_SECONDS = 0.05
 SLEEP_SECONDS = 120.0
-"""How long a call waits until the engines are asleep, or their weights awake."""
+"""Timeout of a call that waits until the engines sleep, or their weights are awake, in seconds."""
 WAKE_SECONDS = 600.0
-"""How long a call waits until all is awake: weights that were thrown away are loaded again."""
+"""Timeout of a call that waits until the engines are awake, in seconds: discarded weights are loaded again."""
 NOT_FREED = "no memory was given back: these engines run on CPUs, where sleep only stops the work"
 _VLLM_TAGS = (*MEMORY_PARTS, "scheduling")
 _SGLANG_TAGS = (*MEMORY_PARTS, "cuda_graph")
 
 
 def _checked(tags: Collection[str] | None, allowed: Collection[str]) -> Collection[str]:
-    """The tags; all of them where none are given. Raises InputError for others."""
+    """The given tags, or all if none are given. Raises InputError for unknown ones."""
     if not tags:
         return allowed
     if unknown := [tag for tag in tags if tag not in allowed]:
@@ -55,9 +55,9 @@ async def _change(job: JobContext, change: Callable[[FleetSpec, float], FleetSpe
 
 
 async def _followed(job: JobContext, fleet_spec: FleetSpec) -> FleetState | Response:
-    """Waits until all engines sleep, or are awake, as the fleet spec says; an error when they are not in time.
+    """Waits until all engines sleep, or are awake, as the fleet spec asks; an error response after the timeout.
 
-    Raises ConflictProblem where another call has changed it meanwhile.
+    Raises ConflictProblem if another call has changed the fleet spec meanwhile.
     """
     wanted, longest = ("awake", WAKE_SECONDS) if fleet_spec.rest is None else ("released", SLEEP_SECONDS)
     loop = asyncio.get_running_loop()
@@ -78,7 +78,7 @@ async def _followed(job: JobContext, fleet_spec: FleetSpec) -> FleetState | Resp
 
 
 def _answer(state: FleetState | Response, content: dict[str, Any]) -> Response:
-    """What a call answers, with what became of the memory; or its error."""
+    """A call's response, with whether memory was freed; or its error."""
     if isinstance(state, Response):
         return state
     freed = {} if state.freed is None else {"freed": state.freed}
@@ -91,22 +91,22 @@ async def sleep(
     level: Annotated[int, Query(ge=0, le=2)] = 1,
     mode: Annotated[PauseMode, Query()] = "abort",
 ) -> Response:
-    """vLLM's: at level 1 the weights go to the machine's memory, at level 2 they are thrown away; level 0 is a pause.
-    What runs is ended, awaited, or goes on after the waking."""
+    """vLLM's sleep: level 1 moves the weights to the machine's memory, level 2 discards them; level 0 is a pause.
+    Running requests are aborted, awaited, or continue after the wake-up, by `mode`."""
     if level == 0:
         await set_paused(job, True)
         await settle(job, mode)
         return JSONResponse({"status": "sleeping", "level": 0})
     await settle(job, mode)
     fleet_spec = await _change(job, lambda spec, now: asleep(spec, MEMORY_PARTS, now, keep_weights=level == 1))
-    # What sleeps already stays as it fell asleep.
+    # Engines that sleep already keep the level at which they fell asleep.
     is_kept = fleet_spec.keeps_weights
     return _answer(await _followed(job, fleet_spec), {"status": "sleeping", "level": 1 if is_kept else 2})
 
 
 @router.post("/wake_up")
 async def wake_up(request: Request, job: Job) -> Response:
-    """vLLM's: wakes what the tags name, or all. Once all is awake, requests are let in again."""
+    """vLLM's wake-up of the parts that the tags name, or of all. Once all are awake, new requests are admitted."""
     tags = request.query_params.getlist("tags") or None
     parts = _checked(tags, _VLLM_TAGS)
     fleet_spec = await _change(job, lambda spec, now: woken(spec, parts, now))
@@ -119,26 +119,27 @@ async def wake_up(request: Request, job: Job) -> Response:
 
 @router.get("/is_sleeping")
 async def is_sleeping(job: Job) -> dict[str, Any]:
-    """vLLM's: whether anything sleeps, or new requests are held."""
+    """vLLM's state: whether any part sleeps, or new requests are held."""
     fleet_spec = (await job.snapshot(fresh=True)).fleet_spec
     return {"is_sleeping": fleet_spec.rest is not None or fleet_spec.held}
 
 
 class MemoryBody(ProtocolModel):
-    """SGLang's. What is captured in graphs comes and goes with the KV cache."""
+    """The body of SGLang's calls. CUDA graphs are freed and restored with the KV cache."""
 
     tags: list[str] | None = None
 
 
 @router.post("/release_memory_occupation")
 async def release_memory(job: Job, body: Annotated[MemoryBody | None, Body()] = None) -> Response:
-    """SGLang's: what the tags name sleeps, or all; weights are kept, and what runs goes on afterwards."""
+    """SGLang's release of the parts that the tags name, or of all; weights are kept, and running requests continue
+    afterwards."""
     return await _change_memory(job, body, asleep, "released")
 
 
 @router.post("/resume_memory_occupation")
 async def resume_memory(job: Job, body: Annotated[MemoryBody | None, Body()] = None) -> Response:
-    """SGLang's: what the tags name is awake again, or all."""
+    """SGLang's wake-up of the parts that the tags name, or of all."""
     return await _change_memory(job, body, woken, "resumed")
 
 

@@ -23,9 +23,9 @@ router = APIRouter(route_class=StrictRoute, include_in_schema=False)
 PauseMode = Literal["abort", "wait", "keep"]
 POLL_SECONDS = 0.05
 ABORT_SECONDS = 60.0
-"""How long a pause with `abort` waits until everything has ended."""
+"""Timeout of a pause with `abort` until all requests have ended, in seconds."""
 QUIET_SECONDS = 3600.0
-"""How long a pause with `wait` waits for running requests."""
+"""Timeout of a pause with `wait` until all requests have ended, in seconds."""
 
 
 async def set_paused(job: JobContext, paused: bool) -> None:
@@ -43,9 +43,9 @@ async def set_paused(job: JobContext, paused: bool) -> None:
 
 
 async def settle(job: JobContext, mode: PauseMode, *, paused: bool = False) -> None:
-    """Awaits running requests (wait), aborts them (abort) or leaves them (keep).
+    """Awaits running requests (wait), aborts them (abort) or leaves them running (keep).
 
-    Raises BusyProblem after a timeout, and ConflictProblem where the fleet was `paused` and is so no longer.
+    Raises BusyProblem after a timeout, and ConflictProblem if the fleet was `paused` and was resumed meanwhile.
     """
     if mode == "keep":
         return
@@ -66,7 +66,7 @@ async def settle(job: JobContext, mode: PauseMode, *, paused: bool = False) -> N
 
 @router.post("/pause")
 async def pause(job: Job, mode: Annotated[PauseMode, Query()] = "abort") -> dict[str, Any]:
-    """vLLM's: holds new requests; what runs is ended, awaited, or goes on."""
+    """vLLM's pause: holds new requests; running ones are aborted, awaited, or continue, by `mode`."""
     await set_paused(job, True)
     await settle(job, mode, paused=True)
     return {"status": "paused"}
@@ -74,7 +74,7 @@ async def pause(job: Job, mode: Annotated[PauseMode, Query()] = "abort") -> dict
 
 @router.post("/resume")
 async def resume(job: Job) -> dict[str, Any]:
-    """Lets requests in again."""
+    """vLLM's resume: admits new requests again."""
     await set_paused(job, False)
     return {"status": "resumed"}
 
@@ -86,14 +86,14 @@ async def is_paused(job: Job) -> dict[str, Any]:
 
 
 class PauseBody(ProtocolModel):
-    """SGLang's modes: abort ends what runs; in_place and retract leave it."""
+    """The body of SGLang's pause. Mode abort aborts running requests; in_place and retract leave them running."""
 
     mode: Literal["abort", "retract", "in_place"] = "abort"
 
 
 @router.post("/pause_generation")
 async def pause_generation(job: Job, body: Annotated[PauseBody | None, Body()] = None) -> dict[str, Any]:
-    """SGLang's."""
+    """SGLang's pause."""
     await set_paused(job, True)
     await settle(job, "abort" if body is None or body.mode == "abort" else "keep", paused=True)
     return {"message": "Generation paused successfully.", "status": "ok"}
@@ -101,6 +101,6 @@ async def pause_generation(job: Job, body: Annotated[PauseBody | None, Body()] =
 
 @router.post("/continue_generation")
 async def continue_generation(job: Job) -> dict[str, Any]:
-    """SGLang's."""
+    """SGLang's resume."""
     await set_paused(job, False)
     return {"message": "Generation continued successfully.", "status": "ok"}

@@ -1,4 +1,5 @@
-"""vLLM's routes by which a trainer sends weights from its memory: the fleet is one receiver, and then publishes them.
+"""vLLM's routes by which a trainer sends weights from its memory: one worker receives them for the fleet, which
+publishes them.
 
 The sender waits in its group while these routes answer, as it does with one vLLM server (core's Reception).
 """
@@ -35,16 +36,17 @@ log = logging.getLogger(__name__)
 router = APIRouter(route_class=StrictRoute, include_in_schema=False)
 
 RECEIVERS = 1
-"""What the sender adds to its own process: the fleet, however many workers it has."""
+"""Number of receivers in the sender's group: the fleet counts as one, with any number of workers."""
 POLL_SECONDS, LAST_POLL_SECONDS = 0.05, 0.5
-"""What a worker reports is looked at after so long, the longer a step takes the later: the fleet spec may be long."""
+"""Shortest and longest poll interval of a worker's report, in seconds. It grows with the wait: the fleet spec may be
+large."""
 GRACE_SECONDS = 10.0
-"""A worker that gives up says why; it is waited for so much longer."""
+"""Additional time of each timeout, in seconds, so that a worker that gives up can report its error."""
 
 
 @router.post("/init_weight_transfer_engine")
 async def init_transfer(init_info: Annotated[dict[str, JsonValue], Body(embed=True)], job: Job) -> dict[str, Any]:
-    """Has a worker join the sender's group; answers once it is there. An earlier group is left."""
+    """Makes a worker join the sender's group; answers once it has joined. It leaves an earlier group."""
 
     def opened(snapshot: FleetSnapshot) -> FleetSpec:
         worker = min(
@@ -53,7 +55,7 @@ async def init_transfer(init_info: Annotated[dict[str, JsonValue], Body(embed=Tr
             default=None,
         )
         if worker is None:
-            raise BusyProblem("no worker is there to receive weights; try again once /health_generate answers")
+            raise BusyProblem("no worker is ready to receive weights; try again once /health_generate answers 200")
         number = snapshot.fleet_spec.changed().revision
         reception = Reception(id=number, worker=worker.name, boot=worker.boot, init=init_info)
         return snapshot.fleet_spec.changed(reception=reception)
@@ -67,14 +69,14 @@ async def init_transfer(init_info: Annotated[dict[str, JsonValue], Body(embed=Tr
 
 @router.post("/start_weight_update")
 async def start_update(job: Job) -> dict[str, Any]:
-    """A round begins; one that was not finished is dropped."""
+    """Begins an update; an unfinished one is dropped."""
     async with _logged("beginning"):
         await _reached(job, await _change(job, Reception.begun), BEGIN_SECONDS)
     return {"message": "Weight update started"}
 
 
 async def announce(job: JobContext, update_info: dict[str, JsonValue]) -> None:
-    """Has the worker receive what the sender sends now; returns once it has arrived."""
+    """Makes the worker receive the tensors that the sender sends now; returns once they have arrived."""
     async with _logged("receiving"):
         fleet_spec = await _change(job, lambda reception: reception.announced(update_info))
         await _reached(job, fleet_spec, UPDATE_SECONDS)
@@ -82,7 +84,7 @@ async def announce(job: JobContext, update_info: dict[str, JsonValue]) -> None:
 
 @router.post("/finish_weight_update")
 async def finish_update(job: Job, weight_version: Annotated[str | None, Body(embed=True)] = None) -> Response:
-    """Publishes what has arrived to the whole fleet, in one transaction. What runs goes on with it."""
+    """Publishes the received weights to the whole fleet, in one transaction. Running requests continue with them."""
     async with _logged("finishing"):
         report = await _reached(job, await _change(job, Reception.ended), FINISH_SECONDS)
     source = Source(path=report.path, digest=report.digest)
@@ -91,7 +93,7 @@ async def finish_update(job: Job, weight_version: Annotated[str | None, Body(emb
 
 @router.post("/shutdown_weight_transfer_engine")
 async def shutdown_transfer(job: Job) -> dict[str, Any]:
-    """Leaves the sender's group."""
+    """Makes the worker leave the sender's group."""
 
     def closed(snapshot: FleetSnapshot) -> FleetSpec:
         fleet_spec = snapshot.fleet_spec
@@ -103,7 +105,7 @@ async def shutdown_transfer(job: Job) -> dict[str, Any]:
 
 @asynccontextmanager
 async def _logged(step: str) -> AsyncGenerator[None]:
-    """Logs the step's beginning and end, and why it is refused: vLLM's client shows the status alone."""
+    """Logs the step's beginning, end and error: vLLM's client shows only the status."""
     begun = asyncio.get_running_loop().time()
     log.info("weights from a sender: %s", step)
     try:
@@ -115,14 +117,14 @@ async def _logged(step: str) -> AsyncGenerator[None]:
 
 
 def _check_init(job: JobContext, init: dict[str, JsonValue]) -> None:
-    """Raises InputError where the job hears no sender, and for a group that the fleet cannot join."""
+    """Raises InputError for a job that accepts no sender, and for a group that the fleet cannot join."""
     if job.job.spec.weights.transfer is None:
         raise InputError(
-            "no sender is heard: give the job spec.weights.transfer (a backend, and a folder that all workers see), or "
-            "publish weights by folder"
+            "no sender is accepted: set the job's spec.weights.transfer (a backend, a folder that all workers see), "
+            "or publish weights by folder"
         )
     size, first = init.get("world_size"), init.get("rank_offset")
-    # Rank 0 sends: a receiver with that rank would take what its memory happens to hold.
+    # Rank 0 sends: a receiver with that rank would take the undefined content of its own memory.
     if not (type(size) is int and type(first) is int and first > 0 and size == first + RECEIVERS):
         raise InputError(
             f"init_info: found rank_offset {first!r} and world_size {size!r}, needed: a rank_offset of 1 or more, for "
@@ -133,7 +135,7 @@ def _check_init(job: JobContext, init: dict[str, JsonValue]) -> None:
     hosts = job.job.spec.weights.allowed_hosts
     if hosts and "nccl_unique_id_b64" in init:
         raise InputError(
-            "init_info.nccl_unique_id_b64: it does not show the sender's host, and the job has a list of hosts "
+            "init_info.nccl_unique_id_b64: it does not show the sender's host, and the job restricts hosts "
             "(spec.weights.allowedHosts); send master_address and master_port"
         )
     if address is not None and (problem := url_problem(f"http://{address}:{port}", hosts)):
@@ -141,7 +143,7 @@ def _check_init(job: JobContext, init: dict[str, JsonValue]) -> None:
 
 
 async def _change(job: JobContext, change: Callable[[Reception], Reception]) -> FleetSpec:
-    """The fleet spec with the reception changed. Raises ConflictProblem without one."""
+    """The fleet spec with the changed reception. Raises ConflictProblem if it has none."""
 
     def changed(snapshot: FleetSnapshot) -> FleetSpec:
         fleet_spec = snapshot.fleet_spec
@@ -155,9 +157,9 @@ async def _change(job: JobContext, change: Callable[[Reception], Reception]) -> 
 
 
 async def _reached(job: JobContext, fleet_spec: FleetSpec, seconds: float) -> ReceptionReport:
-    """The worker's report once it has done what this fleet spec says.
+    """Waits for the worker's report that it has done the step of this fleet spec, and returns the report.
 
-    Raises ConflictProblem where it has given up, has gone or does not answer, or another call has come between.
+    Raises ConflictProblem if the worker has given up, is gone or does not answer, or another call came in between.
     """
     reception = fleet_spec.reception
     assert reception is not None
@@ -167,19 +169,19 @@ async def _reached(job: JobContext, fleet_spec: FleetSpec, seconds: float) -> Re
         snapshot = await job.snapshot(fresh=True)
         now = snapshot.fleet_spec.reception
         if now != reception:
-            raise ConflictProblem("another call has begun an update, or has joined another group; begin anew")
+            raise ConflictProblem("another call has begun an update, or has joined another group; begin again")
         worker = next((worker for worker in snapshot.workers if worker.name == reception.worker), None)
         if worker is None or worker.boot != reception.boot or not worker.works(snapshot.now):
             raise ConflictProblem(
-                f"{reception.worker}, which received, has gone: the fleet keeps its weights; join anew"
+                f"{reception.worker}, which received, is gone: the fleet keeps its weights; join again"
             )
         report = worker.heartbeat.weights and worker.heartbeat.weights.reception
         if report and report.id == reception.id:
             if report.error:
-                raise ConflictProblem(f"{reception.worker}: {report.error}; join anew")
+                raise ConflictProblem(f"{reception.worker}: {report.error}; join again")
             if reception.is_followed(report):
                 return report
         waited = loop.time() - begun
         if waited > seconds + GRACE_SECONDS:
-            raise ConflictProblem(f"{reception.worker}: not done within {seconds:g} s; join anew")
+            raise ConflictProblem(f"{reception.worker}: not done within {seconds:g} s; join again")
         await asyncio.sleep(min(max(POLL_SECONDS, waited / 20), LAST_POLL_SECONDS))

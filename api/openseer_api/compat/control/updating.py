@@ -1,4 +1,4 @@
-"""One weights transaction from a call of another protocol: it is named, begun and followed to its end."""
+"""Runs one weights transaction for a call of another protocol: names it, begins it and follows it to its end."""
 
 import asyncio
 import re
@@ -15,7 +15,7 @@ from openseer_core.weights.fleet_spec import FleetSpec, WeightsTransaction
 from openseer_core.weights.publish import AdapterSpec, Publish, PublishMode, Source
 
 UPDATE_SECONDS = 3600.0
-"""Longest a call waits; then the transaction is cancelled, so that the call's failure is the fleet's state."""
+"""Timeout of a call, in seconds; then the transaction is cancelled, so that the call's failure is the fleet's state."""
 POLL_SECONDS = 0.05
 _NOT_IN_VERSIONS = re.compile(r"[^A-Za-z0-9._:@+-]")
 _MOST_CHARACTERS = 100
@@ -23,8 +23,8 @@ _MOST_CHARACTERS = 100
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """How the transaction ended. `version`: the name of the weights; `status`: HTTP's, 400 where the fleet has refused
-    what the call named."""
+    """The outcome of a transaction. `version`: the name of the weights; `status`: of HTTP, 400 if the fleet has refused
+    the weights."""
 
     status: int
     version: str
@@ -40,11 +40,11 @@ async def update(
     hint: str,
     adapter: AdapterSpec | None = None,
 ) -> Update:
-    """Moves the fleet to new weights and waits for it. `hint`: the base of their name where the caller gave no version.
-    `adapter`: they are one.
+    """Moves the fleet to new weights and waits for the end. `hint`: the base of their name if the caller gave no
+    version. `adapter`: the adapter that they are, None for the model's weights.
 
-    An active transaction from the same source is joined, and so is one that is done where the source has a digest: a
-    folder may be written over. Raises PublishRefusedError, BusyProblem.
+    It joins an active transaction from the same source, and one that is done if the source has a digest: without one
+    the folder may have new content. Raises PublishRefusedError, BusyProblem.
     """
     fleet_spec = (await job.snapshot(fresh=True)).fleet_spec
     transaction = fleet_spec.transaction
@@ -85,7 +85,7 @@ def _checked(version: str) -> str:
 
 
 def _fresh(fleet_spec: FleetSpec, hint: str) -> str:
-    """A version that was not used yet: the hint, with a number where that is taken."""
+    """An unused version: the hint, with a number if it is taken."""
     base = _NOT_IN_VERSIONS.sub("-", hint)[:_MOST_CHARACTERS].lstrip("._:@+-") or "update"
     tried = fleet_spec.transaction.publish.version if fleet_spec.transaction is not None else ""
     taken = {*fleet_spec.versions, *fleet_spec.adapter_versions, tried}
@@ -97,7 +97,7 @@ def _fresh(fleet_spec: FleetSpec, hint: str) -> str:
 
 
 def answered(outcome: Update) -> Response:
-    """vLLM's answer to it."""
+    """vLLM's response for an outcome."""
     if outcome.status != 200:
         return error_response(outcome.status, outcome.message)
     return JSONResponse({"status": "ok", "message": "Weight update finished", "weight_version": outcome.version})

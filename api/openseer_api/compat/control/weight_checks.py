@@ -1,4 +1,4 @@
-"""SGLang's questions about weights that engines have: a checksum is answered, by the digest of their files.
+"""SGLang's checks of the engines' weights: the checksum is answered by the digest of their files.
 
 Its other checks work on tensors in the engines, which are not read or overwritten here.
 """
@@ -19,7 +19,7 @@ router = APIRouter(route_class=StrictRoute, include_in_schema=False)
 NOT_CHECKED = (
     "allowed: checksum. Engines' tensors are neither kept aside nor overwritten: leave out slime's "
     "--check-weight-update-equal. Each update is checked instead: the digest of its files in every worker, finite "
-    "scores, and with POST /v1/weights a canary, which has the trainer's own log-probabilities"
+    "scores, and with POST /v1/weights a canary, with the trainer's own log-probabilities"
 )
 NOT_PULLED = (
     "not supported: workers read the published folder themselves. Leave out slime's "
@@ -29,7 +29,7 @@ NOT_PULLED = (
 
 
 class CheckWeights(ProtocolModel):
-    """SGLang's. `selector`, `skip_tensor_list`: which tensors; all of them here."""
+    """The body of SGLang's check. `selector`, `skip_tensor_list`: a choice of tensors; only all are supported."""
 
     action: str = "checksum"
     selector: str | None = None
@@ -38,13 +38,13 @@ class CheckWeights(ProtocolModel):
 
 @router.get("/weights_checker")
 async def checksum(job: Job) -> Response:
-    """SGLang's, without a body: the checksum."""
+    """The checksum, as SGLang's check without a body."""
     return await _checked(job, CheckWeights())
 
 
 @router.post("/weights_checker")
 async def check_weights(job: Job, body: Annotated[CheckWeights | None, Body()] = None) -> Response:
-    """SGLang's: whether all workers have loaded the fleet's weights from the same files, and the digest of those."""
+    """Whether all workers have loaded the fleet's weights from the same files, and the digest of these."""
     return await _checked(job, body or CheckWeights())
 
 
@@ -56,19 +56,19 @@ async def _checked(job: JobContext, body: CheckWeights) -> Response:
     snapshot = await job.snapshot(fresh=True)
     version, source = snapshot.fleet_spec.version, snapshot.fleet_spec.source
     if source is None or source.digest is None:
-        return _refused(f"weights {version} have no digest: they came without files, or nobody has read those yet")
+        return _refused(f"weights {version} have no digest: they came without files, or no worker has read these yet")
     missing = _missing(snapshot)
     if missing is None:
-        return _refused("no worker is there")
+        return _refused("no worker is running")
     if missing:
-        return _refused(f"weights {version} are not what these workers have: {', '.join(missing)}")
+        return _refused(f"weights {version} are not loaded by these workers: {', '.join(missing)}")
     message = f"All workers have loaded weights {version} from files of this digest (of files, not of tensors)."
     content: dict[str, Any] = {"message": message, "per_engine_checksum": source.digest, "weight_version": version}
     return JSONResponse({"success": True} | content)
 
 
 def _missing(snapshot: FleetSnapshot) -> list[str] | None:
-    """Workers that have not loaded what the fleet serves, by their digests; None where no worker is there."""
+    """Workers that have not loaded the fleet's weights, by their digests; None if no worker runs."""
     reports = {worker.name: worker.heartbeat.weights for worker in snapshot.workers if worker.works(snapshot.now)}
     if not reports:
         return None
@@ -80,7 +80,7 @@ def _missing(snapshot: FleetSnapshot) -> list[str] | None:
 
 @router.post("/pull_weights")
 async def pull_weights(job: Job) -> Response:
-    """slime's: a copy of a checkpoint beside the engine, or deltas applied to one."""
+    """Refuses slime's copy of a checkpoint beside the engine, and its deltas."""
     return _refused(NOT_PULLED)
 
 

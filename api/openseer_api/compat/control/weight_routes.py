@@ -1,4 +1,4 @@
-"""Routes by which trainers give engines new weights; each update is one transaction of the whole fleet."""
+"""Routes of vLLM, SGLang and prime-rl that update weights; each update is one transaction of the whole fleet."""
 
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
@@ -22,7 +22,8 @@ router = APIRouter(route_class=StrictRoute, include_in_schema=False)
 
 
 class FromDisk(ProtocolModel):
-    """SGLang's. `model_path`: a folder that every worker sees. `load_format`: others than these change the weights."""
+    """The body of SGLang's update. `model_path`: a folder that every worker sees. `load_format`: other formats would
+    change the weights."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
@@ -35,8 +36,8 @@ class FromDisk(ProtocolModel):
 
 @router.post("/update_weights_from_disk")
 async def update_from_disk(body: FromDisk, job: Job) -> Response:
-    """SGLang's: new weights from a folder. Without abort_all_requests what runs is finished first, unless generation is
-    paused, or the engines sleep: then it goes on with the new weights."""
+    """SGLang's update from a folder. Without abort_all_requests running requests finish first, unless generation is
+    paused, or the engines sleep: then they continue with the new weights."""
     fleet_spec = (await job.snapshot(fresh=True)).fleet_spec
     sleeps, paused = fleet_spec.rest is not None, fleet_spec.held
     unfinished = await live_of(job).unfinished() if paused else 0
@@ -64,7 +65,7 @@ class UpdateWeights(ProtocolModel):
 
 @router.post("/update_weights")
 async def update_weights(body: UpdateWeights, job: Job) -> Response:
-    """Answers once what is sent has arrived; a folder is published at once."""
+    """vLLM's transfer, answered once the tensors have arrived; or prime-rl's folder, which is published at once."""
     if body.weight_dir is not None and body.update_info is not None:
         raise InputError("update_info and weight_dir: found both, needed: one")
     if body.weight_dir is not None:
@@ -78,7 +79,7 @@ async def update_weights(body: UpdateWeights, job: Job) -> Response:
 
 @router.post("/update_weight_version")
 async def rename(new_version: Annotated[str, Body(embed=True)], job: Job) -> dict[str, Any]:
-    """Versions are named when they are published; this only agrees with the name that they have."""
+    """Accepts only the present version, for a version is named when it is published."""
     version = await _version(job)
     if new_version != version:
         raise InputError(f"new_version: found {new_version}; the fleet has {version}, named when it was published")
@@ -88,7 +89,7 @@ async def rename(new_version: Annotated[str, Body(embed=True)], job: Job) -> dic
 @router.get("/get_weight_version")
 @router.get("/weight_info")
 async def weight_version(job: Job) -> dict[str, Any]:
-    """What the fleet serves."""
+    """The version that the fleet serves."""
     return {"weight_version": await _version(job)}
 
 
@@ -101,6 +102,6 @@ async def _version(job: JobContext) -> str:
 @router.post("/update_weights_from_tensor")
 @router.post("/update_weights_from_ipc")
 async def not_supported(job: Job) -> Response:
-    """SGLang's transfers in memory: its engines are not ours."""
+    """Refuses SGLang's transfers in memory, which need SGLang's engines."""
     message = "not supported: save the weights where every worker sees them, and use /update_weights_from_disk"
     return JSONResponse({"success": False, "message": message}, 400)

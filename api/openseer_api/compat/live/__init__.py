@@ -1,4 +1,4 @@
-"""What the compatible routes share: requests that arrive one by one become groups of live batches.
+"""Live batches, which all compatible routes use: requests that arrive one by one become groups of a batch.
 
 Problem: a client of a compatible route sends single requests and waits on each connection. The queue knows only groups
 in batches, and only a group has a probe, a length estimate and common drafts.
@@ -13,9 +13,9 @@ seven arrive during that write, and one `grow` makes it a group of eight. The pr
 estimate for the seven. A request with the same prompt after 40 s begins the group live-2.
 
 A batch takes no new groups after 256 groups, after 60 s, after 5 s without waiting requests, or when its version is not
-served any longer. It is sealed when no request waits, or 30 s later, and deleted after its last result was delivered.
+served any longer. It is sealed when no request waits, or 30 s later, and deleted after its last result is delivered.
 If the process dies, its callers lose their connections, and another process deletes its batches.
 
-Read `live_request`, `groups`, `batch`, `requests`, `serving`; `sampling`, `refused_fields` and `refusals` say what is
-accepted; `orphans` deletes what dead processes left. Tests: tests/api/compat.
+Read `live_request`, `groups`, `batch`, `requests`, `serving`; `sampling`, `refused_fields` and `refusals` check fields;
+`orphans` deletes the batches of dead processes. Tests: tests/api/compat.
 """

@@ -1,4 +1,4 @@
-"""Arguments that vLLM and SGLang hand to a job's own logits processors; of them openseer reads the group's name."""
+"""Arguments that vLLM and SGLang pass to custom logits processors; openseer reads only the group's name of them."""
 
 import difflib
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ GROUP = "group_id"
 
 
 def check_extra_arguments(spec: Spec, place: str, given: Mapping[str, Any]) -> None:
-    """Raises InputError for an argument that is nearly the group's name, and for any other one in a job with logits
-    processors, which do not get it. Without such ones no engine reads it, and it passes. `place`: of the arguments."""
+    """Raises InputError for an argument whose name resembles the group's, and for any other one in a job with logits
+    processors, which do not receive it. In other jobs it is ignored. `place`: the field of the arguments."""
     others = (name for name in given if name != GROUP and name not in THE_FLEETS_OWN)
     for name in islice(others, MOST_UNKNOWN):
         shown = f"{place}.{name:.{MOST_SHOWN}}"

@@ -1,4 +1,4 @@
-"""Which live requests form a group, and the specs with which a group is submitted or grown."""
+"""Groups of live requests: the rules by which requests join a group, and the specs to submit or grow it."""
 
 import re
 from dataclasses import dataclass, field
@@ -12,9 +12,9 @@ from openseer_core.queue.policy import TIERS
 from openseer_core.wire.batches import MAX_GROUP_SIZE
 
 JOIN_SECONDS = 30.0
-"""A group without a name takes further requests for so long after its first one."""
+"""Time after its first request in which a group without a name takes further ones, in seconds."""
 RECOGNISED_REQUESTS = 256
-"""Most requests in a group without a name."""
+"""Limit of requests in a group without a name."""
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._:@-]")
 _MOST_CHARACTERS = 160
 
@@ -29,7 +29,7 @@ class LiveGroup:
     lone: bool = False
 
     def takes(self, now: float, count: int) -> bool:
-        """Whether it takes so many more."""
+        """Whether the group takes `count` more requests."""
         if self.named:
             return self.spec.size + count <= MAX_GROUP_SIZE
         return now - self.born <= JOIN_SECONDS and self.spec.size + count <= RECOGNISED_REQUESTS
@@ -37,12 +37,12 @@ class LiveGroup:
 
 @dataclass(slots=True)
 class Names:
-    """Names of a batch's groups: the given one where it is free, else with a number."""
+    """Names of a batch's groups: the given name if it is free, else with a number."""
 
     taken: set[str] = field(default_factory=set[str])
 
     def fresh(self, asked: str) -> str:
-        """A name that is not taken yet."""
+        """A free name, made from `asked`."""
         base = _NOT_IN_NAMES.sub("-", asked)[:_MOST_CHARACTERS] if asked else "live"
         if not base[0].isalnum():
             base = f"g{base}"
@@ -57,9 +57,9 @@ class Names:
 def first_spec(
     job: JobContext, gid: GroupId, version: str, ordinals: tuple[int, int], requests: list[LiveRequest], now: float
 ) -> GroupSpec:
-    """A group as it is submitted, with its first requests.
+    """The spec of a new group with its first requests.
 
-    `ordinals`: of its batch, and of the group within it. `now`: seconds of the store's clock.
+    `ordinals`: of its batch, and of the group in the batch. `now`: seconds of the store's clock.
     """
     first = requests[0]
     return job.placement.group(

@@ -1,4 +1,4 @@
-"""A live request: one response that a waiting HTTP call wants, and how it ended."""
+"""A live request: one response for a waiting HTTP call, with its outcome."""
 
 import asyncio
 from dataclasses import dataclass, field, replace
@@ -25,12 +25,12 @@ _REASONS = {FinishReason.STOP: "stop", FinishReason.LENGTH: "length", FinishReas
 
 @dataclass(slots=True, eq=False)
 class LiveRequest:
-    """One wanted response. `sampling`: JSON, without a seed. `name`: of its group, "" where none was given.
+    """A request of the compatible routes. `sampling`: JSON, without a seed. `name`: of its group, "" if none was given.
 
     `explicit_group`: the caller gave its group (by a name, or as n responses of one call). `text_form`: of its
-    text. `adapter`: the name of the one that it asks for, "" for none. `ended`: its result; None when it was cancelled
-    before it was queued. `caller`: the span of its call. `request_id`: set once it is queued. `cancelled`: nobody wants
-    it any more. `routed`: routed experts of its result, None where none are captured.
+    text. `adapter`: name of the requested adapter, "" for none. `ended`: its result; None if it was cancelled before it
+    was queued. `caller`: the span of its call. `request_id`: set once it is queued. `cancelled`: its call has ended or
+    was aborted. `routed`: routed experts of its result, None if none are captured.
     """
 
     prompt: bytes
@@ -54,24 +54,24 @@ class LiveRequest:
 
 
 def resolve(live_request: LiveRequest, outcome: "Result | OpenseerError | None") -> None:
-    """Sets how it ended; only the first outcome counts."""
+    """Sets the outcome of a live request; only the first one counts."""
     if live_request.ended.done():
         return
     if isinstance(outcome, OpenseerError):
         live_request.ended.set_exception(outcome)
-        live_request.ended.exception()  # read once, so that asyncio logs nothing when nobody waits any more
+        live_request.ended.exception()  # read once, so that asyncio logs nothing if no call waits
     else:
         live_request.ended.set_result(outcome)
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedResponse:
-    """A response that has ended. `finish`: stop, length or abort. `stop`: the stop string or token that ended it.
+    """A finished response. `finish`: stop, length or abort. `stop`: the stop string or token that ended it.
 
-    `at_end`: that is the model's own end token. `versions`: spans of weights versions. `prompt_logprobs`: of its
-    prompt's last tokens, from the wanted one on, by the weights `prompt_version`; None where none are wanted, or their
-    computation was aborted. `ranked`, `prompt_ranked`: for each token its rank and the likeliest ones; empty where
-    none are wanted. `routed`: of its routed experts, None where none are captured.
+    `at_end`: `stop` is the model's own end token. `versions`: spans of weights versions. `prompt_logprobs`: of the
+    prompt's tokens from the requested one on, by weights `prompt_version`; None if none are requested, or their
+    computation was aborted. `ranked`, `prompt_ranked`: for each token its rank and the likeliest tokens; empty if none
+    are requested. `routed`: its routed experts, None if none are captured.
     """
 
     tokens: list[int]
@@ -89,22 +89,22 @@ class FinishedResponse:
 
     @property
     def stop_reason(self) -> str | int | None:
-        """What ended it as vLLM has it: the model's own end is no reason."""
+        """The stop string or token, as vLLM reports it: None for the model's own end token."""
         return None if self.at_end else self.stop
 
     @property
     def version(self) -> str | None:
-        """The weights of its last token."""
+        """The weights version of its last token."""
         return self.versions[-1]["version"] if self.versions else None
 
 
 def response_of(
     result: Result | None, codec: TextCodec | None, form: TextForm, routed: RoutedExperts | None = None
 ) -> FinishedResponse:
-    """The response as a client gets it; what has failed is no sample of the model.
+    """The response of a result, for a client.
 
-    Raises InputError with the reason for which the engine cannot run the request, FailedResponseError where its weights
-    are the reason, LostError when the fleet has failed.
+    Raises InputError if the engine cannot run the request, FailedResponseError if its weights are the reason, LostError
+    if the fleet has failed; a failed response is no sample of the model.
     """
     if result is None:
         return FinishedResponse([], [], "abort", None, "", [])
@@ -133,9 +133,9 @@ def response_of(
 
 
 def scored_by(response: FinishedResponse | None, scores: FinishedResponse) -> FinishedResponse:
-    """A response with the log-probabilities of its prompt, which it shares the end of an abort with.
+    """A response with the log-probabilities of its prompt; aborted if their computation was.
 
-    None: nothing was to be sampled, so it is an empty one.
+    `response` None: no token was requested, so the response is empty.
     """
     found = response or replace(scores, tokens=[], logprobs=[], ranked=[], text="", stop=None, versions=[])
     if scores.finish == "abort":
@@ -145,7 +145,7 @@ def scored_by(response: FinishedResponse | None, scores: FinishedResponse) -> Fi
 
 
 def _is_end(token: int, sampling: Sampling, read: Reader | None) -> bool:
-    """Whether a token that ended a response is the model's own end, as vLLM sees it."""
+    """Whether a token that ended a response is the model's own end token, by vLLM's rule."""
     if sampling.ignore_eos or read is None or read.end is None:
         return token not in sampling.stop_token_ids
     return token == read.end

@@ -1,4 +1,4 @@
-"""The bases of what clients of the protocols send: unknown fields pass, but no refused, misspelt or misplaced one."""
+"""Base classes of the protocols' bodies: unknown fields are ignored; refused, misspelt or misplaced ones are errors."""
 
 import difflib
 from collections.abc import Iterator, Mapping
@@ -13,9 +13,9 @@ from openseer_core.manifest.generation import is_off
 from openseer_core.token_scores import MOST_LIKELIEST
 
 MOST_UNKNOWN = 16
-"""Unknown fields of a body that are compared with known ones."""
+"""Limit of unknown fields of a body that are compared with known ones."""
 LIKENESS = 0.85
-"""From which on an unknown name is taken for a misspelt one, as difflib measures it."""
+"""Similarity by difflib from which on an unknown name counts as a misspelt one, 0 to 1."""
 
 
 def _whole(value: object) -> object:
@@ -23,33 +23,33 @@ def _whole(value: object) -> object:
 
 
 WHOLE = BeforeValidator(_whole)
-"""Of a whole number: 5.0 is one in JSON, which has one kind of number."""
+"""Validator of a whole number: it accepts 5.0, for JSON has one kind of number."""
 Whole = Annotated[int, WHOLE]
 Top = Annotated[int, Field(ge=0, le=MOST_LIKELIEST), WHOLE]
-"""How many of the likeliest tokens are wanted beside each token's own log-probability."""
+"""Number of likeliest tokens that are requested beside each token's own log-probability."""
 NOT_STREAMED = "a stream holds new tokens alone; leave stream out"
 
 
 class ProtocolModel(BaseModel):
-    """What a client sends. Of a scalar true is no number, "5" is none, and 1 is not true."""
+    """A body of a client, with strict scalars: neither true nor "5" is a number, and 1 is not true."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
 
 class RefusingModel(ProtocolModel):
-    """Fields in `refused` are off, or the body is refused. `closed`: so is the body with any unknown field."""
+    """A body that is refused if a field in `refused` is not off. `closed`: it is also refused for any unknown field."""
 
     refused: ClassVar[Refusals] = {}
     closed: ClassVar[bool] = False
 
     @classmethod
     def known(cls) -> set[str]:
-        """Names of the protocol that are honoured, refused or passed over."""
+        """Names of the protocol that are supported, refused or ignored."""
         return {*cls.model_fields, *cls.refused, *THE_FLEETS_OWN}
 
     @classmethod
     def elsewhere(cls) -> Mapping[str, str]:
-        """Names that belong to another place of the body, with that place."""
+        """Names that belong elsewhere in the body: name → its right place."""
         return {}
 
     @model_validator(mode="before")

@@ -19,21 +19,21 @@ _TYPES = {
     431: "invalid_request_error",
 }
 MOST_WRONG = 5
-"""Most wrong fields that one error names."""
+"""Limit of wrong fields that one error names."""
 
 
 class LostError(OpenseerError):
-    """A response lost its workers too often, or its batch; it is never reported as an empty sample."""
+    """A response lost its workers too often, or its batch; it is an error, never an empty sample."""
 
     retryable = True
 
 
 class FailedResponseError(OpenseerError):
-    """A response failed by its weights: neither its request nor another try is what mends it."""
+    """A response failed because of its weights: neither another request nor a retry helps."""
 
 
 def protocol_error(fault: Fault) -> JSONResponse:
-    """The shape of the compatible routes; what is wrong with a request is 400 here."""
+    """The error shape of the compatible routes; 422 becomes 400."""
     wrong = [f"{entry['where'].partition('.')[2] or entry['where']}: {entry['what']}" for entry in fault.errors]
     status = 400 if fault.status == 422 else fault.status
     message = "; ".join(wrong[:MOST_WRONG]) or fault.detail
@@ -43,11 +43,11 @@ def protocol_error(fault: Fault) -> JSONResponse:
 
 
 def error_response(status: int, message: str) -> JSONResponse:
-    """One error."""
+    """A response with one error."""
     return protocol_error(Fault(status, message))
 
 
 def status_of(error: OpenseerError) -> int:
-    """The HTTP status of one of our errors; what is wrong with a request is 400 here."""
+    """The HTTP status of an error of openseer; 422 becomes 400."""
     status = fault_of(error).status
     return 400 if status == 422 else status

@@ -1,22 +1,22 @@
-"""Fields of the protocols that openseer cannot honour: refused by name, so that none is ignored without a word."""
+"""Fields of the protocols that openseer cannot support: they are refused by name, and not silently ignored."""
 
 from pydantic.alias_generators import to_snake
 
 from openseer_core.manifest.generation import REFUSED_SAMPLING
 
 Refusals = dict[str, tuple[tuple[object, ...], str]]
-"""Fields with the values that mean "off", which pass, and why any other value is refused."""
+"""Maps a field to the values that mean "off", which pass, and the reason for which any other value is refused."""
 
 MOST_SHOWN = 60
-"""Most characters of a refused value that an error repeats."""
-NOT_CONTINUED = "a response could not go on in another worker with it"
+"""Limit of the characters of a refused value that an error repeats."""
+NOT_CONTINUED = "a response could not continue on another worker with it"
 _ONLY_TEXT = "requests and responses are text, or tokens of text alone"
 _ONLY_SAMPLED = "log-probabilities are recorded of sampled tokens and the likeliest ones, not of tokens by name"
 _ONLY_OWN = "log-probabilities of a prompt are those of all its own tokens"
 _AS_THEY_ARE = "prompts are taken as they are"
 _NOT_IN_ANSWERS = "answers do not hold it"
 _NO_PARSER = "answers are not parsed: the text holds all of a response"
-_NO_SESSIONS = "every request is one of its own"
+_NO_SESSIONS = "requests are independent of each other"
 
 SAMPLING: Refusals = {
     **{to_snake(name): refusal for name, refusal in REFUSED_SAMPLING.items()},
@@ -37,7 +37,7 @@ SAMPLING: Refusals = {
     "routed_experts_prompt_start": ((0,), "routed experts are given of all tokens"),
     **dict.fromkeys(("truncate_prompt_tokens", "truncation_side"), ((), _AS_THEY_ARE)),
 }
-"""Of sampling parameters, by the names of OpenAI, vLLM and SGLang."""
+"""Refused sampling parameters, by the names of OpenAI, vLLM and SGLang."""
 
 OPENAI: Refusals = {
     "sampling_params": (({},), "its fields stand beside the prompt here"),
@@ -51,13 +51,13 @@ OPENAI: Refusals = {
     "lora_path": ((), "name the adapter as model"),
     "session_params": (({},), _NO_SESSIONS),
 }
-"""Of completions and chat completions, with what vLLM and SGLang add to them."""
+"""Refused fields of completions and chat completions, those of vLLM and SGLang included."""
 
 COMPLETIONS: Refusals = {
     "suffix": (("",), "a response follows its prompt"),
     "prompt_embeds": ((), _ONLY_TEXT),
 }
-"""Of completions alone."""
+"""Refused fields of completions alone."""
 
 _NO_TOOLS = "render the prompt yourself and send token ids"
 CHAT: Refusals = {
@@ -74,7 +74,7 @@ CHAT: Refusals = {
     "verbosity": ((), "the model's own template may have such a variable: give it in chat_template_kwargs"),
     "moderation": ((), _NOT_IN_ANSWERS),
 }
-"""Of chat completions alone."""
+"""Refused fields of chat completions alone."""
 
 VLLM_GENERATE: Refusals = {
     **dict.fromkeys(("features", "content_parts"), ((), _ONLY_TEXT)),
@@ -82,7 +82,7 @@ VLLM_GENERATE: Refusals = {
     "reasoning_parser_kwargs": ((), NOT_CONTINUED),
     "return_token_offsets": ((False,), _NOT_IN_ANSWERS),
 }
-"""Of vLLM's own route, around its sampling parameters."""
+"""Refused fields of vLLM's own route, beside its sampling parameters."""
 
 SGLANG_GENERATE: Refusals = {
     **dict.fromkeys(("image_data", "video_data", "audio_data"), (([], ""), _ONLY_TEXT)),
@@ -102,7 +102,7 @@ SGLANG_GENERATE: Refusals = {
     "require_reasoning": ((False,), NOT_CONTINUED),
     "background": ((False,), "an answer comes when the response has ended"),
 }
-"""Of SGLang's route, around its sampling parameters."""
+"""Refused fields of SGLang's route, beside its sampling parameters."""
 
 THE_FLEETS_OWN = frozenset({
     "user", "priority", "session_id", "cache_salt", "kv_transfer_params", "ec_transfer_params", "stream_interval",
@@ -111,5 +111,5 @@ THE_FLEETS_OWN = frozenset({
     "metadata", "prediction", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "safety_identifier",
     "service_tier", "store",
 })  # fmt: skip
-"""Passed over: how the fleet orders, caches and moves requests, who sent them, what vLLM's processes say to others, and
-what OpenAI's service does with a request beside answering it. None of them changes a prompt or how tokens are drawn."""
+"""Ignored fields: they concern ordering, caching and moving of requests, their sender, messages between vLLM's
+processes, and services of OpenAI beside the response. None of them changes a prompt or the sampling."""

@@ -1,4 +1,4 @@
-"""Sampling parameters of the protocols as openseer's own, and in which form a response's text is wanted."""
+"""Converts sampling parameters of the protocols into openseer's own, and into the form of a response's text."""
 
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ClassVar
@@ -20,16 +20,16 @@ from openseer_text.stop_strings import TextForm
 
 
 def _step(value: object, check: ValidatorFunctionWrapHandler) -> list[int]:
-    """Of many lists each is checked by itself: in between, other threads go on."""
+    """Checks one list of many, so that other threads run between two of them."""
     return check(value)
 
 
 Ids = Annotated[list[StrictInt], Field(fail_fast=True), WrapValidator(_step)]
-"""Token ids: true, 5.0 and "5" are none. The first wrong one is told, not each of millions."""
+"""Token ids: true, 5.0 and "5" are none. The error names the first wrong one, not each of millions."""
 
 
 class SamplingFields(RefusingModel):
-    """Sampling parameters by the names of OpenAI, vLLM and SGLang. Unset ones are the job's own."""
+    """Sampling parameters by the names of OpenAI, vLLM and SGLang. Unset ones default to the job's own."""
 
     refused: ClassVar[Refusals] = SAMPLING
 
@@ -55,44 +55,44 @@ class SamplingFields(RefusingModel):
 
     @property
     def count(self) -> int:
-        """Responses wanted of each prompt."""
+        """Number of requested responses per prompt."""
         return self.n or 1
 
     @property
     def most_tokens(self) -> int | None:
-        """Longest response."""
+        """Longest response, in tokens; None if unset."""
         return _first(self.max_completion_tokens, self.max_tokens, self.max_new_tokens)
 
     @property
     def least_tokens(self) -> int | None:
-        """Shortest response."""
+        """Shortest response, in tokens; None if unset."""
         return _first(self.min_tokens, self.min_new_tokens)
 
     @property
     def effective_seed(self) -> int | None:
-        """The seed, in the range that openseer takes; -1 is none, as in vLLM."""
+        """The seed, in openseer's range; None if unset or -1, as in vLLM."""
         seed = self.seed if self.seed is not None else self.sampling_seed
         return None if seed in (None, -1) else seed % (INT53_MAX + 1)
 
     @property
     def text_form(self) -> TextForm:
-        """What of a response its text holds."""
+        """The form of a response's text: with special tokens, with its stop string."""
         keep_stop = bool(self.include_stop_str_in_output or self.no_stop_trim)
         return TextForm(special=self.skip_special_tokens is False, keep_stop=keep_stop)
 
     @property
     def extra_arguments(self) -> tuple[str, dict[str, Any]]:
-        """Arguments for a job's own logits processors, and where they stand in the body."""
+        """The field of arguments for custom logits processors, and these arguments."""
         return "", {}
 
     @property
     def named_group(self) -> str | None:
-        """The group that they name."""
+        """The group that the extra arguments name."""
         name = self.extra_arguments[1].get(GROUP)
         return None if name is None else str(name)
 
     def check_text(self, reader: Reader | None) -> None:
-        """Raises InputError for a form of text that the model's tokenizer cannot give."""
+        """Raises InputError for a form of text that the model's tokenizer cannot produce."""
         wanted = self.text_form.special and self.spaces_between_special_tokens is False
         if wanted and reader is not None and reader.spaces_special:
             raise InputError(
@@ -116,22 +116,22 @@ _OTHER_NAMES = {
     "max_tokens": ("max_completion_tokens", "max_tokens", "max_new_tokens"),
     "min_tokens": ("min_tokens", "min_new_tokens"),
 }
-"""Where the protocols have several, in the order in which they are read."""
+"""Parameters for which the protocols have several names, in the order of precedence."""
 
 
 def sampling_of(
     own: Sampling, fields: SamplingFields, *, logprobs: bool, top: int = 0, scored: bool = False
 ) -> Sampling:
-    """The job's own parameters, overridden by those of a request; without a seed, which belongs to a response.
+    """The job's own parameters, overridden by those of a request; without the seed, which differs per response.
 
-    `logprobs`: the request wants them, and of `top` likeliest tokens too. `scored`: of its prompts, too; then it may
-    want no tokens, which is one here.
-    Raises InputError for what is refused or out of range.
+    `logprobs`: whether they are requested, with those of the `top` likeliest tokens. `scored`: whether those of the
+    prompts are requested too; then max_tokens may be 0, which becomes 1 here.
+    Raises InputError for parameters that the job refuses or that are out of range.
     """
     if logprobs and own.logprobs == "none":
         raise InputError("logprobs: this job records none; set spec.sampling.logprobs")
     if own.score_from is not None:
-        raise InputError("this job scores and samples nothing: send prompts as a batch, or unset scoreFrom")
+        raise InputError("this job scores, and samples nothing: send prompts as a batch, or unset scoreFrom")
     given = {name: value for name, read in _FIELDS.items() if (value := read(fields)) is not None}
     if scored and fields.most_tokens == 0:
         given["max_tokens"] = 1
@@ -147,18 +147,18 @@ def sampling_of(
 
 
 def _as_given(fields: SamplingFields, name: str) -> str:
-    """The name that a request has used for one of openseer's own parameters."""
+    """The request's own name for one of openseer's parameters."""
     others = (other for other in _OTHER_NAMES.get(name, ()) if getattr(fields, other) is not None)
     return next(others, name)
 
 
 def _scores_alone(given: dict[str, Any]) -> str:
-    """How no token is asked for, where that is what is wrong."""
-    return "; 0 only where log-probabilities of the prompt are asked for" if given.get("max_tokens") == 0 else ""
+    """The rule for max_tokens 0, as a part of an error, if the request has it."""
+    return "; 0 only with log-probabilities of the prompt" if given.get("max_tokens") == 0 else ""
 
 
 def _given(values: Sequence[Any] | None) -> tuple[Any, ...] | None:
-    """Also an empty list is the request's own word."""
+    """The values as a tuple; None if unset. An empty list is a value."""
     return None if values is None else tuple(values)
 
 

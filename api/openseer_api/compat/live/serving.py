@@ -1,4 +1,4 @@
-"""What every generating route does: check a call, submit its live requests, wait for the responses or stream them."""
+"""The steps of every generating route: check a call, submit its live requests, await the responses or stream them."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
@@ -34,9 +34,9 @@ from openseer_text.rendering import USUAL, RenderOptions, TextCodec
 from openseer_text.stop_strings import begun_text
 
 STREAM_SECONDS = 0.1
-"""How often a stream reads new tokens; they arrive at the workers' checkpoints."""
+"""Interval at which a stream reads new tokens, in seconds; they arrive at the workers' checkpoints."""
 MOST_REQUESTS = 4096
-"""Most responses of one call."""
+"""Limit of responses of one call."""
 GROUP_HEADER = "X-Openseer-Group"
 encode = msgspec.json.Encoder().encode
 
@@ -46,9 +46,9 @@ Prompt = list[int] | str | list[dict[str, str]]
 
 @dataclass(slots=True)
 class CompletionCall:
-    """One HTTP call. `requests`: in the order of its prompts, `sampling_fields.count` of each; none where it wants no
-    tokens. `scores`: one of each prompt, where its log-probabilities are wanted. `named`: all, by the names that an
-    abort may use. `words`: tokens that were read."""
+    """One HTTP call. `requests`: `sampling_fields.count` per prompt, in the order of the prompts; empty if it requests
+    no tokens. `scores`: one per prompt, if it requests the prompts' log-probabilities. `named`: all of them, by the
+    names that an abort may use. `words`: cache of decoded tokens."""
 
     sampling_fields: SamplingFields
     requests: list[LiveRequest]
@@ -59,7 +59,7 @@ class CompletionCall:
     words: dict[int, str] = field(default_factory=dict[int, str])
 
     def word(self, token: int) -> str | None:
-        """The text of one token, special ones written; None without a tokenizer. Each is read once: there are many."""
+        """The text of one token, also of a special one; None without a tokenizer. Each token is decoded once."""
         known = self.words.get(token)
         if known is None and self.codec is not None and self.codec.read is not None:
             known = self.words[token] = self.codec.read.whole([token])
@@ -67,23 +67,23 @@ class CompletionCall:
 
     @property
     def all_requests(self) -> list[LiveRequest]:
-        """What is sampled and what is scored."""
+        """Requests that sample, and those that score."""
         return self.requests + self.scores
 
     @property
     def prompt_tokens(self) -> int:
-        """Of all prompts."""
+        """Number of tokens of all prompts."""
         return sum(map(len, self.prompts))
 
     def prompt_of(self, index: int) -> list[int]:
-        """The prompt of one of its responses."""
+        """The prompt of response `index`."""
         return self.prompts[index // self.sampling_fields.count]
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What a stream has of one response since its last piece. `end`: the whole response, with the last one;
-    `ranked`: as in FinishedResponse."""
+    """The part of one response that a stream sends next. `end`: the whole response, in its last piece; `ranked`: as in
+    FinishedResponse."""
 
     index: int
     tokens: list[int]
@@ -109,9 +109,9 @@ async def open_call(
     score_from: int | None = None,
     prompt_top: int = 0,
 ) -> CompletionCall:
-    """A call, checked and rendered; nothing is queued yet. `field`: of its prompts; `model`: as the caller names it;
-    `score_from`: the place of a prompt's first token whose log-probability is wanted, None for none; `top`,
-    `prompt_top`: how many likeliest tokens are wanted with each of a response, and of a prompt.
+    """Checks and renders a call; nothing is queued yet. `field`: name of the prompts' field; `model`: the caller's name
+    of it; `score_from`: place of a prompt's first token whose log-probability is requested, None for none; `top`,
+    `prompt_top`: number of likeliest tokens that are requested per token of a response, and of a prompt.
     Raises InputError, BusyProblem, and NotFoundProblem for another model."""
     adapter, scored = await adapter_of(job, model), score_from is not None
     check_count(len(prompts), len(prompts) * sampling_fields.count)
@@ -139,7 +139,7 @@ async def open_call(
     rendered: list[list[int]] = []
     limits = await job.limits_of_requests()
     for place, prompt in enumerate(prompts):
-        await asyncio.sleep(0)  # there may be thousands: other calls are answered in between
+        await asyncio.sleep(0)  # there may be thousands: other calls run in between
         ids = _render(prompt, codec, options)
         problem = misfit(ids, sampling, limits, name=field) or _too_short(ids, score_from, field)
         problem = problem or (unranked(len(ids), scoring, limits) if scored else None)
@@ -156,31 +156,31 @@ async def open_call(
 
 
 def _too_short(ids: Sequence[int], score_from: int | None, field: str) -> str | None:
-    """Why a prompt has no token whose log-probability is wanted; None when it has, or none is."""
+    """The problem of a prompt without a token to score; None if it has one, or none is requested."""
     if score_from is None or score_from < len(ids):
         return None
     return f"{field}: found {len(ids)} tokens, needed for scores from place {score_from} on: {score_from + 1} or more"
 
 
 async def render_prompts(job: JobContext, prompts: Sequence[Prompt], options: RenderOptions) -> list[list[int]]:
-    """The token ids of prompts, as the fleet gets them. Raises ModelError, InputError."""
+    """The token ids of prompts, as the fleet receives them. Raises ModelError, InputError."""
     codec = await _codec(job, prompts)
     rendered: list[list[int]] = []
     for prompt in prompts:
-        await asyncio.sleep(0)  # there may be thousands: other calls are answered in between
+        await asyncio.sleep(0)  # there may be thousands: other calls run in between
         rendered.append(_render(prompt, codec, options))
     return rendered
 
 
 async def adapter_of(job: JobContext, name: str | None) -> str:
-    """The adapter that a model's name means, "" for the job's model itself.
+    """The adapter that a model's name denotes, "" for the job's model itself.
 
-    Raises NotFoundProblem for a name that is neither: its answers would be those of another model.
+    Raises NotFoundProblem for a name of neither: the responses would be those of another model.
     """
     if not name or name in job.model_names:
         return ""
     served = [adapter.name for adapter in (await job.snapshot()).fleet_spec.adapters]
-    if name not in served:  # it may have been published a moment ago
+    if name not in served:  # it may have been published since the snapshot
         served = [adapter.name for adapter in (await job.snapshot(fresh=True)).fleet_spec.adapters]
     if name not in served:
         adapters = "" if job.job.spec.model.lora is None else "; adapters have one once they are published"
@@ -192,7 +192,7 @@ async def adapter_of(job: JobContext, name: str | None) -> str:
 
 
 def check_count(prompts: int, responses: int) -> None:
-    """Raises InputError for more responses, or fewer, than one call may ask for."""
+    """Raises InputError for a number of responses outside 1 to MOST_REQUESTS."""
     if not 0 < responses <= MOST_REQUESTS:
         raise InputError(f"found {prompts} prompts with {responses} responses in all, allowed: 1 to {MOST_REQUESTS}")
 
@@ -222,14 +222,14 @@ def _render(prompt: Prompt, codec: TextCodec | None, options: RenderOptions) -> 
 
 
 async def responses(job: JobContext, request: Request, call: CompletionCall) -> list[FinishedResponse]:
-    """All responses of a call. Raises GoneError when the client hangs up; LostError."""
+    """All responses of a call. Raises GoneError if the client disconnects; LostError."""
     return (await all_responses(job, request, [call]))[0]
 
 
 async def all_responses(
     job: JobContext, request: Request, calls: Sequence[CompletionCall]
 ) -> list[list[FinishedResponse]]:
-    """The same of several calls, each with prompts of its own, that one client awaits together."""
+    """The same for several calls with separate prompts, which one client awaits together."""
     async with _submitted(job, calls):
         waiting = [live_request.ended for call in calls for live_request in call.all_requests]
         gone = asyncio.create_task(_until_disconnected(request))
@@ -237,7 +237,7 @@ async def all_responses(
         try:
             await asyncio.wait((gone, ended), return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
-                raise GoneError("the client has hung up")
+                raise GoneError("the client has disconnected")
         finally:
             gone.cancel()
             ended.cancel()
@@ -245,7 +245,7 @@ async def all_responses(
 
 
 def _responses(call: CompletionCall) -> list[FinishedResponse]:
-    """Of a call whose live requests have all ended."""
+    """The responses of a call whose live requests have all ended."""
 
     def read(live_request: LiveRequest, codec: TextCodec | None) -> FinishedResponse:
         return response_of(live_request.ended.result(), codec, live_request.text_form, live_request.routed)
@@ -259,7 +259,7 @@ def _responses(call: CompletionCall) -> list[FinishedResponse]:
 
 
 async def pieces(job: JobContext, call: CompletionCall) -> AsyncIterator[Piece]:
-    """The responses of a call as they grow. Closing the iterator cancels what has not ended. Raises LostError."""
+    """The responses of a call as they grow. Closing the iterator cancels unfinished ones. Raises LostError."""
     async with _submitted(job, [call]):
         streams = [_Stream(job, call, index) for index in range(len(call.requests))]
         while streams:
@@ -275,7 +275,7 @@ async def pieces(job: JobContext, call: CompletionCall) -> AsyncIterator[Piece]:
 
 
 class _Stream:
-    """How much of one response has been sent."""
+    """The stream of one response: notes how much of it has been sent."""
 
     def __init__(self, job: JobContext, call: CompletionCall, index: int) -> None:
         live_request = call.requests[index]
@@ -296,7 +296,7 @@ class _Stream:
         try:
             record = await self._job.store.record(self._request.request_id, len(self._sent))
         except KeyError:
-            return None  # it is being queued just now
+            return None  # its submission is not finished
         if not record.tokens:
             return None
         tokens = unpack_tokens(record.tokens)
@@ -325,17 +325,17 @@ class _Stream:
 
 
 async def answer(calls: Sequence[CompletionCall], make: Callable[[], Any]) -> HTTPResponse:
-    """A JSON response of calls that have ended, encoded by msgspec: there are many, and long ones."""
+    """A JSON response for calls that have ended, encoded by msgspec for speed."""
     return HTTPResponse(await made(_score_bytes(calls), lambda: encode(make())), media_type="application/json")
 
 
 def encoded(parts: Iterable[Any]) -> list[msgspec.Raw]:
-    """Each part as JSON before the next one is made: one alone may be long."""
+    """Encodes each part as JSON before the next one is made, for each may be large."""
     return [msgspec.Raw(encode(part)) for part in parts]
 
 
 def _score_bytes(calls: Sequence[CompletionCall]) -> int:
-    """Of all responses and scores of calls that have ended, and their routed experts."""
+    """Bytes of the log-probabilities and routed experts of calls that have ended."""
     requests = [live_request for call in calls for live_request in call.all_requests]
     results = [live_request.ended.result() for live_request in requests]
     rows = sum(len(live_request.routed.rows) for live_request in requests if live_request.routed is not None)
@@ -344,7 +344,7 @@ def _score_bytes(calls: Sequence[CompletionCall]) -> int:
 
 @asynccontextmanager
 async def _submitted(job: JobContext, calls: Sequence[CompletionCall]) -> AsyncGenerator[Live]:
-    """Submits the calls' live requests, which aborts find meanwhile; cancels those that have not ended at exit."""
+    """Submits the calls' live requests, which an abort finds by their names; cancels unfinished ones at exit."""
     live = live_of(job)
     for call in calls:
         live.submit(call.all_requests, call.named)
@@ -357,6 +357,6 @@ async def _submitted(job: JobContext, calls: Sequence[CompletionCall]) -> AsyncG
 
 
 async def _until_disconnected(request: Request) -> None:
-    """Returns when the client closes the connection; the body has been read by then."""
+    """Returns when the client closes the connection; the body must have been read before."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -33,7 +33,7 @@ STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 @router.get("/v1/models")
 async def models(job: Job) -> dict[str, Any]:
-    """The one model of the job, by each of its names, and its adapters, whose root is where their files are."""
+    """The job's model under each of its names, and its adapters, whose root is the location of their files."""
     limit, model = (await job.limits_of_requests()).request_tokens, job.model_names[0]
     card = {"object": "model", "created": 0, "owned_by": "openseer", "max_model_len": limit}
     own = [{"id": name, **card, "root": model, "parent": None} for name in job.model_names]
@@ -53,7 +53,7 @@ async def models(job: Job) -> dict[str, Any]:
 async def completions(
     body: Annotated[CompletionRequest, body_of(CompletionRequest)], request: Request, job: Job
 ) -> Response:
-    """Completions of one prompt or several."""
+    """Completions of one or several prompts."""
     key = request_key("cmpl", body, request)
     names = [key, *_given(body, request)]
     call = await open_call(
@@ -94,7 +94,7 @@ async def completions(
 
 @router.post("/v1/chat/completions")
 async def chat(body: Annotated[ChatRequest, body_of(ChatRequest)], request: Request, job: Job) -> Response:
-    """Answers to a chat, which the model's own template renders."""
+    """Completions of a chat, which the model's own template renders."""
     key = request_key("chatcmpl", body, request)
     names = [key, *_given(body, request)]
     call = await open_call(
@@ -154,7 +154,7 @@ async def _events(
     head: tuple[str, str, str],
     choice: Callable[[Piece], Any],
 ) -> AsyncIterator[bytes]:
-    """Chunks as server-sent events; a later error is an event too, since the status has been sent."""
+    """Chunks as server-sent events; a later error is an event too, since the status is sent already."""
     tokens = 0
     try:
         async for piece in pieces(job, call):
@@ -175,16 +175,16 @@ def event(content: Any) -> bytes:
 
 
 def request_key(kind: str, body: OpenAIRequest, request: Request) -> str:
-    """The id of an answer: with the one that the caller gave, or one made for it."""
+    """The id of a response: from the caller's request id, or generated."""
     given = _given(body, request)
     return f"{kind}-{given[0] if given else uuid.uuid4().hex}"
 
 
 def _given(body: OpenAIRequest, request: Request) -> list[str]:
-    """The id that the caller gave its request."""
+    """The caller's ids of the request: of the body, then of the header field."""
     return [response for response in (body.request_id, request.headers.get("X-Request-Id")) if response]
 
 
 def model_of(job: JobContext, body: OpenAIRequest) -> str:
-    """The model as the caller names it, or by its path."""
+    """The caller's name of the model, else its path."""
     return body.model or job.model_names[0]

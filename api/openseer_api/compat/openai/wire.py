@@ -1,4 +1,4 @@
-"""What OpenAI's clients send, with vLLM's extra fields."""
+"""Bodies of OpenAI's routes, with vLLM's extra fields."""
 
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Self
@@ -13,7 +13,7 @@ from openseer_text.rendering import RenderOptions
 
 
 class StreamOptions(RefusingModel):
-    """What a stream ends with."""
+    """Options of a stream."""
 
     refused: ClassVar[Refusals] = {
         "continuous_usage_stats": ((False,), "counts come once, at the end: set include_usage")
@@ -23,7 +23,7 @@ class StreamOptions(RefusingModel):
 
 
 class OpenAIRequest(SamplingFields):
-    """What completions and chat completions share."""
+    """Fields that completions and chat completions share."""
 
     refused: ClassVar[Refusals] = SAMPLING | OPENAI
 
@@ -40,12 +40,12 @@ class OpenAIRequest(SamplingFields):
 
     @property
     def score_from(self) -> int | None:
-        """The place of a prompt's first token whose log-probability is wanted: the first one has none."""
+        """Place of a prompt's first token whose log-probability is requested: 1, for the token at 0 has none."""
         return None if self.prompt_logprobs is None else 1
 
     @property
     def prompt_top(self) -> int:
-        """How many likeliest tokens are wanted with each of a prompt."""
+        """Number of likeliest tokens that are requested per token of a prompt."""
         return self.prompt_logprobs or 0
 
     @property
@@ -55,7 +55,7 @@ class OpenAIRequest(SamplingFields):
 
     @property
     def extra_arguments(self) -> tuple[str, dict[str, Any]]:
-        """vLLM's name for them."""
+        """Arguments for custom logits processors, by vLLM's name."""
         return "vllm_xargs", self.vllm_xargs or {}
 
     @property
@@ -77,12 +77,12 @@ class OpenAIRequest(SamplingFields):
 
 
 class CompletionRequest(OpenAIRequest):
-    """`prompt`: a text, token ids, or several of either."""
+    """The body of completions. `prompt`: a text, token ids, or several of either."""
 
     refused: ClassVar[Refusals] = OpenAIRequest.refused | COMPLETIONS
 
     prompt: str | Ids | Annotated[list[str], Field(fail_fast=True)] | Annotated[list[Ids], Field(fail_fast=True)]
-    logprobs: Top | None = Field(default=None, description="Of each token, and of so many of the likeliest ones.")
+    logprobs: Top | None = Field(default=None, description="Likeliest tokens per token.")
     echo: bool | None = None
 
     @model_validator(mode="after")
@@ -93,27 +93,27 @@ class CompletionRequest(OpenAIRequest):
 
     @property
     def score_from(self) -> int | None:
-        """What is echoed is scored where log-probabilities are wanted."""
+        """The same, and 1 for an echoed prompt if log-probabilities are requested."""
         return 1 if self.echo and self.logprobs is not None else super().score_from
 
     @property
     def shown_prompt_top(self) -> int:
-        """How many likeliest ones `prompt_logprobs` of an answer holds: what it asks for, else what an echo does."""
+        """Number of likeliest tokens in a response's `prompt_logprobs`: that of the field, else that of the echo."""
         return super().prompt_top if self.prompt_logprobs is not None else self.prompt_top
 
     @property
     def prompt_top(self) -> int:
-        """As many as of the response, where the prompt is echoed with it."""
+        """The same, and at least `logprobs` for an echoed prompt."""
         return max(super().prompt_top, (self.logprobs or 0) if self.echo else 0)
 
     @property
     def options(self) -> RenderOptions:
-        """How prompts of text are rendered."""
+        """Options with which text prompts are rendered."""
         return RenderOptions(special_tokens=self.add_special_tokens)
 
     @property
     def prompts(self) -> list[str | list[int]]:
-        """A list with one entry a prompt."""
+        """A list with one entry per prompt."""
         prompt = self.prompt
         if isinstance(prompt, str):
             return [prompt]
@@ -124,7 +124,7 @@ class CompletionRequest(OpenAIRequest):
 
 
 class Rendering(RefusingModel):
-    """How a text, or chat messages by the model's own template, become a prompt."""
+    """Fields that control how a text or chat messages become a prompt, by the model's own template."""
 
     add_special_tokens: bool | None = None
     add_generation_prompt: bool | None = None
@@ -134,7 +134,7 @@ class Rendering(RefusingModel):
 
     @property
     def options(self) -> RenderOptions:
-        """The same, as it is rendered."""
+        """The fields as options of the renderer."""
         return RenderOptions(
             special_tokens=self.add_special_tokens,
             generation_prompt=self.add_generation_prompt is not False,
@@ -145,7 +145,7 @@ class Rendering(RefusingModel):
 
 
 class ChatRequest(Rendering, OpenAIRequest):
-    """`messages`: rendered by the model's own chat template."""
+    """The body of chat completions. `messages`: rendered by the model's own chat template."""
 
     refused: ClassVar[Refusals] = OpenAIRequest.refused | CHAT
 
@@ -175,12 +175,12 @@ class ChatRequest(Rendering, OpenAIRequest):
 
     @property
     def options(self) -> RenderOptions:
-        """How its messages are rendered."""
+        """Options with which the messages are rendered."""
         return replace(super().options, documents=self.documents, template_values=self._template_values)
 
     @property
     def _template_values(self) -> dict[str, Any]:
-        """Variables of the template; what vLLM makes of an effort, too."""
+        """Variables of the template; reasoning_effort sets the same ones as in vLLM."""
         values, effort = self.chat_template_kwargs or {}, self.reasoning_effort
         if effort is None:
             return values

@@ -38,7 +38,7 @@ router = APIRouter(route_class=StrictRoute, include_in_schema=False)
 async def generate(
     body: Annotated[SglangGenerateRequest, body_of(SglangGenerateRequest)], request: Request, job: Job
 ) -> HTTPResponse:
-    """One response, or a list of them where the prompts are a list or n is more than one."""
+    """One response, or a list of them if the prompts are a list or n is more than one."""
     prompts = body.prompts
     count = len(prompts)
     params, rids, starts, tops = body.params(count), body.rids(count), body.starts(count), body.tops(count)
@@ -66,7 +66,7 @@ async def generate(
         calls.append(call)
     if body.stream:
         if len(calls) > 1:
-            raise InputError("stream: one prompt a call")
+            raise InputError("stream: found several prompts, allowed: one per call")
         return StreamingResponse(_events(job, calls[0], body, rids[0], tops[0]), media_type=SSE, headers=STREAM_HEADERS)
     found = await all_responses(job, request, calls)
     version = (await job.snapshot()).fleet_spec.version
@@ -100,14 +100,14 @@ def _answer(
             meta["input_weight_version"] = response.prompt_version
         meta["output_token_logprobs"] = _entries(response.tokens, response.logprobs, call, body)
     if top:
-        # The first scored place has none, as it has no log-probability.
+        # The first scored place has no log-probability, so it has no likeliest tokens.
         meta["input_top_logprobs"] = [None, *_tops(response.prompt_ranked, call, body)] if call.scores else []
         meta["output_top_logprobs"] = _tops(response.ranked, call, body)
     return {"text": response.text, "output_ids": response.tokens, "meta_info": meta}
 
 
 def _scored(response: FinishedResponse, call: CompletionCall) -> tuple[list[int], list[float | None]]:
-    """The scored tokens of the prompt, after the one in the wanted place: that one has no log-probability in SGLang."""
+    """The scored tokens of the prompt, after the one at the requested place, which has no log-probability in SGLang."""
     known = response.prompt_logprobs
     return ([], []) if known is None else (call.prompts[0][-len(known) - 1 :], [None, *known])
 
@@ -124,7 +124,7 @@ def _tops(places: Sequence[Ranked], call: CompletionCall, body: SglangGenerateRe
 
 
 def finish_of(response: FinishedResponse) -> dict[str, Any]:
-    """The finish reason as SGLang has it."""
+    """The finish reason in SGLang's form."""
     if response.finish == "stop":
         return {"type": "stop", "matched": response.stop}
     if response.finish == "length":
@@ -139,7 +139,7 @@ def _word(token: int, call: CompletionCall, body: SglangGenerateRequest) -> str 
 async def _events(
     job: JobContext, call: CompletionCall, body: SglangGenerateRequest, rid: str, top: int
 ) -> AsyncIterator[bytes]:
-    """As SGLang streams: each event holds the whole response so far."""
+    """Server-sent events in SGLang's form: each holds the whole response so far."""
     version = (await job.snapshot()).fleet_spec.version
     so_far = [FinishedResponse([], [], "", None, "", []) for _ in call.requests]
     try:
@@ -177,7 +177,7 @@ def _longer(before: FinishedResponse, piece: Piece) -> FinishedResponse:
 
 @router.post("/abort_request")
 async def abort(body: AbortRequest, job: Job) -> HTTPResponse:
-    """Ends one request, or all; the calls that wait for them get their partial tokens."""
+    """Aborts one request, or all; the calls that wait for them return their partial tokens."""
     live = live_of(job)
     if body.abort_all:
         await live.cancel_all()

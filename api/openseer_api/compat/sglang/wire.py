@@ -1,4 +1,4 @@
-"""What SGLang's clients send to `/generate`, one prompt or a list of them."""
+"""Bodies of SGLang's `/generate`, with one prompt or a list, and of its abort."""
 
 import uuid
 from collections.abc import Mapping
@@ -23,12 +23,12 @@ class SglangSamplingParams(SamplingFields):
 
     @property
     def extra_arguments(self) -> tuple[str, dict[str, Any]]:
-        """SGLang's name for them."""
+        """Arguments for custom logits processors, by SGLang's name."""
         return "sampling_params.custom_params", self.custom_params or {}
 
 
 class SglangGenerateRequest(RefusingModel):
-    """A single prompt, or lists: then whatever else is a list has one entry a prompt."""
+    """The body of /generate: one prompt, or a list; then each other field that is a list has one entry per prompt."""
 
     refused: ClassVar[Refusals] = SGLANG_GENERATE
 
@@ -46,12 +46,12 @@ class SglangGenerateRequest(RefusingModel):
 
     @classmethod
     def elsewhere(cls) -> Mapping[str, str]:
-        """Sampling parameters, which have a place of their own."""
+        """Sampling parameters, which belong in `sampling_params`."""
         return {name: f"sampling_params.{name}" for name in SglangSamplingParams.model_fields.keys() - cls.known()}
 
     @property
     def prompts(self) -> list[str | list[int]]:
-        """A list with one entry a prompt. Raises InputError."""
+        """A list with one entry per prompt. Raises InputError."""
         if (self.text is None) == (self.input_ids is None):
             raise InputError("exactly one of text and input_ids is needed")
         if self.input_ids is not None:
@@ -61,18 +61,18 @@ class SglangGenerateRequest(RefusingModel):
 
     @property
     def is_batch(self) -> bool:
-        """Whether the answer is a list."""
+        """Whether the response is a list."""
         if self.input_ids is not None:
             return any(not isinstance(entry, int) for entry in self.input_ids)
         return isinstance(self.text, list)
 
     @property
     def wants_logprobs(self) -> bool:
-        """Whether any entry does; then all get them."""
+        """Whether any prompt requests log-probabilities; then all get them."""
         return any(self.return_logprob) if isinstance(self.return_logprob, list) else bool(self.return_logprob)
 
     def tops(self, count: int) -> list[int]:
-        """For each prompt how many likeliest tokens are wanted. Raises InputError, also where they would be ignored."""
+        """Number of requested likeliest tokens, for each prompt. Raises InputError, also if they would be ignored."""
         given = self.top_logprobs_num
         each = _each("top_logprobs_num", given, count) if isinstance(given, list) else [given or 0] * count
         if any(each) and not self.wants_logprobs:
@@ -80,7 +80,7 @@ class SglangGenerateRequest(RefusingModel):
         return each
 
     def starts(self, count: int) -> list[int | None]:
-        """For each prompt the place from which on it is scored, None where it is not. Raises InputError."""
+        """For each prompt the place from which on it is scored, None if it is not. Raises InputError."""
         given = self.logprob_start_len
         each = _each("logprob_start_len", given, count) if isinstance(given, list) else [given] * count
         starts = [start if self.wants_logprobs and start is not None and start >= 0 else None for start in each]
@@ -105,7 +105,7 @@ class SglangGenerateRequest(RefusingModel):
         return [f"{base}_{index}" for index in range(count)] if self.is_batch else [base]
 
     def adapters(self, count: int) -> list[str | None]:
-        """The name of the adapter that each prompt asks for. Raises InputError."""
+        """The requested adapter's name, for each prompt. Raises InputError."""
         given = self.lora_path
         if isinstance(given, list):
             return _each("lora_path", given, count) if given else [None] * count
@@ -125,7 +125,7 @@ def _each(name: str, given: list[_Entry], count: int) -> list[_Entry]:
 
 
 class AbortRequest(ProtocolModel):
-    """Which request to end."""
+    """The body of an abort: the id of a request, or all."""
 
     rid: str | None = ""
     abort_all: bool = False

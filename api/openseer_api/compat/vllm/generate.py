@@ -28,11 +28,11 @@ from openseer_core.errors import InputError, OpenseerError
 
 router = APIRouter(route_class=StrictRoute, include_in_schema=False)
 PREFIX = "generate-tokens-"
-"""What vLLM puts before the id that a caller gives its request."""
+"""vLLM's prefix of a caller's request id."""
 
 
 class VllmSamplingParams(SamplingFields):
-    """vLLM's SamplingParams, as far as they travel in JSON."""
+    """The fields of vLLM's SamplingParams that JSON can carry."""
 
     closed: ClassVar[bool] = True
 
@@ -43,12 +43,12 @@ class VllmSamplingParams(SamplingFields):
 
     @property
     def extra_arguments(self) -> tuple[str, dict[str, Any]]:
-        """vLLM's name for them."""
+        """Arguments for custom logits processors, by vLLM's name."""
         return "sampling_params.extra_args", self.extra_args or {}
 
 
 class VllmGenerateRequest(RefusingModel):
-    """One prompt. Fields about KV transfer and salts of caches are vLLM's own affair and are not read."""
+    """The body of vLLM's generate, with one prompt. Fields of KV transfer and cache salts are ignored."""
 
     refused: ClassVar[Refusals] = VLLM_GENERATE
 
@@ -64,7 +64,7 @@ class VllmGenerateRequest(RefusingModel):
 
     @classmethod
     def elsewhere(cls) -> Mapping[str, str]:
-        """Sampling parameters, which have a place of their own."""
+        """Sampling parameters, which belong in `sampling_params`."""
         return {name: f"sampling_params.{name}" for name in VllmSamplingParams.model_fields.keys() - cls.known()}
 
     @model_validator(mode="after")
@@ -87,9 +87,9 @@ class VllmGenerateRequest(RefusingModel):
 
 
 class AbortRequests(ProtocolModel):
-    """Which requests to end."""
+    """The body of an abort: ids of requests."""
 
-    request_ids: Annotated[list[str] | None, Field(description="None, or empty where vLLM allows it: all.")] = None
+    request_ids: Annotated[list[str] | None, Field(description="None, or [] in /abort_requests: all.")] = None
 
 
 @router.post("/inference/v1/generate")
@@ -175,7 +175,7 @@ def _content(scored: FinishedResponse | Piece, body: VllmGenerateRequest, call: 
         scores = zip(scored.tokens, scored.logprobs, places, strict=False)
         top = body.sampling_params.logprobs or 0
         entries = [rendering.entries_of(token, value, place, top) for token, value, place in scores]
-        # vLLM counts the token itself among those that are asked for.
+        # vLLM counts the token itself among the `top` tokens.
         content["logprobs"] = {"content": [of[0] | {"top_logprobs": of[: max(top, 1)]} for of in entries]}
     return content
 
@@ -191,7 +191,7 @@ def _ending(response: FinishedResponse) -> dict[str, Any]:
 
 @router.post("/inference/v1/abort_requests")
 async def abort_some(body: AbortRequests, job: Job) -> dict[str, Any]:
-    """Ends requests by their ids; the calls that wait for them get their partial tokens."""
+    """Aborts requests by their ids; the calls that wait for them return their partial tokens."""
     if body.request_ids is None:
         raise InputError("request_ids: missing")
     return {"status": "aborted", "aborted": await live_of(job).cancel_named(body.request_ids)}
@@ -199,7 +199,7 @@ async def abort_some(body: AbortRequests, job: Job) -> dict[str, Any]:
 
 @router.post("/abort_requests")
 async def abort(body: AbortRequests, job: Job) -> dict[str, Any]:
-    """The same; without ids all that came through the compatible routes."""
+    """The same; without ids it aborts all requests of the compatible routes."""
     live = live_of(job)
     count = await (live.cancel_named(body.request_ids) if body.request_ids else live.cancel_all())
     return {"status": "aborted", "aborted": count}
