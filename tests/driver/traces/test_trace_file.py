@@ -170,7 +170,7 @@ def test_a_folder_without_results_and_a_place_that_cannot_be_written_are_named(
     empty = RunFolder(tmp_path / "empty")
     empty.create()
     empty.write_run(run_record("empty", SMALL, START))
-    with pytest.raises(InputError, match="no result here"):
+    with pytest.raises(InputError, match="has no results"):
         write_trace(empty, tmp_path / "trace.json")
     with pytest.raises(OutputError, match=r"missing/trace\.json: cannot be written: No such file"):
         write_trace(folder, tmp_path / "missing" / "trace.json")

@@ -98,5 +98,5 @@ def test_one_command_at_a_time_writes(tmp_path: Path) -> None:
 
 def test_only_a_file_that_can_be_read_again_is_written(tmp_path: Path) -> None:
     for special in (Path("/dev/null"), Path("/dev/full"), tmp_path):
-        with pytest.raises(InputError, match="is no file that"):
+        with pytest.raises(InputError, match="not a regular file"):
             ResultsFile(special, 3)
