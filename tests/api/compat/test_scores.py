@@ -274,7 +274,7 @@ async def test_what_renders_a_prompt_says_that_it_is_to_be_scored() -> None:
         (
             "/generate",
             {"input_ids": PROMPT, "sampling_params": {"max_new_tokens": 0}},
-            "max_new_tokens: found 0, allowed: at least 1; 0 only where",
+            "max_new_tokens: found 0, allowed: at least 1; 0 only with",
         ),
         ("/generate", {"input_ids": PROMPT, "token_ids_logprob": [4]}, "the likeliest ones, not of tokens by name"),
     ],

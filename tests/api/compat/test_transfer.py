@@ -59,7 +59,7 @@ async def test_a_worker_that_goes_while_it_joins_is_told_of(tmp_path: Path) -> N
         while (await server.store.fleet_spec()).reception is None:
             await asyncio.sleep(0.02)
         worker.drain()
-        assert "which received, has gone" in await joining
+        assert "which received, is gone" in await joining
 
 
 async def test_a_worker_that_was_started_without_a_receiver_says_so(tmp_path: Path) -> None:
