@@ -60,7 +60,7 @@ def test_each_trainer_gets_its_form() -> None:
 
 
 def test_layers_of_single_experts_are_to_be_named() -> None:
-    with pytest.raises(ValueError, match="layers: of one expert for each token"):
+    with pytest.raises(ValueError, match="layers: with one expert per token"):
         forms.for_megatron(ROWS[:, :, :1])
     assert len(forms.for_megatron(ROWS[:, :, :1], [0, 1])) == 2
 

@@ -64,9 +64,9 @@ def test_policies_within_the_error_of_a_simulation_are_equal() -> None:
 
 
 def test_options_of_the_other_simulation_are_refused(folder: RunFolder) -> None:
-    with pytest.raises(InputError, match="with --replay alone"):
+    with pytest.raises(InputError, match="only with --replay"):
         simulate("paper", kv_tokens=5)
-    with pytest.raises(InputError, match="with `paper` alone"):
+    with pytest.raises(InputError, match="only with `paper`"):
         simulate(replay=folder.path, seeds=3)
 
 
