@@ -57,7 +57,7 @@ class LeaseRows:
         self._chunks: dict[str, int] = {}
 
     def note(self, entry: JournalEntry) -> None:
-        """Takes an entry: a claim begins a lease, any event of the request ends the one before."""
+        """Takes an entry: a claim begins a lease; every event of the request ends its running lease."""
         known = self.running.pop(entry.request, None)
         if known is not None:
             known.end, known.event, known.tokens = entry.at, entry.event, entry.length
@@ -92,8 +92,8 @@ class LeaseRows:
 
 
 class GroupBook:
-    """A group. `view`: its facts when it was first read; `words`: number of requests by state, without those that were
-    never claimed; `longest`: tokens of its longest finished response."""
+    """A group. `view`: its facts when it was first read; `words`: number of requests by state, without waiting ones
+    that were never claimed; `longest`: tokens of its longest finished response."""
 
     def __init__(self, view: GroupView) -> None:
         self.view = view

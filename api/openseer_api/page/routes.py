@@ -1,6 +1,6 @@
 """Routes of the page: its files, login, and streams of views.
 
-A stream ends after STREAM_SECONDS and the page reconnects, so a revoked right is effective after that time at most.
+A stream ends after STREAM_SECONDS and the page reconnects, so a revoked right ends after that time at most.
 """
 
 import asyncio
