@@ -1,6 +1,6 @@
-"""A run's results as a Parquet file, for pandas, `datasets` and their kind."""
+"""Exports a run's results as a Parquet file, for pandas, `datasets` and similar libraries."""
 
-# pyarrow comes without types.
+# pyarrow has no types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 import json
 from collections.abc import Iterator, Mapping
@@ -16,13 +16,13 @@ from openseer_driver.run_lines import ResultLine
 
 PIECE_ROWS = 1024
 PIECE_BYTES = 8 << 20
-"""A row group ends with so many rows, or bytes of their lines: in memory it takes up to fifteen times as many."""
+"""Limits of a row group, in rows and in bytes of result lines; in memory it takes up to fifteen times these bytes."""
 
 
 def export_parquet(folder: RunFolder, output: Path) -> int:
-    """Writes the results that there are, in their order; how many. An older file is replaced once the new one is whole.
+    """Writes the present results in their order and returns their number; replaces an older file atomically.
 
-    Columns are the names of a result line; metadata are text in JSON. Raises InputError, OutputError.
+    Columns have the names of a result line's fields; metadata are JSON text. Raises InputError, OutputError.
     """
     try:
         import pyarrow  # noqa: PLC0415 - optional
@@ -84,7 +84,7 @@ def _schema(arrow: Any) -> Any:
 
 
 def _pieces(results: Iterator[tuple[ResultLine, int]]) -> Iterator[list[Mapping[str, Any]]]:
-    """Rows of a group; a list is emptied once the next one is asked for."""
+    """The rows of each row group. The list is reused: it is valid until the next one is taken."""
     piece: list[Mapping[str, Any]] = []
     held = 0
     for line, size in results:

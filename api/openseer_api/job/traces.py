@@ -1,4 +1,4 @@
-"""The spans of a served job, created when its results are read: one process has then all of a request's facts.
+"""The spans of a served job, created when its results are read: a result has all data of its request's span.
 
 Results that are read again, after a trainer's restart or by two replicas, may give a span twice, with the same ids.
 """
@@ -33,7 +33,7 @@ class JobTraces:
         self._ended: dict[_Key, None] = {}
 
     def note_entries(self, record: BatchRecord, spec: BatchSpec, entries: Sequence[Entry]) -> None:
-        """Notes entries that a reader of a batch gets; entries that were noted before are skipped."""
+        """Creates the spans of entries that a reader of a batch gets; skips entries that were noted before."""
         key = (record.number, record.opened_at)
         told = self._told.get(key, 0)
         trace = self._trace(record, spec)
@@ -43,7 +43,7 @@ class JobTraces:
             _keep(self._told, key, fresh[-1].cursor)
 
     def note_end(self, record: BatchRecord, spec: BatchSpec, drafts: DraftMetrics, now: float) -> None:
-        """Notes once that a batch has ended, or that its data are deleted. `now`: seconds of the store's clock."""
+        """Creates, once, the span of a batch that has ended or was deleted. `now`: seconds of the store's clock."""
         key = (record.number, record.opened_at)
         if key in self._ended:
             return
@@ -53,11 +53,11 @@ class JobTraces:
         self._taker.give([batch_span(trace, record.progress, record.version, ended_at, drafted)])
 
     def note_live(self, number: int, opened_at: float, result: Result, caller: TraceParent | None) -> None:
-        """Notes the end of a request of the compatible routes. `number`, `opened_at`: of its live batch."""
+        """Creates the span of an ended request of the compatible routes. `number`, `opened_at`: of its live batch."""
         self._taker.give([lone_request_span(BatchTrace(self._job, number, opened_at), result, caller)])
 
     def note_swap(self, before: FleetSpec, after: FleetSpec) -> None:
-        """Notes that this process has replaced the fleet spec; traces the weights transaction that this ended."""
+        """Creates the spans of the weights transaction that this replacement of the fleet spec ended, if any."""
         transaction = after.transaction
         if before.active_transaction is not None and transaction is not None and not transaction.active:
             self._taker.give(transaction_spans(self._job, transaction))

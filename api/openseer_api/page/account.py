@@ -1,4 +1,4 @@
-"""Where the workers' time of a job goes while it runs: what journals and heartbeats tell, added up as it comes."""
+"""Accounts for the workers' time of a running job: sums over its journals and heartbeats, updated as they arrive."""
 
 import asyncio
 from collections import Counter
@@ -35,24 +35,24 @@ from openseer_core.worker.heartbeat import WorkerState, WorkerStatus
 from openseer_core.worker.time_metrics import WorkerSeconds
 
 ENOUGH_SECONDS = 30.0
-"""From when on shares of a job's time are worth a recommendation; before, they are those of its start."""
+"""Age of a job, in seconds, from which shares of its time give findings; before, its start dominates them."""
 GONE_SECONDS = 3.0
-"""A worker whose last heartbeat is older counts as lost meanwhile."""
+"""Age of the last heartbeat, in seconds, above which a worker counts as lost until the next one."""
 HALF_SECONDS = 60.0
-"""What responses gained counts half after so long: a worker that has become slow shows."""
+"""Half-life of the growth of responses, in seconds, so that a worker that has become slow is found."""
 STEPS = 1000
-"""Events that are added up before others have their turn."""
+"""Events that are processed before the event loop runs other tasks."""
 BETWEEN = "waiting for the trainer: nothing was in the queue"
 NO_BEST: Mapping[JobMode, str] = {
     "batch": "it is simulated once the run has ended, for its lengths are not known before",
     "serve": "how many responses come, and how long they get, is up to the trainer",
 }
 ROUGHLY = 1.0
-"""Seconds by which a worker's begin is known from its heartbeats."""
+"""Error, in seconds, of a worker's start time as derived from its heartbeats."""
 
 
 class _Counted(NamedTuple):
-    """What one heartbeat has counted."""
+    """The counters of one heartbeat."""
 
     boot: str
     tokens: int = 0
@@ -62,7 +62,7 @@ class _Counted(NamedTuple):
 
 @dataclass(slots=True)
 class _Worker:
-    """What is known of a worker. `told_all`: what its boot has counted belongs to the time that is told."""
+    """The state of a worker. `told_all`: all counts of its first boot fall within the account's time."""
 
     parts: WorkerParts
     boot: str = ""
@@ -79,7 +79,7 @@ class _Queued(NamedTuple):
 
 
 class _Sign(NamedTuple):
-    """A worker came, or was last there."""
+    """A worker started, or was last seen."""
 
     worker: str
     came: bool
@@ -89,9 +89,10 @@ _Event = _Queued | _Sign | JournalEntry
 
 
 class LiveAccount:
-    """`learn` and `note` take what the store tells, `settle` adds it up; `explained` and `paces` say what comes of it.
+    """A running job's account. `learn` and `note` take groups and journal entries, `settle` adds them up; `explained`
+    and `paces` return the results.
 
-    It begins with the first request queued of those that are there at the first look.
+    It begins when the first request was queued, of those in the store at the first read.
     """
 
     def __init__(self) -> None:
@@ -101,27 +102,27 @@ class LiveAccount:
         self._order = count()
         self._leases: dict[str, str] = {}
         self._waiting: Counter[int] = Counter()
-        """Requests that wait, by batch."""
+        """Number of waiting requests, by batch."""
         self._groups: set[GroupId] = set()
-        """Those that were learned: what others had waiting is not known, for their data are gone."""
+        """Groups that were learned; the waiting requests of others are unknown, because their data are deleted."""
         self._flags = {WAITING: 0, STOCKED: 0}
         self._requests = 0
         self._settled_at = 0.0
 
     def learn(self, groups: Iterable[GroupView]) -> None:
-        """Groups that were submitted."""
+        """Takes groups that were submitted."""
         for group in groups:
             self._requests += group.size
             self._groups.add(group.id)
             self._push(group.enqueued_at, _Queued(group.id.batch, group.size))
 
     def note(self, entries: Iterable[JournalEntry]) -> None:
-        """The next entries of a journal."""
+        """Takes the next entries of a journal."""
         for entry in entries:
             self._push(entry.at, entry)
 
     async def settle(self, workers: Sequence[WorkerStatus], now: float, read_to: float) -> None:
-        """Adds up what was told. `read_to`: up to which time all journals are read."""
+        """Adds up the events until `read_to`, the time up to which all journals are read. Times are the store's."""
         if self._since is None and self._events:
             self._since = self._events[0][0]
         if self._since is None:
@@ -142,7 +143,7 @@ class LiveAccount:
         self._settled_at = now
 
     def drop_batch(self, batch: int) -> None:
-        """Forgets what waits and runs of a batch whose data are gone."""
+        """Forgets the waiting and running requests of a batch whose data are deleted."""
         for request in [one for one in self._leases if RequestId.parse(one).group.batch == batch]:
             self._workers[self._leases.pop(request)].parts.change(self._settled_at, LEASES, -1)
         self._groups = {group for group in self._groups if group.batch != batch}
@@ -151,15 +152,15 @@ class LiveAccount:
 
     @property
     def in_tail(self) -> bool:
-        """Whether nothing waits and something runs."""
+        """Whether no request waits and at least one runs."""
         return bool(self._leases) and not self._flags[WAITING]
 
     def paces(self) -> dict[str, WorkerPace]:
-        """How fast responses grow at each worker."""
+        """The pace of responses at each worker, by its name."""
         return compared({name: worker.growth for name, worker in self._workers.items()})
 
     def explained(self, policy: str, mode: JobMode, tail: str, now: float) -> Explained:
-        """What is known by now. `tail`: which response is expected to end last, in words."""
+        """The account until `now`. `tail`: a sentence on the response that is expected to end last, or ""."""
         since = now if self._since is None else self._since
         by_worker: dict[str, dict[PartName, float]] = {
             name: divide(worker.parts.until(now), worker.sums.sums) for name, worker in self._workers.items()
@@ -170,7 +171,7 @@ class LiveAccount:
         whole, seconds = sum(sums.values()), max(0.0, now - since)
         slots = max((worker.parts.slots for worker in self._workers.values()), default=0)
         account = Account(whole, sums, by_worker, self.paces(), policy, slots, self._requests)
-        # A trainer that trains between batches is no trouble of the fleet's.
+        # A wait for the trainer between batches is no fault of the fleet.
         but: tuple[PartName, ...] = ("prompts",) if mode == "serve" else ()
         labels = PART_LABELS | ({"prompts": BETWEEN} if mode == "serve" else {})
         found = [*slow_workers(account), *(large_parts(account, but=but) if seconds >= ENOUGH_SECONDS else ())]
@@ -277,14 +278,14 @@ class LiveAccount:
             change = -1
         elif holder is not None:
             change = int(word == "waiting")
-        elif word not in (None, "waiting"):  # it ended before anybody ran it
+        elif word not in (None, "waiting"):  # it ended before a worker ran it
             change = -1
         if group in self._groups:
             self._waiting[group.batch] += change
         self._flag(at)
 
     def _flag(self, at: float) -> None:
-        """Each worker's moments depend on whether anything waits, and runs, anywhere."""
+        """Updates every worker's flags: whether any request of the job waits, and whether any waits or runs."""
         waiting = any(number > 0 for number in self._waiting.values())
         for which, flag in ((WAITING, int(waiting)), (STOCKED, int(waiting or bool(self._leases)))):
             if self._flags[which] != flag:
@@ -294,7 +295,7 @@ class LiveAccount:
 
 
 def holder_of_tail(books: Mapping[int, BatchBook], running: Iterable[LeaseBar], now: float) -> str:
-    """Which of the responses that run is expected to end last, in words. `now`: seconds of the store's clock."""
+    """A sentence on the running response that is expected to end last; "" without one. `now`: the store's seconds."""
     bars = list(running)
 
     def left(bar: LeaseBar) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""The page alone, of one job or one run on this machine: what `openseer run --page` and `openseer view` serve."""
+"""The page without the API, for one job or run on this machine: `openseer run --page` and `openseer view` serve it."""
 
 from fastapi import FastAPI, Request
 
@@ -12,7 +12,7 @@ from openseer_api.routes.access import Admission
 
 
 class _PagePaths:
-    """Nothing but the page is here."""
+    """The paths of an app that serves only the page."""
 
     ready = ""
     health = frozenset[str]()
@@ -31,7 +31,7 @@ class _PagePaths:
 
 
 class _One:
-    """The directory of one."""
+    """A directory with one job."""
 
     def __init__(self, shown: Shown) -> None:
         self._shown = shown
@@ -44,7 +44,7 @@ class _One:
 
 
 def page_app(shown: Shown, auth: Authenticator) -> FastAPI:
-    """Serves the page of one job below /page, to who has the token."""
+    """Serves the page of one job below /page, to callers that `auth` admits."""
     app = FastAPI(title="openseer", openapi_url=None, docs_url=None, redoc_url=None)
     problems.install(app)
     app.add_middleware(Gate, paths=_PagePaths(), admit=Admission(_One(shown), auth, many=False).admit)

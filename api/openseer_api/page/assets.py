@@ -1,4 +1,4 @@
-"""The page's files as they were built from the top-level folder page, read once."""
+"""The page's built files, from the sources in the top-level folder page; read once."""
 
 from functools import cache
 from importlib.resources import files
@@ -25,11 +25,11 @@ HEADERS = {
 }
 INDEX = "index.html"
 YEAR = "public, max-age=31536000, immutable"
-"""For files whose name holds their digest."""
+"""`Cache-Control` of files whose name contains their digest."""
 
 
 def asset(name: str) -> Response | None:
-    """A file of the page, by its path below `static`; None where there is none."""
+    """A file of the page, by its path below `static`; None if it does not exist."""
     data = _all_files().get(name)
     if data is None:
         return None

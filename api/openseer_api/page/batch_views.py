@@ -1,4 +1,4 @@
-"""A batch as the page shows it: its groups by state, lengths as they come, and the tail."""
+"""The page's view of a batch: its groups by state, the lengths of its responses, and the tail."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +9,7 @@ from openseer_core.wire.page import MOST_GROUPS, MOST_IN_TAIL, BatchView, GroupC
 
 
 def group_columns(book: BatchBook) -> GroupColumns:
-    """Groups in the order of submission; where they are too many, those that have ended are left out first."""
+    """Groups in the order of submission, at most MOST_GROUPS: the oldest ended ones are left out first."""
     groups = list(book.groups.items())
     if len(groups) > MOST_GROUPS:
         chosen = {name for name, group in groups if group.is_open}
@@ -37,8 +37,8 @@ def _lost(group: GroupBook) -> int:
 
 
 def likely_last(book: BatchBook, running: Sequence[LeaseBar], now: float) -> list[LeaseBar]:
-    """The running responses that are expected to end last, at most MOST_IN_TAIL: those with most tokens to come, and of
-    those of which nothing is known the ones that have run longest."""
+    """The running responses that are expected to end last, at most MOST_IN_TAIL: those with the most remaining tokens;
+    of equal ones, those that have run longest. A group without an estimate counts with its `max_tokens`."""
 
     def left(bar: LeaseBar) -> tuple[float, float]:
         group = book.groups.get(RequestId.parse(bar.request).group.name)
@@ -52,8 +52,8 @@ def likely_last(book: BatchBook, running: Sequence[LeaseBar], now: float) -> lis
 def tail_of(
     book: BatchBook, bars: Sequence[LeaseBar], lengths: Mapping[str, int], paces: Mapping[str, float], now: float
 ) -> list[TailRequest]:
-    """What runs, the last to end first. `lengths`: tokens of these responses now; `paces`: tokens per second that a
-    response gains at a worker, by its name."""
+    """The running responses, the last to end first. `lengths`: their tokens now, by request; `paces`: tokens per second
+    of a response, by worker."""
     found: list[TailRequest] = []
     for bar in bars:
         group = book.groups.get(RequestId.parse(bar.request).group.name)
@@ -79,7 +79,7 @@ def tail_of(
 def batch_view(
     book: BatchBook, batch: Batch, tail: list[TailRequest], running: int, now: float, *, live: bool
 ) -> BatchView:
-    """A batch. `running`: responses of it that run, of which `tail` has some."""
+    """The view of a batch. `running`: number of its running responses; `tail` lists some of them."""
     return BatchView(
         now=now,
         live=live,

@@ -1,4 +1,4 @@
-"""What the journals of batches tell, entry by entry: leases of workers, groups by state, lengths as they come."""
+"""State from the journals of batches, entry by entry: leases of workers, groups by state, lengths of responses."""
 
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ from openseer_core.queue.states import Event
 from openseer_core.wire.page import MOST_BARS, MOST_PAIRS, Histogram, RequestWord
 
 OCTAVE = 4
-"""Bins of the histogram from a length to its double."""
+"""Bins of the histogram per factor of two in length."""
 WORDS: Mapping[str, RequestWord] = {
     Event.CLAIM: "running",
     Event.GIVE_BACK: "waiting",
@@ -26,12 +26,12 @@ WORDS: Mapping[str, RequestWord] = {
     Event.CANCEL: "cancelled",
     Event.CARRY: "carried",
 }
-"""What a request is after an event."""
+"""The state of a request after an event."""
 
 
 @dataclass(slots=True)
 class LeaseBar:
-    """A lease. `end`: None while it runs; `tokens`: of the response at its end, at its begin while it runs."""
+    """A lease. `end`: None while it runs; `tokens`: the response's length at its end, or at its begin while it runs."""
 
     request: str
     worker: str
@@ -44,20 +44,20 @@ class LeaseBar:
 
 
 class LeaseRows:
-    """Leases of all workers, each in the lowest row of its worker that is free from its start on, so that bars never
-    overlap, in whatever order entries come: each batch has a journal of its own."""
+    """Leases of all workers, each in the lowest row of its worker that is free from its start on. Bars never overlap,
+    in any order of the entries, because each batch has its own journal."""
 
     def __init__(self, most_ended: int = MOST_BARS) -> None:
         self.running: dict[str, LeaseBar] = {}
         self.ended: deque[LeaseBar] = deque(maxlen=most_ended)
         self.dropped = 0
-        """Ended leases that are not kept any more."""
+        """Number of ended leases that were dropped."""
         self._free_from: dict[str, list[float]] = {}
-        """Of each row of a worker, infinity while a lease runs in it."""
+        """By worker: the time from which each row is free; infinity while a lease runs in it."""
         self._chunks: dict[str, int] = {}
 
     def note(self, entry: JournalEntry) -> None:
-        """A claim begins a lease, whatever else happens to the request ends it."""
+        """Takes an entry: a claim begins a lease; every event of the request ends its running lease."""
         known = self.running.pop(entry.request, None)
         if known is not None:
             known.end, known.event, known.tokens = entry.at, entry.event, entry.length
@@ -75,7 +75,7 @@ class LeaseRows:
         self.running[entry.request] = bar
 
     def drop_batch(self, batch: int) -> None:
-        """Forgets what runs of a batch whose data are gone."""
+        """Forgets the running leases of a batch whose data are deleted."""
         for key in [key for key in self.running if RequestId.parse(key).group.batch == batch]:
             bar = self.running.pop(key)
             self._free(bar, bar.start)
@@ -92,8 +92,8 @@ class LeaseRows:
 
 
 class GroupBook:
-    """A group. `view`: what the store knew of it when it was first seen; `words`: how many requests are what, those
-    that wait and were never claimed left out; `longest`: tokens of its longest finished response."""
+    """A group. `view`: its facts when it was first read; `words`: number of requests by state, without waiting ones
+    that were never claimed; `longest`: tokens of its longest finished response."""
 
     def __init__(self, view: GroupView) -> None:
         self.view = view
@@ -101,9 +101,9 @@ class GroupBook:
         self.waiting = view.size
         self.longest = 0
         self.estimate: int | None = None
-        """Expected tokens of a response, as the policy reckons; None while nothing is known."""
+        """Expected tokens of a response; None before a response to the prompt has finished."""
         self.expected: dict[int, int | None] = {}
-        """Of each response that has ended what `estimate` was then; its own length is not in it."""
+        """By index of an ended response: `estimate` just before its end, without its own length."""
         self._states: dict[int, RequestWord] = {}
         self._reckon()
 
@@ -113,7 +113,7 @@ class GroupBook:
         return bool(self.waiting or self.words["running"])
 
     def move(self, index: int, word: RequestWord, length: int) -> None:
-        """A request is something else now, with so many tokens."""
+        """Changes the state of a request to `word`. `length`: its tokens."""
         before = self._states.get(index)
         if word in ("waiting", "running"):
             self.expected.pop(index, None)
@@ -140,39 +140,39 @@ class GroupBook:
 
 
 class JournalReader(Protocol):
-    """Whoever takes what the store tells, beside the books."""
+    """Takes the same groups and journal entries as the books."""
 
     def learn(self, groups: Iterable[GroupView]) -> None:
-        """Groups that were submitted."""
+        """Takes groups that were submitted."""
         ...
 
     def note(self, entries: Iterable[JournalEntry]) -> None:
-        """The next entries of a journal."""
+        """Takes the next entries of a journal."""
         ...
 
 
 class BatchBook:
-    """A batch by its journal."""
+    """The state of a batch, from its journal."""
 
     def __init__(self, number: int, leases: LeaseRows, told: JournalReader | None = None) -> None:
-        """`told`: who else adds up what comes."""
+        """`told`: another reader of the same groups and entries."""
         self.number = number
         self._told = told
         self.named = self.read = 0
-        """Names of groups, and entries of the journal, that are in it."""
+        """Numbers of group names, and of journal entries, that were read."""
         self.began_at = 0.0
-        """When its first request was claimed, 0.0 before."""
+        """Time of the first claim, in seconds of the store's clock; 0.0 before."""
         self.groups: dict[str, GroupBook] = {}
         self.pairs: deque[tuple[int, int]] = deque(maxlen=MOST_PAIRS)
-        """Of finished responses: what their siblings had told, and what they came to."""
+        """Of finished responses: the estimate from their siblings, and the length; in tokens."""
         self.tail_since: float | None = None
-        """When the last request of those that are known was claimed; None while one waits, or none runs."""
+        """Time at which the last known waiting request was claimed or ended; None while one waits."""
         self._leases = leases
         self._bins: Counter[int] = Counter()
         self._waiting = 0
 
     def learn(self, count: int, views: Iterable[GroupView]) -> None:
-        """The next `count` groups that were submitted, but for those whose data are gone."""
+        """Takes the next `count` submitted groups. `views`: those of them whose data are not deleted."""
         self.named += count
         views = list(views)
         if self._told is not None:
@@ -184,7 +184,7 @@ class BatchBook:
                 self.tail_since = None
 
     def note(self, entries: Iterable[JournalEntry]) -> None:
-        """The next entries of its journal."""
+        """Takes the next entries of its journal."""
         entries = list(entries)
         if self._told is not None:
             self._told.note(entries)
@@ -212,7 +212,7 @@ class BatchBook:
             self.tail_since = entry.at
 
     def histogram(self) -> Histogram:
-        """Lengths of finished responses."""
+        """The histogram of the lengths of finished responses."""
         if not self._bins:
             return Histogram()
         numbers = [
@@ -223,7 +223,7 @@ class BatchBook:
 
 
 def bin_of(length: int) -> int:
-    """The bin that a length is counted in."""
+    """The number of the bin that contains a length, in tokens."""
     number = max(0, int(OCTAVE * log2(max(1, length))))
     while edge_of(number + 1) <= length:
         number += 1
@@ -231,5 +231,5 @@ def bin_of(length: int) -> int:
 
 
 def edge_of(number: int) -> int:
-    """The least length of a bin."""
+    """The least length, in tokens, of a bin."""
     return ceil(2 ** (number / OCTAVE))

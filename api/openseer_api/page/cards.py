@@ -1,4 +1,4 @@
-"""All jobs at a glance: each that the viewer may read has a card, whatever becomes of its store."""
+"""An overview of all jobs: a card for each job that the viewer may read, even if its store fails."""
 
 import asyncio
 import logging
@@ -12,9 +12,9 @@ from openseer_core.manifest.generation import JobMode
 from openseer_core.wire.page import MOST_JOBS, JobCard, JobCards
 
 CARD_SECONDS = 2.0
-"""Longest wait for one job's card: a store that hangs holds up the view of all others for so long."""
+"""Timeout of one job's card, in seconds: limits the delay of the view by a store that hangs."""
 CHECKS = 16
-"""Rights that are asked for at once."""
+"""Limit of concurrent checks of rights."""
 SILENT = "the store does not answer"
 
 log = logging.getLogger(__name__)
@@ -33,17 +33,17 @@ class NotOpen:
 
     @property
     def mode(self) -> JobMode:
-        """Of the job."""
+        """The job's mode."""
         return self._job.mode
 
     async def card(self) -> JobCard:
-        """Why it is not open."""
+        """A card with the reason why the job is not open."""
         return _unknown(self, self._job.reason)
 
 
 async def cards(auth: Authenticator, token: str | None, jobs: Sequence[Listed]) -> JobCards:
-    """Jobs that the token may read, by namespace and name. Raises Unauthenticated; AuthUnavailable while it is not
-    known what the token may do."""
+    """The cards of the jobs that the token may read, ordered by namespace and name. Raises Unauthenticated;
+    AuthUnavailable while the token's rights cannot be checked."""
     jobs, allowed = sorted(jobs, key=lambda job: job.place), list[Listed]()
     for start in range(0, len(jobs), CHECKS):
         some = jobs[start : start + CHECKS]
@@ -62,7 +62,7 @@ async def _may_read(auth: Authenticator, token: str | None, job: Listed) -> bool
 
 
 async def _card(job: Listed) -> JobCard:
-    """The job's card; one that says why nothing else is known where there is none."""
+    """The job's card; on failure, a card with the reason."""
     try:
         async with asyncio.timeout(CARD_SECONDS):
             return await job.card()

@@ -1,4 +1,4 @@
-"""One look at a job for all who watch it: the store is asked at most once a tick, and each view is written once."""
+"""Views of a job, shared by all viewers: the store is read at most once per tick, and each view is encoded once."""
 
 import asyncio
 import time
@@ -28,19 +28,19 @@ from openseer_core.wire.page import MOST_BARS, WINDOW_SECONDS, Explained, JobCar
 from openseer_core.wire.weights import Transaction, to_wire
 
 TICK_SECONDS = 0.4
-"""Least time between two looks at the store."""
+"""Minimum time between two reads of the store, in seconds."""
 PAGE = 1000
-"""Groups, or entries of a journal, that are read in one call."""
+"""Limit of groups, or of journal entries, per call."""
 MOST_PAGES = 20
-"""Calls of one look for one batch; what is left is read by the next ones."""
+"""Limit of calls per batch in one read of the store; the next reads continue."""
 LOOKUPS = 64
-"""Groups that are looked up at once."""
+"""Limit of concurrent look-ups of groups."""
 KEPT_SECONDS = 600.0
-"""What is known of a job is forgotten when nobody has watched it for so long."""
+"""Time without a viewer, in seconds, after which a job's feed is dropped."""
 
 
 class JobFeed:
-    """What is known of one job. Its views are JSON, the same bytes for all who ask within a tick."""
+    """The state of one job for its viewers. Its views are JSON, the same bytes for all calls within a tick."""
 
     def __init__(self, job: JobContext) -> None:
         self._job = job
@@ -51,7 +51,7 @@ class JobFeed:
         self._begin(job.store.epoch)
 
     def _begin(self, epoch: int) -> None:
-        """Everything is read anew: a store of another epoch may have lost the end of what was read."""
+        """Resets all state: a store of another epoch may have lost entries that were read."""
         self._epoch = epoch
         self._leases = LeaseRows()
         self._books: dict[int, BatchBook] = {}
@@ -67,7 +67,7 @@ class JobFeed:
 
     @property
     def mode(self) -> JobMode:
-        """Of the job."""
+        """The job's mode."""
         return self._job.job.spec.mode
 
     # ---- views
@@ -95,7 +95,7 @@ class JobFeed:
             return self._card()
 
     def group_views(self, group: GroupId, index: int | None, place: str = "") -> GroupViews:
-        """GroupPages for one viewer, each with what is new."""
+        """GroupPages for one viewer, each with the tokens since the one before."""
         return GroupFeed(self._job, group, index, place, self._group_book)
 
     async def _group_book(self, group: GroupId) -> GroupBook | None:
@@ -105,7 +105,7 @@ class JobFeed:
             return book.groups.get(group.name) if book is not None else None
 
     async def _view(self, key: object, make: Callable[[], Awaitable[JsonModel]]) -> bytes:
-        async with self._lock:  # to write a batch's view the store is asked, too: whoever comes meanwhile waits for it
+        async with self._lock:  # also around make(): concurrent callers share its reads of the store
             await self._look()
             made_at, data = self._written.get(key, (float("-inf"), b""))
             if made_at == self._looked_at:
@@ -166,7 +166,7 @@ class JobFeed:
         tail = tail_of(book, shown, lengths, paces, now)
         return batch_view(book, batch, tail, len(running), now, live=True)
 
-    # ---- looking
+    # ---- reading the store
 
     async def _look(self) -> None:
         self.used_at = time.monotonic()
@@ -205,7 +205,7 @@ class JobFeed:
         return [BatchRecord(BATCH_JOB_BATCH, INITIAL_VERSION, "{}", progress, began, began)]
 
     async def _note(self, told: list[tuple[BatchBook, JournalEntry]]) -> None:
-        """Entries of all batches in the order of their times, as leases of all share the rows of a worker."""
+        """Notes the entries of all batches in the order of their times, as leases of all share the rows of a worker."""
         told.sort(key=lambda one: one[1].at)
         for start in range(0, len(told), PAGE):
             for book, entries in groupby(told[start : start + PAGE], key=lambda one: one[0]):
@@ -213,7 +213,7 @@ class JobFeed:
             await asyncio.sleep(0)
 
     async def _read(self, book: BatchBook) -> tuple[list[JournalEntry], float]:
-        """The next groups, which are learned, and entries. Also up to which time they are all, infinity for no end."""
+        """Learns the next groups. Returns the next entries, and the time up to which they are complete, or infinity."""
         store, found = self._job.store, list[JournalEntry]()
         for _ in range(MOST_PAGES):
             names = await store.group_names(book.number, book.named, PAGE)
@@ -238,13 +238,13 @@ class JobFeed:
 
 
 class Feeds:
-    """The feeds of all jobs that somebody watches."""
+    """The feeds of all jobs that have viewers."""
 
     def __init__(self) -> None:
         self._feeds: WeakKeyDictionary[JobContext, JobFeed] = WeakKeyDictionary()
 
     def of(self, job: JobContext) -> JobFeed:
-        """A job's feed."""
+        """A job's feed; drops feeds without viewers."""
         now = time.monotonic()
         for other, feed in list(self._feeds.items()):
             if now - feed.used_at > KEPT_SECONDS:

@@ -1,4 +1,4 @@
-"""A group for one viewer: each view has what the responses have gained since the one before."""
+"""Views of a group for one viewer: each has the tokens of its responses since the one before."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,23 +13,23 @@ from openseer_core.tokens import unpack_tokens
 from openseer_core.wire.page import MOST_SIBLINGS, GroupPage, ResponseView
 
 MOST_PROMPT_TOKENS = 8192
-"""Of a prompt that is shown as text."""
+"""Limit of tokens of a prompt that is shown."""
 FindBook = Callable[[GroupId], Awaitable[GroupBook | None]]
 NO_TEXT = "the model's tokenizer is not loaded here, or not yet: token ids are shown"
 
 
 async def no_book(_: GroupId) -> GroupBook | None:
-    """Nothing is known of any group."""
+    """Finds no book of any group."""
     return None
 
 
 class GroupFeed:
-    """`index`: only that response of the group; `place`: where a viewer goes on."""
+    """A group for one viewer. `index`: only that response; `place`: the event id from which the viewer continues."""
 
     def __init__(
         self, job: JobContext, group: GroupId, index: int | None, place: str = "", book: FindBook = no_book
     ) -> None:
-        """`book`: finds what its batch's journal tells of the group."""
+        """`book`: finds the group's state from its batch's journal."""
         self._job, self._book = job, book
         self._group = group
         self._index = index

@@ -1,4 +1,4 @@
-"""A group as the page shows it: its responses side by side, each a piece that goes on where the last one ended."""
+"""The page's view of a group: its responses, each as a piece that continues the piece before."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,9 @@ from openseer_text.reading import Reader
 
 PLACE = re.compile(r"(\S{1,32})((?: \d{1,6}:\d{1,9})*)")
 UNFINISHED = "\ufffd"
-"""What a tokenizer writes for a character of which some bytes are missing."""
+"""The character that a tokenizer writes in place of an incomplete one."""
 LONGEST_CHARACTER = 4
-"""Tokens that one character may have, as bytes."""
+"""Limit of tokens of one character: a UTF-8 character has at most four bytes."""
 STATES: dict[State, RequestWord] = {
     State.QUEUED: "waiting",
     State.LEASED: "running",
@@ -29,11 +29,11 @@ STATES: dict[State, RequestWord] = {
 
 
 class TokenTexts:
-    """The text of each token of a response, special tokens written.
+    """Decodes the tokens of a response one by one, special tokens included.
 
-    A token mostly reads the same everywhere but at the begin, where some tokenizers leave a blank out, so it is read
-    once, after itself. Of a character that several tokens make, the last one has it. `known`: shared by the responses
-    of a viewer.
+    A token's text is mostly the same everywhere but at the start, where some tokenizers omit a space; so it is decoded
+    once, after itself, and cached in `known`, which the responses of a viewer share. A character of several tokens is
+    the text of the last of them.
     """
 
     def __init__(self, reader: Reader, known: dict[int, str]) -> None:
@@ -43,7 +43,7 @@ class TokenTexts:
 
     @property
     def pending(self) -> int:
-        """How many of the latest tokens make a character that is not whole yet."""
+        """Number of the latest tokens whose character is incomplete."""
         return len(self._pending)
 
     def feed(self, tokens: Sequence[int]) -> list[str]:
@@ -66,34 +66,34 @@ class TokenTexts:
 
 
 class Pieces:
-    """How far the responses of a group were sent to a viewer.
+    """The positions up to which the responses of a group were sent to a viewer.
 
-    A viewer who connects again tells it by the id of the last event that came (`Last-Event-ID`): the stream goes on
-    there. `told`: that id; one of another group, or of none, begins anew.
+    A viewer that reconnects sends the id of its last event (`Last-Event-ID`), and the stream continues from there.
+    `told`: that id; an id of another group, or none, starts from the beginning.
     """
 
     def __init__(self, queued_at: float, told: str = "") -> None:
-        """`queued_at`: of the group, which tells it from others of its name."""
+        """`queued_at`: of the group, which distinguishes it from others of its name."""
         self._of = repr(queued_at)
         found = PLACE.fullmatch(told)
         known = found[2].split() if found and found[1] == self._of else []
         self._sent = {int(index): int(sent) for index, _, sent in (one.partition(":") for one in known)}
 
     def start(self, index: int, length: int) -> int:
-        """From which token on a response of so many tokens is sent."""
+        """The token from which a response of `length` tokens is sent."""
         return min(self._sent.get(index, 0), length)
 
     def share(self, lengths: Mapping[int, int]) -> int:
-        """How many tokens of each response there is room for in a view. `lengths`: of all, by index."""
+        """Limit of tokens of each response in a view. `lengths`: of all responses, by index."""
         open_ends = sum(length > self.start(index, length) for index, length in lengths.items())
         return MOST_TOKENS // max(1, open_ends)
 
     def note(self, index: int, end: int) -> None:
-        """A response was sent up to there."""
+        """Records that a response was sent up to token `end`."""
         self._sent[index] = end
 
     def place(self, texts: Mapping[int, TokenTexts]) -> str:
-        """The id of the latest event. Tokens whose character is not whole yet are sent again."""
+        """The id of the latest event. Tokens of an incomplete character are sent again after it."""
         ends = {index: end - (texts[index].pending if index in texts else 0) for index, end in self._sent.items()}
         return " ".join([self._of, *(f"{index}:{max(0, end)}" for index, end in ends.items())])
 
@@ -101,7 +101,7 @@ class Pieces:
 def response_view(
     record: RequestRecord, start: int, length: int, texts: TokenTexts | None, expected: int | None
 ) -> ResponseView:
-    """A response of `length` tokens, of which `record` has those from `start` on."""
+    """The view of a response of `length` tokens; `record` has its tokens from `start` on."""
     count = count_items(record.tokens)
     tokens = unpack_tokens(record.tokens)
     logprobs = readable_logprobs(own_scores(record.tokens, record.logprobs)) if record.logprobs else None

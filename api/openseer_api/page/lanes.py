@@ -1,4 +1,4 @@
-"""The fleet as the page shows it: a lane per worker, and figures over time."""
+"""The page's view of the fleet: a lane per worker, and time series."""
 
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -13,33 +13,33 @@ from openseer_core.worker.draft_metrics import summed
 from openseer_core.worker.heartbeat import WorkerState, WorkerStatus
 
 SILENT_SECONDS = 1.4
-"""A worker sends a heartbeat each second: without one for so long it is shown as silent, which is no verdict."""
+"""Age of the last heartbeat, in seconds, above which a worker is shown as silent; it sends one each second."""
 RATE_SECONDS = 5.0
-"""Tokens per second are those of so many latest seconds."""
+"""Window of the token rates, in seconds."""
 LEAST_RATE_SECONDS = 3.0
-"""Tokens come in lumps, so what two heartbeats in a row tell is no rate."""
+"""Shortest span of heartbeats, in seconds, that gives a rate: tokens arrive in bursts."""
 POINT_SECONDS = 1.0
-"""Between two points of a series."""
+"""Interval of the points of a series, in seconds."""
 NO_PACE = WorkerPace(0.0, None)
 NEARLY_FULL = 0.95
-"""Share of a worker's KV blocks."""
+"""Reserved fraction of a worker's KV blocks from which its KV cache counts as full."""
 
 
 class TokenRates:
-    """Tokens per second of each boot of a worker, by the counters of its heartbeats."""
+    """Tokens per second of each boot of a worker, from the counters of its heartbeats."""
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str, str], deque[tuple[float, int]]] = {}
 
     def note(self, workers: Sequence[WorkerStatus]) -> None:
-        """The latest heartbeats; who is no longer among them is forgotten."""
+        """Takes the latest heartbeats; drops boots that are not among them."""
         boots = {(worker.name, worker.boot) for worker in workers}
         for gone in self._seen.keys() - boots:
             del self._seen[gone]
         for worker in workers:
             seen = self._seen.setdefault((worker.name, worker.boot), deque())
             tokens = worker.heartbeat.metrics.tokens
-            if seen and seen[-1][0] < worker.seen_at - RATE_SECONDS:  # nobody looked meanwhile
+            if seen and seen[-1][0] < worker.seen_at - RATE_SECONDS:  # the samples have a gap: no viewer
                 seen.clear()
             if not seen or seen[-1][0] < worker.seen_at:
                 seen.append((worker.seen_at, tokens))
@@ -47,7 +47,7 @@ class TokenRates:
                 seen.popleft()
 
     def of(self, worker: WorkerStatus) -> float | None:
-        """None before its heartbeats span LEAST_RATE_SECONDS."""
+        """The tokens per second of a worker; None before its heartbeats span LEAST_RATE_SECONDS."""
         seen = self._seen.get((worker.name, worker.boot))
         if not seen:
             return None
@@ -58,13 +58,13 @@ class TokenRates:
 
 
 class FleetSeries:
-    """Figures of the whole fleet, a point a second while somebody looks."""
+    """Time series of the whole fleet: one point per second while the job has viewers."""
 
     def __init__(self) -> None:
         self._points: deque[tuple[float, int, int, float | None, float, float | None]] = deque(maxlen=MOST_POINTS)
 
     def note(self, snapshot: FleetSnapshot, load: QueueLoad, rates: TokenRates) -> None:
-        """A point, unless the latest one is younger than a second."""
+        """Adds a point, unless the latest one is younger than POINT_SECONDS."""
         if self._points and snapshot.now - self._points[-1][0] < POINT_SECONDS:
             return
         fresh = [worker for worker in snapshot.workers if worker.is_fresh(snapshot.now)]
@@ -76,7 +76,7 @@ class FleetSeries:
         self._points.append((snapshot.now, load.running, waiting, tokens, round(used, 4), accepted))
 
     def columns(self) -> Series:
-        """All points that are kept."""
+        """All kept points, as columns."""
         columns = list(zip(*self._points, strict=True)) or [()] * len(Series.model_fields)
         return Series.model_validate(
             {name: list(column) for name, column in zip(Series.model_fields, columns, strict=True)}
@@ -91,14 +91,14 @@ def is_silent(worker: WorkerStatus, now: float) -> bool:
 def lanes_of(
     snapshot: FleetSnapshot, load: QueueLoad, rates: TokenRates, paces: Mapping[str, WorkerPace]
 ) -> list[WorkerLane]:
-    """A lane for each worker, by name. `paces`: how fast responses grow at it, against the others."""
+    """A lane for each worker, ordered by name. `paces`: the pace of responses at each worker, by its name."""
     workers = sorted(snapshot.workers, key=lambda worker: (len(worker.name), worker.name))
     waiting = sum(load.waiting.values())
     return [_lane(worker, snapshot, rates.of(worker), paces.get(worker.name, NO_PACE), waiting) for worker in workers]
 
 
 def slow_words(pace: WorkerPace) -> str:
-    """Of a worker that generates slower than the others, with what to do; "" of another."""
+    """A sentence on a slow worker, with advice; "" if the pace is not slow."""
     says = slow_pace(pace)
     return f"{says}; {SLOW_ADVICE}" if says else ""
 
@@ -132,7 +132,7 @@ def _lane(
 
 
 def _waits(worker: WorkerStatus, waiting: int) -> str:
-    """Why a worker runs less than it could."""
+    """Why a worker runs fewer requests than it has slots; "" for no known reason."""
     metrics, weights = worker.heartbeat.metrics, worker.heartbeat.weights
     match worker.heartbeat.state:
         case WorkerState.STARTING:

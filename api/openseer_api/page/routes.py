@@ -1,6 +1,6 @@
-"""Routes of the page: its files, who looks, and streams of views.
+"""Routes of the page: its files, login, and streams of views.
 
-A stream ends after STREAM_SECONDS, and the page asks again: a right that was taken away ends with it.
+A stream ends after STREAM_SECONDS and the page reconnects, so a revoked right ends after that time at most.
 """
 
 import asyncio
@@ -27,15 +27,15 @@ from openseer_core.wire.page import PageProblem
 
 STREAM_SECONDS = 60.0
 MOST_STREAMS = 256
-"""Streams of views that are open at once in one process."""
+"""Limit of concurrently open streams of views in one process."""
 JOBS_SECONDS = 2.0
-"""Between two views of all jobs."""
+"""Interval of the views of all jobs, in seconds."""
 EXPLAIN_SECONDS = 3.0
-"""Between two explanations of a job."""
+"""Interval of the explanations of a job, in seconds."""
 VIEW_SECONDS = 1.0
-"""Between two views of a job, a batch or a group."""
+"""Interval of the views of a job, a batch or a group, in seconds."""
 LONGEST_TOKEN = 3000
-"""Bytes: a browser keeps no longer cookie."""
+"""Limit of a token, in bytes: browsers keep no longer cookies."""
 SSE = "text/event-stream"
 
 BatchInPath = Annotated[int, Path(ge=0, le=INT53_MAX)]
@@ -43,15 +43,16 @@ Found = Callable[[Request], Shown]
 
 
 class Login(JsonModel):
-    """The token of a person, as `Authorization: Bearer` has it."""
+    """The token of a person, as in `Authorization: Bearer`."""
 
     token: Annotated[str, Field(min_length=1, max_length=LONGEST_TOKEN)]
 
 
 def page_routes(auth: Authenticator, found: Found, everything: Callable[[], Sequence[Listed]]) -> APIRouter:
-    """All routes of the page; none is in the API's document, for its only client comes with it.
+    """All routes of the page. The API's document omits them, because their only client is the page.
 
-    `found`: the job of a call that the gate has admitted; `everything`: all jobs that are here, to whom may see them.
+    `found`: returns the job of a call that the gate has admitted; `everything`: returns all jobs of this server,
+    without a check of rights.
     """
     router = APIRouter(prefix=PATH, route_class=OwnRoute, include_in_schema=False)
     _add_files(router)
@@ -77,7 +78,7 @@ def _add_files(router: APIRouter) -> None:
 def _add_login(router: APIRouter, auth: Authenticator) -> None:
     @router.post("/login", status_code=204)
     async def login(who: Login, request: Request, response: Response) -> None:
-        """Keeps the token in a cookie once it is known to be one."""
+        """Checks the token, then stores it in a cookie."""
         await auth.identify(who.token)
         keep_token(request.headers, response, who.token)
 
@@ -141,8 +142,8 @@ class _Streams:
     def open(
         self, view: View, seconds: float, pulse: View | None = None, place: Callable[[], str] | None = None
     ) -> Response:
-        """A stream of views, with a pulse between two of them; `place` gives the id of the latest view. Raises
-        BusyProblem where there are too many."""
+        """A stream of views, with a pulse between two of them; `place` returns the id of the latest view. Raises
+        BusyProblem if MOST_STREAMS are open."""
         if self._open >= MOST_STREAMS:
             raise BusyProblem(f"{MOST_STREAMS} pages are open here already")
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -160,11 +161,11 @@ class _Streams:
 async def _events(
     view: View, seconds: float, pulse: View | None, place: Callable[[], str] | None
 ) -> AsyncIterator[bytes]:
-    """Views until STREAM_SECONDS are over, or until there is nothing to see; in place of one that is as the last one, a
-    sign of life.
+    """Server-sent events: views until STREAM_SECONDS are over or an error is final; a comment in place of a view that
+    equals the one before.
 
-    The first comes at once, the others at beats of the loop's clock that all streams share: who look at one job have
-    one look together, whenever they came.
+    The first view comes at once, the others at beats of the loop's clock that all streams share, so that the viewers
+    of a job share one read of the store.
     """
     loop = asyncio.get_running_loop()
     ends_at = loop.time() + STREAM_SECONDS

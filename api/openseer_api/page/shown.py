@@ -1,4 +1,4 @@
-"""What the page shows: a job that runs, a run that has ended, and of a job that cannot be opened why."""
+"""Interfaces of the page's objects: a running job, an ended run, and a job that cannot be opened."""
 
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -8,23 +8,23 @@ from openseer_core.manifest.generation import JobMode
 from openseer_core.wire.page import JobCard
 
 View = Callable[[], Awaitable[bytes]]
-"""Gives the next view as JSON. Raises NotFoundProblem, StoreUnavailableError."""
+"""Returns the next view as JSON. Raises NotFoundProblem, StoreUnavailableError."""
 
 
 class GroupViews(Protocol):
     """A group for one viewer."""
 
     async def view(self) -> bytes:
-        """A GroupPage with what is new. Raises NotFoundProblem, ConflictProblem, StoreUnavailableError."""
+        """A GroupPage with new tokens only. Raises NotFoundProblem, ConflictProblem, StoreUnavailableError."""
         ...
 
     def place(self) -> str:
-        """The id of the latest view: whoever connects again with it goes on there."""
+        """The id of the latest view: a viewer that reconnects with it continues from there."""
         ...
 
 
 class Listed(Protocol):
-    """A job among all."""
+    """A job in the list of all jobs."""
 
     @property
     def place(self) -> tuple[str, str]:
@@ -33,16 +33,16 @@ class Listed(Protocol):
 
     @property
     def mode(self) -> JobMode:
-        """Of the job."""
+        """The job's mode."""
         ...
 
     async def card(self) -> JobCard:
-        """The job at a glance. Raises StoreUnavailableError."""
+        """The job's card. Raises StoreUnavailableError."""
         ...
 
 
 class Shown(Listed, Protocol):
-    """One job's views."""
+    """A job with its views."""
 
     async def job_view(self) -> bytes:
         """A JobView. Raises StoreUnavailableError."""
@@ -61,5 +61,6 @@ class Shown(Listed, Protocol):
         ...
 
     def group_views(self, group: GroupId, index: int | None, place: str = "") -> GroupViews:
-        """GroupPages for one viewer. `index`: only that response; `place`: the id of the last view that came."""
+        """GroupPages for one viewer. `index`: only that response; `place`: the id of the last view that
+        the viewer received."""
         ...

@@ -1,4 +1,4 @@
-"""Where workers' time goes, and what stands out: arithmetic that an ended run and a job that goes on have in common.
+"""Divides workers' time into parts and finds causes of lost time, for ended runs and for running jobs.
 
 Read `parts`, `counters`, `paces`, then `findings`. Tests: tests/driver/explain, tests/api/page/test_account.py.
 """

@@ -1,4 +1,4 @@
-"""What a worker has counted, and its sums over boots: counters begin anew with each."""
+"""A worker's counters, and their sums over its boots: each boot counts from zero."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from openseer_core.worker.time_metrics import WorkerSeconds
 
 
 class Counters(Protocol):
-    """One worker at one moment. `boot`: "" where it is not told; `seconds`: None where they are not counted."""
+    """The counters of one worker at one time. `boot`: "" if unknown; `seconds`: None if they are not counted."""
 
     @property
     def boot(self) -> str: ...
@@ -25,7 +25,7 @@ class Counters(Protocol):
 
 
 class CounterSums:
-    """The sums of one worker's counters of seconds and contexts from its first note on."""
+    """The sums of one worker's counters of seconds and contexts over all notes, the first one included."""
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = defaultdict(float)
@@ -33,7 +33,7 @@ class CounterSums:
         self._boot: str | None = None
 
     def note(self, now: Counters) -> None:
-        """Its next counters."""
+        """Adds the increase of the next counters; all of them after a restart of the worker."""
         values = now.contexts.values() | (now.seconds.values() if now.seconds is not None else {})
         self._boot = now.boot if self._boot is None else self._boot
         began_anew = now.boot != self._boot or any(
@@ -45,7 +45,7 @@ class CounterSums:
 
 
 def counted(samples: Iterable[Counters]) -> dict[str, float]:
-    """The sums of a worker's counters over its samples, with all that its first boot had counted before."""
+    """The sums of a worker's counters over its samples; the first sample counts in full."""
     found = CounterSums()
     for sample in samples:
         found.note(sample)

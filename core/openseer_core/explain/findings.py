@@ -1,4 +1,4 @@
-"""What stands out of workers' time, and what to do: one rule for each cause, with its threshold."""
+"""Findings on workers' time, with advice: one rule for each cause, with its threshold."""
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ Cause = Literal[
     "idle",
 ]
 SLOW = 0.75
-"""A worker is slow whose responses grow at less than so much of the others' pace: machines vary by less."""
+"""Ratio of a worker's pace to that of the others below which it is slow; equal machines vary by less."""
 SLOW_ADVICE = "look at its node and GPU (clocks, other processes, memory), or take it out"
 LEAST_SHARES: dict[PartName, float] = {
     "store": 0.03,
@@ -37,13 +37,13 @@ LEAST_SHARES: dict[PartName, float] = {
     "tail": 0.2,
     "prefill": 0.25,
 }
-"""A part is told that is so much of all workers' time."""
+"""Share of all workers' time from which a part gives a finding."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One cause of lost time. `subject`: whom or what it names; `figure`: what the recommendation rests on, as `says`
-    tells it in words; `worker_seconds`: what is at stake, as a `share` of all workers' time."""
+    """One cause of lost time. `subject`: the worker, request or part that it names; `figure`: the number behind the
+    advice, which `says` puts in words; `worker_seconds`: the lost time; `share`: its share of all workers' time."""
 
     cause: Cause
     subject: str
@@ -56,9 +56,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class Account:
-    """What is known of workers' time: seconds of all and of each by part, and their paces.
+    """Workers' time: seconds by part, of all workers and of each one, and the workers' paces.
 
-    `whole`: seconds of all workers; `slots`: of one worker, 0 where that is not known; `requests`: how many there are.
+    `whole`: seconds of all workers; `slots`: of one worker, 0 if unknown; `requests`: the number of requests.
     """
 
     whole: float
@@ -70,18 +70,18 @@ class Account:
     requests: int
 
     def share(self, seconds: float) -> float:
-        """Of all workers' time."""
+        """The share of `seconds` in all workers' time, 0 to 1."""
         return seconds / self.whole if self.whole else 0.0
 
     def most(self, *names: PartName) -> tuple[str, float]:
-        """The worker with the most of these parts, and its seconds."""
+        """The worker with the most seconds in these parts, and those seconds."""
         seconds = {worker: sum(parts[name] for name in names) for worker, parts in self.by_worker.items()}
         worst = max(seconds, key=lambda worker: seconds[worker], default="")
         return worst, seconds.get(worst, 0.0)
 
 
 def slow_pace(pace: WorkerPace) -> str:
-    """What is said of a slow worker, after its name; "" of another."""
+    """A clause on a slow worker, to follow its name; "" if the pace is not slow."""
     if pace.ratio is None or pace.ratio >= SLOW:
         return ""
     if not pace.ratio:
@@ -93,7 +93,7 @@ def slow_pace(pace: WorkerPace) -> str:
 
 
 def slow_workers(account: Account) -> Iterator[Finding]:
-    """The workers whose pace stands out."""
+    """A finding for each slow worker."""
     for name, pace in account.paces.items():
         if says := slow_pace(pace):
             ratio = pace.ratio or 0.0
@@ -102,8 +102,8 @@ def slow_workers(account: Account) -> Iterator[Finding]:
 
 
 def large_parts(account: Account, *, least: float | None = None, but: Container[PartName] = ()) -> Iterator[Finding]:
-    """The parts that stand out. `least`: makespan of the best order that knows no lengths, None where it is not known;
-    `but`: parts that are told otherwise."""
+    """A finding for each part with at least its share of LEAST_SHARES. `least`: makespan, in seconds, of the best order
+    that knows no lengths, None if unknown; `but`: parts to leave out."""
     binding, room = account.policy in BINDING_POLICIES, max(1, account.slots * len(account.by_worker))
     best = f" The best order that knows no lengths takes {least:,.1f} s." if least is not None else ""
     texts: dict[PartName, tuple[Cause, str, str]] = {
@@ -162,7 +162,7 @@ def large_parts(account: Account, *, least: float | None = None, but: Container[
 
 
 def _with(account: Account, part: PartName) -> list[str]:
-    """Workers with the most of a part first."""
+    """Workers with time in a part, the one with the most first."""
     found = {name: parts[part] for name, parts in account.by_worker.items() if parts[part] > 0}
     return sorted(found, key=lambda name: -found[name])
 
@@ -170,10 +170,10 @@ def _with(account: Account, part: PartName) -> list[str]:
 def finding(
     account: Account, cause: Cause, subject: str, figure: float, says: str, advice: str, seconds: float
 ) -> Finding:
-    """One, with what it is of all workers' time."""
+    """A Finding; `share` follows from `seconds`, the lost worker-seconds."""
     return Finding(cause, subject, round(figure, 4), says, advice, seconds, account.share(seconds))
 
 
 def named(names: Sequence[str]) -> str:
-    """A few names in a sentence."""
+    """The first three names, and the number of the others, for a sentence."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

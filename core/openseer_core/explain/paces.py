@@ -1,4 +1,4 @@
-"""How fast responses grew at each worker, against the other workers with as many responses at once."""
+"""The pace of responses at each worker, compared with other workers at the same number of concurrent responses."""
 
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
@@ -8,19 +8,19 @@ from typing import NamedTuple
 from openseer_core.explain.counters import Counters
 
 KNOWN_SECONDS = 5.0
-"""Seconds of responses, of a worker and of the others with as many at once, from which on they are compared."""
+"""Minimum response-seconds, of a worker and of the others at the same load, for a comparison."""
 
 
 class WorkerPace(NamedTuple):
-    """`tokens_per_second` that a response gained, 0 where it is not known; `ratio`: to what it would have gained at the
-    others, None where it is not known."""
+    """A worker's pace. `tokens_per_second`: of one response, 0 if unknown; `ratio`: to the pace at the other workers
+    with the same load, None if unknown."""
 
     tokens_per_second: float
     ratio: float | None
 
 
 class _Growth(NamedTuple):
-    """What responses gained: their seconds, their tokens."""
+    """Growth of responses: sum of their seconds, sum of their tokens."""
 
     seconds: float
     tokens: float
@@ -30,14 +30,14 @@ _NOTHING = _Growth(0.0, 0.0)
 
 
 class WorkerGrowth:
-    """What responses gained at one worker, by their number at once as a power of two. Time for contexts does not count:
-    it says nothing of a worker's speed."""
+    """The growth of responses at one worker, by load: log2 of the number of concurrent responses, rounded. Time for
+    computing contexts is left out, because it depends on the prompts and not on the worker's speed."""
 
     def __init__(self) -> None:
         self.loads: dict[int, _Growth] = {}
 
     def note(self, before: Counters, after: Counters) -> None:
-        """A stretch between two of its samples; one over a boot, or without counters, says nothing."""
+        """Adds the growth between two samples; skips samples of different boots or without counters."""
         if before.seconds is None or after.seconds is None or before.boot != after.boot:
             return
         running = after.seconds.running - before.seconds.running
@@ -51,12 +51,12 @@ class WorkerGrowth:
             self.loads[load] = _Growth(known.seconds + seconds, known.tokens + tokens)
 
     def fade(self, factor: float) -> None:
-        """What was noted so far counts as so much of itself."""
+        """Multiplies the growth noted so far by `factor`."""
         self.loads = {load: _Growth(one.seconds * factor, one.tokens * factor) for load, one in self.loads.items()}
 
 
 def paces(samples: Mapping[str, Iterable[Counters]]) -> dict[str, WorkerPace]:
-    """Of every worker, by its samples."""
+    """The pace of every worker, from its samples; by its name."""
     grown: dict[str, WorkerGrowth] = {}
     for name, of_worker in samples.items():
         growth = grown[name] = WorkerGrowth()
@@ -66,7 +66,7 @@ def paces(samples: Mapping[str, Iterable[Counters]]) -> dict[str, WorkerPace]:
 
 
 def compared(grown: Mapping[str, WorkerGrowth]) -> dict[str, WorkerPace]:
-    """Of every worker, by what responses gained there and at the others."""
+    """The pace of every worker, from the growth there and at the others; by its name."""
     fleet: dict[int, _Growth] = {}
     for growth in grown.values():
         for load, mine in growth.loads.items():

@@ -1,4 +1,4 @@
-"""The seconds of a worker, part by part: what leases and absences tell of each moment, less what its counters tell."""
+"""A worker's seconds by part: from leases and absences at each time, then divided further by its counters."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,13 +36,13 @@ PART_LABELS: dict[PartName, str] = {
 TimeSpan = tuple[float, float]
 Seconds = dict[PartName, float]
 LEASES, WAITING, BOOT, LOST, STOCKED, SUBMITTED = range(6)
-"""What is counted at each moment: requests that the worker holds and that wait; whether it has not come yet, and has
-gone; whether the first request is in the store, and the last one."""
+"""Indices of the counts at a time: leases of the worker, waiting requests; 1 if the worker has not started yet, 1 if it
+is lost, 1 if the first request is in the store, 1 if the last one is."""
 DECODING: tuple[PartName, ...] = ("decode_full", "decode_below_waiting", "decode_below")
 
 
 class Absence(NamedTuple):
-    """Seconds of the run in which a worker was not there: `boot` before it first was, `lost` afterwards."""
+    """A time, in seconds of the run, without the worker: `boot` before its first start, `lost` afterwards."""
 
     start: float
     end: float
@@ -50,8 +50,8 @@ class Absence(NamedTuple):
 
 
 class WorkerParts:
-    """Sums up the seconds of one worker from `start` on, change by change. `slots`: how many requests it may hold, 0
-    where that is not known; `counts`: what is counted now."""
+    """Sums up the seconds of one worker from `start` on, change by change. `slots`: its limit of running requests, 0 if
+    unknown; `counts`: the present counts, by index."""
 
     def __init__(self, start: float = 0.0, slots: int = 0) -> None:
         self.counts = [0] * 6
@@ -60,18 +60,18 @@ class WorkerParts:
         self._reach = start
 
     def change(self, time: float, which: int, step: int) -> None:
-        """One of the counts changes; a time before the latest one counts as that."""
+        """Adds `step` to one of the counts at `time`; an earlier time than the latest one counts as the latest."""
         self.pass_to(time)
         self.counts[which] += step
 
     def pass_to(self, time: float) -> None:
-        """Nothing changed up to `time`."""
+        """Adds the seconds up to `time` to the present part."""
         if time > self._reach:
             self._sums[self._part()] += time - self._reach
             self._reach = time
 
     def until(self, time: float) -> Seconds:
-        """The seconds up to `time`, each in one part."""
+        """The seconds by part up to `time`; each second is in one part."""
         found = dict(self._sums)
         found[self._part()] += max(0.0, time - self._reach)
         return found
@@ -99,10 +99,11 @@ def classify(
     submitted: float,
     end: float,
 ) -> Seconds:
-    """The seconds of one worker from 0 to `end`, each in one part; they add up to `end`.
+    """The seconds of one worker by part, from 0 to `end`; they add up to `end`.
 
-    `leases`: when it held a request; `slots`: how many it may hold, 0 where that is not known; `stocked`: when the
-    first request was in the store; `submitted`: when the last one had been queued, so that nothing more could come.
+    All times in seconds of the run. `leases`: the times of its leases; `waiting`: the times with waiting requests;
+    `slots`: its limit of running requests, 0 if unknown; `stocked`: when the first request was in the store;
+    `submitted`: when the last request was queued.
     """
     changes = [(time, LEASES, step) for span in leases for time, step in zip(span, (1, -1), strict=True)]
     changes += [(time, WAITING, step) for span in waiting for time, step in zip(span, (1, -1), strict=True)]
@@ -118,9 +119,10 @@ def classify(
 
 
 def divide(seconds: Seconds, counters: Mapping[str, float]) -> Seconds:
-    """The same seconds, with those taken out of them that the worker's counters say more of.
+    """Moves seconds that the worker's counters assign to a cause into the part of that cause; the sum stays the same.
 
-    Each is taken from where it must have been counted, and never more than there is: counters are read once a second.
+    Each is taken from the parts that can contain it, and never more than they hold, because counters are read only once
+    a second.
     """
     parts, found = dict(seconds), defaultdict(float, counters)
     _move(parts, "weights", found["weights"], ("idle", "tail"))

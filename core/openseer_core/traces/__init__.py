@@ -1,4 +1,4 @@
-"""What a trainer's own traces are told of a job, as spans: pure arithmetic over results, batches and transactions.
+"""Spans of a job for a trainer's traces: pure functions of results, batches and weights transactions.
 
 Read `traceparent`, `span`, then `of_requests` and `of_weights`. Tests: tests/core/traces.
 """

@@ -1,4 +1,4 @@
-"""Spans of a batch and of its requests. They hold counts, times and names; never a token, a text or metadata."""
+"""Spans of a batch and of its requests. They hold counts, times and names; never tokens, texts or metadata."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from openseer_core.traces.span import Attribute, SpanEvent, TraceSpan, span_id_o
 from openseer_core.traces.traceparent import TraceParent
 
 MOST_EVENTS = 64
-"""Leases of a request that its span tells of one by one; `openseer.leases` counts all."""
+"""Limit of leases of a request that are events of its span; `openseer.leases` counts all."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchTrace:
-    """The trace that a batch is in. `job`: NAMESPACE/NAME; `opened_at`: seconds of the job's clock, by which batches of
-    one number are told apart; `parent`: of a trainer's call, None where it sent none."""
+    """The trace of a batch. `job`: NAMESPACE/NAME; `opened_at`: seconds of the job's clock, which distinguish batches
+    with the same number; `parent`: the span of the trainer's call, None if it sent none."""
 
     job: str
     batch: int
@@ -27,24 +27,24 @@ class BatchTrace:
 
     @property
     def trace_id(self) -> int:
-        """The trainer's, or one of the batch's own."""
+        """The id of the trainer's trace, or of the batch's own."""
         return self.parent.trace_id if self.parent is not None else trace_id_of(self.job, self.batch, self.opened_at)
 
     @property
     def span_id(self) -> int:
-        """Of the batch's span."""
+        """The id of the batch's span."""
         return span_id_of(self.trace_id, self.job, self.batch, self.opened_at)
 
     @property
     def attributes(self) -> dict[str, Attribute]:
-        """What all spans of the batch tell."""
+        """The attributes of all spans of the batch."""
         return {"openseer.job": self.job, "openseer.batch": self.batch}
 
 
 def batch_span(
     trace: BatchTrace, progress: BatchProgress, version: str, ended_at: float, drafted: Mapping[str, int]
 ) -> TraceSpan:
-    """A batch from its opening to its last result. `drafted`: totals of drafts while it ran, by name, {} for none."""
+    """The span of a batch, from its opening to its last result. `drafted`: totals of drafts while it ran, by name."""
     counts: dict[str, Attribute] = {
         "groups": progress.groups,
         "requests": progress.requests,
@@ -69,12 +69,12 @@ def batch_span(
 
 
 def request_span(trace: BatchTrace, result: Result) -> TraceSpan:
-    """A turn of a request, from when it came to wait to its end, with its leases as events: below its batch's span."""
+    """The span of a turn of a request, from its queueing to its end, below its batch's span; its leases are events."""
     return _request_span(trace, result, trace.trace_id, trace.span_id, trace.parent)
 
 
 def lone_request_span(trace: BatchTrace, result: Result, caller: TraceParent | None) -> TraceSpan:
-    """The same of a request that has no batch of a trainer's above it: below the call that asked for it, or alone."""
+    """The span of a request without a trainer's batch: below the span of its call, or in a trace of its own."""
     if caller is not None:
         return _request_span(trace, result, caller.trace_id, caller.span_id, caller)
     return _request_span(trace, result, trace_id_of(trace.trace_id, result.request), 0, None)
@@ -125,7 +125,7 @@ def _request_span(
 
 
 def _of_turn(chunks: Sequence[Chunk]) -> tuple[float, Sequence[Chunk]]:
-    """When the turn before ended, or what was appended to it came; and the chunks since."""
+    """The time of the previous turn's end or of the last append since, 0.0 for none; and the last turn's chunks."""
     since = next((at + 1 for at in range(len(chunks) - 2, -1, -1) if chunks[at].event == Event.COMPLETE), 0)
     appended = [chunk.ended_at for chunk in chunks[since:] if chunk.event == APPEND]
     return max([chunks[since - 1].ended_at if since else 0.0, *appended]), chunks[since:]

@@ -5,7 +5,8 @@ from openseer_core.weights.fleet_spec import WeightsTransaction
 
 
 def transaction_spans(job: str, transaction: WeightsTransaction) -> list[TraceSpan]:
-    """Of one that has ended. `job`: NAMESPACE/NAME. Phases follow one another, each as long as all its tries took."""
+    """The spans of a transaction that has ended. `job`: NAMESPACE/NAME. Phases follow one another; the length of each
+    is the sum over its attempts."""
     publish, failed = transaction.publish, transaction.phase == "failed"
     end = transaction.finished_at if transaction.finished_at is not None else transaction.entered_at
     trace = trace_id_of(job, "weights", transaction.id, transaction.started_at)

@@ -1,4 +1,4 @@
-"""A span, and the ids that it gets: hashes of what it is of, so that whoever tells of the same thing gives the same."""
+"""A span and its ids: hashes of the facts that identify it, so that every process gives it the same ids."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ Attribute = str | bool | int | float
 
 @dataclass(frozen=True, slots=True)
 class SpanEvent:
-    """What happened within a span, `at`: as of TraceSpan."""
+    """An event within a span. `at`: seconds of the job's clock."""
 
     name: str
     at: float
@@ -20,8 +20,8 @@ class SpanEvent:
 
 @dataclass(frozen=True, slots=True)
 class TraceSpan:
-    """Something that has ended. `start`, `end`: seconds of the job's clock; `parent_id`: 0 for none; `error`: why it
-    failed, "" where it did not; `caller`: the span of a caller that all of it is below, None where no caller told one.
+    """An operation that has ended. `start`, `end`: seconds of the job's clock; `parent_id`: 0 for none; `error`: the
+    reason of a failure, "" without one; `caller`: the caller's span above this one, None if it sent none.
     """
 
     name: str
@@ -37,15 +37,15 @@ class TraceSpan:
 
 
 def trace_id_of(*facts: object) -> int:
-    """Of a trace that no caller began."""
+    """The 16-byte id of a trace without a caller's span; never 0."""
     return _hash(16, facts)
 
 
 def span_id_of(*facts: object) -> int:
-    """Of a span."""
+    """The 8-byte id of a span; never 0."""
     return _hash(8, facts)
 
 
 def _hash(size: int, facts: tuple[object, ...]) -> int:
-    # Never 0, which means none.
+    # An id of 0 means none.
     return int.from_bytes(blake2b("\0".join(map(str, facts)).encode(), digest_size=size).digest()) or 1

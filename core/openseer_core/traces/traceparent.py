@@ -1,4 +1,4 @@
-"""W3C's header field `traceparent`: the span that a caller calls from."""
+"""The header field `traceparent` of W3C Trace Context: the caller's span."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ _SAMPLED = 0x01
 
 @dataclass(frozen=True, slots=True)
 class TraceParent:
-    """A span of a caller. `sampled`: its trace is recorded; without that nothing below it is."""
+    """A caller's span. `sampled`: its trace is recorded; if not, no span below it is."""
 
     trace_id: int
     span_id: int
@@ -19,7 +19,7 @@ class TraceParent:
 
     @staticmethod
     def parse(text: str | None) -> "TraceParent | None":
-        """None for none, and for a malformed one, which is ignored as W3C says."""
+        """Parses the field. None without one, or if it is malformed: W3C says to ignore such a field."""
         found = _FORM.fullmatch(text) if text is not None else None
         if found is None or found["version"] == "ff" or (found["version"] == "00" and found[5] is not None):
             return None
@@ -29,5 +29,5 @@ class TraceParent:
         return TraceParent(trace, span, bool(int(found["flags"], 16) & _SAMPLED))
 
     def __str__(self) -> str:
-        """The field, of version 00."""
+        """The field's text, in version 00."""
         return f"00-{self.trace_id:032x}-{self.span_id:016x}-{int(self.sampled):02x}"

@@ -1,5 +1,5 @@
-"""Where the time of a run went, and what to do about it: core's arithmetic over what its folder holds.
+"""Explains the time of a run, with advice: applies core's `explain` to the run's folder.
 
-Read core's `explain`, then `explanation` (what comes of it), `real_time`, `presence`, `waiting`, `evidence`,
+Read core's `explain`, then `explanation` (the result), `real_time`, `presence`, `waiting`, `evidence`,
 `findings` and `explained`. Tests: tests/driver/explain.
 """

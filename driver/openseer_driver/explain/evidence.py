@@ -1,4 +1,4 @@
-"""What a run's trace says of single causes: the response that ran alone, and the slots that the KV cache left empty."""
+"""Evidence in a run's trace for single causes: the response that ran alone, the slots that the KV cache left empty."""
 
 from dataclasses import dataclass
 from statistics import fmean
@@ -7,12 +7,12 @@ from openseer_core.explain.findings import Account
 from openseer_driver.report.trace import Fact, Trace
 
 LONGER = 1.5
-"""A response is a giant that is so many times as long as the longest one of all other groups."""
+"""Ratio of a response's length to the longest one of all other groups from which it is a giant."""
 
 
 @dataclass(frozen=True)
 class Evidence(Account):
-    """What findings rest on: workers' time from the start of the run to the last request finished, and the trace."""
+    """The input of the rules: workers' time from the start of the run to the last finished request, and the trace."""
 
     trace: Trace
 
@@ -24,8 +24,8 @@ class Evidence(Account):
 
 @dataclass(frozen=True, slots=True)
 class Giant:
-    """The response that ended last. `times`: its length to the longest one of other groups; `alone`: seconds that it
-    ran after all others had ended."""
+    """A giant response that ended last. `times`: ratio of its length to the longest one of other groups; `alone`:
+    seconds that it ran after all others had ended."""
 
     fact: Fact
     times: float
@@ -33,7 +33,7 @@ class Giant:
 
 
 def giant(trace: Trace) -> Giant | None:
-    """None where the response that ended last is no giant."""
+    """The response that ended last, if it is a giant; otherwise None."""
     if len(trace.facts) < 2:
         return None
     *_, other, last = trace.facts
@@ -46,8 +46,8 @@ def giant(trace: Trace) -> Giant | None:
 
 @dataclass(frozen=True, slots=True)
 class EmptySlots:
-    """What KV caches left empty. `share`: of all workers' samples in which requests waited, slots were free, and the
-    blocks for one more were not; `used`, `slots`: of a worker, mean over those."""
+    """Slots left empty for lack of KV blocks. `share`: of workers' samples, those in which requests waited, slots were
+    free, and KV blocks for one more response were not; `used`, `slots`: means per worker over those samples."""
 
     share: float = 0.0
     used: float = 0.0
@@ -55,7 +55,7 @@ class EmptySlots:
 
 
 def empty_slots(trace: Trace) -> EmptySlots:
-    """By the samples of the run; a response more is taken to need as many blocks as the mean of those that run."""
+    """The empty slots, from the run's samples; assumes that one more response needs the mean blocks of running ones."""
     looks, held = 0, list[tuple[int, int]]()
     for sample in trace.samples:
         if sample.closed >= sample.requests:
@@ -72,7 +72,7 @@ def empty_slots(trace: Trace) -> EmptySlots:
 
 
 def kv_settings(trace: Trace) -> str:
-    """What sets the room of the KV cache of the run's engines."""
+    """The names of the settings that size the KV cache of the run's engines, for advice."""
     if trace.record.setting("model", "engine") == "scripted":
         return "model.scripted.kvBlocks"
     if any(worker.gpu for sample in trace.samples for worker in sample.workers.values()):

@@ -1,4 +1,4 @@
-"""A run's trace made an explanation."""
+"""Makes an explanation from a run's trace."""
 
 from openseer_core.explain.counters import counted
 from openseer_core.explain.findings import named
@@ -15,12 +15,11 @@ from openseer_driver.report.report import PAUSES_RULE
 from openseer_driver.report.trace import Trace
 
 LEFT_OUT = 0.02
-"""Of the makespan; more that the job's clock leaves out is told."""
+"""Fraction of the makespan; if the job's clock leaves out more, a note says so."""
 
 
 def explain(trace: Trace, best: BestTimes | None = None, no_best: str = "not asked for") -> Explanation:
-    """Says where the time of a run went, finished or not. `best`: None where it is not known, for the reason
-    `no_best`."""
+    """The explanation of a run, finished or not. `best`: None if unknown, for the reason `no_best`."""
     by_the_job, trace = trace.end, in_real_time(trace)
     clock = clock_of(trace)
     end = max((clock.at(fact.finished_at) for fact in trace.facts), default=0.0)
@@ -67,7 +66,7 @@ def _part(name: PartName, seconds: float | None, whole: float) -> TimePart:
 
 
 def _unknown(trace: Trace) -> set[PartName]:
-    """Parts that no worker has counted."""
+    """Parts that cannot be known, because no worker has counted them."""
     workers = [worker for sample in trace.samples for worker in sample.workers.values()]
     unknown: set[PartName] = set()
     if all(worker.seconds is None for worker in workers):

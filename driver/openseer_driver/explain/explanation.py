@@ -1,4 +1,4 @@
-"""An explanation of a run: the parts of its worker-seconds, the best times possible, and what to do. Plain records."""
+"""Records of an explanation of a run: the parts of its worker-seconds, the best possible times, and findings."""
 
 import msgspec
 
@@ -7,7 +7,7 @@ from openseer_core.explain.parts import PartName
 
 
 class TimePart(msgspec.Struct, frozen=True):
-    """A part of all workers' time; None where the run's folder does not tell it, so that another part holds it."""
+    """A part of all workers' time. None if the run's folder lacks its seconds: another part has them."""
 
     name: PartName
     label: str
@@ -16,8 +16,8 @@ class TimePart(msgspec.Struct, frozen=True):
 
 
 class WorkerExplanation(msgspec.Struct, frozen=True):
-    """One worker's seconds by part. `pace`: tokens per second that a response gained there, 0 where it is not known;
-    `pace_ratio`: that to the pace at the other workers with as many responses at once, None where it is not known."""
+    """One worker's seconds by part. `pace`: tokens per second of a response there, 0 if unknown; `pace_ratio`: ratio to
+    the pace at the other workers with the same number of concurrent responses, None if unknown."""
 
     parts: dict[PartName, float]
     pace: float
@@ -25,11 +25,12 @@ class WorkerExplanation(msgspec.Struct, frozen=True):
 
 
 class BestTimes(msgspec.Struct, frozen=True):
-    """Makespans in seconds that were possible with the same lengths and healthy engines, simulated.
+    """Simulated makespans, in seconds, with the same lengths and healthy engines.
 
-    `known`: under the best policy that knows no lengths beforehand, `policy`; `oracle`: under one that knows all;
-    `bound`: no order needs less, for all engines are full to the end. `itself`: of the run's own policy, whose distance
-    from the measured makespan is the run's trouble or the simulation's error. `unknown`: what is left out.
+    `known`: under `policy`, the best policy that knows no lengths beforehand; `oracle`: under one that knows all;
+    `bound`: a lower bound of all orders, with all engines full to the end; `itself`: under the run's own policy; its
+    difference from the measured makespan is a fault of the run or an error of the simulation. `unknown`: the effects
+    that the simulation leaves out.
     """
 
     known: float
@@ -41,11 +42,11 @@ class BestTimes(msgspec.Struct, frozen=True):
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """`worker_seconds`: the workers' number times the seconds from the start of the run to the last request finished,
-    which are `startup_seconds` and `makespan_seconds`; the known parts add up to it. `unqueued_seconds`: those of the
-    start before the first request was queued. `findings`: the largest first.
+    """The explanation of a run. `worker_seconds`: number of workers times the seconds from the start of the run to the
+    last finished request, `startup_seconds` + `makespan_seconds`; the known parts add up to it. `unqueued_seconds`:
+    the seconds from the start to the first queued request. `findings`: the largest first.
 
-    `best`: None where it is not known, for the reason `no_best`; `notes`: what a reader has to know.
+    `best`: None if unknown, for the reason `no_best`; `notes`: limits of the explanation, for readers.
     """
 
     run: str
@@ -63,5 +64,5 @@ class Explanation(msgspec.Struct, frozen=True):
     notes: list[str]
 
     def to_json(self) -> bytes:
-        """One line."""
+        """The explanation as one line of JSON."""
         return msgspec.json.encode(self) + b"\n"

@@ -1,4 +1,4 @@
-"""What made a run slow: the rules that need all of its trace, beside those of workers' time (core's `explain`)."""
+"""Findings on a run: the rules that need its trace, and those of workers' time (core's `explain`)."""
 
 from collections.abc import Callable, Iterator
 
@@ -7,20 +7,21 @@ from openseer_driver.explain.evidence import Evidence, empty_slots, giant, kv_se
 from openseer_driver.explain.explanation import BestTimes
 
 ALONE = 0.1
-"""A giant response is told that ran alone for so much of the makespan."""
+"""Fraction of the makespan that a giant response ran alone, from which it gives a finding."""
 EMPTY = 0.2
 FULL = 0.75
-"""KV caches are told that kept workers below FULL of their slots in EMPTY of their samples while requests waited."""
+"""KV caches give a finding if workers used less than FULL of their slots, for lack of KV blocks while requests waited,
+in at least EMPTY of their samples."""
 PREEMPTED = 0.05
-"""Or that had so many responses preempted, for each response of the run."""
+"""KV caches also give a finding from this number of preemptions per response of the run."""
 BETTER = 1.1
-"""A policy is told that would have been so many times as fast."""
+"""Simulated speed-up from which another policy gives a finding."""
 
 _Rule = Callable[[Evidence, BestTimes | None], Iterator[Finding]]
 
 
 def find(evidence: Evidence, best: BestTimes | None) -> list[Finding]:
-    """All that stands out, the most worker-seconds first."""
+    """All findings, the most worker-seconds first."""
     found = [one for rule in _RULES for one in rule(evidence, best)]
     return sorted(found, key=lambda one: -one.worker_seconds)
 
@@ -91,7 +92,7 @@ def _policy(evidence: Evidence, best: BestTimes | None) -> Iterator[Finding]:
 
 
 def _parts(evidence: Evidence, best: BestTimes | None) -> Iterator[Finding]:
-    """But the tail of a giant, which is told by itself."""
+    """The findings of parts; without the tail if a giant response caused it, which has its own finding."""
     told = ("tail",) if any(_giant(evidence, None)) else ()
     return large_parts(evidence, least=best.known if best is not None else None, but=told)
 

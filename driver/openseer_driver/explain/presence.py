@@ -1,4 +1,4 @@
-"""When the workers of a run were there, by their samples and leases."""
+"""The times at which the workers of a run were present, from their samples and leases."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from openseer_driver.report.trace import ActiveClock, Trace
 from openseer_driver.run_lines import ChunkLine, SampleLine, WorkerSample
 
 SILENT_SECONDS = 3.0
-"""A worker whose last heartbeat in the last sample is older has ended; it sends one each second."""
+"""Age of the heartbeat in the last sample, in seconds, above which a worker has ended; it sends one each second."""
 
 
 class Seen(NamedTuple):
@@ -28,30 +28,30 @@ class _Life(NamedTuple):
 
 
 def clock_of(trace: Trace) -> ActiveClock:
-    """Active seconds since the run was started."""
+    """The clock of active seconds since the start of the run."""
     return ActiveClock(trace.began_at, trace.clock.pauses)
 
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """What is known of one worker: its samples, and its leases on requests, in order."""
+    """The records of one worker: its samples in order, and its leases."""
 
     samples: Sequence[Seen] = ()
     leases: Sequence[ChunkLine] = ()
 
     @property
     def tells_boots(self) -> bool:
-        """False where the worker was started again and its samples, of an earlier release, do not say when."""
+        """False if the worker was restarted and its samples, of an earlier release, do not contain the boot."""
         return all(sample.boot for _, sample in self.samples) or len({chunk.worker for chunk in self.leases}) < 2
 
     @property
     def slots(self) -> int:
-        """How many requests it may hold; 0 where no sample says it."""
+        """Its limit of running requests; 0 if no sample has it."""
         return max((sample.slots for _, sample in self.samples), default=0)
 
 
 def witnesses(trace: Trace) -> dict[str, Witness]:
-    """Of every worker of a run."""
+    """The records of every worker of a run, by name."""
     samples: dict[str, list[Seen]] = defaultdict(list)
     leases: dict[str, list[ChunkLine]] = defaultdict(list)
     for sample in trace.samples:
@@ -66,30 +66,30 @@ def witnesses(trace: Trace) -> dict[str, Witness]:
 
 
 def stocked_at(trace: Trace) -> float:
-    """Seconds of the store's clock at which the first request was in the store: its driver renders prompts before.
+    """The time, in seconds of the store's clock, at which the first request was in the store; rendering comes before.
 
-    By the samples, too: drivers of earlier releases wrote down when they began to render.
+    Uses the samples, too, because drivers of earlier releases recorded the begin of rendering instead.
     """
     empty = takewhile(lambda sample: not sample.requests, trace.samples)
     return min(trace.clock.origin, max((trace.queued_at, *(sample.at for sample in empty))))
 
 
 def last_sample(trace: Trace) -> SampleLine | None:
-    """Before the last request finished; then workers leave. None of a run without samples."""
+    """The last sample before the last request finished, because workers end after it. None without samples."""
     finished = max((fact.finished_at for fact in trace.facts), default=float("inf"))
     before = [sample for sample in trace.samples if sample.at <= finished]
     return before[-1] if before else trace.samples[0] if trace.samples else None
 
 
 def is_present(last: SampleLine | None, name: str, boot: str) -> bool:
-    """Whether a boot of a worker is alive in that sample; taken for granted without one."""
+    """Whether a boot of a worker is alive in the sample; True without a sample."""
     worker = last.workers.get(name) if last is not None else None
     return last is None or (worker is not None and worker.boot == boot and worker.silent < SILENT_SECONDS)
 
 
 def absences(witness: Witness, clock: ActiveClock, end: float, *, present: Callable[[str], bool]) -> list[Absence]:
-    """Active seconds of `clock`, up to `end`, in which a worker was not there. `present`: whether that boot of it was
-    when the last request finished."""
+    """The worker's absences up to `end`, in active seconds of `clock`. `present`: whether a boot of the worker was
+    alive when the last request finished."""
     gaps: list[Absence] = []
     reach = float("-inf")
     lives = [
@@ -107,7 +107,7 @@ def absences(witness: Witness, clock: ActiveClock, end: float, *, present: Calla
 
 
 def _signs(witness: Witness) -> dict[str, list[float]]:
-    """When each boot told something: heartbeats, claims, and how requests ended."""
+    """The times of each boot's signs of life: heartbeats, claims, and ends of leases by the worker itself."""
     signs: dict[str, list[float]] = defaultdict(list)
     for at, sample in witness.samples:
         signs[sample.boot].append(at - sample.silent)

@@ -1,4 +1,4 @@
-"""A run's times as they passed: the job's clock leaves out how long a store answered nobody."""
+"""Converts a run's times to real time: the job's clock leaves out the time in which the store did not answer."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -11,11 +11,12 @@ from openseer_driver.report.trace import Fact, Trace, make_trace
 from openseer_driver.run_lines import SampleLine
 
 SET_BACK_SECONDS = 1.0
-"""Less may pass between two samples for the driver than for the job: each is asked at its own moment."""
+"""Tolerance, in seconds, between two samples, by which less time may pass on the driver's clock than on the job's: the
+clocks are not read at the same time."""
 
 
 def in_real_time(trace: Trace) -> Trace:
-    """The same run with all times in unix seconds of the driver, as far as its samples tell them."""
+    """The same run with all times in unix seconds of the driver; unchanged if its samples have none."""
     told = [sample for sample in trace.samples if sample.taken_at]
     if not told:
         return trace
@@ -26,7 +27,7 @@ def in_real_time(trace: Trace) -> Trace:
 
 
 def _clock(told: Sequence[SampleLine]) -> Callable[[float], float]:
-    """From the job's clock to the driver's; between two samples in proportion, beyond them second by second."""
+    """A function from the job's clock to the driver's: linear between two samples, with slope 1 outside of them."""
     job = list(accumulate((sample.at for sample in told), max))
     driver = list(accumulate(_passed(told, job), initial=told[0].taken_at))
 
@@ -43,7 +44,7 @@ def _clock(told: Sequence[SampleLine]) -> Callable[[float], float]:
 
 
 def _passed(told: Sequence[SampleLine], job: Sequence[float]) -> Iterator[float]:
-    """Seconds from each sample to the next: as the driver tells them, unless its clock was set back."""
+    """The seconds from each sample to the next: by the driver's clock, unless it was set back."""
     for (before, after), (start, end) in zip(pairwise(told), pairwise(job), strict=True):
         passed = after.taken_at - before.taken_at
         yield max(0.0, passed) if passed > end - start - SET_BACK_SECONDS else end - start

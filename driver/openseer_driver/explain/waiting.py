@@ -1,4 +1,4 @@
-"""When requests of a run waited."""
+"""The times at which requests of a run waited."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from openseer_driver.report.trace import ActiveClock, Trace
 
 
 def waiting_spans(trace: Trace, clock: ActiveClock) -> list[TimeSpan]:
-    """When any request waited, in active seconds: queued, or given back, and not claimed yet."""
+    """The times, in active seconds, at which at least one request waited: queued or given back, and not claimed yet."""
     spans: list[TimeSpan] = []
     for fact in trace.facts:
         since = fact.enqueued_at
@@ -20,7 +20,7 @@ def waiting_spans(trace: Trace, clock: ActiveClock) -> list[TimeSpan]:
 
 
 def _merged(spans: Sequence[TimeSpan]) -> list[TimeSpan]:
-    """Those that touch made one; `spans` in order."""
+    """Joins spans that touch; `spans` is sorted."""
     found: list[TimeSpan] = []
     for start, end in spans:
         if found and start <= found[-1][1]:

@@ -17,8 +17,8 @@ PARENT = "TRACEPARENT"
 
 
 class RunTraces:
-    """Gives the spans to `taker`. A resumed run keeps its trace, whose id follows from the time at which its first
-    group was queued."""
+    """Creates a run's spans and gives them to `taker`. A resumed run keeps its trace: the trace id is derived from the
+    time at which its first group was queued."""
 
     def __init__(self, job: RolloutJob, taker: SpanTaker, environment: Mapping[str, str] = os.environ) -> None:
         self._job = f"{job.namespace}/{job.name}"

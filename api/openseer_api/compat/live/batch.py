@@ -1,5 +1,4 @@
-"""A live batch: it holds requests of the compatible routes; one process writes it, one task reads it, then it is
-deleted."""
+"""A live batch of requests of the compatible routes: one process writes it, reads its results and deletes it."""
 
 import asyncio
 import logging
@@ -22,23 +21,24 @@ from openseer_core.wire.batches import MAX_GROUP_SIZE
 log = logging.getLogger(__name__)
 
 GROUPS = 256
-"""Groups of one live batch; then another one is opened, so that what is delivered can be deleted."""
+"""Limit of groups of one live batch. A full batch is replaced, so that delivered results can be deleted."""
 BATCH_SECONDS = 60.0
 """Age, in seconds, at which a live batch takes no new groups. While requests of a process wait, the process opens a
-batch at this interval, if need be an empty one: others see by it that the process lives."""
+batch at this interval, even an empty one, as a sign to other processes that it is alive."""
 IDLE_SECONDS = 5.0
-"""A live batch for which nobody has waited for so long is closed."""
+"""Time without waiting requests, in seconds, after which a live batch takes no new groups."""
 WAIT_SECONDS = 1.0
 PAGE = 256
 TROUBLE_SECONDS = 1.0
-"""After a read that failed."""
+"""Wait after a failed read, in seconds."""
 
 _GroupKey = tuple[str, bytes, str, str]
 
 
 class LiveBatch:
-    """`retired`: since when it takes no new groups (monotonic); `waiting`: live requests that have not ended, by id;
-    `is_sign`: it is the newest of a process whose requests wait, and stays until there is a newer one."""
+    """One live batch. `retired`: the monotonic time since which it takes no new groups; `waiting`: live requests that
+    have not ended, by id; `is_sign`: it is the newest of a process whose requests wait, and is kept until a newer one
+    exists."""
 
     def __init__(self, job: JobContext, record: BatchRecord, version: str) -> None:
         self.number = record.number
@@ -54,7 +54,7 @@ class LiveBatch:
         self._count = 0
         self._reader = asyncio.create_task(self._read())
 
-    # ---- writing, by one task alone
+    # ---- writing, by one task only
 
     def group_for(self, requests: list[LiveRequest]) -> LiveGroup | None:
         """The group that takes these live requests, which all have the same group key."""
@@ -62,7 +62,7 @@ class LiveBatch:
         return group if group is not None and group.takes(time.monotonic(), len(requests)) else None
 
     async def put(self, groups: list[list[LiveRequest]]) -> None:
-        """Queues live requests; each list is one group, or joins one. Raises OpenseerError; then none waits here."""
+        """Queues live requests; each list is a group, or joins one. Raises OpenseerError and keeps none then."""
         self._used = time.monotonic()
         try:
             await self._write(groups)
@@ -88,7 +88,7 @@ class LiveBatch:
             await self._job.store.submit(specs)
 
     def _withdraw(self, groups: list[list[LiveRequest]]) -> None:
-        """Forgets these live requests and their groups: how much of a failed write took effect is not known."""
+        """Forgets these live requests and their groups: part of a failed write may have taken effect."""
         for requests in groups:
             self._groups.pop(requests[0].group_key, None)
             for live_request in requests:
@@ -124,7 +124,7 @@ class LiveBatch:
         counts["compatible_recognised"] += recognised
 
     async def _end_cancelled(self, requests: list[LiveRequest]) -> None:
-        """Ends those that were cancelled while they were being queued."""
+        """Ends the requests that were cancelled while they were being queued."""
         for live_request in requests:
             if live_request.cancelled and live_request.request_id is not None:
                 await self._job.store.end_groups(
@@ -132,7 +132,7 @@ class LiveBatch:
                 )
 
     async def maintain(self, served: Collection[str]) -> None:
-        """Retires the batch once it is full, old, idle or of a version not served; seals it when no group may grow."""
+        """Retires the batch when it is full, old, idle or of a version not served; seals it when no group may grow."""
         now = time.monotonic()
         idle = not self.waiting and now - self._used > IDLE_SECONDS
         if self.retired is None and (
@@ -144,7 +144,7 @@ class LiveBatch:
             await self._job.store.seal(self.number)
 
     async def close(self) -> None:
-        """Stops reading, fails what still waits with LostError, and deletes the batch."""
+        """Stops reading, fails the waiting requests with LostError, and deletes the batch."""
         self._reader.cancel()
         await asyncio.gather(self._reader, return_exceptions=True)
         self._fail_all("the server is closing")
@@ -190,7 +190,7 @@ class LiveBatch:
             self._job.traces.note_live(self.number, self._opened_at, result, caller)
         if live_request is None:
             return
-        try:  # now, for rows go with the batch
+        try:  # now, because the rows are deleted with the batch
             live_request.routed = await rows_of(self._job.rows, result)
             resolve(live_request, result)
         except RowsUnavailable as error:

@@ -1,4 +1,4 @@
-"""Deletes live batches of processes that are gone: their callers have lost the connection."""
+"""Deletes live batches of processes that have ended: their callers have lost the connection."""
 
 import logging
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from openseer_core.queue.batch import BatchRecord
 log = logging.getLogger(__name__)
 
 ORPHAN_SECONDS = 300.0
-"""A process whose live requests wait opens a new batch every minute (batch.BATCH_SECONDS). After this time without one,
-in seconds, it is gone, or cut off from the store, and then it fails its callers' requests with LostError."""
+"""Age of its newest batch, in seconds, above which a process counts as ended. A process whose live requests wait opens
+a batch every minute (batch.BATCH_SECONDS); if it is cut off from the store, it fails its requests with LostError."""
 
 
 async def delete_orphans(job: JobContext, batches: Sequence[BatchRecord]) -> int:
-    """Deletes the live batches of processes that are gone. Returns how many."""
+    """Deletes the live batches of processes that have ended. Returns the number of deleted batches."""
     mine = boot_of(job)
     owned: dict[str, list[BatchRecord]] = {}
     for record in batches:

@@ -1,7 +1,7 @@
-"""The live requests of a job: those of the compatible routes that wait, and the one task that queues them.
+"""The live requests of a job: the waiting requests of the compatible routes, and the one task that queues them.
 
-A live request joins a group in a live batch. While one write is in progress the next live requests gather, so a burst
-of them is one write. The task that reads the batch resolves each when its result arrives.
+A live request joins a group in a live batch. Live requests that arrive during a write are queued by the next write, so
+a burst needs few writes. The task that reads the batch resolves each request when its result arrives.
 """
 
 import asyncio
@@ -25,17 +25,17 @@ from openseer_core.wire.batches import BatchSpec
 log = logging.getLogger(__name__)
 
 LIVE = "live"
-"""The key in a batch's metadata that tells whose live batch it is."""
+"""Key in a batch's metadata: the boot id of the process that owns the live batch."""
 ROUND_SECONDS = 0.25
-"""Between two rounds, which queue what waits and close batches that are done."""
+"""Interval, in seconds, of the rounds that queue waiting requests and close finished batches."""
 LOAD_SECONDS = 0.25
-"""How old the known length of the queue may be."""
+"""Cache TTL of the queue's length, in seconds."""
 
 _LIVES: "dict[JobContext, Live]" = {}
 
 
 class Live:
-    """Live requests that wait, the live batches, and `calls`: live requests by the names that an abort may use."""
+    """The waiting live requests and the live batches. `calls`: live requests by the names that an abort may use."""
 
     def __init__(self, job: JobContext) -> None:
         self.boot = uuid.uuid4().hex[:12]
@@ -50,7 +50,7 @@ class Live:
     # ---- for the routes
 
     def submit(self, requests: list[LiveRequest], named: Mapping[str, list[LiveRequest]]) -> None:
-        """Takes live requests in; their `ended` is set when they end. `named`: those that an abort by name ends."""
+        """Accepts live requests; sets `ended` of each when it ends. `named`: requests by the names for an abort."""
         self._job.counts["compatible_requests"] += len(requests)
         for name, of in named.items():
             self.calls.setdefault(name, []).extend(of)
@@ -60,7 +60,7 @@ class Live:
             self._task = asyncio.create_task(self._serve())
 
     def forget(self, named: Mapping[str, list[LiveRequest]]) -> None:
-        """The call is answered: an abort no longer finds its live requests."""
+        """Removes the names of an answered call: an abort no longer finds its live requests."""
         for name, requests in named.items():
             gone = set(map(id, requests))
             left = [live_request for live_request in self.calls.get(name, ()) if id(live_request) not in gone]
@@ -70,7 +70,7 @@ class Live:
                 self.calls.pop(name, None)
 
     async def cancel(self, requests: Sequence[LiveRequest]) -> int:
-        """Ends live requests that have not ended, with their partial tokens. Returns how many."""
+        """Ends live requests that have not ended, with their partial tokens. Returns the number of ended requests."""
         count = 0
         for live_request in requests:
             if live_request.cancelled or (live_request.ended.done() and not live_request.ended.cancelled()):
@@ -86,11 +86,11 @@ class Live:
         return count
 
     async def cancel_named(self, names: Iterable[str]) -> int:
-        """Ends the live requests of these calls; unknown names are skipped."""
+        """Ends the live requests of these calls; skips unknown names. Returns the number of ended requests."""
         return await self.cancel([live_request for name in names for live_request in self.calls.get(name, ())])
 
     async def cancel_all(self) -> int:
-        """Ends everything that came through the compatible routes, also by other processes."""
+        """Ends all requests of the compatible routes, in all processes. Returns the number of ended requests."""
         unqueued = {
             id(live_request): live_request
             for of in self.calls.values()
@@ -107,11 +107,11 @@ class Live:
         return [record for record in await self._job.store.batches() if owner(self._job, record)]
 
     async def unfinished(self) -> int:
-        """Requests in them that have not ended."""
+        """The number of unfinished requests in the live batches of all processes."""
         return sum(record.progress.requests - record.progress.closed for record in await self.records())
 
     async def close(self) -> None:
-        """Stops the task, resolves what is not queued with None, and closes all live batches."""
+        """Stops the task, resolves requests that are not queued with None, and closes all live batches."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -123,7 +123,7 @@ class Live:
         self._batches.clear()
 
     async def check_room(self, count: int) -> None:
-        """Raises BusyProblem when `count` more requests would exceed the limit of the queue."""
+        """Raises BusyProblem if `count` more requests would exceed the queue's limit."""
         now = time.monotonic()
         if now - self._load[0] > LOAD_SECONDS:
             load = await self._job.store.load()
@@ -135,7 +135,7 @@ class Live:
     # ---- the task that queues
 
     async def _serve(self) -> None:
-        """Runs until nothing waits and every live batch is gone."""
+        """Runs until no request waits and all live batches are deleted."""
         while self._pending or self._batches:
             self._wake.clear()
             try:
@@ -160,7 +160,7 @@ class Live:
         await self._show_life(fleet_spec.version)
 
     async def _show_life(self, version: str) -> None:
-        """Keeps a recent batch in the store while requests wait: they may run longer than others wait for a sign."""
+        """Keeps a recent batch in the store while requests wait: other processes see that this one is alive."""
         waits = any(batch.waiting for batch in self._batches)
         if waits and time.monotonic() - self._batches[-1].opened > live_batch.BATCH_SECONDS:
             await self._open(version)
@@ -168,7 +168,7 @@ class Live:
             batch.is_sign = waits and batch is self._batches[-1]
 
     def _take_ready(self, fleet_spec: FleetSpec) -> list[LiveRequest]:
-        """Takes what may be queued now out of what waits. What names an adapter that has gone ends."""
+        """Removes from the waiting requests those that may be queued now. Ends those whose adapter was removed."""
         waiting, self._pending = self._pending, []
         ready: list[LiveRequest] = []
         for live_request in waiting:
@@ -191,7 +191,7 @@ class Live:
             places.setdefault(batch.number, (batch, []))[1].append(group)
         for batch, groups in places.values():
             await batch.put(groups)
-        # New weights may have been committed meanwhile: then these requests continue with them, as earlier ones do.
+        # If new weights were committed meanwhile, these requests continue with them, as earlier ones do.
         after = await self._job.store.fleet_spec()
         for batch, _ in places.values():
             following = successor(after, batch.version)
@@ -199,7 +199,7 @@ class Live:
                 await self._job.store.change_version(batch.number, following)
 
     def _joined(self, requests: list[LiveRequest], version: str) -> LiveBatch | None:
-        """The batch that has a group for these live requests."""
+        """The batch with a group that takes these live requests; None without one."""
         fit = (batch for batch in self._batches if batch.version == version and not (batch.sealed or batch.gone))
         return next((batch for batch in fit if batch.group_for(requests) is not None), None)
 
@@ -220,7 +220,7 @@ class Live:
 
 
 def _version_of(live_request: LiveRequest, fleet_spec: FleetSpec) -> str | None:
-    """What samples it: the fleet's weights, or the adapter that it names, as it is now; None where that is gone."""
+    """The weights version for a request: the fleet's, or its adapter's current one; None if the adapter is gone."""
     if not live_request.adapter:
         return fleet_spec.version
     adapter = fleet_spec.adapter(live_request.adapter)
@@ -242,7 +242,7 @@ def live_of(job: JobContext) -> Live:
 
 
 def boot_of(job: JobContext) -> str:
-    """The boot id in this process's live batches; "" while no compatible route was called."""
+    """The boot id in this process's live batches; "" before the first call of a compatible route."""
     return _LIVES[job].boot if job in _LIVES else ""
 
 
