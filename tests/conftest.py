@@ -1,4 +1,4 @@
-"""What all tests share: how hypothesis searches, and the lanes they run in."""
+"""Shared settings of all tests: hypothesis profiles, and the lanes in which tests run."""
 
 import os
 

@@ -2,8 +2,8 @@
 
     PYTHONPATH=benchmarks python benchmarks/page/telemetry.py
 
-Two `openseer serve` with scripted engines are up all the time; the same batch is sent to one and then to the other, in
-the order ABBA. One has two viewers of its page and sends its spans to a receiver; the other has neither.
+Two `openseer serve` processes with scripted engines run all the time; the same batch is sent to one and then to the
+other, in the order ABBA. One has two viewers of its page and sends its spans to a receiver; the other has neither.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 async def measure(plain: str, told: str, pairs: int, groups: int) -> list[dict[str, float]]:
-    """Tokens per second of both arms, by pair, the first pair thrown away."""
+    """Tokens per second of both arms, one row per pair; the first pair is a warm-up and left out."""
     rows: list[dict[str, float]] = []
     for pair in range(pairs + 1):
         row: dict[str, float] = {}
@@ -76,7 +76,7 @@ async def measure(plain: str, told: str, pairs: int, groups: int) -> list[dict[s
 
 
 async def watched_rate(base: str, groups: int) -> float:
-    """The same while viewers look."""
+    """Tokens per second of one batch while VIEWERS viewers have the page open."""
     tasks = [asyncio.create_task(look(base)) for _ in range(VIEWERS)]
     try:
         return await rate(base, groups)
@@ -101,7 +101,7 @@ async def rate(base: str, groups: int) -> float:
 
 
 async def look(base: str) -> None:
-    """At the job, until it is cancelled."""
+    """One viewer: reads the streams of the job's view until it is cancelled."""
     async with httpx.AsyncClient(base_url=base, timeout=None) as http:
         (await http.post("/page/login", json={"token": TOKEN})).raise_for_status()
         while True:
@@ -112,7 +112,7 @@ async def look(base: str) -> None:
 
 
 def write_job(folder: Path) -> None:
-    """Manifests of both arms, equal but for their names."""
+    """Writes the manifests of both arms, which differ only in their names."""
     for name in ("plain", "told"):
         spec = {
             "mode": "serve",
@@ -127,7 +127,7 @@ def write_job(folder: Path) -> None:
 
 @contextmanager
 def server(folder: Path, name: str, variables: dict[str, str]) -> Generator[str]:
-    """A server and its address."""
+    """Runs `openseer serve` and yields its URL."""
     command = [sys.executable, "-c", "from openseer_local.main import main; main()"]
     command += ["serve", f"{name}.yaml", "--json", "--port", "0", "--token", TOKEN]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
@@ -144,7 +144,7 @@ def server(folder: Path, name: str, variables: dict[str, str]) -> Generator[str]
 
 @contextmanager
 def receiver() -> Generator[tuple[str, Any]]:
-    """The address of a receiver, a process of its own, and how many calls have come."""
+    """Runs a receiver of spans in another process; yields its URL and its counter of calls."""
     context = mp.get_context("spawn")
     port, calls = context.Value("i", 0), context.Value("i", 0)
     process = context.Process(target=receive, args=(port, calls), daemon=True)
@@ -158,7 +158,7 @@ def receiver() -> Generator[tuple[str, Any]]:
 
 
 def receive(port: Any, calls: Any) -> None:
-    """Takes all that comes, until it is killed."""
+    """Answers every POST with 200 and counts it in `calls`, until the process is killed."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

@@ -1,10 +1,10 @@
-"""Measures the cost of the live page's viewers to the API, while a batch of 10,000 requests runs.
+"""Measures the CPU time that viewers of the live page cost the API while a batch of 10,000 requests runs.
 
     PYTHONPATH=benchmarks python benchmarks/page/viewers.py
 
-The server is a process of its own over a real Redis, as `openseer serve` runs it; eight workers with scripted engines
-run in another. Half of the viewers look at the job, half at the batch. Processor time of the server alone, in turns
-without viewers, with one and with ten.
+The server is a separate process over a real Redis, as in `openseer serve`; eight workers with scripted engines run in
+another process. Half of the viewers show the job, half the batch. Only the server's CPU time counts. Each turn measures
+0, 1 and 10 viewers.
 """
 
 import argparse
@@ -34,11 +34,11 @@ from openseer_worker.settings import WorkerSettings
 
 WORKERS, SLOTS, GROUPS, SIZE = 8, 64, 1250, 8
 ARMS = (0, 1, 10)
-"""How many look."""
+"""Numbers of viewers."""
 
 
 def main() -> None:
-    """Measures all arms in turns and prints a line for each."""
+    """Measures all arms in each turn and prints a line for each arm."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=15.0, help="of each arm in each turn")
     parser.add_argument("--turns", type=int, default=5)
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 async def measure(turns: int, seconds: float) -> list[dict[str, Any]]:
-    """Rows with the share of a core that the server takes."""
+    """One row per turn and arm, with the share of one core that the server used."""
     context = mp.get_context("spawn")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -91,7 +91,7 @@ async def measure(turns: int, seconds: float) -> list[dict[str, Any]]:
 
 @contextlib.asynccontextmanager
 async def looking(base: str, batch: int, viewers: int) -> AsyncGenerator[None]:
-    """So many people look, each at a stream that begins anew when it ends."""
+    """Runs `viewers` viewers within the context; each opens its stream again when it ends."""
 
     async def look(path: str) -> None:
         async with httpx.AsyncClient(base_url=base, timeout=None) as http:
@@ -116,7 +116,7 @@ async def looking(base: str, batch: int, viewers: int) -> AsyncGenerator[None]:
 
 
 def play(url: str) -> None:
-    """The fleet, until it is killed."""
+    """Runs the workers until the process is killed."""
 
     async def run() -> None:
         manifest = job()
@@ -131,7 +131,7 @@ def play(url: str) -> None:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time that a process has taken."""
+    """CPU time of a process so far, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

@@ -1,10 +1,10 @@
-"""When several batches of one priority are queued: how long each takes, and all of them together.
+"""Measures the makespan of several queued batches of one priority, of each and of all together, under two orders.
 
     PYTHONPATH=benchmarks python benchmarks/simulated/batches.py
 
-A fleet of scripted engines on the reference store, in virtual time: what it shows is the order alone. `by age`: the
-older batch goes first and the next one uses what it leaves. `mixed`: as if all were one batch, so that the probes and
-the long groups of the newer ones overtake. Lengths are drawn once, the same for both.
+A fleet of scripted engines runs on the reference store in virtual time, so only the order has an effect. `by age`: the
+older batch goes first and the next one uses the slots that it leaves free. `mixed`: the order of one batch, in which
+probes and long groups of newer batches overtake. Both orders have the same lengths.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 async def makespans(workers: int, batches: int, groups: int, *, by_age: bool) -> list[float]:
-    """Seconds from the start to the end of each batch, the oldest first; all are opened at the start."""
+    """Seconds from the start to the end of each batch, the oldest first; all batches are opened at the start."""
     job = a_job(workers)
     loop = asyncio.get_running_loop()
     store, lengths = MemoryStore(loop.time), random.Random(0)
@@ -88,7 +88,7 @@ async def makespans(workers: int, batches: int, groups: int, *, by_age: bool) ->
 
 
 def a_job(workers: int) -> RolloutJob:
-    """Scripted engines that take as long for a step whatever runs."""
+    """A job on scripted engines with a constant step time."""
     scripted = {"stepSeconds": STEP_SECONDS, "slots": SLOTS}
     document: dict[str, Any] = {
         "apiVersion": "openseer.dev/v1alpha1",

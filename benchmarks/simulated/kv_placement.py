@@ -1,12 +1,12 @@
-"""Whether claims should weigh where a request's KV lies: the paper's workloads, with contexts that stay with engines.
+"""Simulates claims that prefer requests whose KV cache is at the claiming engine, on the paper's workloads.
 
     PYTHONPATH=benchmarks python benchmarks/simulated/kv_placement.py --out placed.jsonl [--seeds 1 2 3]
 
-A response that goes on where it ran before finds its context there, in no time and however full that engine was since:
-more than a real engine's cache keeps. `own first`: a claim takes, of the requests that ran last at the claiming engine,
-the best one that is behind the best of all by so many quanta at most; else the best of all, as the product. `free`:
-contexts move in no time, so that no choice of engines could save more. Each line of the file is one simulated rollout;
-at the end, a table of throughput against the product's claims (docs/policies-tried.md).
+A response that continues at its last engine finds its context there, at no cost, even if that engine has been full
+since: an upper bound of what a real engine's cache keeps. `own first`: a claim takes the best of the requests that ran
+last at the claiming engine if it is at most the given number of quanta behind the best of all; otherwise the best of
+all, as in the product. `free`: contexts move in no time, the upper bound of any choice of engines. Each line of the
+file is one simulated rollout; at the end, a table of throughput against the product's claims (docs/policies-tried.md).
 """
 
 import argparse
@@ -29,15 +29,16 @@ from openseer_sim.paper.cases import CASES, NETWORK, PaperCase
 from openseer_sim.systems import OURS
 
 PART = 0.25
-"""Of each fleet, as `openseer simulate paper --quick`."""
+"""Simulated share of each fleet, as in `openseer simulate paper --quick`."""
 SPEEDS = {"25 GB/s": NETWORK, "2.5 GB/s": NETWORK / 10}
-"""Bytes per second and GPU at which contexts come from elsewhere."""
+"""Speed at which contexts move between engines, in bytes per second and GPU."""
 PRODUCT, FREE = "as the product", "free"
 QUANTA = {PRODUCT: 0, "own first, 1 quantum": 1, "own first, 8 quanta": 8}
 
 
 class OwnFirstQueue(JobQueue):
-    """The queue with claims that prefer what ran last at the claimer, `quanta` behind the best at most."""
+    """The queue with claims that prefer requests that ran last at the claiming engine, if they are at most `quanta`
+    quanta behind the best one."""
 
     def __init__(self, quanta: int) -> None:
         super().__init__()
@@ -75,7 +76,7 @@ class OwnFirstQueue(JobQueue):
 
 
 class KeepingWorker(SimulatedWorker):
-    """An instance that keeps the contexts of all that ran there."""
+    """An instance that keeps the contexts of all requests that ran there."""
 
     def _begin(self, claim: Claim) -> None:
         rollout, request = self._rollout, str(claim.request)
@@ -91,7 +92,8 @@ class KeepingWorker(SimulatedWorker):
 
 
 class PlacedRollout(DividedRollout):
-    """A rollout of such instances. `homes`: where each response ran last; `tokens`: of contexts that went on."""
+    """A rollout on KeepingWorkers. `homes`: the last instance of each response; `tokens`: context tokens of resumed
+    responses, at the same instance or at another one."""
 
     worker_type = KeepingWorker
 
@@ -125,7 +127,7 @@ def main() -> None:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: gains over the product's claims in % by seed, and the part of all contexts that was at home."""
+    """Markdown: gains over the product's claims in % by seed, and the share of context tokens found at the instance."""
     lines = ["| | | claims | gain in %, by seed | of contexts at home |", "|---|---|---|---|---|"]
     for case in CASES:
         for speed in SPEEDS:

@@ -1,9 +1,9 @@
-"""How long the simulator takes for a large fleet: 10,000 GPUs and 100,000 requests, on one core.
+"""Measures the simulator's time for a large fleet: 10,000 GPUs and 100,000 requests, on one core.
 
     PYTHONPATH=benchmarks python benchmarks/simulated/large_fleet.py
 
-The paper's Moonlight (an engine a GPU, contexts that move, grouped drafts or none) with its lengths, on more GPUs; the
-whole rollout under the product's policy, and each group whole to one engine for comparison.
+The paper's Moonlight workload (one engine per GPU, contexts that move, grouped drafts or none) with its lengths, on
+more GPUs: a complete rollout under the product's policy and, for comparison, one that binds each group to one engine.
 """
 
 import argparse

@@ -21,7 +21,7 @@ SHARES = (0.1, 0.3, 0.5, 0.7, 0.9, 0.99)
 """Quantiles of the remaining length that a Gittins index tries as its horizon."""
 
 Index = Callable[[float], float]
-"""From the tokens of a response so far to its place: the largest goes first."""
+"""Maps the tokens of a response so far to its index: the largest goes first."""
 Left = Callable[["LogNormal", float], float]
 """Maps the distribution of a length and the tokens so far to an index."""
 
@@ -35,7 +35,7 @@ class LogNormal:
     cap: float
 
     def survival(self, length: float) -> float:
-        """The probability of more, the cap aside."""
+        """Probability of a larger length, without the cap."""
         return 0.5 * math.erfc((math.log(max(length, 0.5)) - self.mean) / self.spread / math.sqrt(2))
 
     def quantile_left(self, so_far: float, share: float) -> float:
@@ -44,7 +44,7 @@ class LogNormal:
         return max(0.0, min(math.exp(self.mean - self.spread * STANDARD.inv_cdf(above)), self.cap) - so_far)
 
     def mean_left(self, so_far: float, horizon: float = math.inf) -> float:
-        """The mean of what is left, of which what is beyond `horizon` more tokens does not count."""
+        """Mean of the remaining length, of which at most `horizon` tokens count."""
         end = min(self.cap, so_far + horizon)
         alive = max(self.survival(so_far), 1e-300)
         return max(0.0, (self._below(end) - self._below(so_far) + end * self.survival(end)) / alive - so_far)
@@ -55,17 +55,17 @@ class LogNormal:
 
 
 def quantile(share: float) -> Left:
-    """Most may be left, with this probability at most."""
+    """Index: the `share` quantile of the remaining length."""
     return lambda length, so_far: length.quantile_left(so_far, share)
 
 
 def mean(length: LogNormal, so_far: float) -> float:
-    """Most is left on average."""
+    """Index: the mean of the remaining length."""
     return length.mean_left(so_far)
 
 
 def gittins(length: LogNormal, so_far: float) -> float:
-    """The inverse of the Gittins index: tokens for each response that ends, at the best horizon."""
+    """Index: the inverse of the Gittins index, the expected tokens per finished response at the best horizon."""
     alive, least = max(length.survival(so_far), 1e-300), length.mean_left(so_far)
     for share in SHARES:
         horizon = length.quantile_left(so_far, share)
@@ -77,29 +77,29 @@ def gittins(length: LogNormal, so_far: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class LengthView(GroupView):
-    """A view that has the lengths of all finished siblings, not the longest alone."""
+    """A view with the lengths of all finished siblings, not only the longest."""
 
     lengths: tuple[int, ...] = ()
 
     def with_finish(self, length: int) -> GroupView:
-        """The view after one more finished."""
+        """The view after one more response has finished."""
         return replace(super(LengthView, self).with_finish(length), lengths=(*self.lengths, length))
 
 
 @dataclass(frozen=True, slots=True)
 class LengthSpec(GroupSpec):
-    """A group that begins with such a view."""
+    """A group whose first view is a LengthView."""
 
     def view(self) -> GroupView:
-        """Nothing is known yet."""
+        """The first view, without lengths."""
         plain = super(LengthSpec, self).view()
         return LengthView(**{name: getattr(plain, name) for name in GroupView.__dataclass_fields__})
 
 
 @dataclass(frozen=True, slots=True)
 class GroupPrior:
-    """The logarithm of a group's typical length before any of its responses: `mean`, and `spread` of what is unknown;
-    `within` the group."""
+    """Prior distribution of the logarithm of a group's typical length: its `mean` and `spread`. `within`: the spread of
+    the responses within the group."""
 
     mean: float
     spread: float
@@ -107,8 +107,8 @@ class GroupPrior:
 
 
 class GroupLengthsKnown:
-    """What is expected of a group's responses, from those that finished and those that run: longer than so far, as what
-    finished at the cap is."""
+    """Posterior of the lengths of a group's responses, from its finished and running ones. Running responses, and those
+    that finished at the cap, count as longer than their tokens (censored)."""
 
     def __init__(self, prior: GroupPrior, finished: Sequence[int], running: Sequence[float], cap: float) -> None:
         self._typical = prior.mean + prior.spread * POINTS
@@ -121,8 +121,8 @@ class GroupLengthsKnown:
         self._expected: dict[int, LogNormal] = {}
 
     def expected(self, so_far: float) -> LogNormal:
-        """The length of the response that has so many tokens, by its siblings: normal, of the same mean and variance.
-        Its own tokens are the caller's to account for."""
+        """Distribution of the length of the response with `so_far` tokens, given its siblings: a normal one of the
+        logarithm, with the same mean and variance. It does not account for the response's own tokens."""
         own = min(range(len(self._running)), key=lambda place: abs(self._running[place] - so_far), default=-1)
         if own not in self._expected:
             weights = self._weights - (self._above[own] if own >= 0 else 0.0)
@@ -138,8 +138,9 @@ class GroupLengthsKnown:
 
 
 def fleet_index(finished: Sequence[int], running: Sequence[float], cap: float, share: float | None) -> Index:
-    """From the lengths of the whole fleet, whatever their groups (Kaplan and Meier's estimate): the quantile of what is
-    left, or with None the inverse of the Gittins index. What nothing is known of may go to the cap."""
+    """Index from the lengths of the whole fleet, without groups (the Kaplan-Meier estimate): the `share` quantile of
+    the remaining length, or with None the inverse of the Gittins index. Beyond the known lengths, responses may reach
+    the cap."""
     ends, alive = np.sort(np.asarray(finished, float)), np.sort(np.asarray([*finished, *running], float))
     at_risk = len(alive) - np.searchsorted(alive, ends, side="left")
     curve = np.cumprod(1 - 1 / np.maximum(at_risk, 1)) if len(ends) else np.ones(0)
@@ -163,6 +164,6 @@ def fleet_index(finished: Sequence[int], running: Sequence[float], cap: float, s
 
 
 def prior_of(model: LengthModel, block: int) -> GroupPrior:
-    """Of all groups, with lengths counted in blocks of so many tokens; the model's own parameters."""
+    """The prior of every group from the model's own parameters, with lengths in blocks of `block` tokens."""
     between, within = (model.spread * math.sqrt(part) for part in (model.correlation, 1 - model.correlation))
     return GroupPrior(model.centre() - math.log(block), between, within)

@@ -1,4 +1,4 @@
-"""Rollouts under rules that the product does not have: other indices, probes, chunks and drafts, on its queue."""
+"""Rollouts on the product's queue under rules that the product does not have: other indices, probes, chunks, drafts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -31,19 +31,20 @@ from openseer_worker.running import RunningRequest, RunningRequests
 REFRESHES = 40
 """Number of updates of all groups' estimates in a rollout."""
 FIRST_PART = 4
-"""Of the responses of an engine, one in so many is drafted for where the tail alone is."""
+"""With `tail_drafts`, an engine drafts for one in FIRST_PART of its responses."""
 
 
 def one_probe(_view: GroupView) -> int:
-    """As the product has it."""
+    """One probe per group, as in the product."""
     return 1
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What differs from the product. `left`: an index of what is left by a group's siblings; `fleet`: by all lengths of
-    the fleet, (quantile,) or (None,) for Gittins's. `probes` of a group; `waiting_chunk`: tokens of a quantum while
-    anything waits; `tail_drafts`: for a part of the responses alone once nothing waits."""
+    """The differences from the product. `left`: index of the remaining length from a group's siblings. `fleet`: the
+    same from all lengths of the fleet, (quantile,), or (None,) for the Gittins index. `probes`: number of a group's
+    probes. `waiting_chunk`: tokens of a quantum while requests wait. `tail_drafts`: drafts for only a part of the
+    responses once no request waits."""
 
     left: Left | None = None
     fleet: tuple[float | None] | None = None
@@ -54,32 +55,32 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class IndexPriority(Priority):
-    """A priority in which a request's place is any function of its tokens."""
+    """A priority that scores requests by any function of their tokens."""
 
     index: Index = float
 
     def request_score(self, bias: float, generated: int, *, is_probe: bool) -> float:
-        """The largest index first."""
+        """The negative index, so that the largest index goes first."""
         if is_probe and self.probe is not None:
             return self.probe + generated
         return -self.index(generated)
 
 
 class OtherQueue(JobQueue):
-    """The queue with any number of probes, and requests placed by any function of their tokens."""
+    """The queue with any number of probes and with scores from any function of a request's tokens."""
 
     def __init__(self, rules: Rules) -> None:
         super().__init__()
         self._rules = rules
 
     def place_again(self, priority: Callable[[GroupView], Priority]) -> None:
-        """All groups, by what is known of them by now."""
+        """Recomputes the priorities of all groups that are not over, from their present views."""
         for group in self._groups.values():
             if not group.view.is_over:
                 self._place(group, group.view, priority(group.view))
 
     def waits(self) -> bool:
-        """Whether anything does."""
+        """Whether any request waits."""
         return any(waiting for group in self._groups.values() for waiting in group.waiting.values())
 
     def _enqueue(self, group: QueuedGroup, index: int) -> None:
@@ -110,11 +111,11 @@ class OtherRunning(RunningRequests):
     probes: Callable[[GroupView], int]
 
     def set_quantum(self, quantum: int) -> None:
-        """From now on."""
+        """Sets the number of tokens of later quanta."""
         self._quantum = quantum
 
     def score(self, response: RunningRequest) -> float:
-        """The place that it would have if it waited."""
+        """The score that the response would have in the queue."""
         return self._state(response).score
 
     def _state(self, response: RunningRequest) -> QuantumState:
@@ -128,7 +129,7 @@ class OtherRunning(RunningRequests):
 
 
 class OtherWorker(SimulatedWorker):
-    """A worker that notes how far each response is, and has other chunks and drafts."""
+    """A worker that records the tokens of each response and follows the rules for chunks and drafts."""
 
     def __init__(self, rollout: DividedRollout, number: int) -> None:
         super().__init__(rollout, number)
@@ -139,7 +140,7 @@ class OtherWorker(SimulatedWorker):
         self._own, self._other, self._running = own, rollout, own
 
     def look(self) -> None:
-        """With the chunk that the load says."""
+        """Sets the chunk by the load, looks, and updates the estimates."""
         self._other.set_chunk(self._own)
         super().look()
         self._other.after_look()
@@ -175,8 +176,8 @@ class OtherWorker(SimulatedWorker):
 
 
 class OtherRollout(DividedRollout):
-    """A rollout under other rules. `prior`: of a group by its number; `earlier`: lengths of earlier responses to each
-    prompt, in tokens."""
+    """A rollout under other rules. `prior`: maps a group's ordinal to its prior; `earlier`: lengths of earlier
+    responses to each prompt, in tokens."""
 
     queue: OtherQueue
     rollout: RolloutSpec
@@ -213,7 +214,7 @@ class OtherRollout(DividedRollout):
         )
 
     def set_chunk(self, running: OtherRunning) -> None:
-        """That of the load."""
+        """Sets the quantum, which depends on whether requests wait."""
         if self.rules.waiting_chunk:
             self.rollout = self._chunks[self.queue.waits()]
             running.set_quantum(self.rollout.quantum_tokens)
@@ -274,6 +275,6 @@ def other(
     earlier: Sequence[Sequence[int]] = (),
     product: Policy | None = None,
 ) -> Callable[[ModelledFleet, Sequence[GroupLengths], int], Outcome]:
-    """A system of these rules."""
+    """A system with these rules. `chunk`: tokens of a quantum."""
     spec = RolloutSpec(policy="context-aware", quantum_tokens=chunk)
     return lambda fleet, groups, cap: OtherRollout(fleet, groups, cap, spec, rules, prior, earlier, product).run()

@@ -1,4 +1,4 @@
-"""Orders, probes, chunks and drafts that the product does not have, beside those that it has, on the paper's workloads.
+"""Compares orders, probes, chunks and drafts that the product does not have with its own, on the paper's workloads.
 
     PYTHONPATH=benchmarks python benchmarks/simulated/policies_tried.py --out tried.jsonl [--seeds 1 2 3] [--only WORD]
 
@@ -32,20 +32,20 @@ from openseer_sim.systems import OURS, System, divided_by
 from openseer_sim.work import LengthModel
 
 PART = 0.25
-"""Of each fleet, as `openseer simulate paper --quick`."""
+"""Simulated share of each fleet, as in `openseer simulate paper --quick`."""
 EARLIER = 0.8
-"""Correlation of the logarithms of a prompt's typical lengths in the iteration before and in this one."""
+"""Correlation of the logarithms of a prompt's typical lengths in the previous iteration and in this one."""
 APART = 2.0
-"""Finished siblings of which one is more than so many times as long as another call for one more probe."""
+"""Ratio of the lengths of two finished siblings above which a group gets a third probe."""
 STUDENT, WIDEST = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}, 2.571
-"""95 % of Student's t, by the number of seeds; of more than five at most."""
+"""Two-sided 95 % quantiles of Student's t by the number of seeds, and an upper limit for more than five seeds."""
 PRODUCT, DRAFTS = OURS, "grouped drafts"
 """The baselines, without drafts and with them."""
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Where candidates run. `model`: of lengths."""
+    """A workload and its fleet. `model`: of lengths; `groups` of `size` requests; `chunk`: tokens of a quantum."""
 
     name: str
     fleet: ModelledFleet
@@ -57,7 +57,7 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A system by its name. `again`: it runs where contexts are computed again, too."""
+    """A named system. `again`: it also runs in worlds where moved contexts are computed again."""
 
     name: str
     system: Callable[[World, int], System]
@@ -66,8 +66,9 @@ class Candidate:
 
 
 def worlds() -> Iterator[World]:
-    """The paper's workloads, contexts moved and computed again; and two where lengths are harder to foresee: Moonlight
-    with a correlation of 0.4 within groups, and short responses on engines of 16 slots that want no memory."""
+    """The paper's workloads, with contexts moved and with contexts computed again, and two with lengths that are harder
+    to predict: Moonlight with a correlation of 0.4 within groups, and short responses on engines of 16 slots with
+    enough memory."""
     for case in (case.scaled(PART) for case in CASES.values()):
         model = LengthModel(case.mean, case.cap, case.fit.spread, case.fit.correlation)
         facts = case.requests // case.group, case.group, case.chunk
@@ -81,7 +82,7 @@ def worlds() -> Iterator[World]:
 
 
 def candidates() -> list[Candidate]:
-    """In the order of the table."""
+    """All candidates, in the order of the table."""
 
     def named(name: str, label: str = "", *, drafts: int = 0) -> Candidate:
         chosen: Any = name
@@ -153,7 +154,7 @@ def candidates() -> list[Candidate]:
 
 
 def possible_of_known(times: float) -> Policy:
-    """The product's, with another factor where earlier responses are known."""
+    """The product's policy, with another factor for groups whose earlier responses are known."""
     product = policy(PRODUCT)
 
     def priority(view: GroupView) -> Priority:
@@ -167,8 +168,8 @@ def possible_of_known(times: float) -> Policy:
 
 
 def by_spread(view: GroupView) -> int:
-    """One probe, then a second, and a third where these two are far apart. Of the two the view has the longest alone,
-    where it has not all."""
+    """Number of probes: one, then a second, and a third if the first two lengths differ by more than the factor
+    APART. A view without all lengths gets one probe."""
     lengths = getattr(view, "lengths", ())
     if len(lengths) < 2:
         return 1 + len(lengths)
@@ -176,8 +177,8 @@ def by_spread(view: GroupView) -> int:
 
 
 def earlier_lengths(world: World, seed: int, alike: float) -> tuple[list[list[int]], list[GroupPrior]]:
-    """Lengths of the iteration before, and what they say of each group's typical length in this one. `alike`:
-    correlation of the logarithms of the typical lengths in both."""
+    """Lengths of the previous iteration, and the prior of each group's typical length in this one that follows from
+    them. `alike`: correlation of the logarithms of the typical lengths in both."""
     model, prior, chance = world.model, prior_of(world.model, world.fleet.block), random.Random(f"earlier {seed}")
     between, within = (model.spread * math.sqrt(part) for part in (model.correlation, 1 - model.correlation))
     lengths, priors = list[list[int]](), list[GroupPrior]()
@@ -193,7 +194,7 @@ def earlier_lengths(world: World, seed: int, alike: float) -> tuple[list[list[in
 
 
 def _typical(world: World, seed: int, between: float, within: float) -> Iterator[float]:
-    """What each group's typical length is off the centre, drawn as `LengthModel.draw` draws it for the seed."""
+    """Offset of each group's log typical length from the centre, the same as `LengthModel.draw` draws for the seed."""
     chance = random.Random(seed)
     for _ in range(world.groups):
         yield chance.gauss(0, between)
@@ -230,7 +231,7 @@ def main() -> None:
 
 
 def row(world: World, candidate: Candidate, seed: int) -> dict[str, Any]:
-    """One rollout."""
+    """Simulates one rollout and returns its row of the file."""
     began, groups = time.process_time(), world.model.draw(world.groups, world.size, seed)
     drafts = replace(GROUPED, longest=candidate.drafts) if candidate.drafts else None
     fleet = replace(world.fleet, drafts=drafts)
@@ -266,7 +267,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def cell(rows: Sequence[dict[str, Any]], world: str, name: str, base: str) -> str:
-    """Of one candidate in one world."""
+    """The table's text for one candidate in one world, relative to the candidate `base`."""
     own = {row["seed"]: row for row in rows if row["world"] == world and row["candidate"] == name}
     others = {row["seed"]: row for row in rows if row["world"] == world and row["candidate"] == base}
     seeds = sorted(own.keys() & others.keys())

@@ -26,7 +26,7 @@ SECONDS_TARGET, TAIL_TARGET = 0.10, 0.15
 
 
 def main() -> None:
-    """Predicts every finished run below a folder, and writes the errors."""
+    """Simulates every complete run below a folder and prints the errors."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kept", type=Path, help="folder of folders, each with a run named run")
     parser.add_argument("--kv-tokens", type=int, default=0, help="room of one vLLM engine")
@@ -50,8 +50,8 @@ def main() -> None:
 
 
 def predicted(folder: Path, kv_tokens: int) -> dict[str, Any]:
-    """One run beside its simulation; errors relative to what was measured. `kv_tokens`: of one engine, else the
-    manifest's."""
+    """One run and its simulation, with errors relative to the measured values. `kv_tokens`: KV cache of one vLLM
+    engine; 0: not given."""
     run = read_run(RunFolder(folder / "run"))
     outcome = replay(run, engine_of_run(run, None, kv_tokens), (run.job.spec.rollout.policy,))
     own, measured = outcome.own, outcome.measured

@@ -2,8 +2,8 @@
 
     PYTHONPATH=benchmarks python benchmarks/simulated/slow_instances.py
 
-A quarter of a paper's fleet, contexts moved, no drafts; steps of some instances are slower by a factor. Ratios
-are to the same seed's makespan without a slow instance.
+A quarter of one of the paper's fleets, contexts moved, no drafts; steps of some instances are slower by a factor.
+Ratios are to the same seed's makespan without a slow instance.
 """
 
 import argparse
@@ -22,9 +22,9 @@ from openseer_sim.paper.cases import CASES, PaperCase
 
 PART = 0.25
 NEVER = 1e9
-"""In place of FASTER: no worker is so much faster."""
+"""Value of FASTER that turns the rule off: no worker is faster by this factor."""
 SLOW = ((1.5, 1), (2.0, 1), (4.0, 1), (2.0, None))
-"""Times as slow, and how many instances; None: half of them."""
+"""Factor of the step time, and number of slow instances (None: half of them)."""
 
 
 def main() -> None:
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def measured(case: PaperCase, seed: int, rule: str, slow: tuple[tuple[float, int | None], ...]) -> list[dict[str, Any]]:
-    """A row for each kind of slowness."""
+    """One row for each entry of `slow`."""
     even, rows = makespan(case, seed, 1.0, 0), list[dict[str, Any]]()
     for factor, some in slow:
         count = some or case.instances // 2
@@ -74,7 +74,7 @@ def makespan(case: PaperCase, seed: int, factor: float, count: int) -> float:
 
 
 def slower(step: StepTime, factor: float) -> StepTime:
-    """The step of an instance that is slow in all it does."""
+    """The step time, with all its terms multiplied by a factor."""
     points = tuple((tokens, factor * seconds) for tokens, seconds in step.points)
     return StepTime(points, factor * step.per_context, factor * step.per_prefill, factor * step.per_draft)
 

@@ -36,13 +36,13 @@ WORKERS, GROUPS, SIZE = 4, 24, 4
 LONGEST, MEAN = 6000, 1200
 VARIES = 0.4
 INTERVALS = (0.8, 3.5, 15.0)
-"""Seconds after which a speed changes."""
+"""Intervals at which a speed changes, in seconds."""
 NEVER = 1e9
-"""In place of FASTER: no worker is so much faster."""
+"""Value of FASTER that turns the rule off: no worker is faster by this factor."""
 
 
 class VaryingEngine(ScriptedEngine):
-    """A scripted engine whose steps take more or less time from interval to interval."""
+    """A scripted engine whose step time changes at random at each interval, by up to ±VARIES."""
 
     def __init__(self, scripted: Scripted, seed: str, interval: float) -> None:
         super().__init__(scripted)
@@ -55,7 +55,7 @@ class VaryingEngine(ScriptedEngine):
 
 
 def main() -> None:
-    """Plays all rollouts and prints a line for each interval."""
+    """Runs all rollouts and prints a line for each interval."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=12)
     parser.add_argument("--quick", action="store_true", help="one seed")
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 async def rollout(seed: int, interval: float) -> tuple[float, int]:
-    """Seconds of one rollout, and how often responses moved."""
+    """Seconds of one rollout, and its number of moves between workers."""
     loop, random, job = asyncio.get_running_loop(), Random(seed), manifest()
     store = MemoryStore(loop.time)
     for ordinal in range(GROUPS):
@@ -108,7 +108,7 @@ async def rollout(seed: int, interval: float) -> tuple[float, int]:
 
 
 def manifest() -> RolloutJob:
-    """A fleet of four engines with six slots each."""
+    """A job with four engines of six slots each."""
     scripted = {"stepSeconds": 0.01, "stepSecondsPerRequest": 0.0005, "slots": 6, "maxModelLen": LONGEST + 100}
     document = {
         "apiVersion": "openseer.dev/v1alpha1",
@@ -127,7 +127,7 @@ def manifest() -> RolloutJob:
 
 
 def group(job: RolloutJob, ordinal: int, lengths: list[int]) -> GroupSpec:
-    """A group of responses of these lengths."""
+    """A group whose responses have the given lengths, in tokens."""
     chosen, longest, name = policy(job.spec.rollout.policy), job.spec.sampling.max_tokens, GroupId(0, f"g{ordinal}")
     return GroupSpec(
         name,

@@ -1,4 +1,4 @@
-"""`openseer explain RUN`: where the time of a run went, what was possible, and what to do."""
+"""`openseer explain RUN`: a run's worker-seconds by use, the best possible times, and advice."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ from openseer_sim.replay import best_times, engine_of_run
 
 NOT_KNOWN = "not known"
 MOST_SIMULATED = 16_384
-"""Responses of a run up to which the best times are simulated: as many take about a minute."""
+"""Limit of a run's responses for which the best times are simulated; this number takes about a minute."""
 
 
 def show_explanation(
@@ -31,8 +31,8 @@ def show_explanation(
     as_json: bool = False,
     console: Console = OUT,
 ) -> None:
-    """Prints it. `profile`, `kv_tokens`: as for `openseer simulate --replay`. Raises InputError for a folder that holds
-    no run, or none with results."""
+    """Prints the explanation of a run. `profile`, `kv_tokens`: as for `openseer simulate --replay`. Raises InputError
+    for a folder that holds no run, or a run without results."""
     trace = read_trace(folder)
     if not trace.facts:
         raise InputError(f"{folder.path}: no result here: there is nothing to explain")
@@ -48,8 +48,8 @@ def show_explanation(
 def possible(
     folder: RunFolder, trace: Trace, profile: Path | None = None, kv_tokens: int = 0
 ) -> tuple[BestTimes | None, str]:
-    """The best times; None with the reason, where the engine's steps or room are not known. What the caller names has
-    to be right."""
+    """The best possible times; None and the reason if the run is too large or if the engine's step times or KV cache
+    are not known. Raises InputError only if `profile` is given."""
     if len(trace.facts) > MOST_SIMULATED:
         return None, f"{len(trace.facts):,} responses take minutes: see `openseer simulate --replay {folder.path}`"
     try:
@@ -62,7 +62,7 @@ def possible(
 
 
 def page(found: Explanation) -> RenderableType:
-    """What to do, the parts, and what is not known."""
+    """The findings, the parts of the time, the best times and the notes, for the terminal."""
     workers = f"{len(found.workers)} worker{'s' if len(found.workers) != 1 else ''}"
     size = (
         f"makespan {found.makespan_seconds:,.1f} s; before it {found.startup_seconds:,.1f} s, of them "
@@ -77,13 +77,13 @@ def page(found: Explanation) -> RenderableType:
 
 
 def finding_lines(findings: Sequence[Finding | StandsOut]) -> list[Text]:
-    """What stands out, each with what to do."""
+    """One text per finding, with its cost and its advice."""
     told = [Text(f"{at.says}. Cost: {at.share:.0%} of all workers' time.\n  → {at.advice}") for at in findings]
     return told or [Text("Nothing stands out.")]
 
 
 def parts_table(parts: Sequence[TimePart | PartOfTime]) -> Table:
-    """Where the time went."""
+    """Worker-seconds and share of each part."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("where the time went")
     for title in ("worker-seconds", "share"):

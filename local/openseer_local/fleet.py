@@ -16,7 +16,7 @@ from openseer_core.manifest.job import FailurePolicy
 from openseer_process.logs import error_in
 
 LOG_LINES = 5
-"""Number of last lines of a dead worker's log in the message."""
+"""Number of the last lines of a dead worker's log that the message quotes."""
 FIRST_BACKOFF_SECONDS = 0.5
 MOST_BACKOFF_SECONDS = 30.0
 KILL_SECONDS = 5.0
@@ -66,7 +66,7 @@ class LocalFleet:
 
     @property
     def pids(self) -> dict[str, int]:
-        """Process ids of the workers that run, by name."""
+        """Process ids of the running workers, by name."""
         return {worker_name(index): pid for index, pid in self._running.items()}
 
     @property
@@ -113,13 +113,14 @@ class LocalFleet:
     async def limits(self) -> ModelLimits:
         """Waits for the fork server to compute the limits of one request from the model's configuration.
 
-        All limits are unknown if it cannot compute them, or ends before.
+        All limits are unknown if the fork server cannot compute them or ends first.
         """
         assert self._limits is not None
         return await asyncio.shield(self._limits)
 
     async def watch(self) -> None:
-        """Never returns. Raises JobFailedError; InputError: no worker can use the model."""
+        """Waits for a failure of the fleet; never returns. Raises JobFailedError, or InputError if no worker can use
+        the model."""
         assert self._failure is not None
         await self._failure
 

@@ -1,4 +1,4 @@
-"""What `openseer run` and `openseer serve` share: store and workers of one job on this machine, and a clean stop."""
+"""The shared part of `openseer run` and `openseer serve`: store and workers of a local job, and their clean stop."""
 
 import asyncio
 import logging
@@ -19,10 +19,10 @@ from openseer_store.routed.places import job_folder
 from openseer_worker.kv_pool.mooncake.servers import PoolServers, free_ports
 
 REACH_SECONDS = 5.0
-"""A user's Redis that does not answer for so long at the start is taken for a wrong URL."""
+"""Timeout of the first call to a Redis of your own, in seconds; after it the URL is taken as wrong."""
 
 TELL_AGAIN_SECONDS = 10.0
-"""What the store waits for is told once in this time."""
+"""Interval at which an unchanged message of the store is shown again, in seconds."""
 
 _HERE = "127.0.0.1"
 
@@ -41,24 +41,25 @@ class LocalSession:
 
     @property
     def grace_seconds(self) -> float:
-        """How long workers may take to drain."""
+        """Time limit of the workers' drain, in seconds."""
         return float(self._job.spec.workers.grace_period_seconds)
 
     @property
     def routed(self) -> Path | None:
-        """The folder for rows of routed experts; None where none are captured."""
+        """The folder for rows of routed experts; None without capture."""
         capture = self._job.spec.routing.capture
         if capture is None:
             return None
         return job_folder(capture.path, str(self._folder.path.resolve())) if capture.path else self._folder.rows_folder
 
     def stop(self) -> None:
-        """Asks for a clean stop: workers drain, everything stays resumable."""
+        """Requests a clean stop: the workers drain, and the run can be resumed."""
         self._stop.set()
 
     @asynccontextmanager
     async def store_url(self) -> AsyncGenerator[str]:
-        """The user's Redis once it has answered, else one of our own in the folder. Raises StoreError."""
+        """URL of the store: a Redis of your own once it has answered, else one that runs in the job's folder. Raises
+        StoreError."""
         job, spec = self._job, self._job.spec.store
         with waits_told(self._display.message):
             if spec.url is not None:
@@ -77,7 +78,7 @@ class LocalSession:
 
     @asynccontextmanager
     async def _kv_pool(self) -> AsyncGenerator[str]:
-        """HOST:PORT of the master of Mooncake's store, "" for a job without it. Raises InputError."""
+        """HOST:PORT of the master of Mooncake's store; "" for a job without it. Raises InputError."""
         pool = self._job.spec.kv_pool
         if pool.backend != "mooncake":
             yield ""
@@ -117,8 +118,8 @@ class LocalSession:
     ) -> Tasks:
         """Runs all of `work` until the first of it ends or `stop` is called, then stops the workers and the rest.
 
-        `end_phase`: what the display shows meanwhile. `close`: runs before the workers are stopped. Gives the tasks;
-        those that were not done when the end began are cancelled. Raises what made one of them fail.
+        `end_phase`: the display's text during the stop, from the tasks. `close`: runs before the workers are stopped.
+        Returns all tasks; the unfinished ones are cancelled. Raises the error of a task that failed.
         """
         coroutines = {**work, "stop": self._stop.wait()}
         if self._server is not None:
@@ -137,7 +138,7 @@ class LocalSession:
         finally:
             if close is not None:
                 await close(tasks)
-            # Without the store there is nobody to hand anything back to.
+            # Without the store, workers cannot give back their requests, so they are killed at once.
             await fleet.stop(0.0 if "store" in tasks and tasks["store"].done() else self.grace_seconds)
             for task in tasks.values():
                 task.cancel()
@@ -154,7 +155,7 @@ class _Told(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
         last, told_at = self._last
-        # All calls that wait at once say the same.
+        # Concurrent calls that wait for the store log the same message.
         if message != last or record.created > told_at + TELL_AGAIN_SECONDS:
             self._last = (message, record.created)
             self._tell(message)
@@ -162,8 +163,8 @@ class _Told(logging.Handler):
 
 @contextmanager
 def waits_told(tell: Callable[[str], None]) -> Generator[None]:
-    """While it is open, `tell` gets what this process's store says, what a call waits for, that it is nearly full; and
-    which traces are lost."""
+    """Within the context, `tell` receives the log messages of the store (waits, memory nearly full), of the sampler and
+    of the span export (lost spans)."""
     names = ("openseer_store", "openseer_driver.sampler", "openseer_process.span_export")
     handler, loggers = _Told(tell), [logging.getLogger(name) for name in names]
     for logger in loggers:
@@ -177,7 +178,8 @@ def waits_told(tell: Callable[[str], None]) -> Generator[None]:
 
 
 def stop_on_signals(stop: Callable[[], None]) -> None:
-    """In the running event loop: the first SIGINT or SIGTERM calls `stop`, a second one ends the program at once."""
+    """Sets signal handlers in the running event loop: the first SIGINT or SIGTERM calls `stop`, a second one ends the
+    program at once."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, _stop_once, stop, loop, number)

@@ -1,4 +1,4 @@
-"""A server of one job, on a free port, with workers that play responses: all in the test's own event loop."""
+"""A server of one job on a free port, with workers on scripted engines, all in the test's event loop."""
 
 import asyncio
 import contextlib
@@ -27,9 +27,9 @@ from openseer_worker.settings import WorkerSettings
 TOKEN = "let-me-in"
 STEP_SECONDS = 0.002
 LONG = {"maxTokens": 30_000, "minTokens": 30_000}
-"""Sampling of responses that take a minute: whoever looks finds them running."""
+"""Sampling of responses that take a minute, so that a test finds them running."""
 HELD_STEPS = 25
-"""Of engines that are held."""
+"""Number of steps that a held engine makes before it stops."""
 
 
 def serving_job(name: str = "served", *, workers: int = 2, **spec: Any) -> RolloutJob:
@@ -56,9 +56,9 @@ def serving_job(name: str = "served", *, workers: int = 2, **spec: Any) -> Rollo
 
 
 class Served:
-    """`async with Served(job, store) as served`: `http` calls it with the right token.
+    """A running server: `async with Served(job, store) as served`. `http`: a client with the valid token.
 
-    `held`: engines make a few steps, then nothing ends until `release`.
+    `held`: engines make HELD_STEPS steps and then stop until `release`.
     """
 
     def __init__(
@@ -108,12 +108,12 @@ class Served:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def client(self, token: str | None) -> httpx.AsyncClient:
-        """Another caller."""
+        """A client with this token; None: without one."""
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
         return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=120.0)
 
     def start_worker(self, index: int = 0, boot: str = "", step_seconds: float | None = None) -> Worker:
-        """One more worker of the job. `step_seconds`: of its engine, None for those of the manifest."""
+        """Starts one more worker of the job. `step_seconds`: of its engine; None: as in the manifest."""
         settings = WorkerSettings(self.job, "memory", index, boot=boot or secrets.token_hex(4))
         scripted = self.job.spec.model.scripted
         if step_seconds is not None:
@@ -127,26 +127,26 @@ class Served:
         return worker
 
     def silence(self, worker: Worker) -> None:
-        """The worker dies without a word."""
+        """Cancels a worker's task, so that it ends without a report."""
         self._runs[worker].cancel()
 
     def release(self) -> None:
-        """What is held goes on."""
+        """Lets held engines continue."""
         for engine in self._engines:
             engine.release()
 
     async def call(self, method: str, path: str, body: Any = None, *, status: int = 200, **options: Any) -> Any:
-        """One call under /v1; its answer as JSON."""
+        """Makes one call under /v1 and returns its answer as JSON; asserts its status."""
         answer = await self.http.request(method, f"/v1{path}", json=body, **options)
         assert answer.status_code == status, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else None
 
     async def open(self, **spec: Any) -> int:
-        """Opens a batch and gives its number."""
+        """Opens a batch and returns its number."""
         return int((await self.call("POST", "/batches", spec, status=201))["id"])
 
     async def upload(self, batch: int, groups: Sequence[dict[str, Any]], *, seal: bool = False) -> dict[str, Any]:
-        """Uploads groups as lines."""
+        """Uploads groups as JSON lines and returns the answer."""
         lines = "\n".join(map(json.dumps, groups))
         headers = {"Content-Type": "application/x-ndjson"}
         path = f"/v1/batches/{batch}/groups"
@@ -160,7 +160,7 @@ class Served:
             await asyncio.sleep(0.02)
 
     async def until_complete(self, batch: int) -> list[dict[str, Any]]:
-        """All entries of a batch, once it is complete."""
+        """Waits until a batch is complete and returns all entries of its results."""
         cursor, items = 0, list[dict[str, Any]]()
         while True:
             page = await self.call("GET", f"/batches/{batch}/results", params={"cursor": cursor, "wait_seconds": 5})
@@ -171,17 +171,17 @@ class Served:
 
 
 def prompts(count: int, first: int = 0, **fields: Any) -> list[dict[str, Any]]:
-    """Groups with prompts of their own."""
+    """Groups `first` to `count` - 1, each with another prompt."""
     return [{"id": f"g{number}", "prompt_token_ids": [5, 6, number + 7], **fields} for number in range(first, count)]
 
 
 def results(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The finished turns among entries of a results stream."""
+    """The finished turns among the entries of a results stream."""
     return [item for item in items if item["kind"] == "result"]
 
 
 def ends(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The ends of groups among entries of a results stream."""
+    """The ends of groups among the entries of a results stream."""
     return [item for item in items if item["kind"] == "group"]
 
 

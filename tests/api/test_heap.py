@@ -1,4 +1,4 @@
-"""What a process keeps is set apart from what the garbage collector looks at."""
+"""Long-lived objects of a process are excluded from garbage collection."""
 
 import gc
 

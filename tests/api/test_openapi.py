@@ -44,7 +44,7 @@ def server() -> Iterator[ThreadedServer]:
 
 @schemathesis.serializer("application/x-ndjson")
 def lines(_context: object, value: object) -> bytes:
-    """What schemathesis makes up for a body of lines."""
+    """A body of lines that schemathesis generates."""
     return str(value).encode()
 
 

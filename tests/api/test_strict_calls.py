@@ -1,4 +1,4 @@
-"""What a call brings is honoured as it stands, or refused with its name: types, parameters, bodies, repeats."""
+"""Every part of a call is either honoured as it is, or refused by name: types, parameters, bodies, repeats."""
 
 from collections.abc import AsyncIterator
 from typing import Any

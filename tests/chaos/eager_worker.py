@@ -9,7 +9,7 @@ from openseer_worker.startup import end_process
 from openseer_worker.vllm.kv_pool import arguments
 
 OUT_SECONDS = 0.5
-"""How long a pool that failed is left alone."""
+"""Time in which a pool that failed is not used, in seconds."""
 
 if __name__ == "__main__":
     rates.TRIAL_EVERY, breaker.OUT_SECONDS, arguments.WORTH_TOKENS = 1, OUT_SECONDS, 1

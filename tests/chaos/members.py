@@ -17,7 +17,7 @@ from tests.repository import ROOT
 
 LOOK_SECONDS = 0.05
 RESTART_SECONDS = 0.5
-"""How long the operator leaves a process down."""
+"""Time before the operator restarts a process, in seconds."""
 END_SECONDS = 120.0
 """Longest wait for a process that was asked to end."""
 _FINAL = (0, InputError.exit_code, AuditError.exit_code)

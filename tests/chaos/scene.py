@@ -24,7 +24,7 @@ from tests.chaos.verdict import Taken, Verdict, check_ends
 from tests.chaos.workload import JOB, LEASE_SECONDS, EngineName, write_job
 
 AWAY_SECONDS = 0.3
-"""How long a killed store is down."""
+"""Downtime of a killed store, in seconds."""
 STUCK_SECONDS = 120.0
 """A run without any progress for so long after its last fault has lost something, however slow the machine is."""
 START_SECONDS = 600.0

@@ -1,4 +1,4 @@
-"""What breaks and when: a pure function of a seed, so that a run is told, and played again, by one line."""
+"""The schedule of faults: a pure function of a seed, so that one line describes a run and repeats it."""
 
 import random
 from dataclasses import dataclass

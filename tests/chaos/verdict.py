@@ -1,4 +1,4 @@
-"""What must hold after any schedule of faults."""
+"""Invariants after any schedule of faults."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence

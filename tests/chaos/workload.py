@@ -1,4 +1,4 @@
-"""What a chaotic run has to do: a job of scripted or real engines, and groups of a trainer or of a prompts file."""
+"""The workload of a chaos run: a job on scripted or real engines, and groups of a trainer or of a prompts file."""
 
 import json
 from pathlib import Path

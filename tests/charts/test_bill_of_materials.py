@@ -1,4 +1,4 @@
-"""What an image holds is named exactly, from dpkg's list, Python's metadata and the lock."""
+"""The contents of an image are named exactly, from dpkg's list, Python's metadata and the lock."""
 
 import runpy
 from typing import Any

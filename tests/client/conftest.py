@@ -1,4 +1,4 @@
-"""What verl would bring, for tests that run without it."""
+"""Stand-ins for verl's modules, for tests that run without verl."""
 
 import importlib.util
 import sys

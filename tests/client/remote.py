@@ -140,7 +140,7 @@ class Remote:
         return httpx.MockTransport(self.handle)
 
     def paths(self) -> list[str]:
-        """What was asked so far, without the job's prefix."""
+        """The requests so far, without the job's prefix."""
         return [f"{request.method} {request.url.path.removeprefix('/jobs/team/math')}" for request in self.seen]
 
     def handle(self, request: httpx.Request) -> httpx.Response:

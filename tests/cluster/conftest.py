@@ -81,7 +81,7 @@ def namespace(kube: Kube) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def stage(request: pytest.FixtureRequest, kube: Kube, operator: str) -> Iterator[Stage]:
-    """Where all stories run, side by side and each of them once."""
+    """Runs all stories concurrently, each of them once."""
     stage = Stage(kube, chosen(request.session.items))
     yield stage
     stage.close()

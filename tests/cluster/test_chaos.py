@@ -1,4 +1,4 @@
-"""What breaks in clusters, done to real nodes while a job runs: it completes, nothing is lost, doubled or leaked.
+"""Usual faults of clusters, caused on real nodes while a job runs: it completes, nothing is lost, doubled or leaked.
 
 `assert_completes` reads the results and the driver's audit each time: one result per request, every token accounted
 for.

@@ -1,4 +1,4 @@
-"""What an API server makes of the RolloutJob definition: what it refuses, what stays fixed, what it prints."""
+"""The RolloutJob definition in a real API server: refused objects, immutable fields, printed columns."""
 
 import copy
 import json
@@ -57,7 +57,7 @@ class Jobs:
         return self.kube.kubectl("--namespace", self.namespace, *args, text=stdin)
 
     def refusal(self, *args: str, stdin: str | None = None) -> str:
-        """What kubectl says when the API server refuses; empty when it does not."""
+        """kubectl's error output if the API server refuses; empty if it does not."""
         result = self.kube.ask("--namespace", self.namespace, *args, text=stdin)
         return result.stderr if result.returncode else ""
 

@@ -1,4 +1,4 @@
-"""What a trainer imports keeps its names, and calls of it keep their parameters."""
+"""The client's public names stay, and their calls keep their parameters."""
 
 import inspect
 import os

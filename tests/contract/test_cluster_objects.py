@@ -1,4 +1,4 @@
-"""What the operator writes into a cluster: another word in an object would replace the pods of running jobs."""
+"""The objects that the operator writes: a change of any of them would replace the pods of running jobs."""
 
 from dataclasses import replace
 from typing import Any

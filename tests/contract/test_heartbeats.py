@@ -1,4 +1,4 @@
-"""What workers say of themselves, and what Prometheus reads of it, keeps its names."""
+"""The fields of heartbeats, and the Prometheus metrics made of them, keep their names."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What is packed for Redis has the bytes that it had, and bytes of an earlier commit mean what they meant."""
+"""Values packed for Redis keep their bytes, and bytes of an earlier commit keep their meaning."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What crosses HTTP, stands in Redis as JSON or in a manifest keeps its fields, defaults and limits."""
+"""Types of HTTP bodies, of JSON in Redis and of manifests keep their fields, defaults and limits."""
 
 from openseer_core.manifest.job import API_VERSION, KIND, default_spec
 from tests.contract.forms.models import ERRORS, MODELS, words

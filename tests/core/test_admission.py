@@ -1,4 +1,4 @@
-"""What can be run by a model and its workers, and what a person is told of the rest."""
+"""The requests that a model and its workers can run, and the messages for the others."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What pages tell a reader to run exists: commands and options of openseer, targets of make, programs and options."""
+"""Commands in the pages exist: commands and options of openseer, targets of make, programs and options."""
 
 import re
 from collections.abc import Callable

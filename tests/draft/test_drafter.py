@@ -1,4 +1,4 @@
-"""What the drafter proposes, from what it was fed."""
+"""The drafter's proposals from the texts that it received."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""How long drafts are, given what steps cost and what came true."""
+"""Draft lengths, from the cost of steps and the acceptance of earlier drafts."""
 
 import numpy as np
 import pytest

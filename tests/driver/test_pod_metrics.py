@@ -1,4 +1,4 @@
-"""What a driver pod tells Prometheus."""
+"""The Prometheus metrics of a driver pod."""
 
 from prometheus_client import CollectorRegistry
 

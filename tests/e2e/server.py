@@ -66,7 +66,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where the API is."""
+        """URL of the API."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
@@ -95,7 +95,7 @@ class Server:
         assert done.returncode == 0, done.stdout
 
     def json(self, *arguments: str) -> Any:
-        """The same with --json, read."""
+        """The same with --json, parsed."""
         return json.loads(self.call(*arguments, "--json").strip().splitlines()[-1])
 
     def results(self, name: str) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What a person is told when something is wrong: one readable message, before anything starts."""
+"""Wrong input gives one readable message, before anything starts."""
 
 import contextlib
 import json

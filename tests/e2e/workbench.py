@@ -1,4 +1,4 @@
-"""Runs of the real command, in a working directory of their own."""
+"""Runs the real `openseer` command in a separate working directory."""
 
 import json
 import os
@@ -18,18 +18,18 @@ from redis import Redis
 from openseer_driver.run_folder import RunFolder
 
 WAIT_SECONDS = 120.0
-"""For what takes a second or two: processes that start beside busy ones take far longer."""
+"""Timeout of waits that usually take a second or two, in seconds: on busy cores, processes start far more slowly."""
 END_SECONDS = 240.0
-"""For a command that ends by itself, the same."""
+"""Timeout of a command that ends by itself, in seconds."""
 FORK_SERVER = "openseer_worker.fork_server"
-"""Stands in its command line, and in those of its forks."""
+"""Part of the command lines of the fork server and of its forks."""
 CALM: dict[str, Any] = {"quantumTokens": 32, "leaseSeconds": 60, "checkpointSeconds": 0.1}
-"""`rollout` where no lease may end without its holder's word, however long a worker gets no processor."""
+"""`rollout` of tests in which no lease may expire, even if a worker gets no CPU time for long."""
 
 
 @contextmanager
 def workbench_in(folder: Path) -> "Generator[Workbench]":
-    """A workbench whose commands are ended afterwards, and whose processes must be gone then."""
+    """A workbench whose commands are killed at the end of the context."""
     workbench = Workbench(folder)
     yield workbench
     for process in workbench.started:
@@ -42,7 +42,7 @@ def workbench_in(folder: Path) -> "Generator[Workbench]":
 
 @dataclass
 class Workbench:
-    """A folder with a manifest and prompts, and the command run in it."""
+    """A folder with a manifest and prompts, and the commands that run in it."""
 
     folder: Path
     started: list[subprocess.Popen[str]] = field(default_factory=list[subprocess.Popen[str]])
@@ -53,7 +53,8 @@ class Workbench:
         return RunFolder(self.folder / "runs/bench")
 
     def write(self, *, groups: int = 12, length: int = 300, **spec: Any) -> Path:
-        """A job on the scripted engine; keyword arguments replace parts of the spec. Lengths are spread and seeded."""
+        """Writes a job on the scripted engine and its prompts; keyword arguments replace parts of the spec. Lengths
+        vary from 1 to `length` tokens and are always the same."""
         lines = [
             json.dumps(
                 {
@@ -88,7 +89,7 @@ class Workbench:
         return path
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Starts the command in a session of its own, as a shell's job."""
+        """Starts the command in a new session, as a shell starts a job."""
         process = subprocess.Popen(
             [sys.executable, "-c", "from openseer_local.main import main; main()", *arguments],
             cwd=self.folder,
@@ -101,24 +102,24 @@ class Workbench:
         return process
 
     def call(self, *arguments: str, timeout: float = END_SECONDS) -> subprocess.CompletedProcess[str]:
-        """Runs the command to its end; `stdout` holds all it printed."""
+        """Runs the command to its end; `stdout` holds its complete output."""
         process = self.start(*arguments)
         output, _ = process.communicate(timeout=timeout)
         return subprocess.CompletedProcess(process.args, process.returncode, output)
 
     def until(self, holds: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:
-        """Waits for something that must come true."""
+        """Waits until `holds` is true; fails after `seconds` with `what`."""
         end = time.monotonic() + seconds
         while not holds():
             assert time.monotonic() < end, f"not within {seconds} s: {what}"
             time.sleep(0.05)
 
     def results(self) -> int:
-        """How many results are written."""
+        """Number of written results."""
         return sum(1 for _ in self.run.results()) if self.run.results_file.exists() else 0
 
     def used_workers(self) -> set[str]:
-        """Workers of the results that are written."""
+        """Names of the workers in the written results."""
         lines = self.run.facts() if self.run.results_file.exists() else ()
         return {chunk.worker for line in lines for chunk in line.chunks}
 
@@ -131,13 +132,13 @@ class Workbench:
         return {pid: line for pid, (_, line) in _below(pid).items()}
 
     def workers(self, process: subprocess.Popen[str]) -> list[int]:
-        """Process ids of the workers below a running command, in the order they were started."""
+        """Process ids of the workers below a running command, sorted."""
         below = _below(process.pid)
         nurseries = [pid for pid, (_, line) in below.items() if FORK_SERVER in line]
         return sorted(pid for pid, (parent, _) in below.items() if parent in nurseries)
 
     def run_with_a_death(self, seconds: float) -> None:
-        """Runs job.yaml, kills a worker once both have given results, and expects the run to end well."""
+        """Runs job.yaml, kills a worker once both have results, and asserts that the run succeeds."""
         process = self.start("run", "job.yaml")
         self.until(lambda: len(self.used_workers()) == 2, "results of both workers", seconds)
         os.kill(self.workers(process)[0], signal.SIGKILL)
@@ -151,7 +152,7 @@ class Workbench:
         return [pid for pid in named if below[pid][0] not in named]
 
     def refuse_commands(self, process: subprocess.Popen[str]) -> None:
-        """Takes the right to run scripts from the clients of a running command's own store."""
+        """Forbids scripts (EVALSHA) to the clients of a running command's embedded store."""
         [title] = [line for line in self.descendants(process).values() if "unixsocket:" in line]
         redis: Any = Redis(unix_socket_path=title.split("unixsocket:")[1].split()[0])
         with redis:
@@ -164,7 +165,7 @@ class Workbench:
         return report
 
     def assert_whole(self, requests: int) -> None:
-        """Every request has exactly one result, and the audit finds nothing."""
+        """Asserts that every request has exactly one result and that the audit finds no problem."""
         keys = [line.key for line in self.run.results()]
         assert len(keys) == len(set(keys)) == requests
         report = self.audit()
@@ -173,7 +174,7 @@ class Workbench:
 
 
 def _below(pid: int) -> dict[int, tuple[int, str]]:
-    """Parents and command lines of the processes below one, all of the same moment."""
+    """Parent and command line of each process below `pid`, from one snapshot of the process table."""
     table, found, parents = _processes(), dict[int, tuple[int, str]](), {pid}
     while parents:
         children = {pid for pid, (parent, _) in table.items() if parent in parents}

@@ -1,4 +1,4 @@
-"""What tests of the real engine share: works on one prompt, and who runs them to their ends."""
+"""Shared code of tests of the real engine: engine requests on one prompt, and a Player that runs them to their ends."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
@@ -25,7 +25,7 @@ NUMBER = itertools.count()
 
 @dataclass
 class Response:
-    """All that came of a work."""
+    """The accumulated outputs of one engine request."""
 
     tokens: list[int] = field(default_factory=list[int])
     logprobs: list[float] = field(default_factory=list[float])
@@ -37,12 +37,12 @@ class Response:
 
 
 def work(sampling: Sampling, max_tokens: int = 96, tokens: list[int] | None = None, **more: Any) -> EngineRequest:
-    """A work on the usual prompt, with a key of its own."""
+    """An engine request on PROMPT, with a unique key."""
     return EngineRequest(f"work-{next(NUMBER)}", "g", 0, PROMPT, tokens or [], max_tokens, sampling, **more)
 
 
 class Player:
-    """Runs works to their ends."""
+    """Runs engine requests to their ends and collects their outputs."""
 
     def __init__(self, engine: VllmEngine) -> None:
         self.engine = engine
@@ -83,7 +83,7 @@ def model(folder: Path, **arguments: Any) -> Model:
 
 
 def sampled_logprobs(logits: Any, sampling: Sampling, tokens: list[int]) -> list[float]:
-    """Log-probabilities after temperature, then topK, then topP."""
+    """Log-probabilities of `tokens` after temperature, then topK, then topP. `logits`: one row per token."""
     import torch  # noqa: PLC0415 - heavy
 
     scaled = logits / sampling.temperature

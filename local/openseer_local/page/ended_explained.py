@@ -1,4 +1,4 @@
-"""Why an ended run took as long as it did, as the page shows it."""
+"""The explanation of an ended run, as the page shows it."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ SIMULATED = "it is being simulated"
 
 
 class EndedExplanation:
-    """`view` gives what the folder tells at once; the best times follow, which are simulated meanwhile, once."""
+    """The explanation's view: at first without the best possible times, which are simulated once, in a thread."""
 
     def __init__(self, folder: RunFolder, trace: Trace, explanation: Explanation) -> None:
         self._folder, self._trace = folder, trace
@@ -23,7 +23,7 @@ class EndedExplanation:
         self._whole: asyncio.Task[Explained] | None = None
 
     async def view(self) -> bytes:
-        """An Explained."""
+        """An Explained as JSON."""
         if self._whole is None:
             self._whole = asyncio.create_task(asyncio.to_thread(self._simulated))
         view = self._whole.result() if self._whole.done() else self._known
@@ -34,7 +34,7 @@ class EndedExplanation:
 
 
 def explanation_of(trace: Trace) -> Explanation:
-    """Without the best times."""
+    """The explanation of a run without the best possible times."""
     return explain(trace, None, SIMULATED)
 
 

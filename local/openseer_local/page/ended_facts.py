@@ -1,4 +1,4 @@
-"""A run folder as the page's books read it: the journal that its results tell, its groups, its workers, its series."""
+"""Converts a run folder into the inputs of the page's views: journal, groups, workers, series."""
 
 from collections.abc import Iterator, Sequence
 
@@ -17,14 +17,16 @@ from openseer_driver.report.trace import Fact, Trace, count_up, natural
 from openseer_driver.run_lines import ChunkLine, SampleLine, WorkerSample
 
 ENDS = {Status.OK: Event.COMPLETE, Status.ABORTED: Event.ABORT, Status.CARRIED_OVER: Event.CARRY}
-"""How a request ended, by the status of its result; any other has failed."""
+"""The last event of a request, by the status of its result; any other status means FAIL."""
 IDLE: tuple[PartName, ...] = ("prompts", "weights", "tail", "idle")
-"""Parts in which a worker is there and its engine has nothing; of what waits for the store most is beside responses."""
+"""Parts in which a worker is up and its engine has no request. Waits for the store are not among them: in most of
+these, the engine has requests."""
 ABSENT: tuple[PartName, ...] = ("boot", "lost")
+"""Parts in which a worker is not up."""
 
 
 def journal_of(facts: Sequence[Fact]) -> list[JournalEntry]:
-    """The events that the chunks of results tell, in the order of their times; an end comes before a begin."""
+    """The journal computed from the chunks of the results, sorted by time; at equal times claims come last."""
     entries = [entry for fact in facts for entry in _events(fact)]
     return sorted(entries, key=lambda entry: (entry.at, entry.event == Event.CLAIM))
 
@@ -46,7 +48,7 @@ def _events(fact: Fact) -> Iterator[JournalEntry]:
 
 
 def groups_of(facts: Sequence[Fact], job: RolloutJob) -> list[GroupView]:
-    """Groups of which a result is there, in the order of their first requests."""
+    """The groups that have results, in the order in which they were queued."""
     sizes: dict[tuple[int, str], int] = {}
     queued: dict[tuple[int, str], float] = {}
     for fact in facts:
@@ -60,8 +62,8 @@ def groups_of(facts: Sequence[Fact], job: RolloutJob) -> list[GroupView]:
 
 
 def requests_of(trace: Trace) -> int | None:
-    """How many requests the run has: all that have a result where it is complete, else as its samples tell; None where
-    they do not."""
+    """Number of the run's requests: of its results if the run is complete, else from its samples; None if the samples
+    do not contain it."""
     if trace.record.state == "complete":
         return len(trace.facts)
     told = max((sample.requests for sample in trace.samples), default=0)
@@ -69,7 +71,7 @@ def requests_of(trace: Trace) -> int | None:
 
 
 def lanes_of_run(trace: Trace, explanation: Explanation) -> list[WorkerLane]:
-    """The workers of the run, as the latest sample of each has them; `explanation` says who was slow."""
+    """The workers of the run, each from its latest sample, with its pace from `explanation`."""
     latest: dict[str, WorkerSample] = {}
     for sample in trace.samples:
         latest |= sample.workers
@@ -97,8 +99,8 @@ def _lane(name: str, sample: WorkerSample, tokens: float, seconds: float, pace: 
 
 
 def gpu_seconds(explanation: Explanation, gpus: int) -> tuple[float, float]:
-    """Idle and busy ones: of workers that were there and held no request, and of those that held one. `gpus`: of a
-    worker."""
+    """Idle and busy GPU-seconds of the workers that were up: idle without requests, busy with requests. `gpus`: number
+    of GPUs of one worker."""
     sums = {part.name: part.worker_seconds or 0.0 for part in explanation.parts}
     idle = sum(sums[part] for part in IDLE)
     busy = explanation.worker_seconds - idle - sum(sums[part] for part in ABSENT)
@@ -106,7 +108,7 @@ def gpu_seconds(explanation: Explanation, gpus: int) -> tuple[float, float]:
 
 
 def drafts_of(trace: Trace) -> DraftMetrics:
-    """What all workers drafted, as the latest sample of each has it; empty without drafts."""
+    """Sum of all workers' draft metrics, each from its latest sample; empty without drafts."""
     latest: dict[str, WorkerSample] = {}
     for sample in trace.samples:
         latest |= sample.workers
@@ -119,7 +121,7 @@ def _tokens(samples: Sequence[SampleLine], worker: str) -> float:
 
 
 def series_of_run(samples: Sequence[SampleLine]) -> Series:
-    """Figures of the fleet over the run, thinned out to as many points as a series has."""
+    """Metrics of the fleet over the run: every n-th sample, at most MOST_POINTS."""
     step = max(1, -(-len(samples) // MOST_POINTS))
     shown = samples[::step]
     series = Series()

@@ -1,4 +1,4 @@
-"""A group of a run that has ended: its results, piece by piece."""
+"""The view of one group of an ended run: its results, in pieces."""
 
 import asyncio
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ RESPONSES: Mapping[str, RequestWord] = {
 
 
 class EndedGroup:
-    """A group's results for one viewer. `index`: only that response."""
+    """A group's results for one viewer. `index`: only this response; None: all of them."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class EndedGroup:
         self._texts = {one: TokenTexts(reader, known) for one in self._indices} if reader is not None else {}
 
     async def view(self) -> bytes:
-        """A GroupPage. Raises NotFoundProblem, ConflictProblem."""
+        """A GroupPage as JSON. Raises NotFoundProblem, or ConflictProblem if the results file has changed."""
         if not self._indices:
             raise NotFoundProblem(f"the run has no results of group {self._group}")
         if not self._lines:

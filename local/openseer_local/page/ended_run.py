@@ -1,4 +1,4 @@
-"""A run that has ended, from its folder: the same views as of one that goes on, none of which changes."""
+"""The page's views of an ended run, from its folder. They never change."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -47,7 +47,8 @@ WORDS: Mapping[RunState, JobWord] = {
 
 
 class EndedRun:
-    """The views of a run folder. `reader`: of the model's tokenizer, None where it is not here; `no_text` says why."""
+    """The views of a run folder. `reader`: decodes tokens with the model's tokenizer; None if the tokenizer is not on
+    this machine, and `no_text` is the reason."""
 
     def __init__(self, folder: RunFolder, job: RolloutJob, reader: Reader | None = None, no_text: str = "") -> None:
         self._folder, self._job, self._reader, self._no_text = folder, job, reader, no_text
@@ -60,7 +61,7 @@ class EndedRun:
         self._leases = LeaseRows(MOST_BARS_ENDED)
         self._books: dict[int, BatchBook] = {}
         self._written: dict[object, bytes] = {}
-        """Views as JSON: none changes, and each is asked for every second."""
+        """Views as JSON, cached: they never change, and a viewer requests each of them every second."""
         views, entries = groups_of(trace.facts, job), journal_of(trace.facts)
         for number in sorted({fact.batch for fact in trace.facts}):
             book = self._books[number] = BatchBook(number, LeaseRows(0))
@@ -72,16 +73,16 @@ class EndedRun:
 
     @property
     def place(self) -> tuple[str, str]:
-        """Namespace and name."""
+        """Namespace and name of the job."""
         return self._job.namespace, self._job.name
 
     @property
     def mode(self) -> JobMode:
-        """Of the job."""
+        """Mode of the job."""
         return self._job.spec.mode
 
     async def card(self) -> JobCard:
-        """The run at a glance."""
+        """Summary of the run."""
         record, tokens = self._trace.record, sum(fact.length for fact in self._trace.facts)
         reason = record.reason or {"running": "it was killed", "complete": "all its results are there"}.get(
             record.state, record.state
@@ -106,11 +107,11 @@ class EndedRun:
         )
 
     async def explained(self) -> bytes:
-        """An Explained: of what the folder tells, with the best times once they are simulated."""
+        """An Explained as JSON, with the best possible times once they are simulated."""
         return await self._explained.view()
 
     async def job_view(self) -> bytes:
-        """A JobView of the whole run."""
+        """A JobView of the whole run, as JSON."""
         if "job" not in self._written:
             self._written["job"] = (await self._job_view()).model_dump_json().encode()
         return self._written["job"]
@@ -132,14 +133,14 @@ class EndedRun:
         )
 
     async def job_pulse(self) -> bytes:
-        """A JobPulse, which says nothing new."""
+        """A JobPulse as JSON; its content never changes."""
         if "pulse" not in self._written:
             pulse = JobPulse(now=self._now, card=await self.card(), lanes=self._lanes)
             self._written["pulse"] = pulse.model_dump_json().encode()
         return self._written["pulse"]
 
     async def batch_view(self, number: int) -> bytes:
-        """A BatchView. Raises NotFoundProblem."""
+        """A BatchView as JSON. Raises NotFoundProblem."""
         if number in self._written:
             return self._written[number]
         batch = next((one for one in self._batches() if one.id == number), None)
@@ -150,7 +151,8 @@ class EndedRun:
         return self._written[number]
 
     def group_views(self, group: GroupId, index: int | None, place: str = "") -> GroupViews:
-        """GroupPages for one viewer, piece by piece."""
+        """The GroupPages of one group for one viewer. `index`: only this response; `place`: id of the viewer's last
+        view."""
         return EndedGroup(self._results, group, index, self._books, self._reader, self._now, place, self._no_text)
 
     def _batches(self) -> list[Batch]:
@@ -175,7 +177,7 @@ def _batch(book: BatchBook, trace: Trace, job: RolloutJob) -> Batch:
 
 
 def _metrics(book: BatchBook, facts: Sequence[Fact], requests: int, trace: Trace, group_size: int) -> BatchMetrics:
-    """`requests`: of the batch, 0 where it is not known."""
+    """`requests`: number of the batch's requests, 0 if not known."""
     drafts, finishes = drafts_of(trace), sorted(trace.clock.at(fact.finished_at) for fact in facts)
     counts, tokens = Counter(fact.status for fact in facts), sum(fact.length for fact in facts)
     is_whole = trace.record.state == "complete"

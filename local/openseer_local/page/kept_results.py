@@ -1,4 +1,4 @@
-"""The results of a folder as they were when its page was opened: whole lines, read when somebody asks for them."""
+"""Reads single results of a run folder from results.jsonl when a view needs them."""
 
 from collections.abc import Sequence
 
@@ -10,29 +10,30 @@ from openseer_driver.run_folder import RunFolder
 from openseer_driver.run_lines import ResultLine
 
 _Signature = tuple[int, int, int]
-"""The file itself, its bytes, and when it was last written."""
+"""Inode, size in bytes, and time of the last write in nanoseconds."""
 
 
 class KeptResults:
-    """Where each result stands in results.jsonl. A file that was changed since is not read: its places are others."""
+    """Index of results.jsonl: the byte offset of each result. A file that has changed since is not read, because the
+    offsets may be wrong."""
 
     def __init__(self, folder: RunFolder) -> None:
-        """Raises InputError for a line that is no result."""
+        """Reads the offsets. Raises InputError for a line that is not a result."""
         self._path = folder.results_file
         self._signature = self._signed()
         self._places: dict[tuple[int, str], dict[int, int]] = {}
-        """Of each group's results by index, in bytes."""
+        """Byte offset of each result, by group and index."""
         place = 0
         for key, size in folder.sized_keys():
             self._places.setdefault((key.batch, key.group), {})[key.index] = place
             place += size
 
     def indices(self, group: GroupId) -> list[int]:
-        """Of which responses of a group there is a result, in order."""
+        """Sorted indices of a group's responses that have a result."""
         return sorted(self._places.get((group.batch, group.name), ()))
 
     def read(self, group: GroupId, indices: Sequence[int]) -> list[ResultLine]:
-        """Results of a group. Raises ConflictProblem where the file is no longer the one that was opened."""
+        """Results of a group. Raises ConflictProblem if the file has changed since this object was created."""
         lines: list[bytes] = []
         try:
             with self._path.open("rb") as file:

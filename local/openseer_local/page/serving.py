@@ -1,4 +1,4 @@
-"""Serves the page on this machine alone, to who has the token that is told at the start."""
+"""Serves the page on the loopback interface, protected by a token that is printed at the start."""
 
 import asyncio
 import secrets
@@ -25,16 +25,16 @@ from openseer_text.rendering import open_codec
 HOST = "127.0.0.1"
 TOKEN_BYTES = 8
 CONNECTIONS = 64
-"""Limit of open connections: the file descriptors of this process are for its run."""
+"""Limit of open connections: the run needs the other file descriptors of this process."""
 FINISH_SECONDS = 1
-"""For answers under way when it stops."""
+"""Timeout of unfinished responses when the server stops, in seconds."""
 
 Told = Callable[[str, str], None]
 """Called with the page's address and its token once it listens."""
 
 
 async def serve_page(shown: Shown, port: int, told: Told) -> None:
-    """Serves until cancelled. Raises InputError for a port that is not free."""
+    """Serves the page until cancelled. Raises InputError for a port that is not free."""
     bound, token = Address(HOST, port).bind(), secrets.token_hex(TOKEN_BYTES)
     address = f"http://{HOST}:{bound.getsockname()[1]}/page/"
     server = WebServer(
@@ -52,7 +52,7 @@ async def serve_page(shown: Shown, port: int, told: Told) -> None:
 
 
 async def serve_running(job: RolloutJob, store: Store, told: Told) -> None:
-    """Serves the page of a run that goes on, until cancelled. The store stays open: it is the run's."""
+    """Serves the page of a running job until cancelled. The store stays open: it belongs to the run."""
     context = JobContext(job, store, run_code=True)
     text = asyncio.create_task(_load_text(context))
     try:
@@ -62,7 +62,7 @@ async def serve_running(job: RolloutJob, store: Store, told: Told) -> None:
 
 
 async def _load_text(context: JobContext) -> None:
-    """Without the tokenizer responses are shown as token ids."""
+    """Loads the tokenizer. Without one, the page shows responses as token ids."""
     try:
         await context.codec()
     except ModelError:
@@ -70,7 +70,7 @@ async def _load_text(context: JobContext) -> None:
 
 
 def view_run(folder: RunFolder, port: int, told: Told) -> None:
-    """Serves the page of a run that has ended, until SIGINT or SIGTERM. Raises InputError."""
+    """Serves the page of an ended run until SIGINT or SIGTERM. Raises InputError."""
     job, _ = recorded_job(folder, folder.read_run())
     if folder.is_written:
         raise InputError(
@@ -96,8 +96,7 @@ def view_run(folder: RunFolder, port: int, told: Told) -> None:
 
 
 def reader_of(job: RolloutJob) -> tuple[Reader | None, str]:
-    """The model's tokenizer where it is on this machine, else None and why there is no text; no code of a model runs
-    for a look."""
+    """The model's tokenizer, or None and the reason if it is not on this machine. Runs no code of the model."""
     try:
         return open_codec(job.spec.model, lambda _: None, run_code=False).read, ""
     except ModelError as error:

@@ -1,4 +1,4 @@
-"""`openseer explain URL`: explains the time of a running job so far, from its page's data."""
+"""`openseer explain URL`: prints the explanation of a running job so far, from the API of its page."""
 
 import re
 from pathlib import Path
@@ -21,8 +21,8 @@ _OF_GATEWAY = re.compile(r"(.*)/jobs/([^/]+)/([^/]+)/?")
 def show_running(
     url: str, token: str | None, token_file: Path | None, *, as_json: bool = False, console: Console = OUT
 ) -> None:
-    """Prints the explanation so far. `url`: of one job's API or page, or of a job behind a gateway. Raises InputError,
-    RefusedError."""
+    """Prints the explanation so far. `url`: address of one job's API or page, or of a job behind a gateway. Raises
+    InputError, RefusedError."""
     found = _asked(url, _token(token, token_file))
     if as_json:
         console.file.write(found.model_dump_json() + "\n")
@@ -47,7 +47,7 @@ def _token(token: str | None, token_file: Path | None) -> str:
 
 
 def _asked(url: str, token: str) -> Explained:
-    """The first view of the page's stream."""
+    """The first explanation in the page's event stream. Raises RefusedError."""
     base = url.split("#")[0].rstrip("/").removesuffix(PATH)
     of_gateway = _OF_GATEWAY.fullmatch(base)
     # A server of one job accepts any name.

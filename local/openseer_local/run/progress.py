@@ -33,12 +33,12 @@ class ProgressDisplay(Display):
         self._tail_shown = self._waits = False
 
     def wait_for_work(self) -> None:
-        """All is submitted: the start-up ends with the first sample that has a request in flight."""
+        """Shows that all groups are submitted. The start-up ends with the first sample that has a request in flight."""
         self._waits = not self._pace.has_begun
         self.phase("waiting for the first worker" if self._waits else "")
 
     def update(self, sample: SampleLine) -> None:
-        """The latest sample."""
+        """Shows the latest sample."""
         with self._lock:
             if self._waits and sample.has_begun:
                 self._waits = False
@@ -52,7 +52,7 @@ class ProgressDisplay(Display):
             self._plain_if_due()
 
     def body(self) -> list[RenderableType]:
-        """A bar with metrics, a row per worker, and why there are no drafts."""
+        """A bar with metrics, a row per worker, and the reasons if workers do not draft."""
         sample = self._pace.latest
         if sample is None:
             return []

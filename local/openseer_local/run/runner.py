@@ -28,9 +28,10 @@ from openseer_store.port import Store
 def plan_run(
     job: RolloutJob, document: dict[str, Any], folder: RunFolder, *, fresh: bool, note: Note = lambda _: None
 ) -> RunPlan:
-    """Checks what does not need the model, nor, of a run that is complete, its store; `note` is told how far.
+    """Checks the parts that need no model: the job, its prompts, its folder and, unless the run is complete, the
+    folder's store. `note` receives the progress of the check.
 
-    Raises InputError and its kind, OutputError.
+    Raises InputError and its subclasses, and OutputError.
     """
     check_local_job(job, "batch")
     plan = RunPlan(job, document, folder, check_prompts(job, open_source(job, note=note), note), fresh)
@@ -53,7 +54,7 @@ class LocalRun:
         self._traces: RunTraces | None = None
 
     async def execute(self) -> RunState:
-        """Runs until the batch is complete or a signal asks to stop. Raises what made the job fail."""
+        """Runs until the batch is complete or `stop` is called. Raises the error that made the job fail."""
         plan = self._plan
         if not plan.fresh and (note := settings_note(plan.folder, plan.job)):
             self._progress.message(note)
@@ -62,7 +63,7 @@ class LocalRun:
         return run.state
 
     def stop(self) -> None:
-        """Asks for a clean stop: workers drain, everything stays resumable."""
+        """Requests a clean stop: the workers drain, and the run can be resumed."""
         self._session.stop()
 
     async def _execute(self, run: OpenRun) -> RunState:
@@ -78,7 +79,11 @@ class LocalRun:
             return await self._run_batch(store, fleet, run)
 
     async def _take_over(self, store: Store, run: OpenRun) -> None:
-        """A new run in a store that has the job already would mix two; an old run's leases have no worker any more."""
+        """Empties the store for a new run, or takes back the leases of an old one, whose workers have ended.
+
+        Raises InputError if a Redis of your own holds another run of the job: its requests would mix with the new
+        ones.
+        """
         known = await store.progress(BATCH_JOB_BATCH)
         if known.requests and not run.resumed:
             if self._plan.job.spec.store.url is not None and not self._plan.fresh:
@@ -114,10 +119,11 @@ class LocalRun:
             await driver.submit()
             progress.wait_for_work()
             await driver.collect()
-            progress.update(await sample_now(store, run.clock))  # the samples' own pace leaves out how it ended
+            progress.update(await sample_now(store, run.clock))  # the last periodic sample is older than the end
 
     def _routed(self, run: OpenRun) -> RoutedFiles | None:
-        """Where rows of routed experts come from and where arrays go; rows of another run are removed."""
+        """The folders of the workers' rows of routed experts and of the run's arrays; rows of another run are removed.
+        None without capture."""
         rows = self._session.routed
         return None if rows is None else RoutedFiles.begin(rows, self._plan.folder, fresh=not run.resumed)
 
@@ -143,14 +149,14 @@ class LocalRun:
         return state
 
     async def _serve_page(self, store: Store) -> None:
-        from openseer_local.page.serving import serve_running  # noqa: PLC0415 - only who looks waits for its import
+        from openseer_local.page.serving import serve_running  # noqa: PLC0415 - a slow import, needed only with --page
 
         def told(address: str, token: str) -> None:
             self._progress.message(f"page {address}  token {token}")
 
         try:
             await serve_running(self._plan.job, store, told)
-        except Exception as error:  # noqa: BLE001 - whatever ends the page, the run goes on
+        except Exception as error:  # noqa: BLE001 - no failure of the page ends the run
             self._progress.message(f"the page ended: {error}")
             await asyncio.Event().wait()
 
@@ -167,9 +173,9 @@ async def _deadline(seconds: int | None) -> None:
 
 
 def run_job(plan: RunPlan, progress: ProgressDisplay, *, page: bool = False) -> RunState:
-    """Runs a plan in an event loop of its own. The first SIGINT or SIGTERM stops cleanly, a second one at once.
+    """Runs a plan in a new event loop. The first SIGINT or SIGTERM requests a clean stop, a second one aborts.
 
-    `page`: serve its live page on this machine, too.
+    `page`: also serves the run's live page on this machine.
     """
 
     async def guarded() -> RunState:

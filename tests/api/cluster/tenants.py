@@ -1,4 +1,4 @@
-"""Who uses the gateway: jobs, and trainers with a token for one of them."""
+"""The gateway's users: jobs, and trainers with a token for one of them."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Who may call, against a real API server: one job's token opens that job, and that job alone."""
+"""Authorization against a real API server: a job's token admits calls of that job only."""
 
 import asyncio
 import base64

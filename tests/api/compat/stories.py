@@ -1,4 +1,4 @@
-"""What tests of the compatible routes share: clients, groups in the store, waiting."""
+"""Shared code of tests of the compatible routes: clients, groups in the store, waits."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable

@@ -1,4 +1,4 @@
-"""What ended a response: to each protocol as its engine says it, in an answer and in a stream."""
+"""Finish reasons of responses, in the form of each protocol's engine, in an answer and in a stream."""
 
 import json
 from typing import Any

@@ -133,7 +133,7 @@ async def test_arguments_of_logits_processors_pass_only_where_there_are_none(pat
 
 @pytest.fixture(scope="module")
 def codec(tmp_path_factory: pytest.TempPathFactory) -> TextCodec:
-    """Of a tokenizer that puts BOS before every text."""
+    """The codec of a tokenizer that puts BOS before every text."""
     return open_codec(Model(path=str(save(byte_level(opens=True), tmp_path_factory.mktemp("model")))))
 
 

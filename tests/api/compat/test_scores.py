@@ -18,12 +18,12 @@ CHAT = [{"role": "user", "content": "hi"}]
 
 
 def scores(start: int, stop: int) -> list[float]:
-    """What the scripted engine says of the tokens in these places of any prompt."""
+    """The scripted engine's scores of the tokens at these positions of any prompt."""
     return unpack_logprobs(scripted_logprobs("", 0, start, stop))
 
 
 def told(tokens: list[int]) -> list[dict[str, Any] | None]:
-    """The same of a whole prompt as vLLM has it."""
+    """The scores of a whole prompt in vLLM's form."""
     values = [{"logprob": value, "rank": None, "decoded_token": None} for value in scores(1, len(tokens))]
     return [None, *({str(token): value} for token, value in zip(tokens[1:], values, strict=True))]
 

@@ -41,7 +41,7 @@ async def trainer(server: Served) -> AsyncGenerator[httpx.AsyncClient]:
 
 
 async def asked(client: httpx.AsyncClient, method: str, url: str, body: Any = None) -> Any:
-    """What an engine answers; slime raises for any other status."""
+    """An engine's answer; slime raises for any other status."""
     answer = await client.request(method, url, json=body)
     answer.raise_for_status()
     return answer.json() if answer.headers.get("content-type") == "application/json" else answer.text

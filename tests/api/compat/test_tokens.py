@@ -16,7 +16,7 @@ HI: list[dict[str, str]] = [{"role": "user", "content": "hi"}]
 
 @pytest.fixture(scope="module")
 def codec(tmp_path_factory: pytest.TempPathFactory) -> TextCodec:
-    """Of a tokenizer that puts BOS before every text."""
+    """The codec of a tokenizer that puts BOS before every text."""
     return open_codec(Model(path=str(save(byte_level(opens=True), tmp_path_factory.mktemp("model")))))
 
 

@@ -1,4 +1,4 @@
-"""What a body says is taken as it was meant, or refused with its place."""
+"""A request body is either taken as it was meant, or refused with the place of the error."""
 
 import json
 from functools import cache

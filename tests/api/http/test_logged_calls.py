@@ -1,4 +1,4 @@
-"""What a call's log lines are about."""
+"""The fields of a call's log lines."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""What the batch controller does when the store, a batch or the controller itself comes late."""
+"""Behaviour of the batch controller when the store, a batch or the controller itself is late."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What earlier batches say of a new group with the same prompt, over HTTP and by the compatible routes."""
+"""Lengths of earlier batches for a new group with the same prompt, over HTTP and by the compatible routes."""
 
 from openseer_core.ids import GroupId
 from openseer_core.queue.group import GroupSpec

@@ -1,4 +1,4 @@
-"""What a model cannot take is refused on every route, with index, value and range, before it reaches a worker."""
+"""Every route refuses input beyond the model's limits, with index, value and range, before it reaches a worker."""
 
 from typing import Any
 

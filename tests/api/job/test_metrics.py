@@ -1,4 +1,4 @@
-"""What Prometheus reads of calls: per job and status, on the gateway beside those that no job was found for."""
+"""Prometheus metrics of calls, per job and status; on the gateway also of calls for which no job was found."""
 
 from collections import Counter
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Where the time of a job goes while it runs: by parts, with the worker that is slow and why, and who ends last."""
+"""The time of a running job: by parts, with slow workers and the reason, and the requests that end last."""
 
 import asyncio
 import random

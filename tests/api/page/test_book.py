@@ -1,4 +1,4 @@
-"""What a batch's journal tells: rows of leases, groups by state, lengths."""
+"""Facts from a batch's journal: rows of leases, groups by state, lengths."""
 
 from hypothesis import given
 from hypothesis import strategies as some

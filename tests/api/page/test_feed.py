@@ -1,4 +1,4 @@
-"""What many who look at once cost: one look at the store, one view, the same bytes for all."""
+"""The cost of many concurrent viewers: one read of the store, one view, the same bytes for all."""
 
 import asyncio
 from collections import Counter

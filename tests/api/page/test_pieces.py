@@ -1,4 +1,4 @@
-"""Where the texts of a group go on when a viewer connects again."""
+"""The positions at which a group's texts continue when a viewer reconnects."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Who gets in: every route asks for a token, and a token of one job opens no other."""
+"""Access control: every route requires a token, and a token of one job admits no calls of another."""
 
 import base64
 import re
@@ -18,7 +18,7 @@ from tests.api.served import TOKEN, Served, serving_job
 
 OPEN = {"/healthz", "/readyz"}
 HEALTH = {"/health", "/ping", "/liveness"}
-"""What nobody needs a token for."""
+"""Paths that need no token."""
 VALUES = {"namespace": "team-b", "job": "b", "batch": "1", "group": "g0", "index": "0"}
 
 

@@ -1,4 +1,4 @@
-"""What a trainer does with batches, over HTTP, with workers that play responses."""
+"""A trainer's calls for batches over HTTP, with workers on scripted engines."""
 
 import asyncio
 from typing import Any

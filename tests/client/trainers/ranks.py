@@ -32,7 +32,7 @@ class BaseRollout:
 
 
 async def ensure_async_iterator(iterable: Iterator[Any]) -> AsyncIterator[Any]:
-    """As verl has it."""
+    """The same as in verl."""
     for item in iterable:
         yield item
 

@@ -1,4 +1,4 @@
-"""What goes wrong in the process that speaks for all is raised in each of them."""
+"""A failure in the process that calls the API for all ranks is raised in each rank."""
 
 import os
 import pickle

@@ -67,7 +67,7 @@ def held(folder: Path) -> list[dict[str, Any]]:
 
 
 def names_of(module: torch.nn.Module) -> dict[str, Any]:
-    """What a sender announces."""
+    """A sender's announcement."""
     pairs = dict(module.named_parameters())
     shapes = [list(tensor.shape) for tensor in pairs.values()]
     return {"names": list(pairs), "dtype_names": ["bfloat16"] * len(pairs), "shapes": shapes}

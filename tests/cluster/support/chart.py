@@ -1,4 +1,4 @@
-"""The operator in a cluster, installed by helm as a user would."""
+"""Installs the operator in a cluster with helm, as a user does."""
 
 from tests.cluster.support.kube import ROOT, WITHIN, Kube
 
@@ -6,7 +6,7 @@ SYSTEM = "openseer-system"
 
 
 def install(kube: Kube, *values: str) -> None:
-    """Installs or upgrades the operator from the chart as it stands, and waits until it runs."""
+    """Installs or upgrades the operator from the repository's chart, and waits until it runs."""
     images = [
         *("--set", "image.repository=localhost/openseer-operator", "--set", "image.tag=test"),
         *("--set", "workerImage.repository=localhost/openseer-worker", "--set", "workerImage.tag=scripted"),

@@ -1,4 +1,4 @@
-"""A cluster as the tests see it: kubectl, and a few words for what they do often."""
+"""Access to a cluster with kubectl, and functions for the tests' frequent operations."""
 
 import json
 import subprocess
@@ -12,13 +12,13 @@ from tests.repository import ROOT
 
 CLUSTER = ROOT / "cluster" / "cluster.sh"
 POLL_SECONDS = 0.25
-"""Between two checks of `wait_until`."""
+"""Poll interval of `wait_until`, in seconds."""
 WAIT_SECONDS = 300.0
-"""The longest wait for anything: pods that start in seconds take minutes where engines keep all cores busy."""
+"""Default timeout, in seconds: pods that usually start in seconds take minutes when engines use all cores."""
 WITHIN = f"--timeout={WAIT_SECONDS:.0f}s"
-"""The same for a kubectl that waits."""
+"""WAIT_SECONDS as an option of `kubectl wait` and `kubectl rollout status`."""
 CALL_SECONDS = WAIT_SECONDS + 60
-"""The longest that one kubectl may take."""
+"""Timeout of one kubectl process, in seconds."""
 
 OPERATOR_IMAGE = "localhost/openseer-operator:test"
 SCRIPTED_IMAGE = "localhost/openseer-worker:scripted"
@@ -26,12 +26,12 @@ CPU_IMAGE = "localhost/openseer-worker:cpu"
 
 
 class KubeError(AssertionError):
-    """kubectl or the cluster's own script failed; says what they said."""
+    """kubectl or cluster.sh failed; the message contains its output."""
 
 
 class Kube:
-    """One cluster and whose it is: a user's (KUBECONFIG), a developer's (cluster.sh up) or these tests' own. `with` it:
-    what it reads with ends then."""
+    """One cluster, as a context manager that stops the proxy for reads at its end. `owner`: a user (KUBECONFIG), a
+    developer (cluster.sh up) or these tests."""
 
     def __init__(self, owner: Literal["user", "developer", "tests"]) -> None:
         self.owner = owner
@@ -47,23 +47,23 @@ class Kube:
 
     @property
     def is_ours(self) -> bool:
-        """Whether it is one that cluster/cluster.sh started, whose nodes can be cut off."""
+        """Whether cluster/cluster.sh started the cluster, so that its nodes can be cut off."""
         return self.owner != "user"
 
     def command(self, *arguments: str) -> list[str]:
-        """A command line that runs where the cluster can be reached, for what must go on running (an operator)."""
+        """Command line of a long-running process (an operator) in a network that reaches the cluster."""
         return [str(CLUSTER), "exec", *arguments] if self.is_ours else list(arguments)
 
     def kubectl(self, *arguments: str, text: str | None = None, seconds: float = CALL_SECONDS) -> str:
-        """What kubectl prints. `text` is its standard input. Raises KubeError."""
+        """Runs kubectl and returns its output. `text`: its standard input. Raises KubeError."""
         return _run(self.command("kubectl", *arguments), text, seconds)
 
     def run(self, *arguments: str, seconds: float = CALL_SECONDS) -> str:
-        """What another client of the cluster (helm) prints. Raises KubeError."""
+        """Runs another client of the cluster (helm) and returns its output. Raises KubeError."""
         return _run(self.command(*arguments), None, seconds)
 
     def ask(self, *arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
-        """kubectl where a refusal is an answer, too: exit code and both outputs."""
+        """Runs kubectl and returns its exit code and both outputs; a refusal raises nothing."""
         command = self.command("kubectl", *arguments)
         return subprocess.run(command, input=text, capture_output=True, text=True, timeout=CALL_SECONDS, check=False)
 
@@ -74,19 +74,19 @@ class Kube:
         self.kubectl(*apply, text="\n---\n".join(texts))
 
     def get(self, kind: str, name: str, namespace: str | None = None) -> dict[str, Any]:
-        """One object. Raises KubeError where it does not exist."""
+        """One object. Raises KubeError if it does not exist."""
         found = self._reads.read(kind, name, namespace)
         return found or json.loads(self.kubectl("get", kind, name, *_within(namespace), "-o", "json"))
 
     def get_list(self, kind: str, namespace: str | None = None, selector: str = "") -> list[dict[str, Any]]:
-        """All objects of a kind, or those that a label selector chooses; namespace "": of all namespaces."""
+        """All objects of a kind, or those that match a label selector; namespace "": of all namespaces."""
         chosen = ["-l", selector] if selector else []
         where = ["--all-namespaces"] if namespace == "" else _within(namespace)
         found = self._reads.read(kind, "", namespace, selector)
         return (found or json.loads(self.kubectl("get", kind, *where, *chosen, "-o", "json")))["items"]
 
     def condition(self, kind: str, name: str, condition: str, namespace: str | None = None) -> str:
-        """The status of one condition: True, False or Unknown, also where the object has no such condition yet."""
+        """The status of one condition: True, False or Unknown; Unknown if the object has no such condition yet."""
         status = self.get(kind, name, namespace).get("status", {})
         found = [each["status"] for each in status.get("conditions", []) if each["type"] == condition]
         return found[0] if found else "Unknown"
@@ -96,11 +96,11 @@ class Kube:
         return self.get("pod", pod, namespace)["status"].get("phase", "Pending")
 
     def logs(self, pod: str, namespace: str) -> str:
-        """What a pod has printed."""
+        """The log of a pod."""
         return self.kubectl("logs", pod, "-n", namespace)
 
     def finished(self, pod: str, namespace: str, seconds: float = WAIT_SECONDS) -> str:
-        """Waits for a pod's end and gives what it printed. Raises KubeError, with the log, unless it succeeded."""
+        """Waits for a pod's end and returns its log. Raises KubeError with the log unless the pod succeeded."""
         wait_until(lambda: self.phase(pod, namespace) in {"Succeeded", "Failed"}, f"pod {pod} has ended", seconds)
         text = self.logs(pod, namespace)
         if self.phase(pod, namespace) != "Succeeded":
@@ -111,8 +111,8 @@ class Kube:
 def wait_until(
     predicate: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS, story: Callable[[], str] = str
 ) -> None:
-    """Looks until it is so; where kubectl fails, it is not yet. Raises KubeError with `what`, and the `story` of how
-    things stand, after `seconds`."""
+    """Polls until `predicate` is true; a KubeError counts as false. After `seconds`, raises KubeError with `what` and
+    the output of `story`, a description of the present state."""
     deadline, trouble = time.monotonic() + seconds, ""
     while True:
         try:
@@ -127,7 +127,7 @@ def wait_until(
 
 
 def cluster_sh(*arguments: str, seconds: float = WAIT_SECONDS) -> str:
-    """Runs cluster/cluster.sh and gives what it says. Raises KubeError."""
+    """Runs cluster/cluster.sh and returns its output. Raises KubeError."""
     return _run([str(CLUSTER), *arguments], None, seconds)
 
 

@@ -1,8 +1,8 @@
-"""A control plane of its own with Karpenter, for stories of node pools.
+"""A separate control plane with Karpenter, for tests of node pools.
 
-Real are the API server, its controllers, the scheduler, Karpenter, the operator and the job's Redis. Played are the
-cloud (Karpenter's provider for kwok), nodes and pods (kwok: a pod runs as soon as it has a node), and what workers and
-the driver do in the store and report. It takes no network, no image and no root.
+Real: the API server, its controllers, the scheduler, Karpenter, the operator and the job's Redis. Simulated: the cloud
+(Karpenter's provider for kwok), nodes and pods (kwok: a pod runs as soon as it has a node), and the store calls and
+reports of workers and driver. It needs no network, no image and no root.
 """
 
 import asyncio
@@ -40,14 +40,14 @@ JOBS = f"/apis/openseer.dev/v1alpha1/namespaces/{NAMESPACE}/rolloutjobs"
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 PATIENCE_SECONDS = 300.0
-"""Longest wait for anything here. An empty node is removed about 40 s after its last pod: the pool keeps it for 15 s,
-Karpenter looks every ten seconds, and looks again 15 s later before it acts."""
+"""Timeout of all waits here, in seconds. An empty node is removed about 40 s after its last pod: the pool keeps it for
+15 s, and Karpenter checks every ten seconds, and again 15 s later before it acts."""
 POLL_SECONDS = 0.5
 BEAT_SECONDS = 3.0
-"""Between two heartbeats of a worker."""
+"""Interval of a worker's heartbeats, in seconds."""
 VERSION = "initial"
 TOKENS = 64
-"""Of every response."""
+"""Number of tokens of every response."""
 LEASE_SECONDS = 600.0
 GPU_NODE: Json = {
     "name": "one-gpu",
@@ -65,18 +65,18 @@ GPU_NODE: Json = {
         }
     ],
 }
-"""The only kind of node that the played cloud has."""
+"""The only type of node in the simulated cloud."""
 
 
 def find_autoscaler() -> Path | None:
-    """The folder with Karpenter and its CRDs, as cluster/build.sh makes it."""
+    """The folder with Karpenter and its CRDs that cluster/build.sh creates; None if there is none."""
     found = sorted(find_programs().glob("karpenter-*/karpenter-kwok"))
     return found[-1].parent if found else None
 
 
 @asynccontextmanager
 async def node_pools(autoscaler: Path) -> AsyncGenerator["NodePools"]:
-    """All of it is up; at the end everything is gone."""
+    """Starts a control plane with Karpenter and the operator, and ends all of it at the end of the context."""
     with ControlPlane() as plane:
         async with client_of(plane) as client:
             pools = NodePools(plane, client)
@@ -94,7 +94,7 @@ class Worker:
 
 
 class NodePools:
-    """The control plane with the example's node pool, a node for all that needs no GPU, and the operator."""
+    """The control plane with the example's node pool, a node for pods without GPU, and the operator."""
 
     def __init__(self, plane: ControlPlane, client: Client) -> None:
         self.url = plane.redis
@@ -103,7 +103,7 @@ class NodePools:
         self._metrics = free_port()
 
     async def start(self, autoscaler: Path) -> None:
-        """Everything but the job."""
+        """Starts everything except the job."""
         crds = [ROOT / "crds/rolloutjobs.yaml", *sorted((autoscaler / "crds").glob("*.yaml"))]
         for crd in crds:
             await self._client.create_yaml(CRDS, crd.read_text(encoding="utf-8"))
@@ -135,7 +135,7 @@ class NodePools:
         self._plane.start("operator", sys.executable, "-m", "openseer_operator.main", environment=environment)
 
     async def submit(self, replicas: int) -> None:
-        """The job: a batch whose workers need a GPU each."""
+        """Creates the job: a batch whose workers need one GPU each."""
         spec: Json = {
             "model": {"path": "m"},
             "prompts": {"path": "p.jsonl"},
@@ -148,7 +148,7 @@ class NodePools:
     # ---- what there is
 
     async def nodes(self) -> set[str]:
-        """Nodes of the pool."""
+        """Names of the pool's nodes."""
         found = await self._client.items("/api/v1/nodes", labelSelector=f"karpenter.sh/nodepool={POOL}")
         return {node["metadata"]["name"] for node in found}
 
@@ -157,7 +157,7 @@ class NodePools:
         return await self._client.items(PODS, labelSelector=f"openseer.dev/job={JOB},openseer.dev/role={role}")
 
     async def workers(self) -> list[Worker]:
-        """Those whose pods run, by number."""
+        """The workers whose pods run, sorted by name."""
         running = [pod for pod in await self.pods() if pod["status"].get("phase") == "Running"]
         found = [
             Worker(
@@ -170,7 +170,7 @@ class NodePools:
         return sorted(found, key=lambda worker: worker.name)
 
     async def stamped(self) -> set[str]:
-        """uids of the pods that Karpenter must leave alone."""
+        """uids of the pods that Karpenter must not disrupt."""
         return {
             pod["metadata"]["uid"]
             for pod in await self.pods()
@@ -178,12 +178,12 @@ class NodePools:
         }
 
     async def status(self) -> Json:
-        """The job's."""
+        """The job's status."""
         (job,) = await self._client.items(JOBS)
         return job.get("status") or {}
 
     async def metric(self, line: str) -> float:
-        """A metric of the operator: the value of the line that begins so, 0 while there is none, or no answer."""
+        """A metric of the operator: the value of the line that begins with `line`; 0 without such a line or answer."""
         url = f"http://127.0.0.1:{self._metrics}/metrics"
         try:
             async with aiohttp.ClientSession() as session, session.get(url) as reply:
@@ -193,7 +193,7 @@ class NodePools:
         return next((float(found.split()[-1]) for found in text.splitlines() if found.startswith(line)), 0.0)
 
     async def end_driver(self, counts: BatchProgress) -> None:
-        """The driver has written everything: it ends, with its counts as its last word."""
+        """Ends the driver's pod as after a complete run, with its counts as the termination message."""
         (pod,) = await self.pods("driver")
         ended: Json = {"exitCode": 0, "reason": "Completed", "message": counts.to_json()}
         containers = [
@@ -203,7 +203,7 @@ class NodePools:
         await self._client.merge(f"{PODS}/{pod['metadata']['name']}/status", {"status": status})
 
     async def until(self, event: str, true: Callable[[], Awaitable[bool]]) -> None:
-        """Waits for something that must come true."""
+        """Waits until `true` returns True; fails with `event` after PATIENCE_SECONDS."""
         end = time.monotonic() + PATIENCE_SECONDS
         while not await true():
             self._plane.check()
@@ -223,8 +223,8 @@ class NodePools:
 
 
 class PlayedBatch:
-    """`async with PlayedBatch(url, workers) as batch`: a batch of one request for each worker, which takes it; each
-    worker sends its heartbeats."""
+    """`async with PlayedBatch(url, workers) as batch`: a batch with one request for each worker. Each worker claims its
+    request and sends heartbeats."""
 
     def __init__(self, url: str, workers: list[Worker]) -> None:
         self._url = url
@@ -261,7 +261,7 @@ class PlayedBatch:
         await self._store.close()
 
     async def finish(self, name: str, *, idle_seconds: float, busy_seconds: float) -> None:
-        """A worker's only request is done; from now on it is idle, and says how it has spent its time."""
+        """Completes a worker's only request. From then on the worker is idle and reports its idle and busy seconds."""
         claim = self._claims.pop(name)
         worker = WorkerId(name, "1")
         delta = Delta(claim.request, claim.fence, 0, pack_tokens(range(TOKENS)))
@@ -273,12 +273,12 @@ class PlayedBatch:
         await self._store.heartbeat(worker, self._beats[worker])
 
     async def leave(self, name: str) -> None:
-        """Its pod is gone."""
+        """Deregisters a worker whose pod is gone, and ends its heartbeats."""
         del self._beats[WorkerId(name, "1")]
         await self._store.deregister(WorkerId(name, "1"))
 
     async def progress(self) -> BatchProgress:
-        """The counts."""
+        """Progress of the batch."""
         return await self._store.progress(0)
 
     async def _beat_for_ever(self) -> None:
@@ -307,7 +307,7 @@ def _named(name: str) -> Json:
 
 
 def _system_node() -> Json:
-    """Where the driver runs."""
+    """The node on which the driver runs."""
     room = {"cpu": "16", "memory": "64Gi", "pods": "110", "ephemeral-storage": "100Gi"}
     return {
         "metadata": {"name": "system", "labels": {"kubernetes.io/hostname": "system"}},
@@ -316,7 +316,7 @@ def _system_node() -> Json:
 
 
 def _volume() -> Json:
-    """For the results; nothing is ever written there."""
+    """The volume for the results; nothing is written to it."""
     return {
         "metadata": {"name": "results"},
         "spec": {

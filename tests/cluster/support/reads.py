@@ -1,5 +1,5 @@
-"""Reads of a cluster's objects without a process for each: tests look four times a second, side by side, and a kubectl
-takes a seventh of a second of a processor. One `kubectl proxy` on a Unix socket reaches the API server for all."""
+"""Reads a cluster's objects through one `kubectl proxy` on a Unix socket. Concurrent tests read four times a second,
+and a kubectl process for each read would take a seventh of a second of CPU time."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 READ_SECONDS = 30.0
-"""Of one read; an API server that is silent so long is asked by kubectl, which says what is wrong."""
+"""Timeout of one read, in seconds; after it the caller uses kubectl, whose message says what is wrong."""
 END_SECONDS = 60.0
 
 _CORE = "/api/v1"
@@ -24,12 +24,12 @@ _PLACES = {
     "lease": "/apis/coordination.k8s.io/v1",
     "rolloutjob": "/apis/openseer.dev/v1alpha1",
 }
-"""Kinds that are read often, and where the API has them; kubectl knows the others."""
+"""API paths of the kinds that are read often; other kinds are read with kubectl."""
 _OF_THE_CLUSTER = ("node",)
 
 
 class Reads:
-    """Objects as `kubectl get` gives them, for threads side by side, until `close`. `kubectl`: how it is called."""
+    """Reads objects in the form of `kubectl get -o json` until `close`; thread-safe. `kubectl`: its command line."""
 
     def __init__(self, kubectl: list[str]) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="openseer-reads-")
@@ -44,8 +44,8 @@ class Reads:
         self._http.get("/version").raise_for_status()
 
     def read(self, kind: str, name: str, namespace: str | None, selector: str = "") -> dict[str, Any] | None:
-        """One object, or with no name the list of them; namespace "": of all namespaces. None where only kubectl can
-        say what there is, or why there is nothing."""
+        """One object, or the list of them if `name` is empty; namespace "": of all namespaces. None if the read failed
+        or the kind has no path here; then the caller uses kubectl."""
         kind = kind.removesuffix("s")
         if kind not in _PLACES:
             return None
@@ -58,7 +58,7 @@ class Reads:
         return dict(answer.json()) if answer.is_success else None
 
     def close(self) -> None:
-        """Ends the proxy, also one that a cluster's end has taken along."""
+        """Ends the proxy, which may have ended together with its cluster."""
         self._http.close()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGTERM)

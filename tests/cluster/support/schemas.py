@@ -1,6 +1,6 @@
-"""JSON schemas for kubeconform, from what an API server says of its own kinds: nothing is fetched from elsewhere.
+"""Writes JSON schemas for kubeconform from an API server's OpenAPI document, without downloads.
 
-Strict: a field that a kind does not name is refused, where Kubernetes itself would drop it without a word.
+The schemas are strict: they refuse fields that a kind does not define, which Kubernetes drops silently.
 """
 
 import json
@@ -11,14 +11,14 @@ from typing import Any, cast
 Schema = dict[str, Any]
 
 PATTERN = "{{.ResourceKind}}{{.KindSuffix}}.json"
-"""File names, as kubeconform's -schema-location spells them."""
+"""File names, as a template of kubeconform's -schema-location."""
 _REFERENCE = "#/definitions/"
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 _SCALARS: Mapping[str, Schema] = {
     "io.k8s.apimachinery.pkg.api.resource.Quantity": {"type": ["string", "number"]},
     "io.k8s.apimachinery.pkg.util.intstr.IntOrString": {"type": ["string", "integer"]},
 }
-"""Kinds of values that OpenAPI 2 calls strings and that may be numbers, too."""
+"""Types that OpenAPI 2 declares as strings and whose values may also be numbers."""
 _NAMES = {"type": "object", "additionalProperties": {"type": "string"}}
 _RELABELING = {"sourceLabels": {"type": "array", "items": {"type": "string"}}, "targetLabel": {"type": "string"}}
 _PORT = {
@@ -68,8 +68,8 @@ _MONITORING: Mapping[str, Schema] = {
         },
     },
 }
-"""What the chart uses of the kinds of the Prometheus operator. Their CRDs are another project's, and the server need
-not have them."""
+"""The fields of the Prometheus operator's kinds that the chart uses. Their CRDs belong to another project, so the
+server need not have them."""
 _TRIGGER: Schema = {
     "type": "object",
     "required": ["type", "metadata"],
@@ -102,12 +102,12 @@ _KEDA: Mapping[str, Schema] = {
         },
     },
 }
-"""The same of KEDA's kinds, what an example uses of them."""
+"""The fields of KEDA's kinds that an example uses."""
 
 
 def write_schemas(folder: Path, openapi: Mapping[str, Any], crds: list[Mapping[str, Any]]) -> None:
-    """A file for each kind: the server's own (`openapi`: its /openapi/v2), those of `crds` as these say themselves, and
-    three of the Prometheus operator, and two of KEDA."""
+    """Writes one file for each kind: the server's own (`openapi`: its /openapi/v2), those of `crds`, three of the
+    Prometheus operator and two of KEDA."""
     definitions: dict[str, Schema] = {name: _strict(definition) for name, definition in openapi["definitions"].items()}
     definitions |= _SCALARS
     for name, definition in openapi["definitions"].items():
@@ -138,7 +138,7 @@ def _write(
 
 
 def _whole(schema: Mapping[str, Any]) -> Schema:
-    """A custom kind with the fields that every object has, which a CRD leaves out."""
+    """A custom kind's schema with the fields of every object, which a CRD omits."""
     head = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {"$ref": _REFERENCE + _META}}
     whole = _strict(schema)
     whole["properties"] |= head
@@ -146,7 +146,7 @@ def _whole(schema: Mapping[str, Any]) -> Schema:
 
 
 def _strict(schema: Mapping[str, Any]) -> Schema:
-    """The same in plain JSON Schema, closed wherever fields are named."""
+    """The same schema in plain JSON Schema; objects with named fields allow no other fields."""
     strict = {name: _part(name, value) for name, value in schema.items() if _speaks(name)}
     if schema.get("x-kubernetes-int-or-string"):
         strict["type"] = ["string", "integer"]
@@ -156,7 +156,7 @@ def _strict(schema: Mapping[str, Any]) -> Schema:
 
 
 def _speaks(word: str) -> bool:
-    """Formats are the server's own (int-or-string, byte); x-… is not JSON Schema."""
+    """Whether to keep a keyword. Formats are Kubernetes's own (int-or-string, byte); x-… is not JSON Schema."""
     return word not in ("format", "description", "default") and not word.startswith("x-")
 
 
@@ -169,7 +169,7 @@ def _part(name: str, value: Any) -> Any:
 
 
 def _references(schema: object) -> Iterator[str]:
-    """Names of the definitions that a schema points at. A property may be called $ref; its value is then no text."""
+    """Names of the definitions that a schema references. A property may be named $ref; its value is not a string."""
     if isinstance(schema, dict):
         for name, value in cast("dict[str, object]", schema).items():
             if name == "$ref" and isinstance(value, str):

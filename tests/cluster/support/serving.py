@@ -1,4 +1,4 @@
-"""A job that serves, and a trainer's pod beside it: a ServiceAccount with a right to that job alone, and the client."""
+"""A job of mode serve, and a trainer's pod with the client and a ServiceAccount that may use only that job."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ _TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 
 
 class ServingJob(Workload):
-    """Two workers on the scripted engine, which draws its own lengths: a sixth of max_tokens in the middle."""
+    """A job with two workers on the scripted engine, which draws lengths with a median of a sixth of max_tokens."""
 
     def manifest(self) -> dict[str, Any]:
         manifest = super().manifest()
@@ -30,7 +30,8 @@ class ServingJob(Workload):
 
 @dataclass
 class Trainer:
-    """A pod that may do `verbs` with the batches of `job`; it runs Python that has `client` and the client's words."""
+    """A pod with the RBAC rights `verbs` on the batches of `job`; it runs Python scripts, in which `client` and the
+    names of openseer_client are defined."""
 
     kube: Kube
     namespace: str
@@ -39,7 +40,7 @@ class Trainer:
     verbs: tuple[str, ...] = ("get", "update")
 
     def start(self) -> "Trainer":
-        """Makes the account, its right and the pod, and waits until it runs."""
+        """Creates the account, its role and the pod, and waits until the pod is ready."""
         rule = {"apiGroups": ["openseer.dev"], "resources": ["rolloutjobs/batches"], "resourceNames": [self.job]}
         reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": self.name}
         subject = {"kind": "ServiceAccount", "name": self.name, "namespace": self.namespace}
@@ -59,11 +60,11 @@ class Trainer:
         return self
 
     def url(self, job: str | None = None, namespace: str | None = None) -> str:
-        """Of a job's API, its own where nothing is said."""
+        """URL of a job's API; by default of this trainer's job and namespace."""
         return f"{API}/jobs/{namespace or self.namespace}/{job or self.job}"
 
     def run(self, script: str, seconds: float = WAIT_SECONDS) -> str:
-        """What a script prints. Raises KubeError when it fails."""
+        """Runs a script and returns its output. Raises KubeError if it fails."""
         head = (
             "import json, httpx\nfrom pathlib import Path\nfrom openseer_client import *\n"
             f"TOKEN = Path({_TOKEN!r})\nclient = Client({self.url()!r}, token_file=TOKEN)\n"

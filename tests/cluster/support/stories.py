@@ -1,7 +1,7 @@
-"""Tests that mostly wait, run side by side: each keeps its own name and its own result.
+"""Runs tests that mostly wait concurrently; each keeps its own name and its own result.
 
-A story is a function of (kube, namespace). `@story` makes a test of it that reports what became of it; the first such
-test starts all that were chosen, a few at a time, each in a namespace of its own. They must leave the nodes alone.
+A story is a function of (kube, namespace). `@story` makes a test of it that reports the story's result; the first such
+test starts all selected stories, SIDE_BY_SIDE at a time, each in a separate namespace. Stories must not change nodes.
 """
 
 import uuid
@@ -14,9 +14,9 @@ import pytest
 from tests.cluster.support.kube import Kube, wait_until
 
 SIDE_BY_SIDE = 4
-"""Two cores carry about so many jobs that mostly wait."""
+"""Limit of concurrent stories: two cores are enough for about this many jobs that mostly wait."""
 STORY_SECONDS = 1500.0
-"""The longest that a story may take, its wait for a place included."""
+"""Timeout of a story, in seconds, including its wait for a free place."""
 
 Story = Callable[[Kube, str], None]
 Test = Callable[["Stage"], None]
@@ -24,12 +24,12 @@ Test = Callable[["Stage"], None]
 
 @contextmanager
 def restricted_namespace(kube: Kube) -> Generator[str]:
-    """A namespace at the restricted Pod Security level, gone afterwards."""
+    """A namespace at the restricted Pod Security level, deleted at the end of the context."""
     name = f"test-{uuid.uuid4().hex[:8]}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     kube.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}])
     try:
-        # Pods are refused until a controller has made the account that they run as.
+        # Pods are refused until a controller has created their ServiceAccount.
         wait_until(lambda: kube.ask("get", "serviceaccount", "default", "-n", name).returncode == 0, "its account")
         yield name
     finally:
@@ -37,7 +37,7 @@ def restricted_namespace(kube: Kube) -> Generator[str]:
 
 
 class Stage:
-    """Where the chosen stories run."""
+    """Runs the selected stories in a thread pool."""
 
     def __init__(self, kube: Kube, stories: list[Story]) -> None:
         self._kube = kube
@@ -51,16 +51,16 @@ class Stage:
             story(self._kube, namespace)
 
     def end_of(self, name: str) -> None:
-        """Waits for a story's end and raises what it raised."""
+        """Waits for a story's end and raises its error, if any."""
         self._ends[name].result(STORY_SECONDS)
 
     def close(self) -> None:
-        """Those not begun are left out."""
+        """Cancels the stories that have not begun, and waits for the others."""
         self._pool.shutdown(cancel_futures=True)
 
 
 def story(play: Story) -> Test:
-    """A test that plays `play` beside the others."""
+    """Makes a test that runs `play` concurrently with the other stories."""
 
     def test(stage: Stage) -> None:
         stage.end_of(play.__name__)
@@ -75,5 +75,5 @@ STORIES: dict[str, Story] = {}
 
 
 def chosen(items: list[pytest.Item]) -> list[Story]:
-    """The stories among the tests that run in this session, in their order."""
+    """The stories among the tests of this session, in their order."""
     return [STORIES[name] for item in items if (name := getattr(item, "originalname", item.name)) in STORIES]

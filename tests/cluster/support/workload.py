@@ -1,4 +1,4 @@
-"""Jobs on the scripted engine in a real cluster: made, watched, and looked into."""
+"""Creates jobs on the scripted engine in a real cluster, waits for their states and reads their output."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -19,13 +19,13 @@ from tests.cluster.support.kube import (
 
 GROUP_SIZE = 4
 LONG = 120
-"""Groups of a job that is looked at while it runs, and not to its end: they last longer than any of its pods takes."""
+"""Number of groups of a job that a test observes while it runs: the job lasts longer than its pods take to start."""
 COMPLETE_SECONDS = 600.0
-"""Far more than any job of the stories takes: it ends a wait for what will not come."""
+"""Timeout of a job's completion, in seconds: far more than any job of the stories takes."""
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`changes` over `base`, map by map."""
+    """Deep merge of two maps, in which `changes` replaces values of `base`."""
     result = dict(base)
     for name, value in changes.items():
         old = result.get(name)
@@ -49,7 +49,7 @@ class Workload:
 
     @property
     def requests(self) -> int:
-        """Results that there must be in the end."""
+        """Number of results of the complete job."""
         return self.groups * GROUP_SIZE
 
     # ---- make and change
@@ -82,7 +82,7 @@ class Workload:
         }
 
     def prompts(self) -> str:
-        """The prompt lines: `prompt_text` where it is given; else lengths are spread and always the same."""
+        """The prompt lines: `prompt_text` if given, else lines with lengths that vary and are always the same."""
         if self.prompt_text:
             return self.prompt_text
         lines = [
@@ -107,19 +107,19 @@ class Workload:
         return self
 
     def patch(self, **spec: Any) -> None:
-        """Changes the job's spec, a JSON merge patch."""
+        """Changes the job's spec with a JSON merge patch."""
         self.kubectl("patch", "rolloutjob", self.name, "--type=merge", "--patch", json.dumps({"spec": spec}))
 
     def hasten(self) -> None:
-        """More workers for what is left of work that was long enough for pods that come late."""
+        """Scales the job to 6 workers, to finish the remaining work sooner."""
         self.kubectl("scale", "rolloutjob", self.name, "--replicas=6")
 
     def kubectl(self, *arguments: str, seconds: float = CALL_SECONDS) -> str:
-        """kubectl in the job's namespace; what it prints. Raises KubeError."""
+        """Runs kubectl in the job's namespace and returns its output. Raises KubeError."""
         return self.kube.kubectl("--namespace", self.namespace, *arguments, seconds=seconds)
 
     def refusal(self, *arguments: str) -> str:
-        """What kubectl says when it fails, "" when it does not."""
+        """The error output of kubectl if it fails, else ""."""
         done = self.kube.ask("--namespace", self.namespace, *arguments)
         return done.stderr if done.returncode else ""
 
@@ -135,17 +135,17 @@ class Workload:
         return next((entry for entry in self.status().get("conditions", []) if entry["type"] == kind), nothing)
 
     def holds(self, kind: str, reason: str = "") -> bool:
-        """Whether a condition is True (for this reason)."""
+        """Whether a condition is True, with this reason if one is given."""
         found = self.condition(kind)
         return found.get("status") == "True" and reason in ("", found.get("reason"))
 
     def pods(self, role: str = "worker") -> list[dict[str, Any]]:
-        """Pods of the job in that role, by name; those that leave are among them."""
+        """Pods of the job in that role, sorted by name; terminating ones are included."""
         items = self.kube.get_list("pods", self.namespace, f"openseer.dev/job={self.name},openseer.dev/role={role}")
         return sorted(items, key=lambda pod: pod["metadata"]["name"])
 
     def live(self, role: str = "worker") -> dict[str, dict[str, Any]]:
-        """Pods by name that nobody asked to go and that have not ended."""
+        """Pods by name, without those that are being deleted or have ended."""
         return {
             pod["metadata"]["name"]: pod
             for pod in self.pods(role)
@@ -153,25 +153,24 @@ class Workload:
         }
 
     def ready(self) -> int:
-        """Workers that take requests, as the status says."""
+        """Number of ready workers in the job's status."""
         return self.status().get("workers", {}).get("ready", 0)
 
     def done(self) -> int:
-        """Requests finished, as the status says."""
+        """Number of finished requests in the job's status."""
         return self.status().get("progress", {}).get("requestsDone", 0)
 
     def until(self, holds: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:
-        """Waits for something that must come true; says how the job stands when it does not."""
+        """Waits until `holds` is true. Raises KubeError with the job's state after `seconds`."""
         wait_until(holds, what, seconds, self.story)
 
     def until_ready(self, workers: int) -> None:
-        """Waits until so many workers take requests, all at one time: the work must last until the last of them is
-        there."""
+        """Waits until `workers` workers are ready at the same time: the work must last until the last one starts."""
         self.until(lambda: self.ready() == workers, f"{workers} workers ready")
 
     def until_condition(self, kind: str, status: str, *words: str) -> None:
-        """Waits until a condition has this status and says, in its reason or message, all the words: at one look, as
-        the next one may find the job further on."""
+        """Waits until a condition has this status and contains all the words in its reason or message, in one read:
+        before the next read, the job's state may change."""
 
         def says() -> bool:
             found = self.condition(kind)
@@ -181,8 +180,8 @@ class Workload:
         self.until(says, f"{kind} is {status}: {', '.join(words)}")
 
     def until_told(self, *reasons: str, words: str = "") -> None:
-        """Waits for events on the job with all these reasons, one of them with the words. The operator writes the
-        status first."""
+        """Waits until the job has events with all these reasons, one of them with the words. The operator writes the
+        status before the events."""
 
         def told() -> bool:
             items = self.kube.get_list("events", self.namespace)
@@ -193,11 +192,11 @@ class Workload:
         self.until(told, f"events {', '.join(reasons)} {words}")
 
     def is_another(self, pod: str, uid: str) -> bool:
-        """Whether the pod of that name lives and is not the one with this uid."""
+        """Whether a live pod has that name and another uid."""
         return self.live().get(pod, {}).get("metadata", {}).get("uid") not in (None, uid)
 
     def story(self) -> str:
-        """What a person would look at."""
+        """Description of the job's state for an error message."""
         return "\n".join(
             self.kube.ask("--namespace", self.namespace, *words).stdout
             for words in (
@@ -211,7 +210,7 @@ class Workload:
     # ---- the end
 
     def assert_completes(self, seconds: float = COMPLETE_SECONDS) -> None:
-        """The job completes, every request has one result, and the driver's audit found nothing."""
+        """Asserts that the job completes, every request has one result, and the driver's audit found no problem."""
         self.until(lambda: self.holds("Complete") or self.holds("Failed"), "complete", seconds)
         assert self.holds("Complete"), self.story()
         progress = self.status()["progress"]
@@ -223,7 +222,7 @@ class Workload:
         assert json.loads(files["audit.json"])["ok"] is True
 
     def read_output(self) -> dict[str, str]:
-        """Files of the run on the job's volume, read through a pod of the user's own."""
+        """Files of the run on the job's volume, read through a pod of the test."""
         claim = self.manifest()["spec"].get("output", {}).get("pvc", {}).get("claimName", f"{self.name}-output")
         name = f"{self.name}-reader"
         mount, volume = {"name": "output", "mountPath": "/output"}, {"persistentVolumeClaim": {"claimName": claim}}
@@ -240,7 +239,7 @@ class Workload:
         return found
 
     def assert_leaves_nothing(self) -> None:
-        """After its deletion nothing of the job is left but what the user made."""
+        """Asserts that after the job's deletion only objects that the user created are left."""
         self.kubectl("delete", "rolloutjob", self.name, WITHIN)
         kinds = "pods,statefulsets,services,secrets,configmaps,persistentvolumeclaims,poddisruptionbudgets,"
         kinds += "networkpolicies,serviceaccounts"
@@ -253,7 +252,7 @@ class Workload:
 
 
 def let_openseer_read(kube: Kube, namespace: str, secret: str) -> None:
-    """The Role and its binding that the chart's notes tell a namespace to make."""
+    """Creates the Role and the RoleBinding that the chart's notes describe."""
     role = f"openseer-{secret}"
     rule = ("--verb=get", "--resource=secrets", f"--resource-name={secret}")
     kube.kubectl("create", "role", role, "-n", namespace, *rule)
@@ -262,7 +261,7 @@ def let_openseer_read(kube: Kube, namespace: str, secret: str) -> None:
 
 
 def own_redis(kube: Kube, namespace: str) -> str:
-    """A Redis that a user runs beside the jobs; gives the name of its pod and of the Secret with its URL."""
+    """Starts a Redis outside of the operator; returns the common name of its pod and of the Secret with its URL."""
     pod = restricted_pod(
         "own-redis", OPERATOR_IMAGE, "redis-server", "--protected-mode", "no", "--save", "", "--dir", "/tmp"
     )

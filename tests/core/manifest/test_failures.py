@@ -1,4 +1,4 @@
-"""How many failures of a member are remembered, and for how long."""
+"""The number of a member's failures that count, and the time for which they count."""
 
 import pytest
 

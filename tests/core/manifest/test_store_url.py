@@ -1,4 +1,4 @@
-"""Where a job's store is reads the same for whoever asks: the operator, the pods, the trainers' API."""
+"""The operator, the pods and the trainers' API compute the same URL of a job's store."""
 
 import base64
 from typing import Any

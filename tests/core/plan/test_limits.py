@@ -1,4 +1,4 @@
-"""What one job makes the operator do at once has a limit, however large the job and whatever fails in it."""
+"""The operator's concurrent work for one job has a limit, for any size of the job and any failure in it."""
 
 import pytest
 

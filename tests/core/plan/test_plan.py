@@ -1,4 +1,4 @@
-"""What holds of `plan` whatever happens: it comes to rest, where the spec says, and costs no work it need not."""
+"""Invariants of `plan` under any events: it converges to the spec, and causes no unnecessary work."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What ended a job by a limit goes on to do so until the limit is raised."""
+"""A limit that ended a job keeps it ended until the limit is raised."""
 
 from dataclasses import replace
 

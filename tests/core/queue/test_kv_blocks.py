@@ -1,4 +1,4 @@
-"""How many blocks a request takes of an engine whose layers hold their tokens in several ways."""
+"""The number of a request's KV blocks in an engine with several KV groups."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""What is expected of a group's responses, and when a running one is worth a word."""
+"""The estimate of a group's response lengths, and when a running response is reported."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What each policy says of a group, and to which worker it binds."""
+"""The priority that each policy gives a group, and the worker to which it binds the group."""
 
 from collections import Counter
 from dataclasses import replace

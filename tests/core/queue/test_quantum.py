@@ -1,4 +1,4 @@
-"""Who goes on and who leaves at the end of a quantum."""
+"""The responses that continue and those that leave at the end of a quantum."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""How much of several logs fits into one answer, and under which name responses to a prompt are kept."""
+"""The part of several logs that fits into one answer, and the key under which responses to a prompt are stored."""
 
 from hypothesis import given
 from hypothesis import strategies as st

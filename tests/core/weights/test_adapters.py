@@ -1,4 +1,4 @@
-"""What becomes of the versions of adapters: replaced one at a time, gone with the weights that they work on."""
+"""Versions of adapters: replaced one at a time, and removed with their base weights."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the fleet spec says of weights that a trainer sends."""
+"""The fleet spec during the transfer of weights that a trainer sends."""
 
 import pytest
 

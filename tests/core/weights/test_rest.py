@@ -1,4 +1,4 @@
-"""What of the engines sleeps: changes of the fleet spec, and who has followed."""
+"""The sleep of engines: changes of the fleet spec, and the workers that have followed."""
 
 from openseer_core.weights.fleet_spec import MEMORY_PARTS, FleetSpec
 from openseer_core.weights.rest import asleep, awake_parts, is_at_rest, woken

@@ -1,4 +1,4 @@
-"""Whatever happens to whom, when: a transaction ends in time, and nobody claims for weights that it does not have."""
+"""Under any events, a transaction ends in time, and no worker claims requests of weights that it does not have."""
 
 from dataclasses import dataclass, field, replace
 

@@ -1,4 +1,4 @@
-"""What a worker does about its weights, line by line."""
+"""A worker's steps in a weights transaction, line by line."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""What readers make of heartbeats, also of those that another version wrote."""
+"""Reading heartbeats, also those of another version."""
 
 from openseer_core.worker.heartbeat import FRESH_SECONDS, Heartbeat, WorkerState, WorkerStatus
 from openseer_core.worker.metrics import WorkerMetrics

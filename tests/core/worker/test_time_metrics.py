@@ -1,4 +1,4 @@
-"""What workers count of their time."""
+"""The time metrics of workers."""
 
 from openseer_core.worker.time_metrics import WorkerSeconds, mean_pace
 

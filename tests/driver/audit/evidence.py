@@ -1,4 +1,4 @@
-"""What an audit reads: the store and the results of a simulated run, which tests forge."""
+"""The input of an audit: store and results of a simulated run, which tests falsify."""
 
 from collections.abc import Sequence
 from dataclasses import replace

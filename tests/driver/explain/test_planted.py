@@ -1,4 +1,4 @@
-"""What made a run slow is named, by rule and by name, where it was planted; a healthy run is told to be healthy."""
+"""Planted causes of slow runs are found, by rule and by name; a healthy run has no findings."""
 
 from math import inf
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What became of a run's contexts is told at its end; a pool that was of no use says why."""
+"""The report says how a run's contexts were restored, and why a KV pool was of no use."""
 
 import pytest
 

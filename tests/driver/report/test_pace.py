@@ -1,4 +1,4 @@
-"""How fast a run goes, in words."""
+"""The pace of a run as text."""
 
 import pytest
 
