@@ -22,7 +22,8 @@ class OpenBatch:
 class BatchRecord:
     """The state of a batch. Times are seconds of the store's clock; 0.0 means that the event has not happened.
 
-    `ordinal`: its place in the order of opening, from 1; 0 for the driver's and for those of an earlier release.
+    `ordinal`: its place in the order of opening, from 1; 0 for a batch job's batch, and for batches opened by an
+    earlier release.
 
     `started_at`: first claim; `tail_at`: nine tenths of its requests had ended; `ended_at`: the latest end.
     `acknowledged`: cursor up to which the reader has stored all entries; `swept`: cursor up to which entries are
@@ -46,7 +47,7 @@ class BatchRecord:
 
 @dataclass(frozen=True, slots=True)
 class GroupEnd:
-    """All requests of a group have ended. A group can have several: one more after a request went on."""
+    """All requests of a group have ended. A group ends again after each further turn."""
 
     cursor: int
     group: GroupId

@@ -1,11 +1,11 @@
 """Limits of one call to the store: Redis runs one script at a time, so a long one makes every worker wait.
 
-Each limit keeps a call below 5 ms of an ordinary core. The next call continues with the rest. A single group is moved,
-given another version or freed in one call, whatever its size: tens of milliseconds for a group of 1,024 requests.
+Each limit keeps a call below 5 ms on an ordinary core, except for a single large group, which is moved, given another
+version or freed in one call: tens of milliseconds for 1,024 requests. The next call continues with the rest.
 """
 
 HEAD_WINDOW = 16
-"""Limit of groups at the front of a lane that do not fit: after it a claim goes by size, with the same limit each."""
+"""After this many groups that do not fit, a claim searches by size class, at most as many per class."""
 CLAIM_REQUESTS = 128
 """Limit of requests that one claim leases."""
 CLAIM_BYTES = 2 * 2**20
@@ -13,17 +13,19 @@ CLAIM_BYTES = 2 * 2**20
 SUBMIT_GROUPS = 64
 """Limit of groups in one call of a submission."""
 SUBMIT_REQUESTS = 2048
+"""Number of requests after which a call of a submission takes no further group."""
 SUBMIT_BYTES = 2**20
+"""Size of the packed groups, in bytes, after which a call of a submission takes no further group."""
 STEP_REQUESTS = 256
 """Limit of requests that one call ends, frees or gives another version; a last group that cannot be divided may
 exceed it."""
 MOVE_REQUESTS = 96
-"""Number of requests after which a call that moves groups begins no other group."""
+"""Number of requests after which a call of `carry`, which moves groups to another batch, begins no further group."""
 STEP_BYTES = 2**20
-"""Number of bytes after which a call that moves groups copies no more."""
+"""Size of copied tokens and log-probabilities, in bytes, after which a call of `carry` copies no more."""
 STEP_GROUPS = 64
-"""Limit of groups in the arguments of one call."""
+"""Limit of groups that one call ends, moves or gives another version."""
 STEP_NAMES = 512
-"""Limit of verdicts in one call."""
+"""Limit of verdicts that one call stores, and of group names that one call reads."""
 REPLY_BYTES = 4 * 2**20
 """Size of a reply, in bytes, after which a reading verb adds no more."""

@@ -1,15 +1,14 @@
 """A prompt group: its specification, the facts known while it runs, and its place in the two-level queue.
 
 Problem: a finished response changes the expected length of all its waiting siblings. One flat queue of requests would
-need one write per sibling. It would also need the policy, which is Python, whenever the store, which runs Lua, queues a
-request again.
+need one write per sibling. The store (Lua) would also have to call the policy (Python) at each requeue.
 
 Idea: the queue has two levels. Groups are sorted by score, and within a group its waiting requests are sorted. A policy
 gives a group a `Priority(base, slope, probe)` and each request a `bias`; the store computes the scores from them:
 
     request: bias + slope * generated tokens
-    group:   probe + generated tokens of the probe, while the probe waits and `probe` is set
-             base + the lowest of its waiting requests, otherwise
+    group:   `probe` + generated tokens of the group's first request, while that request waits and `probe` is not None
+             base + the lowest score of its waiting requests, otherwise
 
 Example: slope 1, bias 0. Group a has base -12000, and requests with 500 and 2000 tokens wait: its score is -11500.
 Group b has base -10500, and a request without tokens waits: its score is -10500. A claim of three requests leases a's
@@ -36,7 +35,7 @@ CONTENT_BYTES = 16
 class Priority:
     """The output of a policy for one group; the queue computes the group's score from it (lowest first).
 
-    While the group's probe waits and `probe` is set: `probe` + tokens the probe has generated.
+    While the group's first request waits and the number `probe` is not None: `probe` + tokens it has generated.
     Otherwise: `base` + the least, over its waiting requests, of bias + `slope` × tokens generated.
     So the store can place a request that is given back without a call of the policy.
     """

@@ -16,11 +16,11 @@ def blocks_for(tokens: int, block_tokens: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class KvGroup:
-    """`count` groups of a model's layers that hold a request's tokens alike, each in blocks of its own.
+    """`count` KV-cache groups (vLLM) with the same block size and window.
 
-    A group takes `fixed` blocks per request and one block per `block_tokens` tokens. Of the latter it holds at most
-    `most`, because attention over a window frees the blocks behind the window; while the engine computes a context it
-    holds up to `most_computing`, because one step writes many tokens before any block is freed.
+    Each takes `fixed` blocks per request and one block per `block_tokens` tokens. `most`: limit of the per-token blocks
+    held during decode, because attention over a window frees the blocks behind the window; `most_computing`: during
+    prefill, because one step writes many tokens before any block is freed.
     """
 
     block_tokens: int
@@ -49,8 +49,10 @@ class KvLayout:
         return sum(group.blocks(tokens, computing) for group in self.groups)
 
     def tokens(self, blocks: int, most: int) -> int:
-        """The most tokens, up to `most`, that a request can have in `blocks` blocks. The request may move there shortly
-        before its end, so its whole context counts as computed there."""
+        """The most tokens, up to `most`, that a request can have in `blocks` blocks.
+
+        Assumes that the whole context is prefilled there (worst case after a move).
+        """
         return bisect_right(range(1, most + 1), blocks, key=lambda tokens: self.blocks(tokens, tokens))
 
 
@@ -60,21 +62,25 @@ def whole(block_tokens: int) -> KvLayout:
 
 
 LARGEST_SIZE = 24
-"""The largest size. No request has 2^25 tokens: they would take 128 MiB."""
+"""The largest size class. No request has 2^25 tokens: they would take 128 MiB."""
 
 
 def size_of(tokens: int) -> int:
-    """The exponent of the largest power of two not above `tokens`; groups also wait in a set per size."""
+    """The size class of a context: the exponent of the largest power of two not above `tokens`, up to LARGEST_SIZE.
+
+    Groups also wait in one set per size class.
+    """
     return min(max(1, tokens).bit_length() - 1, LARGEST_SIZE)
 
 
 def sizes_below(tokens: int) -> range:
-    """The sizes whose smallest member has fewer than `tokens` tokens."""
+    """The size classes whose smallest member has fewer than `tokens` tokens."""
     return range(size_of(tokens - 1) + 1 if tokens > 1 else 0)
 
 
 def sizes_to_claim(blocks: int, layout: KvLayout, context_tokens: int, *, ends: bool) -> list[int]:
-    """The sizes that may fit into `blocks` free blocks, and, if the worker ends them, those beyond its context."""
+    """The size classes that may fit into `blocks` free blocks, and with `ends` also those that reach `context_tokens`,
+    because the worker ends such requests."""
     fitting = [size for size in sizes_below(context_tokens) if layout.blocks(2**size, 2**size) <= blocks]
     return fitting + [size for size in range(size_of(context_tokens), LARGEST_SIZE + 1) if ends and size not in fitting]
 

@@ -6,17 +6,17 @@ response ends.
 Idea: responses to one prompt have similar lengths. Each group runs one request first, the probe. When it finishes, its
 length becomes the *estimate* for its siblings; each longer sibling raises it, also while it still runs. The order does
 not use the estimate itself but the *longest possible* length, a multiple of the estimate, because a response several
-times as long as its siblings must not start last (docs/decisions/0028).
+times as long as its siblings must not start last (docs/decisions/0028). The order needs no model of lengths.
 
 Example: max_tokens 32768. Before the probe has finished, estimate and longest possible are 32768. It finishes with 2000
 tokens: estimate 2000, longest possible 6 * 2000 = 12000. A running sibling reaches 2500 = 1.25 * 2000 tokens: its
-worker reports it, estimate 2500, longest possible 15000; the next report comes at 3125 tokens. A second sibling
-finishes with 900 tokens: nothing changes, for the longest counts.
+worker reports it, estimate 2500, longest possible 15000; the next report comes at 3125 tokens. Since each report needs
+1.25 times the length of the one before, a running response costs O(log length) reports. A second sibling finishes with
+900 tokens: nothing changes, for the longest counts.
 
 Where responses of earlier batches to the prompt are kept, the longest of them counts from the start: with 4000 tokens,
-estimate 4000 and longest possible 4 * 4000 = 16000 before any sibling has finished. So a running response costs O(log
-length) reports, and the order needs no model of lengths. Source: Seer, section 3.2, whose estimate is the longest
-finished response of the group.
+estimate 4000 and longest possible 4 * 4000 = 16000 before any sibling has finished. Source: Seer, section 3.2, whose
+estimate is the longest finished response of the group.
 """
 
 from openseer_core.queue.group import GroupView
@@ -25,8 +25,8 @@ STEP = 1.25
 """Growth factor between two reports of a running response: O(log length) writes."""
 
 POSSIBLE = 6
-"""Ratio of the longest possible response to the longest sibling so far, for the order: two standard deviations
-where the lengths of a group spread by a factor of 2.4 around their typical length (docs/decisions/0028)."""
+"""Ratio of the longest possible response to the longest sibling so far, for the order. Chosen among simulated values
+from 1 to 8 (docs/decisions/0028)."""
 
 POSSIBLE_OF_KNOWN = 4
 """The same ratio where responses of earlier batches to the prompt are known; the longest of them counts as a sibling.
@@ -47,7 +47,10 @@ def estimate(view: GroupView) -> int:
 
 
 def expected_of(view: GroupView, unfinished: int) -> tuple[int, int]:
-    """Of so many unfinished responses of a group: of how many the length is known, all or none, and their tokens."""
+    """Expected tokens of `unfinished` responses of a group.
+
+    Returns (number with known length: all or none, their expected total tokens).
+    """
     if not view.finished and not view.longest_earlier:
         return 0, 0
     return unfinished, unfinished * estimate(view)

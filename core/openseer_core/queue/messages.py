@@ -1,7 +1,8 @@
 """The messages between a worker and the store: queries, leases, deltas and replies.
 
-A *chunk* is one lease on one request. Its `fence` belongs to the request and only grows; every write carries it,
-so a worker that lost its lease cannot write. Every write names the offset of its first token, so a repeat is harmless.
+A *chunk* is one lease on one request, with the tokens generated under it. Its `fence` belongs to the request and only
+grows; every write carries it, so a worker that lost its lease cannot write. Every write names the offset of its first
+token, so a repeat is harmless.
 """
 
 import json
@@ -17,12 +18,12 @@ from openseer_core.tokens import count_items
 REAP_LIMIT = 64
 """Limit of expired leases that one call takes back."""
 SUSPECT_LOSSES = 2
-"""Losses after which a request is a suspect. A worker holds one suspect at a time, so that one that kills its worker
-does not harm another."""
+"""Losses after which a request is a suspect. A worker holds one suspect at a time, so a request that crashes engines
+cannot take a second suspect down with it."""
 
 
 def suspect_losses(max_losses: float) -> float:
-    """The number of losses after which a request is a suspect: one before the last that is allowed, and at least 1."""
+    """Losses after which a request is a suspect: SUSPECT_LOSSES, or `max_losses` if that is smaller; at least 1."""
     return max(1, min(SUSPECT_LOSSES, max_losses))
 
 
@@ -34,10 +35,11 @@ class ClaimQuery:
     quantum and `margin` tokens (drafts, and tokens generated until the next decision), but for at most `context_tokens`
     tokens: the limit of prompt and response together at this worker. A request at that limit needs no blocks, because
     the worker ends it; in the shared lane the worker skips it while a worker with a larger limit claims. `slots`: limit
-    of requests to lease. `slack`: requests by which the worker may exceed the fleet's mean load. `number`: grows with
-    each claim of a boot, so that a claim whose reply was lost gets the same leases again; 0: every call leases more.
-    `adapters`: further versions that the worker has loaded; requests of all versions compete by score. `pace`: tokens
-    per second of a response here, 0 if unknown; in the tail it decides which of the free workers gets a request.
+    of requests to lease. `slack`: number of requests above its fair share (FleetLoad.fair_share) that the worker may
+    lease. `number`: grows with each claim of a boot, so that a claim whose reply was lost gets the same leases again;
+    0: every call leases more. `adapters`: further versions that the worker has loaded; requests of all versions compete
+    by score. `pace`: tokens per second of a response here, 0 if unknown; at the end of the queue (FleetLoad.is_tail) it
+    decides which of the free workers gets a request.
     """
 
     version: str
@@ -64,7 +66,7 @@ class ClaimQuery:
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A lease on a request, with all data needed to continue it. `version`: the version to sample from.
-    `appended`: the number of its last tokens that a trainer appended, if no lease has generated any since, else 0."""
+    `appended`: number of trailing tokens that the trainer appended and after which nothing has been generated."""
 
     request: RequestId
     fence: int
@@ -162,7 +164,8 @@ class Reply:
 
 
 FASTER = 1.25
-"""Ratio of paces from which a worker counts as faster: in the tail requests move to it (docs/decisions/0032)."""
+"""Ratio of paces from which a worker counts as faster: at the end of the queue requests move to it
+(docs/decisions/0032)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +174,8 @@ class FleetLoad:
 
     `best_waiting`: the lowest score waiting in the worker's lanes; `waiting`: requests in them; `mine` and `inflight`:
     leased requests of this worker and of all workers; `workers`: number of claiming workers whose token limit per
-    request is at least this worker's. `free_pace`: tokens per second of a response at the fastest other one of these
-    whose last claim found nothing; 0 where there is none or its pace is unknown.
+    request is at least this worker's. `free_pace`: tokens per second of a response at the fastest other free worker
+    (last claim empty) with at least this token limit; 0 where there is none or its pace is unknown.
     """
 
     waiting: int = 0
@@ -189,19 +192,19 @@ class FleetLoad:
 
     @property
     def is_tail(self) -> bool:
-        """Whether at most one worker's fair share of requests waits."""
+        """Whether this is the end of the queue: at most one worker's fair share of requests waits."""
         return self.waiting <= self.fair_share
 
     def is_faster_free(self, pace: float) -> bool:
-        """Whether, in the tail, a free worker is at least FASTER times as fast as `pace`, in tokens per second per
-        response.
-
-        False where either pace is unknown (0).
+        """Whether, at the end of the queue, a free worker is more than FASTER times as fast as `pace`, in tokens per
+        second of a response. False where either pace is unknown (0).
         """
         return 0.0 < pace * FASTER < self.free_pace and self.is_tail
 
     def is_slower_free(self, pace: float) -> bool:
-        """Whether, in the tail, all free workers are slower, by at least FASTER; False where a pace is unknown."""
+        """Whether, at the end of the queue, `pace` is more than FASTER times that of the fastest other free worker.
+        False where either pace is unknown (0).
+        """
         return 0.0 < self.free_pace * FASTER < pace and self.is_tail
 
     def may_claim(self, query: ClaimQuery) -> int:
@@ -213,9 +216,10 @@ class FleetLoad:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """One past lease: its worker, its tokens `start` to `end`, its times (seconds, store's clock), and its end `event`.
+    """The record of a chunk: its worker, its tokens `start` to `end`, its times (seconds, store's clock), and the
+    `event` that ended it.
 
-    `version`: of the weights. Tokens that a trainer appended are a chunk of event APPEND without a worker.
+    `version`: of the weights. Tokens that a trainer appended have a record of event APPEND without a worker.
     """
 
     worker: str
@@ -275,13 +279,17 @@ class JournalEntry:
 
 @dataclass(frozen=True, slots=True)
 class BatchProgress:
-    """Counts of one batch. `tokens`: generated or scored so far, over all its requests; `longest`: tokens of its
-    longest complete response; `ok_tokens`: of all whole responses; `closed_tokens`: of all requests with a result.
-    `open_known`: requests without a result whose groups' lengths are known; `open_expected`: the tokens that these are
-    expected to have at their end (length_estimate.expected_of).
+    """Counts of one batch; `sealed`: it takes no further groups.
 
-    `groups_*`: ended; of these whole (every response ok); carried over; `valid`, `invalid`: by the trainer's verdict.
-    `entries`: cursor of the latest entry of its results stream.
+    Requests with a result, by status: `ok`, `aborted`, `infra_failed`, `carried_over`.
+    Tokens: `tokens` generated or scored so far, over all requests; `ok_tokens`: of responses with status ok;
+    `closed_tokens`: of all requests with a result; `longest`: of the longest response with status ok.
+    Requests without a result: `open_known`: those whose groups' lengths are known; `open_expected`: the tokens that
+    these are expected to have at their end (length_estimate.expected_of).
+    Groups: `groups_ended`; of these `groups_whole` (every response ok) and `groups_carried` (a request carried over);
+    `groups_stale`: not carried over into this batch, because of tokens of versions that were too old.
+    Groups by the trainer's verdict: `valid`, `invalid`.
+    Results stream: `entries`, the cursor of its latest entry.
     """
 
     groups: int = 0

@@ -129,8 +129,10 @@ class Placement:
 
 
 def queued_at(group: GroupSpec, now: float, policy: Policy) -> GroupSpec:
-    """The group as it is queued at `now`, seconds of the store's clock: it was made before, and may have lain on a disk
-    since."""
+    """The group as it is queued at `now`, in seconds of the store's clock.
+
+    The group was built earlier and may have been spooled.
+    """
     stamped = replace(group, enqueued_at=now)
     return replace(stamped, priority=policy.priority(stamped.view()))
 

@@ -23,13 +23,14 @@ PROBES_FIRST = -(2.0**24)
 """Added to the score of a waiting probe: lower than every other score of its batch."""
 
 TIER_STRIDE = 2e15
-"""Distance in score of two tiers: more than any score within one; five tiers stay exact in a double."""
+"""Distance in score of two tiers: more than any score within one. Whole tokens stay exact in a double for all six tiers
+(those of TIERS, and each + RESERVE)."""
 
 TIERS = {"high": -2, "normal": 0, "low": 2}
 """The tier of each priority of a batch."""
 
 RESERVE = 1
-"""Added to the tier of a group that may run only when no other request of its batch waits."""
+"""Added to the tier of a group that may run only when no other request of any batch of its priority waits."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,9 @@ requests. And a long response stays on the worker that started it, while other w
 
 Idea: a request is divided into chunks. A worker reserves KV blocks for one *quantum* of tokens only (quantumTokens, by
 default 1024). When a response has used its quantum it is *due*: it gets another quantum here, or it goes back to the
-queue with its tokens, and any worker can continue it. The engine does not stop for the decision: a response keeps
-generating until it is aborted, so a response that continues costs nothing.
+queue with its tokens, and any worker can continue it. A response that is not due goes back only if KV blocks are
+missing. The engine does not stop for the decision: a response keeps generating until it is aborted, so a response that
+continues costs nothing.
 
 Example: 64 slots, all in use, hysteresis 1024 (one quantum), `move_share` 0.5. A response with 2000 tokens is due, with
 score -4000; the best waiting request has score -7000. It leaves only if its score exceeds the best waiting one by more
@@ -24,11 +25,12 @@ from dataclasses import dataclass
 from openseer_core.queue.messages import FleetLoad
 
 YIELD_SHARE = 8
-"""Share of the slots, as a divisor, that one decision may free: later decisions see the queue after these moves."""
+"""One decision moves at most 1/YIELD_SHARE of the slots (at least one response) to better requests or to a faster
+worker; later decisions see the queue after these moves."""
 
 MOVE_SHARE = 0.5
-"""Fraction of a response's own tokens by which the waiting request must be better, where the context is computed
-again elsewhere: a longer context costs more (docs/decisions/0028)."""
+"""In addition to the hysteresis, the waiting request's score must be lower by this fraction of the response's tokens,
+the cost of recomputing its context (docs/decisions/0028). Workers that share a KV pool use 0 instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +79,8 @@ def decide(
     `move_share` of the response's own tokens. Or nothing waits and the worker runs more than its fair share plus the
     smaller of `slack` and its fair share, so that others have room. Or nothing waits and a free worker is much faster
     than `pace`, the tokens per second of a response here. A response that continues needs blocks for its next quantum;
-    while the blocks do not suffice, the responses with the highest scores leave. `divided` false, or fleet load None:
-    responses leave only because of missing blocks.
+    while the blocks do not suffice, the response with the highest score leaves, due or not, but one always stays.
+    `divided` false, or fleet load None: responses leave only because of missing blocks.
     """
     running = sorted(states, key=lambda state: state.score)
     leave: set[str] = set()

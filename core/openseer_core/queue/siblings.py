@@ -12,7 +12,8 @@ from typing import NamedTuple
 from openseer_core.ids import GroupId
 
 EARLIER_SECONDS = 48 * 3600
-"""Time in seconds after which responses to a prompt expire; the prompt recurs once per epoch of the training."""
+"""Time in seconds after which responses to a prompt expire. Longer than one pass over the training data, in which each
+prompt occurs once."""
 EARLIER_TOKENS = 32_768
 """Limit of stored tokens per response: its first ones, because the next response to the prompt begins there."""
 DIGEST_BYTES = 16

@@ -72,8 +72,8 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.QUEUED, Event.CARRY): State.CARRIED,
     (State.DONE, Event.GO_ON): State.QUEUED,
 }
-"""A lease is reaped when its deadline passes. It fails instead if the request has lost too many leases;
-a waiting request fails when its last allowed loss becomes known.
+"""A lease is reaped when its deadline passes or its worker is known to have died. It fails instead if the request has
+lost too many leases; a waiting request fails when its last allowed loss becomes known.
 Done is the end of a turn: a request continues after a trainer has appended tokens.
 """
 

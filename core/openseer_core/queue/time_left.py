@@ -1,4 +1,4 @@
-"""How long a batch still takes: the tokens that are expected of its unfinished responses, at the speed that it has."""
+"""The remaining time of a batch: the tokens that its unfinished responses are expected to gain, and its speed."""
 
 from math import inf
 
@@ -8,8 +8,8 @@ from openseer_core.queue.messages import BatchProgress
 def tokens_left(counts: BatchProgress) -> float | None:
     """Tokens that the unfinished responses are expected to gain; None while no length is known.
 
-    A response is expected to be as long as its group's estimate says. Where nothing of a group is known it is the mean
-    of what is known: of the whole responses, else of the estimates.
+    The expected length of a response is its group's estimate. Without one it is the mean length of the responses with
+    status ok, or before the first of these the mean of the estimates.
     """
     unfinished = counts.requests - counts.closed
     if unfinished <= 0:
@@ -28,10 +28,10 @@ def tokens_left(counts: BatchProgress) -> float | None:
 def seconds_left(
     left: float | None, tokens_per_second: float, *, unfinished: int = 1, pace: float = inf
 ) -> float | None:
-    """`left`: of tokens_left. None while it or the speed is unknown.
+    """Seconds until `left` tokens (of tokens_left) are generated; None while `left` or the speed is unknown.
 
-    `unfinished`, `pace`: how many responses that is, and the tokens per second that one gains. With a speed that is not
-    of late, the few that are left in the tail would otherwise count as if as many ran as before.
+    `unfinished`: number of responses left; `pace`: tokens per second of one response. Their product bounds the speed in
+    the tail, where `tokens_per_second` is an older average over more responses.
     """
     if left is None or (left and tokens_per_second <= 0):
         return None
@@ -39,5 +39,5 @@ def seconds_left(
 
 
 def mean_length(counts: BatchProgress) -> float:
-    """Of the whole responses, in tokens; 0 while there is none."""
+    """Mean length of the responses with status ok, in tokens; 0 while there is none."""
     return counts.ok_tokens / counts.ok if counts.ok else 0.0
