@@ -5,9 +5,9 @@ requests. And a long response stays on the worker that started it, while other w
 
 Idea: a request is divided into chunks. A worker reserves KV blocks for one *quantum* of tokens only (quantumTokens, by
 default 1024). When a response has used its quantum it is *due*: it gets another quantum here, or it goes back to the
-queue with its tokens, and any worker can continue it. A response that is not due goes back only if KV blocks are
-missing. The engine does not stop for the decision: a response keeps generating until it is aborted, so a response that
-continues costs nothing.
+queue with its tokens, and any worker can continue it. The decision gives back a response that is not due only if KV
+blocks are missing. The engine does not stop for the decision: a response keeps generating until it is aborted, so a
+response that continues costs nothing.
 
 Example: 64 slots, all in use, hysteresis 1024 (one quantum), `move_share` 0.5. A response with 2000 tokens is due, with
 score -4000; the best waiting request has score -7000. It leaves only if its score exceeds the best waiting one by more
