@@ -95,8 +95,9 @@ class Applier:
         """Carries out the actions: first those that give back or save work, then creations, then removals, then events.
 
         An object that Kubernetes refuses to create is no failure: the census stores the refusal for the next
-        observation, together with `refused`, those known without a call. Raises the first other failure, after all
-        steps. Returns the seconds until the next delayed stamp is due; None if none is delayed.
+        observation, together with `refused`: earlier refusals not tried again in this step. Raises the first other
+        failure, after trying all actions that do not depend on it. Returns the seconds until the next delayed stamp is
+        due; None if none is delayed.
         """
         stamps, key = [action for action in actions if isinstance(action, Stamp)], target.record.key
         self._stamp_limiter.keep(key, {action.uid for action in stamps})
