@@ -94,9 +94,10 @@ class Applier:
     ) -> float | None:
         """Carries out the actions: first those that give back or save work, then creations, then removals, then events.
 
-        Objects that Kubernetes refuses to make are no failure: the census stores them for the next observation, with
-        the `refused` ones that were not tried. Raises the first other failure, after trying all. Returns the seconds
-        until a stamp that had to wait is due.
+        An object that Kubernetes refuses to create is no failure: the census stores the refusal for the next
+        observation, together with `refused`: earlier refusals not tried again in this step. Raises the first other
+        failure, after trying all actions that do not depend on it. Returns the seconds until the next delayed stamp is
+        due; None if none is delayed.
         """
         stamps, key = [action for action in actions if isinstance(action, Stamp)], target.record.key
         self._stamp_limiter.keep(key, {action.uid for action in stamps})
@@ -182,8 +183,8 @@ class Applier:
         return partial(_together, [partial(apply_action, target, each) for each in actions if isinstance(each, kind)])
 
     async def _create_workers(self, target: ApplyTarget, actions: Sequence[CreatePod]) -> list[BaseException]:
-        """Creates workers until one is refused: the others would be, too. After a refusal in an earlier step a single
-        pod is tried first."""
+        """Creates workers until Kubernetes refuses one for a reason other than a taken name; the rest would be refused
+        too. After a refusal in an earlier step a single pod is tried first."""
         full = False
 
         async def create(action: CreatePod) -> None:
@@ -256,8 +257,8 @@ class Applier:
         await self._objects.put(target.record, body["kind"], body)
 
     async def _create_secret(self, target: ApplyTarget) -> None:
-        """Creates the Secret of the managed Redis. If no key gives the password of a lost one, it has a new password,
-        which Redis uses from its next start."""
+        """Creates the Secret of the managed Redis, again if it was deleted. If no key derives the old password, the
+        Secret has one derived from the newest key, which Redis uses from its next start."""
         job, uid, keys = target.job, target.record.uid, self._settings.stores.keys()
         names = (target.secret, derived_secret_name(job, uid, keys[0]))
         password = next(filter(None, (derived_password(job, uid, name, keys) for name in names)))

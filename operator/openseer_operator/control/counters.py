@@ -1,5 +1,5 @@
-"""The counters of jobs that Prometheus reads. It takes a counter that falls for one that began anew, and adds all of
-it: these do not fall while the operator runs, though a store is silent, comes back older, or forgets batches."""
+"""The counters of jobs that Prometheus reads. Prometheus treats a decrease as a reset; so these counters never decrease
+while the operator runs, even if a store is silent, returns with older data, or drops batches."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -8,21 +8,21 @@ from dataclasses import dataclass, field
 from openseer_core.plan.observation import DRIVER, GpuSeconds
 
 KEPT_BATCHES = 64
-"""Batches of a job that are gone and are remembered one by one: an older store may have them again."""
+"""Limit of deleted batches remembered, since a restored store may list them again."""
 
 
 @dataclass(slots=True)
 class BatchTokens:
-    """Tokens of a job's batches, those included that are gone. `uid`: of the job."""
+    """Tokens of a job's batches, deleted ones included. `uid`: of the job."""
 
     uid: str
     total: int = 0
     _most: dict[int, int] = field(default_factory=dict[int, int])
 
     def note(self, batches: Mapping[int, int]) -> None:
-        """Tokens of each batch that is there, by its number."""
+        """Takes the tokens of each listed batch, by its number."""
         for number, tokens in batches.items():
-            known = self._most.pop(number, 0)  # so that those which are gone come first
+            known = self._most.pop(number, 0)  # so that deleted batches come first
             self._most[number] = max(known, tokens)
             self.total += max(0, tokens - known)
         while len(self._most) > len(batches) + KEPT_BATCHES:
@@ -31,8 +31,8 @@ class BatchTokens:
 
 @dataclass(slots=True)
 class JobCounters:
-    """Of one job. `uid`: the job's; `tokens`: generated; `gpu_seconds`: so far; `ended`: ends of workers and of the
-    driver that nobody asked for, since this process first saw the job."""
+    """Counters of one job. `uid`: the job's; `tokens`: generated; `gpu_seconds`: so far; `ended`: unrequested ends of
+    workers and of the driver, since this process first saw the job."""
 
     uid: str
     tokens: int = 0
@@ -40,10 +40,10 @@ class JobCounters:
     ended: Counter[str] = field(default_factory=Counter[str])
 
     def note(self, tokens: int, gpu_seconds: GpuSeconds) -> None:
-        """What is known now, which may be less than was known before."""
+        """Takes the present values, which may be lower than earlier ones."""
         self.tokens = max(self.tokens, tokens)
         self.gpu_seconds = gpu_seconds.at_least(self.gpu_seconds)
 
     def note_ends(self, components: Iterable[str]) -> None:
-        """Each ended once more."""
+        """Counts one more end of each component."""
         self.ended.update("driver" if component == DRIVER else "worker" for component in components)

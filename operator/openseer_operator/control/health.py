@@ -25,7 +25,7 @@ HealthCheck = Callable[[], str]
 
 
 def health_checks(api: Api, elector: Elector, loop: Loop, census: Census) -> list[HealthCheck]:
-    """The checks of a replica that leads; one that waits for the lease is healthy if it answers."""
+    """Checks of /healthz. The lag and the completeness of the watch are checked only in the leader."""
 
     def api_answers() -> str:
         silence = time.monotonic() - api.answered_at

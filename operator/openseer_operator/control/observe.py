@@ -47,7 +47,7 @@ class DesiredObjects:
 
 
 def standing_workers_of(record: JobRecord, cache: Cache) -> int:
-    """Number of workers, of a job without problems, that an eviction would take work from."""
+    """Desired workers minus those that cannot start; input of the PodDisruptionBudget. The job has no problems."""
     assert record.job is not None
     return standing_workers(
         cache.pods_of(record), last_desired_workers(record.status) or record.job.spec.workers.replicas
@@ -69,7 +69,7 @@ class Observer:
         self._poller = poller
         self._settings = settings
         self._desired: dict[JobKey, DesiredObjects] = {}
-        self._without_store: dict[JobKey, float] = {}  # since when a Redis lacks its pod
+        self._without_store: dict[JobKey, float] = {}  # time at which its pod was first missing
         self._sets: dict[JobKey, tuple[str, tuple[str, ...]]] = {}  # uids of the job and of its StatefulSets
 
     def problems(self, record: JobRecord) -> str:

@@ -1,4 +1,5 @@
-"""Limits concurrent readings of stores: a silent store delays only stores of its own namespace."""
+"""Limits concurrent readings of stores. Stores that did not answer have slots of their own, so they do not delay those
+that did; a namespace has at most 8 of each kind."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -6,7 +7,7 @@ from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
 READS_AT_ONCE = 32
-"""Limit of concurrent readings of stores that answered last time; those that did not have the same limit apart."""
+"""Limit of concurrent readings of stores that answered last time; the others have a separate limit of this size."""
 NAMESPACE_READS = 8
 """The same limits per namespace."""
 

@@ -1,4 +1,4 @@
-"""One reconcile step of one job, also called a look: observe, plan, write the memory, apply.
+"""One reconcile step of one job: observe, plan, write the memory, apply.
 
 A cluster changes at any moment: pods end, nodes vanish, users edit jobs, and the operator itself is replaced. Events of
 a watch come late, twice or not at all. An operator that reacts to single events needs a reaction to each order of them.

@@ -82,7 +82,7 @@ class SlowStarts:
 
 
 def _waits(pod: Pod) -> bool:
-    """Whether it is on a node and does not start for an unknown reason."""
+    """Whether the pod is scheduled, pending, and no cause is known yet."""
     stands = pod.ready or pod.leaving or pod.problem or pod.phase is not PodPhase.PENDING
     return bool(pod.node) and pod.started_at is not None and not stands
 

@@ -51,12 +51,12 @@ READS_PER_SECOND = 200.0
 RETRY_SECONDS = 5.0
 """Limit of the growing pause after failed readings, in seconds; with many stores three intervals, if that is longer."""
 SILENT_SECONDS = 60.0
-"""The same for a store that never answered, in seconds: a tenth of the time since its first reading, up to this."""
+"""The same for a store that never answered, in seconds: a tenth of the time since polling of it began, at most this."""
 REOPEN_FAILURES = 3
 """Consecutive failed readings after which the store's URL is read again: its Secret may have another password or
-address. After a refusal that is no outage it is read again at once."""
+address. If the store rejects the operator (e.g. wrong password), the URL is read again at once."""
 FORBIDDEN_SECONDS = 30.0
-"""Pause after a problem that only a person can mend, in seconds."""
+"""Pause after a problem that needs a user's action, in seconds."""
 STALE_SECONDS = 5.0
 """Limit of the age of a view, in seconds; three intervals, if that is longer."""
 REPORT_SECONDS = 30.0
@@ -166,7 +166,7 @@ class StorePoller:
         return polled is not None and polled.loads
 
     def problem(self, key: JobKey) -> StoreProblem | None:
-        """The problem at the last attempt that only a person can mend; the store itself may be well."""
+        """The problem at the last attempt that needs a user's action, None for none; the store itself may be well."""
         polled = self._polled.get(key)
         return polled.problem if polled is not None else None
 
@@ -183,7 +183,7 @@ class StorePoller:
         return polled.inflight if polled is not None else 0
 
     def tokens(self, key: JobKey) -> int:
-        """Tokens since the first reading, in batches that existed then or came later: it only grows."""
+        """Tokens of all batches seen so far, including tokens generated before the first reading; never falls."""
         tokens = self._tokens.get(key)
         return tokens.total if tokens is not None else 0
 
@@ -354,7 +354,7 @@ class StorePoller:
 
 
 def _problem_of(error: Exception, *, opened: bool) -> StoreProblem | None:
-    """The problem of a store that cannot be read until a person mends it; None for other errors."""
+    """The problem of a store that cannot be read without a user's action; None for other errors."""
     if isinstance(error, StoreForbiddenError):
         return StoreProblem(error.reason, str(error))
     if isinstance(error, InputError) and not opened:

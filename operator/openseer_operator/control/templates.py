@@ -28,8 +28,8 @@ runs)."""
 _OTHERS = ("admission webhook", "ValidatingAdmissionPolicy")
 """Parts of messages of admission plugins: a refusal of theirs may end later, and is reported when pods are created."""
 _NOT_TRIED = ("does not support dry run", "exceeded quota")
-"""Parts of messages that give no verdict on a replacement pod: of webhooks without dry runs, and of quotas, which are
-checked last and are full because the other pods run."""
+"""Parts of messages of refusals that do not apply to a replacement pod: a webhook does not support dry runs; a quota,
+which Kubernetes checks last, is full while the present pods run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,8 @@ class Watch:
             self._changed(key)
 
     def _report_relist(self, event: Any) -> None:
-        """Calls `relisted` for an event without a type: it comes from a LIST, since kopf has lost its place."""
+        """Calls `relisted` for an event without a type. Such an event comes from a LIST: at the start, or after the
+        watch was interrupted."""
         if event["type"] is None:
             self._relisted()
 
