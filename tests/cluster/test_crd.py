@@ -284,4 +284,5 @@ def test_kubectl_explains_every_field_of_the_spec(jobs: Jobs) -> None:
     crd = yaml.safe_load((ROOT / "crds/rolloutjobs.yaml").read_text(encoding="utf-8"))
     spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
     assert [name for name in spec["properties"] if f"{name}\t<" not in printed] == []
-    assert "Limit of workers that are down at the same time" in jobs.run("explain", "rolloutjob.spec.workers.maxUnavailable")
+    explained = jobs.run("explain", "rolloutjob.spec.workers.maxUnavailable")
+    assert "Limit of workers that are down at the same time" in explained

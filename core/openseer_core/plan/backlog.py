@@ -73,7 +73,6 @@ def recommended(backlog: Backlog, present: int, target: float, unmeasured: int) 
 
     An added worker loses its start time; none is added that would start too late. The number grows with the backlog,
     and is at most the number of unfinished requests. `unmeasured`: the number while no speed is known.
-    and is never more than the unfinished requests. `unmeasured`: while no speed is known.
     """
     if not backlog.requests:
         return 0
