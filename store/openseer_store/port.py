@@ -277,9 +277,9 @@ class TrainerStore(DriverStore, Protocol):
         """Moves unfinished groups to another batch (PARKED_BATCH: they wait there), with all tokens and responses.
 
         There each has the id that `GroupId.carried` returns. Unfinished requests end here as carried_over. There,
-        finished responses are reported at once and the rest is queued for `version`. Groups with a token of one of the
-        versions `stale` end here as aborted instead; parked ones are deleted. None moves into a batch that was
-        forgotten. Idempotent. Returns the number of moved groups.
+        finished responses are reported at once, also in the journal, and the rest is queued for `version`. Groups with
+        a token of one of the versions `stale` end here as aborted instead; parked ones are deleted. None moves into a
+        batch that was forgotten. Idempotent. Returns the number of moved groups.
         """
         ...
 

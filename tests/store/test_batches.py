@@ -195,6 +195,9 @@ async def test_carried_groups_wait_and_go_on_in_the_batch_that_takes_them(store:
     kept, grown = await results(store, two)
     assert (kept.tokens, grown.tokens) == (tokens(0, 5), tokens(0, 5))
     assert [(chunk.version, chunk.start, chunk.end) for chunk in grown.chunks] == [("v1", 0, 3), ("v2", 3, 5)]
+    told = [(entry.event, entry.request, entry.length) for entry in await store.journal(two, 0, 10)]
+    name = f"{two}/a~{one}"
+    assert told == [("complete", f"{name}/0", 5), ("claim", f"{name}/1", 3), ("complete", f"{name}/1", 5)]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import NamedTuple
 
@@ -25,9 +25,8 @@ from openseer_core.explain.parts import (
     WorkerParts,
     divide,
 )
-from openseer_core.ids import GroupId, RequestId
+from openseer_core.ids import RequestId
 from openseer_core.manifest.generation import JobMode
-from openseer_core.queue.group import GroupView
 from openseer_core.queue.messages import JournalEntry
 from openseer_core.wire.page import MOST_FINDINGS, Explained, PartOfTime, StandsOut
 from openseer_core.worker.context_metrics import ContextCounts
@@ -78,6 +77,14 @@ class _Queued(NamedTuple):
     requests: int
 
 
+class _Noted(NamedTuple):
+    """An entry of a journal. `change`: of the number of the batch's waiting requests."""
+
+    batch: int
+    entry: JournalEntry
+    change: int
+
+
 class _Sign(NamedTuple):
     """A worker started, or was last seen."""
 
@@ -85,12 +92,12 @@ class _Sign(NamedTuple):
     came: bool
 
 
-_Event = _Queued | _Sign | JournalEntry
+_Event = _Queued | _Noted | _Sign
 
 
 class LiveAccount:
-    """A running job's account. `learn` and `note` take groups and journal entries, `settle` adds them up; `explained`
-    and `paces` return the results.
+    """A running job's account. `queue` and `note` take requests and journal entries from the books of its batches,
+    `settle` adds them up; `explained` and `paces` return the results.
 
     It begins when the first request was queued, of those in the store at the first read.
     """
@@ -103,23 +110,18 @@ class LiveAccount:
         self._leases: dict[str, str] = {}
         self._waiting: Counter[int] = Counter()
         """Number of waiting requests, by batch."""
-        self._groups: set[GroupId] = set()
-        """Groups that were learned; the waiting requests of others are unknown, because their data are deleted."""
         self._flags = {WAITING: 0, STOCKED: 0}
         self._requests = 0
         self._settled_at = 0.0
 
-    def learn(self, groups: Iterable[GroupView]) -> None:
-        """Takes groups that were submitted."""
-        for group in groups:
-            self._requests += group.size
-            self._groups.add(group.id)
-            self._push(group.enqueued_at, _Queued(group.id.batch, group.size))
+    def queue(self, batch: int, at: float, requests: int) -> None:
+        """Takes the number of requests that were queued at a time, in seconds of the store's clock."""
+        self._requests += requests
+        self._push(at, _Queued(batch, requests))
 
-    def note(self, entries: Iterable[JournalEntry]) -> None:
-        """Takes the next entries of a journal."""
-        for entry in entries:
-            self._push(entry.at, entry)
+    def note(self, batch: int, entry: JournalEntry, change: int) -> None:
+        """Takes the next entry of a journal. `change`: of the number of the batch's waiting requests."""
+        self._push(entry.at, _Noted(batch, entry, change))
 
     async def settle(self, workers: Sequence[WorkerStatus], now: float, read_to: float) -> None:
         """Adds up the events until `read_to`, the time up to which all journals are read. Times are the store's."""
@@ -146,7 +148,8 @@ class LiveAccount:
         """Forgets the waiting and running requests of a batch whose data are deleted."""
         for request in [one for one in self._leases if RequestId.parse(one).group.batch == batch]:
             self._workers[self._leases.pop(request)].parts.change(self._settled_at, LEASES, -1)
-        self._groups = {group for group in self._groups if group.batch != batch}
+        self._events = [one for one in self._events if isinstance(one[2], _Sign) or one[2].batch != batch]
+        heapify(self._events)
         del self._waiting[batch]
         self._flag(self._settled_at)
 
@@ -250,8 +253,10 @@ class LiveAccount:
         worker.before, worker.boot, worker.seen_at = counted, status.boot, status.seen_at
 
     def _take(self, at: float, event: _Event) -> None:
-        if isinstance(event, JournalEntry):
-            self._entry(at, event)
+        if isinstance(event, _Noted):
+            self._lease(at, event.entry)
+            self._waiting[event.batch] += event.change
+            self._flag(at)
         elif isinstance(event, _Queued):
             self._waiting[event.batch] += event.requests
             self._flag(at)
@@ -262,27 +267,18 @@ class LiveAccount:
             if event.came == bool(parts.counts[LOST]):
                 parts.change(at, LOST, -1 if event.came else 1)
 
-    def _entry(self, at: float, entry: JournalEntry) -> None:
-        word, holder = WORDS.get(entry.event), self._leases.pop(entry.request, None)
-        group = RequestId.parse(entry.request).group
-        change = 0
+    def _lease(self, at: float, entry: JournalEntry) -> None:
+        """Ends the request's running lease, and begins one with a claim."""
+        holder = self._leases.pop(entry.request, None)
         if holder is not None:
             self._workers[holder].parts.change(at, LEASES, -1)
-        if word == "running":
+        if WORDS.get(entry.event) == "running":
             name = entry.worker.partition("#")[0]
             parts = self._worker(name, self._since or at).parts
             if parts.counts[BOOT]:
                 parts.change(at, BOOT, -1)
             parts.change(at, LEASES, 1)
             self._leases[entry.request] = name
-            change = -1
-        elif holder is not None:
-            change = int(word == "waiting")
-        elif word not in (None, "waiting"):  # it ended before a worker ran it
-            change = -1
-        if group in self._groups:
-            self._waiting[group.batch] += change
-        self._flag(at)
 
     def _flag(self, at: float) -> None:
         """Updates every worker's flags: whether any request of the job waits, and whether any waits or runs."""

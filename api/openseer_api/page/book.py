@@ -2,11 +2,11 @@
 
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, inf, log2
 from typing import Protocol
 
-from openseer_core.ids import RequestId, WorkerId
+from openseer_core.ids import GroupId, RequestId, WorkerId
 from openseer_core.queue.group import GroupView
 from openseer_core.queue.length_estimate import estimate
 from openseer_core.queue.messages import JournalEntry
@@ -92,8 +92,8 @@ class LeaseRows:
 
 
 class GroupBook:
-    """A group. `view`: its facts when it was first read; `words`: number of requests by state, without waiting ones
-    that were never claimed; `longest`: tokens of its longest finished response."""
+    """A group. `view`: its facts when it was first read, with its latest known size; `words`: number of requests by
+    state, without waiting ones that were never claimed; `longest`: tokens of its longest finished response."""
 
     def __init__(self, view: GroupView) -> None:
         self.view = view
@@ -111,6 +111,12 @@ class GroupBook:
     def is_open(self) -> bool:
         """Whether a request waits or runs."""
         return bool(self.waiting or self.words["running"])
+
+    def grow(self, size: int) -> None:
+        """Adds waiting requests up to `size`; a smaller one changes nothing."""
+        if size > self.view.size:
+            self.waiting += size - self.view.size
+            self.view = replace(self.view, size=size)
 
     def move(self, index: int, word: RequestWord, length: int) -> None:
         """Changes the state of a request to `word`. `length`: its tokens."""
@@ -140,14 +146,14 @@ class GroupBook:
 
 
 class JournalReader(Protocol):
-    """Takes the same groups and journal entries as the books."""
+    """Takes the same requests and journal entries as the books."""
 
-    def learn(self, groups: Iterable[GroupView]) -> None:
-        """Takes groups that were submitted."""
+    def queue(self, batch: int, at: float, requests: int) -> None:
+        """Takes the number of requests that were queued at a time, in seconds of the store's clock."""
         ...
 
-    def note(self, entries: Iterable[JournalEntry]) -> None:
-        """Takes the next entries of a journal."""
+    def note(self, batch: int, entry: JournalEntry, change: int) -> None:
+        """Takes the next entry of a journal. `change`: of the number of the batch's waiting requests."""
         ...
 
 
@@ -155,7 +161,7 @@ class BatchBook:
     """The state of a batch, from its journal."""
 
     def __init__(self, number: int, leases: LeaseRows, told: JournalReader | None = None) -> None:
-        """`told`: another reader of the same groups and entries."""
+        """`told`: another reader of the same requests and entries."""
         self.number = number
         self._told = told
         self.named = self.read = 0
@@ -174,20 +180,37 @@ class BatchBook:
     def learn(self, count: int, views: Iterable[GroupView]) -> None:
         """Takes the next `count` submitted groups. `views`: those of them whose data are not deleted."""
         self.named += count
-        views = list(views)
-        if self._told is not None:
-            self._told.learn(views)
         for view in views:
             if view.id.name not in self.groups:
                 self.groups[view.id.name] = GroupBook(view)
-                self._waiting += view.size
-                self.tail_since = None
+                self._queue(view.enqueued_at, view.size)
+
+    def outgrown(self, entries: Iterable[JournalEntry]) -> dict[GroupId, float]:
+        """The groups that have more requests than is known, each with the time of the first entry that shows it."""
+        found: dict[GroupId, float] = {}
+        for entry in entries:
+            request = RequestId.parse(entry.request)
+            group = self.groups.get(request.group.name)
+            if group is not None and request.index >= group.view.size:
+                found.setdefault(request.group, entry.at)
+        return found
+
+    def grow(self, name: str, size: int, at: float) -> None:
+        """Adds the requests that a group has beyond those that are known; `at`: when, in seconds of the store's
+        clock."""
+        group = self.groups[name]
+        if (more := size - group.view.size) > 0:
+            group.grow(size)
+            self._queue(at, more)
+
+    def _queue(self, at: float, requests: int) -> None:
+        self._waiting += requests
+        self.tail_since = None
+        if self._told is not None:
+            self._told.queue(self.number, at, requests)
 
     def note(self, entries: Iterable[JournalEntry]) -> None:
-        """Takes the next entries of its journal."""
-        entries = list(entries)
-        if self._told is not None:
-            self._told.note(entries)
+        """Takes the next entries of its journal. A group has at least the requests that they name."""
         for entry in entries:
             self.read += 1
             self.began_at = self.began_at or entry.at
@@ -195,21 +218,28 @@ class BatchBook:
             request = RequestId.parse(entry.request)
             group = self.groups.get(request.group.name)
             word = WORDS.get(entry.event)
+            change = 0
             if group is not None and word is not None:
-                self._move(group, request.index, word, entry)
+                self.grow(request.group.name, request.index + 1, entry.at)
+                change = self._move(group, request.index, word, entry)
+            if self._told is not None:
+                self._told.note(self.number, entry, change)
 
-    def _move(self, group: GroupBook, index: int, word: RequestWord, entry: JournalEntry) -> None:
+    def _move(self, group: GroupBook, index: int, word: RequestWord, entry: JournalEntry) -> int:
+        """Returns the change of the number of waiting requests."""
         if word == "ok":
             if (known := group.estimate) is not None:
                 self.pairs.append((known, entry.length))
             self._bins[bin_of(entry.length)] += 1
         before = group.waiting
         group.move(index, word, entry.length)
-        self._waiting += group.waiting - before
+        change = group.waiting - before
+        self._waiting += change
         if self._waiting:
             self.tail_since = None
         elif self.tail_since is None:
             self.tail_since = entry.at
+        return change
 
     def histogram(self) -> Histogram:
         """The histogram of the lengths of finished responses."""

@@ -214,21 +214,39 @@ class JobFeed:
 
     async def _read(self, book: BatchBook) -> tuple[list[JournalEntry], float]:
         """Learns the next groups. Returns the next entries, and the time up to which they are complete, or infinity."""
-        store, found = self._job.store, list[JournalEntry]()
+        # The journal comes first, so that groups of its entries that arrive meanwhile are known.
+        found, until = await self._entries(book)
+        await self._learn(book)
+        for start in range(0, len(found), PAGE):
+            grown = book.outgrown(found[start : start + PAGE])
+            for view in await self._views(list(grown)):
+                book.grow(view.id.name, view.size, grown[view.id])
+            await asyncio.sleep(0)
+        return found, until
+
+    async def _entries(self, book: BatchBook) -> tuple[list[JournalEntry], float]:
+        found = list[JournalEntry]()
         for _ in range(MOST_PAGES):
-            names = await store.group_names(book.number, book.named, PAGE)
-            for start in range(0, len(names), LOOKUPS):
-                some = [GroupId(book.number, name) for name in names[start : start + LOOKUPS]]
-                views = await asyncio.gather(*map(self._group, some))
-                book.learn(len(some), [view for view in views if view is not None])
-            if len(names) < PAGE:
-                break
-        for _ in range(MOST_PAGES):
-            entries = await store.journal(book.number, book.read + len(found), PAGE)
+            entries = await self._job.store.journal(book.number, book.read + len(found), PAGE)
             found += entries
             if len(entries) < PAGE:
                 return found, inf
         return found, found[-1].at
+
+    async def _learn(self, book: BatchBook) -> None:
+        for _ in range(MOST_PAGES):
+            names = await self._job.store.group_names(book.number, book.named, PAGE)
+            book.learn(len(names), await self._views([GroupId(book.number, name) for name in names]))
+            if len(names) < PAGE:
+                break
+
+    async def _views(self, groups: list[GroupId]) -> list[GroupView]:
+        """Those of the groups whose data are not deleted."""
+        found = list[GroupView]()
+        for start in range(0, len(groups), LOOKUPS):
+            views = await asyncio.gather(*map(self._group, groups[start : start + LOOKUPS]))
+            found += [view for view in views if view is not None]
+        return found
 
     async def _group(self, group: GroupId) -> GroupView | None:
         try:

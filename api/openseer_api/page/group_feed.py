@@ -46,10 +46,10 @@ class GroupFeed:
             view, now = await asyncio.gather(store.group_view(self._group), store.now())
             indices = range(view.size) if self._index is None else [self._index]
             shown = list(indices)[:MOST_SIBLINGS]
+            prompt, prompt_tokens = await self._prompt_text()
             responses = await self._responses(shown, view.enqueued_at)
         except KeyError:
             raise NotFoundProblem(f"there is no group {self._group}; its data may have been acknowledged") from None
-        prompt, prompt_tokens = await self._prompt_text()
         known = view.finished or view.longest_earlier
         page = GroupPage(
             now=now,
@@ -75,15 +75,18 @@ class GroupFeed:
         lengths = dict(zip(shown, known, strict=True))
         most, book = pieces.share(lengths), await self._book(self._group)
 
-        async def response(index: int) -> ResponseView:
-            start = pieces.start(index, lengths[index])
-            record = await self._job.store.record(RequestId(self._group, index), start, most)
+        starts = {index: pieces.start(index, length) for index, length in lengths.items()}
+        records = await asyncio.gather(
+            *(self._job.store.record(RequestId(self._group, index), starts[index], most) for index in shown)
+        )
+        # Texts and positions go on only once the view is sure to be sent: a read that fails leaves no gap.
+        views: list[ResponseView] = []
+        for index, record in zip(shown, records, strict=True):
             expected = book.expected.get(index) if book is not None else None
-            view = response_view(record, start, lengths[index], self._texts_of(index), expected)
-            pieces.note(index, start + len(view.tokens))
-            return view
-
-        return await asyncio.gather(*map(response, shown))
+            view = response_view(record, starts[index], lengths[index], self._texts_of(index), expected)
+            pieces.note(index, starts[index] + len(view.tokens))
+            views.append(view)
+        return views
 
     def _texts_of(self, index: int) -> TokenTexts | None:
         codec = self._job.known_codec()

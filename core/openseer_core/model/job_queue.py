@@ -217,6 +217,7 @@ class JobQueue(LossQueue):
             if target.batch == PARKED_BATCH:
                 continue
             if done:
+                self._ledger.note(Event.COMPLETE, RequestId(target, index), moved.requests[index], now)
                 self._ledger.report(RequestId(target, index), moved, moved.requests[index], now)
             else:
                 self._enqueue(moved, index)

@@ -1,7 +1,7 @@
 -- Purpose    Moves groups to another batch with all their tokens.
 -- Guarantee  A group that exists there already is not changed; its name there contains its origin. Here unfinished
---            requests end as carried over; there finished ones are reported at once, and the others wait or, in batch
---            -1, are stored.
+--            requests end as carried over; there finished ones are reported at once, also in the journal, and the others
+--            wait or, in batch -1, are stored.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {groups, batch, version, stale versions, request limit, byte limit, whether these are the last}
 -- Returns    {number of moved groups, number of handled groups}; the caller continues with the others. Tokens of a
@@ -54,6 +54,7 @@ local function copy_request(group, target, index)
   bump(batch_key(target.id), 'tokens', request.generated)
   if batch ~= PARKED then
     if done then
+      note('complete', request)
       report(request)
     else
       enqueue(target, request)

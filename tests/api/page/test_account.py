@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from openseer_api.page.account import ENOUGH_SECONDS, LiveAccount
+from openseer_api.page.book import BatchBook, LeaseRows
 from openseer_core.explain.parts import PART_NAMES, classify
 from openseer_core.ids import GroupId
 from openseer_core.queue.group import GroupView
@@ -21,12 +22,15 @@ from tests.api.served import LONG, Served, serving_job
 JOB = "/jobs/default/served"
 
 
-def told(at: float, event: str, request: int, worker: str = "") -> JournalEntry:
-    return JournalEntry(at, event, f"1/g/{request}", worker, 1, 10)
+def told(at: float, event: str, request: int, worker: str = "", batch: int = 1) -> JournalEntry:
+    return JournalEntry(at, event, f"{batch}/g/{request}", worker, 1, 10)
 
 
-def group(size: int, at: float = 100.0) -> GroupView:
-    return GroupView(GroupId(1, "g"), 0, 0, size, 50, at)
+def book_of(account: LiveAccount, size: int, at: float = 100.0, batch: int = 1) -> BatchBook:
+    """The book of a batch with one group, which tells the account."""
+    book = BatchBook(batch, LeaseRows(), account)
+    book.learn(1, [GroupView(GroupId(batch, "g"), 0, 0, size, 50, at)])
+    return book
 
 
 def beat(
@@ -43,8 +47,7 @@ async def account_of(
     entries: Sequence[JournalEntry], workers: Sequence[WorkerStatus], now: float, *, size: int, at: float = 100.0
 ) -> Explained:
     account = LiveAccount()
-    account.learn([group(size, at)])
-    account.note(entries)
+    book_of(account, size, at).note(entries)
     await account.settle(workers, now, float("inf"))
     return account.explained("context-aware", "batch", "", now)
 
@@ -81,13 +84,52 @@ async def test_groups_whose_data_are_gone_do_not_hide_that_others_wait() -> None
 
 async def test_a_batch_that_is_acknowledged_waits_and_runs_no_more() -> None:
     account = LiveAccount()
-    account.learn([group(3)])
-    account.note([told(100.0, "claim", 0, "w#a")])
+    book_of(account, 3).note([told(100.0, "claim", 0, "w#a")])
     await account.settle([beat("w", 120.0, since=120.0)], 120.0, float("inf"))
     account.drop_batch(1)
     assert not account.in_tail
     assert seconds(account.explained("context-aware", "serve", "", 150.0)) == {
         "decode_below_waiting": 20.0, "prompts": 30.0,
+    }  # fmt: skip
+
+
+async def test_turns_that_go_on_do_not_hide_that_others_wait() -> None:
+    turns = [
+        entry
+        for at in (100.0, 110.0, 120.0)
+        for entry in (told(at, "claim", 0, "w#a"), told(at + 9, "complete", 0, "w#a"), told(at + 10, "go_on", 0, "w#a"))
+    ]
+    found = await account_of([*turns, told(130.0, "claim", 0, "w#a")], [beat("w", 140.0, since=140.0)], 140.0, size=3)
+    assert seconds(found) == pytest.approx({"decode_below_waiting": 37.0, "idle": 3.0})
+
+
+async def test_requests_that_join_a_group_wait_until_they_run() -> None:
+    account = LiveAccount()
+    book = book_of(account, 1)
+    book.note([told(100.0, "claim", 0, "w#a"), told(110.0, "complete", 0, "w#a")])
+    entries = [told(120.0, "claim", 1, "w#a")]
+    assert book.outgrown(entries) == {GroupId(1, "g"): 120.0}
+    book.grow("g", 3, 120.0)
+    book.note(entries)
+    other = book_of(account, 1, 130.0, batch=2)
+    await account.settle([beat("w", 140.0, since=140.0)], 140.0, float("inf"))
+    assert not account.in_tail
+    book.note([told(140.0, "claim", 2, "w#a")])
+    other.note([told(140.0, "claim", 0, "w#a", batch=2)])
+    await account.settle([beat("w", 150.0, since=150.0)], 150.0, float("inf"))
+    assert account.in_tail
+
+
+async def test_a_batch_that_is_gone_leaves_nothing_that_is_added_up_later() -> None:
+    account = LiveAccount()
+    gone, book = book_of(account, 4, 105.0), book_of(account, 1, batch=2)
+    gone.note([told(106.0, "claim", 0, "w#a")])
+    await account.settle([beat("w", 110.0, since=110.0)], 110.0, 103.0)
+    account.drop_batch(1)
+    book.note([told(107.0, "claim", 0, "w#a", batch=2), told(120.0, "complete", 0, "w#a", batch=2)])
+    await account.settle([beat("w", 130.0, since=130.0)], 130.0, float("inf"))
+    assert seconds(account.explained("context-aware", "serve", "", 130.0)) == {
+        "idle": 7.0, "decode_below": 13.0, "prompts": 10.0
     }  # fmt: skip
 
 
@@ -124,9 +166,9 @@ async def test_what_is_told_in_pieces_comes_to_the_same() -> None:
     workers = [beat("w", 140.0, since=140.0)]
     whole = await account_of(entries, workers, 140.0, size=20)
     account = LiveAccount()
-    account.learn([group(20)])
+    book = book_of(account, 20)
     for n, entry in enumerate(entries):
-        account.note([entry])
+        book.note([entry])
         await account.settle([beat("w", 100.0 + n, since=100.0 + n)], 100.0 + n, entry.at)
     assert seconds(account.explained("context-aware", "batch", "", 140.0)) == seconds(whole)
 
@@ -143,8 +185,7 @@ async def test_a_slow_worker_is_named_with_its_pace_and_advice_at_the_first_look
 
 async def test_a_worker_that_becomes_slow_late_shows_all_the_same() -> None:
     account = LiveAccount()
-    account.learn([group(2, 0.0)])
-    account.note([told(0.0, "claim", n, f"w{n}#a") for n in range(2)])
+    book_of(account, 2, 0.0).note([told(0.0, "claim", n, f"w{n}#a") for n in range(2)])
     for second in range(0, 4000, 2):
         slowed = 20.0 * min(second, 3700) + 6.0 * max(0, second - 3700)
         fleet = [beat("w0", float(second), since=0.0, began=0.0)]

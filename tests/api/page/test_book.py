@@ -84,6 +84,14 @@ def test_a_turn_that_goes_on_waits_again() -> None:
     assert (book.groups["a"].waiting, book.groups["a"].words["ok"]) == (SIZE, 0)
 
 
+def test_a_group_has_at_least_the_requests_that_its_journal_names() -> None:
+    book, _ = book_of(*(entry(float(index), Event.CLAIM, f"1/a/{index}") for index in range(5)), groups=("a",))
+    group = book.groups["a"]
+    assert (group.view.size, group.waiting, group.words["running"]) == (5, 0, 5)
+    book.note([entry(9.0, Event.GIVE_BACK, "1/a/4")])
+    assert (group.waiting, book.tail_since) == (1, None)
+
+
 def test_chunks_of_a_request_are_counted_over_its_leases() -> None:
     steps = [(1.0, Event.CLAIM), (2.0, Event.GIVE_BACK), (3.0, Event.CLAIM)]
     _, leases = book_of(*(entry(at, event, "1/a/0") for at, event in steps))

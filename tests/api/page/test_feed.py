@@ -1,7 +1,10 @@
 """The cost of many concurrent viewers: one read of the store, one view, the same bytes for all."""
 
 import asyncio
+import json
 from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -10,16 +13,19 @@ import pytest
 from openseer_api.http.auth import BearerAuth
 from openseer_api.page import routes
 from openseer_api.page.app import page_app
-from openseer_api.page.feed import JobFeed
+from openseer_api.page.feed import TICK_SECONDS, JobFeed
 from openseer_api.page.shown import GroupViews
-from openseer_core.ids import GroupId, RequestId
+from openseer_core.ids import INITIAL_VERSION, GroupId, RequestId
 from openseer_core.manifest.generation import JobMode
 from openseer_core.queue.batch import QueueLoad
+from openseer_core.queue.group import SHARED_LANE
+from openseer_core.queue.messages import JournalEntry
 from openseer_core.wire.page import JobCard
 from openseer_store.memory import MemoryStore
 from openseer_worker.scripted.virtual_time import run_virtual
 from tests.api.page.watching import Viewer
 from tests.api.served import LONG, TOKEN, Served, prompts
+from tests.store.builders import ANN, finish, group, query
 
 VIEWERS = 10
 
@@ -53,6 +59,79 @@ async def test_a_view_is_made_once_for_all_who_ask_together() -> None:
         views = await asyncio.gather(*(feed.batch_view(batch) for _ in range(VIEWERS)))
         assert served.store.asked == {"load": 1, "lengths": 1}
         assert len({id(view) for view in views}) == 1
+
+
+class LateStore(MemoryStore):
+    """Does something once, after the first answer of a kind: what others do meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meanwhile: Callable[[], Awaitable[object]] | None = None
+
+    async def group_names(self, batch: int, start: int, limit: int) -> list[str]:
+        names = await super().group_names(batch, start, limit)
+        await self._others()
+        return names
+
+    async def journal(self, batch: int, start: int, limit: int) -> list[JournalEntry]:
+        entries = await super().journal(batch, start, limit)
+        await self._others()
+        return entries
+
+    async def _others(self) -> None:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            await meanwhile()
+
+
+async def groups_after(feed: JobFeed, batch: int) -> list[dict[str, int]]:
+    """The groups in the second view."""
+    await feed.batch_view(batch)
+    await asyncio.sleep(TICK_SECONDS)
+    groups = json.loads(await feed.batch_view(batch))["groups"]
+    kinds = ("size", "waiting", "running", "ok")
+    return [{kind: groups[kind][place] for kind in kinds} for place in range(len(groups["name"]))]
+
+
+async def test_a_group_that_comes_during_a_look_is_counted_with_its_events() -> None:
+    store = LateStore()
+    async with Served(store=store) as served:
+        batch = await served.open()
+
+        async def come() -> None:
+            await store.submit([group("late", 2, batch=batch, version=INITIAL_VERSION)])
+            await store.claim(ANN, query(version=INITIAL_VERSION))
+
+        store.meanwhile = come
+        feed = JobFeed(served.context)
+        assert await groups_after(feed, batch) == [{"size": 2, "waiting": 0, "running": 2, "ok": 0}]
+
+
+async def test_a_group_that_has_grown_shows_all_its_requests() -> None:
+    store = MemoryStore()
+    async with Served(store=store) as served:
+        batch = await served.open()
+        spec = group("live", 1, batch=batch, version=INITIAL_VERSION)
+        await store.submit([spec])
+        feed = JobFeed(served.context)
+        await feed.batch_view(batch)
+        await store.grow(replace(spec, biases=(0.0,) * 5, lanes=(SHARED_LANE,) * 5), 1)
+        await store.claim(ANN, query(2, version=INITIAL_VERSION))
+        assert await groups_after(feed, batch) == [{"size": 5, "waiting": 3, "running": 2, "ok": 0}]
+
+
+async def test_a_carried_group_ends_with_the_last_of_its_responses() -> None:
+    store = MemoryStore()
+    async with Served(store=store) as served:
+        one, two = await served.open(), await served.open()
+        await store.submit([group("a", 2, batch=one, version=INITIAL_VERSION)])
+        done, _ = await store.claim(ANN, query(version=INITIAL_VERSION))
+        await store.complete(ANN, [finish(done, 5)])
+        await store.carry([GroupId(one, "a")], two, INITIAL_VERSION)
+        [rest] = await store.claim(ANN, query(version=INITIAL_VERSION))
+        await store.complete(ANN, [finish(rest, 5)])
+        feed = JobFeed(served.context)
+        assert await groups_after(feed, two) == [{"size": 2, "waiting": 0, "running": 0, "ok": 2}]
 
 
 class Clocked:

@@ -10,14 +10,20 @@ import pytest
 from openseer_api.http.auth import BearerAuth
 from openseer_api.page import group_views, routes
 from openseer_api.page.app import page_app
+from openseer_api.page.feed import JobFeed
 from openseer_api.page.group_views import Pieces
+from openseer_core.errors import StoreUnavailableError
+from openseer_core.ids import INITIAL_VERSION, GroupId, RequestId
+from openseer_core.queue.messages import RequestRecord
 from openseer_driver.recorded_job import recorded_job
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.run_lines import RunRecord
 from openseer_local.page.ended_run import EndedRun
+from openseer_store.memory import MemoryStore
 from tests.api.page.watching import Viewer, viewer
 from tests.api.served import TOKEN, Served
 from tests.local.page.written import SPEC, result_line
+from tests.store.builders import ANN, finish, group, query
 
 LENGTH = 1000
 GROUP = "batches/0/group?name=g"
@@ -93,6 +99,35 @@ async def test_a_live_group_goes_on_where_the_last_stream_ended() -> None:
             await reader.stream(person.http, f"jobs/default/served/{GROUP.replace('0', str(batch))}")
         assert reader.tokens == {one["index"]: one["token_ids"] for one in entries}
         assert reader.starts.count(0) == len(entries)
+
+
+class FailingStore(MemoryStore):
+    """Gives the last response of a group only while it does not fail."""
+
+    fails = False
+
+    async def record(self, request: RequestId, start: int = 0, most: int | None = None) -> RequestRecord:
+        if self.fails and request.index:
+            raise StoreUnavailableError("the store is away")
+        return await super().record(request, start, most)
+
+
+async def test_a_view_that_fails_leaves_no_gap_in_the_next_one() -> None:
+    store = FailingStore()
+    async with Served(store=store) as served:
+        batch = await served.open()
+        await store.submit([group("g", 2, batch=batch, version=INITIAL_VERSION)])
+        await store.complete(
+            ANN, [finish(claim, 5) for claim in await store.claim(ANN, query(version=INITIAL_VERSION))]
+        )
+        views = JobFeed(served.context).group_views(GroupId(batch, "g"), None)
+        store.fails = True
+        with pytest.raises(StoreUnavailableError):
+            await views.view()
+        store.fails = False
+        reader = Reader()
+        reader.take(json.loads(await views.view()))
+        assert reader.tokens == {0: list(range(5)), 1: list(range(5))}
 
 
 @pytest.mark.parametrize("told", ["", "7.5 0:10", "nonsense", "2.5 0:-1", "2.5 0:1;", "2.5 " + "9" * 5000])
