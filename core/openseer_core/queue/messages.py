@@ -281,7 +281,8 @@ class BatchProgress:
     expected to have at their end (length_estimate.expected_of).
 
     `groups_*`: ended; of these whole (every response ok); carried over; `valid`, `invalid`: by the trainer's verdict.
-    `entries`: cursor of the latest entry of its results stream.
+    `entries`: cursor of the latest entry of its results stream. `carried_tokens`: those of `tokens` that groups brought
+    from other batches.
     """
 
     groups: int = 0
@@ -304,6 +305,12 @@ class BatchProgress:
     closed_tokens: int = 0
     open_known: int = 0
     open_expected: int = 0
+    carried_tokens: int = 0
+
+    @property
+    def own_tokens(self) -> int:
+        """Tokens generated or scored in this batch: a sum over batches counts each token once."""
+        return self.tokens - self.carried_tokens
 
     @property
     def closed(self) -> int:

@@ -13,14 +13,14 @@ KEPT_BATCHES = 64
 
 @dataclass(slots=True)
 class BatchTokens:
-    """Tokens of a job's batches, those included that are gone. `uid`: of the job."""
+    """Tokens generated in a job's batches, those included that are gone. `uid`: of the job."""
 
     uid: str
     total: int = 0
     _most: dict[int, int] = field(default_factory=dict[int, int])
 
     def note(self, batches: Mapping[int, int]) -> None:
-        """Tokens of each batch that is there, by its number."""
+        """Tokens generated in each batch that is there (own_tokens), by its number."""
         for number, tokens in batches.items():
             known = self._most.pop(number, 0)  # so that those which are gone come first
             self._most[number] = max(known, tokens)
