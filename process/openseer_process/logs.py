@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import unquote
 
 log = logging.getLogger("openseer")
 
@@ -26,7 +27,7 @@ HIDDEN = "[hidden]"
 LEAST_SECRET = 8
 """Least length, in characters, of a secret variable's value that is hidden: a shorter value may be a common word."""
 
-_SECRET_NAMES = re.compile(r"(^|_)(TOKEN|PASSWORD|SECRET|API_KEY|ACCESS_KEY)$")
+_SECRET_NAMES = re.compile(r"(TOKEN|PASSWORD|SECRET|API_KEY|ACCESS_KEY)$")
 _HEADERS = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
 _SECRETS = re.compile(
     r"(?P<before>\w://)[^\s/@'\"]+(?=@)"  # user and password in a URL
@@ -36,6 +37,7 @@ _SECRETS = re.compile(
 )
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _ERROR = "error: "
+_INDENT = "    "
 
 _process: dict[str, str] = {}
 _about: ContextVar[Mapping[str, str] | None] = ContextVar("about", default=None)
@@ -73,15 +75,18 @@ def about(**fields: object) -> Generator[None]:
 
 def secrets_of(environment: Mapping[str, str]) -> tuple[str, ...]:
     """The secrets in environment variables, longest first: values of variables with a secret's name, values of header
-    fields for traces, and the password in the store's URL."""
+    fields for traces, and the password in the store's URL; each without blanks around it, and percent-decoded too."""
     found = {value for name, value in environment.items() if _SECRET_NAMES.search(name)}
     found |= {value for text in map(environment.get, _HEADERS) for value in re.findall(r"=([^,]+)", text or "")}
     found.add(environment.get("OPENSEER_STORE_URL", "").rpartition("@")[0].rpartition(":")[2])
-    return tuple(sorted((value for value in found if len(value) >= LEAST_SECRET), key=len, reverse=True))
+    bare = {value.strip() for value in found}
+    bare |= {unquote(value) for value in bare}
+    return tuple(sorted((value for value in bare if len(value) >= LEAST_SECRET), key=len, reverse=True))
 
 
 class TextLines(logging.Formatter):
-    """Formats a record as a line of text, followed by the traceback of an error."""
+    """Formats a record as a line of text, followed by the traceback of an error. Only its first line has no indent, so
+    that no text with line breaks looks like a record of its own."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         super().__init__(_TEXT)
@@ -89,7 +94,7 @@ class TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Without secrets."""
-        return self.without_secrets(super().format(record))
+        return f"\n{_INDENT}".join(self.without_secrets(super().format(record)).splitlines())
 
     def without_secrets(self, text: str) -> str:
         """The text with HIDDEN in place of each secret."""
@@ -122,6 +127,8 @@ class JsonLines(TextLines):
 
 def error_in(line: str) -> str | None:
     """The error in a log line that `termination.report` wrote, text or JSON; None for any other line."""
+    if line.startswith(_INDENT):
+        return None
     message = line
     if line.startswith("{"):
         try:

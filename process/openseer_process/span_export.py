@@ -49,34 +49,40 @@ class Sender(Protocol):
 
 class SpanExport:
     """A queue of spans and the thread that sends them. `sent`, `lost`: numbers of spans so far. A span is lost if the
-    queue is full or the receiver does not take it."""
+    queue is full, the receiver does not take it, or it is not sent when the export is closed."""
 
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
         self._waiting: deque[TraceSpan] = deque()
         self._ends = threading.Event()
         self._told, self._told_at = 0, float("-inf")
-        self._no_room = self._refused = self.sent = 0
+        self._queued = self._no_room = self._refused = self.sent = 0
+        self._closed = False
         self._thread = threading.Thread(target=self._run, name="spans", daemon=True)
         self._thread.start()
 
     @property
     def lost(self) -> int:
-        """Number of spans dropped at a full queue or refused by the receiver."""
-        return self._no_room + self._refused
+        """Number of spans dropped at a full queue or refused by the receiver; once closed, also of those not sent."""
+        return self._no_room + (self._queued - self.sent if self._closed else self._refused)
 
     def give(self, spans: Iterable[TraceSpan]) -> None:
         """Adds spans to the queue and drops those beyond QUEUE_SPANS. Callers use one thread at a time."""
         for span in spans:
             if len(self._waiting) < QUEUE_SPANS:
                 self._waiting.append(span)
+                self._queued += 1
             else:
                 self._no_room += 1
 
     def close(self) -> None:
-        """Sends the waiting spans, for at most CLOSE_SECONDS. Blocks."""
+        """Sends the waiting spans, for at most CLOSE_SECONDS; those that remain are lost, which is logged. Blocks."""
         self._ends.set()
         self._thread.join(CLOSE_SECONDS)
+        self._closed = True
+        if self._thread.is_alive():
+            self._told_at = float("-inf")
+            self._tell()
         self._sender.end()
 
     def _run(self) -> None:

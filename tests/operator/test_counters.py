@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from openseer_core.ids import GroupId
 from openseer_core.plan.observation import GpuSeconds
 from openseer_core.queue.batch import OpenBatch
 from openseer_core.queue.group import SHARED_LANE
@@ -71,6 +72,18 @@ async def test_tokens_of_a_serving_job_stand_when_its_store_comes_back_older(ser
         assert stores.tokens(KEY) == 150
         stores.forget(KEY)
         assert stores.tokens(KEY) == 0
+
+
+@pytest.mark.redis
+async def test_tokens_that_a_batch_took_over_from_another_count_once(server: JobStore) -> None:
+    one, _ = await server.store.open_batch(OpenBatch("v1", "{}", "a"))
+    two, _ = await server.store.open_batch(OpenBatch("v1", "{}", "b"))
+    claims = await server.submit("a", one.number)
+    await server.extend(claims[0], 100)
+    await server.store.carry([GroupId(one.number, "a")], two.number, "v1")
+    async with reading(record(server.url, serves=True)) as (stores, _):
+        await until(lambda: stores.view(KEY) is not None)
+        assert stores.tokens(KEY) == 100
 
 
 def test_a_batch_that_is_gone_and_comes_back_counts_once() -> None:

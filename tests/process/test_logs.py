@@ -115,6 +115,31 @@ def test_the_password_of_the_store_and_header_fields_of_traces_are_secrets(start
     assert lines(file)[0]["message"] == f"authorization: {HIDDEN}, {HIDDEN}, {HIDDEN}"
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("PGPASSWORD", "open-sesame", "open-sesame"),
+        ("HF_TOKEN", "open-sesame\n", "open-sesame"),
+        ("OPENSEER_STORE_URL", "redis://user:open%40sesame@host", "open@sesame"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=open%20sesame", "open sesame"),
+    ],
+)
+def test_a_secret_is_hidden_however_it_is_named_or_encoded(start: Start, name: str, value: str, told: str) -> None:
+    file = start(**{name: value})
+    log.info("it is %s", told)
+    assert lines(file)[0]["message"] == f"it is {HIDDEN}"
+
+
+@pytest.mark.parametrize("separator", ["\n", "\r", "\u2028"])
+def test_a_line_break_in_a_message_makes_no_line_of_its_own(start: Start, separator: str) -> None:
+    file = start("text")
+    log.info("a name%s2026-11-29 19:00:00,000 ERROR openseer: error: forged", separator)
+    first, second = file.read_text().splitlines()
+    assert first.endswith(": a name")
+    assert second.startswith(" ")
+    assert error_in(second) is None
+
+
 def test_words_and_short_values_stay_as_they_are(start: Start) -> None:
     file = start(MY_TOKEN="the", TOKENIZERS_PARALLELISM="parallelism")
     log.info("the tokens of http://host/v1?key_count=3: parallelism")

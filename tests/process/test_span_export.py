@@ -113,14 +113,20 @@ def test_a_receiver_that_holds_calls_up_holds_up_nobody_who_gives() -> None:
     assert (len(receiver.came), export.sent, export.lost) == (QUEUE_SPANS + 1, QUEUE_SPANS + 1, 100)
 
 
-def test_a_process_ends_beside_a_receiver_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_ends_beside_a_receiver_that_never_answers(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("openseer_process.span_export.CLOSE_SECONDS", 0.1)
-    receiver = Played(held=True)
+    receiver = Played(held=True, takes=False)
     export = SpanExport(receiver)
-    export.give([span()])
+    export.give([span(1)])
     assert receiver.begun.wait(30)
+    export.give([span(2)])
     export.close()
     assert receiver.release.is_set()
+    assert (export.sent, export.lost) == (0, 2)
+    [told] = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert told.startswith("traces: 2 spans lost so far")
 
 
 def test_spans_that_are_refused_are_counted_and_told_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -74,7 +74,7 @@ class RowsOfPod:
         return found
 
     async def _ask(self, path: str, count: int, held: RowsMemory) -> list[memoryview]:
-        until = time.monotonic() + WAIT_SECONDS
+        until, before = time.monotonic() + WAIT_SECONDS, held.bytes
         while True:
             try:
                 return unpack_answer(await self._get(path, held), count)
@@ -82,6 +82,7 @@ class RowsOfPod:
                 problem = type(error).__name__  # not its text: a URL contains the secret
             except ValueError as error:
                 problem = str(error)
+            held.give(held.bytes - before)  # the failed answer's
             if time.monotonic() > until:
                 raise RowsUnavailable(f"{self._host}, which has the routed experts of this result, failed: {problem}")
             await asyncio.sleep(PAUSE_SECONDS)

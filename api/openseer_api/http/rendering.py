@@ -105,7 +105,7 @@ def _eta(record: BatchRecord, now: float, pace: float) -> float | None:
     """Expected seconds to the end, at the batch's mean tokens per second; None while no length is known."""
     counts = record.progress
     running = now - record.started_at if record.started_at else 0.0
-    speed = counts.tokens / running if running > 0 else 0.0
+    speed = counts.own_tokens / running if running > 0 else 0.0
     unfinished = max(1, counts.requests - counts.closed)
     return seconds_left(tokens_left(counts), speed, unfinished=unfinished, pace=pace or inf)
 
@@ -129,7 +129,7 @@ def _metrics(record: BatchRecord, now: float, drafts: DraftMetrics) -> BatchMetr
         requests_carried_over=counts.carried_over,
         tokens=counts.tokens,
         seconds=seconds,
-        tokens_per_second=counts.tokens / seconds if seconds else 0.0,
+        tokens_per_second=counts.own_tokens / seconds if seconds else 0.0,
         tail_seconds=max(0.0, end - record.tail_at) if record.tail_at else 0.0,
         length_mean=mean_length(counts),
         length_max=counts.longest,

@@ -23,7 +23,7 @@ async def exposition(job: JobContext) -> bytes:
     families.add("openseer_api_workers", len(snapshot.workers))
     families.add("openseer_api_weights_publishing", float(fleet_spec.active_transaction is not None))
     families.add("openseer_api_weights_versions", len(fleet_spec.versions))
-    families.add("openseer_api_tokens", sum(record.progress.tokens for record in batches))
+    families.add("openseer_api_tokens", sum(record.progress.own_tokens for record in batches))
     families.add("openseer_api_drafted_tokens", drafts.drafted)
     families.add("openseer_api_accepted_tokens", drafts.accepted)
     families.add("openseer_api_acceptance_length", drafts.acceptance_length or 1.0)

@@ -53,7 +53,7 @@ async def get_job(job: Job) -> JobStatus:
         open_batches=[record.number for record in batches],
         queue_depth=sum(load.waiting.values()),
         running=load.running,
-        tokens=sum(record.progress.tokens for record in batches),
+        tokens=sum(record.progress.own_tokens for record in batches),
         fleet=fleet_state(snapshot, load, job),
         paused_since=snapshot.fleet_spec.held_since if snapshot.fleet_spec.held else None,
         transaction=to_wire(snapshot.fleet_spec, snapshot.workers, snapshot.now).transaction,

@@ -213,7 +213,7 @@ class JobQueue(LossQueue):
                 reason=request.reason if done else "",
                 status=Status.OK if done else None,
             )
-            self._ledger.count(target.batch, tokens=request.generated)
+            self._ledger.count(target.batch, tokens=request.generated, carried_tokens=request.generated)
             if target.batch == PARKED_BATCH:
                 continue
             if done:

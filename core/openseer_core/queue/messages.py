@@ -282,7 +282,8 @@ class BatchProgress:
     """Counts of one batch; `sealed`: it takes no further groups.
 
     Requests with a result, by status: `ok`, `aborted`, `infra_failed`, `carried_over`.
-    Tokens: `tokens` generated or scored so far, over all requests; `ok_tokens`: of responses with status ok;
+    Tokens: `tokens` generated or scored so far, over all requests, of which `carried_tokens` came with groups from other
+    batches; `ok_tokens`: of responses with status ok;
     `closed_tokens`: of all requests with a result; `longest`: of the longest response with status ok.
     Requests without a result: `open_known`: those whose groups' lengths are known; `open_expected`: the tokens that
     these are expected to have at their end (length_estimate.expected_of).
@@ -312,6 +313,12 @@ class BatchProgress:
     closed_tokens: int = 0
     open_known: int = 0
     open_expected: int = 0
+    carried_tokens: int = 0
+
+    @property
+    def own_tokens(self) -> int:
+        """Tokens generated or scored in this batch: a sum over batches counts each token once."""
+        return self.tokens - self.carried_tokens
 
     @property
     def closed(self) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import inf
 
 from openseer_core.ids import WorkerId
 from openseer_core.queue.messages import APPEND, BatchProgress, Chunk, Result
@@ -83,10 +84,9 @@ def lone_request_span(trace: BatchTrace, result: Result, caller: TraceParent | N
 def _request_span(
     trace: BatchTrace, result: Result, trace_id: int, parent_id: int, caller: TraceParent | None
 ) -> TraceSpan:
-    before, chunks = _of_turn(result.chunks)
+    queued_at, chunks = _of_turn(trace, result)
     leases = [chunk for chunk in chunks if chunk.event != APPEND]
-    start = before if result.turn else result.enqueued_at
-    start = min([start, result.finished_at, *(lease.claimed_at for lease in leases[:1])])
+    start = min([queued_at, result.finished_at, *(lease.claimed_at for lease in leases[:1])])
     generated = sum(lease.end - lease.start for lease in leases)
     group = result.request.group
     told: dict[str, Attribute] = {
@@ -124,14 +124,22 @@ def _request_span(
     )
 
 
-def _of_turn(chunks: Sequence[Chunk]) -> tuple[float, Sequence[Chunk]]:
-    """The time of the previous turn's end or of the last append since, 0.0 for none; and the last turn's chunks."""
-    since = next((at + 1 for at in range(len(chunks) - 2, -1, -1) if chunks[at].event == Event.COMPLETE), 0)
-    appended = [chunk.ended_at for chunk in chunks[since:] if chunk.event == APPEND]
-    return max([chunks[since - 1].ended_at if since else 0.0, *appended]), chunks[since:]
+def _of_turn(trace: BatchTrace, result: Result) -> tuple[float, Sequence[Chunk]]:
+    """The time at which the last turn was queued, infinite if no appended tokens tell it; and the turn's chunks. Of a
+    carried request both are of the time since its batch was opened: its earlier span tells the rest."""
+    ends = [at for at, chunk in enumerate(result.chunks, 1) if chunk.event == Event.COMPLETE][: result.turn]
+    chunks = result.chunks[ends[-1] if ends else 0 :]
+    appended = (chunk.ended_at for chunk in chunks if chunk.event == APPEND)
+    queued_at = max(appended, default=inf) if result.turn else result.enqueued_at
+    if result.request.group.origin is None:
+        return queued_at, chunks
+    return max(queued_at, trace.opened_at), [chunk for chunk in chunks if chunk.ended_at > trace.opened_at]
 
 
-def _waited(start: float, leases: Iterable[Chunk], end: float) -> float:
+def _waited(start: float, leases: Sequence[Chunk], end: float) -> float:
+    """Seconds without a lease. None follow the lease that completed the turn, though a carried result is later."""
+    if leases and leases[-1].event == Event.COMPLETE:
+        end = leases[-1].ended_at
     waited, since = 0.0, start
     for lease in leases:
         waited += max(0.0, lease.claimed_at - since)

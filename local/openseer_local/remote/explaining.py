@@ -16,6 +16,7 @@ from openseer_local.remote.connection import PATIENCE_SECONDS, RefusedError
 from openseer_local.terminal.console import OUT
 
 _OF_GATEWAY = re.compile(r"(.*)/jobs/([^/]+)/([^/]+)/?")
+_OF_PAGE = re.compile(r"/?job/([^/]+)/([^/]+)(?:/.*)?")
 
 
 def show_running(
@@ -48,10 +49,12 @@ def _token(token: str | None, token_file: Path | None) -> str:
 
 def _asked(url: str, token: str) -> Explained:
     """The first explanation in the page's event stream. Raises RefusedError."""
-    base = url.split("#")[0].rstrip("/").removesuffix(PATH)
-    of_gateway = _OF_GATEWAY.fullmatch(base)
+    address, _, view = url.partition("#")
+    base = address.rstrip("/").removesuffix(PATH)
+    of_gateway, of_page = _OF_GATEWAY.fullmatch(base), _OF_PAGE.fullmatch(view)
     # A server of one job accepts any name.
-    root, namespace, name = of_gateway.groups() if of_gateway else (base, "default", "job")
+    names = of_page.groups() if of_page else ("default", "job")
+    root, namespace, name = of_gateway.groups() if of_gateway else (base, *names)
     place = f"{root}{PATH}/api/jobs/{namespace}/{name}/explained"
     try:
         cookies = {cookie_name(httpx.URL(place).netloc.decode()): cookie_of(token)}

@@ -13,14 +13,14 @@ KEPT_BATCHES = 64
 
 @dataclass(slots=True)
 class BatchTokens:
-    """Tokens of a job's batches, deleted ones included. `uid`: of the job."""
+    """Tokens generated in a job's batches, deleted ones included. `uid`: of the job."""
 
     uid: str
     total: int = 0
     _most: dict[int, int] = field(default_factory=dict[int, int])
 
     def note(self, batches: Mapping[int, int]) -> None:
-        """Takes the tokens of each listed batch, by its number."""
+        """Takes the tokens generated in each listed batch (own_tokens), by its number."""
         for number, tokens in batches.items():
             known = self._most.pop(number, 0)  # so that deleted batches come first
             self._most[number] = max(known, tokens)

@@ -296,7 +296,7 @@ class StorePoller:
         now = await store.now() if workers or transaction is not None else 0.0
         polled.publishing_seconds = now - transaction.started_at if transaction is not None else 0.0
         polled.inflight = sum(worker.inflight for worker in workers)
-        polled.tokens.note({number: progress.tokens for number, progress in batches.items()})
+        polled.tokens.note({number: progress.own_tokens for number, progress in batches.items()})
         reports = reports_of((worker for worker in workers if worker.seen_at >= now - REPORT_SECONDS), fleet_spec)
         self._note_speed(polled, sum(report.state is WorkerState.BUSY for report in reports.values()))
         return StoreView(

@@ -54,6 +54,7 @@ def total_progress(batches: Collection[BatchProgress]) -> BatchProgress:
         tokens=sum(progress.tokens for progress in batches),
         ok_tokens=sum(progress.ok_tokens for progress in batches),
         closed_tokens=sum(progress.closed_tokens for progress in batches),
+        carried_tokens=sum(progress.carried_tokens for progress in batches),
         open_known=sum(progress.open_known for progress in batches),
         open_expected=sum(progress.open_expected for progress in batches),
         sealed=bool(batches) and all(progress.sealed for progress in batches),

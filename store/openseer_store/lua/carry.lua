@@ -52,6 +52,7 @@ local function copy_request(group, target, index)
   call('COPY', P .. ':chunks:' .. old, P .. ':chunks:' .. request.id, 'REPLACE')
   save_request(request)
   bump(batch_key(target.id), 'tokens', request.generated)
+  bump(batch_key(target.id), 'carried_tokens', request.generated)
   if batch ~= PARKED then
     if done then
       note('complete', request)

@@ -104,6 +104,18 @@ async def test_an_answer_that_fails_is_asked_for_again(
     assert len(pod.asked) == 4
 
 
+async def test_answers_that_failed_take_no_room_from_the_next(
+    tmp_path: Path, pod: Pod, memory: RowsMemory, source: RowsOfPod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(rows_memory, "WAIT_SECONDS", 0.0)
+    put_prompt(tmp_path)
+    await memory.take(ALL_BYTES - 1000)
+    pod.answers = [OtherAnswer(HTTPStatus.OK, bytes(600))] * 3
+    found = await source.find(result(4, chunk(0, 4, 1)))
+    assert (found.gaps, memory.bytes) == (4, ALL_BYTES - 1000 + len(found.rows))
+
+
 async def test_a_pod_that_is_not_there_is_told_without_its_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asking, "WAIT_SECONDS", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -69,7 +69,7 @@ JOURNAL = JournalEntry(1000.5, "claim", str(REQUEST), "worker-1#boot", 2**32 + 3
 PROGRESS = BatchProgress(
     groups=1, requests=2, ok=3, aborted=4, infra_failed=5, tokens=6, sealed=True, carried_over=7, longest=8,
     groups_ended=9, groups_whole=10, groups_carried=11, groups_stale=12, valid=13, invalid=14, entries=15,
-    ok_tokens=16, closed_tokens=17, open_known=18, open_expected=19,
+    ok_tokens=16, closed_tokens=17, open_known=18, open_expected=19, carried_tokens=20,
 )  # fmt: skip
 
 REPORT = WeightsReport(

@@ -114,7 +114,7 @@ RECORD = RequestRecord(
 BATCH_HASH = (
     b"groups 1 requests 2 ok 3 aborted 4 infra_failed 5 tokens 6 sealed 1 carried_over 7 longest 8 groups_ended 9 "
     b"groups_whole 10 groups_carried 11 groups_stale 12 valid 13 invalid 14 entries 15 "
-    b"ok_tokens 16 closed_tokens 17 open_known 18 open_expected 19 "
+    b"ok_tokens 16 closed_tokens 17 open_known 18 open_expected 19 carried_tokens 20 "
     b"version v7 spec {} key a journal 99 opened_at 1000.5 started_at 1001.5 tail_at 1002.5 ended_at 1003.5 "
     b"acknowledged 14 forgotten 1 ordinal 16 swept 17 takes_parked 1"
 ).split()

@@ -8,6 +8,7 @@ from openseer_core.queue.states import FinishReason, Status
 from openseer_core.tokens import pack_tokens
 from openseer_core.traces.of_requests import MOST_EVENTS, BatchTrace, batch_span, lone_request_span, request_span
 from openseer_core.traces.of_weights import transaction_spans
+from openseer_core.traces.span import TraceSpan
 from openseer_core.traces.traceparent import TraceParent
 from openseer_core.weights.fleet_spec import WeightsTransaction
 from openseer_core.weights.publish import Publish, Source
@@ -123,6 +124,38 @@ def test_a_further_turn_begins_where_the_environment_has_answered() -> None:
     assert span.attributes["gen_ai.usage.input_tokens"] == 5 + 12
     assert span.attributes["openseer.wait_seconds"] == 1.0
     assert span.span_id != request_span(TRACE, result()).span_id
+
+
+def test_a_turn_without_appended_tokens_begins_with_its_first_lease() -> None:
+    again = Chunk("worker-0#a", 4, 9, 15, 1501.0, 1510.0, "complete", "v1")
+    span = request_span(TRACE, result((*LEASES, again), tokens=15, turn=1, end=1510.0))
+    assert (span.start, span.end) == (1501.0, 1510.0)
+    assert (span.attributes["openseer.leases"], span.attributes["openseer.wait_seconds"]) == (1, 0.0)
+
+
+def test_a_turn_that_no_worker_held_has_no_lease_of_the_turn_before() -> None:
+    ended = replace(result(turn=1, end=1501.0), status=Status.ABORTED)
+    span = request_span(TRACE, ended)
+    assert (span.attributes["openseer.leases"], span.attributes["gen_ai.usage.output_tokens"]) == (0, 0)
+    assert (span.start, span.end, span.events) == (1501.0, 1501.0, ())
+
+
+def carried(chunks: tuple[Chunk, ...], opened_at: float, end: float) -> TraceSpan:
+    later = replace(TRACE, batch=4, opened_at=opened_at)
+    return request_span(later, replace(result(chunks, end=end), request=RequestId(GroupId(4, "g~3"), 2)))
+
+
+def test_a_carried_request_begins_with_its_batch_and_tells_no_earlier_lease() -> None:
+    again = Chunk("worker-0#a", 9, 6, 9, 2001.0, 2003.0, "complete", "v2")
+    span = carried((*LEASES[:2], again), 2000.0, 2003.0)
+    assert (span.start, span.end) == (2000.0, 2003.0)
+    assert [event.at for event in span.events] == [2001.0, 2003.0]
+    assert span.attributes["gen_ai.usage.output_tokens"] == 3
+    assert (span.attributes["openseer.wait_seconds"], span.attributes["openseer.run_seconds"]) == (1.0, 2.0)
+
+
+def test_a_carried_result_waits_for_no_lease_after_the_one_that_completed_it() -> None:
+    assert carried(LEASES, 1000.25, 1900.0).attributes["openseer.wait_seconds"] == 0.5 + 2.0 + 0.5
 
 
 def test_a_request_that_no_worker_held_has_waited_all_the_time() -> None:

@@ -81,8 +81,11 @@ async def test_behind_a_gateway_the_address_names_the_job() -> None:
     root = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     try:
         assert "Nothing stands out." in await told(f"{root}/jobs/team-a/a", "--token", "team-a/a")
-        with pytest.raises(RefusedError, match="explain: 403: this token may not use this job"):
-            await told(f"{root}/jobs/team-b/b", "--token", "team-a/a")
+        assert "Nothing stands out." in await told(f"{root}/page/#/job/team-a/a", "--token", "team-a/a")
+        assert "Nothing stands out." in await told(f"{root}/page/#/job/team-a/a/batch/3", "--token", "team-a/a")
+        for place in ("jobs/team-b/b", "page/#/job/team-b/b"):
+            with pytest.raises(RefusedError, match="explain: 403: this token may not use this job"):
+                await told(f"{root}/{place}", "--token", "team-a/a")
     finally:
         server.should_exit = True
         await serving
