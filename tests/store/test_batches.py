@@ -98,32 +98,6 @@ async def test_what_is_expected_of_a_batch_follows_its_groups(store: Store) -> N
     assert await told() == (0, 0, 0, 1 + 7 + 9)
 
 
-async def test_what_is_expected_of_groups_moves_with_them(store: Store) -> None:
-    first, second = await opened(store), await opened(store)
-    await store.submit([group("a", 3, batch=first)])
-    claims = await store.claim(ANN, query(2))
-    await store.complete(ANN, [finish(claims[0], 5)])
-    await store.carry([GroupId(first, "a")], PARKED_BATCH, "v1")
-    await store.carry([GroupId(PARKED_BATCH, f"a~{first}")], second, "v1")
-    counts = [await store.progress(batch) for batch in (first, PARKED_BATCH, second)]
-    assert [(page.open_known, page.open_expected) for page in counts] == [(0, 0), (0, 0), (2, 10)]
-    assert (counts[2].ok_tokens, counts[2].closed_tokens) == (5, 5)
-
-
-async def test_tokens_that_a_group_brings_are_not_the_batchs_own(store: Store) -> None:
-    first, second = await opened(store), await opened(store)
-    await store.submit([group("a", 2, batch=first)])
-    claims = await store.claim(ANN, query())
-    await store.complete(ANN, [finish(claims[0], 5)])
-    await extend(store, ANN, [delta(claims[1], 4)])
-    await store.carry([GroupId(first, "a")], PARKED_BATCH, "v1")
-    await store.carry([GroupId(PARKED_BATCH, f"a~{first}")], second, "v1")
-    [again] = await store.claim(ANN, query())
-    await store.complete(ANN, [finish(again, 6)])
-    pages = [await store.progress(batch) for batch in (first, PARKED_BATCH, second)]
-    assert [(page.tokens, page.carried_tokens, page.own_tokens) for page in pages] == [(9, 0, 9), (9, 9, 0), (15, 9, 6)]
-
-
 async def test_cancelling_one_request_leaves_its_siblings_alone(store: Store) -> None:
     await store.submit([group("a", 3)])
     [claim] = await store.claim(ANN, query(1))

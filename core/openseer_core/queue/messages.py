@@ -282,9 +282,9 @@ class BatchProgress:
     """Counts of one batch; `sealed`: it takes no further groups.
 
     Requests with a result, by status: `ok`, `aborted`, `infra_failed`, `carried_over`.
-    Tokens: `tokens` generated or scored so far, over all requests, of which `carried_tokens` came with groups from other
-    batches; `ok_tokens`: of responses with status ok;
-    `closed_tokens`: of all requests with a result; `longest`: of the longest response with status ok.
+    Tokens: `tokens` generated or scored so far, over all requests; `carried_tokens`: of these, brought by groups from
+    other batches; `ok_tokens`: of responses with status ok; `closed_tokens`: of all requests with a result; `longest`:
+    of the longest response with status ok.
     Requests without a result: `open_known`: those whose groups' lengths are known; `open_expected`: the tokens that
     these are expected to have at their end (length_estimate.expected_of).
     Groups: `groups_ended`; of these `groups_whole` (every response ok) and `groups_carried` (a request carried over);
