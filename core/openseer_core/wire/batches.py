@@ -131,7 +131,7 @@ class UploadReceipt(JsonModel):
 
 class BatchMetrics(JsonModel):
     """Counts and rates of one batch; `flat()` returns them for a trainer's logger. `tokens`: of all responses, appended
-    and scored ones included; `tokens_per_second`: without carried ones. `length_mean`, `length_max`: of whole responses.
+    and scored ones included; `tokens_per_second`: without carried ones. `length_mean`, `length_max`: of whole ones.
 
     Workers do not count drafts by batch: these numbers are of the whole fleet, from the first read of the batch to
     its end. `draft_share`: of the generated tokens; `acceptance_length`: mean tokens per request and step.
