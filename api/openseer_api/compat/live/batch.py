@@ -54,6 +54,11 @@ class LiveBatch:
         self._count = 0
         self._reader = asyncio.create_task(self._read())
 
+    @property
+    def is_old(self) -> bool:
+        """Whether it was opened more than BATCH_SECONDS ago."""
+        return time.monotonic() - self.opened > BATCH_SECONDS
+
     # ---- writing, by one task only
 
     def group_for(self, requests: list[LiveRequest]) -> LiveGroup | None:
@@ -135,9 +140,7 @@ class LiveBatch:
         """Retires the batch when it is full, old, idle or of a version not served; seals it when no group may grow."""
         now = time.monotonic()
         idle = not self.waiting and now - self._used > IDLE_SECONDS
-        if self.retired is None and (
-            idle or self.version not in served or self._count >= GROUPS or now - self.opened > BATCH_SECONDS
-        ):
+        if self.retired is None and (idle or self.version not in served or self._count >= GROUPS or self.is_old):
             self.retired = now
         if self.retired is not None and not self.sealed and (not self.waiting or now - self.retired > JOIN_SECONDS):
             self.sealed = True

@@ -10,7 +10,6 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 
-from openseer_api.compat.live import batch as live_batch
 from openseer_api.compat.live.batch import LiveBatch, by_group
 from openseer_api.compat.live.live_request import LiveRequest, resolve
 from openseer_api.http.problems import BusyProblem, NotFoundProblem
@@ -162,7 +161,7 @@ class Live:
     async def _show_life(self, version: str) -> None:
         """Keeps a recent batch in the store while requests wait: other processes see that this one is alive."""
         waits = any(batch.waiting for batch in self._batches)
-        if waits and time.monotonic() - self._batches[-1].opened > live_batch.BATCH_SECONDS:
+        if waits and self._batches[-1].is_old:
             await self._open(version)
         for batch in self._batches:
             batch.is_sign = waits and batch is self._batches[-1]
