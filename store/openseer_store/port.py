@@ -138,7 +138,7 @@ class DriverStore(Protocol):
         ...
 
     async def fleet_spec(self) -> FleetSpec:
-        """As in WorkerStore."""
+        """The fleet spec, as in WorkerStore."""
         ...
 
     async def memory(self) -> StoreMemory:
@@ -159,9 +159,9 @@ class DriverStore(Protocol):
         ...
 
     async def seal(self, batch: int, driver: int | None = None) -> None:
-        """Closes the batch for new groups. `driver`: as in `submit`.
+        """Closes the batch for new groups.
 
-        If a store has lost some of its groups, the batch is open until it has the same number again.
+        `driver`: as in `submit`. If a store has lost some of its groups, the batch is open until it has the same number again.
         """
         ...
 

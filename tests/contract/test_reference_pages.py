@@ -10,7 +10,7 @@ import typer.main
 import yaml
 
 from openseer_local.main import app as command_line
-from tests.contract.pages import client, command, http, manifest
+from tests.contract.pages import client, command, http, manifest, store
 from tests.contract.pages.marked import REWRITE, cell, holds
 from tests.contract.test_client import ADAPTERS
 from tests.contract.test_routes import app
@@ -51,6 +51,10 @@ def test_the_page_of_the_manifest_has_every_field() -> None:
 
 def test_the_page_of_the_command_has_every_option() -> None:
     holds("cli.md", {"options": command.options(typer.main.get_command(command_line))})
+
+
+def test_the_page_of_the_store_has_every_verb_and_key() -> None:
+    holds("store.md", {"verbs": store.verbs(), "keys": store.keys()})
 
 
 def test_the_list_of_decisions_has_each_with_its_status() -> None:
