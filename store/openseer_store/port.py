@@ -161,7 +161,8 @@ class DriverStore(Protocol):
     async def seal(self, batch: int, driver: int | None = None) -> None:
         """Closes the batch for new groups.
 
-        `driver`: as in `submit`. If a store has lost some of its groups, the batch is open until it has the same number again.
+        `driver`: as in `submit`. If a store has lost some of its groups, the batch is open until it has the same
+        number again.
         """
         ...
 

@@ -29,4 +29,6 @@ def verbs() -> str:
 
 def keys() -> str:
     """Each part of a key after the job's prefix, with its content."""
-    return "| key | content |\n|---|---|\n" + "".join(f"| `{key}` | {cell(text)} |\n" for key, text in KEY_SPACE.items())
+    return "| key | content |\n|---|---|\n" + "".join(
+        f"| `{key}` | {cell(text)} |\n" for key, text in KEY_SPACE.items()
+    )
