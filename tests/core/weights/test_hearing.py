@@ -1,11 +1,11 @@
-"""Whose silence counts, and from when."""
+"""The time from which the silence of a worker counts."""
 
 from openseer_core.weights.hearing import GAP_SECONDS, Hearing
 from openseer_core.worker.heartbeat import FRESH_SECONDS, Heartbeat, WorkerState, WorkerStatus
 
 
 def fresh(hearing: Hearing, seen_at: float, now: float) -> bool:
-    """Whether a worker that was seen then counts as there."""
+    """Whether a worker that was last seen at `seen_at` counts as working at `now`."""
     [worker] = hearing.heard([WorkerStatus("a", "boot", seen_at, 0, Heartbeat(WorkerState.IDLE))], now)
     return worker.works(now)
 
