@@ -39,7 +39,7 @@ RESULTS = [whole(request) for request in sorted(EXPECTED)]
 FIRST = RESULTS[0]
 
 
-def test_whole_results_and_those_that_lost_their_workers_keep_every_promise() -> None:
+def test_whole_results_and_results_of_lost_workers_keep_every_promise() -> None:
     failed = replace(FIRST, status="infra_failed", tokens=FIRST.tokens[:4], chunks=lost(RETRIES + 1))
     assert judged(RESULTS) == set()
     assert judged([failed, *RESULTS[1:]], [DEAD]) == set()

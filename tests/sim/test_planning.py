@@ -143,7 +143,7 @@ def test_division_and_order_are_compared_with_whole_groups(plan: JobPlan) -> Non
     assert any("drafts are left out" in line for line in plan.assumptions)
 
 
-def test_drafts_count_where_a_run_of_the_history_drafted(tmp_path: Path) -> None:
+def test_drafts_count_if_a_run_of_the_history_drafted(tmp_path: Path) -> None:
     drafted = history_of(job_of(), [write_recorded(tmp_path / "drafted", replace(SHAPE, drafts=True)).path])
     assert drafted.drafted is not None
     plan = plan_of(drafted, replace(OPTIONS, gpus=(2,), draws=1))

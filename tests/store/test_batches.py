@@ -52,7 +52,7 @@ async def test_batches_are_numbered_and_a_key_returns_the_same_one(store: Store,
     assert await store.batch_of_key("a") == await store.batch(first)
 
 
-async def test_a_sealed_batch_takes_no_new_group_and_knows_its_old_ones(store: Store) -> None:
+async def test_a_sealed_batch_refuses_new_groups_and_accepts_repeated_ones(store: Store) -> None:
     batch = await opened(store)
     await store.submit([group("a", batch=batch)])
     await store.seal(batch)

@@ -104,9 +104,7 @@ async def test_a_worker_prefers_its_cached_ones_of_a_groups_first_requests(store
 
 
 @pytest.mark.parametrize(("ahead", "claimed"), [(5, "a/0"), (6, "a/1")])
-async def test_a_cached_request_is_preferred_only_within_a_quantum(
-    store: Store, ahead: int, claimed: str
-) -> None:
+async def test_a_cached_request_is_preferred_only_within_a_quantum(store: Store, ahead: int, claimed: str) -> None:
     await store.submit([group("a", 2, Priority(0.0, slope=1.0))])
     own, other = await store.claim(ANN, query(1)), await store.claim(BOB, query(1))
     await store.give_back(ANN, [delta(own[0], 1 + ahead)])
@@ -124,7 +122,9 @@ async def test_a_cached_request_does_not_precede_its_groups_probe(store: Store) 
 
 
 @pytest.mark.parametrize(("cached", "claimed"), [(3, "a/3"), (4, "a/0")])
-async def test_only_a_groups_first_four_waiting_requests_are_considered(store: Store, cached: int, claimed: str) -> None:
+async def test_only_a_groups_first_four_waiting_requests_are_considered(
+    store: Store, cached: int, claimed: str
+) -> None:
     await store.submit([group("a", 6)])
     claims = await store.claim(ANN, query(cached + 1))
     await store.give_back(ANN, [delta(claims[cached], 1)])
@@ -240,7 +240,7 @@ async def test_a_stale_rescore_writes_nothing_and_brings_the_present_view(store:
     assert (await store.group_view(GroupId(0, "a"))).longest_finished == 6
 
 
-async def test_a_running_siblings_news_moves_its_group(store: Store) -> None:
+async def test_a_rescore_of_a_running_sibling_moves_its_group(store: Store) -> None:
     await store.submit([group("a", 2, Priority(0.0)), group("b", 2, Priority(5.0))])
     [claim] = await store.claim(ANN, query(1))
     news = Rescore(claim.view.with_running(80), Priority(8.0))
@@ -250,7 +250,7 @@ async def test_a_running_siblings_news_moves_its_group(store: Store) -> None:
     assert [view.longest_running for view in repeated.views] == [80]
 
 
-async def test_the_pulse_tells_load_and_the_best_that_waits(store: Store) -> None:
+async def test_an_extend_returns_the_load_and_the_best_waiting_score(store: Store) -> None:
     await store.submit([group("a", 3, Priority(2.0))])
     await store.claim(ANN, query(1))
     await store.claim(BOB, query(1))

@@ -96,9 +96,7 @@ def test_a_mistyped_folder_is_reported_with_its_existing_parent(hub: Path) -> No
     assert "; models/ is a folder here, and has no gone, and whose tokenizer cannot be" in str(refused.value)
 
 
-def test_a_prompt_above_the_tokenizers_limit_logs_no_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_prompt_above_the_tokenizers_limit_logs_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tokenizer = byte_level()
     tokenizer.model_max_length = 4
     logging.getLogger("transformers").propagate = True

@@ -56,9 +56,7 @@ def test_after_a_finish_new_facts_never_lower_the_estimate(view: GroupView, leng
 
 
 @given(views, lengths)
-def test_after_a_finish_new_facts_never_lower_the_longest_possible(
-    view: GroupView, length: int
-) -> None:
+def test_after_a_finish_new_facts_never_lower_the_longest_possible(view: GroupView, length: int) -> None:
     known = replace(view, finished=view.finished + 1)
     assert longest_possible(known.with_finish(length)) >= longest_possible(known)
     assert longest_possible(known.with_running(length)) >= longest_possible(known)

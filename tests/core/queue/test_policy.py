@@ -139,7 +139,7 @@ def test_an_unknown_policy_is_a_key_error() -> None:
         policy("fastest")
 
 
-def test_round_robin_gives_whole_groups_in_turn() -> None:
+def test_round_robin_binds_whole_groups_in_turn() -> None:
     lanes = Lanes("round-robin", 2)
     assert [lanes.bind(ordinal, 2) for ordinal in range(3)] == [("0", "0"), ("1", "1"), ("0", "0")]
 

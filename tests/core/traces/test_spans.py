@@ -154,7 +154,7 @@ def test_a_carried_request_begins_with_its_batch_and_omits_old_leases() -> None:
     assert (span.attributes["openseer.wait_seconds"], span.attributes["openseer.run_seconds"]) == (1.0, 2.0)
 
 
-def test_a_carried_result_waits_for_no_lease_after_the_one_that_completed_it() -> None:
+def test_a_carried_result_has_no_wait_after_its_last_lease() -> None:
     assert carried(LEASES, 1000.25, 1900.0).attributes["openseer.wait_seconds"] == 0.5 + 2.0 + 0.5
 
 

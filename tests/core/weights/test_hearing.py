@@ -20,7 +20,7 @@ def test_silence_counts_from_the_first_answer_of_the_store() -> None:
     assert not fresh(hearing, 0.0, 1000.1 + FRESH_SECONDS)
 
 
-def test_silence_counts_anew_after_a_gap_and_in_a_new_epoch() -> None:
+def test_silence_counts_from_the_start_after_a_gap_or_a_new_epoch() -> None:
     hearing = Hearing()
     hearing.answered(0.0, 1)
     assert fresh(hearing, 0.0, 0.0)

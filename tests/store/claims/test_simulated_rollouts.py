@@ -157,7 +157,7 @@ def plain(answer: Any) -> Answer:
 
 @pytest.mark.redis
 @pytest.mark.parametrize("policy", ["context-aware", "fifo", "longest-first-oracle"])
-def test_redis_gives_the_claims_of_the_simulators_queue(
+def test_redis_returns_the_claims_of_the_simulators_queue(
     policy: PolicyName, redis_url: str, job: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected, found = asyncio.run(told_again(redis_url, job, policy, monkeypatch))

@@ -72,9 +72,7 @@ async def test_leases_that_expire_in_stalls_count_only_at_a_high_limit(store: St
     assert [result.status for result in await results(store)] == [Status.INFRA_FAILED]
 
 
-async def test_an_expiry_in_a_stall_does_not_count_at_a_later_death(
-    store: Store, clock: Clock
-) -> None:
+async def test_an_expiry_in_a_stall_does_not_count_at_a_later_death(store: Store, clock: Clock) -> None:
     await store.submit([group("a", 1)])
     await dies(store, clock, 0, max_losses=0, first=False)
     await store.heartbeat(boot(0), BUSY)

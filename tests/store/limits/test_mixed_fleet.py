@@ -93,7 +93,7 @@ async def test_a_suspect_for_a_larger_worker_is_left_to_it(store: Store) -> None
     assert names(await store.claim(BOB, query(context_tokens=LARGE))) == ["g/0"]
 
 
-async def test_the_share_of_a_worker_counts_those_that_take_as_much(store: Store) -> None:
+async def test_the_share_of_a_worker_counts_workers_with_its_limit_or_more(store: Store) -> None:
     await both(store)
     await store.submit([group("g", 6, prompt_tokens=400)])
     claims = await store.claim(BOB, query(context_tokens=LARGE, slack=0))
