@@ -57,7 +57,7 @@ def test_the_list_of_decisions_has_each_with_its_status() -> None:
     made = "| | decision | status |\n|---|---|---|\n"
     for page in sorted((ROOT / "docs/decisions").glob("0*.md")):
         found = re.match(r"# (\d{4}): (.+)\n\nStatus: ((?:.+\n)+)\n", page.read_text(encoding="utf-8"))
-        assert found, f"{page.name} begins otherwise than `# NUMBER: title` and `Status: …`"
+        assert found, f"{page.name} does not begin with `# NUMBER: title` and `Status: …`"
         number, title, status = found.groups()
         made += f"| {number} | [{cell(title)}]({page.name}) | {cell(status)} |\n"
     holds("decisions/README.md", {"decisions": made})

@@ -28,7 +28,7 @@ def test_a_change_without_effect_returns_the_same_fleet_spec() -> None:
     assert woken(sleeping, ["scheduling"], 6.0) is sleeping
 
 
-def test_weights_that_sleep_stay_kept_or_discarded() -> None:
+def test_only_awake_weights_follow_a_new_choice_of_being_kept() -> None:
     half = woken(asleep(AWAKE, MEMORY_PARTS, 5.0, keep_weights=False), ["kv_cache"], 6.0)
     assert asleep(half, MEMORY_PARTS, 7.0, keep_weights=True).keeps_weights is False
     half = woken(asleep(AWAKE, MEMORY_PARTS, 5.0, keep_weights=True), ["weights"], 6.0)
