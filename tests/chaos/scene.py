@@ -30,7 +30,7 @@ STUCK_SECONDS = 120.0
 START_SECONDS = 600.0
 """Longest wait for real engines on a busy machine, in seconds."""
 CALM_SECONDS = 2 * LEASE_SECONDS
-"""A recovery is measured only if every fault of the store is further away, in seconds."""
+"""Least time between a measured recovery and any fault of the store, in seconds."""
 Progress = Callable[[], int]
 
 
@@ -168,7 +168,7 @@ class Scene:
         return all(abs(moment - at) > CALM_SECONDS for at in self.store_faults)
 
     async def play(self, faults: list[Fault], ended: Callable[[], bool], progress: Progress) -> None:
-        """Applies each fault at its time; returns when the run has ended or makes no progress any more."""
+        """Applies each fault at its time; returns when the run has ended or makes no progress."""
         while not await self._has_begun() and not ended():
             await asyncio.sleep(0.1)
         started, tasks = time.monotonic(), list[asyncio.Task[None]]()

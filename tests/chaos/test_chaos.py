@@ -20,7 +20,7 @@ SHORT_SECONDS, SHORT_MEAN = 8.0, 1.2
 """Seconds of a short run, and the mean seconds between its faults."""
 LONG_SECONDS = 60.0
 SHORT: tuple[tuple[Mode, int], ...] = (("batch", 17), ("serve", 13))
-"""Seeds whose short runs hold a cut log, deaths and pauses."""
+"""Seeds whose short runs contain a cut log, deaths and pauses."""
 POOL_SEED, POOL_MEAN = 13449, 0.8
 """A seed whose short run with a KV pool kills a worker, the store and the pool's master; it has every pool fault."""
 LONG: tuple[tuple[Mode, EngineName], ...] = (("batch", "scripted"), ("serve", "scripted"), ("batch", "vllm-pool"))

@@ -93,7 +93,7 @@ def helm(*arguments: str, values: dict[str, Any] | None = None) -> subprocess.Co
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,  # it takes a second
+        timeout=300,  # it usually takes 1 s
     )
 
 

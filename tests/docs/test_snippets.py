@@ -1,4 +1,4 @@
-"""Code in pages parses and imports existing names, and manifests in pages are valid. tests/client runs snippets."""
+"""Code in pages parses and imports existing names; manifests are valid. tests/client runs the trainers' snippets."""
 
 import ast
 import importlib

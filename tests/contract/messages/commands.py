@@ -20,8 +20,8 @@ PROMPTS = "prompts.jsonl"
 
 @dataclass(frozen=True)
 class Mistake:
-    """`what`: the mistake in words. `spec` replaces parts of a sound job's spec; `write` changes the folder afterwards;
-    `command` runs there."""
+    """A mistake of a user; `what`: in words. `spec` replaces parts of a sound job's spec; `write` changes the folder
+    afterwards; `command` runs there."""
 
     what: str
     spec: Mapping[str, Any] = field(default_factory=dict[str, Any])

@@ -156,11 +156,11 @@ class Story:
         self.cluster.change(activeDeadlineSeconds=int(limit))
 
     def do_revive(self, request: str) -> None:
-        """kubectl annotate --overwrite openseer.dev/revive=…."""
+        """Sets the annotation, as `kubectl annotate --overwrite openseer.dev/revive=…` does."""
         self.cluster.revive = request
 
     def do_evict(self, name: str) -> None:
-        """The node ended the pod."""
+        """The node ends the pod."""
         self.cluster.end(f"j-{name}", 137, disrupted=True)
 
     def do_vanish(self, name: str) -> None:
@@ -217,7 +217,7 @@ class Story:
         self.cluster.place_store()
 
     def do_store(self, word: str) -> None:
-        """store down | up."""
+        """store down | up: whether the store answers."""
         self.cluster.store_answers = word == "up"
 
     def do_wait(self, seconds: str) -> None:
@@ -226,7 +226,7 @@ class Story:
         self.cluster.tick()
 
     def do_delete(self) -> None:
-        """kubectl delete."""
+        """Deletes the job, as `kubectl delete` does."""
         self.cluster.deleting_since = self.cluster.now
         self.cluster.gone = not self.cluster.finalizer
 

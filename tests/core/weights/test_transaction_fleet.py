@@ -80,7 +80,7 @@ class Member:
 
 
 class World:
-    """Members, their store, and the keeper."""
+    """Members, their store, and the coordinator of the transaction."""
 
     def __init__(self, publish: Publish, names: int) -> None:
         self.now = 0.0
