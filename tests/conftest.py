@@ -2,8 +2,8 @@
 
 import os
 
-# Before anything imports torch: engines within a test's process have one thread, and a library that was loaded with
-# more for an earlier test would break them.
+# Set before torch is imported: engines within a test's process have one thread, and a library that was loaded with
+# more threads for an earlier test would break them.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-# Machines that run tests are shared: how long one example takes says nothing, and what is found must be found again.
+# Machines that run tests are shared, so the time of one example means nothing. Failures must be reproducible.
 settings.register_profile(
     "house", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
@@ -19,11 +19,11 @@ settings.load_profile("house")
 
 
 LONGEST_FIRST = ("cluster", "e2e", "worker")
-"""Folders of tests/ in whose order tests run, the others after them: what is short fills the end of both lanes."""
+"""Folders of tests/ that run first, in this order; the other tests are shorter and fill the end of both lanes."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Within a folder the order stays, which its own conftest.py may have chosen."""
+    """Sorts tests by folder; the order within a folder stays, because its own conftest.py may have chosen it."""
     items.sort(key=_turn)
 
 
@@ -34,10 +34,10 @@ def _turn(item: pytest.Item) -> int:
 
 class Lanes(LoadScopeScheduling):
     """Two lanes for `-n 2`: one begins with the tests in a cluster, which mostly wait, the other with those that
-    compute. Whichever is free takes the next folder, whole, so that its tests share what they stand on.
+    compute. A free lane takes the next whole folder, so that its tests share their fixtures.
 
     Within a lane one test runs at a time, as it does without lanes. A third lane was measured and is slower: two cores
-    are full, and engines that wait for one another keep them busy.
+    are fully used, and engines that wait for one another keep them busy.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -45,6 +45,6 @@ class Lanes(LoadScopeScheduling):
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Lanes:
-    """Asked by pytest-xdist, wherever there is more than one process."""
-    config.option.loadscopereorder = False  # by the number of their tests the longest would not come first
+    """Called by pytest-xdist if there is more than one process."""
+    config.option.loadscopereorder = False  # an order by the number of tests would not begin with the longest
     return Lanes(config, log)

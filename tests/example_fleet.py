@@ -1,4 +1,4 @@
-"""`openseer serve examples/grpo/job.yaml`: the tiny model on one real engine, for programs of their own."""
+"""`openseer serve examples/grpo/job.yaml`: the tiny model on one real engine, for programs in other processes."""
 
 import json
 import os
@@ -20,7 +20,7 @@ def clean_environment() -> dict[str, str]:
 
 @contextmanager
 def example_fleet(output: Path, *arguments: str) -> Generator[dict[str, str]]:
-    """Its address and token as environment of a client. `arguments`: more of the command's."""
+    """Runs the server; yields the environment of a client. `arguments`: further arguments of the command."""
     openseer = str(Path(sys.executable).with_name("openseer"))
     command = [
         openseer,

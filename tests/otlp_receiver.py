@@ -10,9 +10,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 
 class OtlpReceiver:
-    """`with OtlpReceiver() as receiver`: `spans` are those that came, with their resource's attributes as `resources`.
+    """`with OtlpReceiver() as receiver`: `spans` are the received ones, `resources` the attributes of their resources.
 
-    `held`: calls are answered once `release` is set. `status`: of the answers.
+    `held`: calls are answered once `release` is set. `status`: the HTTP status of the answers.
     """
 
     def __init__(self, *, held: bool = False, status: int = 200) -> None:
@@ -45,11 +45,11 @@ class OtlpReceiver:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process sends its traces here by."""
+        """The environment of a process that sends its traces here."""
         return {"OTEL_EXPORTER_OTLP_ENDPOINT": self.url}
 
     def take(self, body: bytes) -> None:
-        """Notes the spans of a call."""
+        """Records the spans of a call."""
         for group in ExportTraceServiceRequest.FromString(body).resource_spans:
             self.resources.append(values(group.resource.attributes))
             for scope in group.scope_spans:

@@ -1,4 +1,4 @@
-"""A model with code of its authors, as hubs hold them: its configuration, its layers and its tokenizer."""
+"""A model with code of its authors, as on hubs: configuration, layers and tokenizer."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ _CLASSES = {"AutoConfig": "own.OwnConfig", "AutoModel": "own.OwnModel", "AutoMod
 
 
 def with_own_code(model: Path, folder: Path, **config: Any) -> Path:
-    """Copies a Llama to a folder in which it is code of its own; `config` replaces parts of its configuration."""
+    """Copies a Llama to a folder as a model with its own code; `config` replaces parts of its configuration."""
     shutil.copytree(model, folder)
     (folder / "own.py").write_text(CODE)
     changed = {"model_type": "own", "auto_map": _CLASSES, **config}

@@ -1,5 +1,5 @@
-// What the server sends, made from core/openseer_core/wire/page.py, which says what each field means.
-// `OPENSEER_REWRITE=1 pytest tests/contract/test_page_types.py` writes this file anew.
+// Types of the server's replies, made from core/openseer_core/wire/page.py, which describes each field.
+// `OPENSEER_REWRITE=1 pytest tests/contract/test_page_types.py` rewrites this file.
 
 export const WINDOW_SECONDS = 120;
 

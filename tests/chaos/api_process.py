@@ -1,6 +1,6 @@
 """One job's API as a process of its own, without workers: `python -m tests.chaos.api_process`.
 
-It puts together what `openseer serve` and the gateway do: routes, batch controller, one store that tells again.
+It combines the parts of `openseer serve` and of the gateway: routes, batch controller, a store with `tells_again`.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from openseer_store.connect import open_store
 
 
 async def serve(job_file: Path, url: str, port: int, token: str) -> None:
-    """Serves until it is ended."""
+    """Serves until the process ends."""
     job = parse_job(json.loads(job_file.read_text()), str(job_file))
     context = JobContext(job, await open_store(url, job.name, job.namespace, tells_again=True))
     app = create_app(OneJob(context), BearerAuth(token))

@@ -19,7 +19,7 @@ from tests.chaos.workload import RETRIES, group_count, write_prompts
 
 
 async def run(stage: Scene, faults: list[Fault], seconds: float) -> None:
-    """Plays the faults over one job, and checks what is on its disk."""
+    """Applies the faults to one job, and checks the results on its disk."""
     async with _whole_responses(stage, seconds) as whole:
         output, driver = await _begin(stage, seconds)
         taken = await _responses(stage, faults, output, driver)
@@ -56,7 +56,7 @@ async def _responses(stage: Scene, faults: list[Fault], output: RunFolder, drive
 async def _whole_responses(
     stage: Scene, seconds: float
 ) -> AsyncGenerator["asyncio.Future[Callable[[RequestId], bytes] | None]"]:
-    """What is known of the responses beforehand, or at the same time: nothing at a temperature above 0."""
+    """The expected responses, computed before or during the run; None at a temperature above 0."""
     match stage.verdict.engine:
         case "vllm-pool":
             known = asyncio.ensure_future(_undisturbed(stage.verdict.seed, seconds))
@@ -70,7 +70,7 @@ async def _whole_responses(
 
 
 async def _undisturbed(seed: int, seconds: float) -> Callable[[RequestId], bytes]:
-    """The same responses by one worker that nobody disturbs, without a pool and without moves."""
+    """The same responses by one worker without faults, without a pool and without moves."""
     verdict, folder = Verdict(seed, "batch", "vllm-alone"), Path(tempfile.mkdtemp(prefix="calm-", dir="/tmp"))
     try:
         async with scene(folder, verdict, "batch", "vllm-alone") as stage:

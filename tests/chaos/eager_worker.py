@@ -1,6 +1,6 @@
-"""A worker that fetches every block that its pool has, also where computing is faster, and soon after failures.
+"""A worker that fetches every block of its pool, even if computing is faster, and soon after failures.
 
-It is faster for the tiny model nearly always, and a run is too short for a pool to be left alone.
+Computing is nearly always faster for the tiny model, and a run is too short for the usual pause after a failure.
 """
 
 from openseer_worker.kv_pool import breaker, rates

@@ -1,4 +1,4 @@
-"""Mooncake's master and store of a run, as a local run starts and watches them, and what is done to them.
+"""Mooncake's master and store of a run, started and watched as in a local run, and the faults that strike them.
 
 As a program, `python -m tests.chaos.faulty_pool HOST:PORT`, it fills the store of a master and keeps it full.
 """
@@ -22,14 +22,14 @@ from tests.repository import ROOT
 HOST = "127.0.0.1"
 MIB = 2**20
 STORE_BYTES = 64 * MIB
-"""Little, so that it is soon full; the blocks of a run's responses take half of it."""
+"""Small, so that the store is soon full; the blocks of a run's responses take half of it."""
 STOPPED_SECONDS, GOING_SECONDS = 0.09, 0.01
-"""A slow pool stands still for the most part."""
+"""Seconds for which a slow pool is stopped, and for which it then runs."""
 REPEAT_SECONDS = 0.05
-"""Between two tries to put more into a full store, and between two that corrupt what is there."""
+"""Seconds between two writes to a full store, and between two corruptions of its blocks."""
 PIECE_BYTES = 4 * MIB
 _NOISE = random.Random(1).randbytes(4096)
-"""Takes the place of the first bytes of a block: so many that tokens would change."""
+"""Replaces the first bytes of a block, enough of them to change tokens."""
 _MAGIC = block_header("", memoryview(b""))[:8]
 
 
@@ -38,7 +38,7 @@ class FaultyPool:
 
     def __init__(self, logs: Path) -> None:
         self.said: list[str] = []
-        """What became of its processes."""
+        """Messages about the ends of its processes."""
         port = free_ports(HOST)
         self.master = f"{HOST}:{port}"
         self._servers = PoolServers(HOST, port, STORE_BYTES, logs, self.said.append)
@@ -51,11 +51,11 @@ class FaultyPool:
         await self._servers.__aexit__()
 
     def why_not(self) -> str:
-        """Why nothing can be done to it now, "" where something can."""
+        """The reason why no fault can strike the pool now; "" if one can."""
         return "" if self._servers.is_up else "the pool is being started again"
 
     async def strike(self, fault: Fault) -> None:
-        """One fault, to its end."""
+        """Applies one fault until its end."""
         pids: dict[str, int] = dict(zip(POOL_PROCESSES, self._servers.pids, strict=True))
         match fault.kind:
             case "kill":
@@ -99,7 +99,7 @@ class FaultyPool:
 
 
 def corrupt(pid: int) -> int:
-    """Changes bytes of each block in the memory of a store; gives how many blocks, 0 where it has ended."""
+    """Changes bytes of each block in the memory of a store; returns the number of blocks, 0 if the store has ended."""
     changed = 0
     with suppress(OSError), Path(f"/proc/{pid}/mem").open("r+b", buffering=0) as memory:
         for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
@@ -120,7 +120,7 @@ def _corrupt_piece(memory: int, start: int, size: int) -> int:
 
 
 def main() -> None:
-    """Never returns."""
+    """Never returns: fills the store."""
     blocks, payload = MooncakeBlocks(sys.argv[1]), memoryview(bytes(MIB))
     for number in count():
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""A small disk of its own that can be filled: a tmpfs, for which one must be root."""
+"""A small disk that can be filled: a tmpfs, which only root may mount."""
 
 import os
 import subprocess
@@ -12,13 +12,13 @@ _FILL = "fill"
 
 
 def why_not() -> str:
-    """Why there can be no such disk here; empty when there can."""
+    """The reason why no such disk can be mounted here; empty if one can."""
     return "" if os.geteuid() == 0 else "only root may mount a small disk"
 
 
 @contextmanager
 def small_disk(folder: Path) -> Generator[bool]:
-    """Mounts it at the folder, where that is allowed, until the end; says whether it did."""
+    """Mounts the disk at the folder until the end, if that is allowed; yields whether it is mounted."""
     folder.mkdir()
     mounted = not why_not() and not _run("mount", "-t", "tmpfs", "-o", f"size={SIZE_MIB}m", "tmpfs", str(folder))
     try:
@@ -29,7 +29,7 @@ def small_disk(folder: Path) -> Generator[bool]:
 
 
 def fill(folder: Path) -> None:
-    """Leaves no byte."""
+    """Fills the disk to its last byte."""
     with (folder / _FILL).open("wb", buffering=0) as file:
         try:
             while True:
@@ -39,7 +39,7 @@ def fill(folder: Path) -> None:
 
 
 def free(folder: Path) -> None:
-    """Takes the filling away."""
+    """Removes the file that fills the disk."""
     (folder / _FILL).unlink(missing_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""The processes of a run, and an operator who starts again whatever has ended."""
+"""The processes of a run, and an operator that restarts the ended ones."""
 
 import asyncio
 import os
@@ -19,15 +19,15 @@ LOOK_SECONDS = 0.05
 RESTART_SECONDS = 0.5
 """Time before the operator restarts a process, in seconds."""
 END_SECONDS = 120.0
-"""Longest wait for a process that was asked to end."""
+"""Longest wait for the end of a process after SIGTERM, in seconds."""
 _FINAL = (0, InputError.exit_code, AuditError.exit_code)
 _UNSAID = re.compile(r"^(?!future: ).*\nTraceback |\ATraceback ", re.MULTILINE)
-"""An error that nobody put into words; a connection that broke while nobody waited for it is none."""
+"""A traceback, except asyncio's report of a broken connection that no code awaited."""
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """One end of a process that nobody asked for."""
+    """One unexpected end of a process."""
 
     name: str
     code: int
@@ -36,7 +36,7 @@ class End:
 
 @dataclass
 class Member:
-    """A process that is to run; `lives`: how often it was started."""
+    """A process of a run; `lives`: the number of its starts."""
 
     name: str
     command: list[str]
@@ -49,11 +49,11 @@ class Member:
 
     @property
     def log_file(self) -> Path:
-        """What this life has said."""
+        """The log of the present start."""
         return self.folder / f"{self.name}-{self.lives}.log"
 
     def start(self) -> None:
-        """Starts it; it ends with this process."""
+        """Starts the process, which ends with the calling one."""
         self.lives += 1
         self.asked = False
         with self.log_file.open("wb") as log:
@@ -66,14 +66,14 @@ class Member:
                 env=os.environ
                 | {
                     "OPENSEER_TERMINATION_LOG": str(self.folder / f"{self.name}.end"),
-                    # The API's module is among the tests, which no package holds.
+                    # The API's module is in tests/, which is part of no package.
                     "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
                 },
                 start_new_session=True,
             )
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Sends SIGKILL and waits for the end."""
         if self.process is not None and self.process.poll() is None:
             self.asked = True
             self.kills.append(time.monotonic())
@@ -81,12 +81,12 @@ class Member:
             self.process.wait()
 
     async def pause(self, seconds: float) -> None:
-        """SIGSTOP for so long."""
+        """Stops the process (SIGSTOP) for `seconds`."""
         if self.process is not None:
             await pause(self.process, seconds)
 
     async def end(self) -> int:
-        """SIGTERM; the exit code, and 0 where it is down just now or has not begun."""
+        """Sends SIGTERM; returns the exit code, or 0 if the process is down or has not begun."""
         process = self.process
         self.asked = self.done = True
         if process is None:
@@ -103,22 +103,22 @@ class Member:
 
 
 class Members:
-    """All processes of a run beside the store."""
+    """All processes of a run except the store."""
 
     def __init__(self) -> None:
         self.all: dict[str, Member] = {}
         self.ends: list[End] = []
 
     def add(self, member: Member) -> Member:
-        """Starts one more."""
+        """Adds a process and starts it."""
         self.all[member.name] = member
         member.start()
         return member
 
     async def operate(self) -> None:
-        """Never returns: starts again what ended, as the operator's rules say.
+        """Never returns: restarts ended processes by the operator's rules.
 
-        A process that ends with code 0 has done its work; one that says the run is broken is not started again.
+        A process that ends with code 0 is done. A process whose exit code reports a broken run is not restarted.
         """
         while True:
             await asyncio.sleep(LOOK_SECONDS)
@@ -135,13 +135,13 @@ class Members:
                 asyncio.get_running_loop().call_later(RESTART_SECONDS, self._start, member)
 
     def close(self) -> None:
-        """Kills what still runs."""
+        """Kills the processes that still run."""
         for member in self.all.values():
             member.done = True
             member.kill()
 
     def tracebacks(self) -> list[str]:
-        """Files with an error that nobody put into words."""
+        """The names of the log files with a traceback."""
         files = sorted(file for member in self.all.values() for file in member.folder.glob(f"{member.name}-*.log"))
         return [file.name for file in files if _UNSAID.search(file.read_text(errors="replace"))]
 

@@ -1,6 +1,6 @@
-"""Plays a schedule of faults over a real run: `python -m tests.chaos.play --mode batch --seconds 60 --seed 7`.
+"""Applies a schedule of faults to a real run: `python -m tests.chaos.play --mode batch --seconds 60 --seed 7`.
 
-Several seeds are played one after the other; `--output` keeps what came of each.
+Several seeds run one after the other; `--output` stores the verdict of each.
 """
 
 import argparse
@@ -28,7 +28,7 @@ async def play(
     calm: bool = False,
     engine: EngineName = "scripted",
 ) -> Verdict:
-    """One run with the faults of a seed (`calm`: without any), and what came of it."""
+    """The verdict of one run with the faults of a seed (`calm`: without faults)."""
     verdict = Verdict(seed, mode, engine)
     faults = [] if calm else schedule(seed, seconds, mean, pool=engine == "vllm-pool")
     # A short path: names of sockets have at most 108 bytes.
@@ -44,13 +44,13 @@ async def play(
 
 
 def main() -> int:
-    """Plays the seeds; 1 when a promise was broken."""
-    parser = argparse.ArgumentParser(description="Plays seeded faults over real runs on scripted engines.")
+    """Runs the seeds; returns 1 if a promise was broken."""
+    parser = argparse.ArgumentParser(description="Applies seeded faults to real runs, on scripted engines by default.")
     parser.add_argument("--mode", choices=["batch", "serve"], default="batch")
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long the work takes, about")
+    parser.add_argument("--seconds", type=float, default=60.0, help="approximate duration of the work")
     parser.add_argument("--mean", type=float, default=MEAN_SECONDS, help="mean seconds between two faults")
     parser.add_argument("--seed", type=int, default=1, help="the first seed")
-    parser.add_argument("--runs", type=int, default=1, help="so many seeds, one after the other")
+    parser.add_argument("--runs", type=int, default=1, help="number of seeds, one after the other")
     parser.add_argument("--calm", action="store_true", help="the same runs without a fault")
     parser.add_argument("--engine", choices=list(WORKERS_OF), default="scripted", help="vllm: with drafts on")
     parser.add_argument("--output", type=Path, help="a file of JSON lines; one more for each run")
@@ -58,7 +58,7 @@ def main() -> int:
     for number in (
         signal.SIGINT,
         signal.SIGTERM,
-    ):  # also where a shell's background jobs ignore it: disks are unmounted
+    ):  # in background jobs of a shell too, which ignore them: disks must be unmounted
         signal.signal(number, signal.default_int_handler)
     ok = True
     for seed in range(options.seed, options.seed + options.runs):

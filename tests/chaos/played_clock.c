@@ -1,5 +1,5 @@
-/* A wall clock that a test steps: LD_PRELOAD it; PLAYED_CLOCK names a file of one int64, the step in microseconds.
- * Monotonic clocks stay as they are, as with a machine whose time is set.
+/* A wall clock that a test steps, for LD_PRELOAD. PLAYED_CLOCK names a file of one int64, the step in microseconds.
+ * Monotonic clocks are unchanged, as on a machine whose time is set.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -1,4 +1,4 @@
-"""A way to the store that loses replies: the command is carried out, then the connection is cut."""
+"""A proxy to the store that loses replies: the store executes the command, then the connection is cut."""
 
 import asyncio
 from pathlib import Path
@@ -7,7 +7,7 @@ _PIECE = 1 << 16
 
 
 class LossyProxy:
-    """`async with LossyProxy(front, back) as proxy`: clients connect to `front`; `lose` is counted down by losses."""
+    """`async with LossyProxy(front, back) as proxy`: clients connect to `front`; `lose`: replies still to lose."""
 
     def __init__(self, front: Path, back: Path) -> None:
         self.lose = 0

@@ -1,4 +1,4 @@
-"""A Redis of the harness: it is killed, stopped, and started from what its log held a moment ago."""
+"""A Redis of the harness, which can be killed, stopped, and restarted from an earlier state of its log."""
 
 # redis comes without complete types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -20,20 +20,20 @@ from redis.exceptions import RedisError
 from openseer_store.embedded import LAUNCHER, find_server
 
 SAMPLE_SECONDS = 0.05
-"""Time between two looks at the log's size."""
+"""Seconds between two samples of the log's size."""
 KEPT_SAMPLES = 200
 START_SECONDS = 120.0
 COMMAND_SECONDS = 30.0
 
 
 class RedisServer:
-    """One store on `socket`, with its log in `folder`. What concerns its process goes one after the other."""
+    """One store on `socket`, with its log in `folder`. Operations on its process run one after the other."""
 
     def __init__(self, folder: Path, socket: Path) -> None:
         self.folder = folder
         self.socket = socket
         self.cuts: list[int] = []
-        """Bytes of log that each cut has taken."""
+        """Bytes of the log that each cut has removed."""
         self._process: subprocess.Popen[bytes] | None = None
         self._sizes: deque[tuple[float, int]] = deque(maxlen=KEPT_SAMPLES)
         self._busy = asyncio.Lock()
@@ -44,11 +44,11 @@ class RedisServer:
 
     @property
     def has_clock(self) -> bool:
-        """Whether its clock can be stepped here (it takes a C compiler)."""
+        """Whether its clock can be stepped here (this needs a C compiler)."""
         return self._clock_library is not None
 
     async def start(self) -> None:
-        """Starts it and returns when it has loaded its log."""
+        """Starts the server; returns once it has loaded its log."""
         self.folder.mkdir(exist_ok=True)
         self.socket.unlink(missing_ok=True)
         arguments = [
@@ -75,7 +75,7 @@ class RedisServer:
             await asyncio.sleep(0.02)
 
     async def stop(self) -> None:
-        """Ends it for good."""
+        """Kills the server without a restart."""
         async with self._busy:
             self._kill()
 
@@ -87,14 +87,14 @@ class RedisServer:
             await asyncio.sleep(SAMPLE_SECONDS)
 
     async def restart(self, away: float) -> None:
-        """kill -9, and `away` seconds later a new process on the same log."""
+        """Kills the server (SIGKILL) and starts it again on the same log after `away` seconds."""
         async with self._busy:
             self._kill()
             await asyncio.sleep(away)
             await self.start()
 
     async def cut(self, seconds: float, away: float) -> None:
-        """kill -9, and a new process on the log as it was so many seconds before, at whatever byte that is."""
+        """Kills the server and restarts it on its log as of `seconds` earlier, cut at any byte."""
         async with self._busy:
             self._kill()
             now, log = time.monotonic(), self._aof()
@@ -107,13 +107,13 @@ class RedisServer:
             await self.start()
 
     async def pause(self, seconds: float) -> None:
-        """Stops the process for so long."""
+        """Stops the process for `seconds`."""
         process = self._process
         assert process is not None
         await pause(process, seconds)
 
     async def fill_memory(self, seconds: float) -> None:
-        """Refuses every write that needs memory, for so long or until the next start."""
+        """Lets the server refuse every write that needs memory, for `seconds` or until its next start."""
         if await self._told("CONFIG", "SET", "maxmemory", "1") is not None:
             await asyncio.sleep(seconds)
             await self._told("CONFIG", "SET", "maxmemory", "0")
@@ -130,11 +130,11 @@ class RedisServer:
         return "\n".join(file.read_text(errors="replace").splitlines()[-5:]) if file.exists() else "no log"
 
     def alive(self) -> bool:
-        """Whether its process runs, or one is about to."""
+        """Whether its process runs or is being started."""
         return self._busy.locked() or (self._process is not None and self._process.poll() is None)
 
     async def keys(self, pattern: str) -> dict[str, int]:
-        """Keys and the seconds that they have left (-1: for ever)."""
+        """Keys with the seconds until their expiry (-1: none)."""
         async with self._client() as client:
             names: list[Any] = await client.keys(pattern)
             return {name.decode(): await client.ttl(name) for name in sorted(names)}
@@ -152,7 +152,7 @@ class RedisServer:
         return Redis(unix_socket_path=str(self.socket), socket_timeout=COMMAND_SECONDS)
 
     async def _told(self, *words: str) -> object | None:
-        """The answer; None when there is none."""
+        """The reply to a command; None if there is none."""
         try:
             async with self._client() as client:
                 return await client.execute_command(*words)
@@ -164,7 +164,7 @@ class RedisServer:
 
 
 async def pause(process: subprocess.Popen[bytes], seconds: float) -> None:
-    """SIGSTOP, and SIGCONT after so many seconds."""
+    """Sends SIGSTOP, and SIGCONT after `seconds`."""
     if process.poll() is None:
         process.send_signal(signal.SIGSTOP)
         try:

@@ -1,6 +1,6 @@
-"""The processes of a run on one stage, and what is done to them.
+"""The processes of a run, and the faults that strike them.
 
-Redis, workers and driver or API are real; what was killed is started again, as an operator would.
+Redis, workers and driver or API are real; killed processes are restarted as by an operator.
 """
 
 import asyncio
@@ -26,16 +26,16 @@ from tests.chaos.workload import JOB, LEASE_SECONDS, EngineName, write_job
 AWAY_SECONDS = 0.3
 """Downtime of a killed store, in seconds."""
 STUCK_SECONDS = 120.0
-"""A run without any progress for so long after its last fault has lost something, however slow the machine is."""
+"""Longest time without progress after the last fault, in seconds; beyond it a run has lost data on any machine."""
 START_SECONDS = 600.0
-"""Longest wait for real engines, on a machine that is busy with others' work."""
+"""Longest wait for real engines on a busy machine, in seconds."""
 CALM_SECONDS = 2 * LEASE_SECONDS
-"""A recovery is measured when no fault of the store came so near."""
+"""Least time between a measured recovery and any fault of the store, in seconds."""
 Progress = Callable[[], int]
 
 
 class Scene:
-    """The processes of one run, and what was done to them."""
+    """The processes of one run, and the faults that struck them."""
 
     def __init__(
         self, folder: Path, verdict: Verdict, server: RedisServer, proxy: LossyProxy, disk: Path, job: RolloutJob
@@ -59,7 +59,7 @@ class Scene:
         self._left = False
 
     def start_workers(self) -> None:
-        """The fleet."""
+        """Starts the workers of the job."""
         module = ["-m", "openseer_worker.main" if self.pool is None else "tests.chaos.eager_worker"]
         pool = [] if self.pool is None else ["--kv-pool", self.pool.master]
         for index in range(self.job.spec.workers.replicas):
@@ -67,18 +67,18 @@ class Scene:
             self.members.add(Member(f"worker-{index}", [*command, "--index", str(index)], self.folder))
 
     async def until_workers_are_there(self) -> None:
-        """Real engines take a minute to be built: without this, the first of them would do most of the work alone."""
+        """Waits for all real engines: each takes a minute to start, and the first would do most of the work alone."""
         async with asyncio.timeout(START_SECONDS):
             while self.job.spec.model.engine != "scripted" and len(self.boots) < self.job.spec.workers.replicas:
                 assert not any(member.done for member in self.members.all.values()), self.members.ends
                 await asyncio.sleep(0.1)
 
     def add_head(self, command: list[str], name: str = "head") -> Member:
-        """The driver or a replica of the API; faults strike the one that is named head."""
+        """Starts the driver or a replica of the API; faults strike the process named head."""
         return self.members.add(Member(name, command, self.folder))
 
     def note_recoveries(self, taken: Iterable[Taken]) -> None:
-        """How long the requests of killed workers lay there: from the death to the reap, by the store's time."""
+        """Records the recoveries: seconds from a worker's death to the reap of its requests, by the store's time."""
         reaped = dict[str, float]()
         for chunk in (chunk for result in taken for chunk in result.chunks if chunk.event == Event.REAP):
             reaped[chunk.worker] = max(chunk.ended_at, reaped.get(chunk.worker, 0.0))
@@ -87,7 +87,7 @@ class Scene:
         self.verdict.recoveries = sorted(round(seconds, 2) for seconds in recoveries)
 
     async def note_boots(self) -> None:
-        """Follows which boot of each worker is alive, until the fleet leaves."""
+        """Records the boots of each worker, until the fleet leaves."""
         while not self._left:
             with suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(1.0):
@@ -105,7 +105,7 @@ class Scene:
         return {f"{name}#{boot}" for name, boots in self.boots.items() for boot in boots[:-1]}
 
     async def carry_out(self, fault: Fault) -> None:
-        """One fault, to its end."""
+        """Applies one fault until its end."""
         why_not = self._why_not(fault)
         self.verdict.note(fault, why_not)
         if why_not:
@@ -168,7 +168,7 @@ class Scene:
         return all(abs(moment - at) > CALM_SECONDS for at in self.store_faults)
 
     async def play(self, faults: list[Fault], ended: Callable[[], bool], progress: Progress) -> None:
-        """Makes the faults, each at its time, and returns when the run has ended or does not move any more."""
+        """Applies each fault at its time; returns when the run has ended or makes no progress."""
         while not await self._has_begun() and not ended():
             await asyncio.sleep(0.1)
         started, tasks = time.monotonic(), list[asyncio.Task[None]]()
@@ -190,12 +190,12 @@ class Scene:
         self.verdict.makespan_seconds = round(time.monotonic() - started, 1)
 
     async def _has_begun(self) -> bool:
-        """Whether faults have something to strike: with a pool contexts come from it, too."""
+        """Whether requests run, so that faults can strike them; with a pool, whether contexts were fetched from it."""
         if self.job.spec.model.engine == "scripted":
             return True
         if self.pool is not None:
             return self.verdict.fetched > 0
-        return (await self.store.load()).running > 0  # the driver has a tokenizer to load first
+        return (await self.store.load()).running > 0  # the driver loads a tokenizer first
 
     async def leave(self) -> None:
         """Drains the workers; afterwards nothing of the job may be left in the store."""
@@ -219,7 +219,7 @@ class Scene:
 
 @asynccontextmanager
 async def scene(folder: Path, verdict: Verdict, mode: Mode, engine: EngineName) -> AsyncGenerator[Scene]:
-    """A store, a way to it, and a job; nothing of them is left afterwards."""
+    """A store, a proxy to it, and a job; all are removed afterwards."""
     async with AsyncExitStack() as stack:
         disk = folder / "disk"
         stack.enter_context(full_disk.small_disk(disk))

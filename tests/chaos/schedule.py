@@ -11,10 +11,10 @@ MEAN_SECONDS = 5.0
 """Mean time between two faults."""
 WORKERS = 3
 POOL_WORKERS = 2
-"""With a KV pool: each is a real engine."""
+"""Workers with a KV pool; each has a real engine."""
 POOL_PROCESSES = ("pool-master", "pool-store")
 
-# Kind → how often it comes among a hundred, and the span that its amount is drawn from.
+# Kind → its share in percent, and the range from which its amount is drawn.
 _KINDS: dict[Kind, tuple[int, float, float]] = {
     "kill": (34, 0.0, 0.0),
     "pause": (26, 0.3, 5.0),
@@ -37,9 +37,9 @@ class Fault:
     """One fault, `at` seconds after the work began.
 
     kill: SIGKILL. pause: SIGSTOP for `amount` seconds. cut: the store is killed and its log loses its last `amount`
-    seconds. replies: the next `amount` answers of the store are lost after they were carried out. memory, disk: full
-    for `amount` seconds. clock: the store's clock steps by `amount` seconds. full, slow: so is the KV pool for `amount`
-    seconds. corrupt: bytes of each block in it change, for as long.
+    seconds. replies: the next `amount` answers of the store are lost after the commands were run. memory, disk: full
+    for `amount` seconds. clock: the store's clock steps by `amount` seconds. full, slow: the KV pool is full or slow
+    for `amount` seconds. corrupt: bytes of each block in the pool change for `amount` seconds.
     `target`: worker-<n>, head (the driver or the API), store, pool, or one of POOL_PROCESSES.
     """
 
@@ -54,8 +54,8 @@ class Fault:
 
 
 def schedule(seed: int, seconds: float, mean: float = MEAN_SECONDS, *, pool: bool = False) -> list[Fault]:
-    """Faults of a run of `seconds`, in order; one every `mean` seconds on average. `pool`: with a KV pool, and its
-    faults among them."""
+    """Faults of a run of `seconds`, in order; one every `mean` seconds on average. `pool`: including the
+    faults of a KV pool."""
     draw = random.Random(seed)
     kinds: dict[Kind, tuple[int, float, float]] = {**_KINDS, **_POOL_KINDS} if pool else _KINDS
     workers = [f"worker-{number}" for number in range(POOL_WORKERS if pool else WORKERS)]
@@ -74,6 +74,6 @@ def schedule(seed: int, seconds: float, mean: float = MEAN_SECONDS, *, pool: boo
 
 
 def replay_line(seed: int, seconds: float, mean: float, mode: Mode, engine: str = "scripted") -> str:
-    """The command that plays the same faults again."""
+    """The command that repeats the same faults."""
     line = f"python -m tests.chaos.play --mode {mode} --seconds {seconds:g} --mean {mean:g} --seed {seed}"
     return line if engine == "scripted" else f"{line} --engine {engine}"

@@ -1,6 +1,6 @@
 """A serving job under faults: a trainer with two batches open at a time, and new weights in the middle.
 
-Two replicas of the API serve it: what it uploads through one it seals through the other.
+Two replicas of the API serve the trainer: it uploads the groups of a batch through one and seals it through the other.
 """
 
 import asyncio
@@ -30,26 +30,26 @@ TOKEN = "let-me-in"
 PAGE = 256
 MOST = 10_000
 PUBLISHES = 5
-"""How often a trainer publishes again when a worker died in the middle of it."""
+"""Most attempts of a trainer to publish when workers die during it."""
 
 
 @dataclass
 class Trainer:
-    """What a trainer does: it fills batches, reads them, publishes, and begins a batch again that was lost."""
+    """A trainer that fills and reads batches, publishes weights, and repeats a batch that was lost."""
 
     client: AsyncClient
     other: AsyncClient
-    """Of the other replica."""
+    """A client of the other replica."""
     scene: Scene
     groups: int
     taken: list[Taken] = field(default_factory=list[Taken])
     numbers: dict[int, int] = field(default_factory=dict[int, int])
-    """Which number each of its batches has."""
+    """The number of each batch, by its place."""
     published: int = 0
     moved: int = 0
 
     async def train(self) -> None:
-        """All batches, two open at a time; new weights once the first two are read."""
+        """Runs all batches, two open at a time, and publishes new weights once the first one is read."""
         lanes = asyncio.Semaphore(AT_ONCE)
 
         async def one(place: int) -> None:
@@ -63,7 +63,7 @@ class Trainer:
                 tasks.create_task(one(place))
 
     async def _batch(self, place: int) -> None:
-        """One batch, each of its results once. Begun again from its key, from nothing, where the store has lost it."""
+        """Runs one batch and takes each result once. If the store has lost the batch, its key opens it again, empty."""
         mine = dict[RequestId, Taken]()
         while True:
             try:
@@ -101,7 +101,7 @@ class Trainer:
 
 
 async def run(scene: Scene, faults: list[Fault], seconds: float) -> None:
-    """Plays the faults over one server, and checks what its trainer has."""
+    """Applies the faults to one server, and checks the results of its trainer."""
     command = ["-m", "tests.chaos.api_process", "--job", str(scene.folder / "job.json"), "--store", scene.url]
     urls: list[str] = []
     for name in ("head", "replica"):
@@ -144,7 +144,7 @@ async def _check(trainer: Trainer) -> None:
     scene.note_recoveries(with_boots)
     _check_versions(verdict, stored, trainer.published)
     codec = open_codec(scene.job.spec.model)
-    # A batch that was moved to new weights says so in its results; its groups say what they were submitted with.
+    # Results of a batch that was moved to new weights have the new version; its groups have the submitted one.
     submitted = {spec.id: spec.version for number in numbers for spec in await scene.store.groups(number, 0, MOST)}
     lines = [
         msgspec.structs.replace(result_line(result, codec), weights_version=submitted[result.request.group])
@@ -157,7 +157,7 @@ async def _check(trainer: Trainer) -> None:
 
 
 def _check_versions(verdict: Verdict, results: list[Result], published: int) -> None:
-    """No token is of weights that were not committed, or older than the token before it."""
+    """Checks that each token's weights were committed and are not older than those of the token before it."""
     order = [INITIAL_VERSION, *([f"v{published}"] if published else [])]
     for result in results:
         versions = [chunk.version for chunk in result.chunks if chunk.end > chunk.start]
@@ -174,7 +174,7 @@ async def _stored(scene: Scene, batch: int) -> list[Result]:
 
 
 async def _acknowledge(trainer: Trainer) -> None:
-    """A batch whose last result was acknowledged leaves only what is kept for a day."""
+    """Acknowledges all batches, and checks that they leave only the keys that are kept for a day."""
     for number in trainer.numbers.values():
         last = (await trainer.client.batch(number).status()).last_cursor
         await trainer.client.batch(number).acknowledge(last)

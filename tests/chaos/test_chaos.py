@@ -1,7 +1,7 @@
-"""Faults at random over real processes: whatever breaks, every request has exactly one result, and the audit is clean.
+"""Random faults in real processes: every request still has exactly one result, and the audit is clean.
 
-Verdicts do not depend on how fast the machine is: faults come at times of a clock, promises hold at any moment. A run
-that broke one is told by its seed; `make soak SEED=… MINUTES=…` plays as many seeds as there is time for.
+Verdicts do not depend on the machine's speed: faults follow a clock, and promises hold at any moment. A run that broke
+a promise is reported with its seed. `make soak SEED=… MINUTES=…` runs as many seeds as the time allows.
 """
 
 import time
@@ -17,16 +17,16 @@ from tests.worker.kv_pool.mooncake.pool import why_not
 pytestmark = [pytest.mark.redis, pytest.mark.slow]
 
 SHORT_SECONDS, SHORT_MEAN = 8.0, 1.2
-"""A short run, with faults close together."""
+"""Seconds of a short run, and the mean seconds between its faults."""
 LONG_SECONDS = 60.0
 SHORT: tuple[tuple[Mode, int], ...] = (("batch", 17), ("serve", 13))
-"""Seeds whose short runs hold a cut log, deaths and pauses."""
+"""Seeds whose short runs contain a cut log, deaths and pauses."""
 POOL_SEED, POOL_MEAN = 13449, 0.8
-"""One whose short run with a KV pool kills a worker, the store and the pool's master, and has every fault of a pool."""
+"""A seed whose short run with a KV pool kills a worker, the store and the pool's master; it has every pool fault."""
 LONG: tuple[tuple[Mode, EngineName], ...] = (("batch", "scripted"), ("serve", "scripted"), ("batch", "vllm-pool"))
 
 
-def test_a_schedule_is_told_by_its_seed_and_holds_every_kind_of_fault() -> None:
+def test_a_schedule_follows_from_its_seed_and_has_every_kind_of_fault() -> None:
     faults = [fault for seed in range(100) for fault in schedule(seed, LONG_SECONDS)]
     assert faults == [fault for seed in range(100) for fault in schedule(seed, LONG_SECONDS)]
     assert {fault.kind for fault in faults} == {"kill", "pause", "cut", "replies", "memory", "disk", "clock"}
@@ -47,7 +47,7 @@ async def test_a_short_run_under_faults_keeps_every_promise(mode: Mode, seed: in
 @pytest.mark.engine
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(bool(why_not()), reason=why_not())
-async def test_a_short_run_with_a_kv_pool_under_faults_keeps_every_promise_and_token() -> None:
+async def test_a_short_run_with_a_kv_pool_keeps_every_promise_and_token() -> None:
     verdict = await play("batch", POOL_SEED, SHORT_SECONDS, mean=POOL_MEAN, engine="vllm-pool")
     assert verdict.ok, "\n".join(
         [replay_line(POOL_SEED, SHORT_SECONDS, POOL_MEAN, "batch", "vllm-pool"), *verdict.lines()]

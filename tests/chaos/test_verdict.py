@@ -1,4 +1,4 @@
-"""A chaotic run that broke a promise is not called kept: one planted breach of each kind."""
+"""A run that broke a promise is reported as broken: one planted breach of each kind."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -16,7 +16,7 @@ DEAD = "worker-0#a"
 
 
 def whole(request: RequestId) -> Taken:
-    """What the scripted engine answers to it."""
+    """The result of the scripted engine for a request."""
     group, index = str(request.group), request.index
     length = min(drawn_length(group, index, MAX_TOKENS), MAX_TOKENS)
     return Taken(request, "ok", scripted_tokens(group, index, 0, length), ())
@@ -28,7 +28,7 @@ def lost(times: int) -> list[Chunk]:
 
 
 def judged(taken: Iterable[Taken], dead: Iterable[str] = ()) -> set[str]:
-    """Which promises these results broke."""
+    """The promises that these results break."""
     verdict, results = Verdict(1, "batch"), list(taken)
     check_results(verdict, results, EXPECTED)
     check_failures(verdict, results, set(dead), RETRIES)
@@ -39,7 +39,7 @@ RESULTS = [whole(request) for request in sorted(EXPECTED)]
 FIRST = RESULTS[0]
 
 
-def test_whole_results_and_those_that_lost_their_workers_keep_every_promise() -> None:
+def test_whole_results_and_results_of_lost_workers_keep_every_promise() -> None:
     failed = replace(FIRST, status="infra_failed", tokens=FIRST.tokens[:4], chunks=lost(RETRIES + 1))
     assert judged(RESULTS) == set()
     assert judged([failed, *RESULTS[1:]], [DEAD]) == set()

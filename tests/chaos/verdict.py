@@ -21,7 +21,7 @@ SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A result as its reader has it."""
+    """A result as its reader received it."""
 
     request: RequestId
     status: str
@@ -31,7 +31,7 @@ class Taken:
 
 @dataclass
 class Verdict:
-    """`broken`: promise → who broke it. Seconds are of the wall clock."""
+    """The outcome of a run. `broken`: the breaches by promise. Seconds are of the wall clock."""
 
     seed: int
     mode: str
@@ -40,7 +40,7 @@ class Verdict:
     kinds: dict[str, int] = field(default_factory=dict[str, int])
     skipped: list[str] = field(default_factory=list[str])
     kept: str = ""
-    """The folder with all logs, where a promise was broken."""
+    """The folder with all logs, if a promise was broken."""
     requests: int = 0
     results: int = 0
     infra_failed: int = 0
@@ -48,18 +48,18 @@ class Verdict:
     lost_replies: int = 0
     makespan_seconds: float = 0.0
     recoveries: list[float] = field(default_factory=list[float])
-    """Seconds from a worker's death until its requests were taken back, where no fault of the store came near."""
+    """Seconds from a worker's death to the reap of its requests, if no fault of the store was near."""
     audit: dict[str, Any] = field(default_factory=dict[str, Any])
     fetched: int = 0
-    """Tokens of contexts that workers had from the KV pool, as the last heartbeats of their boots count them."""
+    """Tokens of contexts that workers fetched from the KV pool, summed over the last heartbeats of their boots."""
     broken: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
 
     def add(self, promise: str, who: str) -> None:
-        """One more breach."""
+        """Records one breach."""
         self.broken.setdefault(promise, []).append(who)
 
     def note(self, fault: Fault, why_not: str = "") -> None:
-        """A fault that was made, or could not be made here."""
+        """Records a fault that was applied, or that could not be applied here."""
         if why_not:
             self.skipped.append(f"{fault}: {why_not}")
         else:
@@ -68,16 +68,16 @@ class Verdict:
 
     @property
     def ok(self) -> bool:
-        """Whether everything was kept."""
+        """Whether every promise was kept."""
         return not self.broken
 
     def as_dict(self) -> dict[str, Any]:
-        """For a results file."""
+        """The verdict as JSON for a results file."""
         shortened = {promise: [len(who), *who[:SHOWN]] for promise, who in self.broken.items()}
         return asdict(self) | {"broken": shortened, "ok": self.ok}
 
     def lines(self) -> list[str]:
-        """For a person."""
+        """The verdict as text."""
         fetched = f", {self.fetched} tokens fetched" if self.fetched else ""
         head = (
             f"{self.mode} seed {self.seed}: {sum(self.kinds.values())} faults {self.kinds}, {self.results} of "
@@ -88,7 +88,7 @@ class Verdict:
 
 
 def scripted_response(request: RequestId) -> bytes:
-    """All tokens that the scripted engine plays."""
+    """All tokens that the scripted engine generates for a request."""
     group, index = str(request.group), request.index
     return scripted_tokens(group, index, 0, min(drawn_length(group, index, MAX_TOKENS), MAX_TOKENS))
 
@@ -99,9 +99,9 @@ def check_results(
     expected: set[RequestId],
     whole: Callable[[RequestId], bytes] | None = scripted_response,
 ) -> None:
-    """Each request has exactly one result, the `whole` response that is known of it; None where none is.
+    """Checks that each request has exactly one result. `whole`: its expected response; None if that is unknown.
 
-    Nobody ends or carries anything in these runs: what did not come to its end has lost its workers.
+    These runs neither end nor carry requests, so an unfinished request must have lost its workers.
     """
     found = Counter[RequestId]()
     for result in taken:
@@ -133,7 +133,7 @@ def _check_result(verdict: Verdict, result: Taken, whole: Callable[[RequestId], 
 
 
 def check_failures(verdict: Verdict, taken: Iterable[Taken], dead: set[str], retries: int) -> None:
-    """A request is infra_failed only after it lost more leases than allowed to workers that were really killed.
+    """Checks that a request is infra_failed only after it lost more leases than allowed to killed workers.
 
     `dead`: name#boot of workers that were killed.
     """
@@ -147,12 +147,12 @@ def check_failures(verdict: Verdict, taken: Iterable[Taken], dead: set[str], ret
 
 
 def check_ends(verdict: Verdict, ends: Iterable[End], *, disk_was_full: bool) -> None:
-    """No process ends by itself, except for a driver whose disk is full."""
+    """Checks that no process ended by itself, except a driver whose disk was full."""
     for end in ends:
         if not (disk_was_full and end.code == OutputError.exit_code):
             verdict.add("ended by itself", f"{end.name} with code {end.code}: {end.words}")
 
 
 def request_ids(batch: int, groups: Iterable[str], size: int) -> set[RequestId]:
-    """All requests of groups."""
+    """The ids of all requests of the groups."""
     return {RequestId(GroupId(batch, name), index) for name in groups for index in range(size)}

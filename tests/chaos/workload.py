@@ -16,9 +16,9 @@ WORKERS_OF: dict[EngineName, int] = {"scripted": WORKERS, "vllm": WORKERS, "vllm
 JOB = "chaos"
 GROUP_SIZE = 4
 _GREEDY_GROUP_SIZE = 1
-"""At temperature 0 siblings are the same response, whose KV both workers soon have: none would be fetched."""
+"""1, because siblings at temperature 0 are equal: both workers soon have their KV and would fetch none."""
 GROUPS_PER_SECOND: dict[str, float] = {"scripted": 4.0, "vllm": 0.4}
-"""Groups that the undisturbed fleet does in a second, about, by engine."""
+"""Approximate groups per second of a fleet without faults, by engine."""
 LEASE_SECONDS = 2.0
 RETRIES = 3
 MAX_TOKENS = 480
@@ -43,7 +43,7 @@ _ENGINES: dict[EngineName, dict[str, Any]] = {
     "vllm": _VLLM,
     "vllm-pool": {
         **_GREEDY,
-        # A KV cache for those that run: a response that waited has its context from the pool, wherever it goes on.
+        # A KV cache for the running requests only: a waiting response fetches its context from the pool.
         "model": {**_GREEDY["model"], "engineArgs": {"num_gpu_blocks_override": 44, "max_model_len": 512}},
         "kvPool": {"backend": "mooncake", "maxGigabytes": 1},
     },
@@ -52,7 +52,7 @@ _ENGINES: dict[EngineName, dict[str, Any]] = {
 
 
 def write_job(folder: Path, mode: Mode, engine: EngineName) -> RolloutJob:
-    """The manifest, as job.json in the folder."""
+    """Writes the manifest as job.json into the folder."""
     spec: dict[str, Any] = {
         **_ENGINES[engine],
         "mode": mode,
@@ -61,7 +61,7 @@ def write_job(folder: Path, mode: Mode, engine: EngineName) -> RolloutJob:
             "quantumTokens": 32 if engine == "vllm-pool" else 64,
             "leaseSeconds": LEASE_SECONDS,
             "checkpointSeconds": 0.1,
-            # Without probes all lengths are guessed alike, so requests take turns, and go on at either worker.
+            # Without probes all estimates are equal, so requests take turns and continue at either worker.
             "probe": engine != "vllm-pool",
         },
         "workers": {
@@ -84,7 +84,7 @@ def write_job(folder: Path, mode: Mode, engine: EngineName) -> RolloutJob:
 
 
 def group_count(seconds: float, job: RolloutJob) -> int:
-    """How many groups keep the fleet busy for so long."""
+    """The number of groups that keep the fleet busy for `seconds`."""
     groups = max(4, round(seconds * GROUPS_PER_SECOND[job.spec.model.engine]))
     return groups * GROUP_SIZE // job.spec.group_size
 
@@ -101,5 +101,5 @@ def write_prompts(folder: Path, groups: int) -> None:
 
 
 def trainer_groups(first: int, count: int) -> list[Group]:
-    """Groups as a trainer uploads them."""
+    """The groups that a trainer uploads."""
     return [Group(id=f"g{n}", prompt_token_ids=prompt_ids(n)) for n in range(first, first + count)]

@@ -1,4 +1,4 @@
-"""A played registry on loopback: what buildah and helm ask of one when they push and pull, without TLS or login."""
+"""A simulated registry on loopback: the calls of buildah and helm to push and pull, without TLS or login."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ CONTENT = re.compile(r"/v2/(.+)/(blobs|manifests)/(.+)")
 
 
 class Registry:
-    """What was pushed. `blobs`: by digest. `manifests`: media type and content by repository and tag or digest."""
+    """The pushed content. `blobs`: by digest. `manifests`: media type and content by repository and tag or digest."""
 
     def __init__(self) -> None:
         self.blobs: dict[str, bytes] = {}
@@ -122,4 +122,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: the test says what is amiss."""
+        """Logs nothing: the test reports failures."""

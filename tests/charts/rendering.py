@@ -1,4 +1,4 @@
-"""The chart as the tests render it: the programs that they need, and the ways of installing it that they try."""
+"""Renders the chart for the tests: the programs that this needs, and the variants of its values."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from tests.repository import ROOT
 
 CHART = ROOT / "charts" / "openseer"
 KUBERNETES = "1.36.3"
-"""The version that templates are rendered for; a helm built from source knows none itself."""
+"""The version that templates are rendered for; a helm built from source has no default."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},
     "namespaced": {"watchNamespaces": ["lab", "prod"]},
@@ -74,7 +74,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def program(name: str) -> str | None:
-    """On the path, or among the programs that cluster/build.sh made."""
+    """The path of a program, on PATH or among the programs of cluster/build.sh; None if it is missing."""
     found = shutil.which(name)
     if found:
         return found
@@ -93,7 +93,7 @@ def helm(*arguments: str, values: dict[str, Any] | None = None) -> subprocess.Co
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,  # it takes a second
+        timeout=300,  # it usually takes 1 s
     )
 
 

@@ -42,7 +42,7 @@ def bill(*packages: tuple[str, str, str | None]) -> dict[str, Any]:
     return SBOM["bill"]("openseer-worker", LOCK, debian, list(SBOM["python_components"](packages)))
 
 
-def test_every_package_is_named_by_its_purl_and_by_who_needs_it() -> None:
+def test_every_package_has_its_purl_and_its_dependencies() -> None:
     made = bill(("openseer", "0.1.0", None), ("AnyIO", "4.1", "MIT"), ("numpy", "1.0", None))
     libc, anyio, numpy, project = (
         "pkg:deb/debian/libc6@2.36-9%2Bdeb12u10?arch=amd64&distro=debian-12",

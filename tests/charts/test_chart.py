@@ -1,4 +1,4 @@
-"""The chart renders what it promises, for every way of installing it, and asks for no more rights than are used."""
+"""The chart renders the right objects for every variant of its values, and requests only rights that are used."""
 
 import base64
 import shutil
@@ -67,7 +67,7 @@ def test_the_linter_finds_nothing() -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_object_has_a_place_and_says_whose_it_is(variant: str) -> None:
+def test_every_object_has_a_namespace_and_the_label_of_its_release(variant: str) -> None:
     for entry in objects_of(variant):
         if entry["kind"] != "CustomResourceDefinition":
             assert entry["metadata"]["labels"]["app.kubernetes.io/instance"] == "rel"
@@ -79,11 +79,11 @@ def test_every_object_has_a_place_and_says_whose_it_is(variant: str) -> None:
     assert len(names) == len(set(names))
 
 
-def test_what_is_switched_off_is_not_there() -> None:
+def test_objects_that_are_switched_off_are_absent() -> None:
     assert {entry["kind"] for entry in objects_of("everything off")} == {"Deployment"}
 
 
-def test_what_is_switched_on_is_there() -> None:
+def test_objects_that_are_switched_on_are_present() -> None:
     kinds = {entry["kind"] for entry in objects_of("everything on")}
     assert {"ServiceMonitor", "Service", "NetworkPolicy", "PodDisruptionBudget"} <= kinds
     assert "ServiceMonitor" not in {entry["kind"] for entry in objects_of("as it is")}
@@ -94,13 +94,13 @@ def test_prometheus_takes_namespace_and_job_from_the_operator() -> None:
     assert [endpoint["honorLabels"] for endpoint in monitor["spec"]["endpoints"]] == [True]
 
 
-def test_the_crd_is_the_projects_own_and_stays_when_the_chart_goes() -> None:
+def test_the_crd_is_the_projects_own_and_stays_after_an_uninstall() -> None:
     (found,) = of_kind("as it is", "CustomResourceDefinition")
     assert found["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
     assert found == yaml.safe_load((ROOT / "crds" / "rolloutjobs.yaml").read_text(encoding="utf-8"))
 
 
-def test_a_crd_that_need_not_stay_is_the_very_file() -> None:
+def test_a_crd_without_the_keep_policy_equals_its_file() -> None:
     done = template({"crds": {"keep": False}})
     assert (ROOT / "crds" / "rolloutjobs.yaml").read_text(encoding="utf-8").strip() in done.stdout
 
@@ -118,7 +118,7 @@ def test_every_pod_is_restricted(variant: str) -> None:
             }
 
 
-def test_the_operator_understands_the_environment_that_it_is_given() -> None:
+def test_the_operator_reads_the_environment_of_its_pod() -> None:
     version = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))["appVersion"]
     plain, full = settings("as it is"), settings("everything on")
     assert plain.worker_image == f"openseer-worker:{version}"
@@ -140,7 +140,7 @@ def test_an_image_with_a_digest_is_named_by_it_and_by_no_tag() -> None:
 
 
 def notes(tmp_path: Path, values: dict[str, Any]) -> str:
-    """What `helm install` prints at its end; without a cluster helm renders it only as a template like others."""
+    """The notes that `helm install` prints. Without a cluster, helm renders them only as an ordinary template."""
     chart = tmp_path / "chart"
     shutil.copytree(CHART, chart, dirs_exist_ok=True)
     text = (chart / "templates" / "NOTES.txt").read_text(encoding="utf-8")
@@ -163,7 +163,7 @@ def test_the_notes_name_each_image_that_no_registry_has(tmp_path: Path) -> None:
     assert "WARNING" not in notes(tmp_path, ours | {"jobImagePullPolicy": "Never"})
 
 
-def test_the_operator_reads_what_the_admin_decides_of_jobs() -> None:
+def test_the_operator_reads_the_admins_settings_for_jobs() -> None:
     plain, full = settings("as it is").pods, settings("everything on").pods
     assert plain == JobPodSettings()
     restricted = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
@@ -188,7 +188,7 @@ def test_traces_and_the_form_of_logs_reach_api_and_jobs() -> None:
     assert not [one for one in api("as it is")["containers"][0]["env"] if one["name"].startswith("OTEL_")]
 
 
-def test_operator_and_api_trust_the_bundle_that_is_named_and_none_else() -> None:
+def test_operator_and_api_trust_only_the_named_ca_bundle() -> None:
     for spec in pods("everything on").values():
         (container,) = spec["containers"]
         assert {"name": "SSL_CERT_FILE", "value": "/etc/openseer-ca/ca-bundle.crt"} in container["env"]
@@ -198,7 +198,7 @@ def test_operator_and_api_trust_the_bundle_that_is_named_and_none_else() -> None
         assert [entry["name"] for entry in spec["volumes"]] == ["tmp", "store-keys"]
 
 
-def test_jobs_are_deleted_before_the_operator_goes_where_the_crd_goes_too() -> None:
+def test_an_uninstall_with_the_crd_deletes_jobs_before_the_operator() -> None:
     (hook,) = of_kind("gone with the chart", "Job")
     assert hook["metadata"]["annotations"]["helm.sh/hook"] == "pre-delete"
     spec = hook["spec"]["template"]["spec"]
@@ -214,7 +214,7 @@ def test_jobs_are_deleted_before_the_operator_goes_where_the_crd_goes_too() -> N
 
 
 @pytest.mark.parametrize("variant", ["as it is", "everything off"])
-def test_jobs_outlive_a_chart_that_leaves_their_crd(variant: str) -> None:
+def test_jobs_stay_after_an_uninstall_that_leaves_their_crd(variant: str) -> None:
     assert of_kind(variant, "Job") == []
 
 
@@ -231,12 +231,12 @@ def test_jobs_are_listed_and_watched_and_never_read_one_by_one(variant: str) -> 
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_nobody_reads_secrets_anywhere(variant: str) -> None:
+def test_no_role_may_read_secrets(variant: str) -> None:
     verbs = {name: rule["verbs"] for _, name, rule in rules(variant) if "secrets" in rule["resources"]}
     assert verbs == ({"rel-openseer": ["create"]} if variant != "everything off" else {})
 
 
-def test_every_verb_that_the_operator_and_the_api_have_is_one_of_these() -> None:
+def test_operator_and_api_have_only_the_listed_rights() -> None:
     found: dict[str, set[str]] = {}
     for _, name, rule in rules("everything on"):
         if name not in ("rel-openseer-view", "rel-openseer-edit"):
@@ -257,7 +257,7 @@ def test_every_verb_that_the_operator_and_the_api_have_is_one_of_these() -> None
     assert found["secrets"] == {"create"}
 
 
-def test_operator_and_api_read_the_keys_of_the_installation_from_the_same_secret() -> None:
+def test_operator_and_api_mount_the_store_keys_of_one_secret() -> None:
     (secret,) = of_kind("as it is", "Secret")
     assert len(base64.b64decode(secret["data"]["1"])) == 64
     for spec in pods("as it is").values():
@@ -268,7 +268,7 @@ def test_operator_and_api_read_the_keys_of_the_installation_from_the_same_secret
         assert mounts["store-keys"] == {"name": "store-keys", "mountPath": "/etc/openseer/store-keys", "readOnly": True}
 
 
-def test_what_jobs_may_reach_and_who_may_scrape_them_is_told_to_the_operator() -> None:
+def test_the_operator_receives_the_egress_and_scrape_rules_of_jobs() -> None:
     plain, full = settings("as it is"), settings("everything on")
     assert (plain.metrics_from, plain.egress, plain.stores.hosts) == (
         (),
@@ -287,14 +287,14 @@ def test_what_jobs_may_reach_and_who_may_scrape_them_is_told_to_the_operator() -
             assert operator[each["name"]] == each["value"]
 
 
-def test_nodes_are_touched_only_where_a_condition_is_wanted() -> None:
+def test_nodes_are_patched_only_if_a_repair_condition_is_set() -> None:
     def on_nodes(variant: str) -> list[list[str]]:
         return [rule["verbs"] for _, _, rule in rules(variant) if "nodes/status" in rule["resources"]]
 
     assert (on_nodes("as it is"), on_nodes("everything on")) == ([], [["patch"]])
 
 
-def test_a_namespaced_operator_has_no_rights_beyond_its_namespaces_and_the_api_only_asks_for_reviews() -> None:
+def test_a_namespaced_install_has_cluster_rights_only_for_reviews() -> None:
     users = ("rel-openseer-view", "rel-openseer-edit")
     found = {(namespace, name) for namespace, name, _ in rules("namespaced") if name not in users}
     assert found == {
@@ -311,7 +311,7 @@ def test_a_namespaced_operator_has_no_rights_beyond_its_namespaces_and_the_api_o
 
 
 @pytest.mark.parametrize("variant", ["as it is", "namespaced", "everything on"])
-def test_every_role_is_bound_to_the_account_that_it_is_for(variant: str) -> None:
+def test_every_role_is_bound_to_its_account(variant: str) -> None:
     bindings = of_kind(variant, "RoleBinding", "ClusterRoleBinding")
     for entry in bindings:
         spec = api(variant) if "-api" in entry["roleRef"]["name"] else pod(variant)
@@ -322,7 +322,7 @@ def test_every_role_is_bound_to_the_account_that_it_is_for(variant: str) -> None
     assert bound == {(namespace, name) for namespace, name, _ in rules(variant) if name not in users}
 
 
-def test_the_lease_that_may_be_written_is_the_one_that_is_used() -> None:
+def test_the_only_writable_lease_is_the_operators() -> None:
     named = [rule["resourceNames"] for _, _, rule in rules("as it is") if "resourceNames" in rule]
     assert named == [[settings("as it is").lease]]
 
@@ -339,12 +339,12 @@ def test_the_api_changes_nothing_in_the_cluster() -> None:
     assert verbs == asks | {("rolloutjobs", "get"), ("rolloutjobs", "list")}
 
 
-def test_whoever_edits_reads_and_writes_batches_and_whoever_views_does_not() -> None:
+def test_the_edit_role_has_batches_and_the_view_role_has_not() -> None:
     found = {name: rule["verbs"] for _, name, rule in rules("as it is") if "rolloutjobs/batches" in rule["resources"]}
     assert found == {"rel-openseer-edit": ["get", "update"]}
 
 
-def test_the_api_runs_from_the_operators_image_with_what_it_is_told() -> None:
+def test_the_api_runs_from_the_operators_image_with_its_settings() -> None:
     (plain,), (full,) = api("as it is")["containers"], api("everything on")["containers"]
     assert plain["image"] == pod("as it is")["containers"][0]["image"]
     assert plain["command"] == ["python", "-m", "openseer_api.main"]
@@ -358,7 +358,7 @@ def test_the_api_runs_from_the_operators_image_with_what_it_is_told() -> None:
     assert {"name": "OPENSEER_WATCH_NAMESPACES", "value": "lab,prod"} in named["env"]
 
 
-def test_the_api_is_found_under_a_name_and_reached_by_whom_the_policy_lets_in() -> None:
+def test_the_api_has_a_service_and_a_network_policy() -> None:
     def of_the_api(variant: str, kind: str) -> list[dict[str, Any]]:
         return [entry for entry in of_kind(variant, kind) if entry["metadata"]["name"] == "rel-openseer-api"]
 

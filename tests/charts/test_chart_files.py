@@ -18,7 +18,7 @@ def test_the_chart_has_the_projects_version() -> None:
     assert (chart["version"], chart["appVersion"]) == (project["version"], project["version"])
 
 
-def test_the_schema_allows_what_the_values_name_and_nothing_else() -> None:
+def test_the_schema_has_exactly_the_names_of_the_values() -> None:
     def names(schema: dict[str, Any], path: str = "") -> Iterator[str]:
         for name, below in schema.get("properties", {}).items():
             yield f"{path}{name}"

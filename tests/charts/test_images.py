@@ -1,7 +1,7 @@
-"""`make images`: from a clone by the very commands of docs/install.md to a chart that names both images by digest.
+"""`make images`: the commands of docs/install.md turn a clone into a chart that names both images by digest.
 
-The builder, helm and the scripts are the real ones; the Dockerfiles lose what takes minutes (RUN, COPY), the registry
-is played, and kubectl and the cluster behind helm only note what they are asked.
+Builder, helm and scripts are the real ones. The Dockerfiles lose their slow steps (RUN, COPY), the registry is
+simulated, and kubectl and the cluster behind helm only record their calls.
 """
 
 import json
@@ -21,7 +21,7 @@ from tests.charts.rendering import HELM, KUBERNETES, ROOT, program
 BUILDAH = program("buildah")
 BILL = '{"bomFormat": "CycloneDX"}'
 SECONDS = 540
-"""Ten seconds of work; the rest is for a machine that does other things."""
+"""Timeout of a command that takes 10 s on an idle machine."""
 KEPT = ("ARG", "FROM", "ENV", "LABEL", "WORKDIR", "USER", "CMD")
 HELM_WITHOUT_A_CLUSTER = """#!/usr/bin/env bash
 [ "$1" = upgrade ] || exec {helm} "$@"
@@ -54,7 +54,7 @@ needs_buildah = pytest.mark.skipif(BUILDAH is None or os.geteuid() != 0, reason=
 
 
 class Clone:
-    """A clone of the repository whose images are built in a second, and the programs that its commands find."""
+    """A clone of the repository whose images build in a second, with the programs that its commands call."""
 
     def __init__(self, home: Path) -> None:
         self.root, self.bin, self.home = home / "clone", home / "bin", home
@@ -114,7 +114,7 @@ def commands_of_the_page() -> str:
 
 
 @needs_buildah
-def test_the_pages_commands_bring_images_and_chart_into_a_cluster_by_digest(clone: Clone, tmp_path: Path) -> None:
+def test_the_pages_commands_install_images_and_chart_by_digest(clone: Clone, tmp_path: Path) -> None:
     installed = tmp_path / "installed.yaml"
     clone.installs("helm", HELM_WITHOUT_A_CLUSTER.format(helm=HELM, kubernetes=KUBERNETES, installed=installed))
     clone.installs("kubectl", KUBECTL.format(asked=clone.asked))
@@ -179,7 +179,7 @@ def test_an_image_is_built_from_the_mirrors_that_are_named(image: str, tmp_path:
     steps = [line.split(maxsplit=1) for line in text.splitlines() if line.startswith(("ARG ", "RUN "))]
     for fetches, names in (("apt-get", {"APT_MIRROR"}), ("uv pip sync", {"PIP_INDEX_URL", "UV_DEFAULT_INDEX"})):
         at = next(number for number, step in enumerate(steps) if fetches in step[1])
-        assert names <= {step[1] for step in steps[:at]}, "without a value of their own"
+        assert names <= {step[1] for step in steps[:at]}, "declared before the step, without a default"
     sources = tmp_path / "debian.sources"
     (change,) = re.findall(r"if \[ -n \"\$APT_MIRROR\" \].*? fi", text)
     for mirror, expected in (
@@ -202,7 +202,7 @@ WRONG = {
 }
 
 
-def test_a_wrong_word_is_refused_before_anything_is_built(clone: Clone) -> None:
+def test_a_wrong_variable_is_refused_before_anything_is_built(clone: Clone) -> None:
     for words, expected in WRONG.items():
         done = clone.run(f"make images {words}")
         assert done.returncode != 0

@@ -1,4 +1,4 @@
-"""Dashboards and alerts ask for metrics that there are, and alerts sound for their cause alone."""
+"""Dashboards and alerts query existing metrics, and each alert fires only for its cause."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def rules() -> list[dict[str, Any]]:
 
 
 def expressions() -> Iterator[tuple[str, str]]:
-    """Whose it is, and the query."""
+    """Each query, with the name of its alert or panel before it."""
     for rule in rules():
         yield rule["alert"], rule["expr"]
     for dashboard in DASHBOARDS:
@@ -40,7 +40,7 @@ def expressions() -> Iterator[tuple[str, str]]:
                 yield f"{dashboard.name}: {panel.question}", query
 
 
-def test_dashboards_are_what_their_questions_make() -> None:
+def test_dashboard_files_equal_their_definitions() -> None:
     for dashboard in DASHBOARDS:
         path = FOLDER / f"{dashboard.name}.json"
         if os.environ.get("OPENSEER_REWRITE"):
@@ -50,7 +50,7 @@ def test_dashboards_are_what_their_questions_make() -> None:
 
 
 @pytest.mark.parametrize(("whose", "query"), tuple(expressions()))
-def test_a_query_names_metrics_and_labels_that_there_are(whose: str, query: str) -> None:
+def test_a_query_names_existing_metrics_and_labels(whose: str, query: str) -> None:
     named = re.findall(r"(openseer_\w+)(?:\{([^}]*)\})?", query)
     assert named, whose
     for name, matchers in named:
@@ -62,7 +62,7 @@ def test_a_query_names_metrics_and_labels_that_there_are(whose: str, query: str)
         assert set(grouped.split(", ")) <= of_all | OF_TARGETS, whose
 
 
-def test_every_alert_has_words_and_a_runbook_and_every_runbook_an_alert() -> None:
+def test_every_alert_has_texts_and_a_runbook_and_vice_versa() -> None:
     text = (ROOT / "docs" / "runbooks.md").read_text(encoding="utf-8")
     anchors = {heading.lower().replace(" ", "-") for heading in re.findall(r"^## (.+)$", text, re.MULTILINE)}
     linked: set[str] = set()
@@ -80,7 +80,7 @@ def test_every_alert_has_words_and_a_runbook_and_every_runbook_an_alert() -> Non
 @pytest.mark.parametrize(
     "arguments", [("check", "rules", str(ALERTS)), ("test", "rules", str(ROOT / "tests/charts/alerts_test.yaml"))]
 )
-def test_rules_are_sound_and_each_alert_sounds_for_its_cause_alone(arguments: tuple[str, ...]) -> None:
+def test_rules_are_valid_and_each_alert_fires_only_for_its_cause(arguments: tuple[str, ...]) -> None:
     assert PROMTOOL is not None
     done = subprocess.run([PROMTOOL, *arguments], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -93,7 +93,7 @@ def test_every_alert_has_a_cause_among_the_tests() -> None:
 
 
 @needs_helm
-def test_the_chart_makes_them_where_they_are_wanted() -> None:
+def test_the_chart_makes_dashboards_and_alerts_on_request() -> None:
     done = template(VARIANTS["everything on"])
     found = [entry for entry in yaml.safe_load_all(done.stdout) if entry]
     maps = {entry["metadata"]["name"]: entry for entry in found if "-dashboard-" in entry["metadata"]["name"]}
@@ -110,7 +110,7 @@ def test_the_chart_makes_them_where_they_are_wanted() -> None:
 
 
 @needs_helm
-def test_pods_metrics_are_told_by_the_jobs_own_labels() -> None:
+def test_metrics_of_pods_have_labels_of_job_and_worker() -> None:
     done = template(VARIANTS["everything on"])
     monitors = {
         entry["metadata"]["name"]: entry["spec"]
@@ -127,7 +127,7 @@ def test_pods_metrics_are_told_by_the_jobs_own_labels() -> None:
 
 @needs_helm
 @pytest.mark.parametrize("variant", ["as it is", "namespaced", "everything off"])
-def test_nothing_of_it_is_made_unasked(variant: str) -> None:
+def test_monitoring_objects_are_off_by_default(variant: str) -> None:
     done = template(VARIANTS[variant])
     kinds = [entry["kind"] for entry in yaml.safe_load_all(done.stdout) if entry]
     assert not {"PodMonitor", "PrometheusRule", "ServiceMonitor"} & set(kinds)

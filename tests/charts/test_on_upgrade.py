@@ -1,4 +1,4 @@
-"""What the chart makes of what it finds in a cluster: it keeps keys, and lets passwords of older jobs be read on."""
+"""An upgrade of the chart keeps the keys in the cluster, and the right to read passwords of older jobs."""
 
 import base64
 import json
@@ -32,7 +32,7 @@ STORES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "own-url": ({"url": "redis://mine.lab.svc"}, BEGUN),
     "own-secret": ({"secretRef": {"name": "mine", "key": "url"}}, BEGUN),
 }
-"""Of jobs that an upgrade finds: their spec.store and status."""
+"""spec.store and status of the jobs that an upgrade finds, by name."""
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def on_secrets(objects: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     }
 
 
-def test_only_secrets_of_jobs_that_began_before_keys_are_read_each_by_its_name(plane: ControlPlane) -> None:
+def test_only_secrets_of_jobs_from_before_keys_may_be_read(plane: ControlPlane) -> None:
     objects = rendered(plane)
     found = on_secrets(objects)
     assert found.pop("ClusterRole /rel-openseer")["verbs"] == ["create"]
@@ -100,18 +100,18 @@ def test_only_secrets_of_jobs_that_began_before_keys_are_read_each_by_its_name(p
         assert [subject["name"] for subject in binding["subjects"]] == ["rel-openseer", "rel-openseer-api"]
 
 
-def test_namespaces_that_are_not_looked_after_get_no_right(plane: ControlPlane) -> None:
+def test_namespaces_that_are_not_watched_get_no_right(plane: ControlPlane) -> None:
     assert set(on_secrets(rendered(plane, watchNamespaces=["prod"]))) == {"Role prod/rel-openseer"}
 
 
-def test_an_upgrade_makes_keys_where_there_are_none_and_touches_none(plane: ControlPlane) -> None:
+def test_an_upgrade_makes_missing_keys_and_changes_no_existing_ones(plane: ControlPlane) -> None:
     def keys() -> list[dict[str, bytes]]:
         found = [entry["data"] for entry in rendered(plane) if entry["kind"] == "Secret"]
         return [{name: base64.b64decode(value) for name, value in data.items()} for data in found]
 
     (first,), (second,) = keys(), keys()
     assert [*first, *second] == ["1", "1"]
-    assert first != second, "made at random"
+    assert first != second, "keys are random"
     assert len(first["1"]) == 64
     there = {"metadata": {"name": "rel-openseer-store-keys"}, "stringData": {"1": "o" * 64}}
     plane.request("/api/v1/namespaces/system/secrets", json.dumps(there).encode())
@@ -144,7 +144,7 @@ def test_a_rollback_keeps_the_key_that_was_added_since(plane: ControlPlane) -> N
     assert keys() == found
 
 
-def test_a_secret_of_the_admins_own_takes_the_place_of_the_charts(plane: ControlPlane, tmp_path: Path) -> None:
+def test_a_secret_of_the_admin_replaces_the_charts(plane: ControlPlane, tmp_path: Path) -> None:
     objects = rendered(plane, stores={"keysSecret": "mine"})
     assert not [entry for entry in objects if entry["kind"] == "Secret"]
     for entry in objects:

@@ -1,4 +1,4 @@
-"""Values of the chart: a wrong one is refused by its name, before anything of it reaches a cluster."""
+"""Values of the chart: a wrong one is refused by its name before any object reaches a cluster."""
 
 import json
 from typing import Any
@@ -55,7 +55,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 def refusal(values: dict[str, Any]) -> str:
     done = template(values)
-    assert done.returncode != 0, "rendered"
+    assert done.returncode != 0, "the chart was rendered"
     return done.stderr
 
 
@@ -64,7 +64,7 @@ def test_a_wrong_value_is_refused_by_its_name(values: dict[str, Any], expected: 
     assert expected in refusal(values)
 
 
-def test_what_people_write_is_taken() -> None:
+def test_common_values_are_accepted() -> None:
     values = {
         "image": {"repository": "registry.example:5000/openseer/operator"},
         "stores": {"allowedHosts": ["cache", "*.pool.example", "10.0.0.1", "10.0.0.0/8", "fd00::/8", "::1"]},
@@ -77,8 +77,8 @@ def test_what_people_write_is_taken() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_values_that_an_older_chart_left_are_told_of_by_name() -> None:
-    """As with --reuse-values: what the chart looks into is missing then."""
+def test_values_that_an_older_chart_lacks_are_reported_by_name() -> None:
+    """With --reuse-values, values that the chart reads are missing."""
     schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
     parts = {name for name, below in schema["properties"].items() if "properties" in below}
     assert {"stores", "jobs", "caBundle", "jobNetworkPolicies"} <= parts == {*schema["required"], "podSecurityContext"}

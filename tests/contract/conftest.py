@@ -11,7 +11,7 @@ from openseer_store.embedded import EmbeddedRedis
 
 @pytest.fixture(scope="session")
 def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server that lives as long as the test session."""
+    """The URL of an embedded Redis, one for the whole test session."""
     server = EmbeddedRedis(Path(tmp_path_factory.mktemp("redis")))
     with asyncio.Runner() as runner:
         yield runner.run(server.__aenter__())

@@ -1,4 +1,4 @@
-"""The client's public names stay, and their calls keep their parameters."""
+"""The client keeps its public names and the parameters of its calls."""
 
 import inspect
 import os
@@ -15,12 +15,12 @@ from tests.contract.forms.adapters import Described, defined, described
 from tests.contract.forms.recorded import compare, load
 
 ADAPTERS = ("torch_grpo", "torch_weights", "trl", "verl", "verl_rollout")
-"""Imported by name."""
+"""Modules of the client that are imported by name."""
 _GIVEN = re.compile(r"self\.([a-z]\w*)(?:: [^=]+)? = ")
 
 
 def public(kind: type) -> list[str]:
-    """Attributes and methods that are not every class's own, those given to an instance included."""
+    """The public attributes and methods of a class, including the attributes that `__init__` sets."""
     found = {name for name in dir(kind) if not name.startswith("_")}
     if issubclass(kind, BaseModel):
         return sorted(found - set(dir(BaseModel)) | set(kind.model_fields))
@@ -36,7 +36,7 @@ def _is_written(kind: type) -> bool:
 
 
 def parameters(call: Any) -> list[str]:
-    """Names and kinds; `=` after those that may be left out."""
+    """Kinds and names of the parameters; `=` marks an optional one."""
     try:
         signature = inspect.signature(call)
     except ValueError:
@@ -54,16 +54,16 @@ def told(name: str) -> dict[str, Any]:
         method: parameters(getattr(kind, method)) for method in names if inspect.isfunction(getattr(kind, method, None))
     }
     words = {field: getattr(kind, field) for field in ("exit_code", "retryable") if hasattr(kind, field)}
-    # The order of a model's parameters is that of its fields, which are given by name.
+    # A model's fields are given by name, so the order of its parameters does not matter.
     made = parameters(kind) if not issubclass(kind, BaseModel) else sorted(parameters(kind))
     return {"made with": made, "names": names, "methods": methods, **words}
 
 
-def test_the_package_exports_what_it_exported() -> None:
+def test_the_package_keeps_its_exports() -> None:
     compare("client", {name: told(name) for name in sorted(openseer_client.__all__)})
 
 
-def test_errors_are_caught_by_the_classes_that_caught_them() -> None:
+def test_errors_keep_their_base_classes() -> None:
     kinds = {name: getattr(openseer_client, name) for name in openseer_client.__all__ if name.endswith("Error")}
     found = {
         name: sorted(other for other, base in kinds.items() if other != name and issubclass(kind, base))
@@ -73,7 +73,7 @@ def test_errors_are_caught_by_the_classes_that_caught_them() -> None:
 
 
 @pytest.mark.parametrize("module", ADAPTERS)
-def test_an_adapter_has_the_names_that_it_had(module: str) -> None:
+def test_an_adapter_keeps_its_public_names(module: str) -> None:
     place = f"openseer_client.{module}"
     if os.environ.get("OPENSEER_REWRITE"):
         made: dict[str, Described] = defined(place)
@@ -82,7 +82,7 @@ def test_an_adapter_has_the_names_that_it_had(module: str) -> None:
     compare(f"client_{module}", made)
 
 
-def test_a_checkpoint_is_kept_and_read_as_it_was(tmp_path: Path) -> None:
+def test_a_checkpoint_keeps_its_format(tmp_path: Path) -> None:
     path, position = tmp_path / "checkpoint.json", Position(7, True, {"q1": 6}, 3)
     Checkpoint(path).save(4, position)
     compare("checkpoint", path.read_text(encoding="utf-8"))
@@ -90,7 +90,7 @@ def test_a_checkpoint_is_kept_and_read_as_it_was(tmp_path: Path) -> None:
     assert Checkpoint(path).position(4) == position
 
 
-def test_variables_that_a_client_reads_are_the_same() -> None:
+def test_a_client_keeps_its_environment_variables() -> None:
     assert (settings.URL, settings.TOKEN, settings.TOKEN_FILE) == (
         "OPENSEER_URL",
         "OPENSEER_TOKEN",

@@ -59,7 +59,7 @@ def job(**spec: Any) -> RolloutJob:
 
 
 def objects(rollout_job: RolloutJob, rank: int = 0) -> dict[str, Any]:
-    """All that the operator makes for a job."""
+    """All objects that the operator makes for a job."""
     found = {
         "worker": worker_pod(
             rollout_job,
@@ -121,7 +121,7 @@ FULL = Memory(
 )
 
 
-def test_the_status_of_a_job_is_written_as_it_was() -> None:
+def test_the_status_of_a_job_keeps_its_form() -> None:
     ends = [Ending(JobOutcome.COMPLETE, "AllReported", "all", NOW), Ending(JobOutcome.FAILED, "StoreLost", "gone", NOW)]
     found = {
         "runs": status(FULL),
@@ -132,7 +132,7 @@ def test_the_status_of_a_job_is_written_as_it_was() -> None:
         "refused": refused_status("spec.model: missing", 4, status(FULL), NOW),
     }
     compare("job_status", found)
-    # Token sums serve the estimate of the time left, which is made anew from the store.
+    # The status has no token sums: the estimate of the remaining time reads them from the store.
     assert memory_of(found["runs"]) == replace(FULL, progress=replace(FULL.progress, ok_tokens=0, closed_tokens=0))
     assert memory_of(found["failed"]).ending == ends[1]
 

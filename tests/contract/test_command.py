@@ -1,4 +1,4 @@
-"""The command line: commands, arguments, options and exit codes are those that scripts know."""
+"""The commands, arguments, options and exit codes on which scripts rely stay the same."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from tests.contract.forms.scanning import quoted
 
 
 def described(command: Any) -> dict[str, Any]:
-    """A command with all below it."""
+    """A command with its subcommands."""
     found: dict[str, Any] = {"parameters": [parameter(option) for option in command.params]}
     if hasattr(command, "commands"):
         found["commands"] = {name: described(subcommand) for name, subcommand in sorted(command.commands.items())}
@@ -18,7 +18,7 @@ def described(command: Any) -> dict[str, Any]:
 
 
 def parameter(option: Any) -> dict[str, Any]:
-    """An argument or an option; arguments are told by their place."""
+    """An argument or an option; an argument has a position and no names."""
     is_option, kind = option.param_type_name == "option", option.type_descriptor.annotation
     return {
         "kind": option.param_type_name,
@@ -32,11 +32,11 @@ def parameter(option: Any) -> dict[str, Any]:
     }
 
 
-def test_commands_take_what_they_took() -> None:
+def test_commands_keep_their_arguments_and_options() -> None:
     compare("command", described(typer.main.get_command(app)))
 
 
-def test_a_stop_and_a_defect_have_their_exit_codes() -> None:
+def test_an_interrupt_and_an_unexpected_error_keep_their_exit_codes() -> None:
     assert (INTERRUPTED, UNEXPECTED) == (130, 70)
 
 

@@ -1,4 +1,4 @@
-"""Pages that list all of something list all of it."""
+"""The pages that list all metrics or fields are complete, and their examples are valid."""
 
 import re
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_every_field_of_the_scripted_engine_is_in_its_page() -> None:
     assert named == {field.alias or name for name, field in Scripted.model_fields.items()}
 
 
-def test_the_manifest_and_prompts_of_the_scripted_engines_page_are_right() -> None:
+def test_the_manifest_and_prompts_of_the_scripted_engines_page_are_valid() -> None:
     page = (DOCS / "scripted-engine.md").read_text()
     [manifest] = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     [prompts] = re.findall(r"```json\n(.*?)```", page, re.DOTALL)

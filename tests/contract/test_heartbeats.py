@@ -20,7 +20,7 @@ from tests.contract.forms.scanning import keys_of_metrics
 
 
 def told(collector: Collector) -> dict[str, list[str]]:
-    """Names of samples with their labels."""
+    """The kinds and names of samples, with their labels."""
     found: dict[str, set[str]] = {}
     for family in collector.collect():
         for sample in family.samples:
@@ -28,7 +28,7 @@ def told(collector: Collector) -> dict[str, list[str]]:
     return {name: sorted(labels) for name, labels in sorted(found.items())}
 
 
-def test_workers_say_what_they_said(tmp_path: Path) -> None:
+def test_heartbeats_keep_their_states_and_fields(tmp_path: Path) -> None:
     states, plain = beats.scripted_beats(tmp_path)
     passed, full = beats.full_beat(tmp_path)
     ill, sick = beats.full_beat(tmp_path, sick=True)
@@ -49,7 +49,7 @@ def test_workers_say_what_they_said(tmp_path: Path) -> None:
     compare("heartbeats", found)
 
 
-def test_prometheus_reads_what_it_read_of_a_worker(tmp_path: Path) -> None:
+def test_the_metrics_of_a_worker_keep_their_names_and_labels(tmp_path: Path) -> None:
     _, full = beats.full_beat(tmp_path)
     full.metrics["routes_lost_bytes"] = 1
     health = Health()
@@ -59,13 +59,13 @@ def test_prometheus_reads_what_it_read_of_a_worker(tmp_path: Path) -> None:
     compare("metrics_worker", {"drafts": told(health), "does not": told(off)})
 
 
-def test_prometheus_reads_what_it_read_of_a_driver() -> None:
+def test_the_metrics_of_a_driver_keep_their_names_and_labels() -> None:
     metrics = PodMetrics()
     metrics.take(SampleLine(1.0, 1, 2, 3, 4, 5, {"worker-0": WorkerSample("busy")}))
     compare("metrics_driver", told(metrics))
 
 
-def test_prometheus_reads_what_it_read_of_the_operator() -> None:
+def test_the_metrics_of_the_operator_keep_their_names_and_labels() -> None:
     board = OperatorState()
     workers: dict[str, int | str] = {"desired": 1, "current": 1, "ready": 1, "busy": 1}
     board.jobs[("lab", "job")] = JobMetrics(BatchProgress(requests=4, ok=2), workers, 1, 12.5, JobCounters("uid", 99))

@@ -15,11 +15,11 @@ from openseer_worker.engine_requests import derive_seed
 from tests.contract.forms.recorded import compare
 
 
-def test_keys_of_a_job_are_where_they_were() -> None:
+def test_the_keys_of_a_job_stay_the_same() -> None:
     compare("keys", {"prefix": prefix("team-a", "job-1"), "store": STORE, "after the prefix": sorted(KEY_SPACE)})
 
 
-def test_ids_are_written_as_they_were() -> None:
+def test_ids_keep_their_text_form() -> None:
     request = RequestId(GroupId(3, "group:with/slash"), 7)
     worker = WorkerId("worker-1", "boot")
     assert RequestId.parse(str(request)) == request
@@ -32,7 +32,7 @@ def test_ids_are_written_as_they_were() -> None:
     )
 
 
-def test_tokens_are_packed_as_they_were() -> None:
+def test_packed_tokens_keep_their_bytes() -> None:
     assert pack_tokens([0, 1, 258, 2**31 - 1]).hex() == "000000000100000002010000ffffff7f"
     assert pack_logprobs([0.0, -1.5]).hex() == "000000000000c0bf"
 

@@ -1,4 +1,4 @@
-"""One table of metrics: what processes export is in it, and docs/metrics.md shows it."""
+"""The table of metrics has every exported metric, and docs/metrics.md shows the table."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,14 +14,14 @@ EVERYWHERE = ("namespace", "job")
 
 
 def recorded(process: str) -> dict[str, list[str]]:
-    """What a process exports, as `counter NAME` with its labels."""
+    """The samples that a process exports, as `counter NAME`, with their labels."""
     if process == "worker":
         return {name: labels for part in load("metrics_worker").values() for name, labels in part.items()}
     return load(f"metrics_{process}")
 
 
 @pytest.mark.parametrize("process", ["operator", "driver", "worker", "api"])
-def test_a_process_exports_what_the_table_says(process: str) -> None:
+def test_a_process_exports_the_metrics_of_the_table(process: str) -> None:
     labels: dict[str, Sequence[str]] = {}
     for metric in METRICS[process]:
         for sample in metric.sample_names:
@@ -30,7 +30,7 @@ def test_a_process_exports_what_the_table_says(process: str) -> None:
     assert {name: found for name, found in recorded(process).items() if not name.endswith("_created")} == labels
 
 
-def test_a_metric_is_defined_once_and_says_what_it_is() -> None:
+def test_a_metric_is_defined_once_with_unit_and_description() -> None:
     for metrics in METRICS.values():
         assert len({metric.name for metric in metrics}) == len(metrics)
         for metric in metrics:
@@ -46,7 +46,7 @@ def test_the_page_shows_the_table() -> None:
 
 
 def tables() -> Mapping[str, str]:
-    """What stands between two marks of the page, by the first."""
+    """The generated tables of the page, by the mark at their beginning."""
     found = {f"metrics: {process}": HEAD + "".join(map(row, metrics)) for process, metrics in METRICS.items()}
     bounds: dict[tuple[str, str], list[str]] = {}
     for metric in BY_NAME.values():

@@ -1,4 +1,4 @@
-"""A job whose store an earlier commit made goes on: everything is read, claimed, extended, completed, acknowledged."""
+"""A job continues on the store of an earlier commit: all is read, claimed, extended, completed and acknowledged."""
 
 import itertools
 from collections.abc import AsyncIterator
@@ -40,13 +40,13 @@ pytestmark = pytest.mark.redis
 BATCHES = (PARKED_BATCH, DRIVERS, FIRST, SECOND, GONE)
 HELD = RequestId(GroupId(FIRST, "mixed"), 1)
 EPOCH, FENCE = 1, 2**32 + 1
-"""Of the store of the earlier commit; the fence of its first lease."""
+"""The epoch of the earlier commit's store, and the fence of its first lease."""
 _namespaces = itertools.count()
 
 
 @pytest.fixture
 def namespace() -> str:
-    """One that no other test uses; keys are kept without it."""
+    """A namespace that no other test uses; the samples have keys without it."""
     return f"{NAMESPACE}-{next(_namespaces)}"
 
 
@@ -57,7 +57,7 @@ def clock() -> old_store.Clock:
 
 @pytest.fixture
 async def empty(server_url: str, namespace: str, clock: old_store.Clock) -> AsyncIterator[RedisStore]:
-    """A store that nobody has written to."""
+    """An empty store."""
     store = RedisStore(server_url, JOB, namespace, clock=clock, retry_seconds=60.0)
     yield store
     await store.close()
@@ -65,7 +65,7 @@ async def empty(server_url: str, namespace: str, clock: old_store.Clock) -> Asyn
 
 @pytest.fixture
 def store(empty: RedisStore, server_url: str, namespace: str, clock: old_store.Clock) -> RedisStore:
-    """The store of the earlier commit, in another server than the one that it was made in, ten seconds later."""
+    """The store of the earlier commit, restored into another server, 10 s later."""
     restore(server_url, prefix(namespace, JOB), load("old_store"))
     clock.seconds += 10.0
     return empty
@@ -81,7 +81,7 @@ def more(request: RequestId, fence: int, start: int, count: int) -> Delta:
 
 
 def rest(claim: Claim, length: int) -> Finish:
-    """The end of a lease at so many tokens."""
+    """The end of a lease at `length` tokens."""
     news = more(claim.request, claim.fence, claim.generated, length - claim.generated)
     return Finish(news, Status.OK, FinishReason.STOP, "</s>")
 
@@ -94,7 +94,7 @@ async def record(store: RedisStore, name: str) -> Any:
     return await store.record(RequestId.parse(name))
 
 
-async def test_a_store_is_written_as_its_sample_says(
+async def test_a_new_store_equals_its_sample(
     empty: RedisStore, server_url: str, namespace: str, clock: old_store.Clock
 ) -> None:
     begin(server_url, prefix(namespace, JOB))
@@ -106,14 +106,14 @@ async def test_everything_in_an_old_store_is_read(store: RedisStore) -> None:
     compare("old_store_read", await read_all(store, BATCHES, [DIGEST, "unknown"]))
 
 
-async def test_results_of_an_old_store_go_on_after_a_cursor(store: RedisStore) -> None:
+async def test_results_of_an_old_store_continue_after_a_cursor(store: RedisStore) -> None:
     whole = await store.results(FIRST, 0, 100)
     assert [entry.cursor for entry in whole] == list(range(1, len(whole) + 1))
     assert await store.results(FIRST, 4, 2) == whole[4:6]
     assert await store.results(FIRST, whole[-1].cursor, 10) == []
 
 
-async def test_keys_of_old_batches_give_the_same_batches(store: RedisStore) -> None:
+async def test_keys_of_old_batches_return_the_same_batches(store: RedisStore) -> None:
     again, new = await store.open_batch(OpenBatch("v9", "{}", old_store.KEY))
     assert (again.number, again.version, new) == (FIRST, VERSION, False)
     assert not (await store.open_batch(OpenBatch("v9", "{}", "step-0")))[1]
@@ -121,7 +121,7 @@ async def test_keys_of_old_batches_give_the_same_batches(store: RedisStore) -> N
     assert (fresh.number > base_of(EPOCH), new) == (True, True)
 
 
-async def test_a_worker_of_before_goes_on_with_its_lease(store: RedisStore) -> None:
+async def test_a_worker_continues_its_lease_in_an_old_store(store: RedisStore) -> None:
     assert await extend(store, [more(HELD, FENCE, 5, 3)]) == [WriteOutcome.OK]
     assert await extend(store, [more(HELD, FENCE - 1, 8, 1)]) == [WriteOutcome.LOST]
     assert await extend(store, [more(HELD, FENCE, 9, 1)]) == [WriteOutcome.GAP]
@@ -135,7 +135,7 @@ async def test_a_worker_of_before_goes_on_with_its_lease(store: RedisStore) -> N
     assert (last.request, last.tokens, last.reason) == (HELD, tokens(0, 10), FinishReason.LENGTH)
 
 
-async def test_a_lease_of_before_expires_and_its_tokens_stay(store: RedisStore, clock: old_store.Clock) -> None:
+async def test_a_lease_in_an_old_store_expires_and_its_tokens_stay(store: RedisStore, clock: old_store.Clock) -> None:
     clock.seconds += old_store.LEASE_SECONDS
     assert await store.reap(3) == 1
     [claim] = [claim for claim in await store.claim(BOB, ask(100)) if claim.request == HELD]
@@ -144,7 +144,7 @@ async def test_a_lease_of_before_expires_and_its_tokens_stay(store: RedisStore, 
     assert await extend(store, [more(HELD, FENCE, 5, 1)]) == [WriteOutcome.LOST]
 
 
-async def test_what_waits_in_an_old_store_is_claimed_in_order(store: RedisStore) -> None:
+async def test_waiting_requests_of_an_old_store_are_claimed_in_order(store: RedisStore) -> None:
     claims = await store.claim(BOB, ask(100))
     assert names(claims) == [
         f"{FIRST}/mixed/3",
@@ -187,7 +187,7 @@ async def test_an_old_batch_is_completed_acknowledged_and_forgotten(store: Redis
     assert (gone.forgotten, gone.progress.ok) == (True, 9)
 
 
-async def test_parked_groups_of_before_go_on_in_a_new_batch(store: RedisStore) -> None:
+async def test_parked_groups_of_an_old_store_continue_in_a_new_batch(store: RedisStore) -> None:
     fresh, _ = await store.open_batch(OpenBatch("v7", "{}"))
     parked = [GroupId(PARKED_BATCH, name) for name in await store.group_names(PARKED_BATCH, 0, 10)]
     assert await store.carry(parked, fresh.number, "v7") == 1
@@ -203,7 +203,7 @@ async def test_parked_groups_of_before_go_on_in_a_new_batch(store: RedisStore) -
     assert end.whole
 
 
-async def test_the_driver_of_before_is_fenced_off_by_a_new_one(store: RedisStore) -> None:
+async def test_a_new_driver_fences_off_the_driver_of_an_old_store(store: RedisStore) -> None:
     assert await store.acquire_driver("driver-boot") == FENCE
     new = await store.acquire_driver("another")
     assert new > FENCE
@@ -212,7 +212,7 @@ async def test_the_driver_of_before_is_fenced_off_by_a_new_one(store: RedisStore
     await store.acknowledge(DRIVERS, 2, new)
 
 
-async def test_orders_of_before_are_followed_by_the_next_ones(store: RedisStore) -> None:
+async def test_the_fleet_spec_of_an_old_store_can_be_changed(store: RedisStore) -> None:
     fleet_spec = await store.fleet_spec()
     assert fleet_spec.active_transaction is not None
     done = fleet_spec.active_transaction.model_copy(update={"phase": "done"})
@@ -222,13 +222,13 @@ async def test_orders_of_before_are_followed_by_the_next_ones(store: RedisStore)
     assert (await store.fleet_spec()).revision > base_of(EPOCH)
 
 
-async def test_a_drain_that_was_asked_for_before_reaches_its_worker(store: RedisStore) -> None:
+async def test_a_drain_requested_in_an_old_store_reaches_its_worker(store: RedisStore) -> None:
     [status] = [status for status in await store.workers() if status.name == CY.name]
     reply = await store.heartbeat(CY, status.heartbeat)
     assert (reply.drain, reply.revision) == (True, 2)
 
 
-async def test_responses_of_before_are_told_to_those_who_draft(store: RedisStore) -> None:
+async def test_responses_of_an_old_store_are_available_for_drafts(store: RedisStore) -> None:
     mixed, whole = GroupId(FIRST, "mixed"), GroupId(FIRST, "whole")
     asks = [SiblingQuery(mixed, ((0, 4), (1, 0), (2, 0))), SiblingQuery(whole, (), True)]
     news, earlier = await store.siblings(asks, 10_000)
@@ -237,7 +237,7 @@ async def test_responses_of_before_are_told_to_those_who_draft(store: RedisStore
     assert await store.longest_earlier([DIGEST]) == [9]
 
 
-async def test_what_runs_in_an_old_store_can_be_ended(store: RedisStore) -> None:
+async def test_running_requests_of_an_old_store_can_be_ended(store: RedisStore) -> None:
     assert await store.end(FIRST) == 4
     assert (await record(store, f"{FIRST}/mixed/1")).state is State.ABORTED
     assert await extend(store, [more(HELD, FENCE, 5, 1)]) == [WriteOutcome.LOST]

@@ -21,7 +21,7 @@ def test_the_samples_leave_no_field_at_its_default(instance: Any) -> None:
     assert filled.unfilled(instance) == []
 
 
-def test_what_goes_to_redis_has_the_same_bytes() -> None:
+def test_packed_values_keep_their_bytes() -> None:
     found = {
         "spec": codec.pack_spec(filled.SPEC),
         "plain spec": codec.pack_spec(filled.PLAIN_SPEC),
@@ -39,7 +39,7 @@ def test_what_goes_to_redis_has_the_same_bytes() -> None:
     compare("packed", {name: data.hex() for name, data in found.items()})
 
 
-def test_json_that_is_kept_is_written_as_it_was() -> None:
+def test_stored_json_keeps_its_form() -> None:
     found = {
         "orders": filled.ORDERS.model_dump_json(exclude_defaults=True),
         "weights report": filled.REPORT.model_dump_json(exclude_defaults=True),
@@ -50,7 +50,7 @@ def test_json_that_is_kept_is_written_as_it_was() -> None:
     compare("kept_json", found)
 
 
-def test_json_of_an_earlier_commit_means_what_it_meant() -> None:
+def test_json_of_an_earlier_commit_keeps_its_meaning() -> None:
     kept = load("kept_json")
     assert FleetSpec.model_validate_json(kept["orders"]) == filled.ORDERS
     assert WeightsReport.model_validate_json(kept["weights report"]) == filled.REPORT

@@ -1,4 +1,4 @@
-"""The page's own types are those of the models that it is sent."""
+"""The page's TypeScript types are those of the models that the server sends."""
 
 import os
 
@@ -8,7 +8,7 @@ from tests.repository import ROOT
 WIRE = ROOT / "page" / "src" / "wire.ts"
 
 
-def test_the_page_takes_what_the_server_sends() -> None:
+def test_the_page_has_the_types_of_the_servers_models() -> None:
     made = page_types()
     if os.environ.get("OPENSEER_REWRITE"):
         WIRE.write_text(made, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""docs/kubernetes-reference.md has every condition, reason and event that the code can say."""
+"""docs/kubernetes-reference.md has every condition, reason and event that the code can write."""
 
 import re
 
@@ -20,7 +20,7 @@ OF_KUBERNETES = {
     *("TopologyAffinityError", "True", "UnexpectedAdmissionError", "Unknown", "Update", "ValidatingAdmissionPolicy"),
     "Warning",
 }
-"""Kinds, fields' values and reasons that others gave their names."""
+"""Kinds, field values and reasons that Kubernetes defines."""
 OF_THE_MANIFEST = {"Count", "FailJob", "Ignore", "Infinity", "NaN", "RolloutJob"}
 
 

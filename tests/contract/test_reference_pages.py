@@ -1,4 +1,4 @@
-"""References in docs/ say what the code says: HTTP, client, manifest, command line."""
+"""The references in docs/ match the code: HTTP, client, manifest, command line."""
 
 import json
 import os
@@ -20,25 +20,25 @@ DOCUMENT = ROOT / "docs" / "openapi.json"
 
 
 def document() -> dict[str, Any]:
-    """In an order of its own for names of models: FastAPI's is that of its imports."""
+    """The OpenAPI document with its models sorted by name; FastAPI's order depends on imports."""
     made = app().openapi()
     schemas = made["components"]["schemas"]
     made["components"]["schemas"] = {name: schemas[name] for name in sorted(schemas)}
     return made
 
 
-def test_the_committed_document_is_the_one_that_is_served() -> None:
+def test_the_committed_document_equals_the_served_one() -> None:
     made = json.dumps(document(), indent=1, ensure_ascii=False) + "\n"
     if os.environ.get("OPENSEER_REWRITE"):
         DOCUMENT.write_text(made, encoding="utf-8")
-    assert DOCUMENT.read_text(encoding="utf-8") == made, f"docs/openapi.json is behind the code: {REWRITE}"
+    assert DOCUMENT.read_text(encoding="utf-8") == made, f"docs/openapi.json differs from the code: {REWRITE}"
 
 
 def test_the_page_of_http_has_every_route_and_model() -> None:
     holds("http.md", {"routes": http.routes(document()), "models": http.models(document())})
 
 
-def test_the_page_of_the_client_has_all_that_is_exported() -> None:
+def test_the_page_of_the_client_has_every_export() -> None:
     made = {"classes": client.classes(), "models": client.models(), "errors": client.errors()}
     holds("client.md", {**made, "adapters": client.adapters(ADAPTERS)})
 
@@ -61,7 +61,7 @@ def test_the_list_of_decisions_has_each_with_its_status() -> None:
     made = "| | decision | status |\n|---|---|---|\n"
     for page in sorted((ROOT / "docs/decisions").glob("0*.md")):
         found = re.match(r"# (\d{4}): (.+)\n\nStatus: ((?:.+\n)+)\n", page.read_text(encoding="utf-8"))
-        assert found, f"{page.name} begins otherwise than `# NUMBER: title` and `Status: …`"
+        assert found, f"{page.name} does not begin with `# NUMBER: title` and `Status: …`"
         number, title, status = found.groups()
         made += f"| {number} | [{cell(title)}]({page.name}) | {cell(status)} |\n"
     holds("decisions/README.md", {"decisions": made})

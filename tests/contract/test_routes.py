@@ -22,12 +22,12 @@ def app(*, many: bool = False) -> Any:
 
 
 def routes(*, many: bool) -> list[str]:
-    """Those of others' protocols too, which are not in the document."""
+    """All routes, including the compatible routes, which are not in the document."""
     found = [route for route in app(many=many).routes if isinstance(route, APIRoute)]
     return sorted(f"{method} {route.path}" for route in found for method in route.methods)
 
 
-def test_the_document_says_what_it_said() -> None:
+def test_the_openapi_document_stays_the_same() -> None:
     document = app().openapi()
     parts = {f"#/components/schemas/{name}": part for name, part in document["components"]["schemas"].items()}
     every: dict[str, Any] = {}
@@ -37,7 +37,7 @@ def test_the_document_says_what_it_said() -> None:
 
 
 def operation(call: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
-    """One call: parameters, body and answers. Of bodies and answers that are models only the fields are told."""
+    """One call: parameters, body and answers. Of a model only the field names are listed."""
     body = call.get("requestBody", {})
     parameters = [bare(part, parts) for part in call.get("parameters", [])]
     return {
@@ -48,7 +48,7 @@ def operation(call: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
 
 
 def contents(told: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
-    """By media type."""
+    """The contents of a body or an answer, by media type."""
     found: dict[str, Any] = {}
     for kind, what in told.get("content", {}).items():
         schema = what.get("schema", {})
@@ -58,11 +58,11 @@ def contents(told: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def test_routes_are_where_they_were() -> None:
+def test_routes_keep_their_methods_and_paths() -> None:
     compare("routes", {"one job": routes(many=False), "many jobs": routes(many=True)})
 
 
-async def test_prometheus_reads_what_it_read_of_the_api() -> None:
+async def test_the_metrics_of_the_api_keep_their_names_and_labels() -> None:
     store = MemoryStore()
     assert await store.swap_fleet_spec(FleetSpec(revision=1, transaction=ONGOING))
     job = JobContext(serving_job(), store)

@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 
 def tree(value: Any) -> Any:
-    """Keys and kinds of a value; entries of a list are taken together."""
+    """Keys and kinds of a value; equal entries of a list are merged."""
     if isinstance(value, dict):
         fields: dict[str, Any] = value  # pyright: ignore[reportUnknownVariableType]
         return {name: tree(entry) for name, entry in fields.items()}
@@ -47,15 +47,15 @@ def lines(path: Path) -> Lines:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_a_report_has_the_fields_that_it_had(folder: RunFolder) -> None:
+def test_a_report_keeps_its_fields(folder: RunFolder) -> None:
     compare("report", tree(json.loads(make_report(read_trace(folder)).to_json())))
 
 
-def test_result_lines_have_the_fields_that_they_had(folder: RunFolder) -> None:
+def test_result_lines_keep_their_fields(folder: RunFolder) -> None:
     compare("result_line", tree(lines(folder.results_file)))
 
 
-def test_samples_and_the_run_have_the_fields_that_they_had(folder: RunFolder) -> None:
+def test_samples_and_the_run_keep_their_fields(folder: RunFolder) -> None:
     samples = [
         {**line, "workers": sorted({name for one in line["workers"].values() for name in one})}
         for line in lines(folder.samples_file)
@@ -80,14 +80,14 @@ def test_files_of_an_earlier_commit_are_read(folder: RunFolder, tmp_path: Path) 
     assert fact.length == len(result.token_ids)
 
 
-def test_an_audit_has_the_fields_that_it_had() -> None:
+def test_an_audit_keeps_its_fields() -> None:
     report = AuditReport(groups=1, requests=2, results=3, events=4, unfinished=5)
     report.add(Violation("missing", "0/g/1", "nothing", "a result"))
     found = tree(json.loads(msgspec.json.encode(report.as_dict())))
     compare("audit", found)
 
 
-def test_files_of_a_run_have_their_names(folder: RunFolder) -> None:
+def test_files_of_a_run_keep_their_names(folder: RunFolder) -> None:
     written = sorted(path.name for path in folder.path.iterdir())
     rest = {
         "job": folder.job_file,

@@ -38,7 +38,7 @@ def test_a_prompt_that_leaves_room_for_one_token_fits(prompt: list[int]) -> None
         ),
     ],
 )
-def test_a_prompt_that_cannot_be_run_is_told_why(prompt: list[int], told: str) -> None:
+def test_a_prompt_that_cannot_run_is_refused_with_the_reason(prompt: list[int], told: str) -> None:
     assert misfit(prompt, SAMPLING, LIMITS) == told
 
 
@@ -62,7 +62,7 @@ def test_a_stop_token_outside_the_vocabulary_is_a_misfit() -> None:
     assert (misfit([1], stops, LIMITS) or "").startswith("stop_token_ids[1]: found token 300,")
 
 
-def test_what_is_not_known_refuses_nothing_but_what_no_model_has() -> None:
+def test_unknown_limits_refuse_only_tokens_that_no_model_has() -> None:
     unknown = ModelLimits()
     assert misfit([2**31 - 1] * 10_000, SAMPLING, unknown) is None
     assert overflow(10**6, 10**6, unknown, room=1) is None
@@ -92,7 +92,7 @@ def test_the_scripted_engine_has_the_limits_of_its_settings() -> None:
 
 
 @pytest.mark.parametrize(("stated", "known"), [(4096, 4096), (-1, None), ("auto", None), ("32k", None), (None, None)])
-def test_a_manifest_says_the_context_of_vllm_only_as_a_number(stated: int | str | None, known: int | None) -> None:
+def test_a_manifest_limits_vllms_context_only_by_a_number(stated: int | str | None, known: int | None) -> None:
     model = Model(path="org/model", engine_args={"max_model_len": stated})
     assert limits_of_manifest(model) == ModelLimits(context_tokens=known)
 
@@ -109,7 +109,7 @@ def test_a_manifest_says_the_context_of_vllm_only_as_a_number(stated: int | str 
         ({"top_logprobs": 9}, "sampling.topLogprobs: found 9, the model has 8 tokens"),
     ],
 )
-def test_what_cannot_be_scored_is_refused(fields: dict[str, Any], problem: str) -> None:
+def test_a_prompt_that_cannot_be_scored_is_refused(fields: dict[str, Any], problem: str) -> None:
     assert problem in (misfit([1, 2, 3, 4], Sampling(**fields), ModelLimits(vocabulary=8)) or "")
 
 
@@ -128,7 +128,7 @@ def test_raw_scores_need_no_temperature_of_one() -> None:
     assert misfit([1, 2, 3, 4], sampling, ModelLimits()) is None
 
 
-def test_a_scored_prompt_leaves_room_for_one_token_whatever_its_length_limits() -> None:
+def test_a_scored_prompt_needs_room_for_just_one_token() -> None:
     sampling = Sampling(score_from=1, max_tokens=1, min_tokens=1)
     assert misfit([1, 2, 3, 4], sampling, ModelLimits(context_tokens=5)) is None
     assert "no room" in (misfit([1, 2, 3, 4], sampling, ModelLimits(context_tokens=4)) or "")

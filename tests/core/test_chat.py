@@ -1,4 +1,4 @@
-"""Chat messages mean the same wherever they come from."""
+"""Chat messages have the same meaning in prompt files, groups and chat requests."""
 
 import json
 from typing import Any
@@ -49,7 +49,7 @@ WAYS = (of_file, of_group, of_chat)
         ({"role": "user", "content": [{"type": "text", "text": 5}]}, "content", "found {"),
     ],
 )
-def test_what_a_prompt_would_lose_is_refused_on_every_way(message: Any, place: str, told: str) -> None:
+def test_fields_that_a_prompt_would_lose_are_refused_in_every_form(message: Any, place: str, told: str) -> None:
     with pytest.raises(PromptsError) as of_line:
         of_file([TURN, message])
     [problem] = of_line.value.problems
@@ -71,6 +71,6 @@ def test_parts_of_text_are_lines_of_one_text_as_in_vllm(way: Any) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_fields_of_a_message_that_hold_nothing_are_not_given(way: Any) -> None:
+def test_empty_optional_fields_of_a_message_are_dropped(way: Any) -> None:
     assert way([{**TURN, "tool_calls": [], "name": None}]) == [TURN]
     assert way([{**TURN, "content": ""}]) == [{**TURN, "content": ""}]

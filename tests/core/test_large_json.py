@@ -1,4 +1,4 @@
-"""Large JSON is read in steps, and what comes out is what any JSON gives: the same value, or the same refusal."""
+"""Large JSON is read in steps, with the same value or the same error as any other JSON."""
 
 import json
 from typing import Any
@@ -26,7 +26,7 @@ PIECES = st.sampled_from([*MARKS, *WORDS, *DIGITS])
 
 
 def outcome(read: Any, data: bytes) -> str:
-    """The value, or why there is none; as text, for NaN is not NaN and 1 is True."""
+    """The value or the error, as text, because NaN does not equal NaN and 1 equals True."""
     try:
         return repr(read(data))
     except JsonError as error:
@@ -35,14 +35,14 @@ def outcome(read: Any, data: bytes) -> str:
 
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(VALUES, st.sampled_from([None, 1]))
-def test_a_value_is_read_as_strict_json_reads_it(value: Any, indent: int | None) -> None:
+def test_a_value_equals_that_of_the_strict_reader(value: Any, indent: int | None) -> None:
     data = json.dumps(value, indent=indent).encode()
     assert outcome(parse_large, data) == outcome(parse, data)
 
 
 @settings(max_examples=5 * EXAMPLES, deadline=None)
 @given(st.lists(PIECES, max_size=12).map("".join))
-def test_what_is_wrong_is_refused_with_the_same_words(text: str) -> None:
+def test_wrong_json_is_refused_with_the_same_message(text: str) -> None:
     data = text.encode()
     assert outcome(parse_large, data) == outcome(parse, data)
 

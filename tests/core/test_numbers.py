@@ -1,4 +1,4 @@
-"""No number is given twice: later epochs begin above earlier ones, whatever the store forgot."""
+"""No number is issued twice: later epochs begin above earlier ones, even if the store has lost data."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +14,7 @@ def test_numbers_are_small_and_without_gaps_in_the_first_epoch() -> None:
 
 
 @given(walls, st.floats(0.001, 10.0), st.floats(0.0, 1.0))
-def test_an_epoch_begins_above_all_that_the_one_before_can_issue(began: float, lasted: float, forgotten: float) -> None:
+def test_an_epoch_begins_above_all_numbers_of_the_one_before(began: float, lasted: float, forgotten: float) -> None:
     epoch = next_epoch(0, began)
     issued = base_of(epoch) + int(lasted * 1000) * NUMBERS_PER_MILLISECOND
     later = next_epoch(int(epoch * forgotten), began + lasted + 0.002)  # a server takes longer to start
@@ -22,7 +22,7 @@ def test_an_epoch_begins_above_all_that_the_one_before_can_issue(began: float, l
 
 
 @given(walls, st.integers(0, 2**40))
-def test_an_epoch_that_somebody_knows_is_never_given_again(wall: float, known: int) -> None:
+def test_a_known_epoch_is_never_issued_again(wall: float, known: int) -> None:
     assert next_epoch(known, wall) > known
 
 

@@ -1,4 +1,4 @@
-"""JSON of users: what Python's reader reads exactly is read the same, and the rest is refused with its place."""
+"""JSON of users: values that Python's reader preserves are read alike, all others are refused with their place."""
 
 import json
 import math
@@ -44,7 +44,7 @@ def values(text: st.SearchStrategy[str], *more: st.SearchStrategy[Any]) -> st.Se
         ("", "not valid JSON (Expecting value at column 1)"),
     ],
 )
-def test_what_would_be_lost_or_changed_is_refused_with_place(text: str | bytes, reason: str) -> None:
+def test_a_value_that_would_be_lost_or_changed_is_refused_with_place(text: str | bytes, reason: str) -> None:
     with pytest.raises(JsonError) as caught:
         parse(text)
     assert str(caught.value) == reason
@@ -56,7 +56,7 @@ def test_whole_characters_are_read_however_they_are_escaped(text: str) -> None:
 
 
 @pytest.mark.parametrize(("opening", "closing", "deep"), [("[", "]", 1), ('{"a":', "}", 1), ('[[],{"]":', "}]", 2)])
-def test_depth_has_a_limit_that_the_stack_does_not_move(opening: str, closing: str, deep: int) -> None:
+def test_the_limit_of_depth_does_not_depend_on_the_stack(opening: str, closing: str, deep: int) -> None:
     levels = MOST_DEPTH // deep
     fitting = opening * levels + "1" + closing * levels
     assert parse(fitting) == json.loads(fitting)
@@ -65,7 +65,7 @@ def test_depth_has_a_limit_that_the_stack_does_not_move(opening: str, closing: s
             parse(opening * (levels + more) + "1" + closing * (levels + more))
 
 
-def test_brackets_in_texts_are_no_depth() -> None:
+def test_brackets_in_texts_do_not_count_as_depth() -> None:
     text = json.dumps(["[{" * 1000, '"[\\"' * 1000])
     assert parse(text) == json.loads(text)
 
@@ -73,7 +73,7 @@ def test_brackets_in_texts_are_no_depth() -> None:
 @pytest.mark.timeout(1800)
 @settings(max_examples=EXAMPLES, derandomize=not SOAK, deadline=None)
 @given(values(TEXT), st.booleans(), st.sampled_from([None, 1]))
-def test_what_python_writes_strictly_is_read_unchanged(value: Any, ascii: bool, indent: int | None) -> None:
+def test_strict_json_that_python_writes_is_read_unchanged(value: Any, ascii: bool, indent: int | None) -> None:
     text = json.dumps(value, ensure_ascii=ascii, indent=indent)
     assert same(parse(text), value)
     assert same(parse(text.encode()), value)
@@ -82,7 +82,7 @@ def test_what_python_writes_strictly_is_read_unchanged(value: Any, ascii: bool, 
 @pytest.mark.timeout(1800)
 @settings(max_examples=EXAMPLES, derandomize=not SOAK, deadline=None)
 @given(values(ANY_TEXT, st.just(math.nan), st.just(-math.inf)))
-def test_what_passes_can_be_sent_on_and_the_rest_cannot(value: Any) -> None:
+def test_exactly_the_values_that_can_be_sent_on_are_read(value: Any) -> None:
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except ValueError:
@@ -104,5 +104,5 @@ def test_any_bytes_are_read_as_python_reads_them_or_refused(data: bytes) -> None
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equal in type, too; -0.0 is 0.0."""
+    """Whether two values are equal, also in their types and in the sign of zero."""
     return one == other and json.dumps(one) == json.dumps(other)

@@ -1,4 +1,4 @@
-"""Scores of tokens as records: each token's own, and those of the likeliest ones in its place."""
+"""Scores of tokens as records: each token's own, and those of the likeliest tokens at its position."""
 
 from math import inf
 
@@ -22,7 +22,7 @@ def packed(own: list[float], pairs: list[Likeliest]) -> bytes:
 
 
 @given(st.data(), st.integers(1, 5), st.integers(1, 6))
-def test_records_give_back_what_they_were_made_of(data: st.DataObject, top: int, count: int) -> None:
+def test_records_unpack_to_the_packed_scores(data: st.DataObject, top: int, count: int) -> None:
     own = data.draw(st.lists(SCORES, min_size=count, max_size=count))
     pair = st.tuples(st.integers(0, 2**31 - 1), SCORES)
     pairs = data.draw(st.lists(st.lists(pair, min_size=top, max_size=top), min_size=count, max_size=count))
@@ -33,14 +33,14 @@ def test_records_give_back_what_they_were_made_of(data: st.DataObject, top: int,
     assert [place.rank for place in ranked(tokens, scores) or []] == list(range(1, count + 1))
 
 
-def test_without_likelier_ones_scores_are_a_number_for_each_token() -> None:
+def test_without_likeliest_tokens_a_record_is_one_score() -> None:
     tokens, scores = pack_tokens([1, 2]), pack_logprobs([-1, -2])
     assert (record_items(tokens, scores), own_scores(tokens, scores)) == (1, scores)
     assert likeliest(tokens, scores) is None
     assert (record_items(tokens, b""), own_scores(tokens, b""), likeliest(tokens, b"")) == (0, b"", None)
 
 
-def test_what_has_been_cut_and_what_was_appended_has_no_likely_tokens() -> None:
+def test_cut_records_and_appended_tokens_have_no_likeliest_tokens() -> None:
     cut = packed([-1.0], [[(4, -0.5), (5, -inf)]])
     scores = cut + appended_scores(2, 6)
     tokens = pack_tokens([1, 2, 3])

@@ -1,4 +1,4 @@
-"""Tokens and log-probabilities survive being bytes."""
+"""Tokens and log-probabilities stay the same when they are packed and unpacked."""
 
 import struct
 from math import isfinite
@@ -19,19 +19,19 @@ from openseer_core.tokens import (
 
 
 @given(st.lists(st.integers(-(2**31), 2**31 - 1)))
-def test_tokens_survive(ids: list[int]) -> None:
+def test_tokens_unpack_to_the_packed_ones(ids: list[int]) -> None:
     data = pack_tokens(ids)
     assert unpack_tokens(data) == ids
     assert count_items(data) == len(ids)
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False)))
-def test_logprobs_survive_as_single_precision(values: list[float]) -> None:
+def test_logprobs_keep_their_single_precision(values: list[float]) -> None:
     assert unpack_logprobs(pack_logprobs(values)) == values
 
 
 @given(st.lists(st.floats(width=32)))
-def test_what_is_not_finite_is_none_where_json_is_to_hold_it(values: list[float]) -> None:
+def test_logprobs_that_are_not_finite_are_none_in_json(values: list[float]) -> None:
     readable = readable_logprobs(pack_logprobs(values))
     assert readable == [value if isfinite(value) else None for value in values]
     assert first_not_finite(values) == (readable.index(None) if None in readable else None)

@@ -1,4 +1,4 @@
-"""The repository's Markdown pages, what they link to, and what they tell a reader to run."""
+"""The repository's Markdown pages, with their links and the commands that they name."""
 
 import re
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ _NOT_IN_ANCHORS = re.compile(r"[^\w\- ]")
 
 
 def named(page: Path) -> str:
-    """Where the page is in the repository."""
+    """The path of the page in the repository."""
     return str(page.relative_to(ROOT))
 
 
@@ -36,7 +36,7 @@ class Block:
 
     @property
     def language(self) -> str:
-        """The first word, or nothing."""
+        """The first word; empty if there is none."""
         return (self.words.split() or [""])[0]
 
 
@@ -56,12 +56,12 @@ def prose(page: Path) -> str:
 
 
 def links(page: Path) -> Iterator[re.Match[str]]:
-    """Links inside the repository, each with a `path` and an `anchor`; what stands in code is none."""
+    """Links inside the repository, each with a `path` and an `anchor`; text in code is no link."""
     return _LINK.finditer(_CODE.sub("`code`", prose(page)))
 
 
 def anchors(page: Path) -> set[str]:
-    """Those that GitHub gives a page's headings; of equal ones the first."""
+    """The anchors that GitHub gives a page's headings; of equal headings only the first anchor."""
     return {anchor(heading) for heading in _HEADING.findall(prose(page))}
 
 
@@ -72,7 +72,7 @@ def anchor(heading: str) -> str:
 
 
 def commands() -> Iterator[tuple[Path, str]]:
-    """What stands in a page as a line of a shell or as code in a line, with the page; continued lines are one."""
+    """Each page with its shell lines and inline code, one by one; continued lines are joined."""
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         for match in _BLOCK.finditer(text):

@@ -22,7 +22,7 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
 
 def of_openseer(code: str) -> str:
-    """The first word that the command line does not take, or nothing."""
+    """The first word that the command line does not accept; empty if there is none."""
     found = OPENSEER.match(code)
     if found is None:
         return ""
@@ -44,7 +44,7 @@ def _options(command: Any) -> set[str]:
 
 
 def of_programs(code: str) -> str:
-    """A file that is not there, or an option that does not stand in it or in what it shares with others."""
+    """A missing file, or the options that are neither in the file nor in its shared modules; empty if all exist."""
     found = PROGRAM.match(code)
     if found is None:
         return ""
@@ -57,7 +57,7 @@ def of_programs(code: str) -> str:
 
 
 def of_modules(code: str) -> str:
-    """A module of ours that is not there."""
+    """A missing module of the repository; empty if it exists."""
     found = MODULE.match(code)
     if found is None or found["module"].split(".")[0] not in ("tests", "benchmarks", "openseer_worker"):
         return ""
@@ -67,7 +67,7 @@ def of_modules(code: str) -> str:
 
 
 def of_make(code: str) -> str:
-    """Targets that the Makefile has not."""
+    """Targets that the Makefile does not have; empty if it has all."""
     found = MAKE.match(code)
     if found is None:
         return ""
@@ -77,12 +77,12 @@ def of_make(code: str) -> str:
 
 
 @pytest.mark.parametrize("unknown", [of_openseer, of_programs, of_modules, of_make], ids=lambda call: call.__name__)
-def test_what_a_page_says_to_run_exists(unknown: Callable[[str], str]) -> None:
+def test_the_commands_in_pages_exist(unknown: Callable[[str], str]) -> None:
     wrong = [(named(page), code, unknown(code)) for page, code in commands() if unknown(code)]
     assert wrong == []
 
 
-def test_the_workflow_for_forks_runs_what_exists() -> None:
+def test_the_workflow_for_forks_runs_existing_targets() -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yaml").read_text(encoding="utf-8"))
     steps = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
     lines = [line.strip() for step in steps for line in step.splitlines()]

@@ -9,7 +9,7 @@ from tests.repository import ROOT
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
-def test_links_lead_to_what_exists(page: Path) -> None:
+def test_links_lead_to_existing_files_and_headings(page: Path) -> None:
     broken: list[str] = []
     for link in links(page):
         target = (page.parent / link["path"]).resolve() if link["path"] else page

@@ -31,7 +31,7 @@ def test_every_page_is_built_and_loads_nothing_from_elsewhere(site: Path) -> Non
         name = named(page).removesuffix(".md").removesuffix("README")
         text = (site / name / "index.html").read_text(encoding="utf-8")
         assert LOADED.findall(text) == []
-        assert 'class="mermaid"' not in text  # a script from elsewhere would draw it
+        assert 'class="mermaid"' not in text  # it needs a script from another host
 
 
 def test_the_contents_name_every_page_but_single_decisions() -> None:

@@ -1,4 +1,4 @@
-"""Code in pages is whole and names what exists; manifests in pages are taken. Trainers' snippets run: tests/client."""
+"""Code in pages parses and imports existing names; manifests are valid. tests/client runs the trainers' snippets."""
 
 import ast
 import importlib
@@ -18,9 +18,9 @@ WHOLE: dict[str, Any] = {
     "metadata": {"name": "any"},
     "spec": {"prompts": {"path": "prompts.jsonl"}},
 }
-"""What a piece of a manifest in a page is a part of."""
+"""The manifest into which a fragment of a page is merged."""
 SLOW = ("torch", "trl", "verl", "vllm", "nemo_rl", "transformers")
-"""What takes seconds to import, or is not here: names imported from such modules are not looked up."""
+"""Modules that take seconds to import or are not installed: names imported from them are not checked."""
 
 
 def told(block: Block) -> str:
@@ -29,7 +29,7 @@ def told(block: Block) -> str:
 
 
 @pytest.mark.parametrize("block", PYTHON, ids=told)
-def test_python_is_whole_and_imports_what_exists(block: Block) -> None:
+def test_python_parses_and_imports_existing_names(block: Block) -> None:
     found = [node for node in ast.walk(ast.parse(block.text)) if isinstance(node, ast.ImportFrom)]
     for node in found:
         module = node.module or ""
@@ -42,7 +42,7 @@ def _is_there(module: str, name: str) -> bool:
 
 
 @pytest.mark.parametrize("block", blocks("yaml"), ids=told)
-def test_yaml_can_be_read_and_pieces_of_manifests_are_taken(block: Block) -> None:
+def test_yaml_parses_and_fragments_of_manifests_are_valid(block: Block) -> None:
     documents: list[Any] = list(yaml.safe_load_all(block.text))
     for document in documents:
         spec = document.get("spec") if document.keys() == {"spec"} else None

@@ -1,6 +1,6 @@
-"""One automaton with the questions that a test asks it."""
+"""One suffix automaton, with the queries of the tests."""
 
-# What numba compiled carries no types.
+# Functions that numba compiled have no types.
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class Automaton:
         return int(self._groups[0, ROOT])
 
     def append(self, number: int, tokens: Sequence[int]) -> int:
-        """Appends to text `number`; gives how many tokens went in."""
+        """Appends to text `number`; returns the number of appended tokens."""
         text = np.array(tokens, np.int32)
         last = self._ends.get(number, self._root)
         end, done = append(self._arena, self._groups, 0, number + 1, np.int32(last), text, 0, len(text))
@@ -37,14 +37,14 @@ class Automaton:
         return int(done)
 
     def free(self) -> None:
-        """Frees all texts, for others."""
+        """Frees all texts, and begins an empty group."""
         memory.free_group(self._arena, self._groups, 0)
         empty = memory.used_bytes(self._arena)
         assert empty == 0
         self._open()
 
     def used_bytes(self) -> int:
-        """Of the texts, less the root."""
+        """The bytes of the texts, without the root."""
         return memory.used_bytes(self._arena) - memory.STATE_BYTES
 
     def _state(self, tokens: Sequence[int]) -> int:
@@ -54,11 +54,11 @@ class Automaton:
         return state
 
     def count(self, tokens: Sequence[int]) -> int:
-        """How often the tokens occur."""
+        """The number of occurrences of the tokens."""
         return int(self._arena.states[self._state(tokens), COUNT])
 
     def best_next(self, tokens: Sequence[int]) -> int | None:
-        """The most frequent token behind them, if any."""
+        """The most frequent token after them, if any."""
         row = self._arena.states[self._state(tokens)]
         return int(row[TOKEN]) if row[TARGET] else None
 

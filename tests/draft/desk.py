@@ -15,7 +15,7 @@ def pack(tokens: Sequence[int]) -> bytes:
 
 
 class Desk:
-    """Live requests by name; each has a row of its own."""
+    """A drafter and its live requests; each request has its own row of the table."""
 
     def __init__(
         self, *, slots: int = 16, max_tokens: int = 8, memory_bytes: int = 16 * 2**20, adaptive: bool = False
@@ -36,7 +36,7 @@ class Desk:
         self.drafter.close(slot)
 
     def step(self, gained: dict[int, Sequence[int]], seconds: float = 0.0) -> dict[int, list[int]]:
-        """Every live request gains these tokens; the drafts that are proposed behind them, by slot."""
+        """Appends the gained tokens to the live requests; returns the drafts that follow them, by slot."""
         for slot, tokens in gained.items():
             start = self._lengths[slot]
             self._texts[slot, start : start + len(tokens)] = tokens
@@ -50,7 +50,7 @@ class Desk:
         }
 
     def play(self, slot: int, response: Sequence[int], done: int = 0, seconds: float = 0.0) -> int:
-        """Generates a whole response as an engine that accepts right drafts; gives the number of steps."""
+        """Generates a whole response as an engine that accepts right drafts; returns the number of steps."""
         drafts = self.step({}, seconds)[slot]
         steps = 0
         while done < len(response):

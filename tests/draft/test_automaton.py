@@ -1,4 +1,4 @@
-"""The automaton against brute force: every substring, how often it occurs, and what follows it most often."""
+"""The automaton compared with brute force: the count and the most frequent next token of every substring."""
 
 from collections import Counter
 
@@ -35,7 +35,7 @@ def check_against_brute_force(automaton: Automaton, texts: list[list[int]]) -> N
 
 
 @given(TEXTS)
-def test_every_substring_has_its_exact_count_and_its_most_frequent_next_token(texts: list[list[int]]) -> None:
+def test_every_substring_has_its_count_and_most_frequent_next_token(texts: list[list[int]]) -> None:
     automaton = Automaton()
     for number, text in enumerate(texts):
         automaton.append(number, text)
@@ -43,7 +43,7 @@ def test_every_substring_has_its_exact_count_and_its_most_frequent_next_token(te
 
 
 @given(PIECES)
-def test_texts_that_grow_in_turns_give_the_same_as_texts_appended_whole(pieces: list[tuple[int, list[int]]]) -> None:
+def test_texts_that_grow_in_turns_equal_texts_appended_whole(pieces: list[tuple[int, list[int]]]) -> None:
     automaton = Automaton()
     texts: dict[int, list[int]] = {}
     for number, piece in pieces:
@@ -53,7 +53,7 @@ def test_texts_that_grow_in_turns_give_the_same_as_texts_appended_whole(pieces: 
 
 
 @given(TEXTS)
-def test_what_does_not_occur_is_not_found(texts: list[list[int]]) -> None:
+def test_a_sequence_that_does_not_occur_is_not_found(texts: list[list[int]]) -> None:
     automaton = Automaton()
     for number, text in enumerate(texts):
         automaton.append(number, text)
@@ -63,7 +63,7 @@ def test_what_does_not_occur_is_not_found(texts: list[list[int]]) -> None:
 
 
 @given(TEXTS)
-def test_the_end_of_a_text_knows_its_longest_suffix_that_occurs_elsewhere(texts: list[list[int]]) -> None:
+def test_the_end_of_a_text_has_its_longest_suffix_found_elsewhere(texts: list[list[int]]) -> None:
     automaton = Automaton()
     for number, text in enumerate(texts):
         automaton.append(number, text)
@@ -76,7 +76,7 @@ def test_the_end_of_a_text_knows_its_longest_suffix_that_occurs_elsewhere(texts:
 
 
 @given(st.lists(TEXTS, min_size=2, max_size=5))
-def test_memory_of_freed_groups_is_used_again_without_a_trace(batches: list[list[list[int]]]) -> None:
+def test_memory_of_freed_groups_is_reused_without_old_data(batches: list[list[list[int]]]) -> None:
     automaton = Automaton(memory_bytes=200_000)
     for texts in batches:
         for number, text in enumerate(texts):
@@ -86,7 +86,7 @@ def test_memory_of_freed_groups_is_used_again_without_a_trace(batches: list[list
     assert automaton.used_bytes() == 0
 
 
-def test_a_full_memory_is_reported_and_what_is_there_stays_exact() -> None:
+def test_a_full_memory_is_reported_and_stored_texts_stay_exact() -> None:
     automaton = Automaton(memory_bytes=60_000)
     chance = np.random.default_rng(1)
     text = [int(token) for token in chance.integers(0, 3, 5_000)]

@@ -13,7 +13,7 @@ RESPONSE = [int(token) for token in np.random.default_rng(5).integers(0, 50, 400
 OTHER = [int(token) for token in np.random.default_rng(6).integers(50, 90, 400)]
 
 
-def test_a_response_like_its_siblings_is_drafted_from_it_whoever_generated_that() -> None:
+def test_a_response_like_its_sibling_is_drafted_from_the_sibling() -> None:
     for fed_from_elsewhere in (False, True):
         desk = Desk()
         if fed_from_elsewhere:
@@ -35,14 +35,14 @@ def test_a_response_that_repeats_itself_is_drafted_from_itself() -> None:
     assert metrics["drafted_siblings"] == 0
 
 
-def test_a_response_that_copies_its_prompt_is_drafted_from_that() -> None:
+def test_a_response_that_copies_its_prompt_is_drafted_from_the_prompt() -> None:
     desk = Desk()
     slot = desk.open("g", 0, prompt=RESPONSE)
     assert desk.play(slot, RESPONSE[100:200]) < 40
     assert desk.drafter.metrics()["accepted_prompt"] > 60
 
 
-def test_responses_of_earlier_iterations_are_an_origin_of_their_own() -> None:
+def test_responses_of_earlier_iterations_are_a_separate_origin() -> None:
     desk = Desk()
     desk.drafter.seed("g", [pack(OTHER), pack(RESPONSE)])
     assert desk.play(desk.open("g", 0), RESPONSE) < len(RESPONSE) / 5
@@ -59,7 +59,7 @@ def test_one_groups_tokens_are_never_proposed_to_another() -> None:
 
 
 @given(st.lists(TOKENS, min_size=1, max_size=4), TOKENS)
-def test_every_draft_goes_on_as_some_text_of_the_group_does(others: list[list[int]], own: list[int]) -> None:
+def test_every_draft_continues_like_a_text_of_the_group(others: list[list[int]], own: list[int]) -> None:
     desk = Desk(slots=1)
     for number, text in enumerate(others):
         desk.drafter.append("g", number + 1, 0, pack(text))
@@ -73,8 +73,8 @@ def test_every_draft_goes_on_as_some_text_of_the_group_does(others: list[list[in
 
 
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(0, 40), st.integers(1, 20)), max_size=20))
-def test_deltas_that_come_twice_or_out_of_order_change_nothing(pieces: list[tuple[int, int, int]]) -> None:
-    """A log read again from any position is the same log."""
+def test_repeated_or_overlapping_deltas_change_nothing(pieces: list[tuple[int, int, int]]) -> None:
+    """A log that is read again from any position stays the same."""
     plain, twice = Desk(slots=1), Desk(slots=1)
     logs = {index: RESPONSE[index * 60 : index * 60 + 60] for index in (1, 2, 3)}
     known = dict.fromkeys(logs, 0)
@@ -96,7 +96,7 @@ def test_deltas_that_come_twice_or_out_of_order_change_nothing(pieces: list[tupl
         twice.close(other)
 
 
-def test_behind_a_gap_a_response_goes_on_as_a_text_of_its_own() -> None:
+def test_after_a_gap_a_response_continues_as_a_separate_text() -> None:
     desk = Desk()
     assert desk.drafter.append("g", 1, 0, pack(RESPONSE[:100])) == 100
     assert desk.drafter.append("g", 1, 200, pack(RESPONSE[200:300])) == 300
@@ -104,7 +104,7 @@ def test_behind_a_gap_a_response_goes_on_as_a_text_of_its_own() -> None:
     assert desk.play(slot, RESPONSE[200:300]) < 30
 
 
-def test_a_request_that_comes_with_tokens_known_already_is_not_counted_twice() -> None:
+def test_known_tokens_of_a_request_are_not_stored_twice() -> None:
     desk = Desk()
     desk.drafter.append("g", 0, 0, pack(RESPONSE))
     before = desk.drafter.metrics()["draft_bytes"]
@@ -119,7 +119,7 @@ def test_a_request_that_comes_with_tokens_known_already_is_not_counted_twice() -
     desk.close(again)
 
 
-def test_a_request_that_lost_its_last_tokens_goes_on_from_those_it_has() -> None:
+def test_a_request_that_lost_tokens_continues_from_the_rest() -> None:
     desk = Desk()
     slot = desk.open("g", 0)
     desk.play(slot, RESPONSE[:100])
@@ -130,7 +130,7 @@ def test_a_request_that_lost_its_last_tokens_goes_on_from_those_it_has() -> None
     assert desk.drafter.known("g") == {0: 180}
 
 
-def test_a_live_request_grows_by_its_own_steps_alone() -> None:
+def test_a_live_request_grows_only_by_its_own_steps() -> None:
     desk = Desk()
     slot = desk.open("g", 0, RESPONSE[:10])
     assert desk.drafter.append("g", 0, 0, pack(RESPONSE)) == 10
@@ -157,7 +157,7 @@ def test_more_requests_than_slots_are_refused_with_the_number() -> None:
     desk.open("g", 1)
 
 
-def test_idle_groups_go_when_memory_is_short_and_live_ones_stay() -> None:
+def test_idle_groups_are_dropped_when_memory_is_short() -> None:
     desk = Desk(memory_bytes=400_000)
     slot = desk.open("live", 0)
     desk.drafter.append("live", 1, 0, pack(RESPONSE))
@@ -171,7 +171,7 @@ def test_idle_groups_go_when_memory_is_short_and_live_ones_stay() -> None:
     assert desk.play(slot, RESPONSE) < len(RESPONSE) / 5
 
 
-def test_a_request_that_finds_no_memory_goes_on_without_drafts() -> None:
+def test_a_request_without_memory_continues_without_drafts() -> None:
     desk = Desk(memory_bytes=60_000)
     slot = desk.open("g", 0)
     chance = np.random.default_rng(2)
@@ -182,7 +182,7 @@ def test_a_request_that_finds_no_memory_goes_on_without_drafts() -> None:
     desk.close(slot)
 
 
-def test_a_place_whose_token_is_not_known_yet_enters_no_automaton() -> None:
+def test_a_position_with_an_unknown_token_enters_no_automaton() -> None:
     desk = Desk()
     holed = desk.open("g", 0, [-1, *RESPONSE[:8]])
     grown = desk.open("g", 1)
@@ -195,12 +195,12 @@ def test_a_place_whose_token_is_not_known_yet_enters_no_automaton() -> None:
     assert desk.drafter.append("g", 3, 0, pack([5, -1, 6])) == 1
 
 
-def test_a_request_whose_group_finds_no_memory_at_all_disturbs_no_other_when_it_grows_and_goes() -> None:
+def test_a_request_of_a_group_without_memory_disturbs_no_other() -> None:
     desk = Desk(memory_bytes=60_000)
     first = desk.open("full", 0)
     chance = np.random.default_rng(2)
     while not desk.drafter.metrics()["draft_full"]:
-        # Every token twice in turn: this takes up even the last states.
+        # One token at a time, so that even the last states are used.
         desk.step({first: [int(chance.integers(0, 90))]})
     poor = desk.open("poor", 0)
     assert desk.drafter.known("poor") == {}

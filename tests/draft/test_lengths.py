@@ -13,7 +13,7 @@ GRID = [(rows, rows * drafts) for rows in (1, 2, 4, 8, 16) for drafts in (0, 1, 
 
 
 def taught(desk: Desk, per_token: float) -> Desk:
-    """T = 1 + per_token × tokens, at all sizes that matter."""
+    """Teaches the drafter the step time 1 + per_token × tokens, in seconds, at all sizes of GRID."""
     for _ in range(10):
         for rows, drafted in GRID:
             desk.drafter.costs.learn(rows, drafted, 1.0 + per_token * (rows + drafted))
@@ -26,7 +26,7 @@ def drafted(desk: Desk, steps: int = 100) -> float:
     return sum(len(desk.step({slot: [token]})[slot]) for token in RESPONSE[:steps]) / steps
 
 
-def test_drafts_are_long_where_they_cost_nothing_and_none_where_they_cost_a_step() -> None:
+def test_drafts_are_long_at_no_cost_and_absent_at_a_high_cost() -> None:
     assert drafted(taught(Desk(adaptive=True), 0.0)) > 6
     assert 1 < drafted(taught(Desk(adaptive=True), 0.05)) <= 8
     dear = Desk(adaptive=True)
@@ -35,7 +35,7 @@ def test_drafts_are_long_where_they_cost_nothing_and_none_where_they_cost_a_step
     assert drafted(dear) < 0.1
 
 
-def test_an_origin_that_is_always_wrong_is_not_drafted_from_for_long() -> None:
+def test_an_origin_that_is_always_wrong_is_soon_not_used() -> None:
     desk = taught(Desk(adaptive=True), 0.1)
     chance = np.random.default_rng(9)
     desk.drafter.append("g", 1, 0, pack(list(range(40)) * 20))
@@ -44,7 +44,7 @@ def test_an_origin_that_is_always_wrong_is_not_drafted_from_for_long() -> None:
     assert sum(lengths[-100:]) < 0.3 * sum(lengths[:100])
 
 
-def test_what_is_more_important_is_drafted_longer() -> None:
+def test_a_more_important_request_has_longer_drafts() -> None:
     desk = taught(Desk(adaptive=True), 0.35)
     desk.drafter.append("g", 9, 0, pack(RESPONSE))
     important, plain = desk.open("g", 0), desk.open("g", 1)
@@ -56,7 +56,7 @@ def test_what_is_more_important_is_drafted_longer() -> None:
     assert lengths[important] > 1.2 * lengths[plain]
 
 
-def test_costs_that_change_while_it_runs_change_the_drafts() -> None:
+def test_costs_that_change_during_a_run_change_the_drafts() -> None:
     desk = taught(Desk(adaptive=True, max_tokens=1), 0.0)
     desk.drafter.append("g", 1, 0, pack(RESPONSE))
     slot = desk.open("g", 0)
@@ -70,7 +70,7 @@ def test_costs_that_change_while_it_runs_change_the_drafts() -> None:
 
 
 @given(st.floats(1e-4, 1.0), st.floats(0.0, 0.2))
-def test_the_model_of_a_steps_time_finds_it_between_the_sizes_that_were_measured(base: float, slope: float) -> None:
+def test_step_times_are_interpolated_between_measured_sizes(base: float, slope: float) -> None:
     costs = StepCosts()
     for _ in range(40):
         for rows, tokens in GRID:
@@ -79,7 +79,7 @@ def test_the_model_of_a_steps_time_finds_it_between_the_sizes_that_were_measured
         assert costs.seconds(rows, tokens) == pytest.approx(base * (1 + slope * (rows + tokens)), rel=0.15)
 
 
-def test_sizes_that_were_never_measured_are_taken_to_be_as_slow_as_those_near_them() -> None:
+def test_sizes_without_measurements_are_as_slow_as_those_near_them() -> None:
     costs = StepCosts()
     for rows in (1, 16):
         costs.learn(rows, 0, 0.2)
@@ -89,7 +89,7 @@ def test_sizes_that_were_never_measured_are_taken_to_be_as_slow_as_those_near_th
     assert costs.seconds(16, 64) > 0.28
 
 
-def test_one_step_in_which_the_machine_was_elsewhere_counts_little() -> None:
+def test_one_slow_step_counts_little() -> None:
     costs = StepCosts()
     for _ in range(50):
         costs.learn(4, 8, 0.01)

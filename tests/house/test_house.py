@@ -1,4 +1,4 @@
-"""The house is in order: sizes, docstrings, packages, locks, words."""
+"""Rules for all files: sizes, docstrings, packages, locks, words."""
 
 import ast
 import re
@@ -31,11 +31,11 @@ TEXT = (*CODE, ".md", ".yaml", ".yml", ".toml", ".txt", ".cfg", ".css", ".js", "
 MOST_LINES = 400
 MOST_MODULES = 16
 MIRRORED = {"Rollout"}
-"""Names that two protocols have: TRL and verl each call what generates a rollout."""
+"""Class names that two protocols share: TRL and verl each call a class that generates a rollout."""
 
 
 def files() -> Iterator[Path]:
-    """The repository's own files; caches and what runs write are not."""
+    """The repository's own files, without caches and the output of runs."""
     tops = [path for path in ROOT.iterdir() if path.is_file()]
     below = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file()]
     for path in (*tops, *below):
@@ -61,7 +61,7 @@ def test_a_code_file_has_at_most_400_lines(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PYTHON_FILES, ids=named)
-def test_a_module_says_what_it_is(path: Path) -> None:
+def test_a_module_has_a_docstring(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 
 
@@ -71,7 +71,7 @@ def test_a_folder_holds_at_most_sixteen_modules(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PACKAGES, ids=named)
-def test_a_package_says_what_to_read_and_where_its_tests_are(path: Path) -> None:
+def test_a_package_names_its_main_modules_and_its_tests(path: Path) -> None:
     text = " ".join((ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split())
     assert "Read " in text
     for folder in re.findall(r"tests/[\w./]+\w", text.partition("Tests:")[2]) or ["no tests named"]:
@@ -114,7 +114,7 @@ def test_the_wheel_holds_every_package() -> None:
     assert set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]) == found
 
 
-def test_import_directions_are_held_for_every_package() -> None:
+def test_import_directions_are_checked_for_every_package() -> None:
     found = {path.parent.name for folder in SOURCE_ROOTS for path in (ROOT / folder).glob("*/__init__.py")}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert set(project["tool"]["importlinter"]["root_packages"]) == found
@@ -138,10 +138,10 @@ def test_a_lock_has_hashes_and_names_no_host(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", TEXT_FILES, ids=named)
-def test_a_file_is_finished_and_at_home_anywhere(path: Path) -> None:
+def test_a_file_has_no_marks_of_open_work_and_no_local_paths(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     # Written apart, so that this file passes too.
     unfinished = "|".join(("TO" + "DO", "FIX" + "ME", "XX" + "X", "HA" + "CK"))
     assert not re.findall(rf"\b({unfinished})\b", text)
-    # Folders of one person's machine; those of images and of the system are meant.
+    # Folders of one person's machine. Folders of images and of the system are allowed.
     assert not re.findall(r"(?<![\w.$}/-])/(?:root|work|Users/\w+|home/\w+)/[\w.-]+", text)

@@ -1,4 +1,4 @@
-"""One object that is nested more deeply than the interpreter reads keeps nobody from the others of its page."""
+"""One object that is nested more deeply than the interpreter reads does not prevent reading the others of its page."""
 
 import json
 from collections.abc import Iterator
@@ -28,19 +28,19 @@ def everywhere() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("text", [PAGE, PAGE.encode()])
-def test_what_is_too_deep_is_cut_and_the_rest_is_as_it_was(text: str | bytes) -> None:
+def test_a_value_that_is_too_deep_is_cut_and_the_rest_is_unchanged(text: str | bytes) -> None:
     first, deep, last = read_json(text)["items"]
     assert (first, last) == ({"name": 'a"]}'}, {"name": "c", "ids": [[], [1, 2]]})
     assert depth(deep) == DEEPEST - 2
 
 
 @pytest.mark.usefixtures("everywhere")
-def test_libraries_that_read_by_themselves_read_so_too() -> None:
+def test_libraries_with_their_own_calls_of_json_read_the_same() -> None:
     assert len(json.loads(PAGE)["items"]) == 3
     assert len(json.loads(PAGE.encode())["items"]) == 3
 
 
-def test_what_can_be_read_is_read_whole_and_what_is_no_json_is_refused() -> None:
+def test_readable_json_is_read_whole_and_other_text_is_refused() -> None:
     within = "[" * (DEEPEST + 9) + "]" * (DEEPEST + 9)
     assert json.dumps(read_json(within)) == within
     with pytest.raises(ValueError, match="Expecting"):

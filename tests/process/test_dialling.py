@@ -1,4 +1,4 @@
-"""A connection goes to the address that was found fit for its host, and nowhere where none was."""
+"""A connection goes to an allowed address of its host, and is refused if there is none."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ HOST = "redis.made-up.example"
 
 @asynccontextmanager
 async def listener(context: ssl.SSLContext | None = None) -> AsyncGenerator[tuple[int, list[bytes]]]:
-    """A port of this machine, and what is said to it first by each who connects; it hangs up then."""
+    """A port of this machine, and the first bytes of each connection, which is then closed."""
     said: list[bytes] = []
 
     async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -36,7 +36,7 @@ async def here(host: str, port: int) -> tuple[str, ...]:
     return ("127.0.0.1",)
 
 
-async def test_each_connection_goes_to_the_address_that_it_is_given() -> None:
+async def test_each_connection_goes_to_the_given_address() -> None:
     async with listener() as (port, said):
         with pytest.raises(StoreUnavailableError):
             await open_store(f"redis://{HOST}:{port}/0", "job", retry_seconds=0.0, dial=here)
@@ -44,7 +44,7 @@ async def test_each_connection_goes_to_the_address_that_it_is_given() -> None:
     assert b"INFO" in b"".join(said) or b"HELLO" in b"".join(said) or b"CLIENT" in b"".join(said)
 
 
-async def test_a_host_that_may_not_be_dialled_is_told_at_once_and_not_connected_to() -> None:
+async def test_a_forbidden_host_is_refused_at_once_without_a_connection() -> None:
     async def refuse(host: str, port: int) -> tuple[str, ...]:
         raise StoreForbiddenError("StoreHostForbidden", f"not {host}")
 
@@ -54,9 +54,9 @@ async def test_a_host_that_may_not_be_dialled_is_told_at_once_and_not_connected_
     assert said == []
 
 
-async def test_the_next_address_is_tried_where_the_first_is_dead() -> None:
+async def test_the_next_address_is_tried_if_the_first_does_not_answer() -> None:
     async def dead_first(host: str, port: int) -> tuple[str, ...]:
-        return ("127.0.0.2", "127.0.0.1")  # nobody listens at the first
+        return ("127.0.0.2", "127.0.0.1")  # no server listens at the first
 
     async with listener() as (port, said):
         with pytest.raises(StoreUnavailableError):
@@ -65,7 +65,7 @@ async def test_the_next_address_is_tried_where_the_first_is_dead() -> None:
 
 
 @pytest.mark.parametrize("end", ["", "."])
-async def test_tls_still_asks_for_a_certificate_of_the_name(
+async def test_tls_still_requires_a_certificate_of_the_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
     key, certificate = tmp_path / "key", tmp_path / "certificate"
@@ -88,14 +88,14 @@ async def test_tls_still_asks_for_a_certificate_of_the_name(
         *("credential_provider", "encoder_class", "client_name", "unknown"),
     ],
 )
-async def test_the_url_of_somebody_elses_store_names_no_file_and_nothing_else(option: str, tmp_path: Path) -> None:
+async def test_an_unlisted_option_in_a_foreign_store_url_is_refused(option: str, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)  # whoever reads it waits for ever
+    os.mkfifo(pipe)  # a process that reads it waits for ever
     with pytest.raises(InputError, match=f"found option {option}, allowed: db, ssl_cert_reqs, ssl_check_hostname"):
         await open_store(f"rediss://{HOST}/0?{option}={pipe}", "job", retry_seconds=0.0, dial=here)
 
 
-async def test_what_a_foreign_url_may_say_of_its_certificate_is_heard() -> None:
+async def test_certificate_options_in_a_foreign_store_url_are_applied() -> None:
     async with listener() as (port, _):
         url = f"rediss://{HOST}:{port}/?db=3&ssl_cert_reqs=none&ssl_check_hostname=no"
         with pytest.raises(StoreUnavailableError):
@@ -104,7 +104,7 @@ async def test_what_a_foreign_url_may_say_of_its_certificate_is_heard() -> None:
 
 @asynccontextmanager
 async def store_that_says(answer: bytes) -> AsyncGenerator[int]:
-    """The port of a server that answers with that to whatever it is told first, and sends on for ever."""
+    """The port of a server that sends `answer` after the first bytes of a client, and then data without end."""
 
     async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
@@ -138,7 +138,7 @@ async def store_that_says(answer: bytes) -> AsyncGenerator[int]:
         (b"+OK\r\n", "does not speak as Redis does"),
     ],
 )
-async def test_a_store_that_never_ends_its_answer_is_left(answer: bytes, found: str) -> None:
+async def test_a_store_with_an_endless_or_invalid_answer_is_an_error(answer: bytes, found: str) -> None:
     async with store_that_says(answer) as port:
         with pytest.raises(StoreError, match=f"^redis at redis://{HOST}:{port}/0 {found}"):
             await open_store(f"redis://{HOST}:{port}/0", "job", retry_seconds=600.0, dial=here)

@@ -1,4 +1,4 @@
-"""The file that --job names: what is wrong with it is told with its place and with what to do."""
+"""The file of --job: its problems are reported with their place and advice."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ def test_a_manifest_in_json_is_read_with_the_home_of_this_machine(
     assert document["spec"]["model"]["path"] == f"{tmp_path}/model"
 
 
-def test_a_manifest_in_yaml_is_told_how_to_become_json(tmp_path: Path) -> None:
+def test_a_manifest_in_yaml_is_refused_with_the_way_to_json(tmp_path: Path) -> None:
     file = tmp_path / "slow.yaml"
     file.write_text(yaml.safe_dump(DOCUMENT))
     with pytest.raises(ManifestError) as caught:
@@ -43,7 +43,7 @@ def test_a_manifest_in_yaml_is_told_how_to_become_json(tmp_path: Path) -> None:
         assert part in str(caught.value)
 
 
-def test_a_file_that_is_absent_or_no_text_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_absent_or_no_text_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"no\.json(.|\n)*cannot be read"):
         read_job_file(tmp_path / "no.json")
     (tmp_path / "image.json").write_bytes(b"\xff\xfe\x00")

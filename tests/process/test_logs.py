@@ -1,4 +1,4 @@
-"""Logs as text and as JSON: what a line is about, and that no secret is in it."""
+"""Logs as text and as JSON: the fields of a line, and the secrets that are hidden in it."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ Start = Callable[..., Path]
 
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Starts a log in a file, of this form and environment; afterwards the log is as it was."""
+    """Starts a log in a file, of this form and environment; restores the settings of logging afterwards."""
     root, httpx_level = logging.getLogger(), logging.getLogger("httpx").level
     before = list(root.handlers), root.level
     root.handlers = []  # `force` would close them
@@ -41,7 +41,7 @@ def lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def test_a_line_of_json_says_when_what_and_whose(start: Start) -> None:
+def test_a_line_of_json_has_time_level_logger_and_message(start: Start) -> None:
     file = start()
     log.warning("a lease of %d s", 3)
     [line] = lines(file)
@@ -49,7 +49,7 @@ def test_a_line_of_json_says_when_what_and_whose(start: Start) -> None:
     assert line == {"level": "warning", "logger": "openseer_test", "message": "a lease of 3 s"}
 
 
-def test_a_line_is_about_its_process_its_task_and_itself(start: Start) -> None:
+def test_a_line_has_the_fields_of_its_process_its_task_and_its_call(start: Start) -> None:
     file = start()
     note_process(job="default/bench", worker="worker-3")
     with about(batch=7, trace_id=""):
@@ -62,7 +62,7 @@ def test_a_line_is_about_its_process_its_task_and_itself(start: Start) -> None:
     assert told == [process | {"batch": "8", "request": "8/g/1"}, process | {"batch": "7"}, process]
 
 
-async def test_tasks_do_not_take_one_another_for_theirs(start: Start) -> None:
+async def test_concurrent_tasks_have_their_own_fields(start: Start) -> None:
     file = start()
 
     async def task(batch: int) -> None:
@@ -131,7 +131,7 @@ def test_a_secret_is_hidden_however_it_is_named_or_encoded(start: Start, name: s
 
 
 @pytest.mark.parametrize("separator", ["\n", "\r", "\u2028"])
-def test_a_line_break_in_a_message_makes_no_line_of_its_own(start: Start, separator: str) -> None:
+def test_a_line_break_in_a_message_begins_no_new_entry(start: Start, separator: str) -> None:
     file = start("text")
     log.info("a name%s2026-11-29 19:00:00,000 ERROR openseer: error: forged", separator)
     first, second = file.read_text().splitlines()
@@ -146,7 +146,7 @@ def test_words_and_short_values_stay_as_they_are(start: Start) -> None:
     assert lines(file)[0]["message"] == "the tokens of http://host/v1?key_count=3: parallelism"
 
 
-def test_what_a_check_says_of_a_wrong_prompt_does_not_repeat_it(start: Start) -> None:
+def test_a_validation_error_does_not_repeat_the_prompt(start: Start) -> None:
     file = start()
     wrong = {"id": "g", "prompt": ["sesame open"]}  # not in the line that the traceback shows
     try:
@@ -158,7 +158,7 @@ def test_what_a_check_says_of_a_wrong_prompt_does_not_repeat_it(start: Start) ->
     assert "sesame" not in written
 
 
-def test_a_form_that_is_not_known_is_named_and_text_is_written(start: Start) -> None:
+def test_an_unknown_form_is_reported_and_text_is_written(start: Start) -> None:
     file = start("xml")
     assert "OPENSEER_LOG: found 'xml', allowed: text, json; text is written" in file.read_text()
 

@@ -1,4 +1,4 @@
-"""The web server of a pod, spoken to over loopback."""
+"""The web server of a pod, called over loopback."""
 
 import http.client
 import socket
@@ -39,7 +39,7 @@ def pod(states: dict[str, bool]) -> Generator[PodHttp]:
         yield http_server
 
 
-def test_a_probe_is_answered_with_what_holds_at_that_moment(pod: PodHttp, states: dict[str, bool]) -> None:
+def test_a_probe_is_answered_with_the_present_state(pod: PodHttp, states: dict[str, bool]) -> None:
     assert (get(pod.port, "/healthz")[0], get(pod.port, "/readyz")[0]) == (200, 503)
     states.update(ready=True, alive=False)
     assert (get(pod.port, "/healthz?x=1")[0], get(pod.port, "/readyz")[0]) == (503, 200)
@@ -57,7 +57,7 @@ def test_without_a_registry_there_are_no_metrics() -> None:
         assert get(http_server.port, "/metrics")[0] == 404
 
 
-def test_it_answers_over_ipv6_too(pod: PodHttp) -> None:
+def test_the_server_answers_over_ipv6_too(pod: PodHttp) -> None:
     try:
         socket.create_connection(("::1", pod.port)).close()
     except OSError as error:
@@ -65,9 +65,7 @@ def test_it_answers_over_ipv6_too(pod: PodHttp) -> None:
     assert get(pod.port, "/healthz", "::1")[0] == 200
 
 
-def test_clients_that_say_nothing_take_no_more_than_the_bounded_number_of_threads(
-    pod: PodHttp, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_silent_clients_take_a_bounded_number_of_threads(pod: PodHttp, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pod_http, "REQUEST_SECONDS", 600.0)
     silent = [socket.create_connection(("127.0.0.1", pod.port)) for _ in range(MAX_REQUESTS)]
     with pytest.raises(ConnectionError):  # connections are accepted in their order
@@ -81,10 +79,10 @@ def test_clients_that_say_nothing_take_no_more_than_the_bounded_number_of_thread
             return
         except ConnectionError:
             time.sleep(0.05)
-    pytest.fail("the server did not come back")
+    pytest.fail("the server did not answer again")
 
 
-def test_a_client_that_says_a_byte_at_a_time_has_no_more_time(pod: PodHttp, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_sends_single_bytes_has_no_more_time(pod: PodHttp, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pod_http, "REQUEST_SECONDS", 0.2)
     with socket.create_connection(("127.0.0.1", pod.port)) as slow:
         slow.settimeout(0.05)
@@ -99,7 +97,7 @@ def test_a_client_that_says_a_byte_at_a_time_has_no_more_time(pod: PodHttp, monk
             else:
                 assert answer == b""
                 return
-    pytest.fail("it is still listened to")
+    pytest.fail("the connection is still open")
 
 
 def test_other_requests_leave_threads_for_probes() -> None:
@@ -125,12 +123,12 @@ def test_other_requests_leave_threads_for_probes() -> None:
         assert get(pod.port, "/a?b=1")[0] == 206
 
 
-def test_a_port_that_is_taken_is_an_error_that_says_so(pod: PodHttp) -> None:
+def test_a_port_that_is_in_use_is_an_input_error(pod: PodHttp) -> None:
     with pytest.raises(InputError, match=f"--http-port {pod.port}: Address already in use"):
         PodHttp(pod.port, ready=lambda: True, alive=lambda: True)
 
 
-def test_a_process_that_starts_anew_has_its_port_at_once() -> None:
+def test_a_restarted_process_gets_its_port_at_once() -> None:
     with (
         PodHttp(0, ready=lambda: True, alive=lambda: True) as first,
         socket.create_connection(("127.0.0.1", first.port), timeout=60) as client,

@@ -1,4 +1,4 @@
-"""Spans are sent to an OTLP receiver; one that is slow, gone or wrong costs spans and nothing else."""
+"""Spans are sent to an OTLP receiver; a slow, missing or failing receiver loses spans and nothing else."""
 
 import logging
 import sys
@@ -14,7 +14,7 @@ from tests.ports import reserved_port
 
 
 class Played:
-    """A receiver in this process. `held`: it takes nothing before `release`."""
+    """A receiver in this process. `held`: it accepts nothing before `release`."""
 
     def __init__(self, *, held: bool = False, takes: bool = True) -> None:
         self.came: list[TraceSpan] = []
@@ -43,14 +43,14 @@ def span(number: int = 1, *, parent: int = 0, caller: TraceParent | None = None,
 
 @pytest.fixture
 def clean(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """An environment that says nothing of traces."""
+    """An environment without settings of traces."""
     for name in ("OTEL_SDK_DISABLED", "OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_SAMPLER"):
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
 
 
 def sent_to(receiver: OtlpReceiver, clean: pytest.MonkeyPatch, *spans: TraceSpan) -> SpanExport:
-    """An export that has sent them, closed."""
+    """A closed export that has sent the spans."""
     clean.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
     export = open_export()
     assert export is not None
@@ -59,7 +59,7 @@ def sent_to(receiver: OtlpReceiver, clean: pytest.MonkeyPatch, *spans: TraceSpan
     return export
 
 
-def test_a_span_arrives_as_it_was_given(clean: pytest.MonkeyPatch) -> None:
+def test_an_exported_span_arrives_unchanged(clean: pytest.MonkeyPatch) -> None:
     clean.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-key=let-me-in")
     caller = TraceParent(0xABC, 0xDEF)
     with OtlpReceiver() as receiver:
@@ -80,7 +80,7 @@ def test_a_span_arrives_as_it_was_given(clean: pytest.MonkeyPatch) -> None:
     assert receiver.headers[0]["x-key"] == "let-me-in"
 
 
-def test_the_service_is_called_as_the_environment_says(clean: pytest.MonkeyPatch) -> None:
+def test_the_environment_sets_the_name_of_the_service(clean: pytest.MonkeyPatch) -> None:
     clean.setenv("OTEL_SERVICE_NAME", "rollouts")
     with OtlpReceiver() as receiver:
         sent_to(receiver, clean, span())
@@ -101,7 +101,7 @@ def test_the_sampler_and_the_callers_flag_decide(
     assert bool(receiver.spans) is arrives
 
 
-def test_a_receiver_that_holds_calls_up_holds_up_nobody_who_gives() -> None:
+def test_a_receiver_that_blocks_does_not_block_the_giver() -> None:
     receiver = Played(held=True)
     export = SpanExport(receiver)
     export.give([span()])
@@ -113,7 +113,7 @@ def test_a_receiver_that_holds_calls_up_holds_up_nobody_who_gives() -> None:
     assert (len(receiver.came), export.sent, export.lost) == (QUEUE_SPANS + 1, QUEUE_SPANS + 1, 100)
 
 
-def test_a_process_ends_beside_a_receiver_that_never_answers(
+def test_a_process_ends_although_its_receiver_never_answers(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("openseer_process.span_export.CLOSE_SECONDS", 0.1)
@@ -129,7 +129,7 @@ def test_a_process_ends_beside_a_receiver_that_never_answers(
     assert told.startswith("traces: 2 spans lost so far")
 
 
-def test_spans_that_are_refused_are_counted_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_refused_spans_are_counted_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     export = SpanExport(Played(takes=False))
     export.give(span(number) for number in range(1, 2000))
     export.close()
@@ -138,7 +138,7 @@ def test_spans_that_are_refused_are_counted_and_told_once(caplog: pytest.LogCapt
     assert "spans lost so far" in told
 
 
-def test_a_receiver_that_is_gone_costs_spans_alone(clean: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_receiver_loses_only_spans(clean: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     clean.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{reserved_port()}")
     clean.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
     export = open_export()
@@ -160,7 +160,7 @@ def test_a_receiver_that_is_gone_costs_spans_alone(clean: pytest.MonkeyPatch, ca
         ({"OTEL_SDK_DISABLED": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://a"}, False),
     ],
 )
-def test_traces_are_off_unless_the_environment_asks(environment: dict[str, str], asked: bool) -> None:
+def test_traces_are_off_unless_the_environment_turns_them_on(environment: dict[str, str], asked: bool) -> None:
     assert is_asked_for(environment) is asked
 
 
@@ -172,6 +172,6 @@ def test_missing_packages_are_named_and_nothing_fails(
     assert "pip install 'openseer[traces]'" in caplog.text
 
 
-def test_a_protocol_that_is_not_spoken_is_named(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unsupported_protocol_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     assert open_export({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}) is None
     assert "found grpc, allowed: http/protobuf" in caplog.text

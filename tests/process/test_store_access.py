@@ -1,4 +1,4 @@
-"""How operator and gateway know the URLs of stores: derived, else read where a namespace lets them."""
+"""The URLs of stores for operator and gateway: derived, or read from Secrets if a namespace allows it."""
 
 import base64
 from collections.abc import Mapping
@@ -32,14 +32,14 @@ async def nobody_reads(name: str) -> Mapping[str, str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """As Kubernetes mounts a Secret, after nine rotations."""
+    """The folder of a Secret as Kubernetes mounts it, after nine rotations."""
     (tmp_path / "..data").mkdir()
     (tmp_path / "9").write_bytes(OLD)
     (tmp_path / "10").write_bytes(NEW + b"\n")
     return tmp_path
 
 
-async def test_nobody_reads_the_secret_of_a_managed_redis_not_even_after_a_rotation(folder: Path) -> None:
+async def test_the_secret_of_a_managed_redis_is_not_read_after_a_rotation(folder: Path) -> None:
     access = StoreAccess(folder)
     for key in (NEW, OLD):
         secret = derived_secret_name(job(), "uid", key)
@@ -48,7 +48,7 @@ async def test_nobody_reads_the_secret_of_a_managed_redis_not_even_after_a_rotat
         assert await access.url(job(), "uid", secret, nobody_reads) == managed_url(job(), password)
 
 
-async def test_a_redis_that_no_key_tells_of_and_one_of_the_users_are_read_by_name(folder: Path) -> None:
+async def test_secrets_that_no_key_derives_are_read_by_their_names(folder: Path) -> None:
     read: list[str] = []
 
     async def reads(name: str) -> Mapping[str, str]:
@@ -61,7 +61,7 @@ async def test_a_redis_that_no_key_tells_of_and_one_of_the_users_are_read_by_nam
     assert read == ["grpo-redis", "grpo-redis-0123456789", "mine"]
 
 
-async def test_a_url_from_the_manifest_or_a_secret_is_held_against_the_list_of_hosts(folder: Path) -> None:
+async def test_a_url_of_a_manifest_or_secret_must_be_in_the_list_of_hosts(folder: Path) -> None:
     async def reads(_name: str) -> Mapping[str, str]:
         return {"url": base64.b64encode(b"redis://kubernetes.default.svc:443").decode()}
 
@@ -75,7 +75,7 @@ async def test_a_url_from_the_manifest_or_a_secret_is_held_against_the_list_of_h
     assert (await access.url(job(), "uid", secret, nobody_reads)).endswith("@grpo-redis.lab.svc:6379/0")
 
 
-def test_who_may_not_read_a_secret_is_told_how_its_namespace_allows_it(folder: Path) -> None:
+def test_a_secret_that_may_not_be_read_is_reported_with_commands(folder: Path) -> None:
     error = StoreAccess(folder, readers=("system:openseer", "system:openseer-api")).secret_forbidden("lab", "mine")
     assert error.reason == "StoreSecretForbidden"
     assert str(error) == (
@@ -86,7 +86,7 @@ def test_who_may_not_read_a_secret_is_told_how_its_namespace_allows_it(folder: P
     )
 
 
-def test_the_highest_number_is_the_newest_key_and_a_rotation_needs_no_restart(folder: Path) -> None:
+def test_the_highest_number_is_the_newest_key_without_a_restart(folder: Path) -> None:
     access = StoreAccess(folder)
     assert access.keys() == (NEW, OLD)
     (folder / "11").write_bytes(b"x" * 32)
@@ -94,7 +94,7 @@ def test_the_highest_number_is_the_newest_key_and_a_rotation_needs_no_restart(fo
 
 
 @pytest.mark.parametrize("edge", [b"\n", b" ", b"\t", b"\x0b"])
-def test_a_key_of_raw_bytes_is_taken_whatever_it_begins_and_ends_with(tmp_path: Path, edge: bytes) -> None:
+def test_a_key_of_raw_bytes_keeps_its_first_and_last_bytes(tmp_path: Path, edge: bytes) -> None:
     key = edge + 30 * b"x" + edge
     (tmp_path / "1").write_bytes(key)
     (tmp_path / "2").write_bytes(key + b"\n")
@@ -110,7 +110,7 @@ def test_a_key_of_raw_bytes_is_taken_whatever_it_begins_and_ends_with(tmp_path: 
         ({"1": OLD, "2": b""}, "2: found 0 bytes, allowed: 32 to 1024 bytes"),
     ],
 )
-def test_an_installation_without_a_good_key_says_so_at_its_start(
+def test_an_installation_without_a_valid_key_fails_at_its_start(
     tmp_path: Path, files: Mapping[str, bytes], expected: str
 ) -> None:
     for name, content in files.items():

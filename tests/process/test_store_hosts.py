@@ -1,4 +1,4 @@
-"""Which hosts are dialled for jobs' stores: the address itself is judged, whatever led to it."""
+"""The hosts that are dialled for jobs' stores: the resolved address itself is checked, for any name."""
 
 from urllib.parse import quote
 
@@ -43,7 +43,7 @@ async def address(host: str, *allowed: str) -> str:
 @pytest.mark.parametrize(
     "host", ["redis", "redis.lab", "redis.lab.svc", "Redis.LAB.svc.", "redis.lab.svc.cluster.local"]
 )
-async def test_a_service_of_the_jobs_namespace_is_dialled_however_pods_write_it(host: str) -> None:
+async def test_a_service_of_the_jobs_namespace_is_dialled_by_any_of_its_names(host: str) -> None:
     assert await address(host) == "10.96.3.4"
     hosts().check_url("lab", f"redis://:p@{host}:6379/0")
 
@@ -67,7 +67,7 @@ async def test_a_pod_behind_a_service_of_the_namespace_is_dialled() -> None:
         *("2130706433.example", "svc", ".lab.svc", ""),
     ],
 )
-async def test_other_hosts_are_refused_before_anybody_is_asked_for_their_address(host: str) -> None:
+async def test_other_hosts_are_refused_before_their_names_are_resolved(host: str) -> None:
     async def nobody(_host: str, _port: int) -> Answer:
         raise AssertionError
 
@@ -83,7 +83,7 @@ async def test_other_hosts_are_refused_before_anybody_is_asked_for_their_address
 
 
 @pytest.mark.parametrize("host", ["alias", "elsewhere", "trap"])
-async def test_a_service_that_stands_for_another_name_is_refused(host: str) -> None:
+async def test_a_service_that_is_an_alias_of_another_name_is_refused(host: str) -> None:
     canonical = NAMES[f"{host}.lab.svc.cluster.local."][0]
     with pytest.raises(StoreForbiddenError, match=f"found {host}, which stands for {canonical}"):
         await address(host)
@@ -92,17 +92,17 @@ async def test_a_service_that_stands_for_another_name_is_refused(host: str) -> N
 @pytest.mark.parametrize(
     "host", ["headless.lab.svc", "bad.example", "local.example", "mapped.example", "metadata.example"]
 )
-async def test_no_name_leads_to_the_api_server_or_to_what_is_local(host: str) -> None:
+async def test_no_name_may_lead_to_the_api_server_or_a_local_address(host: str) -> None:
     with pytest.raises(StoreForbiddenError, match=f"found {host}, which leads to"):
         await address(host, *LISTED)
 
 
-async def test_addresses_that_mean_any_or_many_are_refused() -> None:
+async def test_unspecified_and_multicast_addresses_are_refused() -> None:
     with pytest.raises(StoreForbiddenError, match=r"any\.example, which leads to 0\.0\.0\.0, ::, 224\.0\.0\.1"):
         await address("any.example", "*.example")
 
 
-async def test_what_is_listed_is_dialled() -> None:
+async def test_listed_hosts_and_networks_are_dialled() -> None:
     assert await address("cache.example", *LISTED) == "203.0.113.9"
     assert await address("a.pool.example", *LISTED) == "203.0.113.5"
     assert await address("10.20.0.5", "10.20.0.0/16") == "10.20.0.5"
@@ -113,7 +113,7 @@ async def test_what_is_listed_is_dialled() -> None:
 @pytest.mark.parametrize(
     "host", ["0xa.0.0.5\0.pool.example", "localhost\0.pool.example", "10.20.0.5%\0.pool.example", "a b.pool.example"]
 )
-async def test_a_host_that_a_resolver_may_read_otherwise_is_refused(host: str) -> None:
+async def test_a_host_that_a_resolver_may_read_differently_is_refused(host: str) -> None:
     async def nobody(_host: str, _port: int) -> Answer:
         raise AssertionError
 
@@ -130,12 +130,12 @@ async def test_a_name_that_python_cannot_resolve_is_refused(host: str) -> None:
         await StoreHosts(LISTED).dial("lab")(host, 6379)
 
 
-def test_what_is_no_url_is_the_users_mistake() -> None:
+def test_an_invalid_url_is_an_input_error() -> None:
     with pytest.raises(InputError, match="store URL: no URL of a Redis"):
         hosts().check_url("lab", "redis://[x/0")
 
 
-def test_what_may_be_a_password_is_not_taken_for_a_host_that_is_shown() -> None:
+def test_a_part_that_may_be_a_password_is_not_shown_as_a_host() -> None:
     for url in ("redis://S3cret/x@redis:6379/0", "redis://:S3cret#x@redis:6379/0"):
         with pytest.raises(InputError, match="must be percent-encoded") as caught:
             hosts().check_url("lab", url)
@@ -143,7 +143,7 @@ def test_what_may_be_a_password_is_not_taken_for_a_host_that_is_shown() -> None:
 
 
 @pytest.mark.parametrize("host", ["cache.example", "Cache.Example."])
-async def test_a_listed_name_with_a_dot_is_asked_for_whole(host: str) -> None:
+async def test_a_listed_name_with_a_dot_is_resolved_as_an_absolute_one(host: str) -> None:
     asked: list[str] = []
 
     async def note(name: str, _port: int) -> Answer:
@@ -156,7 +156,7 @@ async def test_a_listed_name_with_a_dot_is_asked_for_whole(host: str) -> None:
     assert asked == ["cache.example.", "intranet"]
 
 
-async def test_all_fit_addresses_of_a_name_are_given_up_to_a_few() -> None:
+async def test_allowed_addresses_of_a_name_are_returned_up_to_four() -> None:
     many = ["127.0.0.1", "203.0.113.1", *(f"203.0.113.{number}" for number in range(1, 9))]
 
     async def answer(_host: str, _port: int) -> Answer:
@@ -166,7 +166,7 @@ async def test_all_fit_addresses_of_a_name_are_given_up_to_a_few() -> None:
     assert await dial("cache.example", 6379) == tuple(f"203.0.113.{number}" for number in range(1, 5))
 
 
-async def test_a_name_that_leads_elsewhere_a_moment_later_is_judged_anew() -> None:
+async def test_a_name_is_checked_again_at_each_connection() -> None:
     answers = [("", ["203.0.113.9"]), ("", [API_SERVER])]
 
     async def rebind(_host: str, _port: int) -> Answer:
@@ -178,7 +178,7 @@ async def test_a_name_that_leads_elsewhere_a_moment_later_is_judged_anew() -> No
         await dial("cache.example", 6379)
 
 
-def test_sockets_of_the_process_own_machine_are_refused_unless_they_are_listed() -> None:
+def test_sockets_of_the_own_machine_are_refused_unless_listed() -> None:
     with pytest.raises(StoreForbiddenError, match="found a socket of this process' own machine"):
         hosts().check_url("lab", "unix:///run/redis.sock")
     hosts("unix").check_url("lab", "unix:///run/redis.sock")

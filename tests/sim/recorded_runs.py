@@ -1,4 +1,4 @@
-"""Run folders for the simulator: a synthetic run with a manifest whose step times are those that it was played by."""
+"""Run folders for the simulator: a synthetic run, with a manifest that states the step times of the run."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Steps in closed form, against steps one by one."""
+"""Steps in closed form, compared with steps that are computed one by one."""
 
 import pytest
 
@@ -9,7 +9,7 @@ STEP = StepTime(((1.0, 0.010), (8.0, 0.010), (16.0, 0.018)), per_context=1e-6, p
 
 
 def stepwise(contexts: list[int], steps: int) -> float:
-    """Seconds of so many steps, one by one."""
+    """Seconds of `steps` steps, computed one by one."""
     total = sum(contexts)
     return sum(STEP.base(len(contexts)) + STEP.per_context * (total + len(contexts) * step) for step in range(steps))
 
@@ -31,7 +31,7 @@ def test_settling_to_the_time_of_some_steps_makes_these_steps() -> None:
     assert engine.context == pytest.approx(1_200)
 
 
-def test_what_a_context_holds_up_counts_as_busy() -> None:
+def test_the_delay_by_a_context_counts_as_busy() -> None:
     engine = ModelledEngine(STEP)
     engine.add("a", 1_000, 10, holds=0.5)
     engine.settle(0.4)
@@ -41,7 +41,7 @@ def test_what_a_context_holds_up_counts_as_busy() -> None:
     assert engine.busy > 0.5
 
 
-def test_a_response_that_leaves_takes_its_context_with_it() -> None:
+def test_a_response_that_leaves_frees_its_context() -> None:
     engine = ModelledEngine(STEP)
     engine.add("a", 1_000, 100)
     engine.add("b", 10, 100)
@@ -50,7 +50,7 @@ def test_a_response_that_leaves_takes_its_context_with_it() -> None:
     assert engine.context == pytest.approx(60)
 
 
-def test_a_pace_that_changes_keeps_what_was_gained() -> None:
+def test_a_change_of_pace_keeps_the_gained_tokens() -> None:
     engine = ModelledEngine(STEP)
     engine.add("a", 10, 1_000)
     engine.settle(engine.time_of(100))
@@ -80,7 +80,7 @@ def test_drafts_accept_as_many_tokens_as_they_were_fitted_to() -> None:
     assert drafts.probability(0) < drafts.probability(2) < drafts.probability(5)
 
 
-def test_the_more_runs_the_shorter_the_drafts() -> None:
+def test_drafts_are_shorter_with_more_running_requests() -> None:
     drafts = DraftModel.of_lengths(((0, 1.70), (5, 2.32)), longest=8)
     lengths = [drafts.length(STEP, running, 0.0, 0.5) for running in (1, 4, 16)]
     assert lengths == sorted(lengths, reverse=True)

@@ -1,4 +1,4 @@
-"""Plans: the fleet that suits a job, by lengths drawn from a history."""
+"""Plans: the size of a fleet for a job, from lengths drawn from a history."""
 
 import json
 from dataclasses import replace
@@ -75,14 +75,14 @@ def test_a_deadline_chooses_the_cheapest_fleet_that_keeps_it(history: LengthHist
     assert chosen.gpus == 2
 
 
-def test_an_interval_says_how_often_it_is_missed(history: LengthHistory, plan: JobPlan) -> None:
+def test_an_interval_states_the_probability_of_a_miss(history: LengthHistory, plan: JobPlan) -> None:
     assert any("lies outside with a probability of 67%" in line for line in plan.assumptions)
     once = plan_of(history, replace(OPTIONS, gpus=(1,), draws=1, deadline=1e6))
     assert "in the one draw of lengths" in once.advice
     assert any("lies outside with a probability of 100%" in line for line in once.assumptions)
 
 
-def test_a_plan_is_of_the_policy_that_the_job_names(history: LengthHistory) -> None:
+def test_a_plan_uses_the_policy_of_the_job(history: LengthHistory) -> None:
     job = job_of(rollout={"policy": "round-robin"})
     plan = plan_of(history, replace(OPTIONS, gpus=(2,)), job)
     assert plan.fleets[0].seconds.median == OPTIONS.start_seconds + plan.gains[0].seconds.median
@@ -105,14 +105,14 @@ def test_fleets_of_more_workers_than_responses_are_left_out(history: LengthHisto
         plan_of(history, replace(options, gpus=(999_999,)))
 
 
-def test_a_deadline_that_no_fleet_keeps_is_told(history: LengthHistory) -> None:
+def test_a_deadline_that_no_fleet_keeps_is_reported(history: LengthHistory) -> None:
     late = plan_of(history, replace(OPTIONS, deadline=1.0))
     assert late.chosen is None
     assert "No fleet of 1, 2, 4 GPUs ends within 1 s in each of 2 draws" in late.advice
 
 
 @pytest.mark.parametrize(("deadline", "alone"), [(10.0, False), (1.0, True)])
-def test_a_deadline_that_the_start_takes_alone_names_it(history: LengthHistory, deadline: float, alone: bool) -> None:
+def test_a_missed_deadline_names_the_share_of_the_start(history: LengthHistory, deadline: float, alone: bool) -> None:
     late = plan_of(history, replace(OPTIONS, deadline=deadline, start_seconds=9.0))
     assert late.chosen is None
     assert "of which 9 s are the start of the workers (--start)" in late.advice
@@ -134,7 +134,7 @@ def test_sizes_that_no_worker_fits_are_left_out_or_refused(history: LengthHistor
         plan_of(history, replace(OPTIONS, gpus=(1, 2)), wide)
 
 
-def test_division_and_order_are_set_against_whole_groups(plan: JobPlan) -> None:
+def test_division_and_order_are_compared_with_whole_groups(plan: JobPlan) -> None:
     first, *_, oracle, bound = plan.gains
     assert first.speedup.median == 1
     assert oracle.speedup.median >= 1
@@ -143,7 +143,7 @@ def test_division_and_order_are_set_against_whole_groups(plan: JobPlan) -> None:
     assert any("drafts are left out" in line for line in plan.assumptions)
 
 
-def test_drafts_count_where_a_run_of_the_history_drafted(tmp_path: Path) -> None:
+def test_drafts_count_if_a_run_of_the_history_drafted(tmp_path: Path) -> None:
     drafted = history_of(job_of(), [write_recorded(tmp_path / "drafted", replace(SHAPE, drafts=True)).path])
     assert drafted.drafted is not None
     plan = plan_of(drafted, replace(OPTIONS, gpus=(2,), draws=1))
@@ -163,7 +163,7 @@ def test_draws_keep_groups_whole_and_end_at_the_limit(history: LengthHistory) ->
     assert LengthHistory([GroupLengths(1, (90,))], "").draw(1, 1, 50, 0)[0].lengths == (50,)
 
 
-def test_no_response_is_longer_than_the_context_leaves_room_for(history: LengthHistory) -> None:
+def test_no_response_exceeds_the_room_in_the_context(history: LengthHistory) -> None:
     assert LengthHistory([GroupLengths(10, (90,))], "").draw(1, 1, 50, 0, context=40)[0].lengths == (30,)
     model = manifest()["spec"]["model"]
     short = job_of(model=model | {"scripted": model["scripted"] | {"maxModelLen": 64}})
@@ -173,7 +173,7 @@ def test_no_response_is_longer_than_the_context_leaves_room_for(history: LengthH
         history_of(short, shape="mild:400")
 
 
-def test_a_job_without_lengths_is_refused_with_what_to_do() -> None:
+def test_a_job_without_lengths_is_refused_with_advice() -> None:
     with pytest.raises(InputError, match="pass --history RUN"):
         history_of(job_of())
 
@@ -191,7 +191,7 @@ def test_a_named_distribution_has_its_mean(name: str) -> None:
     assert sum(lengths) / len(lengths) == pytest.approx(400, rel=0.1)
 
 
-def test_a_distribution_does_not_say_how_many_groups_there_are() -> None:
+def test_a_distribution_does_not_state_the_number_of_groups() -> None:
     job = job_of()
     with pytest.raises(InputError, match="its number of groups is unknown"):
         make_plan(job, history_of(job, shape="mild:400"), engine_of(job, None), OPTIONS)

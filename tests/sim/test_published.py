@@ -1,4 +1,4 @@
-"""Systems of others: what each does, on a small fleet."""
+"""The published systems of other authors, on a small fleet."""
 
 from openseer_core.ids import GroupId
 from openseer_core.queue.group import GroupView
@@ -47,12 +47,12 @@ def test_partial_rollout_stops_when_enough_groups_are_complete() -> None:
     rollout = PartialRollout(FLEET, WORK)
     rollout.iterate(64)
     first = len(rollout.outcome.ends)
-    assert first >= 32 * 4  # 32 whole groups, and responses of groups that go on
+    assert first >= 32 * 4  # 32 whole groups, and responses of groups that continue
     assert first < 64 * 4
     assert rollout.outcome.tokens > 0
 
 
-def test_partial_rollout_carries_what_it_has_into_the_next_iteration() -> None:
+def test_partial_rollout_carries_responses_into_the_next_iteration() -> None:
     rollout = PartialRollout(FLEET, WORK)
     for _ in range(3):
         rollout.iterate(64)
@@ -60,19 +60,19 @@ def test_partial_rollout_carries_what_it_has_into_the_next_iteration() -> None:
     assert len(rollout.outcome.ends) >= 3 * 32 * 4
 
 
-def test_partial_rollout_with_nothing_more_issued_is_the_whole_rollout() -> None:
+def test_partial_rollout_without_over_submission_is_a_whole_rollout() -> None:
     outcome = partial_by(1.0, warm=0, measured=1)(FLEET, WORK, CAP)
     assert len(outcome.ends) == 32 * 4
     assert outcome.tokens == tokens_of(WORK)
 
 
-def test_partial_rollout_wastes_less_time_than_it_would_wait() -> None:
+def test_partial_rollout_idles_less_than_verl() -> None:
     outcome = partial_by()(FLEET, WORK, CAP)
     assert outcome.throughput > VERL.throughput
     assert outcome.idle < VERL.idle
 
 
-def test_the_printed_policy_ignores_what_still_runs() -> None:
+def test_the_printed_policy_ignores_running_responses() -> None:
     printed = policy("seer").priority
     assert printed(view(finished=1, longest_finished=500, longest_running=3_000)) == printed(
         view(finished=1, longest_finished=500)

@@ -1,4 +1,4 @@
-"""A run that took place, simulated with its own lengths under every policy."""
+"""A recorded run, simulated with its own lengths under every policy."""
 
 import json
 from dataclasses import replace
@@ -49,7 +49,7 @@ def test_the_runs_own_policy_is_predicted(replayed: Replay) -> None:
     assert replayed.own.seconds == pytest.approx(replayed.measured.seconds, rel=0.15)
 
 
-def test_every_policy_is_played_and_none_beats_the_bound(replayed: Replay) -> None:
+def test_every_policy_is_simulated_and_none_beats_the_bound(replayed: Replay) -> None:
     *rows, bound = replayed.rows
     assert [row.policy for row in rows] == list(POLICIES)
     assert bound.policy == BOUND
@@ -57,7 +57,7 @@ def test_every_policy_is_played_and_none_beats_the_bound(replayed: Replay) -> No
 
 
 @pytest.mark.parametrize(("late", "steady"), [(0, True), (20, False)])
-def test_a_replay_has_the_workers_that_there_were(tmp_path: Path, late: int, steady: bool) -> None:
+def test_a_replay_has_the_workers_of_the_run(tmp_path: Path, late: int, steady: bool) -> None:
     shape = replace(SHAPE, workers=3)
     folder = write_recorded(tmp_path / "grown", shape, manifest(replace(shape, workers=2)))
     record = folder.read_run()
@@ -77,13 +77,13 @@ def test_a_replay_has_the_workers_that_there_were(tmp_path: Path, late: int, ste
 
 
 @pytest.mark.parametrize(("own", "said"), [(True, "drafts included"), (False, "what is simulated does not")])
-def test_a_replay_of_a_run_that_drafted_says_whether_its_steps_draft(tmp_path: Path, own: bool, said: str) -> None:
+def test_a_replay_of_a_drafting_run_states_whether_its_steps_draft(tmp_path: Path, own: bool, said: str) -> None:
     run = read_run(write_recorded(tmp_path / "drafted", replace(SHAPE, drafts=True)))
     engine = replace(engine_of(run.job, None), of_run=own)
     assert [note for note in replay(run, engine, ("fifo",)).unknown if "drafted" in note and said in note]
 
 
-def test_a_replay_says_what_it_cannot_know(folder: RunFolder, run: RecordedRun, tmp_path: Path) -> None:
+def test_a_replay_states_the_facts_that_it_lacks(folder: RunFolder, run: RecordedRun, tmp_path: Path) -> None:
     bare = write_recorded(tmp_path / "bare")
     document = json.loads(bare.job_file.read_text())
     record = bare.read_run()
@@ -102,7 +102,7 @@ def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
         read_run(empty)
 
 
-def test_a_bench_report_gives_steps_and_no_room(run: RecordedRun) -> None:
+def test_a_bench_report_has_step_times_and_no_kv_size(run: RecordedRun) -> None:
     engine = read_profile(BENCH)
     assert engine.step.base(8) == pytest.approx(0.00399225)
     assert engine.slots == 256
@@ -114,7 +114,7 @@ def test_a_bench_report_gives_steps_and_no_room(run: RecordedRun) -> None:
     assert any("with the model tiny on one cpu" in note for note in known.notes)
 
 
-def test_step_times_of_one_gpu_are_none_of_a_worker_of_several() -> None:
+def test_step_times_of_one_gpu_are_refused_for_a_worker_of_several() -> None:
     wide = parse_job(manifest(workers={"parallelism": {"tensor": 4}}), "the test")
     with pytest.raises(InputError, match="step times of one GPU, but a worker of recorded takes 4"):
         engine_of(wide, BENCH, kv_tokens=50_000)
@@ -142,7 +142,7 @@ def test_a_profile_that_cannot_be_used_is_refused(text: str, said: str, tmp_path
         read_profile(path)
 
 
-def test_a_long_run_is_counted_in_blocks_and_comes_to_the_same(
+def test_a_long_run_is_simulated_in_blocks_with_the_same_result(
     run: RecordedRun, replayed: Replay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(openseer_sim.replay, "MOST_ITEMS", 3_000)

@@ -62,7 +62,7 @@ def test_contexts_that_move_are_not_computed_again() -> None:
     assert again.computed_again > moved.computed_again == 0
 
 
-def test_siblings_do_not_take_one_anothers_place_at_every_quantum() -> None:
+def test_siblings_do_not_replace_each_other_at_every_quantum() -> None:
     one_at_a_time = replace(FLEET, instances=2, slots=1)
     outcome = divided_by("context-aware", 16)(one_at_a_time, WORK[:8], CAP)
     assert outcome.moves < 5 * len(outcome.ends)
@@ -82,7 +82,7 @@ def test_drafts_shorten_a_rollout(system: str) -> None:
     assert played(system, replace(FLEET, drafts=drafts)).seconds < played(system).seconds
 
 
-def test_drawn_lengths_have_the_mean_the_cap_and_the_correlation_asked_for() -> None:
+def test_drawn_lengths_have_the_given_mean_and_cap() -> None:
     groups = LengthModel(1_000, CAP, spread=1.0, correlation=0.8).draw(2_000, 8, seed=3)
     assert tokens_of(groups) / 16_000 == pytest.approx(1_000, rel=0.06)
     assert max(max(group.lengths) for group in groups) == CAP

@@ -1,4 +1,4 @@
-"""How long steps took, by a run's own samples."""
+"""Step times, fitted to a run's own samples."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ def job() -> RolloutJob:
 
 
 def samples(count: int, running: Callable[[int], int], fixed: float = FIXED, each: float = EACH) -> list[SampleLine]:
-    """One a second of two workers whose reports come up to half a second late."""
+    """One sample a second of two workers, whose reports are up to 0.5 s late."""
 
     def made() -> Iterator[SampleLine]:
         chance, tokens = random.Random(1), {"w-0": 0.0, "w-1": 0.0}
@@ -40,11 +40,11 @@ def samples(count: int, running: Callable[[int], int], fixed: float = FIXED, eac
 
 
 def falling(second: int) -> int:
-    """Full at first, fewer in the tail."""
+    """The running requests: 16 at first, fewer in the tail."""
     return max(1, min(16, (200 - second) // 6))
 
 
-def test_steps_are_found_from_what_a_full_engine_and_its_tail_gained() -> None:
+def test_step_times_are_fitted_to_a_full_engine_and_its_tail() -> None:
     engine = engine_of_samples(job(), samples(200, falling), kv_tokens=10_000)
     for running in (1, 8, 16):
         assert engine.step.base(running) == pytest.approx(FIXED + EACH * running, rel=0.1)
@@ -59,12 +59,12 @@ def test_neither_part_of_a_step_is_below_zero(fixed: float, each: float) -> None
     assert engine.step.base(16) == pytest.approx(fixed + each * 16, rel=0.1)
 
 
-def test_an_engine_that_was_always_as_full_is_met_there() -> None:
+def test_samples_of_one_load_give_the_step_time_of_that_load() -> None:
     engine = engine_of_samples(job(), samples(200, lambda _second: 16), kv_tokens=10_000)
     assert engine.step.base(16) == pytest.approx(FIXED + EACH * 16, rel=0.05)
 
 
-def test_idle_workers_and_restarts_say_nothing() -> None:
+def test_idle_workers_and_restarts_do_not_count() -> None:
     found = samples(200, falling)
     anew = [SampleLine(line.at + 500, workers=line.workers) for line in samples(100, lambda _second: 0)]
     engine = engine_of_samples(job(), [*found, *anew], kv_tokens=10_000)
@@ -77,6 +77,6 @@ def test_too_few_samples_ask_for_a_profile() -> None:
         engine_of_samples(job(), few, kv_tokens=10_000)
 
 
-def test_the_room_of_the_cache_is_asked_for_where_it_is_not_known() -> None:
+def test_an_unknown_size_of_the_kv_cache_must_be_given() -> None:
     with pytest.raises(InputError, match="pass --kv-tokens"):
         engine_of_samples(job(), samples(200, falling))

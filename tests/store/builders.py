@@ -1,4 +1,4 @@
-"""Short ways to say what store tests need: a clock, groups, claim queries, deltas and finishes."""
+"""Builders for store tests: a clock, groups, claim queries, deltas and finishes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from openseer_store.port import FIRST_CURSOR, Store
 
 VERSION = "v1"
 TOP = 2
-"""So many of the likeliest tokens are recorded where any are."""
+"""The number of likeliest tokens in a record, if it has any."""
 ANN = WorkerId("ann", "1")
 BOB = WorkerId("bob", "1")
 NO_PROBE = Priority(base=0.0)
@@ -24,7 +24,7 @@ FULL = whole(16)
 
 @dataclass
 class Clock:
-    """Time that stands still until a test moves it."""
+    """A clock that stands still until a test sets it."""
 
     seconds: float = 1000.0
 
@@ -33,7 +33,7 @@ class Clock:
 
 
 async def wait(store: Store, clock: Clock, seconds: float) -> None:
-    """Time passes as it does while somebody calls the store every second."""
+    """Advances the clock in steps of 1 s, each followed by a call of the store."""
     end = clock.seconds + seconds
     while clock.seconds < end:
         clock.seconds = min(end, clock.seconds + 1.0)
@@ -55,7 +55,7 @@ def group(
     history_size: int = 0,
     longest_earlier: int = 0,
 ) -> GroupSpec:
-    """A group of `size` requests, all in the shared lane unless said otherwise."""
+    """A group of `size` requests, all in the shared lane by default."""
     size = len(ranks) or len(lanes) or size
     return GroupSpec(
         id=GroupId(batch, name),
@@ -91,7 +91,7 @@ def query(
     adapters: tuple[str, ...] = (),
     pace: float = 0.0,
 ) -> ClaimQuery:
-    """Room for nearly everything, unless said otherwise."""
+    """A query with room for nearly every request by default."""
     return ClaimQuery(
         version=version,
         lanes=lanes,
@@ -111,7 +111,7 @@ def query(
 
 
 def tokens(start: int, count: int) -> bytes:
-    """`count` tokens that say where they stand."""
+    """`count` packed tokens, each equal to its position."""
     return pack_tokens(range(start, start + count))
 
 
@@ -124,7 +124,7 @@ def record(place: int, top: int) -> bytes:
 def delta(claim: Claim, count: int, offset: int | None = None) -> Delta:
     """`count` new tokens of a claimed request, after those it had (or from `offset`).
 
-    Of requests with odd numbers the likeliest tokens are recorded, too.
+    For requests with an odd index the likeliest tokens are recorded, too.
     """
     at = claim.generated if offset is None else offset
     logprobs = b"".join(record(place, claim.request.index % 2 * TOP) for place in range(at, at + count))

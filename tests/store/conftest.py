@@ -18,7 +18,7 @@ _jobs = itertools.count()
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An embedded server that lives as long as the test session."""
+    """The URL of an embedded server, one for the whole test session."""
     server = EmbeddedRedis(Path(tmp_path_factory.mktemp("redis")))
     with asyncio.Runner() as runner:
         yield runner.run(server.__aenter__())
@@ -38,7 +38,7 @@ def clock() -> Clock:
 
 @pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.redis)])
 def kind(request: pytest.FixtureRequest) -> str:
-    """Which store a test runs on; the server is started here, before the test has an event loop."""
+    """The kind of store of a test; the server is started here, before the test has an event loop."""
     if request.param == "redis":
         request.getfixturevalue("redis_url")
     return request.param
@@ -46,7 +46,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def store(kind: str, request: pytest.FixtureRequest, clock: Clock, job: str) -> AsyncIterator[Store]:
-    """Each test that asks for a store runs once on each of them."""
+    """The store of a test; each test that uses this fixture runs once on each kind of store."""
     if kind == "memory":
         yield MemoryStore(clock)
         return

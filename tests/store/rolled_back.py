@@ -1,4 +1,4 @@
-"""A real Redis that loses its last writes: killed, and started again from an older copy of its log."""
+"""A real Redis that loses its last writes: it is killed and restarted from an older copy of its log."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ from openseer_store.embedded import EmbeddedRedis
 
 
 class ForgetfulRedis:
-    """One server after the other behind one URL. `save` keeps the log as it is; `roll_back` goes on from there."""
+    """Successive servers behind one URL. `save` copies the log; `roll_back` restarts from that copy."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._saved, self._link = folder / "store", folder / "saved", folder / "s"
@@ -19,14 +19,14 @@ class ForgetfulRedis:
         self.url = f"unix://{self._link}/redis.sock"
 
     async def start(self) -> None:
-        """Starts the server from what is in its folder."""
+        """Starts the server from the log in its folder."""
         self._server = EmbeddedRedis(self._folder, "always")  # `save` copies what is written
         url = await self._server.__aenter__()
         self._link.unlink(missing_ok=True)
         self._link.symlink_to(Path(url.removeprefix("unix://")).parent)
 
     async def kill(self) -> None:
-        """kill -9."""
+        """Sends SIGKILL and waits for the end."""
         assert self._server is not None
         assert self._server.pid is not None
         os.kill(self._server.pid, signal.SIGKILL)
@@ -48,7 +48,7 @@ class ForgetfulRedis:
 
 @contextlib.asynccontextmanager
 async def forgetful_redis(folder: Path) -> AsyncGenerator[ForgetfulRedis]:
-    """Started, and gone afterwards."""
+    """A running server, killed at the end."""
     redis = ForgetfulRedis(folder)
     await redis.start()
     try:

@@ -1,4 +1,4 @@
-"""What a trainer does with batches, the same on every store: open, judge, carry, continue, change version, forget."""
+"""A trainer's operations on batches, the same on every store: open, judge, carry, continue, change version, forget."""
 
 from dataclasses import replace
 
@@ -36,7 +36,7 @@ async def opened(store: Store, version: str = "v1", key: str = "") -> int:
     return record.number
 
 
-async def test_batches_are_numbered_and_a_key_gives_the_same_one_again(store: Store, clock: Clock) -> None:
+async def test_batches_are_numbered_and_a_key_returns_the_same_one(store: Store, clock: Clock) -> None:
     first = await opened(store, key="a")
     await wait(store, clock, 5)
     assert await opened(store) == first + 1
@@ -52,7 +52,7 @@ async def test_batches_are_numbered_and_a_key_gives_the_same_one_again(store: St
     assert await store.batch_of_key("a") == await store.batch(first)
 
 
-async def test_a_sealed_batch_takes_no_new_group_and_knows_its_old_ones(store: Store) -> None:
+async def test_a_sealed_batch_refuses_new_groups_and_accepts_repeated_ones(store: Store) -> None:
     batch = await opened(store)
     await store.submit([group("a", batch=batch)])
     await store.seal(batch)
@@ -61,7 +61,7 @@ async def test_a_sealed_batch_takes_no_new_group_and_knows_its_old_ones(store: S
         await store.submit([group("b", batch=batch)])
 
 
-async def test_the_end_of_a_group_is_told_with_what_became_of_its_requests(store: Store, clock: Clock) -> None:
+async def test_the_end_of_a_group_counts_the_outcomes_of_its_requests(store: Store, clock: Clock) -> None:
     batch = await opened(store)
     await store.submit([group("a", 3, batch=batch)])
     claims = await store.claim(ANN, query())
@@ -76,13 +76,13 @@ async def test_the_end_of_a_group_is_told_with_what_became_of_its_requests(store
     assert (counts.groups_ended, counts.groups_whole, counts.longest, counts.entries) == (1, 0, 5, 4)
 
 
-async def test_what_is_expected_of_a_batch_follows_its_groups(store: Store) -> None:
+async def test_the_expected_tokens_of_a_batch_follow_its_groups(store: Store) -> None:
     async def told(batch: int = 0) -> tuple[int, int, int, int]:
         counts = await store.progress(batch)
         return counts.open_known, counts.open_expected, counts.ok_tokens, counts.closed_tokens
 
     await store.submit([group("a", 3), group("b", 2), replace(group("c", 2), longest_earlier=7)])
-    assert await told() == (2, 14, 0, 0)  # of c alone something is known
+    assert await told() == (2, 14, 0, 0)  # only c has an estimate
     claims = {str(claim.request): claim for claim in await store.claim(ANN, query(7))}
     [reply] = await store.complete(ANN, [finish(claims["0/a/0"], 5)])
     assert reply.view is not None
@@ -108,7 +108,7 @@ async def test_cancelling_one_request_leaves_its_siblings_alone(store: Store) ->
     assert (ended.request, ended.reason.value) == (request("a/0"), "cancelled")
 
 
-async def test_a_finished_request_goes_on_with_what_was_appended(store: Store, clock: Clock) -> None:
+async def test_a_finished_request_continues_with_appended_tokens(store: Store, clock: Clock) -> None:
     await store.submit([group("a", 1)])
     [claim] = await store.claim(ANN, query())
     await store.complete(ANN, [finish(claim, 4)])
@@ -138,7 +138,7 @@ async def test_a_finished_request_goes_on_with_what_was_appended(store: Store, c
         await store.go_on(request("nobody/0"), 0, b"")
 
 
-async def test_a_lease_knows_what_was_appended_until_one_generates_on(store: Store, clock: Clock) -> None:
+async def test_a_claim_counts_appended_tokens_until_a_lease_generates(store: Store, clock: Clock) -> None:
     await store.submit([group("a", 1)])
     [claim] = await store.claim(ANN, query())
     assert claim.appended == 0
@@ -160,7 +160,7 @@ async def test_no_lease_is_held_while_an_environment_works(store: Store) -> None
     assert (await store.record(request("a/0"))).state is State.DONE
 
 
-async def test_carried_groups_wait_and_go_on_in_the_batch_that_takes_them(store: Store) -> None:
+async def test_carried_groups_wait_and_continue_in_the_batch_that_takes_them(store: Store) -> None:
     one, two = await opened(store), await opened(store, "v2")
     await store.submit([group("a", 2, batch=one), group("b", 1, batch=one)])
     done, half, whole = await store.claim(ANN, query())
@@ -178,7 +178,7 @@ async def test_carried_groups_wait_and_go_on_in_the_batch_that_takes_them(store:
     assert await store.group_names(PARKED_BATCH, 0, 10) == []
     [claim] = await store.claim(BOB, query(version="v2"))
     assert (str(claim.request), claim.tokens) == (f"{two}/a~{one}/1", tokens(0, 3))
-    assert claim.fence > half.fence  # a lease's files are named by it, and groups keep their folder
+    assert claim.fence > half.fence  # files of a lease are named by its fence, and groups keep their folder
     await store.complete(BOB, [finish(claim, 2)])
     kept, grown = await results(store, two)
     assert (kept.tokens, grown.tokens) == (tokens(0, 5), tokens(0, 5))
@@ -200,7 +200,7 @@ async def test_another_group_of_a_taken_name_is_refused(store: Store, other: Gro
     assert await store.group_names(0, 0, 10) == ["a", "b", "c"]
 
 
-async def test_a_carried_group_meets_no_new_one_of_its_name(store: Store) -> None:
+async def test_a_carried_group_does_not_collide_with_one_of_its_name(store: Store) -> None:
     one, two, three = await opened(store), await opened(store), await opened(store)
     await store.submit([group("a", 1, batch=one)])
     await store.carry([GroupId(one, "a")], PARKED_BATCH, "v1")
@@ -216,7 +216,7 @@ async def test_a_carried_group_meets_no_new_one_of_its_name(store: Store) -> Non
     assert await store.group_names(PARKED_BATCH, 0, 10) == [f"a~{one}"]
 
 
-async def test_groups_that_are_too_old_are_not_taken_over(store: Store) -> None:
+async def test_stale_groups_are_not_carried_over(store: Store) -> None:
     one, two = await opened(store), await opened(store, "v3")
     await store.submit([group("a-old", 1, batch=one), group("b-new", 1, batch=one)])
     [claim] = await store.claim(ANN, query(1))
@@ -229,7 +229,7 @@ async def test_groups_that_are_too_old_are_not_taken_over(store: Store) -> None:
     assert await store.group_names(PARKED_BATCH, 0, 10) == []
 
 
-async def test_unfinished_work_goes_on_with_other_weights_and_its_leases_are_void(store: Store) -> None:
+async def test_a_change_of_version_voids_leases_and_requeues_requests(store: Store) -> None:
     batch = await opened(store)
     await store.submit([group("a", 2, batch=batch)])
     running, _ = await store.claim(ANN, query())
@@ -299,7 +299,7 @@ async def test_a_forgotten_batch_leaves_its_counts_and_nothing_else(store: Store
     assert not (await store.open_batch(OpenBatch("v1", "{}", "k")))[1]
 
 
-async def test_a_group_grows_by_whoever_owns_its_batch(store: Store) -> None:
+async def test_a_group_grows_once_by_a_repeated_call(store: Store) -> None:
     batch = await opened(store)
     await store.submit([group("a", 1, batch=batch)])
     assert len(await store.claim(ANN, query())) == 1
@@ -313,7 +313,7 @@ async def test_a_group_grows_by_whoever_owns_its_batch(store: Store) -> None:
         await store.submit([grown])
 
 
-async def test_a_batch_that_is_gone_takes_no_groups_over(store: Store) -> None:
+async def test_a_forgotten_batch_takes_no_carried_groups(store: Store) -> None:
     one, gone = await opened(store), await opened(store)
     await store.submit([group("a", 1, batch=one)])
     await store.forget(gone)
@@ -321,7 +321,7 @@ async def test_a_batch_that_is_gone_takes_no_groups_over(store: Store) -> None:
     assert names(await store.claim(ANN, query())) == ["a/0"]
 
 
-async def test_orders_are_swapped_only_by_who_has_seen_the_latest(store: Store) -> None:
+async def test_a_fleet_spec_is_replaced_only_by_its_next_revision(store: Store) -> None:
     assert (await store.fleet_spec()).revision == 0
     assert await store.swap_fleet_spec(FleetSpec(revision=1, version="v1"))
     assert not await store.swap_fleet_spec(FleetSpec(revision=1, version="v2"))
@@ -348,14 +348,14 @@ async def test_an_action_that_follows_from_an_earlier_fleet_spec_does_nothing(st
     assert await store.end(batch, Event.ABORT, 1) == 1
 
 
-async def test_what_waits_is_told_by_version(store: Store) -> None:
+async def test_waiting_requests_are_counted_by_version(store: Store) -> None:
     await store.submit([group("a", 3, version="v1"), group("b", 2, version="v2:x")])
     await store.claim(ANN, query(1))
     load = await store.load()
     assert (load.waiting, load.running) == ({"v1": 2, "v2:x": 2}, 1)
 
 
-async def test_time_that_workers_were_idle_and_busy_is_summed_over_boots_and_departures(store: Store) -> None:
+async def test_idle_and_busy_time_is_summed_over_boots_and_departures(store: Store) -> None:
     await store.heartbeat(ANN, Heartbeat(WorkerState.IDLE, idle_seconds=2.0))
     await store.heartbeat(ANN, Heartbeat(WorkerState.BUSY, idle_seconds=3.5, busy_seconds=1.0))
     await store.heartbeat(ANN, Heartbeat(WorkerState.BUSY, idle_seconds=3.5, busy_seconds=1.0))

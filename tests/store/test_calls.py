@@ -15,7 +15,7 @@ LONG = 240.0
 
 
 async def called(store: Store, version: str = VERSION, lane: str = SHARED_LANE) -> int:
-    """How many workers are called that ask one after the other."""
+    """The number of workers that are called when they wait one after the other."""
     count = 0
     while await store.wait_for_work(version, (lane,), NOT_LONG):
         count += 1
@@ -29,7 +29,7 @@ async def test_two_workers_are_called_however_many_requests_arrive(store: Store)
     assert await called(store) == 0
 
 
-async def test_a_claim_that_leaves_something_calls_two_more_and_one_that_leaves_nothing_none(store: Store) -> None:
+async def test_a_claim_calls_two_more_workers_only_if_requests_are_left(store: Store) -> None:
     await store.submit([group("a", 4)])
     assert await called(store) == 2
     await store.claim(ANN, query(1))
@@ -38,13 +38,13 @@ async def test_a_claim_that_leaves_something_calls_two_more_and_one_that_leaves_
     assert await called(store) == 0
 
 
-async def test_calls_that_nobody_took_go_with_the_work(store: Store) -> None:
+async def test_unused_calls_are_removed_with_the_requests(store: Store) -> None:
     await store.submit([group("a", 1)])
     await store.claim(ANN, query())
     assert await called(store) == 0
 
 
-async def test_a_claim_that_finds_nothing_it_can_hold_calls_nobody(store: Store) -> None:
+async def test_a_claim_without_a_fitting_request_calls_no_worker(store: Store) -> None:
     await store.submit([group("a", 2, prompt_tokens=64)])
     assert await called(store) == 2
     assert await store.claim(ANN, query(blocks=1)) == []
@@ -58,7 +58,7 @@ async def test_workers_are_called_by_version_and_lane(store: Store) -> None:
 
 
 @pytest.mark.parametrize("way", ["give_back", "reap", "go_on", "grow", "carry", "change_version"])
-async def test_every_way_by_which_a_request_comes_to_wait_calls_workers(store: Store, clock: Clock, way: str) -> None:
+async def test_every_operation_that_queues_a_request_calls_workers(store: Store, clock: Clock, way: str) -> None:
     await store.open_batch(OpenBatch(VERSION, "{}", ""))
     spec = group("a", 1, batch=1)
     await store.submit([spec])

@@ -1,4 +1,4 @@
-"""Who gets which request: the same on every store."""
+"""The requests that a claim receives: the same on every store."""
 
 import pytest
 
@@ -16,7 +16,7 @@ async def test_the_group_with_the_lowest_score_goes_first(store: Store) -> None:
     assert names(await store.claim(ANN, query(3))) == ["early/0", "early/1", "late/0"]
 
 
-async def test_groups_of_one_score_go_by_name(store: Store) -> None:
+async def test_groups_of_one_score_are_ordered_by_name(store: Store) -> None:
     await store.submit([group("b", 1), group("a", 1)])
     assert names(await store.claim(ANN, query())) == ["a/0", "b/0"]
 
@@ -26,7 +26,7 @@ async def test_probes_go_before_all_others(store: Store) -> None:
     assert names(await store.claim(ANN, query())) == ["a/0", "b/0", "a/1", "b/1"]
 
 
-async def test_a_probe_given_back_goes_on_before_others_but_after_shorter_probes(store: Store) -> None:
+async def test_a_returned_probe_precedes_others_and_follows_shorter_probes(store: Store) -> None:
     await store.submit([group("a", 2, PROBE), group("b", 2, PROBE)])
     [probe] = await store.claim(ANN, query(1))
     await store.give_back(ANN, [delta(probe, 5)])
@@ -38,7 +38,7 @@ async def test_ranks_order_requests_within_their_group(store: Store) -> None:
     assert names(await store.claim(ANN, query())) == ["a/1", "a/2", "a/0"]
 
 
-async def test_slope_moves_a_request_by_what_it_has_generated(store: Store) -> None:
+async def test_slope_moves_a_request_by_its_generated_tokens(store: Store) -> None:
     await store.submit([group("a", priority=Priority(0.0, slope=1.0)), group("b", 1, Priority(4.0))])
     first, second = await store.claim(ANN, query(2))
     await store.give_back(ANN, [delta(first, 5), delta(second, 3)])
@@ -63,7 +63,7 @@ async def test_a_worker_claims_only_its_version(store: Store) -> None:
     assert names(await store.claim(ANN, query(version="v2"))) == ["new/0"]
 
 
-async def test_a_lane_of_its_own_is_served_by_its_worker_only_and_without_fair_share(store: Store) -> None:
+async def test_a_workers_own_lane_is_served_only_by_it_without_fair_share(store: Store) -> None:
     await store.submit([group("a", lanes=("", "0", "0", "1"), size=4)])
     for worker in (ANN, BOB):
         await store.heartbeat(worker, Heartbeat(WorkerState.IDLE))
@@ -91,7 +91,7 @@ async def test_draining_and_silent_workers_do_not_count_in_the_share(store: Stor
     assert (await extend(store, BOB, [])).fleet_load.workers == 1
 
 
-async def test_a_worker_prefers_what_it_has_cached_among_the_first_of_a_group(store: Store) -> None:
+async def test_a_worker_prefers_its_cached_ones_of_a_groups_first_requests(store: Store) -> None:
     await store.submit([group("a", 6)])
     claims = await store.claim(ANN, query(4))
     await store.give_back(ANN, [delta(claim, 1) for claim in claims[2:]])
@@ -104,9 +104,7 @@ async def test_a_worker_prefers_what_it_has_cached_among_the_first_of_a_group(st
 
 
 @pytest.mark.parametrize(("ahead", "claimed"), [(5, "a/0"), (6, "a/1")])
-async def test_what_a_worker_has_cached_goes_first_only_within_a_quantum(
-    store: Store, ahead: int, claimed: str
-) -> None:
+async def test_a_cached_request_is_preferred_only_within_a_quantum(store: Store, ahead: int, claimed: str) -> None:
     await store.submit([group("a", 2, Priority(0.0, slope=1.0))])
     own, other = await store.claim(ANN, query(1)), await store.claim(BOB, query(1))
     await store.give_back(ANN, [delta(own[0], 1 + ahead)])
@@ -114,7 +112,7 @@ async def test_what_a_worker_has_cached_goes_first_only_within_a_quantum(
     assert names(await store.claim(ANN, query(1, quantum=5))) == [claimed]
 
 
-async def test_what_a_worker_has_cached_does_not_go_before_its_groups_probe(store: Store) -> None:
+async def test_a_cached_request_does_not_precede_its_groups_probe(store: Store) -> None:
     await store.submit([group("a", 2, PROBE)])
     probe, sibling = await store.claim(ANN, query(2))
     await store.give_back(ANN, [delta(sibling, 1), delta(probe, 1)])
@@ -124,7 +122,9 @@ async def test_what_a_worker_has_cached_does_not_go_before_its_groups_probe(stor
 
 
 @pytest.mark.parametrize(("cached", "claimed"), [(3, "a/3"), (4, "a/0")])
-async def test_only_a_groups_first_four_waiting_requests_are_looked_at(store: Store, cached: int, claimed: str) -> None:
+async def test_only_a_groups_first_four_waiting_requests_are_considered(
+    store: Store, cached: int, claimed: str
+) -> None:
     await store.submit([group("a", 6)])
     claims = await store.claim(ANN, query(cached + 1))
     await store.give_back(ANN, [delta(claims[cached], 1)])
@@ -142,7 +142,7 @@ async def test_a_worker_counts_until_it_was_silent_for_more_than_ten_seconds(sto
         assert (await extend(store, BOB, [])).fleet_load.workers == workers
 
 
-async def test_a_request_that_does_not_fit_does_not_block_a_smaller_one_behind_it(store: Store) -> None:
+async def test_a_request_that_does_not_fit_does_not_block_a_smaller_one(store: Store) -> None:
     large = group("a", 1, prompt_tokens=160)
     await store.submit([large, group("b", 1, prompt_tokens=16)])
     assert names(await store.claim(ANN, query(blocks=10))) == ["b/0"]
@@ -189,7 +189,7 @@ async def test_a_request_that_was_given_back_waits_among_those_of_its_size(store
     assert names(await store.claim(BOB, query(blocks=8))) == ["grown/0"]
 
 
-async def test_of_each_size_a_claim_looks_at_the_first_sixteen_groups(store: Store) -> None:
+async def test_a_claim_considers_the_first_sixteen_groups_of_each_size(store: Store) -> None:
     large = [group(f"{place:02}", 1, prompt_tokens=120) for place in range(16)]
     await store.submit([*large, group("fits", 1, prompt_tokens=64), group("small", 1, prompt_tokens=63)])
     assert names(await store.claim(ANN, query(blocks=6))) == ["small/0"]
@@ -202,7 +202,7 @@ async def test_a_request_without_room_in_the_context_needs_no_block(store: Store
     assert names(await store.claim(ANN, query(blocks=3, context_tokens=200))) == ["past/0"]
 
 
-async def test_a_claim_tells_all_that_is_needed_to_go_on(store: Store) -> None:
+async def test_a_claim_has_all_data_that_a_worker_needs_to_continue(store: Store) -> None:
     spec = group("a", 2, Priority(-7.5, 0.25, -3.0), ranks=(0.5, 1.5))
     await store.submit([spec])
     [claim] = await store.claim(ANN, query(1))
@@ -240,7 +240,7 @@ async def test_a_stale_rescore_writes_nothing_and_brings_the_present_view(store:
     assert (await store.group_view(GroupId(0, "a"))).longest_finished == 6
 
 
-async def test_a_running_siblings_news_moves_its_group(store: Store) -> None:
+async def test_a_rescore_of_a_running_sibling_moves_its_group(store: Store) -> None:
     await store.submit([group("a", 2, Priority(0.0)), group("b", 2, Priority(5.0))])
     [claim] = await store.claim(ANN, query(1))
     news = Rescore(claim.view.with_running(80), Priority(8.0))
@@ -250,7 +250,7 @@ async def test_a_running_siblings_news_moves_its_group(store: Store) -> None:
     assert [view.longest_running for view in repeated.views] == [80]
 
 
-async def test_the_pulse_tells_load_and_the_best_that_waits(store: Store) -> None:
+async def test_an_extend_returns_the_load_and_the_best_waiting_score(store: Store) -> None:
     await store.submit([group("a", 3, Priority(2.0))])
     await store.claim(ANN, query(1))
     await store.claim(BOB, query(1))

@@ -1,4 +1,4 @@
-"""How many connections a store holds, and what a restart of the server costs it."""
+"""The number of connections of a store, and the cost of a restart of the server."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.redis
 
 @contextlib.asynccontextmanager
 async def server_behind(link: Path, folder: Path) -> AsyncGenerator[EmbeddedRedis]:
-    """A server that is found at `link`/redis.sock, as the one before it was."""
+    """A server at `link`/redis.sock, like the one before it."""
     server = EmbeddedRedis(folder)
     async with server as url:
         link.unlink(missing_ok=True)
@@ -66,7 +66,7 @@ async def test_calls_follow_the_stores_name_when_its_server_becomes_a_replica(tm
 
 
 def _noted(pauses: list[float]) -> Callable[[float], Awaitable[None]]:
-    """A sleep that takes no time and is written down."""
+    """A sleep that takes no time and is recorded."""
     sleep = asyncio.sleep
 
     async def note(seconds: float) -> None:
@@ -83,7 +83,7 @@ async def test_calls_share_a_bounded_number_of_connections(redis_url: str) -> No
     await link.close()
 
 
-async def test_readers_that_wait_for_results_keep_nobody_else_waiting(redis_url: str, job: str) -> None:
+async def test_readers_that_wait_for_results_do_not_delay_other_calls(redis_url: str, job: str) -> None:
     store = await open_store(redis_url, job)
     readers = [
         asyncio.create_task(store.results(0, FIRST_CURSOR, 1, wait_seconds=3600.0)) for _ in range(redis_pool.CALLS + 8)

@@ -1,4 +1,4 @@
-"""The server of our own: it keeps what it was given, ends with who started it, and shares its folder with none."""
+"""The embedded server: it keeps its data, ends with its parent process, and does not share its folder."""
 
 import asyncio
 import os
@@ -38,7 +38,7 @@ asyncio.run(main())
 
 @pytest.fixture
 async def slow_log(tmp_path: Path) -> Path:
-    """A store's folder whose log a slow server takes some five seconds to load."""
+    """A store's folder whose log takes a slow server about 5 s to load."""
     async with EmbeddedRedis(tmp_path / "store") as url:
         link = RedisLink(url, "{any}")
         for number in range(5000):
@@ -49,7 +49,7 @@ async def slow_log(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def slow_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A server that takes a millisecond for each key that it loads, in place of the one that is found."""
+    """A server that takes 1 ms for each key that it loads; it replaces the installed one."""
     script = tmp_path / "slow-redis"
     script.write_text(f'#!/bin/sh\nexec {find_server()} "$@" --key-load-delay 1000\n')
     script.chmod(0o755)
@@ -57,14 +57,14 @@ def slow_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return script
 
 
-async def test_a_server_that_loads_its_data_is_waited_for_and_says_so(
+async def test_a_start_waits_for_a_server_that_loads_and_reports_the_load(
     slow_log: Path, slow_server: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
 
     def loads() -> None:
         told.append("loads")
-        monkeypatch.setattr(embedded, "START_SECONDS", 0.0)  # from here on it would be too late
+        monkeypatch.setattr(embedded, "START_SECONDS", 0.0)  # a limit that has passed already
 
     async with EmbeddedRedis(slow_log, on_loading=loads) as url:
         link = RedisLink(url, "{any}")
@@ -74,7 +74,7 @@ async def test_a_server_that_loads_its_data_is_waited_for_and_says_so(
 
 
 async def test_a_call_waits_for_a_server_while_it_loads(slow_log: Path, slow_server: Path) -> None:
-    """Its own limit is a small part of what the load takes."""
+    """The limit of the call is a small part of the time of the load."""
     socket = slow_log.parent / "s"
     server = await asyncio.create_subprocess_exec(
         *(slow_server, "--port", "0", "--unixsocket", socket, "--dir", slow_log, "--appendonly", "yes"),
@@ -89,7 +89,7 @@ async def test_a_call_waits_for_a_server_while_it_loads(slow_log: Path, slow_ser
     await server.wait()
 
 
-async def test_what_was_written_is_there_after_a_clean_restart(tmp_path: Path) -> None:
+async def test_written_data_are_kept_over_a_clean_restart(tmp_path: Path) -> None:
     for number in (1, 2):
         async with EmbeddedRedis(tmp_path / "with space") as url:
             store = await open_store(url, "job")
@@ -98,7 +98,7 @@ async def test_what_was_written_is_there_after_a_clean_restart(tmp_path: Path) -
             await store.close()
 
 
-async def test_no_port_is_opened_and_nothing_stays_behind(tmp_path: Path) -> None:
+async def test_no_port_is_opened_and_no_folder_or_process_is_left(tmp_path: Path) -> None:
     server = EmbeddedRedis(tmp_path)
     async with server as url:
         socket = Path(url.removeprefix("unix://"))
@@ -151,7 +151,7 @@ async def until_ended(pid: int) -> None:
 
 
 def lives(pid: int) -> bool:
-    """Whether the process runs; nobody may be there to bury it, so a zombie counts as ended."""
+    """Whether the process runs; a zombie counts as ended, because it may have no parent that reaps it."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):  # it may end while it is read
@@ -169,14 +169,14 @@ async def test_a_long_temporary_folder_still_gives_a_short_socket_path(
         assert len(url) < 100
 
 
-async def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+async def test_a_server_that_cannot_start_is_an_error_with_its_exit_code(tmp_path: Path) -> None:
     (tmp_path / "appendonly.aof").write_text("this is no append-only file\n")
     (tmp_path / "appendonlydir").write_text("nor is this a folder")  # where Redis 7 keeps it
     with pytest.raises(StoreError, match=r"ended with code [1-9]"):
         await EmbeddedRedis(tmp_path).__aenter__()
 
 
-async def test_the_main_thread_must_start_it(tmp_path: Path) -> None:
+async def test_only_the_main_thread_may_start_the_server(tmp_path: Path) -> None:
     def start() -> None:
         asyncio.run(EmbeddedRedis(tmp_path).__aenter__())
 

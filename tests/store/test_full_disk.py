@@ -1,4 +1,4 @@
-"""A store whose disk is full: by its fsync it refuses writes until there is room, or it ends."""
+"""A store with a full disk: depending on its fsync, it refuses writes until there is room, or it ends."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ PIECE = bytes(2**18)
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """4 MiB, of which a file named ballast takes 2."""
+    """A disk of 4 MiB, of which a file named ballast takes 2 MiB."""
     place = tmp_path / "disk"
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)]
@@ -31,13 +31,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 async def fill(link: RedisLink) -> None:
-    """Writes until the server says that the disk is full, which may be some syncs after the last room was taken."""
+    """Writes until the server reports a full disk, which may be some syncs after the disk is full."""
     for number in range(2000):
         await link.command("SET", number % 32, PIECE)
         await asyncio.sleep(0.05)
 
 
-async def test_while_the_disk_is_full_calls_wait_and_go_on_once_there_is_room(small_disk: Path) -> None:
+async def test_calls_wait_while_the_disk_is_full_and_continue_afterwards(small_disk: Path) -> None:
     async with EmbeddedRedis(small_disk / "store", "everysec") as url:
         hasty, patient = RedisLink(url, "{any}", 0.0), RedisLink(url, "{any}")
         with pytest.raises(StoreUnavailableError, match="cannot write to its disk: free some space"):
@@ -51,7 +51,7 @@ async def test_while_the_disk_is_full_calls_wait_and_go_on_once_there_is_room(sm
         await patient.close()
 
 
-async def test_a_store_that_syncs_always_ends_on_a_full_disk_and_says_why(small_disk: Path) -> None:
+async def test_a_store_that_syncs_always_ends_on_a_full_disk_with_a_reason(small_disk: Path) -> None:
     server = EmbeddedRedis(small_disk / "store", "always")
     async with server as url:
         link = RedisLink(url, "{any}", 0.0)

@@ -1,4 +1,4 @@
-"""What happens to a lease: extended, given back, lost, ended; the same on every store."""
+"""The course of a lease: extended, given back, lost, ended; the same on every store."""
 
 import pytest
 
@@ -37,7 +37,7 @@ async def test_extended_tokens_are_kept_and_the_lease_renewed(store: Store, cloc
     assert (await store.progress(0)).tokens == 3
 
 
-async def test_a_repeated_or_overlapping_delta_adds_only_what_is_new(store: Store) -> None:
+async def test_a_repeated_or_overlapping_delta_adds_only_new_tokens(store: Store) -> None:
     await store.submit([group("a", 1)])
     [claim] = await store.claim(ANN, query())
     for count in (3, 3, 5, 2):
@@ -47,7 +47,7 @@ async def test_a_repeated_or_overlapping_delta_adds_only_what_is_new(store: Stor
     assert len(record.logprobs) == len(record.tokens)
 
 
-async def test_a_gap_is_refused_and_tells_what_is_there(store: Store) -> None:
+async def test_a_gap_is_refused_with_the_stored_length(store: Store) -> None:
     await store.submit([group("a", 1)])
     [claim] = await store.claim(ANN, query())
     reply = await extend(store, ANN, [delta(claim, 2), delta(claim, 2, offset=4)])
@@ -80,7 +80,7 @@ async def test_a_stale_worker_cannot_write(store: Store, clock: Clock) -> None:
     assert await results(store) == []
 
 
-async def test_after_a_reap_and_before_the_next_claim_the_old_holder_has_lost_too(store: Store, clock: Clock) -> None:
+async def test_after_a_reap_the_old_holder_has_lost_its_lease(store: Store, clock: Clock) -> None:
     await store.submit([group("a", 1)])
     [claim] = await store.claim(ANN, query())
     await wait(store, clock, 11)
@@ -90,7 +90,7 @@ async def test_after_a_reap_and_before_the_next_claim_the_old_holder_has_lost_to
     assert (reply.replies[0].outcome, end.outcome) == (WriteOutcome.LOST, WriteOutcome.LOST)
 
 
-async def test_a_write_to_a_group_that_is_not_there_is_lost(store: Store) -> None:
+async def test_a_write_to_an_unknown_group_is_lost(store: Store) -> None:
     ghost = Delta(request("ghost/0"), 7, 0, tokens(0, 1))
     view = GroupView(GroupId(0, "ghost"), 1, 0, 1, 10, 0.0)
     reply = await extend(store, ANN, [ghost], [Rescore(view, Priority(0.0))])
@@ -108,8 +108,8 @@ async def test_giving_back_twice_changes_nothing_more(store: Store) -> None:
     assert names(await store.claim(BOB, query())) == ["a/0"]
 
 
-async def test_tokens_that_are_scored_come_once_after_their_worker_died(store: Store, clock: Clock) -> None:
-    """They are more than the engine adds to the prompt, which is all that the claim reserves blocks for."""
+async def test_scored_tokens_are_stored_once_after_their_worker_died(store: Store, clock: Clock) -> None:
+    """They outnumber the tokens that the engine adds to the prompt, for which alone a claim reserves blocks."""
     await store.submit([group("a", 1, prompt_tokens=31, max_tokens=1)])
     assert await store.claim(ANN, query(blocks=1)) == []
     [lost] = await store.claim(ANN, query(blocks=2))
@@ -125,7 +125,7 @@ async def test_tokens_that_are_scored_come_once_after_their_worker_died(store: S
     assert (view.finished, estimate(view)) == (1, 1)
 
 
-async def test_completing_twice_gives_one_result(store: Store) -> None:
+async def test_a_repeated_complete_stores_one_result(store: Store) -> None:
     await store.submit([group("a", 1)])
     [claim] = await store.claim(ANN, query())
     for _ in range(2):
@@ -134,7 +134,7 @@ async def test_completing_twice_gives_one_result(store: Store) -> None:
     assert len(await results(store)) == 1
 
 
-async def test_taking_everything_back_counts_no_loss_however_many_there_are(store: Store) -> None:
+async def test_a_reap_of_everything_counts_no_loss_for_any_number_of_leases(store: Store) -> None:
     await store.submit([group("a", 120)])
     assert len(await store.claim(ANN, query(200))) == 120
     assert await store.reap(0, everything=True) == 120
@@ -164,6 +164,6 @@ async def test_a_worker_can_end_a_request_without_a_whole_response(store: Store,
     await store.submit([group("a", 2)])
     [claim] = await store.claim(ANN, query(1))
     [reply] = await store.complete(ANN, [finish(claim, 3, status=status)])
-    assert reply.view == claim.view  # says nothing of how long the group's responses are
+    assert reply.view == claim.view  # the length of the group's responses is still unknown
     [result] = await results(store)
     assert (result.status, result.tokens) == (status, tokens(0, 3))

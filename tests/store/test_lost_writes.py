@@ -54,13 +54,13 @@ async def test_no_number_is_issued_twice_by_a_store_that_lost_its_last_writes(tm
         second = await numbers(store, "two")
         assert store.epoch > epoch
         assert min(second.values()) > max(first.values())
-        await redis.roll_back()  # its second epoch is among what it lost
+        await redis.roll_back()  # the lost data include its second epoch
         third = await numbers(store, "three")
         assert min(third.values()) > max(second.values())
         await store.close()
 
 
-async def test_who_holds_fences_of_a_store_that_came_back_empty_writes_no_more(tmp_path: Path) -> None:
+async def test_fences_from_before_the_loss_of_all_data_are_refused(tmp_path: Path) -> None:
     async with forgetful_redis(tmp_path) as redis:
         redis.save()
         old = await open_store(redis.url, "job")
@@ -68,7 +68,7 @@ async def test_who_holds_fences_of_a_store_that_came_back_empty_writes_no_more(t
         await old.submit([group("a", 1)], old_driver)
         [held] = await old.claim(ANN, query())
         await redis.roll_back()
-        new = await open_store(redis.url, "job")  # it knows nothing of the store before
+        new = await open_store(redis.url, "job")  # this client does not know the earlier epoch
         new_driver = await new.acquire_driver("new")
         await new.submit([group("a", 1)], new_driver)
         [claim] = await new.claim(BOB, query())
@@ -82,12 +82,12 @@ async def test_who_holds_fences_of_a_store_that_came_back_empty_writes_no_more(t
         with pytest.raises(DriverFencedError):
             await old.acquire_driver("old", old_driver)
         batch, _ = await old.open_batch(OpenBatch("v1", "{}"))
-        assert batch.number > base_of(new.epoch)  # by now somebody has told that there was a store before
+        assert batch.number > base_of(new.epoch)  # a client has reported the earlier epoch by now
         await old.close()
         await new.close()
 
 
-async def test_numbers_are_not_issued_again_by_a_server_whose_data_went(tmp_path: Path) -> None:
+async def test_numbers_are_not_issued_again_after_all_data_were_deleted(tmp_path: Path) -> None:
     async with forgetful_redis(tmp_path) as redis:
         store = await open_store(redis.url, "job")
         first = await numbers(store, "one")
@@ -98,7 +98,7 @@ async def test_numbers_are_not_issued_again_by_a_server_whose_data_went(tmp_path
         await store.close()
 
 
-async def test_an_epoch_that_was_lost_is_not_used_again_by_who_knew_it(tmp_path: Path) -> None:
+async def test_a_lost_epoch_is_not_used_again_if_a_client_knows_it(tmp_path: Path) -> None:
     async with forgetful_redis(tmp_path) as redis:
         store = await open_store(redis.url, "job")
         redis.save()
@@ -110,7 +110,7 @@ async def test_an_epoch_that_was_lost_is_not_used_again_by_who_knew_it(tmp_path:
         await store.close()
 
 
-async def test_entries_after_lost_ones_come_behind_a_readers_cursor(tmp_path: Path) -> None:
+async def test_entries_after_lost_ones_are_after_a_readers_cursor(tmp_path: Path) -> None:
     async with forgetful_redis(tmp_path) as redis:
         store = await open_store(redis.url, "job")
         await store.submit([group("a", 4)])
@@ -123,11 +123,11 @@ async def test_entries_after_lost_ones_come_behind_a_readers_cursor(tmp_path: Pa
         assert len(again) == 4
         await store.complete(ANN, [finish(claim, 3) for claim in again])
         later = await store.results(0, last.cursor, 10)
-        assert len(later) == 5  # four results and the group's end: none is hidden by a cursor of before
+        assert len(later) == 5  # four results and the group's end: an earlier cursor hides none
         await store.close()
 
 
-async def test_a_repeated_swap_of_the_fleet_spec_is_the_same_swap(tmp_path: Path) -> None:
+async def test_a_repeated_swap_of_the_fleet_spec_succeeds_and_changes_nothing(tmp_path: Path) -> None:
     async with forgetful_redis(tmp_path) as redis:
         store = await open_store(redis.url, "job")
         held = (await store.fleet_spec()).changed(held=True)
@@ -137,7 +137,7 @@ async def test_a_repeated_swap_of_the_fleet_spec_is_the_same_swap(tmp_path: Path
         await store.close()
 
 
-async def test_a_client_that_tells_again_makes_good_what_the_store_lost(tmp_path: Path) -> None:
+async def test_a_client_repeats_the_writes_that_the_store_lost(tmp_path: Path) -> None:
     async with forgetful_redis(tmp_path) as redis:
         store = await open_store(redis.url, "job", tells_again=True)
         redis.save()
@@ -158,7 +158,7 @@ async def test_a_client_that_tells_again_makes_good_what_the_store_lost(tmp_path
         await store.close()
 
 
-async def test_what_is_told_again_does_not_undo_what_came_since(tmp_path: Path) -> None:
+async def test_a_repeated_write_does_not_undo_a_later_one(tmp_path: Path) -> None:
     async with forgetful_redis(tmp_path) as redis:
         store, other = [await open_store(redis.url, "job", tells_again=True) for _ in range(2)]
         redis.save()
@@ -183,7 +183,7 @@ def test_recent_writes_are_kept_by_their_age_and_size() -> None:
     seconds[0] = KEPT_SECONDS + 1.0
     assert kept() == "a"  # an outage of any length loses none
     writes.drop_old()
-    assert kept() == ""  # while the server answers, what is old goes, also where nothing is written any more
+    assert kept() == ""  # while the server answers, old writes are dropped, even without new ones
     writes.note("b", 1, call)
     writes.note("c", KEPT_BYTES - 1, call)
     assert kept() == "bc"

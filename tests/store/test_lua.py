@@ -1,4 +1,4 @@
-"""The Lua verbs: each says what it does, and makes only keys that the page of keys explains."""
+"""The Lua verbs: each has a complete header, and makes only keys that the page of keys explains."""
 
 import re
 from importlib import resources
@@ -14,11 +14,11 @@ HEADER = ("-- Purpose    ", "-- Guarantee  ", "-- KEYS[1]    ", "-- ARGV[2]    "
 
 
 @pytest.mark.parametrize("name", VERBS)
-def test_a_verb_says_what_it_does(name: str) -> None:
+def test_a_verb_has_a_complete_header(name: str) -> None:
     assert all(f"\n{word}" in f"\n{TEXTS[name]}" for word in HEADER)
     assert script(name.removesuffix(".lua"))[0].endswith(TEXTS[name])
 
 
-def test_every_key_that_a_verb_makes_is_on_the_page_of_keys_and_no_other() -> None:
+def test_the_page_of_keys_has_exactly_the_keys_that_verbs_make() -> None:
     made = {key for text in TEXTS.values() for key in re.findall(r"P \.\. '(:[a-z_]+)", text)}
     assert made == {":" + key.split(":")[1] for key in KEY_SPACE}

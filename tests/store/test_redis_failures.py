@@ -1,4 +1,4 @@
-"""What goes wrong between us and Redis, and what a person then reads."""
+"""Failures between a client and Redis, and the messages that they cause."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ GREETING = {b"INFO": b"$%d\r\n%s\r\n" % (len(INFO % b"6.2.0"), INFO % b"6.2.0"),
 
 @contextlib.asynccontextmanager
 async def fake_server(answers: dict[bytes, bytes]) -> AsyncGenerator[str]:
-    """A server that gives one answer per command; those not named get OK."""
+    """A server with one fixed answer per command, OK by default."""
     writers: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -72,14 +72,14 @@ async def test_a_server_that_is_too_old_is_refused_at_once() -> None:
         (b"-ERR Error running script: @user_script:1: -MISCONF Errors writing to the AOF file\r\n", "free some space"),
     ],
 )
-async def test_a_refusal_that_may_pass_is_tried_again_and_then_explained(answer: bytes, advice: str) -> None:
+async def test_a_temporary_refusal_is_retried_and_then_explained(answer: bytes, advice: str) -> None:
     async with fake_server({**GREETING, b"PING": answer}) as url:
         with pytest.raises(StoreUnavailableError, match=advice):
             await open_store(url, "job", retry_seconds=0.2)
 
 
-async def test_a_call_waits_longer_for_a_server_that_says_it_loads() -> None:
-    """Longer than its own limit; a caller that will not wait for a load is told at once."""
+async def test_a_call_waits_longer_for_a_server_that_loads_its_data() -> None:
+    """It waits beyond its own limit; without a time for the load it fails at once."""
     answers = {**GREETING, b"PING": LOADING}
     async with fake_server(answers) as url:
         with pytest.raises(StoreLoadingError, match="it still loads its data"):
@@ -91,7 +91,7 @@ async def test_a_call_waits_longer_for_a_server_that_says_it_loads() -> None:
         await (await opening).close()
 
 
-async def test_a_wrong_password_is_not_tried_again_and_never_shown() -> None:
+async def test_a_wrong_password_is_not_retried_and_never_shown() -> None:
     refusal = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
     async with fake_server({b"AUTH": refusal}) as url:
         with pytest.raises(StoreError, match="refused the user name or password") as caught:
@@ -100,7 +100,7 @@ async def test_a_wrong_password_is_not_tried_again_and_never_shown() -> None:
         assert "secret" not in str(caught.value)
 
 
-async def test_a_server_that_is_not_there_is_named_without_its_password() -> None:
+async def test_a_missing_server_is_named_without_its_password() -> None:
     with pytest.raises(StoreUnavailableError, match=r"^redis at redis://127\.0\.0\.1:1/3 gave no answer") as caught:
         await open_store("redis://user:secret@127.0.0.1:1/3", "job", retry_seconds=0.2)
     assert "secret" not in str(caught.value)
@@ -113,7 +113,7 @@ async def test_a_server_that_is_not_there_is_named_without_its_password() -> Non
         *("redis://host?secret=1", "redis://host?connection_class=a", "rediss://host?ssl_cert_reqs=a"),
     ],
 )
-async def test_a_url_of_another_kind_is_the_users_mistake(url: str) -> None:
+async def test_a_url_of_another_kind_is_an_input_error(url: str) -> None:
     with pytest.raises(InputError, match="store URL"):
         await open_store(url, "job", retry_seconds=0.2)
 
@@ -127,7 +127,7 @@ async def test_a_url_of_another_kind_is_the_users_mistake(url: str) -> None:
         *("unix://:1/S3cret@/socket", "http://S3cret@host", "S3cret"),
     ],
 )
-async def test_no_error_shows_a_password_that_ends_its_place_early(url: str) -> None:
+async def test_no_error_shows_a_password_with_reserved_characters(url: str) -> None:
     for dial in (None, _anywhere):
         with pytest.raises(InputError, match="store URL: ") as caught:
             await open_store(url, "job", retry_seconds=0.2, dial=dial)
@@ -140,7 +140,7 @@ async def _anywhere(_host: str, _port: int) -> tuple[str, ...]:
 
 
 @pytest.mark.redis
-async def test_scripts_that_the_server_forgot_are_loaded_again(redis_url: str, job: str) -> None:
+async def test_scripts_that_the_server_lost_are_loaded_again(redis_url: str, job: str) -> None:
     store = await open_store(redis_url, job)
     await store.submit([group("a", 1)])
     link = RedisLink(redis_url, "{other}")
@@ -165,7 +165,7 @@ async def test_a_call_that_was_cancelled_leaves_no_answer_for_the_next_one(redis
 
 
 @pytest.mark.redis
-async def test_a_change_of_version_that_was_cut_short_is_found_and_repeated(
+async def test_an_interrupted_change_of_version_is_found_and_repeated(
     redis_url: str, job: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, whole = await open_store(redis_url, job), RedisLink.run
@@ -217,9 +217,7 @@ async def test_jobs_and_namespaces_share_a_server_without_seeing_each_other(redi
 
 
 @pytest.mark.redis
-async def test_of_a_forgotten_job_one_key_is_left_for_a_day_and_a_new_job_of_that_name_takes_it_back(
-    redis_url: str, job: str
-) -> None:
+async def test_a_forgotten_job_leaves_one_key_that_expires_unless_reused(redis_url: str, job: str) -> None:
     store = await open_store(redis_url, job)
     await store.submit([group("a", 1)])
     link = RedisLink(redis_url, "{other}")
@@ -235,7 +233,7 @@ async def test_of_a_forgotten_job_one_key_is_left_for_a_day_and_a_new_job_of_tha
 
 @pytest.mark.redis
 async def test_a_restarted_server_issues_no_fence_twice(tmp_path: Path) -> None:
-    """The server loses what came last (here: everything) and yet the fences before and after differ."""
+    """The server loses all data but its epoch, and the fences before and after still differ."""
     fences: list[int] = []
     for _ in range(2):
         async with EmbeddedRedis(tmp_path) as url:
@@ -252,7 +250,7 @@ async def test_a_restarted_server_issues_no_fence_twice(tmp_path: Path) -> None:
 
 
 @pytest.mark.redis
-async def test_a_server_killed_in_the_middle_of_a_run_loses_nothing_that_was_accepted(tmp_path: Path) -> None:
+async def test_a_server_killed_during_a_run_loses_no_accepted_write(tmp_path: Path) -> None:
     socket = ""
     first = EmbeddedRedis(tmp_path / "store", "always")
     async with first as url:

@@ -1,4 +1,4 @@
-"""What a driver sees: submission, results, acknowledgement, workers, journal; the same on every store."""
+"""The operations of a driver: submission, results, acknowledgement, workers, journal; the same on every store."""
 
 import asyncio
 import time
@@ -44,7 +44,7 @@ async def test_submitting_a_group_twice_queues_it_once(store: Store) -> None:
     assert len(await store.claim(ANN, query())) == 4
 
 
-async def test_groups_come_back_as_they_were_submitted_and_in_their_order(store: Store) -> None:
+async def test_groups_are_read_as_submitted_and_in_their_order(store: Store) -> None:
     specs = [
         group("z", 2, Priority(1.5, 0.5, -2.0), ranks=(0.1, 0.2)),
         group("a/b c", 3, lanes=("", "x", "y")),
@@ -56,7 +56,7 @@ async def test_groups_come_back_as_they_were_submitted_and_in_their_order(store:
     assert await store.groups(1, 0, 500) == []
 
 
-async def test_a_batch_is_complete_once_it_is_sealed_and_all_results_are_there(store: Store) -> None:
+async def test_a_batch_is_complete_once_it_is_sealed_and_has_all_results(store: Store) -> None:
     await store.submit([group("a", 1)])
     [claim] = await store.claim(ANN, query())
     await store.complete(ANN, [finish(claim, 1)])
@@ -65,7 +65,7 @@ async def test_a_batch_is_complete_once_it_is_sealed_and_all_results_are_there(s
     assert (await store.progress(0)).complete
 
 
-async def test_a_result_tells_everything_of_its_request(store: Store, clock: Clock) -> None:
+async def test_a_result_has_all_data_of_its_request(store: Store, clock: Clock) -> None:
     spec = group("a", 1)
     await store.submit([spec])
     [claim] = await store.claim(ANN, query())
@@ -175,7 +175,7 @@ async def test_an_earlier_boot_does_not_deregister_a_later_one(store: Store) -> 
     assert [status.boot for status in await store.workers()] == ["2"]
 
 
-async def test_a_drain_request_reaches_its_worker_and_goes_with_it(store: Store) -> None:
+async def test_a_drain_request_reaches_its_worker_and_ends_with_it(store: Store) -> None:
     assert not (await store.heartbeat(ANN, Heartbeat(WorkerState.IDLE))).drain
     await store.request_drain(ANN.name)
     assert (await store.heartbeat(ANN, Heartbeat(WorkerState.IDLE))).drain
@@ -184,7 +184,7 @@ async def test_a_drain_request_reaches_its_worker_and_goes_with_it(store: Store)
     assert not (await store.heartbeat(WorkerId(ANN.name, "2"), Heartbeat(WorkerState.IDLE))).drain
 
 
-async def test_the_journal_tells_every_event_in_order(store: Store, clock: Clock) -> None:
+async def test_the_journal_has_every_event_in_order(store: Store, clock: Clock) -> None:
     await store.submit([group("a", 2)])
     first, _ = await store.claim(ANN, query())
     await store.give_back(ANN, [delta(first, 3)])
@@ -204,7 +204,7 @@ async def test_the_journal_tells_every_event_in_order(store: Store, clock: Clock
     assert await store.journal(0, 2, 2) == entries[2:4]
 
 
-async def test_a_record_tells_the_state_of_a_request(store: Store) -> None:
+async def test_a_record_has_the_state_of_a_request(store: Store) -> None:
     await store.submit([group("a", 1)])
     record = await store.record(request("a/0"))
     assert (record.state, record.fence, record.tokens, record.chunks) == (State.QUEUED, 0, b"", ())
@@ -228,7 +228,7 @@ async def test_a_record_has_tokens_and_scores_from_any_token_on(store: Store) ->
                 assert (part.tokens, part.logprobs) == expected
 
 
-async def test_lengths_of_many_requests_are_told_at_once(store: Store) -> None:
+async def test_lengths_of_many_requests_are_returned_by_one_call(store: Store) -> None:
     await store.submit([group("a", 2), group("b", 1)])
     claims = await store.claim(ANN, query(2))
     await extend(store, ANN, [delta(claims[0], 3)])
@@ -268,11 +268,11 @@ async def test_the_clock_is_the_stores(store: Store, clock: Clock) -> None:
     assert await store.now() == clock.seconds
 
 
-# ---- what an acknowledgement frees of a sealed batch, and what stays
+# ---- data of a sealed batch that an acknowledgement frees or keeps
 
 
 async def ended(store: Store, names: list[str], *, finished: int) -> int:
-    """A trainer's batch with groups of two requests, so many of which have ended, in order."""
+    """A trainer's batch with groups of two requests, the first `finished` of which have ended."""
     record, _ = await store.open_batch(OpenBatch("v1", "{}"))
     await store.submit([group(name, 2, batch=record.number) for name in names])
     claims = await store.claim(ANN, query(finished))
@@ -299,7 +299,7 @@ async def test_groups_are_freed_when_their_end_is_acknowledged_and_sealed(store:
     assert (await store.group_view(a)).finished == 2
 
 
-async def test_a_freed_group_is_known_by_its_name_and_takes_no_turn(store: Store) -> None:
+async def test_a_freed_group_keeps_its_name_and_takes_no_turn(store: Store) -> None:
     batch = await ended(store, ["a", "b"], finished=2)
     await store.seal(batch)
     await store.acknowledge(batch, (await store.results(batch, 0, 10))[-1].cursor)
@@ -326,7 +326,7 @@ async def test_the_rest_of_a_partly_freed_batch_is_read_and_forgotten(store: Sto
     assert await store.batches() == []
 
 
-async def test_a_group_that_went_on_is_freed_with_its_last_end_only(store: Store) -> None:
+async def test_a_group_that_continued_is_freed_only_with_its_last_end(store: Store) -> None:
     batch = await ended(store, ["a"], finished=2)
     first = (await store.results(batch, 0, 10))[-1].cursor
     request = RequestId(GroupId(batch, "a"), 0)

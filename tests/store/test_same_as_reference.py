@@ -59,7 +59,7 @@ _jobs = itertools.count()
 
 
 class BothStores(RuleBasedStateMachine):
-    """Every call goes to both; every answer, and all that can be seen afterwards, must be the same."""
+    """Makes every call on both stores; answers and all readable state must be equal."""
 
     url = ""
 
@@ -107,14 +107,14 @@ class BothStores(RuleBasedStateMachine):
         return self.both(told)
 
     def gids(self, numbers: list[int]) -> list[GroupId]:
-        """Groups that are in either of the batches, or wait to be taken over."""
+        """Groups of all batches, parked groups included."""
         every = [
             GroupId(batch, name) for batch in ALL for name in self.runner.run(self.memory.group_names(batch, 0, 99))
         ]
         return list(dict.fromkeys(every[number % len(every)] for number in numbers)) if every else []
 
     def chosen(self, numbers: list[int]) -> list[Claim]:
-        """Claims that were once given, also those that are long lost; the latest come first."""
+        """Earlier claims, lost ones included, the latest first."""
         recent = self.claims[::-1]
         return [recent[number % min(len(recent), 12)] for number in numbers] if recent else []
 
@@ -308,7 +308,7 @@ class BothStores(RuleBasedStateMachine):
         verdicts = {gid.name: valid for gid in self.gids(numbers)}
         self.both(lambda store: store.judge(0, verdicts))
 
-    # ---- what must hold
+    # ---- invariants
 
     @invariant()
     def all_that_is_seen_is_the_same(self) -> None:
@@ -388,7 +388,7 @@ def test_redis_and_the_reference_give_the_same_answers(redis_url: str) -> None:
 @pytest.mark.redis
 @pytest.mark.slow
 @pytest.mark.timeout(3600 if SOAK else 400)
-def test_both_give_the_same_answers_where_every_call_fills_its_budget(
+def test_both_give_the_same_answers_if_every_call_fills_its_budget(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in SMALL_BUDGETS.items():

@@ -1,4 +1,4 @@
-"""What a group's responses tell one another, the same on every store: tokens by position, and earlier batches."""
+"""The tokens from which workers draft, the same on every store: those of siblings and of earlier batches."""
 
 import pytest
 
@@ -32,26 +32,26 @@ async def claimed(store: Store, *names: str, size: int = 3, slots: int = 100) ->
 
 
 async def news(store: Store, *known: tuple[int, int], limit: int = ROOM) -> tuple[tuple[int, int, bytes], ...]:
-    """What is told of group "a"."""
+    """The new tokens of group "a"."""
     answers = await store.siblings([SiblingQuery(A, known)], limit)
     return answers[0].news if answers else ()
 
 
 async def respond(store: Store, batch: int, count: int, size: int = 2, prompt: str = PROMPT, name: str = "a") -> None:
-    """A batch in which a group of one request answers the prompt with `count` tokens."""
+    """Runs a batch in which a group of one request responds to the prompt with `count` tokens."""
     await store.submit([group(name, 1, batch=batch, history=prompt, history_size=size, max_tokens=100_000)])
     [claim] = await store.claim(ANN, query(context_tokens=200_000))
     await store.complete(ANN, [finish(claim, count)])
 
 
 async def earlier(store: Store, name: str = "now", prompt: str = PROMPT, limit: int = ROOM) -> tuple[bytes, ...] | None:
-    """What a worker is told that asks for responses of earlier batches."""
+    """The responses of earlier batches that the store returns for a new group."""
     await store.submit([group(name, 1, batch=99, history=prompt, history_size=2, version="v9")])
     [answers] = await store.siblings([SiblingQuery(GroupId(99, name), earlier=True)], limit)
     return answers.earlier
 
 
-async def test_a_worker_is_told_what_siblings_elsewhere_have_generated_since(store: Store) -> None:
+async def test_a_worker_reads_the_new_tokens_of_siblings_elsewhere(store: Store) -> None:
     _, one, two = await claimed(store, "a")
     await extend(store, ANN, [delta(one, 5), delta(two, 2)])
     assert await news(store, (1, 0), (2, 0)) == ((1, 0, tokens(0, 5)), (2, 0, tokens(0, 2)))
@@ -60,21 +60,21 @@ async def test_a_worker_is_told_what_siblings_elsewhere_have_generated_since(sto
     assert await news(store, (1, 9), (2, 2)) == ()
 
 
-async def test_who_joins_late_starts_from_the_first_token_and_also_learns_of_what_has_finished(store: Store) -> None:
+async def test_a_late_reader_gets_all_tokens_also_of_finished_siblings(store: Store) -> None:
     first, second, _ = await claimed(store, "a")
     await store.complete(ANN, [finish(first, 7)])
     await extend(store, ANN, [delta(second, 3)])
     assert await news(store, (0, 0), (1, 0), (2, 0)) == ((0, 0, tokens(0, 7)), (1, 0, tokens(0, 3)))
 
 
-async def test_asking_again_from_the_same_place_tells_the_same_again(store: Store) -> None:
+async def test_a_repeated_read_from_one_position_has_the_same_answer(store: Store) -> None:
     first, *_ = await claimed(store, "a")
     await extend(store, ANN, [delta(first, 6)])
     assert await news(store, (0, 2)) == await news(store, (0, 2)) == ((0, 2, tokens(2, 4)),)
     assert await news(store, (0, 2), (0, 4)) == ((0, 2, tokens(2, 4)), (0, 4, tokens(4, 2)))
 
 
-async def test_one_call_asks_for_many_groups_and_unknown_ones_are_left_out(store: Store) -> None:
+async def test_one_call_reads_many_groups_and_omits_unknown_ones(store: Store) -> None:
     claims = await claimed(store, "a", "b", size=1)
     await extend(store, ANN, [delta(claim, 2) for claim in claims])
     queries = [
@@ -85,7 +85,7 @@ async def test_one_call_asks_for_many_groups_and_unknown_ones_are_left_out(store
     assert await store.siblings([], ROOM) == []
 
 
-async def test_tokens_of_a_lost_lease_are_told_as_far_as_they_were_recorded(store: Store, clock: Clock) -> None:
+async def test_the_recorded_tokens_of_a_lost_lease_are_read(store: Store, clock: Clock) -> None:
     [lost] = await claimed(store, "a", size=1)
     await extend(store, ANN, [delta(lost, 4)])
     await wait(store, clock, 11)
@@ -96,13 +96,13 @@ async def test_tokens_of_a_lost_lease_are_told_as_far_as_they_were_recorded(stor
     assert await news(store, (0, 4)) == ((0, 4, tokens(4, 1)),)
 
 
-async def test_who_knows_more_than_the_store_is_told_nothing(store: Store) -> None:
+async def test_a_reader_with_more_tokens_than_the_store_gets_none(store: Store) -> None:
     first, *_ = await claimed(store, "a")
     await extend(store, ANN, [delta(first, 4)])
     assert await news(store, (0, 9)) == ()
 
 
-async def test_a_full_answer_gives_short_logs_whole_and_long_ones_equal_parts_and_the_next_goes_on(
+async def test_a_full_answer_has_short_logs_whole_and_equal_parts_of_others(
     store: Store,
 ) -> None:
     claims = await claimed(store, "a", size=4)
@@ -122,13 +122,13 @@ async def test_a_full_answer_gives_short_logs_whole_and_long_ones_equal_parts_an
     assert calls == 4
 
 
-async def test_an_answer_without_room_for_every_log_still_gets_on(store: Store) -> None:
+async def test_an_answer_without_room_for_every_log_has_some_of_them(store: Store) -> None:
     claims = await claimed(store, "a")
     await extend(store, ANN, [delta(claim, 1) for claim in claims])
     assert len(await news(store, (0, 0), (1, 0), (2, 0), limit=2 * ITEM_BYTES)) == 2
 
 
-async def test_responses_of_earlier_batches_come_newest_first_and_no_more_than_are_to_be_kept(store: Store) -> None:
+async def test_earlier_responses_are_newest_first_up_to_the_history_size(store: Store) -> None:
     assert await earlier(store, "before") == ()
     for batch, count in enumerate((5, 30, 20), start=1):
         await respond(store, batch, count)
@@ -138,7 +138,7 @@ async def test_responses_of_earlier_batches_come_newest_first_and_no_more_than_a
     assert await store.longest_earlier([]) == []
 
 
-async def test_earlier_responses_outlive_their_batch_and_end_with_the_job(store: Store) -> None:
+async def test_earlier_responses_are_kept_after_their_batch_until_a_purge(store: Store) -> None:
     opened, _ = await store.open_batch(OpenBatch("v1", "{}"))
     await respond(store, opened.number, 5)
     await store.acknowledge(opened.number, 2)
@@ -149,7 +149,7 @@ async def test_earlier_responses_outlive_their_batch_and_end_with_the_job(store:
     assert await store.longest_earlier([PROMPT]) == [0]
 
 
-async def test_only_whole_responses_of_groups_that_say_so_are_kept_and_each_once(store: Store) -> None:
+async def test_only_whole_responses_of_groups_with_a_history_are_kept_once(store: Store) -> None:
     await respond(store, 1, 5, prompt="")
     await respond(store, 2, 0)
     await store.submit([group("a", 3, batch=3, history=PROMPT, history_size=8)])
@@ -171,7 +171,7 @@ async def test_a_carried_response_is_kept_once(store: Store) -> None:
     assert await earlier(store) == (tokens(0, 6), tokens(0, 3))
 
 
-async def test_of_a_response_of_several_turns_only_the_whole_is_kept(store: Store) -> None:
+async def test_only_the_whole_of_a_response_of_several_turns_is_kept(store: Store) -> None:
     await respond(store, 1, 5)
     await respond(store, 2, 7)
     assert await store.go_on(request("a/0", 1), 0, tokens(5, 2))
@@ -183,7 +183,7 @@ async def test_of_a_response_of_several_turns_only_the_whole_is_kept(store: Stor
     assert await earlier(store) == (tokens(0, 10), tokens(0, 7))
 
 
-async def test_of_a_long_response_the_first_tokens_and_the_whole_length_are_kept(store: Store) -> None:
+async def test_a_long_response_is_kept_as_first_tokens_and_whole_length(store: Store) -> None:
     await respond(store, 1, EARLIER_TOKENS + 7)
     assert await earlier(store) == (tokens(0, EARLIER_TOKENS),)
     assert await store.longest_earlier([PROMPT]) == [EARLIER_TOKENS + 7]
@@ -191,7 +191,7 @@ async def test_of_a_long_response_the_first_tokens_and_the_whole_length_are_kept
     assert await earlier(store) == ()
 
 
-async def test_earlier_responses_go_when_their_prompt_has_not_come_again_for_long(
+async def test_earlier_responses_expire_unless_their_prompt_recurs(
     kind: str, store: Store, clock: Clock, job: str, request: pytest.FixtureRequest
 ) -> None:
     await respond(store, 1, 5)
@@ -207,7 +207,7 @@ async def test_earlier_responses_go_when_their_prompt_has_not_come_again_for_lon
     assert await store.longest_earlier([PROMPT]) == [0]
 
 
-async def test_the_longest_earlier_response_is_what_a_new_group_is_expected_to_be(store: Store) -> None:
+async def test_the_longest_earlier_response_is_a_new_groups_estimate(store: Store) -> None:
     await store.submit([group("a", 2, longest_earlier=40), group("b", 2)])
     views = [await store.group_view(GroupId(0, name)) for name in ("a", "b")]
     assert [estimate(view) for view in views] == [40, 100]
@@ -219,7 +219,7 @@ async def test_the_longest_earlier_response_is_what_a_new_group_is_expected_to_b
     assert (spec.longest_earlier, spec.view().longest_earlier) == (40, 40)
 
 
-async def test_earlier_responses_and_news_share_an_answer_and_what_has_no_room_is_asked_for_again(
+async def test_earlier_responses_and_new_tokens_share_the_room_of_an_answer(
     store: Store,
 ) -> None:
     for number in range(3):
@@ -236,14 +236,14 @@ async def test_earlier_responses_and_news_share_an_answer_and_what_has_no_room_i
 
 
 @pytest.mark.parametrize("history", [True, False])
-async def test_a_group_as_it_was_submitted_says_whether_it_keeps_responses(store: Store, history: bool) -> None:
+async def test_a_group_is_read_with_its_history_settings(store: Store, history: bool) -> None:
     spec = group("a", history=PROMPT, history_size=4) if history else group("a")
     await store.submit([spec])
     assert await store.spec(A) == spec
 
 
 async def check_expiry(url: str, keys: str) -> None:
-    """The server lets kept responses go by its own clock, which no test can set."""
+    """Checks the remaining time of the keys: they expire by the server's own clock, which no test can set."""
     link = RedisLink(url, keys)
     for kind in ("earlier", "earlier_lengths"):
         left = await link.command("TTL", f"{keys}:{kind}:{PROMPT}")

@@ -29,6 +29,6 @@ assert not failed, failed[0]
 
 
 def test_threads_of_a_new_process_may_load_tokenizers_at_once() -> None:
-    """A process of its own: once transformers is imported the order no longer matters."""
+    """Runs in a new process: the order of imports matters only before transformers is imported."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -1,4 +1,4 @@
-"""Where a model's files are looked for, what runs of their code, and that nobody is asked anything."""
+"""The places of a model's files, the execution of their code, and loading without questions to a user."""
 
 import json
 import logging
@@ -29,7 +29,7 @@ class OwnConfig(LlamaConfig):
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A hub's cache, empty, of a machine that reaches no hub."""
+    """The path of an empty hub cache, on a machine without access to a hub."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
     return tmp_path / "hub"
@@ -37,7 +37,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A model whose tokenizer and configuration are code of its own."""
+    """A model whose tokenizer and configuration are code in its folder."""
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     folder = save(byte_level(), tmp_path / "own")
     (folder / "own.py").write_text(TOKENIZER_CODE + CONFIG_CODE)
@@ -64,7 +64,7 @@ def test_a_hubs_name_has_an_owner_or_none(hub: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["./gone", "/gone", "a/b/gone", "gone/", "../gone", "my model", "~gone/x"])
-def test_a_folder_that_is_not_there_is_named_as_one(hub: Path, path: str) -> None:
+def test_a_missing_folder_is_reported_as_one(hub: Path, path: str) -> None:
     for model, field in ((Model(path=path), "path"), (Model(path=".", tokenizer=path), "tokenizer")):
         with pytest.raises(ModelError) as refused:
             load_tokenizer(model)
@@ -73,7 +73,7 @@ def test_a_folder_that_is_not_there_is_named_as_one(hub: Path, path: str) -> Non
         )
 
 
-def test_a_name_that_neither_a_folder_nor_a_hub_has_is_named_as_both(hub: Path) -> None:
+def test_an_unknown_name_is_reported_as_folder_and_hub_model(hub: Path) -> None:
     with pytest.raises(ModelError) as refused:
         load_tokenizer(Model(path="gone", engine_args={"download_dir": str(hub)}))
     message = str(refused.value)
@@ -81,7 +81,7 @@ def test_a_name_that_neither_a_folder_nor_a_hub_has_is_named_as_both(hub: Path) 
     assert "whose tokenizer cannot be loaded as that of a hub's model: " in message
 
 
-def test_a_folder_of_something_else_is_named(tmp_path: Path) -> None:
+def test_a_folder_without_a_tokenizer_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"found .*, a folder without a tokenizer, needed: tokenizer\.json"):
         load_tokenizer(Model(path=str(tmp_path)))
     (tmp_path / "tokenizer.json").write_text("{")
@@ -89,16 +89,14 @@ def test_a_folder_of_something_else_is_named(tmp_path: Path) -> None:
         load_tokenizer(Model(path=str(tmp_path)))
 
 
-def test_a_mistyped_folder_is_told_beside_those_that_are_there(hub: Path) -> None:
+def test_a_mistyped_folder_is_reported_with_its_existing_parent(hub: Path) -> None:
     (hub.parent / "models").mkdir()
     with pytest.raises(ModelError) as refused:
         load_tokenizer(Model(path="models/gone", engine_args={"download_dir": str(hub)}))
     assert "; models/ is a folder here, and has no gone, and whose tokenizer cannot be" in str(refused.value)
 
 
-def test_a_prompt_longer_than_the_tokenizer_knows_is_no_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_prompt_above_the_tokenizers_limit_logs_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tokenizer = byte_level()
     tokenizer.model_max_length = 4
     logging.getLogger("transformers").propagate = True
@@ -106,7 +104,7 @@ def test_a_prompt_longer_than_the_tokenizer_knows_is_no_warning(
     assert "indexing errors" not in caplog.text
 
 
-def test_a_tokenizer_of_another_place_has_not_the_models_revision(hub: Path) -> None:
+def test_a_separate_tokenizer_does_not_have_the_models_revision(hub: Path) -> None:
     keep_in_cache(hub, "one/tokenizer")
     model = Model(path="one/model", tokenizer="one/tokenizer", revision="v2", engine_args={"download_dir": str(hub)})
     assert load_tokenizer(model).eos_token_id
@@ -114,16 +112,16 @@ def test_a_tokenizer_of_another_place_has_not_the_models_revision(hub: Path) -> 
         load_tokenizer(model.model_copy(update={"path": "one/tokenizer", "tokenizer": None}))
 
 
-def test_code_of_a_model_runs_where_the_manifest_trusts_it(own_code: Path) -> None:
+def test_code_of_a_model_runs_if_the_manifest_trusts_it(own_code: Path) -> None:
     model = Model(path=str(own_code), engine_args={"trust_remote_code": True})
     assert type(load_tokenizer(model)).__name__ == "OwnTokenizer"
 
 
 @pytest.mark.parametrize("engine_args", [{}, {"trust_remote_code": False}, {"trust_remote_code": None}])
-def test_code_of_a_model_does_not_run_without_and_nobody_is_asked(
+def test_code_without_trust_does_not_run_and_no_input_is_read(
     own_code: Path, engine_args: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("builtins.input", lambda _prompt="": pytest.fail("it asks"))
+    monkeypatch.setattr("builtins.input", lambda _prompt="": pytest.fail("input was called"))
     with pytest.raises(ModelError) as refused:
         load_tokenizer(Model(path=str(own_code), engine_args=engine_args))
     assert str(refused.value) == (
@@ -132,11 +130,11 @@ def test_code_of_a_model_does_not_run_without_and_nobody_is_asked(
     )
 
 
-def test_a_process_that_serves_many_runs_no_code_whatever_a_manifest_says(own_code: Path) -> None:
+def test_a_process_for_many_jobs_runs_no_code_of_models(own_code: Path) -> None:
     with pytest.raises(ModelError, match=r"which does not run in this process$"):
         open_codec(Model(path=str(own_code), engine_args={"trust_remote_code": True}), run_code=False)
 
 
-def test_whoever_asks_while_files_are_loaded_gets_no_answer() -> None:
+def test_a_call_of_input_during_loading_is_an_error() -> None:
     with unattended(), pytest.raises(EOFError):
         input("Do you trust it? ")

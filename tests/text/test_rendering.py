@@ -1,4 +1,4 @@
-"""From prompts to token ids with tokenizers as models have them."""
+"""Prompts are rendered to token ids, with tokenizers like those of models."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.text.tokenizers_of_tests import BOS, THINK, byte_level, pieces, save,
 
 @pytest.fixture(scope="module")
 def codec(tmp_path_factory: pytest.TempPathFactory) -> TextCodec:
-    """Of a tokenizer that puts BOS before every text."""
+    """The codec of a tokenizer that puts BOS before every text."""
     return opened(byte_level(opens=True), tmp_path_factory.mktemp("model"))
 
 
@@ -71,18 +71,18 @@ def test_an_opening_of_two_tokens_is_not_doubled(text: str, begun_with: str | No
 
 
 @pytest.mark.parametrize("make", [byte_level, words], ids=["bytes", "words"])
-def test_a_tokenizer_that_adds_no_bos_leaves_two_that_are_written(make: Callable[[], Any], tmp_path: Path) -> None:
+def test_a_tokenizer_that_adds_no_bos_keeps_two_written_ones(make: Callable[[], Any], tmp_path: Path) -> None:
     said: list[str] = []
     assert text_of(opened(make(), tmp_path, said.append), f"{BOS}{BOS}").replace(" ", "") == BOS * 2
     assert not said
 
 
-def test_special_tokens_are_left_out_or_put_around_as_asked(codec: TextCodec) -> None:
+def test_special_tokens_are_omitted_or_added_by_option(codec: TextCodec) -> None:
     assert text_of(codec, "a", RenderOptions(special_tokens=False)) == "a"
     assert chat(codec, "user") == chat(codec, "user", special_tokens=True) == f"{BOS}[hi]>"
 
 
-def test_a_chat_template_gets_its_variables_and_where_to_end(codec: TextCodec) -> None:
+def test_a_chat_template_receives_its_variables_and_end_options(codec: TextCodec) -> None:
     assert chat(codec, "user", generation_prompt=False) == f"{BOS}[hi]"
     assert chat(codec, "user", template_values={"mood": "glad"}) == f"{BOS}[hi](glad)>"
     assert chat(codec, "user", "assistant", generation_prompt=False, continue_last=True) == f"{BOS}[hi][hi"
@@ -91,17 +91,17 @@ def test_a_chat_template_gets_its_variables_and_where_to_end(codec: TextCodec) -
 @pytest.mark.parametrize(
     "name", ["chat_template", "tokenize", "tools", "conversation", "messages", "self", "conversations"]
 )
-def test_what_is_no_variable_of_the_template_is_refused(codec: TextCodec, name: str) -> None:
+def test_a_value_that_is_no_variable_of_the_template_is_refused(codec: TextCodec, name: str) -> None:
     with pytest.raises(RenderError, match=f"found a value of {name}, allowed: variables"):
         chat(codec, "user", template_values={name: "x"})
 
 
-def test_a_template_that_refuses_messages_says_why_on_one_line(codec: TextCodec) -> None:
+def test_the_refusal_of_a_template_is_reported_on_one_line(codec: TextCodec) -> None:
     with pytest.raises(RenderError, match=r"the chat template refuses the messages: no tools$"):
         chat(codec, "tool")
 
 
-def test_a_template_that_is_none_is_named_once_for_all_prompts(tmp_path: Path) -> None:
+def test_an_invalid_template_is_reported_once_for_all_prompts(tmp_path: Path) -> None:
     tokenizer = byte_level()
     tokenizer.chat_template = "{% for m in messages %}\n{{ m['content' }}"
     codec = opened(tokenizer, tmp_path)

@@ -60,7 +60,7 @@ def expected(tokens: Sequence[int], stops: Sequence[str], begin: int = 0, min_to
     split=st.integers(0, 150),
     min_tokens=st.integers(0, 40),
 )
-def test_a_match_is_found_at_the_token_that_completes_it_wherever_the_response_moved(
+def test_a_match_is_found_at_its_last_token_after_any_move(
     tokens: list[int], stops: list[str], split: int, min_tokens: int
 ) -> None:
     earlier, later = tokens[:split], tokens[split:]
@@ -85,7 +85,7 @@ def test_characters_of_several_tokens_are_read_whole(tokens: list[int], split: i
         assert min(split, len(tokens)) + match[0] == counts[0]
 
 
-def test_the_same_holds_step_by_step() -> None:
+def test_a_match_is_found_in_tokens_that_are_fed_one_by_one() -> None:
     checker = StopChecker(Reader(words), ["stopEND"])
     assert [checker.feed([token]) for token in (8, 9, 0, 7)] == [None] * 4
     assert checker.feed([11, 1]) == (1, "stopEND")
@@ -130,13 +130,13 @@ def drawn_tokens(draw: st.DrawFn, reader: Reader) -> list[int]:
 
 
 def text_with(stop: str, reader: Reader, tokens: Sequence[int]) -> str:
-    """The text in which a stop string is looked for, all of it decoded at once."""
+    """The text that is searched for a stop string, decoded in one call."""
     decode = reader.whole if any(word in stop for word in SPECIALS) else reader.text
     return decode(tokens).rstrip("\ufffd") if tokens else ""
 
 
 def completed(stop: str, reader: Reader, tokens: Sequence[int]) -> int | None:
-    """Where a stop string begins that completes with the last token; None where none does."""
+    """The offset of a stop string that completes with the last token; None if there is none."""
     before, text = text_with(stop, reader, tokens[:-1]), text_with(stop, reader, tokens)
     at = text.find(stop, max(0, len(before) - len(stop) + 1))
     return at if at >= 0 and len(text) > len(before) else None
@@ -144,7 +144,7 @@ def completed(stop: str, reader: Reader, tokens: Sequence[int]) -> int | None:
 
 @pytest.mark.parametrize("kind", READERS)
 @given(data=st.data())
-def test_real_tokenizers_stop_where_a_decoder_of_everything_says(kind: str, data: st.DataObject) -> None:
+def test_real_tokenizers_stop_like_a_decoder_of_the_whole_text(kind: str, data: st.DataObject) -> None:
     reader = READERS[kind]
     tokens = data.draw(st.composite(drawn_tokens)(reader))
     stops = data.draw(st.lists(st.sampled_from(STOPS), min_size=1, max_size=4, unique=True))
@@ -176,7 +176,7 @@ def test_real_tokenizers_stop_where_a_decoder_of_everything_says(kind: str, data
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", READERS)
-def test_what_a_stream_has_begun_with_its_response_ends_with(kind: str) -> None:
+def test_the_text_of_a_stream_is_a_prefix_of_the_final_text(kind: str) -> None:
     reader, rng = READERS[kind], Random(SEED)
     plain = range(min(reader.special_ids))
     for _ in range(STREAMS):
@@ -193,12 +193,12 @@ def test_what_a_stream_has_begun_with_its_response_ends_with(kind: str) -> None:
         final = visible_text(reader, ended, reason, stops, form)
         parts = [ended[:count] for count in range(1, len(ended) + 1)]
         if any(not form.of(reader)(ended).startswith(form.of(reader)(part).rstrip("\ufffd")) for part in parts):
-            continue  # bytes that are no character, where the decoder takes back the one before them
+            continue  # bytes that are no character, for which the decoder removes the one before them
         for part in parts:
             assert final.startswith(begun_text(reader, part, stops, form)), (tokens, stops, reason, form)
 
 
-def test_a_stream_holds_back_only_what_may_be_cut() -> None:
+def test_a_stream_holds_back_only_text_that_may_be_cut() -> None:
     letters = byte_level().convert_tokens_to_ids
     reader, tokens = READERS["bytes"], [cast("int", letters(word)) for word in [*"abcdef", END, *"gh"]]
     texts = {form: begun_text(reader, tokens, ["xyz"], form) for form in FORMS}
@@ -221,13 +221,13 @@ def test_a_stop_string_that_is_one_special_token_is_its_id() -> None:
     assert reader.stop_token_ids([THINK, "stop", f".{THINK}", END]) == [reader.special[THINK], reader.special[END]]
 
 
-def test_a_plain_token_that_ended_a_response_is_written_only_if_asked() -> None:
+def test_a_plain_token_that_ended_a_response_needs_keep_stop() -> None:
     for stops in ([], ["x"], ["7"]):
         texts = [visible_text(Reader(words), [1, 4, 7], "7", stops, form) for form in FORMS]
         assert texts == ["abastop" if form.keep_stop else "aba" for form in FORMS]
 
 
-def test_a_special_token_that_ended_a_response_is_written_only_if_asked() -> None:
+def test_a_special_token_that_ended_a_response_needs_both_options() -> None:
     reader = READERS["bytes"]
     end = reader.special[END]
     texts = {form: visible_text(reader, [64, end], str(end), ["x"], form) for form in FORMS}
@@ -239,12 +239,12 @@ def test_a_special_token_that_ended_a_response_is_written_only_if_asked() -> Non
     }
 
 
-def test_no_text_lies_past_a_stop_string_where_a_tokenizer_cleans_spaces() -> None:
+def test_no_text_follows_a_stop_string_if_spaces_are_cleaned() -> None:
     reader, tokens = READERS["words"], [0, 1, 3, 2]
     assert reader(tokens) == "a b . stop"
     assert StopChecker(reader, [" ."]).feed(tokens) == (3, " .")
     assert visible_text(reader, tokens[:3], " .", [" ."]) == "a b"
 
 
-def test_what_a_last_token_has_beyond_a_kept_stop_string_is_cut() -> None:
+def test_text_of_the_last_token_after_a_kept_stop_string_is_cut() -> None:
     assert visible_text(Reader(words), [1, 7], "st", ["st"], TextForm(keep_stop=True)) == "ast"

@@ -1,4 +1,4 @@
-"""Small tokenizers of the kinds that models have, made here: what of them matters is how they join tokens to text."""
+"""Small tokenizers of the kinds that models have; they differ in how they join tokens to text."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -40,7 +40,7 @@ def pieces() -> PreTrainedTokenizerFast:
 
 
 def words(*, cleans: bool = True) -> PreTrainedTokenizerFast:
-    """Tokens are words with spaces between, as of BERT; what the text has before a full stop is cleaned up."""
+    """Tokens are words with spaces between, as of BERT; the space before a full stop is removed."""
     vocabulary = ["a", "b", "stop", ".", "!", "##op", "st", "n't", "do", "[UNK]"]
     inner = Tokenizer(models.WordLevel({word: place for place, word in enumerate(vocabulary)}, unk_token="[UNK]"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -49,7 +49,7 @@ def words(*, cleans: bool = True) -> PreTrainedTokenizerFast:
 
 
 def save(tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
-    """Writes a model's folder: the tokenizer, and a configuration that says how long a context is."""
+    """Writes a model's folder: the tokenizer, and a configuration with the length of a context."""
     cast("Any", tokenizer).save_pretrained(folder)
     (folder / "config.json").write_text('{"model_type": "llama", "max_position_embeddings": 64}')
     return folder

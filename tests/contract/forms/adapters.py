@@ -1,4 +1,4 @@
-"""Public names of modules that are slow to import, or cannot be without somebody's trainer: read from their source."""
+"""Public names of adapter modules, read from their source: an import is slow or needs a trainer's packages."""
 
 import ast
 from functools import cache
@@ -11,19 +11,19 @@ Described = dict[str, Any]
 
 
 def defined(module: str) -> dict[str, Described]:
-    """The public classes and functions of a module, with what is called of them."""
+    """The public classes and functions of a module, with their parameters, methods and attributes."""
     names = [name for name, node in _names(module).items() if isinstance(node, Definition)]
     return {name: described(module, name) for name in sorted(names) if not name.startswith("_")}
 
 
 def described(module: str, name: str) -> Described:
-    """One of them, also where it is defined in another of our modules and imported here."""
+    """One class or function; it may be defined in another module of openseer and imported here."""
     home, node = _find(module, name)
     return _class(home, node) if isinstance(node, ast.ClassDef) else {"parameters": _parameters(node)}
 
 
 def _class(module: str, node: ast.ClassDef) -> Described:
-    """With what it has of our own classes that it stands on."""
+    """The methods and attributes of a class, including those inherited from openseer's own classes."""
     methods: dict[str, list[str]] = {}
     attributes: set[str] = set()
     for base in node.bases:
@@ -46,8 +46,8 @@ def _is_called(name: str) -> bool:
 @cache
 def _names(module: str) -> dict[str, Definition | ast.ImportFrom]:
     spec = find_spec(module)
-    assert spec is not None, f"{module} is gone"
-    assert spec.origin is not None, f"{module} is gone"
+    assert spec is not None, f"{module} is missing"
+    assert spec.origin is not None, f"{module} is missing"
     found: dict[str, Definition | ast.ImportFrom] = {}
     for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
         if isinstance(node, Definition):
@@ -66,7 +66,7 @@ def _is_ours(module: str, name: str) -> bool:
 
 def _find(module: str, name: str) -> tuple[str, Definition]:
     node = _names(module).get(name)
-    assert node is not None, f"{module}.{name} is gone"
+    assert node is not None, f"{module}.{name} is missing"
     if not isinstance(node, ast.ImportFrom):
         return module, node
     assert node.module is not None, f"{module}.{name}: found a relative import"
@@ -75,7 +75,7 @@ def _find(module: str, name: str) -> tuple[str, Definition]:
 
 
 def _parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
-    """In their order; `=` after those that may be left out, `*` before those that are given by name only."""
+    """The parameters in order; `=` marks an optional one, `*` precedes the keyword-only ones."""
     given = function.args
     places = [*given.posonlyargs, *given.args]
     required = len(places) - len(given.defaults)
@@ -88,7 +88,7 @@ def _parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
 
 
 def _attributes(part: ast.stmt) -> set[str]:
-    """What a piece of a class gives it: a field, a property, what `__init__` gives to an object."""
+    """The attributes that one statement of a class defines: a field, a property, the assignments of `__init__`."""
     match part:
         case ast.AnnAssign(target=ast.Name(id=name)):
             return {name}

@@ -1,4 +1,4 @@
-"""The heartbeats of a worker that tells everything it can: of an engine that drafts, a GPU, a place in a cluster."""
+"""Heartbeats with all optional fields: of a worker in a cluster, with a GPU and an engine that drafts."""
 
 import asyncio
 from pathlib import Path
@@ -15,12 +15,12 @@ from openseer_worker.settings import WorkerSettings
 from tests.worker.fleet import Fleet, LoadingEngine, play
 
 XID = 13
-"""An error of a program: the GPU is well."""
+"""An Xid that a program causes; the GPU is sound."""
 SICK_XID = 48
 
 
 class DraftingEngine(LoadingEngine):
-    """Plays what the real engine says of its drafts."""
+    """A scripted engine that reports the draft metrics of the real engine."""
 
     @property
     def drafts(self) -> bool:
@@ -32,13 +32,13 @@ class DraftingEngine(LoadingEngine):
 
 
 class GpuLibrary:
-    """Answers like NVIDIA's, of one GPU with one Xid event."""
+    """Replaces NVIDIA's library (NVML): one GPU with one Xid event."""
 
     def __init__(self) -> None:
         self.events = [SimpleNamespace(device=0, eventData=XID)]
 
     def __getattr__(self, name: str) -> Any:
-        """Calls of which nobody reads more than these facts; the names of constants."""
+        """Returns a call with a fixed answer, or 1 for a constant."""
         if name.startswith("NVML_") or name == "nvmlEventTypeXidCriticalError":
             return 1
         facts = SimpleNamespace(used=10, total=100, gpu=50)
@@ -56,14 +56,14 @@ class GpuLibrary:
         return answer
 
     def nvmlEventSetWait_v2(self, _events: object, _wait: int) -> Any:
-        """The one event, then time-outs."""
+        """Returns the one event; later calls raise TimeoutError."""
         if self.events:
             return self.events.pop()
         raise TimeoutError
 
 
 async def beat_of(job: RolloutJob, telemetry: Any) -> tuple[list[str], Heartbeat]:
-    """The states that a worker went through, and its last heartbeat; it has served a batch of nothing."""
+    """The states of a worker in order, and its last heartbeat. It runs for 3 s without requests, then drains."""
     states: list[str] = []
     last: list[Heartbeat] = []
 
@@ -85,7 +85,7 @@ async def beat_of(job: RolloutJob, telemetry: Any) -> tuple[list[str], Heartbeat
 
 
 def full_beat(tmp_path: Path, *, sick: bool = False) -> tuple[list[str], Heartbeat]:
-    """As `beat_of`, in virtual time. `sick`: its GPU is."""
+    """As `beat_of`, in virtual time. `sick`: its GPU has a fault."""
     heartbeats: list[tuple[list[str], Heartbeat]] = []
     gpus = Telemetry(GpuLibrary())
     while "gpu0_xid" not in gpus():
@@ -105,7 +105,7 @@ def full_beat(tmp_path: Path, *, sick: bool = False) -> tuple[list[str], Heartbe
 
 
 def scripted_beats(tmp_path: Path) -> tuple[list[str], dict[str, Heartbeat]]:
-    """The figures of two plain workers that serve a batch and load new weights, after it."""
+    """The states and last heartbeats of two plain workers that serve a batch and then load new weights."""
     found: dict[str, Heartbeat] = {}
     states: set[str] = set()
 
@@ -122,5 +122,5 @@ def scripted_beats(tmp_path: Path) -> tuple[list[str], dict[str, Heartbeat]]:
 
 
 def types_of(metrics: dict[str, float | int | str]) -> dict[str, str]:
-    """The name of every figure, and whether it is a number or a text."""
+    """The kind of each metric by its name: `number` or `text`."""
     return {name: "text" if isinstance(value, str) else "number" for name, value in sorted(metrics.items())}

@@ -1,4 +1,4 @@
-"""A Redis database as JSON: every key with its type and contents, free of the format of any server's version."""
+"""A Redis database as JSON: every key with its type and contents, independent of the server's version."""
 
 # redis comes without complete types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -11,18 +11,18 @@ from tests.contract.forms.recorded import BINARY
 
 Json = dict[str, Any]
 SERVER = {"run_id": "0" * 40, "epoch": "1"}
-"""In place of what is another one with each process of a server."""
+"""Replaces the values that differ with each process of a server."""
 
 
 def dump(url: str, prefix: str) -> Json:
-    """All keys below a prefix. `expires`: minutes that are left."""
+    """All keys below a prefix. `expires`: remaining minutes, rounded up."""
     with redis.Redis.from_url(url) as client:
         keys: list[bytes] = sorted(client.scan_iter(match=prefix + "*", count=1000))
         return {_text(key)[len(prefix) :]: _entry(client, key) for key in keys}
 
 
 def begin(url: str, prefix: str) -> None:
-    """Begins a job's first epoch as the samples have it, so that fences are those of the samples."""
+    """Begins a job's first epoch with the base of the samples, so that its fences equal theirs."""
     with redis.Redis.from_url(url) as client:
         run_id: str = client.info("server")["run_id"]
         client.hset(f"{prefix}:store", mapping={**SERVER, "run_id": run_id, "base": 0})
@@ -96,7 +96,7 @@ def _put(client: Any, key: str, kind: str, value: Any) -> None:
 
 
 def _text(data: bytes) -> str:
-    """Plain text as it is, everything else in base64."""
+    """Printable ASCII unchanged, other bytes in base64."""
     if data.isascii() and data.decode("ascii").isprintable():
         return data.decode("ascii")
     return BINARY + base64.b64encode(data).decode()

@@ -1,4 +1,4 @@
-"""One fully filled instance of everything that is packed for Redis or kept there as JSON."""
+"""One instance of each type that is packed for Redis or stored there as JSON, with all fields filled."""
 
 from dataclasses import fields
 from typing import Any
@@ -43,7 +43,7 @@ SPEC = GroupSpec(
     batch_ordinal=2,
 )
 PLAIN_SPEC = GroupSpec(GROUP, "v7", 1, pack_tokens([9]), 8, (0.0,) * 2, ("",) * 2, Priority(3.0), 1000.0)
-"""One whose ranks, lanes and probe are left out."""
+"""A group with the default biases, lanes and probe."""
 
 VIEW = GroupView(
     id=GROUP,
@@ -203,7 +203,7 @@ FULL: tuple[Any, ...] = (
 
 
 def unfilled(instance: Any) -> list[str]:
-    """Fields of an instance that say nothing: a new field must be filled here too."""
+    """The fields of an instance that are empty or have their default. A new field must be filled here too."""
     if isinstance(instance, BaseModel):
         parts = type(instance).model_fields
         plain: dict[str, Any] = {name: part.get_default(call_default_factory=True) for name, part in parts.items()}

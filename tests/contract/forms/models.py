@@ -1,4 +1,4 @@
-"""What has a form that others know, by a label of our own: a class that is renamed changes its one line here."""
+"""Models, enumerations and errors that other programs rely on, by label. A renamed class changes one line here."""
 
 from enum import StrEnum
 from typing import Any
@@ -65,7 +65,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "stored orders": orders.FleetSpec,
     "stored transaction": orders.WeightsTransaction,
     "stored weights report": WeightsReport,
-    # The manifest; its parts stand within it.
+    # The manifest with its parts.
     "manifest": job.RolloutJob,
     "manifest sampling": job.Sampling,
     # Bodies of the compatible routes.
@@ -90,7 +90,7 @@ WORDS: dict[str, type[StrEnum]] = {
     "state of a request": life.State,
     "status of a result": life.Status,
 }
-"""Whose values are stored, sent or printed."""
+"""Enumerations whose values are stored, sent or printed."""
 
 ERRORS: dict[str, type[errors.OpenseerError]] = {
     "any": errors.OpenseerError,

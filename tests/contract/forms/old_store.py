@@ -1,4 +1,4 @@
-"""A whole store as a job leaves it in the middle of its work, made by the store's own verbs on a clock that we set."""
+"""The store of a job in the middle of its work, written by the store's own calls on a clock that the test sets."""
 
 from dataclasses import dataclass, replace
 
@@ -30,7 +30,7 @@ STARTED_AT = 1_795_000_000.0
 
 @dataclass
 class Clock:
-    """Time that stands still until somebody moves it."""
+    """A clock that advances only by `step` or by assignment."""
 
     seconds: float = STARTED_AT
 
@@ -38,7 +38,7 @@ class Clock:
         return self.seconds
 
     def step(self) -> None:
-        """A quarter of a second passes."""
+        """Advances the clock by 0.25 s."""
         self.seconds += 0.25
 
 
@@ -60,7 +60,7 @@ def group(batch: int, name: str, size: int, base: float, probe: float | None = N
 
 
 def ask(slots: int, lanes: tuple[str, ...] = ("",), version: str = VERSION) -> ClaimQuery:
-    """Room for so many requests."""
+    """The query of a worker with `slots` free slots."""
     return ClaimQuery(
         version=version,
         lanes=lanes,
@@ -77,24 +77,24 @@ def ask(slots: int, lanes: tuple[str, ...] = ("",), version: str = VERSION) -> C
 
 
 def tokens(start: int, count: int) -> bytes:
-    """Tokens that say where they stand."""
+    """`count` packed tokens; the token at position p is 100 + p."""
     return pack_tokens(range(100 + start, 100 + start + count))
 
 
 def delta(claim: Claim, count: int, start: int | None = None) -> Delta:
-    """So many more tokens of a lease, from `start` or from where it was claimed."""
+    """`count` more tokens of a lease, from `start` or from the length at its claim."""
     at = claim.generated if start is None else start
     logprobs = pack_logprobs(-0.5 * place for place in range(at, at + count))
     return Delta(claim.request, claim.fence, at, tokens(at, count), logprobs)
 
 
 def finish(claim: Claim, count: int, start: int | None = None, rescore: Rescore | None = None) -> Finish:
-    """The end of a lease after so many more tokens."""
+    """The end of a lease after `count` more tokens."""
     return Finish(delta(claim, count, start), Status.OK, FinishReason.STOP, "</s>", rescore)
 
 
 def failed(claim: Claim) -> Finish:
-    """The engine refused it."""
+    """The end of a lease whose request the engine refused."""
     return Finish(delta(claim, 0), Status.INFRA_FAILED, FinishReason.INFRA_FAILED)
 
 
@@ -120,7 +120,7 @@ async def _publish(store: RedisStore) -> None:
 
 
 async def _drivers_batch(store: RedisStore, clock: Clock) -> None:
-    """One group whose result is on the driver's disk, one that waits last of all."""
+    """A group whose result is acknowledged, and a group that waits last of all."""
     driver = await store.acquire_driver("driver-boot")
     await store.submit([group(DRIVERS, "p0", 1, 0)])
     [claim] = await store.claim(ANN, ask(1))
@@ -160,7 +160,7 @@ async def _first_batch(store: RedisStore, clock: Clock) -> None:
 
 
 async def _carried(store: RedisStore, clock: Clock) -> None:
-    """One group of the first batch is parked: a whole response, a part of one, and one that nobody claimed."""
+    """Parks one group of the first batch: a whole response, a part of one, and an unclaimed request."""
     await store.submit([group(FIRST, "carried", 3, -5)])
     done, part = await store.claim(BOB, ask(2))
     await store.complete(BOB, [finish(done, 5)])
@@ -183,7 +183,7 @@ async def _second_batch(store: RedisStore, clock: Clock) -> None:
 
 
 async def _gone_batch(store: RedisStore, clock: Clock) -> None:
-    """All results acknowledged: counts and key are left."""
+    """A batch whose results are all acknowledged; its counts and key remain."""
     record, _ = await store.open_batch(OpenBatch(VERSION, "{}", "step-0"))
     assert record.number == GONE
     await store.submit([group(GONE, "g", 1, -7)])
@@ -196,7 +196,7 @@ async def _gone_batch(store: RedisStore, clock: Clock) -> None:
 
 
 async def _running(store: RedisStore, clock: Clock) -> None:
-    """A group of which one is done, one leased with tokens, one given back with tokens, one never claimed."""
+    """A group of four requests: done, leased with tokens, given back with tokens, never claimed."""
     await store.submit([group(FIRST, "mixed", 4, -9, probe=-1e15)])
     done, held, back = await store.claim(ANN, ask(3))
     clock.step()

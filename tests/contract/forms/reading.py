@@ -1,4 +1,4 @@
-"""What a store tells of a job, with names of our own, so that a renamed class or attribute changes a line here."""
+"""The contents of a job's store under fixed names, so that a renamed class or attribute changes one line here."""
 
 from dataclasses import asdict
 from typing import Any
@@ -14,7 +14,7 @@ Json = dict[str, Any]
 
 
 async def read_all(store: Store, batches: tuple[int, ...], digests: list[str]) -> Json:
-    """Everything that the reading verbs give, of these batches, finished ones among them."""
+    """The results of all reading calls for these batches, finished ones included."""
     load = await store.load()
     return {
         "batches": [batch_row(record) for record in await store.batches()],
@@ -69,7 +69,7 @@ async def _group(store: Store, group: GroupId) -> Json:
 
 
 def batch_row(record: BatchRecord) -> Json:
-    """A batch as it stands."""
+    """The record of a batch."""
     return {
         "number": record.number,
         "version": record.version,
@@ -136,14 +136,14 @@ def spec_row(spec: GroupSpec) -> Json:
 
 
 def view_row(view: GroupView) -> list[Any]:
-    """What is known of a group."""
+    """The facts learned about a group."""
     shape = (str(view.id), view.revision, view.ordinal, view.size, view.max_tokens, view.enqueued_at)
     lengths = (view.longest_finished, view.longest_running, view.longest_earlier)
     return [*shape, view.finished, *lengths, view.tier]
 
 
 def record_row(record: RequestRecord) -> Json:
-    """All that is held of a request."""
+    """The stored fields of a request."""
     return {
         "state": record.state.value,
         "fence": record.fence,

@@ -1,6 +1,6 @@
-"""Samples that an earlier commit made: what the code makes now is held against them.
+"""Samples of an earlier commit, with which the output of the present code is compared.
 
-`OPENSEER_REWRITE=1 pytest tests/contract` writes them anew; read the difference before it is kept.
+`OPENSEER_REWRITE=1 pytest tests/contract` rewrites them; read the difference before you commit it.
 """
 
 import json
@@ -10,11 +10,11 @@ from typing import Any
 
 FOLDER = Path(__file__).parents[1] / "samples"
 BINARY = "base64:"
-"""Before the text of a value that is no plain text."""
+"""Prefix of a value in base64."""
 
 
 def compare(name: str, made: Any) -> None:
-    """Fails unless the sample of that name says just what was made now."""
+    """Fails unless `made` equals the sample of that name."""
     path = FOLDER / f"{name}.json"
     text = json.dumps(made, indent=1, sort_keys=True, ensure_ascii=True) + "\n"
     if os.environ.get("OPENSEER_REWRITE"):

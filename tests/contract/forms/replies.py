@@ -1,4 +1,4 @@
-"""Replies of the store's verbs as Redis gives them, and what they mean: the reading half of the codec."""
+"""Replies of Redis to the store's calls, with the values that the codec reads from them."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Words in the source, wherever it stands: names that others know are found there also after files have moved."""
+"""String constants in the source. Names that other programs rely on are found there also after files have moved."""
 
 import ast
 import re
@@ -15,18 +15,18 @@ def sources(*packages: str) -> Iterator[ast.Module]:
 
 
 def paths(*packages: str) -> list[Path]:
-    """The files of these packages, wherever they stand in them."""
+    """The Python files of these packages, at any depth."""
     return [path for package in packages for path in sorted((ROOT / package).rglob("*.py"))]
 
 
 def quoted(pattern: str, *packages: str) -> list[str]:
-    """All that stands between quotation marks in their source and that the pattern describes as a whole."""
+    """The texts in double quotes in their source that match the whole pattern."""
     text = "\n".join(path.read_text(encoding="utf-8") for path in paths(*packages))
     return sorted(set(re.findall(f'"({pattern})"', text)))
 
 
 def texts(pattern: str, *packages: str) -> list[str]:
-    """All string constants that the pattern describes as a whole; names of types and of what is exported are none."""
+    """All string constants that match the whole pattern, except names of types and of exports."""
     word = re.compile(pattern)
     found: set[str] = set()
     for module in sources(*packages):
@@ -38,7 +38,7 @@ def texts(pattern: str, *packages: str) -> list[str]:
 
 
 def _type_places(module: ast.Module) -> Iterator[ast.AST]:
-    """Where a string is the name of a class, function or module."""
+    """The expressions in which a string is the name of a class, function or module."""
     for node in ast.walk(module):
         match node:
             case ast.AnnAssign(annotation=annotation) | ast.arg(annotation=ast.expr() as annotation):
@@ -54,7 +54,7 @@ def _type_places(module: ast.Module) -> Iterator[ast.AST]:
 
 
 def keys_of_metrics(*packages: str) -> list[str]:
-    """The names in every dictionary that a function called `metrics` gives."""
+    """The keys of every dictionary in a function named `metrics` or `figures`."""
     found: set[str] = set()
     for module in sources(*packages):
         for function in ast.walk(module):

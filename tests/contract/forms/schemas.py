@@ -1,4 +1,4 @@
-"""JSON schemas without anything that is only for people: names of classes, titles and descriptions."""
+"""JSON schemas without the parts that only people read: class names, titles and descriptions."""
 
 from typing import Any, Literal
 
@@ -10,13 +10,13 @@ _VALUES = ("default", "const", "enum")
 
 
 def bare_schema(model: type[BaseModel], mode: Literal["validation", "serialization"]) -> Any:
-    """What a model's JSON may look like: fields by their aliases, types, defaults and limits, in one piece."""
+    """The schema of a model's JSON without references: fields by their aliases, types, defaults and limits."""
     schema = model.model_json_schema(by_alias=True, mode=mode)
     return bare(schema, {f"#/$defs/{name}": part for name, part in schema.get("$defs", {}).items()})
 
 
 def bare(schema: Any, parts: dict[str, Any]) -> Any:
-    """A schema with the parts that it refers to in their places. `parts`: by their references."""
+    """A schema with each reference replaced by its part. `parts`: the parts by reference."""
     if isinstance(schema, list):
         entries: list[Any] = schema  # pyright: ignore[reportUnknownVariableType]
         return [bare(entry, parts) for entry in entries]
@@ -41,5 +41,5 @@ def _part(name: str, value: Any, parts: dict[str, Any]) -> Any:
     if name == "discriminator":
         return {"propertyName": value["propertyName"], "values": sorted(value.get("mapping", {}))}
     plain = bare(value, parts)
-    # Of a parameter it is true or false.
+    # In a parameter, `required` is a boolean.
     return sorted(plain) if name == "required" and not isinstance(plain, bool) else plain

@@ -15,8 +15,8 @@ def page_types() -> str:
     """The text of page/src/wire.ts."""
     _, schema = models_json_schema([(view, "serialization") for view in VIEWS])
     lines = [
-        "// What the server sends, made from core/openseer_core/wire/page.py, which says what each field means.",
-        "// `OPENSEER_REWRITE=1 pytest tests/contract/test_page_types.py` writes this file anew.",
+        "// Types of the server's replies, made from core/openseer_core/wire/page.py, which describes each field.",
+        "// `OPENSEER_REWRITE=1 pytest tests/contract/test_page_types.py` rewrites this file.",
     ]
     for name in LIMITS:
         lines += ["", f"export const {name} = {getattr(page, name):g};"]

@@ -13,7 +13,7 @@ GROUP = {"id": "a", "prompt_token_ids": [5, 6, 7]}
 
 @dataclass(frozen=True)
 class Call:
-    """`what` is wrong with it; `method` and `path` under /v1; a JSON `body`, or bytes as they are."""
+    """A wrong call. `what`: its mistake in words; `path`: below /v1; `body`: JSON, or bytes sent unchanged."""
 
     what: str
     method: str
@@ -71,7 +71,7 @@ CALLS = (
 
 
 async def answer(http: AsyncClient, call: Call) -> tuple[str, int]:
-    """The answer's text and status."""
+    """The message and the status of the answer."""
     headers = {"Authorization": f"Bearer {call.token}", **call.headers} if call.token else dict(call.headers)
     body: dict[str, Any] = {}
     if isinstance(call.body, bytes):

@@ -20,8 +20,8 @@ PROMPTS = "prompts.jsonl"
 
 @dataclass(frozen=True)
 class Mistake:
-    """`what`: in words. `spec` replaces parts of a sound job's spec; `write` changes the folder afterwards; `command`
-    runs there."""
+    """A mistake of a user; `what`: in words. `spec` replaces parts of a sound job's spec; `write` changes the folder
+    afterwards; `command` runs there."""
 
     what: str
     spec: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -53,13 +53,13 @@ def manifest(text: str | bytes) -> Callable[[Path], object]:
 
 
 def prompts(*lines: Any) -> Callable[[Path], object]:
-    """Writes other prompts; texts as they are, all else as JSON."""
+    """Writes other prompts: texts unchanged, other values as JSON."""
     texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
     return lambda folder: (folder / PROMPTS).write_text("\n".join(texts) + "\n")
 
 
 def without_prompts(folder: Path) -> None:
-    """A job of mode serve."""
+    """Writes a job of mode serve."""
     document = sound({"mode": "serve"})
     del document["spec"]["prompts"]
     (folder / JOB).write_text(yaml.safe_dump(document))
@@ -143,8 +143,8 @@ def message(mistake: Mistake, folder: Path, patch: pytest.MonkeyPatch) -> tuple[
     except OpenseerError as error:
         return str(error), error.exit_code
     except Exception as error:
-        told = getattr(error, "format_message", None)  # of errors of the command line's own parser
+        told = getattr(error, "format_message", None)  # of an error of the command line's parser
         if told is None:
             raise
         return str(told()), 2
-    raise AssertionError(f"nothing is wrong with: {mistake.what}")
+    raise AssertionError(f"the command accepted the mistake: {mistake.what}")

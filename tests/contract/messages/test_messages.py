@@ -1,4 +1,4 @@
-"""docs/errors.md has the messages that users meet first, as the mistakes that it names cause them."""
+"""docs/errors.md lists common mistakes with the messages and codes that they cause."""
 
 import os
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ from tests.repository import ROOT
 
 PAGE = ROOT / "docs" / "errors.md"
 HOME = "/data/job"
-"""What stands for the folder of a command."""
+"""Replaces the folder of a command in its message."""
 REWRITE = bool(os.environ.get("OPENSEER_REWRITE"))
-"""Read before a command, which finds none of openseer's variables."""
+"""Read before a command runs, because commands run without openseer's variables."""
 HEAD = "| mistake | message | code |\n|---|---|---|\n"
 
 
 def held(mark: str, rows: Sequence[tuple[str, str, int]]) -> None:
-    """Fails unless the page has just these rows at a mark; `OPENSEER_REWRITE=1` writes them."""
+    """Fails unless the page has exactly these rows at the mark; `OPENSEER_REWRITE=1` writes them."""
     begin, end = f"<!-- {mark} -->\n", "<!-- end -->"
     before, found, rest = PAGE.read_text(encoding="utf-8").partition(begin)
     assert found, mark
@@ -45,7 +45,7 @@ def _cell(text: str) -> str:
 @pytest.mark.parametrize(
     ("mark", "mistakes"), [("manifest", MANIFEST), ("prompts", PROMPT_FILES), ("commands", RUNS)], ids=lambda part: part
 )
-def test_the_page_has_what_a_command_says(
+def test_the_page_has_the_messages_of_the_commands(
     mark: str, mistakes: Sequence[Mistake], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows: list[tuple[str, str, int]] = []
@@ -57,7 +57,7 @@ def test_the_page_has_what_a_command_says(
     held(mark, rows)
 
 
-async def test_the_page_has_what_the_api_answers() -> None:
+async def test_the_page_has_the_error_messages_of_the_api() -> None:
     app = create_app(OneJob(JobContext(serving_job(), MemoryStore())), BearerAuth(TOKEN))
     async with AsyncClient(transport=ASGITransport(app), base_url="http://openseer") as http:
         headers = {"Authorization": f"Bearer {TOKEN}"}

@@ -1,4 +1,4 @@
-"""docs/client.md: what `openseer_client` exports, from signatures and docstrings."""
+"""docs/client.md: the exports of `openseer_client`, from signatures and docstrings."""
 
 import ast
 import dataclasses
@@ -15,17 +15,17 @@ from tests.contract.pages.marked import cell
 from tests.repository import ROOT
 
 MODULES = re.compile(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])|['~]")
-"""What `str` of a signature has beside the names of types."""
+"""The parts of a signature's text that are no type names: module names and quotation marks."""
 ERROR_HEAD = "| error | caught as | exit code | tried again | when |\n|---|---|---|---|---|\n"
 
 
 def kinds() -> dict[str, Any]:
-    """All that is exported."""
+    """The exported objects by name."""
     return {name: getattr(openseer_client, name) for name in sorted(openseer_client.__all__)}
 
 
 def classes() -> str:
-    """Clients, batches, and what stands beside them."""
+    """A section for each class that is neither a model nor an error: clients, batches and others."""
     made = ""
     for name, kind in kinds().items():
         if not issubclass(kind, BaseModel | Exception):
@@ -34,7 +34,7 @@ def classes() -> str:
 
 
 def models() -> str:
-    """What is sent and comes back, a table each."""
+    """A section with a table for each model of a request or a reply."""
     made = ""
     for name, kind in kinds().items():
         if issubclass(kind, BaseModel):
@@ -43,7 +43,7 @@ def models() -> str:
 
 
 def errors() -> str:
-    """What is raised."""
+    """The table of errors."""
     made = ERROR_HEAD
     exported = kinds()
     for name, kind in exported.items():
@@ -55,7 +55,7 @@ def errors() -> str:
 
 
 def adapters(names: tuple[str, ...]) -> str:
-    """Modules that are imported by name; read, for they need torch."""
+    """The table of modules that are imported by name. Their source is read: an import would need torch."""
     made = "| module | what |\n|---|---|\n"
     for name in names:
         text = (ROOT / "api/openseer_client" / f"{name}.py").read_text(encoding="utf-8")
@@ -76,7 +76,7 @@ def methods(kind: Any) -> str:
 
 
 def members(kind: Any) -> dict[str, Any]:
-    """Those with a docstring of our own."""
+    """The public members with a docstring, of openseer's own classes."""
     found: dict[str, Any] = {}
     bases: list[type] = [base for base in reversed(kind.__mro__) if base.__module__.startswith("openseer_")]
     for base in bases:
@@ -85,7 +85,7 @@ def members(kind: Any) -> dict[str, Any]:
 
 
 def signature(call: Any) -> str:
-    """Parameters and what is given back, without the names of modules."""
+    """Parameters and return type, without module names."""
     given = inspect.signature(call)
     parameters = [one for one in given.parameters.values() if one.name != "self"]
     if dataclasses.is_dataclass(call):
@@ -94,10 +94,10 @@ def signature(call: Any) -> str:
 
 
 def doc(thing: Any) -> str:
-    """Its docstring, in one line where it stands in a list."""
+    """The docstring of an object, in one line."""
     return " ".join((inspect.getdoc(thing) or "").split())
 
 
 def linked(name: str) -> str:
-    """A model: on this page where it is exported, else on the page of the API."""
+    """The link to a model: on this page if it is exported, otherwise on the page of the API."""
     return f"[{name}]({'' if name in openseer_client.__all__ else 'http.md'}#{name.lower()})"

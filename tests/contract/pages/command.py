@@ -16,7 +16,7 @@ def options(command: Any, name: str = "openseer") -> str:
 
 
 def row(option: Any) -> str:
-    """An argument by its place, an option by its names."""
+    """The table row of an argument, named by its position, or of an option with its names."""
     is_argument = option.param_type_name == "argument"
     names = option.name.upper() if is_argument else ", ".join(option.opts + option.secondary_opts)
     default = "" if option.default is None or callable(option.default) else option.default

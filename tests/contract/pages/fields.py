@@ -16,11 +16,11 @@ SIZES = {
     "maxProperties": "at most {} entries",
 }
 Named = Callable[[str], str]
-"""How a model is told whose name is given: plain, or as a link."""
+"""Renders a model's name, plain or as a link."""
 
 
 def rows(schema: dict[str, Any], named: Named) -> str:
-    """The fields of an object, a line each."""
+    """The table rows of an object's fields."""
     required = schema.get("required", [])
     found = ""
     for name, part in schema.get("properties", {}).items():
@@ -61,7 +61,7 @@ def _word(part: dict[str, Any], named: Named) -> str:
 
 
 def limits(part: dict[str, Any]) -> Iterator[str]:
-    """What a value may be, in words."""
+    """The limits of a value, in words."""
     strict = {"minimum": part.get("exclusiveMinimum") is True, "maximum": part.get("exclusiveMaximum") is True}
     for key, text in (BOUNDS | SIZES).items():
         value = part.get(key)
@@ -82,5 +82,5 @@ def shown(value: Any) -> str:
 
 
 def shown_text(text: str) -> str:
-    """Code in a cell."""
+    """A text as code in a table cell."""
     return f"`{text}`".replace("|", "\\|")

@@ -1,4 +1,4 @@
-"""docs/http.md: the routes and models of the API, from its own document."""
+"""docs/http.md: the routes and models of the API, from its OpenAPI document."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,7 +7,7 @@ from tests.contract.pages.fields import HEAD, kind, rows
 from tests.contract.pages.marked import cell
 
 ANSWERS_TO_ALL = ("401", "403", "404", "422", "503")
-"""Problems that any call may get; the page says once what they mean."""
+"""Statuses of problems that any call may return; the page explains them once."""
 
 
 def routes(document: dict[str, Any]) -> str:
@@ -24,7 +24,7 @@ def routes(document: dict[str, Any]) -> str:
 
 
 def told(call: dict[str, Any]) -> Iterator[str]:
-    """Parameters, body and answers."""
+    """One line for each parameter, body and answer of a call."""
     for one in call.get("parameters", []):
         if one["in"] == "path":
             continue
@@ -43,7 +43,7 @@ def told(call: dict[str, Any]) -> Iterator[str]:
 
 
 def content(what: dict[str, Any]) -> str:
-    """What is sent, by media type."""
+    """The type of a body, by media type."""
     found: list[str] = []
     for media, one in what.get("content", {}).items():
         schema = one.get("schema", {})
@@ -62,5 +62,5 @@ def models(document: dict[str, Any]) -> str:
 
 
 def linked(name: str) -> str:
-    """A model of the page."""
+    """The link to a model on the page."""
     return f"[{name}](#{name.lower()})"

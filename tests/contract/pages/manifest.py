@@ -17,14 +17,14 @@ def sections(schema: dict[str, Any], path: str) -> str:
 
 
 def _below(part: dict[str, Any], path: str) -> tuple[dict[str, Any], str] | None:
-    """The object of a field, or of the entries of a list, with its own place; None where it names no fields."""
+    """The object of a field, or of the entries of a list, with its path; None if it has no fields."""
     is_list = part.get("type") == "array"
     found = part.get("items", {}) if is_list else part
     return (found, f"{path}[]" if is_list else path) if found.get("properties") else None
 
 
 def _with_links(schema: dict[str, Any], below: dict[str, tuple[dict[str, Any], str]]) -> dict[str, Any]:
-    """The same with a reference in place of each object that has a section."""
+    """The schema with a reference in place of each object that has a section."""
     fields = dict(schema["properties"])
     for name, (_, place) in below.items():
         reference = {"$ref": f"#/{place}"}
@@ -34,5 +34,5 @@ def _with_links(schema: dict[str, Any], below: dict[str, tuple[dict[str, Any], s
 
 
 def linked(place: str) -> str:
-    """An object with a section of its own."""
+    """The link to an object's section."""
     return f"[object](#{re.sub('[^a-z0-9]', '', place.lower())})"

@@ -10,7 +10,7 @@ from tests.repository import ROOT
 def holds(name: str, parts: Mapping[str, str]) -> None:
     """Fails unless docs/NAME has each part between `<!-- MARK -->` and `<!-- end -->`.
 
-    OPENSEER_REWRITE=1 puts it there. Raises AssertionError where a mark is missing or stands twice, then too.
+    OPENSEER_REWRITE=1 writes it. Raises AssertionError in both cases if a mark is missing or occurs twice.
     """
     page = ROOT / "docs" / name
     made = page.read_text(encoding="utf-8")
@@ -21,14 +21,14 @@ def holds(name: str, parts: Mapping[str, str]) -> None:
         made = made.replace(found[0], f"<!-- {mark} -->\n{text}<!-- end -->")
     if os.environ.get("OPENSEER_REWRITE"):
         page.write_text(made, encoding="utf-8")
-    assert page.read_text(encoding="utf-8") == made, f"docs/{name} is behind the code: {REWRITE}"
+    assert page.read_text(encoding="utf-8") == made, f"docs/{name} differs from the code: {REWRITE}"
 
 
-REWRITE = "OPENSEER_REWRITE=1 python -m pytest tests/contract writes it anew"
+REWRITE = "OPENSEER_REWRITE=1 python -m pytest tests/contract rewrites it"
 
 
 def cell(text: object) -> str:
-    """Text that stands in one cell of a table, and means no markup."""
+    """Text for one cell of a Markdown table, with its markup escaped."""
     plain = " ".join(str(text).split())
     return re.sub(r"(`[^`]*`)|[|*<]", _escaped, plain)
 

@@ -1,4 +1,4 @@
-"""The page on the engine's features names what the manifest refuses, and cites vLLM's source where it says so."""
+"""The page on the engine's features names all refused arguments and cites the right lines of vLLM's source."""
 
 import re
 from importlib import metadata
@@ -37,7 +37,7 @@ def test_the_page_cites_the_version_that_is_locked() -> None:
 
 
 @pytest.mark.skipif(installed_version() != VERSION, reason=f"the page cites vLLM {VERSION}")
-def test_each_line_that_the_page_cites_holds_its_word() -> None:
+def test_each_cited_line_contains_the_cited_word() -> None:
     found = find_spec("vllm")
     assert found is not None
     assert found.origin is not None
@@ -56,7 +56,7 @@ def manifest(**engine_args: object) -> dict[str, object]:
     return {"apiVersion": "openseer.dev/v1alpha1", "kind": "RolloutJob", "metadata": {"name": "a"}, "spec": spec}
 
 
-def test_a_stored_job_with_an_argument_that_changes_nothing_goes_on() -> None:
+def test_a_stored_job_with_an_argument_without_effect_is_accepted() -> None:
     unchanged = {"data_parallel_size": 1, "enable_lora": False, "enable_eplb": None}
     job = parse_job(manifest(**unchanged), "stored")
     assert job.spec.model.engine_args == unchanged
@@ -65,19 +65,19 @@ def test_a_stored_job_with_an_argument_that_changes_nothing_goes_on() -> None:
 @pytest.mark.parametrize(
     "engine_args", [{"data_parallel_size": 2}, {"enable_lora": True}, {"ubatch_size": 1}, {"tokenizer_revision": "v1"}]
 )
-def test_one_that_changes_something_is_refused(engine_args: dict[str, object]) -> None:
+def test_an_argument_with_an_effect_is_refused(engine_args: dict[str, object]) -> None:
     with pytest.raises(ManifestError, match="not allowed here"):
         parse_job(manifest(**engine_args), "m")
 
 
 @pytest.mark.parametrize("name", ["enable_expert_parallel", "trust_remote_code"])
 @pytest.mark.parametrize("value", [1, "true"])
-def test_expert_parallel_and_trust_are_said_by_true_or_false(name: str, value: object) -> None:
+def test_expert_parallel_and_trust_take_only_true_or_false(name: str, value: object) -> None:
     with pytest.raises(ManifestError, match=rf"{name}: found .*, allowed: true or false"):
         parse_job(manifest(**{name: value}), "m")
 
 
-def test_an_ended_run_is_read_whatever_its_engine_was_given() -> None:
+def test_an_ended_run_is_read_with_any_engine_arguments() -> None:
     document = manifest(data_parallel_size=2, seed=3)
     assert parse_ended_job(document, "job.json").name == "a"
     assert document == manifest(data_parallel_size=2, seed=3)

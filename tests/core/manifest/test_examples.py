@@ -29,7 +29,7 @@ def test_an_example_is_valid_and_its_paths_exist(path: Path) -> None:
 @pytest.mark.parametrize(
     "path", [path for path in JOB_EXAMPLES if path.parent.name == "cluster"], ids=lambda path: path.name
 )
-def test_an_example_for_clusters_is_named_like_its_file_and_says_what_it_needs(path: Path) -> None:
+def test_a_cluster_example_has_its_files_name_and_states_its_needs(path: Path) -> None:
     job = job_of(path)
     assert (job.name, job.metadata.namespace) == (path.stem, None)
     assert "\n# Needs: " in path.read_text()

@@ -26,6 +26,6 @@ def test_a_clock_that_goes_back_forgets_nothing() -> None:
     assert FailurePolicy().remembered(2, 1000.0, 10.0) == (2, 1000.0)
 
 
-def test_the_window_of_a_job_that_names_none_is_the_documented_one() -> None:
+def test_the_default_window_is_the_documented_one() -> None:
     described = FailurePolicy.model_fields["restart_window_seconds"].description or ""
     assert f"Unset: {RESTART_WINDOW_SECONDS}" in described

@@ -24,10 +24,10 @@ def test_every_path_of_a_manifest_may_begin_with_the_home_folder() -> None:
 
 
 @pytest.mark.parametrize("path", ["~ann/m", "a/~", "gpt2", "./~", 7, None])
-def test_what_begins_otherwise_stays(path: Any) -> None:
+def test_a_path_without_a_leading_tilde_is_unchanged(path: Any) -> None:
     assert at_home({"spec": {"model": {"path": path}}}, "/h") == {"spec": {"model": {"path": path}}}
 
 
 @pytest.mark.parametrize("document", [None, [], {}, {"spec": []}, {"spec": {"model": [], "prompts": "~"}}])
-def test_a_document_of_another_shape_is_left_to_its_checks(document: Any) -> None:
+def test_a_document_of_another_shape_is_unchanged(document: Any) -> None:
     assert at_home(document, "/h") == document

@@ -1,4 +1,4 @@
-"""A manifest becomes a job, or one line per problem that a person can act on."""
+"""A manifest is parsed into a job, or reported with one line per problem."""
 
 import copy
 from typing import Any
@@ -47,7 +47,7 @@ def test_a_minimal_manifest_has_every_default() -> None:
     assert {name: stated[name] for name in default_spec()} == default_spec()
 
 
-def test_what_kubernetes_adds_to_an_object_is_ignored() -> None:
+def test_fields_that_kubernetes_adds_are_ignored() -> None:
     document: dict[str, Any] = MINIMAL | {"status": {}}
     document["metadata"] = {"name": "arithmetic", "uid": "u", "managedFields": [], "labels": {"team": "a"}}
     assert parse_job(document, "job.yaml").metadata.labels == {"team": "a"}
@@ -72,7 +72,7 @@ def test_a_null_is_an_absent_field() -> None:
         (MINIMAL | {"metadata": {"name": "a" * 51}}, "metadata.name: found"),
     ],
 )
-def test_a_document_that_is_no_rollout_job_is_named(document: object, expected: str) -> None:
+def test_a_document_that_is_no_rollout_job_is_refused(document: object, expected: str) -> None:
     assert problems(document)[0].startswith(expected)
 
 
@@ -137,7 +137,7 @@ def test_a_value_that_means_off_changes_nothing(off: dict[str, Any]) -> None:
         ({"store": {"url": "http://x"}}, 'spec.store.url: found "http://x", allowed: a URL that begins with redis://'),
     ],
 )
-def test_a_wrong_value_is_named_with_what_is_allowed(spec: dict[Any, Any], expected: str) -> None:
+def test_a_wrong_value_is_reported_with_the_allowed_ones(spec: dict[Any, Any], expected: str) -> None:
     found = problems(manifest(spec))
     assert [line for line in found if line.startswith(expected)], found
 
@@ -244,7 +244,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(spec: dict[Any, Any], expec
         ),
     ],
 )
-def test_a_rule_over_several_fields_is_named(spec: dict[str, Any], expected: str) -> None:
+def test_a_broken_rule_over_several_fields_is_reported(spec: dict[str, Any], expected: str) -> None:
     found = problems(manifest(spec))
     assert len(found) == 1
     assert found[0].startswith(expected)
@@ -285,7 +285,7 @@ JSON = st.recursive(
 def test_any_spec_is_a_job_or_a_list_of_lines(spec: dict[str, Any]) -> None:
     found = job_or_problems(manifest(spec))
     if isinstance(found, RolloutJob):
-        # A worker gets its job written out, nulls and defaults included.
+        # A worker receives its job in full, nulls and defaults included.
         assert parse_job(found.model_dump(mode="json", by_alias=True), "job.json") == found
     else:
         assert found
@@ -299,7 +299,7 @@ def job_or_problems(document: object) -> RolloutJob | tuple[str, ...]:
         return error.problems
 
 
-def test_the_hash_leaves_out_what_does_not_change_the_results() -> None:
+def test_the_hash_omits_fields_that_do_not_change_the_results() -> None:
     job = parse_job(MINIMAL, "job.yaml")
     moved = manifest(
         suspend=True,
@@ -342,30 +342,30 @@ def test_changed_fields_are_named() -> None:
 
 
 @pytest.mark.parametrize("text", ["1e999998", "1E+100", "9" * 33, "0." + "1" * 33, "1e-999999"])
-def test_a_quantity_that_takes_long_to_compute_with_is_refused(text: str) -> None:
+def test_a_quantity_with_extreme_digits_or_exponent_is_refused(text: str) -> None:
     found = problems(manifest(store={"resources": {"limits": {"memory": text}}}))
     assert len(found) == 1
     assert found[0].startswith("spec.store.resources.limits.memory: found")
 
 
 @pytest.mark.parametrize("text", ["1e3", "1E-3", "2.", ".5", "0.25", "128974848", "129e6", "123Mi", "9" * 19, "100m"])
-def test_a_quantity_as_kubernetes_writes_it_is_taken(text: str) -> None:
+def test_a_quantity_in_kubernetes_notation_is_accepted(text: str) -> None:
     parse_job(manifest(store={"resources": {"limits": {"memory": text}}}), "a.yaml")
 
 
 @pytest.mark.parametrize("workers", [{"replicas": 4097}, {"max": 4097}, {"replicas": 4097, "min": 4097}])
-def test_a_fleet_that_nobody_has_is_refused(workers: dict[str, int]) -> None:
+def test_a_fleet_of_more_than_4096_workers_is_refused(workers: dict[str, int]) -> None:
     assert any("4096" in line for line in problems(manifest(workers=workers)))
     parse_job(manifest(workers=dict.fromkeys(workers, 4096)), "a.yaml")
 
 
-def test_a_gang_that_nobody_has_is_refused() -> None:
+def test_a_gang_of_more_than_256_nodes_is_refused() -> None:
     found = problems(manifest(workers={"parallelism": {"tensor": 257, "nodes": 257}}))
     assert any("spec.workers.parallelism.nodes" in line and "256" in line for line in found)
 
 
 @pytest.mark.parametrize("levels", [70, 300, 900])
-def test_a_spec_that_is_nested_too_deeply_is_told_in_one_line(levels: int) -> None:
+def test_a_spec_that_is_nested_too_deeply_is_reported_in_one_line(levels: int) -> None:
     nested: Any = 1
     for _ in range(levels):
         nested = {"a": nested}

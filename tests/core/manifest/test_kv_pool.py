@@ -1,4 +1,4 @@
-"""A KV pool, real or played by the scripted engine, is refused with what it does not go with."""
+"""A KV pool, real or simulated by the scripted engine, is refused with settings that conflict with it."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ POOL = {"backend": "shared-directory", "path": "/mnt/kv"}
         ),
     ],
 )
-def test_what_a_pool_does_not_go_with_is_named(spec: dict[str, Any], expected: str) -> None:
+def test_a_setting_that_conflicts_with_a_pool_is_reported(spec: dict[str, Any], expected: str) -> None:
     with pytest.raises(ManifestError) as refused:
         parse_job(manifest(spec), "job")
     [problem] = refused.value.problems

@@ -1,4 +1,4 @@
-"""Prompt lines are read, or each wrong one is named with its line."""
+"""Prompt lines are read, or each wrong line is reported with its number."""
 
 import json
 from typing import Any
@@ -68,7 +68,7 @@ def test_the_three_kinds_of_prompt_are_read_and_blank_lines_ignored() -> None:
         (b'{"prompt":"a","lengths":[1,0]}', "lengths[1]: found 0, allowed: a whole number from 1"),
     ],
 )
-def test_a_wrong_line_is_named(line: bytes, expected: str) -> None:
+def test_a_wrong_line_is_reported_with_its_number(line: bytes, expected: str) -> None:
     [problem] = problems(b'{"prompt":"a"}', line)
     assert problem.startswith(f"prompts.jsonl line 2: {expected}")
 
@@ -77,17 +77,17 @@ def test_a_surrogate_pair_is_a_character() -> None:
     assert read(b'{"prompt":"\\ud83d\\ude00"}')[0].prompt == "\N{GRINNING FACE}"
 
 
-def test_an_id_that_comes_twice_names_both_lines() -> None:
+def test_a_repeated_id_is_reported_with_both_lines() -> None:
     lines = (b'{"prompt":"a","id":"x"}', b'{"prompt":"b","id":"x"}')
     assert problems(*lines) == ['prompts.jsonl line 2: id "x" is already that of line 1']
 
 
-def test_lengths_are_asked_for_when_they_are_needed() -> None:
+def test_missing_lengths_are_reported_when_they_are_needed() -> None:
     [problem] = problems(b'{"prompt":"a"}', need_lengths=True)
     assert problem.startswith("prompts.jsonl line 1: lengths: missing; policy longest-first-oracle and forceLengths")
 
 
-def test_a_source_without_prompts_is_named() -> None:
+def test_a_source_without_prompts_is_reported() -> None:
     assert problems(b"\n") == ["prompts.jsonl: empty, needed: at least one prompt"]
 
 

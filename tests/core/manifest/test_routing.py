@@ -1,4 +1,4 @@
-"""The capture of routed experts is refused with what it does not go with."""
+"""The capture of routed experts is refused with settings that conflict with it."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def test_capture_is_off_unless_it_is_stated() -> None:
         ),
     ],
 )
-def test_what_capture_does_not_go_with_is_named(spec: dict[str, Any], expected: str) -> None:
+def test_a_setting_that_conflicts_with_capture_is_reported(spec: dict[str, Any], expected: str) -> None:
     captured: dict[str, Any] = {"routing": {"capture": {}}, **spec}
     with pytest.raises(ManifestError) as refused:
         parse_job(manifest(captured), "job")

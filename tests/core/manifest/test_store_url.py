@@ -37,7 +37,7 @@ def test_the_longest_names_leave_room_for_a_stateful_sets_revision() -> None:
     assert long[0] != long[1]
 
 
-def test_the_url_of_a_managed_redis_lies_in_its_own_secret() -> None:
+def test_the_url_of_a_managed_redis_is_in_its_own_secret() -> None:
     assert manages_store(job())
     assert url_reference(job(), "its-own") == KeyRef(name="its-own", key="url")
 
@@ -49,13 +49,13 @@ def test_a_redis_of_the_users_own_is_named_by_a_secret_or_by_its_url() -> None:
     assert url_reference(job(url="redis://mine:6379/0"), "its-own") is None
 
 
-def test_a_secret_says_the_url_in_base64_and_a_line_end_is_no_part_of_it() -> None:
+def test_the_url_of_a_secret_is_decoded_without_its_line_end() -> None:
     text = base64.b64encode(b"redis://:p@mine:6379/0\n").decode()
     assert url_in({"url": text}, KeyRef(name="mine", key="url")) == "redis://:p@mine:6379/0"
 
 
 @pytest.mark.parametrize("data", [{}, {"url": "not base64"}, {"url": base64.b64encode(b"\xff").decode()}])
-def test_a_secret_that_does_not_say_is_named_with_its_key(data: dict[str, str]) -> None:
+def test_a_secret_without_a_url_is_reported_with_its_key(data: dict[str, str]) -> None:
     with pytest.raises(InputError, match="Secret mine: key url: missing or no text, allowed: the URL of a Redis"):
         url_in(data, KeyRef(name="mine", key="url"))
 
@@ -63,7 +63,7 @@ def test_a_secret_that_does_not_say_is_named_with_its_key(data: dict[str, str]) 
 OLD, NEW = b"o" * 32, b"n" * 32
 
 
-def test_a_managed_redis_has_a_password_that_its_installation_knows_without_reading() -> None:
+def test_the_password_of_a_managed_redis_is_derived_from_the_key() -> None:
     name = derived_secret_name(job(), "uid", NEW)
     password = derived_password(job(), "uid", name, [NEW, OLD])
     assert name.startswith("arithmetic-redis-")
@@ -78,7 +78,7 @@ def test_a_job_keeps_its_password_when_the_installation_gets_another_key() -> No
     assert derived_password(job(), "uid", name, [NEW]) is None
 
 
-def test_each_job_and_each_key_has_a_secret_and_a_password_of_its_own() -> None:
+def test_each_job_and_each_key_has_its_own_secret_and_password() -> None:
     names = {derived_secret_name(job(), uid, key) for uid in ("a", "b") for key in (OLD, NEW)}
     made = {
         derived_password(job(), uid, derived_secret_name(job(), uid, key), [key]) for uid in "ab" for key in (OLD, NEW)

@@ -1,4 +1,4 @@
-"""The reference queue on its own; tests/store holds it and Redis to one contract."""
+"""The reference queue alone; tests/store checks it and Redis against one contract."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,7 +45,7 @@ def test_claims_come_in_the_order_of_the_priority_formula(rows: list[tuple[int, 
     assert scores == sorted(scores)
 
 
-def test_a_probe_that_ended_leaves_its_group_to_its_estimate() -> None:
+def test_an_ended_probe_sets_the_longest_finished_length() -> None:
     chosen = policy("context-aware")
     specs = [group(name, 2, Priority(0.0)) for name in ("a", "b")]
     queue = queue_of(*(group(spec.id.name, 2, chosen.priority(spec.view())) for spec in specs))
@@ -61,13 +61,13 @@ def test_one_call_takes_back_a_bounded_number_of_leases() -> None:
     assert [queue.reap(11.0, 3), queue.reap(11.0, 3), queue.reap(11.0, 3)] == [REAP_LIMIT, 10, 0]
 
 
-def test_a_lease_lives_up_to_its_deadline_and_no_longer() -> None:
+def test_a_lease_expires_at_its_deadline() -> None:
     queue = queue_of(group("a", 1, Priority(0.0)))
     queue.claim(ANN, ASK, 0.0)
     assert [queue.reap(9.999, 3), queue.reap(10.0, 3)] == [0, 1]
 
 
-def test_a_result_is_given_once_however_often_its_end_is_told() -> None:
+def test_a_result_is_stored_once_though_its_end_is_reported_twice() -> None:
     queue = queue_of(group("a", 1, Priority(0.0)))
     [claim] = queue.claim(ANN, ASK, 0.0)
     replies = queue.complete([end(claim, 3), end(claim, 3)], 1.0)

@@ -1,5 +1,5 @@
-"""A cluster as `plan` sees it, in a few lines: pods that start a tick after they were made and end a tick after they
-were asked to. It obeys actions and plays what people and machines do."""
+"""A small model of a cluster for `plan`: a pod starts one tick after its creation and ends one tick after its deletion.
+The model applies the actions of a plan and simulates the acts of users and machines."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -56,7 +56,7 @@ def make_job(**spec: Any) -> RolloutJob:
 
 
 def serving(job: RolloutJob) -> RolloutJob:
-    """The same job, but it takes its groups from a trainer."""
+    """The same job in mode serve: its groups come from a trainer."""
     document = job.model_dump(mode="json", by_alias=True, exclude_none=True)
     document["spec"] |= {"mode": "serve", "prompts": None}
     return parse_job(document, "test")
@@ -95,7 +95,7 @@ class Cluster:
     nodes: tuple[str, ...] = ("n0", "n1", "n2")
 
     def observe(self) -> Observation:
-        """What the operator would see."""
+        """The operator's observation of the job."""
         serves = self.redis is not None and self.redis.ready
         answers = self.store_answers and (serves or not manages_store(self.job))
         return Observation(
@@ -131,7 +131,7 @@ class Cluster:
                 yield pod.uid, WorkerReport(pod.index, pod.uid, state, tokens, self.sick.get(pod.component, ""))
 
     def step(self) -> Plan:
-        """One reconcile step of the operator: plan, remember, apply. Then the cluster lives on for a tick."""
+        """One reconcile step of the operator: plans, keeps the memory, applies the actions."""
         decided = plan(self.observe())
         self.memory = decided.memory
         self.refusals = decided.refused
@@ -140,7 +140,7 @@ class Cluster:
         return decided
 
     def tick(self) -> None:
-        """What was asked to start runs, what was asked to end is gone; time passes."""
+        """Advances the clock by one tick: leaving pods are removed, pending pods start."""
         self.now += TICK
         for pod in list(self.pods.values()):
             if pod.node in self.dead_nodes:
@@ -219,7 +219,7 @@ class Cluster:
         nodes = self.job.spec.workers.parallelism.nodes
         name = "j-driver" if action.index is None else f"j-worker-{action.index}"
         name += f"-{action.rank}" if nodes > 1 and action.index is not None else ""
-        assert name not in self.pods, f"{name} is there already"
+        assert name not in self.pods, f"{name} exists already"
         if len(self.pods) + (self.redis is not None) >= self.room:
             self._refuse("Pod", name)
             return
@@ -239,7 +239,7 @@ class Cluster:
         self.refusals = (*self.refusals, Refusal(kind, name, "exceeded quota"))
 
     def place_store(self) -> None:
-        """The StatefulSet's controller makes the pod of the managed Redis at once, where there is room for it."""
+        """Makes or removes the managed Redis's pod at once if there is room, as the StatefulSet's controller does."""
         wanted = self.store_replicas == 1
         if self.redis is None and wanted and len(self.pods) < self.room:
             self.redis = Pod("j-redis-0", f"r{self.now:.0f}", None, phase=PodPhase.RUNNING, ready=True, stamp=True)
@@ -247,7 +247,7 @@ class Cluster:
             self.redis = None
         self.store_missing_since = self.now if wanted and self.redis is None else None
 
-    # ---- what people and machines do
+    # ---- acts of users and machines
 
     def change(self, **spec: Any) -> None:
         """Replaces parts of the spec, as `kubectl apply` would; `workers` is merged."""
@@ -259,7 +259,7 @@ class Cluster:
     def end(
         self, name: str, code: int, message: str = "", *, disrupted: bool = False, beside_sidecar: bool = False
     ) -> None:
-        """A pod's process ends by itself, or (disrupted) with its node's doing; a sidecar does not end with it."""
+        """Ends a pod's process. `disrupted`: its node ended it; `beside_sidecar`: a sidecar of the pod runs on."""
         self.pods[name] = replace(
             self.pods[name],
             phase=PodPhase.FAILED if code else PodPhase.SUCCEEDED,
@@ -272,14 +272,14 @@ class Cluster:
         self.busy.pop(self.pods[name].component, None)
 
     def refuse(self, name: str, node: str, reason: str) -> None:
-        """The kubelet of the node to which a pod was bound does not take it on."""
+        """The kubelet of the node to which a pod was bound refuses the pod."""
         self.pods[name] = replace(
             self.pods[name], phase=PodPhase.FAILED, ready=False, node=node, problem=reason, refused=True
         )
 
     @property
     def moves(self) -> bool:
-        """Whether a pod is about to start or to go by itself."""
+        """Whether the next tick starts or removes a pod."""
         return any(
             pod.leaving or (pod.phase is PodPhase.PENDING and not pod.unschedulable)
             for pod in self.pods.values()
@@ -287,5 +287,5 @@ class Cluster:
         )
 
     def live_workers(self) -> list[Pod]:
-        """Pods of workers that nobody asked to go."""
+        """Pods of workers that are neither leaving nor ended."""
         return [pod for pod in self.pods.values() if pod.index is not None and not pod.leaving and not pod.ended]

@@ -1,4 +1,4 @@
-"""The number of workers that a backlog needs: it grows with it, stays within bounds, comes to rest, wakes from zero."""
+"""The number of workers for a backlog: it grows with the backlog, stays within bounds, settles and rises from zero."""
 
 from dataclasses import replace
 from random import Random
@@ -13,7 +13,7 @@ from openseer_core.queue.messages import BatchProgress
 from tests.core.plan.cluster_model import Cluster, make_job, serving
 
 LOOK = 10.0
-"""Seconds between two looks."""
+"""Seconds between two observations."""
 SECONDS = st.floats(1, 10_000)
 BACKLOGS = st.builds(
     Backlog,
@@ -30,9 +30,9 @@ def autoscaled(**autoscale: int) -> Cluster:
 
 
 def desired(cluster: Cluster, unfinished: int, **progress: Any) -> int:
-    """After a look at so many requests, of 512 tokens each as far as is known."""
+    """The desired number of workers for `unfinished` requests, of 512 tokens each while no length is known."""
     cluster.progress = BatchProgress(groups=1, requests=unfinished, **progress)
-    for _ in range(2):  # the store is there at the second look
+    for _ in range(2):  # the store answers at the second step
         cluster.step()
     cluster.tick()
     assert cluster.memory.desired is not None
@@ -60,7 +60,7 @@ def test_workers_that_are_enough_stay_enough(backlog: Backlog, present: int, tar
         assert recommended(waits, number, target, 1) <= number
 
 
-def test_a_worker_that_is_added_loses_its_start_and_none_comes_too_late() -> None:
+def test_a_new_workers_start_counts_against_its_useful_time() -> None:
     waits = Backlog(requests=1000, tokens=60_000, speed=100.0, start_seconds=100.0)
     assert recommended(waits, 0, 200.0, 1) == 6
     assert recommended(waits, 1, 200.0, 1) == 1 + 4
@@ -68,7 +68,7 @@ def test_a_worker_that_is_added_loses_its_start_and_none_comes_too_late() -> Non
     assert recommended(waits, 2, 90.0, 1) == 2
 
 
-def test_the_target_is_what_the_job_says_or_its_deadline() -> None:
+def test_the_target_follows_from_the_jobs_target_and_deadline() -> None:
     assert target_seconds(None, None, 10.0) == 600.0
     assert target_seconds(60.0, None, 10.0) == 60.0
     assert target_seconds(60.0, None, 100.0) == 200.0
@@ -81,7 +81,7 @@ def test_a_measurement_that_hardly_differs_changes_nothing() -> None:
     assert measured(0.0, 5.0) == 5.0
 
 
-def test_the_peak_of_the_whole_window_is_what_remains_of_a_fleet() -> None:
+def test_a_fleet_shrinks_to_the_peak_need_of_the_whole_window() -> None:
     state, number = ScalingState(), 10
     for second, wanted in ((0, 4), (100, 7), (200, 3), (299, 2)):
         decision = decide(wanted, number, state, float(second), idle=False, window=300.0, patience=60.0)
@@ -101,7 +101,7 @@ def test_noise_does_not_make_the_number_flap(tokens: int) -> None:
         decision = decide(wanted, number, state, look * LOOK, idle=False, window=300.0, patience=300.0)
         changes += decision.workers != number
         number, state = decision.workers, decision.scaling
-    # From one worker up at once, by noise a second time; then down once to what is needed, and no more.
+    # At most three changes: up from one worker at once, up again by noise, down once to the need.
     assert changes <= 3
 
 
@@ -121,7 +121,7 @@ def test_a_maximum_that_is_lowered_holds_at_once() -> None:
     assert desired(cluster, 5000) == 4
 
 
-def test_without_a_measurement_it_begins_with_the_replicas() -> None:
+def test_without_a_measurement_a_fleet_has_the_specs_replicas() -> None:
     cluster = autoscaled()
     cluster.worker_speed = None
     cluster.change(workers={"replicas": 3})
@@ -137,7 +137,7 @@ def test_the_lengths_of_a_finished_batch_size_the_next_one() -> None:
     assert cluster.memory.backlog.tokens == 100_000
 
 
-def test_a_job_that_others_scale_keeps_its_replicas_and_says_its_need() -> None:
+def test_a_job_that_others_scale_keeps_its_replicas_and_reports_its_need() -> None:
     cluster = Cluster(serving(make_job(workers={"replicas": 2, "max": 9})), worker_speed=100.0)
     assert desired(cluster, 3000) == 2
     assert cluster.memory.backlog.workers == 9
@@ -145,7 +145,7 @@ def test_a_job_that_others_scale_keeps_its_replicas_and_says_its_need() -> None:
     assert desired(cluster, 3000) == 3
 
 
-def test_a_deadline_asks_for_more_workers_the_nearer_it_is() -> None:
+def test_a_nearer_deadline_needs_more_workers() -> None:
     def workers_at(deadline: int) -> int:
         job = make_job(workers={"replicas": 1, "max": 20, "autoscale": {}}, activeDeadlineSeconds=deadline)
         return desired(Cluster(job, worker_speed=100.0), 1000)

@@ -1,4 +1,4 @@
-"""GPU time of a job: from what its workers report, for all GPUs of each, kept when the store is gone."""
+"""GPU time of a job: the sum over all GPUs of its workers, kept when the store does not answer."""
 
 from openseer_core.plan.observation import GpuSeconds, StoreView
 from openseer_core.plan.plan import plan
@@ -30,7 +30,7 @@ def test_gpu_time_is_remembered_and_never_falls() -> None:
     assert remembered(StoreView(BatchProgress(), gpu_seconds=GpuSeconds(idle=31, busy=499))) == GpuSeconds(31, 500)
 
 
-def test_gpu_time_alone_calls_for_nothing() -> None:
+def test_a_change_of_gpu_time_alone_causes_no_action() -> None:
     cluster = Cluster(make_job())
     for _ in range(6):
         cluster.step()

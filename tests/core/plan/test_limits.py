@@ -17,7 +17,7 @@ def workers_made(decided: Plan) -> list[CreatePod]:
     return [action for action in decided.actions if isinstance(action, CreatePod) and action.index is not None]
 
 
-def test_a_large_fleet_is_made_in_batches_one_right_after_the_other() -> None:
+def test_a_large_fleet_is_made_in_batches_without_a_wait() -> None:
     cluster = Cluster(make_job(workers={"replicas": 4096}, store=EXTERNAL))
     first = cluster.step()
     assert len(workers_made(first)) == MOST_CREATIONS
@@ -32,7 +32,7 @@ def test_no_gang_is_cut_by_the_limit_of_a_batch() -> None:
     assert made == [300, 300, 300, 0]
 
 
-def test_where_kubernetes_refuses_pods_the_next_batch_does_not_hurry() -> None:
+def test_after_refused_pods_the_next_batch_is_not_due_at_once() -> None:
     cluster = Cluster(make_job(workers={"replicas": 1000}, store=EXTERNAL), room=40)
     cluster.step()
     assert cluster.refusals
@@ -40,14 +40,14 @@ def test_where_kubernetes_refuses_pods_the_next_batch_does_not_hurry() -> None:
 
 
 def ready_workers(cluster: Cluster, replicas: int) -> list[Pod]:
-    """All of them, after as long as it takes."""
+    """The pods of all workers once they are ready, within 60 steps."""
     for _ in range(60):
         found = [pod for pod in cluster.live_workers() if pod.ready]
         if len(found) == replicas:
             return found
         cluster.step()
         cluster.tick()
-    raise AssertionError(f"{len(cluster.live_workers())} of {replicas} workers are there")
+    raise AssertionError(f"{len(cluster.live_workers())} of {replicas} workers exist")
 
 
 @pytest.mark.parametrize("failing", [MOST_FAILED_MEMBERS + 44, MOST_FAILED_MEMBERS])
@@ -60,7 +60,7 @@ def test_members_whose_failures_are_forgotten_wait_like_the_others(failing: int)
     assert workers_made(cluster.step()) == []
 
 
-def test_each_end_is_told_once_though_others_are_forgotten_for_it() -> None:
+def test_each_end_is_reported_once_though_other_failures_are_dropped() -> None:
     size = MOST_FAILED_MEMBERS + 1
     cluster = Cluster(make_job(workers={"replicas": size}, failurePolicy=IGNORE, store=EXTERNAL))
     for pod in ready_workers(cluster, size)[:-1]:
@@ -74,7 +74,7 @@ def test_each_end_is_told_once_though_others_are_forgotten_for_it() -> None:
     assert plan(cluster.observe()).ended == ()
 
 
-def test_a_member_that_fails_alone_waits_for_no_others() -> None:
+def test_one_failed_member_does_not_delay_the_others() -> None:
     cluster = Cluster(make_job(workers={"replicas": 3}, failurePolicy=IGNORE, store=EXTERNAL))
     ready_workers(cluster, 3)
     cluster.end("j-worker-1", 1)
@@ -82,7 +82,7 @@ def test_a_member_that_fails_alone_waits_for_no_others() -> None:
     assert [made.index for made in workers_made(cluster.step())] == [3, 4]
 
 
-def test_many_events_of_one_reason_are_told_as_a_few() -> None:
+def test_many_events_of_one_reason_are_summarized() -> None:
     cluster = Cluster(make_job(workers={"replicas": 200}, failurePolicy=IGNORE, store=EXTERNAL))
     for pod in ready_workers(cluster, 200):
         cluster.end(pod.name, 1)
@@ -92,7 +92,7 @@ def test_many_events_of_one_reason_are_told_as_a_few() -> None:
 
 
 def full(room: int) -> Cluster:
-    """A job of three workers in a namespace with room for so many pods."""
+    """A job of three workers in a namespace with room for `room` pods."""
     cluster = Cluster(make_job(workers={"replicas": 3}, store=EXTERNAL), room=room)
     for _ in range(6):
         cluster.step()
@@ -101,7 +101,7 @@ def full(room: int) -> Cluster:
     return cluster
 
 
-def test_what_was_refused_holds_while_it_is_not_tried() -> None:
+def test_a_refusal_is_kept_while_its_pod_is_not_tried() -> None:
     cluster = full(room=3)
     cluster.end("j-driver", 1)
     seen: list[bool] = []
@@ -110,10 +110,10 @@ def test_what_was_refused_holds_while_it_is_not_tried() -> None:
         seen.append(bool(cluster.refusals))
         cluster.now += 0.1
     assert all(seen)
-    assert "j-driver" in cluster.pods, "no worker has taken its place"
+    assert "j-driver" in cluster.pods, "no worker has taken the driver's place"
 
 
-def test_what_was_refused_is_forgotten_once_it_is_not_wanted() -> None:
+def test_a_refusal_is_dropped_once_its_pod_is_not_wanted() -> None:
     cluster = full(room=3)
     cluster.change(workers={"replicas": 2})
     cluster.step()

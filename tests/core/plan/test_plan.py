@@ -21,7 +21,7 @@ from tests.core.plan.cluster_model import TICK, Cluster, make_job, serving
 from tests.repository import ROOT, SOAK
 
 MOST_STEPS = 80
-"""Steps until rest: back-off of the last failures and a rolling replacement of six workers, one by one, included."""
+"""Most steps until rest, including the back-off of the last failures and a rolling replacement of six workers."""
 
 Happening = Callable[[Cluster], None]
 
@@ -101,7 +101,7 @@ HAPPENINGS = st.one_of(
 
 
 def is_needed(observation: Observation, decided: Plan) -> bool:
-    """Whether each busy worker that is asked to go has a reason of its own, or loses least of those that could go."""
+    """Whether each busy worker that is deleted has its own reason, or the lowest removal cost of all candidates."""
     wanted = template_hash(observation.job)
     asked = {action.uid for action in decided.actions if isinstance(action, DeletePod)}
     workers = [worker for worker in workers_of(observation) if not worker.ended and not worker.leaving]
@@ -118,7 +118,7 @@ def is_needed(observation: Observation, decided: Plan) -> bool:
 
 @settings(max_examples=3000 if SOAK else 150)
 @given(nodes=st.sampled_from([1, 1, 2]), happenings=st.lists(st.tuples(HAPPENINGS, st.integers(0, 3)), max_size=12))
-def test_from_any_state_it_comes_to_rest_and_asks_no_busy_worker_to_go_that_need_not(
+def test_any_state_converges_without_unneeded_removal_of_busy_workers(
     nodes: int, happenings: list[tuple[Happening, int]]
 ) -> None:
     workers = {"replicas": 3, "parallelism": {"nodes": nodes, "tensor": nodes}}
@@ -151,7 +151,7 @@ def rests(cluster: Cluster) -> bool:
 
 
 def assert_as_wanted(cluster: Cluster) -> None:
-    """The pods are those that the spec and the memory ask for; of a finished or suspended job none runs."""
+    """Asserts that the pods are those of spec and memory; a finished or suspended job has none."""
     runs = cluster.memory.ending is None and not cluster.job.spec.suspend
     seen = cluster.observe()
     desired = desired_workers(cluster.job, seen.progress)[0] if runs else 0
@@ -163,7 +163,7 @@ def assert_as_wanted(cluster: Cluster) -> None:
     assert bool(cluster.store_replicas) == runs
 
 
-def test_asked_again_at_rest_it_does_nothing() -> None:
+def test_a_plan_at_rest_has_no_actions() -> None:
     cluster = Cluster(make_job())
     assert rests(cluster)
     assert plan(cluster.observe()).actions == ()
@@ -183,7 +183,7 @@ def test_the_first_matching_rule_of_the_failure_policy_decides() -> None:
         assert (cluster.memory.ending is not None) == ended
 
 
-def test_a_rule_on_a_condition_of_the_pod_decides_before_infrastructure_is_excused() -> None:
+def test_a_rule_on_a_pod_condition_precedes_the_excuse_for_disruptions() -> None:
     rules = [{"action": "Count", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
     cluster = Cluster(make_job(failurePolicy={"rules": rules}))
     assert rests(cluster)
@@ -193,7 +193,7 @@ def test_a_rule_on_a_condition_of_the_pod_decides_before_infrastructure_is_excus
 
 
 @pytest.mark.parametrize("code", [2, 5, 6])
-def test_a_rule_of_the_user_comes_before_what_exit_codes_mean(code: int) -> None:
+def test_a_users_rule_precedes_the_meaning_of_exit_codes(code: int) -> None:
     rules = [{"action": "Ignore", "onExitCodes": {"operator": "In", "values": [code]}}]
     cluster = Cluster(make_job(failurePolicy={"rules": rules}))
     assert rests(cluster)
@@ -214,7 +214,7 @@ def test_no_rule_counts_a_sick_gpu() -> None:
 def test_manifest_and_docs_name_the_codes_that_fail_a_job() -> None:
     definition = (ROOT / "crds/rolloutjobs.yaml").read_text(encoding="utf-8")
     known = FailurePolicy.model_fields["rules"].description or ""
-    assert known in " ".join(definition.split()), "the CRD says the same as the manifest's model"
+    assert known in " ".join(definition.split()), "the CRD has the description of the manifest's model"
     before, after = known.split("After them:")
     fatal = after.split("fail the job")[0]
     assert {int(code) for code in re.findall(r"\d+", fatal)} == set(FAIL_JOB)
@@ -227,7 +227,7 @@ def read_docs(name: str) -> str:
     return (ROOT / "docs" / name).read_text(encoding="utf-8")
 
 
-def test_a_job_that_calls_every_node_sick_is_believed_so_often_and_fails() -> None:
+def test_a_job_that_reports_every_node_sick_fails_at_the_limit() -> None:
     cluster = Cluster(make_job(workers={"replicas": 1}), nodes=tuple(f"n{index}" for index in range(40)))
     for _ in range(40):
         assert rests(cluster)
@@ -239,7 +239,7 @@ def test_a_job_that_calls_every_node_sick_is_believed_so_often_and_fails() -> No
     assert "RestartsExhausted" in cluster.memory.ending.reason
 
 
-def test_a_worker_that_calls_one_node_too_many_sick_stays_there() -> None:
+def test_beyond_the_limit_of_sick_nodes_a_worker_stays() -> None:
     cluster = Cluster(make_job(workers={"replicas": 1}), nodes=tuple(f"n{index}" for index in range(40)))
     for _ in range(MOST_SICK_NODES + 2):
         assert rests(cluster)
@@ -249,7 +249,7 @@ def test_a_worker_that_calls_one_node_too_many_sick_stays_there() -> None:
     assert not cluster.pods["j-worker-0"].leaving
 
 
-def test_a_redis_in_memory_of_its_pod_alone_is_left_alone_for_as_long_as_it_serves() -> None:
+def test_a_redis_without_a_volume_keeps_its_protection_from_eviction() -> None:
     for medium, moves in (("volume", True), ("ephemeral", False)):
         cluster = Cluster(make_job(store={"persistence": {"medium": medium, "size": "1Gi"}}))
         assert rests(cluster)
@@ -260,7 +260,7 @@ def test_a_redis_in_memory_of_its_pod_alone_is_left_alone_for_as_long_as_it_serv
 
 
 @pytest.mark.parametrize(("code", "reason"), FAIL_JOB.items())
-def test_what_a_repeat_cannot_mend_fails_the_job_at_once(code: int, reason: str) -> None:
+def test_an_error_that_a_repeat_cannot_mend_fails_the_job_at_once(code: int, reason: str) -> None:
     cluster = Cluster(make_job())
     assert rests(cluster)
     cluster.end("j-driver", code, "why")
@@ -269,7 +269,7 @@ def test_what_a_repeat_cannot_mend_fails_the_job_at_once(code: int, reason: str)
     assert (cluster.memory.ending.outcome, cluster.memory.ending.reason) == (JobOutcome.FAILED, reason)
 
 
-def test_of_a_fleet_that_fails_as_one_a_bounded_part_is_remembered() -> None:
+def test_failures_of_a_whole_fleet_are_remembered_up_to_a_limit() -> None:
     size = MOST_FAILED_MEMBERS + 40
     cluster = Cluster(make_job(workers={"replicas": size}, failurePolicy={"workerRestarts": 9}))
     for _ in range(4):
@@ -286,7 +286,7 @@ def test_of_a_fleet_that_fails_as_one_a_bounded_part_is_remembered() -> None:
         cluster.tick()
         cluster.step()
     assert len(cluster.live_workers()) == size
-    # Counted more often weighs more; who was forgotten is counted once, though its pod is of a later incarnation.
+    # Members with higher counts are kept. A forgotten member is counted once, though its pod is a later incarnation.
     again = next(iter(failures))
     pod = f"j-{next(iter(forgotten))}"
     cluster.pods[pod] = replace(cluster.pods[pod], attempt=4)
@@ -299,13 +299,13 @@ def test_of_a_fleet_that_fails_as_one_a_bounded_part_is_remembered() -> None:
     assert plan(seen).memory.failures == decided.memory.failures
 
 
-def test_failures_of_an_older_status_are_cut_when_the_next_comes() -> None:
+def test_failures_of_an_older_status_are_cut_to_the_limit() -> None:
     many = {f"worker-{index}": Failure(1, 1, 1, "why", 1.0, 1.0) for index in range(2000)}
     cluster = Cluster(make_job(), memory=Memory(started_at=1000.0, failures=many))
     assert len(plan(cluster.observe()).memory.failures) == MOST_FAILED_MEMBERS
 
 
-def test_a_setup_that_fails_before_our_process_counts() -> None:
+def test_a_failed_setup_before_openseers_process_counts() -> None:
     cluster = Cluster(make_job())
     assert rests(cluster)
     pod = cluster.pods["j-worker-0"]
@@ -317,7 +317,7 @@ def test_a_setup_that_fails_before_our_process_counts() -> None:
     assert (failure.count, failure.reason) == (1, problem)
 
 
-def test_workers_that_cannot_come_are_not_protected() -> None:
+def test_workers_that_cannot_start_are_not_protected() -> None:
     job = make_job(workers={"replicas": 8})
     cluster = Cluster(job)
     assert rests(cluster)
@@ -327,12 +327,12 @@ def test_workers_that_cannot_come_are_not_protected() -> None:
         name = f"j-worker-{index}"
         cluster.pods[name] = replace(cluster.pods[name], phase=PodPhase.PENDING, ready=False, node="", **held)
     assert standing_workers(cluster.pods.values(), 8) == 4
-    # A worker that was evicted is missed until its successor is known to find no room.
+    # An evicted worker still counts until its successor is known to be unschedulable.
     del cluster.pods["j-worker-7"]
     assert standing_workers(cluster.pods.values(), 8) == 4
 
 
-def test_a_worker_that_keeps_ending_is_started_ever_later() -> None:
+def test_the_wait_before_a_restart_grows_with_each_failure() -> None:
     cluster = Cluster(make_job(failurePolicy={"workerRestarts": 9}))
     waits: list[float] = []
     for _ in range(6):
@@ -346,7 +346,7 @@ def test_a_worker_that_keeps_ending_is_started_ever_later() -> None:
     assert waits[-1] >= 4 * waits[1] > 0
 
 
-def test_the_tail_of_a_trainers_batch_releases_nobody_for_the_next_one_is_near() -> None:
+def test_the_tail_of_a_trainers_batch_releases_no_worker() -> None:
     tail = BatchProgress(groups=1, requests=8, ok=7, sealed=True)
     job = serving(make_job(workers={"replicas": 4}))
     assert desired_workers(job, tail) == (4, "spec.workers.replicas")
@@ -354,7 +354,7 @@ def test_the_tail_of_a_trainers_batch_releases_nobody_for_the_next_one_is_near()
     assert desired_workers(make_job(workers={"replicas": 4}), replace(tail, sealed=False), released=True)[0] == 4
 
 
-def test_bound_policies_release_nobody_in_the_tail() -> None:
+def test_bound_policies_release_no_worker_in_the_tail() -> None:
     job = make_job(rollout={"policy": "round-robin"}, workers={"replicas": 4})
     tail = BatchProgress(groups=1, requests=8, ok=7, sealed=True)
     assert desired_workers(job, tail)[0] == 4
@@ -363,7 +363,7 @@ def test_bound_policies_release_nobody_in_the_tail() -> None:
     assert desired_workers(make_job(workers={"replicas": 4}), replace(tail, sealed=False))[0] == 4
 
 
-def test_the_counts_of_a_complete_job_are_the_last_words_of_its_driver() -> None:
+def test_the_counts_of_a_complete_job_are_its_drivers_final_counts() -> None:
     cluster = Cluster(make_job())
     assert rests(cluster)
     cluster.store_answers = False
@@ -377,7 +377,7 @@ def test_the_counts_of_a_complete_job_are_the_last_words_of_its_driver() -> None
 
 @pytest.mark.parametrize("current", [True, False])
 @pytest.mark.parametrize("key", [KV_POOL_OBJECT, ROWS_OBJECT])
-def test_pods_beside_a_suspended_job_are_made_what_they_should_be(key: str, current: bool) -> None:
+def test_pods_beside_a_suspended_job_are_still_updated(key: str, current: bool) -> None:
     cluster = Cluster(make_job(suspend=True))
     seen = replace(cluster.observe(), shared={"config": False, key: current})
     applied = [action for action in plan(seen).actions if isinstance(action, ApplyShared)]

@@ -10,7 +10,7 @@ from tests.core.plan.cluster_model import Cluster, make_job
 
 
 @pytest.mark.parametrize("back", [0.0, 2.0, 3600.0])
-def test_a_deadline_that_passed_stays_so_though_the_clock_is_set_back(back: float) -> None:
+def test_a_passed_deadline_stays_passed_when_the_clock_steps_back(back: float) -> None:
     cluster = Cluster(make_job(activeDeadlineSeconds=100))
     cluster.step()
     cluster.now += 100.5
@@ -20,13 +20,13 @@ def test_a_deadline_that_passed_stays_so_though_the_clock_is_set_back(back: floa
     cluster.now -= back
     assert not [action for action in cluster.step().actions if getattr(action, "reason", "") == "Revived"]
     assert cluster.memory.ending == ended
-    # One that is moved holds by the time that it is now.
+    # A changed deadline is compared with the present time.
     cluster.change(activeDeadlineSeconds=200)
     cluster.step()
     assert cluster.memory.ending is None
 
 
-def test_who_ended_the_job_is_remembered_however_many_others_failed() -> None:
+def test_the_failure_that_ended_the_job_is_kept_among_many_others() -> None:
     cluster = Cluster(make_job(workers={"replicas": 1}, failurePolicy={"driverRestarts": 0, "workerRestarts": 9}))
     for _ in range(2):
         cluster.step()

@@ -1,4 +1,4 @@
-"""A template that Kubernetes does not take withholds new pods and nothing else."""
+"""A template that Kubernetes has not accepted withholds new pods and nothing else."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ INVALID = TemplateVerdict(TemplateAnswer.INVALID, "unknown field")
 WRONG = {"metadata": {"labels": {"word": "wrong"}}}
 
 
-def test_of_a_template_that_is_not_taken_nothing_is_made_and_no_clock_runs() -> None:
+def test_an_invalid_template_makes_no_objects_and_starts_no_deadline() -> None:
     cluster = Cluster(make_job(activeDeadlineSeconds=60), templates=INVALID)
     for _ in range(4):
         assert not cluster.step().actions
@@ -22,7 +22,7 @@ def test_of_a_template_that_is_not_taken_nothing_is_made_and_no_clock_runs() -> 
     assert cluster.store_replicas == 1
 
 
-def test_until_kubernetes_answers_a_changed_template_replaces_no_worker() -> None:
+def test_an_unanswered_changed_template_replaces_no_worker() -> None:
     cluster = Cluster(make_job(workers={"replicas": 12}))
     for _ in range(6):
         cluster.step()
@@ -32,7 +32,7 @@ def test_until_kubernetes_answers_a_changed_template_replaces_no_worker() -> Non
     assert not cluster.step().actions
 
 
-def test_a_changed_template_that_is_not_taken_holds_up_no_drain_and_no_end() -> None:
+def test_an_invalid_changed_template_delays_no_drain_and_no_end() -> None:
     cluster = Cluster(make_job(workers={"replicas": 3}))
     for _ in range(4):
         cluster.step()
@@ -59,7 +59,7 @@ def test_a_changed_template_that_is_not_taken_holds_up_no_drain_and_no_end() -> 
 
 
 @pytest.mark.parametrize("answer", [answer for answer in TemplateAnswer if answer is not TemplateAnswer.TAKEN])
-def test_a_pod_that_waits_stays_while_another_cannot_come(answer: TemplateAnswer) -> None:
+def test_a_pending_pod_stays_while_no_successor_can_be_made(answer: TemplateAnswer) -> None:
     cluster = Cluster(make_job(workers={"replicas": 1}))
     cluster.memory = replace(
         cluster.memory, sick_nodes=(SickNode("n9", "worker-0", "refused", cluster.now, until=cluster.now + 600.0),)

@@ -1,7 +1,7 @@
-"""Golden transcripts of `plan`: what is observed, what is done, until rest. One file per story.
+"""Golden transcripts of `plan`: events of a cluster, and the operator's actions until rest. One file per scenario.
 
-A line that begins with `>` is what happens to the cluster; below it stands, per reconcile step, what the operator does.
-`OPENSEER_REWRITE=1 pytest tests/core/plan/test_transcripts.py` writes them anew; read the difference before it is kept.
+A line that begins with `>` is an event of the cluster; the actions of each reconcile step follow it.
+`OPENSEER_REWRITE=1 pytest tests/core/plan/test_transcripts.py` rewrites them; read the difference before you commit it.
 """
 
 import os
@@ -34,14 +34,14 @@ OWN_STORE = {"url": "redis://redis.example:6379"}
 
 
 class Story:
-    """Plays the lines of one transcript."""
+    """Runs the lines of one transcript."""
 
     def __init__(self) -> None:
         self.cluster = Cluster(make_job())
         self.deleted = False
 
     def play(self, line: str) -> list[str]:
-        """What the operator does until it rests, after what the line says."""
+        """The operator's actions after the event of a line, until rest."""
         verb, *arguments = shlex.split(line)
         getattr(self, f"do_{verb}")(*arguments)
         return self._settle()
@@ -67,7 +67,7 @@ class Story:
                 self.cluster.tick()
         return [*lines, "       NOT AT REST"]
 
-    # ---- the verbs of the stories
+    # ---- the events, by the first word of a line
 
     def do_job(self, *arguments: str) -> None:
         """A new job: replicas=N nodes=N own-store max-unavailable=N deadline=N ttl=N restarts=N window=N room=N min=N
@@ -107,7 +107,7 @@ class Story:
         self.cluster.job = serving(self.cluster.job)
 
     def do_release(self) -> None:
-        """The trainer takes the GPUs, pods and all."""
+        """The trainer takes the GPUs; the workers' pods are removed."""
         self.cluster.released = True
 
     def do_acquire(self) -> None:
@@ -115,11 +115,11 @@ class Story:
         self.cluster.released = False
 
     def do_scale(self, replicas: str) -> None:
-        """kubectl scale."""
+        """Sets the replicas, as `kubectl scale` does."""
         self.cluster.change(workers={"replicas": int(replicas)})
 
     def do_suspend(self, value: str = "true") -> None:
-        """spec.suspend."""
+        """Sets spec.suspend."""
         self.cluster.change(suspend=value == "true")
 
     def do_template(self, word: str) -> None:
@@ -127,15 +127,15 @@ class Story:
         self.cluster.change(workers={"template": {"metadata": {"labels": {"word": word}}}})
 
     def do_busy(self, *arguments: str) -> None:
-        """busy worker-0=500: holds so many tokens."""
+        """busy worker-0=500: the worker holds 500 tokens."""
         self.cluster.busy = {component: int(tokens) for component, tokens in (word.split("=") for word in arguments)}
 
     def do_progress(self, done: str, total: str) -> None:
-        """So many of all requests are finished; all groups are submitted."""
+        """`done` of `total` requests are finished; all groups are submitted."""
         self.cluster.progress = BatchProgress(groups=1, requests=int(total), ok=int(done), sealed=True)
 
     def do_open(self, done: str, total: str, speed: str = "") -> None:
-        """So many of all requests are finished, and more may come; a busy worker generates `speed` tokens a second."""
+        """`done` of `total` requests are finished, more may follow; a busy worker makes `speed` tokens a second."""
         self.cluster.progress = BatchProgress(groups=1, requests=int(total), ok=int(done))
         self.cluster.worker_speed = float(speed) if speed else self.cluster.worker_speed
 
@@ -144,7 +144,7 @@ class Story:
         self.cluster.end(f"j-{name}", int(code), message)
 
     def do_end_beside_sidecar(self, name: str, code: str, message: str = "") -> None:
-        """The same, but another container of its pod runs on."""
+        """A process ends, but another container of its pod runs on."""
         self.cluster.end(f"j-{name}", int(code), message, beside_sidecar=True)
 
     def do_restarts(self, count: str) -> None:
@@ -156,15 +156,15 @@ class Story:
         self.cluster.change(activeDeadlineSeconds=int(limit))
 
     def do_revive(self, request: str) -> None:
-        """kubectl annotate --overwrite openseer.dev/revive=…."""
+        """Sets the annotation, as `kubectl annotate --overwrite openseer.dev/revive=…` does."""
         self.cluster.revive = request
 
     def do_evict(self, name: str) -> None:
-        """The node ended the pod."""
+        """The node ends the pod."""
         self.cluster.end(f"j-{name}", 137, disrupted=True)
 
     def do_vanish(self, name: str) -> None:
-        """Somebody deleted the pod."""
+        """The pod is deleted by a user."""
         del self.cluster.pods[f"j-{name}"]
 
     def do_sick(self, component: str, reason: str) -> None:
@@ -172,7 +172,7 @@ class Story:
         self.cluster.sick[component] = reason
 
     def do_node(self, node: str, word: str) -> None:
-        """node n1 dies | lives; when it dies its pods are asked to go and never say that they went."""
+        """node n1 dies | lives: the pods of a dead node are deleted, but never confirmed as gone."""
         if word == "lives":
             self.cluster.dead_nodes.discard(node)
             return
@@ -182,11 +182,11 @@ class Story:
                 self.cluster.pods[name] = replace(pod, ready=False, gone_by=self.cluster.now + 60)
 
     def do_refuse(self, name: str, node: str, reason: str) -> None:
-        """The node's kubelet does not take on the pod, which was bound to it."""
+        """The kubelet of the node refuses the pod, which was bound to it."""
         self.cluster.refuse(f"j-{name}", node, reason)
 
     def do_redis(self, *arguments: str) -> None:
-        """redis n0: runs there since now; redis lost: should be gone for long, and its node says nothing."""
+        """redis n0: it runs on n0 from now on; redis lost: its deletion is overdue and its node does not answer."""
         (word,) = arguments
         redis = self.cluster.redis
         assert redis is not None
@@ -196,11 +196,11 @@ class Story:
             self.cluster.redis = replace(redis, node=word, started_at=self.cluster.now)
 
     def do_volume(self, risk: str = "") -> None:
-        """Why the volume of a lost Redis is not safe."""
+        """Sets the reason why the volume of a lost Redis is not safe."""
         self.cluster.volume_risk = risk
 
     def do_started(self, *components: str) -> None:
-        """Their nodes say that these pods started now."""
+        """The nodes of these pods report that they started now."""
         for component in components:
             pod = self.cluster.pods[f"j-{component}"]
             self.cluster.pods[pod.name] = replace(pod, started_at=self.cluster.now)
@@ -212,21 +212,21 @@ class Story:
         )
 
     def do_room(self, pods: str) -> None:
-        """A quota of so many pods."""
+        """A quota of `pods` pods."""
         self.cluster.room = int(pods)
         self.cluster.place_store()
 
     def do_store(self, word: str) -> None:
-        """store down | up."""
+        """store down | up: whether the store answers."""
         self.cluster.store_answers = word == "up"
 
     def do_wait(self, seconds: str) -> None:
-        """Time passes."""
+        """Advances the clock by `seconds`."""
         self.cluster.now += int(seconds) - TICK
         self.cluster.tick()
 
     def do_delete(self) -> None:
-        """kubectl delete."""
+        """Deletes the job, as `kubectl delete` does."""
         self.cluster.deleting_since = self.cluster.now
         self.cluster.gone = not self.cluster.finalizer
 
@@ -265,7 +265,7 @@ def _created_pod(action: CreatePod) -> str:
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.txt")), ids=lambda path: path.stem)
-def test_the_story_goes_as_written(path: Path) -> None:
+def test_the_actions_equal_the_transcript(path: Path) -> None:
     story, found = Story(), list[str]()
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("#"):

@@ -20,7 +20,7 @@ def test_full_attention_holds_every_token() -> None:
 def test_a_window_holds_as_much_of_a_long_response_as_of_a_short_one() -> None:
     window = KvLayout((KvGroup(16, count=5, most=4, most_computing=10),))
     assert [window.blocks(tokens, 0) for tokens in (16, 64, 10_000)] == [5, 20, 20]
-    # While its context is computed more is held of it, but not more than it has.
+    # While the context is computed, more blocks are held, but at most those of the context.
     assert [window.blocks(10_000, computing) for computing in (16, 100, 160, 10_000)] == [20, 35, 50, 50]
 
 
@@ -38,7 +38,7 @@ def test_the_most_tokens_that_fit_do_fit_and_one_more_does_not(layout: KvLayout,
 
 
 @given(layouts, st.integers(0, 300), st.integers(1, 4000), st.integers(1, 8000))
-def test_every_size_of_which_a_request_fits_is_claimed(
+def test_every_size_class_with_a_fitting_request_is_claimed(
     layout: KvLayout, blocks: int, context: int, tokens: int
 ) -> None:
     fits = tokens < context and layout.blocks(tokens, tokens) <= blocks
@@ -50,5 +50,5 @@ def test_every_size_of_which_a_request_fits_is_claimed(
 
 @given(layouts, st.integers(1, 4000))
 @settings(max_examples=30)
-def test_no_size_past_the_context_is_claimed_that_others_take(layout: KvLayout, context: int) -> None:
+def test_no_size_past_the_context_is_claimed_without_ends(layout: KvLayout, context: int) -> None:
     assert all(2**size < context for size in sizes_to_claim(10**6, layout, context, ends=False))

@@ -1,4 +1,4 @@
-"""The estimate of a group's response lengths, and when a running response is reported."""
+"""The estimate of a group's response lengths, and the condition under which a running response is reported."""
 
 from dataclasses import replace
 
@@ -31,7 +31,7 @@ def test_an_unknown_group_is_expected_to_be_as_long_as_allowed() -> None:
     assert estimate(FRESH) == 1000
 
 
-def test_the_longest_finished_response_is_what_is_expected() -> None:
+def test_the_longest_finished_response_is_the_estimate() -> None:
     assert estimate(FRESH.with_finish(300).with_finish(200)) == 300
 
 
@@ -39,7 +39,7 @@ def test_a_longer_running_sibling_raises_the_expectation() -> None:
     assert estimate(FRESH.with_finish(300).with_running(450)) == 450
 
 
-def test_responses_of_earlier_batches_are_what_is_expected_until_one_of_this_batch_has_finished() -> None:
+def test_responses_of_earlier_batches_are_the_estimate_until_a_finish() -> None:
     known = replace(FRESH, longest_earlier=400)
     assert estimate(known) == 400
     assert estimate(known.with_running(450)) == 450
@@ -48,7 +48,7 @@ def test_responses_of_earlier_batches_are_what_is_expected_until_one_of_this_bat
 
 
 @given(views, lengths)
-def test_more_knowledge_never_lowers_the_estimate_once_a_response_has_finished(view: GroupView, length: int) -> None:
+def test_after_a_finish_new_facts_never_lower_the_estimate(view: GroupView, length: int) -> None:
     known = replace(view, finished=view.finished + 1)
     assert estimate(known.with_finish(length)) >= estimate(known)
     assert estimate(known.with_running(length)) >= estimate(known)
@@ -56,9 +56,7 @@ def test_more_knowledge_never_lowers_the_estimate_once_a_response_has_finished(v
 
 
 @given(views, lengths)
-def test_more_knowledge_never_lowers_what_is_possible_once_a_response_has_finished(
-    view: GroupView, length: int
-) -> None:
+def test_after_a_finish_new_facts_never_lower_the_longest_possible(view: GroupView, length: int) -> None:
     known = replace(view, finished=view.finished + 1)
     assert longest_possible(known.with_finish(length)) >= longest_possible(known)
     assert longest_possible(known.with_running(length)) >= longest_possible(known)
@@ -76,7 +74,7 @@ def test_a_running_response_is_news_only_from_a_full_step_on() -> None:
     assert is_news(known, 125)
 
 
-def test_before_anything_finished_or_below_the_first_bound_nothing_is_news() -> None:
+def test_nothing_is_news_before_a_finish_or_below_the_first_bound() -> None:
     assert not is_news(FRESH, 999)
     assert not is_news(FRESH.with_finish(1), FIRST_BOUND - 1)
     assert is_news(FRESH.with_finish(1), FIRST_BOUND)

@@ -24,7 +24,7 @@ def score(name: str, of: GroupView, *, rank: float = 0.0, generated: int = 0, pr
     return policy(name, ageing=0.5).priority(of).request_score(rank, generated, is_probe=probe)
 
 
-def test_context_aware_probes_come_first_the_shortest_ahead() -> None:
+def test_context_aware_puts_probes_first_and_the_shortest_ahead() -> None:
     long_group = view().with_finish(1000)
     probe, older_probe = (
         score("context-aware", view(), probe=True),
@@ -39,32 +39,32 @@ def test_context_aware_puts_the_longest_group_first() -> None:
     assert score("seer", long) < score("seer", short)
 
 
-def test_context_aware_goes_by_what_may_be_left_of_a_response() -> None:
+def test_context_aware_orders_by_the_tokens_that_may_remain() -> None:
     group = view().with_finish(100)
     lefts = [score("context-aware", group, generated=tokens) for tokens in (0, 200, 400)]
     assert lefts == sorted(set(lefts))
     assert score("context-aware", view(), generated=300) < score("context-aware", group)
 
 
-def test_without_news_of_its_group_the_least_generated_goes_first() -> None:
+def test_in_an_unknown_group_the_least_generated_goes_first() -> None:
     assert score("context-aware", view(), generated=10) < score("context-aware", view("b"), generated=20)
     assert score("seer", view(), generated=10) == score("seer", view("b"), generated=20)
 
 
-def test_a_running_sibling_raises_what_may_be_left_and_not_the_papers_estimate() -> None:
+def test_a_running_sibling_changes_only_the_score_of_context_aware() -> None:
     group = view().with_finish(100)
     assert score("context-aware", group.with_running(150)) < score("context-aware", group)
     assert score("seer", group.with_running(150)) == score("seer", group)
 
 
-def test_what_an_earlier_batch_was_told_counts_beside_what_has_finished() -> None:
+def test_lengths_of_earlier_batches_count_beside_finished_ones() -> None:
     short, known = view().with_finish(50), replace(view(), longest_earlier=200)
     assert score("context-aware", known.with_finish(50)) == score("context-aware", known)
     assert score("context-aware", view()) < score("context-aware", known) < score("context-aware", short)
     assert score("context-aware", known.with_finish(300)) < score("context-aware", known)
 
 
-def test_no_response_is_reckoned_with_more_than_max_tokens() -> None:
+def test_no_response_is_expected_to_exceed_max_tokens() -> None:
     assert score("context-aware", view().with_finish(300)) == score("context-aware", view())
 
 
@@ -81,7 +81,7 @@ def test_an_older_batch_goes_before_a_newer_one_of_its_tier(name: str) -> None:
     assert score(name, view(batch=many, tier=-2)) < score(name, view(tier=-1), probe=True)
 
 
-def test_every_token_counts_in_the_batch_of_the_millionth_place() -> None:
+def test_each_token_changes_the_score_in_the_millionth_batch() -> None:
     chosen = policy("context-aware", ageing=1.0)
     probes = [
         chosen.priority(view(batch=10**6, tier=3, enqueued_at=2e9)).request_score(0.0, generated, is_probe=True)
@@ -112,14 +112,14 @@ def test_without_probes_the_first_request_is_like_any_other() -> None:
 
 
 @pytest.mark.parametrize("name", ["fifo", "round-robin", "least-inflight"])
-def test_first_come_first_served_goes_by_batch_then_by_group(name: str) -> None:
+def test_first_come_first_served_orders_by_batch_then_by_group(name: str) -> None:
     order = [view(batch=0, ordinal=0), view(batch=0, ordinal=1), view(batch=1, ordinal=0)]
     scores = [score(name, view) for view in order]
     assert scores == sorted(set(scores))
     assert score(name, order[0].with_finish(999)) == scores[0]
 
 
-def test_the_oracle_goes_by_what_is_left_longest_first() -> None:
+def test_the_oracle_orders_by_remaining_tokens_longest_first() -> None:
     oracle = policy("longest-first-oracle")
     left = {"a": (900, 100), "b": (700, 0), "c": (900, 300)}
     chosen = oracle.priority(view())
@@ -139,12 +139,12 @@ def test_an_unknown_policy_is_a_key_error() -> None:
         policy("fastest")
 
 
-def test_round_robin_gives_whole_groups_in_turn() -> None:
+def test_round_robin_binds_whole_groups_in_turn() -> None:
     lanes = Lanes("round-robin", 2)
     assert [lanes.bind(ordinal, 2) for ordinal in range(3)] == [("0", "0"), ("1", "1"), ("0", "0")]
 
 
-def test_the_others_bind_nothing() -> None:
+def test_other_policies_bind_no_group() -> None:
     assert Lanes("context-aware", 4).bind(3, 2) == (SHARED_LANE, SHARED_LANE)
 
 

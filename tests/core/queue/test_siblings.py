@@ -23,7 +23,7 @@ def test_a_log_that_is_cut_short_gets_as_much_as_any_other(wanted: list[int], ro
     assert not cut or min(cut) >= max(given_) - 1
 
 
-def test_short_logs_are_given_whole() -> None:
+def test_short_logs_are_returned_whole() -> None:
     assert shares([40, 3, 50, 1], 24) == [10, 3, 10, 1]
     assert shares([], 5) == []
 

@@ -1,11 +1,11 @@
-"""The life of a request is what its table says."""
+"""The states of a request follow the table of transitions."""
 
 import pytest
 
 from openseer_core.queue.states import FINAL_STATES, TRANSITIONS, Event, State, after
 
 
-def test_a_final_state_but_done_is_never_left_and_every_other_one_can_be() -> None:
+def test_only_done_among_the_final_states_can_be_left() -> None:
     left = {state for state, _ in TRANSITIONS}
     assert left == set(State) - FINAL_STATES | {State.DONE}
 
@@ -21,7 +21,7 @@ def test_every_event_can_happen() -> None:
     assert {event for _, event in TRANSITIONS} == set(Event)
 
 
-def test_what_cannot_happen_is_a_key_error() -> None:
+def test_an_impossible_transition_is_a_key_error() -> None:
     assert after(State.LEASED, Event.REAP) is State.QUEUED
     with pytest.raises(KeyError):
         after(State.DONE, Event.CLAIM)

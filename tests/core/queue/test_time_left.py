@@ -1,4 +1,4 @@
-"""The time left of a batch, by what its groups' estimates say of its unfinished responses."""
+"""The time left of a batch, from its groups' estimates of unfinished responses."""
 
 import pytest
 
@@ -11,7 +11,7 @@ def test_nothing_is_left_of_a_batch_that_is_finished() -> None:
     assert seconds_left(0.0, 0.0) == 0
 
 
-def test_without_any_length_nothing_is_known() -> None:
+def test_without_any_length_the_time_left_is_unknown() -> None:
     assert tokens_left(BatchProgress(requests=8, tokens=500)) is None
     assert seconds_left(None, 100.0) is None
     assert seconds_left(10.0, 0.0) is None
@@ -22,7 +22,7 @@ def test_few_responses_are_not_taken_to_be_as_fast_as_many() -> None:
     assert seconds_left(100_000.0, 1000.0, unfinished=2000, pace=20.0) == 100
 
 
-def test_groups_with_an_estimate_count_by_it_and_less_what_they_have() -> None:
+def test_groups_with_an_estimate_count_by_it_minus_their_tokens() -> None:
     counts = BatchProgress(
         requests=8, ok=2, tokens=2500, ok_tokens=2000, closed_tokens=2000, open_known=6, open_expected=3000
     )
@@ -30,7 +30,7 @@ def test_groups_with_an_estimate_count_by_it_and_less_what_they_have() -> None:
     assert seconds_left(2500.0, 100.0) == 25
 
 
-def test_groups_of_which_nothing_is_known_count_by_the_mean_of_the_finished() -> None:
+def test_unknown_groups_count_by_the_mean_of_the_finished() -> None:
     counts = BatchProgress(requests=8, ok=2, tokens=600, ok_tokens=600, closed_tokens=600)
     assert tokens_left(counts) == 6 * 300
 
@@ -47,7 +47,7 @@ def test_long_groups_that_end_first_do_not_make_the_rest_look_long() -> None:
     assert tokens_left(finished) == 260 * 500
 
 
-def test_sums_of_a_store_that_began_in_an_earlier_release_are_no_defect() -> None:
+def test_negative_sums_of_an_earlier_releases_store_leave_nothing() -> None:
     counts = BatchProgress(
         requests=8, ok=2, tokens=600, ok_tokens=100, closed_tokens=100, open_known=-3, open_expected=-900
     )

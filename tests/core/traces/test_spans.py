@@ -42,7 +42,7 @@ def result(chunks: tuple[Chunk, ...] = LEASES, *, tokens: int = 9, turn: int = 0
     )
 
 
-def test_a_request_tells_its_leases_moves_losses_and_waits() -> None:
+def test_a_span_has_leases_moves_losses_and_waits_of_its_request() -> None:
     span = request_span(TRACE, result())
     assert (span.start, span.end) == (1000.5, 1008.0)
     assert span.attributes == {
@@ -101,7 +101,7 @@ def test_a_batch_without_a_caller_has_a_trace_of_its_own() -> None:
     assert len(traces) == 3
 
 
-def test_whoever_tells_of_a_request_gives_the_same_ids() -> None:
+def test_the_ids_of_a_requests_span_follow_from_its_content() -> None:
     assert request_span(TRACE, result()) == request_span(BatchTrace("default/rl", 3, 1000.0, CALLER), result())
 
 
@@ -112,7 +112,7 @@ def test_a_lone_request_is_below_its_call_or_alone() -> None:
     assert alone.trace_id not in (CALLER.trace_id, TRACE.trace_id)
 
 
-def test_a_further_turn_begins_where_the_environment_has_answered() -> None:
+def test_a_further_turn_begins_with_the_environments_append() -> None:
     appended = Chunk("", 3, 9, 12, 1020.0, 1020.0, APPEND, "v1")
     again = Chunk("worker-0#a", 4, 12, 15, 1021.0, 1023.0, "complete", "v1")
     span = request_span(TRACE, result((*LEASES, appended, again), tokens=15, turn=1, end=1023.0))
@@ -145,7 +145,7 @@ def carried(chunks: tuple[Chunk, ...], opened_at: float, end: float) -> TraceSpa
     return request_span(later, replace(result(chunks, end=end), request=RequestId(GroupId(4, "g~3"), 2)))
 
 
-def test_a_carried_request_begins_with_its_batch_and_tells_no_earlier_lease() -> None:
+def test_a_carried_request_begins_with_its_batch_and_omits_old_leases() -> None:
     again = Chunk("worker-0#a", 9, 6, 9, 2001.0, 2003.0, "complete", "v2")
     span = carried((*LEASES[:2], again), 2000.0, 2003.0)
     assert (span.start, span.end) == (2000.0, 2003.0)
@@ -154,7 +154,7 @@ def test_a_carried_request_begins_with_its_batch_and_tells_no_earlier_lease() ->
     assert (span.attributes["openseer.wait_seconds"], span.attributes["openseer.run_seconds"]) == (1.0, 2.0)
 
 
-def test_a_carried_result_waits_for_no_lease_after_the_one_that_completed_it() -> None:
+def test_a_carried_result_has_no_wait_after_its_last_lease() -> None:
     assert carried(LEASES, 1000.25, 1900.0).attributes["openseer.wait_seconds"] == 0.5 + 2.0 + 0.5
 
 

@@ -1,4 +1,4 @@
-"""The header field traceparent, also from callers who know it badly or mean ill."""
+"""The header field traceparent, including malformed and hostile values."""
 
 import pytest
 from hypothesis import given
@@ -17,7 +17,7 @@ def test_a_field_is_read_and_written_as_it_was() -> None:
 
 
 @pytest.mark.parametrize(("flags", "sampled"), [("00", False), ("01", True), ("02", False), ("03", True), ("ff", True)])
-def test_the_lowest_bit_says_whether_the_trace_is_recorded(flags: str, sampled: bool) -> None:
+def test_the_lowest_bit_of_the_flags_marks_a_sampled_trace(flags: str, sampled: bool) -> None:
     parent = TraceParent.parse(f"00-{TRACE}-{SPAN}-{flags}")
     assert parent is not None
     assert parent.sampled is sampled
@@ -55,6 +55,6 @@ def test_a_malformed_field_is_ignored(text: str | None) -> None:
 
 
 @given(st.text(alphabet="0123456789abcdf-\n \0", max_size=60))
-def test_what_is_read_is_what_is_written(text: str) -> None:
+def test_a_written_field_is_read_as_the_same_value(text: str) -> None:
     parent = TraceParent.parse(text)
     assert parent is None or TraceParent.parse(str(parent)) == parent

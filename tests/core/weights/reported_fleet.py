@@ -1,4 +1,4 @@
-"""A fleet as a transaction sees it: the fleet spec, a clock, and workers that report what a test says."""
+"""A fleet for tests of transactions: the fleet spec, a clock, and workers whose reports the test sets."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def publish(**more: Any) -> Publish:
 
 
 class Fleet:
-    """FleetSpec, a clock, and workers that report what a test says."""
+    """The fleet spec, a clock, and workers whose reports the test sets."""
 
     def __init__(self, *names: str, **more: Any) -> None:
         self.now = 100.0
@@ -47,7 +47,7 @@ class Fleet:
         ]
 
     def say(self, name: str, phase: str = "", **more: Any) -> None:
-        """A worker's heartbeat."""
+        """Sets a worker's last heartbeat."""
         version = more.pop("version", "v1" if phase == "load" else "initial")
         attempt = more.pop("attempt", self.told.attempt)
         self.seen[name] = self.now
@@ -56,7 +56,7 @@ class Fleet:
         )
 
     def look(self, seconds: float = 0.0, *, silent: tuple[str, ...] = ()) -> tuple[TransactionAction, ...]:
-        """Lets time pass, in which all but the silent ones are heard of, and advances once."""
+        """Moves the clock, renews the heartbeats of all workers but the silent ones, and advances once."""
         self.now += seconds
         self.seen |= {name: self.now for name in self.states if name not in silent}
         before = self.fleet_spec
@@ -66,7 +66,7 @@ class Fleet:
         return step.actions
 
     def reach_load(self, *names: str) -> None:
-        """Everything goes well until the load."""
+        """Confirms quiesce for `names` (all by default), so that the phase load begins."""
         for name in names or tuple(self.states):
             self.say(name, "quiesce")
         self.look()

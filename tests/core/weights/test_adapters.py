@@ -23,13 +23,13 @@ SERVED = FleetSpec(adapters=(adapter("math", "m1", "m2"), adapter("code", "c1"))
 
 
 def publishing(phase: str, **more: Any) -> FleetSpec:
-    """The fleet of those adapters in a phase of a publish."""
+    """The fleet spec of those adapters in a phase of a publish."""
     what = publish(**more)
     told = {"publish": what, "phase": phase, "previous": SERVED.replaced_by(what)}
     return SERVED.changed(transaction=Fleet("a").told.model_copy(update=told))
 
 
-def test_weights_replace_all_adapters_and_an_adapter_itself_alone() -> None:
+def test_weights_replace_all_adapters_and_an_adapter_only_itself() -> None:
     weights = publishing("quiesce")
     assert weights.transaction is not None
     assert leaving(weights, weights.transaction) == ("initial", "m2", "c1")
@@ -41,7 +41,7 @@ def test_weights_replace_all_adapters_and_an_adapter_itself_alone() -> None:
     assert leaving(new, new.transaction) == ()
 
 
-def test_what_drains_takes_no_more_and_the_rest_does() -> None:
+def test_draining_versions_take_no_groups_and_the_others_do() -> None:
     draining = publishing("load", version="m3", source=SOURCE, adapter=AdapterSpec(name="math"))
     assert [takes_groups(draining, version) for version in ("initial", "m2", "c1")] == [True, False, True]
     assert [admits(draining, version) for version in ("initial", "m2", "c1")] == [True, False, True]
@@ -49,7 +49,7 @@ def test_what_drains_takes_no_more_and_the_rest_does() -> None:
     assert not any(admits(SERVED.changed(held=True), version) for version in ("initial", "m2", "c1"))
 
 
-def test_unfinished_work_goes_on_with_its_own_adapter_or_with_nothing() -> None:
+def test_unfinished_work_continues_only_with_its_own_adapter() -> None:
     assert [successor(SERVED, version) for version in ("initial", "m1", "c1", "x")] == ["initial", "m2", "c1", None]
     assert successor(SERVED.without("math"), "m1") is None
 

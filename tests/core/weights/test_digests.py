@@ -1,4 +1,4 @@
-"""A version is its content: all workers must have found the same, and who loads it later must find it, too."""
+"""A version is identified by its content: all workers must find the same digest, also those that load it later."""
 
 import pytest
 from pydantic import ValidationError
@@ -15,7 +15,7 @@ ONE, TWO = "1" * 64, "2" * 64
 
 @pytest.mark.parametrize("phase", ["prefetch", "load"])
 @pytest.mark.parametrize("on_failure", ["abort", "replace"])
-def test_workers_with_different_weights_end_the_transaction_by_name(phase: str, on_failure: str) -> None:
+def test_different_weights_end_the_transaction_and_name_the_workers(phase: str, on_failure: str) -> None:
     fleet = Fleet("a", "b", "c", prefetch=phase == "prefetch", on_failure=on_failure)
     if phase == "load":
         fleet.reach_load()
@@ -29,7 +29,7 @@ def test_workers_with_different_weights_end_the_transaction_by_name(phase: str, 
     assert fleet.told.message == f"the workers have found different weights: a, c: {ONE}; b: {TWO}"
 
 
-def test_what_all_have_found_is_what_everybody_has_to_load() -> None:
+def test_the_digest_that_all_workers_found_is_required_of_later_ones() -> None:
     fleet = Fleet("a", "b")
     for name in ("a", "b"):
         fleet.say(name, "prefetch", digest=ONE)
@@ -46,7 +46,7 @@ def test_what_all_have_found_is_what_everybody_has_to_load() -> None:
     assert wire.digest == ONE
 
 
-def test_without_everybodys_word_no_digest_is_asked_for() -> None:
+def test_without_every_workers_digest_none_is_required() -> None:
     fleet = Fleet("a", "b")
     fleet.say("a", "load", digest=ONE)
     fleet.say("b", "load")
@@ -55,7 +55,7 @@ def test_without_everybodys_word_no_digest_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize("active", [False, True])
-def test_who_loads_first_says_what_a_version_holds_that_nobody_confirmed(active: bool) -> None:
+def test_the_first_load_sets_the_digest_of_an_unconfirmed_version(active: bool) -> None:
     fleet = Fleet()
     while fleet.told.active:
         fleet.look()
@@ -75,7 +75,7 @@ def test_who_loads_first_says_what_a_version_holds_that_nobody_confirmed(active:
     assert [has_loaded(fleet.fleet_spec, fleet.reports[name]) for name in ("a", "b")] == [True, False]
 
 
-def test_a_publishers_digest_is_what_everybody_has_to_find() -> None:
+def test_a_publishers_digest_is_required_of_every_worker() -> None:
     fleet = Fleet("a", source=Source(path="/v1", digest=TWO))
     assert targets(fleet.fleet_spec)[1].source == Source(path="/v1", digest=TWO)
     with pytest.raises(ValidationError, match="digest"):

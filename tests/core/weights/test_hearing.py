@@ -1,11 +1,11 @@
-"""Whose silence counts, and from when."""
+"""The time from which the silence of a worker counts."""
 
 from openseer_core.weights.hearing import GAP_SECONDS, Hearing
 from openseer_core.worker.heartbeat import FRESH_SECONDS, Heartbeat, WorkerState, WorkerStatus
 
 
 def fresh(hearing: Hearing, seen_at: float, now: float) -> bool:
-    """Whether a worker that was seen then counts as there."""
+    """Whether a worker that was last seen at `seen_at` counts as working at `now`."""
     [worker] = hearing.heard([WorkerStatus("a", "boot", seen_at, 0, Heartbeat(WorkerState.IDLE))], now)
     return worker.works(now)
 
@@ -20,7 +20,7 @@ def test_silence_counts_from_the_first_answer_of_the_store() -> None:
     assert not fresh(hearing, 0.0, 1000.1 + FRESH_SECONDS)
 
 
-def test_silence_counts_anew_after_a_gap_and_in_a_new_epoch() -> None:
+def test_silence_counts_from_the_start_after_a_gap_or_a_new_epoch() -> None:
     hearing = Hearing()
     hearing.answered(0.0, 1)
     assert fresh(hearing, 0.0, 0.0)

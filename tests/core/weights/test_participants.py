@@ -1,4 +1,4 @@
-"""Whom a weights transaction waits for, and that no phase passes without a confirmation."""
+"""The workers that a weights transaction waits for; no phase passes without a confirmation."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def test_without_workers_it_commits_at_once() -> None:
 
 
 @pytest.mark.parametrize("state", ["starting", "draining", "sick", "gone", "silent"])
-def test_who_leaves_is_not_waited_for_and_is_named(state: str) -> None:
+def test_a_worker_that_leaves_is_named_and_not_waited_for(state: str) -> None:
     fleet = Fleet("a", "b")
     fleet.say("a", "prefetch")
     if state == "gone":
@@ -29,7 +29,7 @@ def test_who_leaves_is_not_waited_for_and_is_named(state: str) -> None:
     assert fleet.told.message == "b left during prefetch"
 
 
-def test_sleepers_and_newcomers_are_not_waited_for() -> None:
+def test_sleeping_and_new_workers_are_not_waited_for() -> None:
     fleet = Fleet("a", "b")
     fleet.say("b", asleep=True)
     fleet.states["c"], fleet.reports["c"], fleet.inflight["c"] = "idle", WeightsReport(version="initial"), 0
@@ -42,7 +42,7 @@ def test_sleepers_and_newcomers_are_not_waited_for() -> None:
 
 
 @pytest.mark.parametrize("phase", ["prefetch", "load"])
-def test_no_phase_passes_without_a_confirmation_and_with_nobody_there_it_fails(phase: str) -> None:
+def test_a_phase_that_no_worker_confirms_fails_after_its_retries(phase: str) -> None:
     fleet = Fleet("a", "b", retries=1, deadlines=Deadlines(prefetch=30, load=30))
     if phase == "load":
         fleet.reach_load()
@@ -63,7 +63,7 @@ def test_a_phase_of_keep_without_a_confirmation_does_not_pass() -> None:
     assert (fleet.told.phase, fleet.told.message) == ("failed", "no worker: not done with quiesce within 20 s")
 
 
-def test_after_the_last_participant_those_who_work_take_part_in_its_place() -> None:
+def test_present_workers_take_part_after_the_last_participant_left() -> None:
     fleet = Fleet("a", "b", deadlines=Deadlines())
     del fleet.states["a"]
     fleet.look(11, silent=("b",))
@@ -79,7 +79,7 @@ def test_after_the_last_participant_those_who_work_take_part_in_its_place() -> N
     assert (fleet.told.phase, fleet.fleet_spec.version) == ("commit", "v1")
 
 
-def test_a_fleet_at_rest_has_nobody_to_confirm() -> None:
+def test_a_fleet_at_rest_needs_no_confirmation() -> None:
     fleet = Fleet("a")
     fleet.say("a", asleep=True)
     fleet.look()

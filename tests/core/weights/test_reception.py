@@ -20,7 +20,7 @@ def test_a_round_has_updates_and_an_end() -> None:
     assert (again.round, again.updates, again.finished) == (2, 0, False)
 
 
-def test_steps_out_of_turn_are_refused() -> None:
+def test_steps_out_of_order_are_refused() -> None:
     with pytest.raises(InputError, match="/start_weight_update comes first"):
         JOINED.announced({})
     with pytest.raises(InputError, match="nothing to finish"):
@@ -29,7 +29,7 @@ def test_steps_out_of_turn_are_refused() -> None:
         JOINED.begun().announced({}).ended().announced({})
 
 
-def test_an_update_has_a_longest_description_and_a_round_a_number_of_them() -> None:
+def test_the_size_of_an_update_and_the_number_per_round_have_limits() -> None:
     with pytest.raises(InputError, match="send the tensors in parts"):
         JOINED.begun().announced({"names": ["a" * MAX_UPDATE_BYTES]})
     full = JOINED.begun().model_copy(update={"updates": MAX_UPDATES})
@@ -37,7 +37,7 @@ def test_an_update_has_a_longest_description_and_a_round_a_number_of_them() -> N
         full.announced({})
 
 
-def test_a_report_follows_once_it_has_done_all_of_it() -> None:
+def test_a_report_follows_once_it_states_every_step() -> None:
     reception = JOINED.begun().announced({})
     report = ReceptionReport(id=3, round=1, updates=1)
     assert not reception.is_followed(report)

@@ -19,7 +19,7 @@ def test_parts_wake_one_after_the_other_and_in_any_order() -> None:
         assert awake_parts(whole) == MEMORY_PARTS
 
 
-def test_what_changes_nothing_is_no_new_fleet_spec() -> None:
+def test_a_change_without_effect_returns_the_same_fleet_spec() -> None:
     sleeping = asleep(AWAKE, MEMORY_PARTS, 5.0)
     stopped = AWAKE.changed(rest="stop")
     assert asleep(sleeping, MEMORY_PARTS, 6.0, keep_weights=False) is sleeping
@@ -28,7 +28,7 @@ def test_what_changes_nothing_is_no_new_fleet_spec() -> None:
     assert woken(sleeping, ["scheduling"], 6.0) is sleeping
 
 
-def test_weights_that_sleep_stay_as_they_fell_asleep() -> None:
+def test_only_awake_weights_follow_a_new_choice_of_being_kept() -> None:
     half = woken(asleep(AWAKE, MEMORY_PARTS, 5.0, keep_weights=False), ["kv_cache"], 6.0)
     assert asleep(half, MEMORY_PARTS, 7.0, keep_weights=True).keeps_weights is False
     half = woken(asleep(AWAKE, MEMORY_PARTS, 5.0, keep_weights=True), ["weights"], 6.0)
@@ -40,7 +40,7 @@ def test_a_stopped_fleet_that_wakes_in_part_has_workers_again() -> None:
     assert (half.rest, half.awake, half.weights_awake) == ("sleep", ("weights",), True)
 
 
-def test_who_has_followed_sleeps_as_deep_as_the_fleet_spec_says() -> None:
+def test_a_worker_at_rest_has_the_sleep_that_the_fleet_spec_states() -> None:
     sleeping = asleep(AWAKE, MEMORY_PARTS, 5.0)
     half = woken(sleeping, ["weights"], 6.0)
     for report in (None, WeightsReport()):

@@ -1,4 +1,4 @@
-"""A weights transaction as its coordinator sees it: phases, deadlines, failures, and what the keeper is told to do."""
+"""A weights transaction of the coordinator: phases, deadlines, failures and the actions that follow from them."""
 
 import pytest
 
@@ -17,7 +17,7 @@ from openseer_core.wire.weights import to_wire
 from tests.core.weights.reported_fleet import Fleet, publish
 
 
-def test_everybody_confirms_each_phase_and_then_the_fleet_serves_the_new_version() -> None:
+def test_after_all_confirmations_the_fleet_serves_the_new_version() -> None:
     fleet = Fleet("a", "b")
     assert fleet.told.phase == "prefetch"
     fleet.say("a", "prefetch")
@@ -42,7 +42,7 @@ def test_everybody_confirms_each_phase_and_then_the_fleet_serves_the_new_version
     assert fleet.look(100) == ()
 
 
-def test_nothing_changes_while_nothing_is_news() -> None:
+def test_the_fleet_spec_stays_the_same_without_new_facts() -> None:
     fleet = Fleet("a", "b")
     before = fleet.fleet_spec
     fleet.look(1)
@@ -51,7 +51,7 @@ def test_nothing_changes_while_nothing_is_news() -> None:
     assert fleet.fleet_spec is before
 
 
-def test_drain_waits_for_the_old_work_and_says_of_whom() -> None:
+def test_drain_waits_for_old_requests_and_names_their_workers() -> None:
     fleet = Fleet("a", "b", prefetch=False)
     fleet.unfinished, fleet.inflight["b"] = 7, 3
     fleet.look(1)
@@ -64,7 +64,7 @@ def test_drain_waits_for_the_old_work_and_says_of_whom() -> None:
     assert (fleet.fleet_spec.version, fleet.told.waiting_for) == ("initial", ("b",))
 
 
-def test_keep_waits_until_all_is_handed_back_and_moves_it_to_the_new_version_after_the_commit() -> None:
+def test_keep_moves_returned_requests_to_the_new_version_at_commit() -> None:
     fleet = Fleet("a", mode="keep", prefetch=False, max_staleness=0)
     fleet.unfinished = 9
     assert fleet.look(1) == ()
@@ -76,7 +76,7 @@ def test_keep_waits_until_all_is_handed_back_and_moves_it_to_the_new_version_aft
     assert fleet.look() == (ChangeVersion("initial", "v1", ("initial",)),)
 
 
-def test_abort_ends_what_runs_also_what_came_meanwhile() -> None:
+def test_abort_ends_running_requests_and_those_that_follow() -> None:
     fleet = Fleet("a", mode="abort", prefetch=False)
     fleet.unfinished = 9
     assert fleet.look() == (AbortBatches("initial"),)
@@ -92,7 +92,7 @@ def test_abort_ends_what_runs_also_what_came_meanwhile() -> None:
 
 
 @pytest.mark.parametrize("phase", ["prefetch", "load"])
-def test_a_failure_is_tried_again_and_a_late_one_too(phase: str) -> None:
+def test_a_failed_or_late_phase_is_retried(phase: str) -> None:
     fleet = Fleet("a", "b", retries=2)
     if phase == "load":
         fleet.reach_load()
@@ -111,7 +111,7 @@ def test_a_failure_is_tried_again_and_a_late_one_too(phase: str) -> None:
     assert fleet.told.phase == ("load" if phase == "prefetch" else "commit")
 
 
-def test_after_the_last_try_abort_goes_back_to_the_previous_version() -> None:
+def test_after_the_last_try_abort_returns_to_the_previous_version() -> None:
     fleet = Fleet("a", "b")
     fleet.reach_load()
     fleet.say("a", "load")
@@ -134,7 +134,7 @@ def test_after_the_last_try_abort_goes_back_to_the_previous_version() -> None:
     assert fleet.told.waiting_for == ("b",)
 
 
-def test_a_rollback_that_takes_too_long_replaces_who_it_waits_for() -> None:
+def test_a_late_rollback_replaces_the_workers_it_waits_for() -> None:
     fleet = Fleet("a", "b")
     fleet.reach_load()
     fleet.say("b", error="broken")
@@ -145,7 +145,7 @@ def test_a_rollback_that_takes_too_long_replaces_who_it_waits_for() -> None:
     assert "a: not done with rollback within 30 s" in fleet.told.message
 
 
-def test_replace_drains_the_late_and_goes_on_without_them() -> None:
+def test_replace_drains_late_workers_and_continues_without_them() -> None:
     fleet = Fleet("a", "b", on_failure="replace")
     fleet.reach_load()
     fleet.say("a", "load")
@@ -157,14 +157,14 @@ def test_replace_drains_the_late_and_goes_on_without_them() -> None:
     assert fleet.told.message == "b: not done with load within 30 s"
 
 
-def test_replace_of_all_that_hang_goes_back_for_nobody_has_loaded_the_new_version() -> None:
+def test_replace_rolls_back_when_every_worker_hangs() -> None:
     fleet = Fleet("a", "b", on_failure="replace")
     fleet.reach_load()
     assert fleet.look(30) == ()
     assert (fleet.told.phase, fleet.fleet_spec.version) == ("rollback", "initial")
 
 
-def test_replace_never_commits_what_every_worker_refused() -> None:
+def test_replace_never_commits_weights_that_every_worker_refused() -> None:
     fleet = Fleet("a", "b", on_failure="replace")
     fleet.reach_load()
     fleet.say("a", error="canary differs by 3", mismatch=True)
@@ -179,7 +179,7 @@ def test_replace_never_commits_what_every_worker_refused() -> None:
     assert fleet.told.message == "b: canary differs by 3"
 
 
-def test_a_repeat_changes_nothing_and_everything_else_is_refused() -> None:
+def test_a_repeated_publish_changes_nothing_and_others_are_refused() -> None:
     fleet = Fleet("a")
     again = publish(deadlines=Deadlines())
     assert begin(fleet.fleet_spec, again, (), 0.0) is fleet.fleet_spec
@@ -200,7 +200,7 @@ def test_a_repeat_changes_nothing_and_everything_else_is_refused() -> None:
     assert second.transaction.previous_source == Source(path="/v1")
 
 
-def test_what_failed_may_be_published_again() -> None:
+def test_a_failed_version_may_be_published_again() -> None:
     fleet = Fleet("a")
     fleet.fleet_spec = cancel(fleet.fleet_spec, fleet.now)
     assert (fleet.told.phase, fleet.told.message) == ("failed", "aborted by request")
@@ -219,7 +219,7 @@ def test_a_cancelled_load_is_rolled_back_and_a_commit_stands() -> None:
     assert cancel(FleetSpec(), 0.0).transaction is None
 
 
-def test_work_of_a_version_is_taken_until_the_fleet_leaves_it() -> None:
+def test_groups_of_a_version_are_taken_until_the_fleet_leaves_it() -> None:
     fleet = Fleet("a")
     assert takes_groups(fleet.fleet_spec, "initial")
     fleet.reach_load()
@@ -237,7 +237,7 @@ def test_staleness_counts_published_versions() -> None:
     assert stale_versions(versions, "v3", None) == ()
 
 
-def test_the_wire_tells_each_workers_part() -> None:
+def test_the_wire_form_states_each_workers_progress() -> None:
     fleet = Fleet("a", "b")
     fleet.say("a", "prefetch", seconds={"prefetch": 1.5})
     fleet.say("b", error="no such folder")

@@ -28,7 +28,7 @@ LONGEST_STEP = 4.0
 
 @dataclass
 class Member:
-    """One worker: what it has, and the fleet spec as it read them last."""
+    """One worker: its weights and requests, and the fleet spec that it read last."""
 
     fleet_spec: FleetSpec = field(default_factory=FleetSpec)
     weights: WeightsState = field(default_factory=WeightsState)
@@ -40,7 +40,7 @@ class Member:
     seen_at: float = 0.0
 
     def look(self, fleet_spec: FleetSpec, outcome: str) -> WorkerStep:
-        """Reads the fleet spec and takes one step; `outcome` is what becomes of it."""
+        """Reads the fleet spec and takes one step; `outcome`: works, fails or hangs."""
         self.fleet_spec = fleet_spec
         step = next_step(fleet_spec, self.weights, self.running)
         if step.leaves:
@@ -80,7 +80,7 @@ class Member:
 
 
 class World:
-    """Members, their store, and the keeper."""
+    """Members, their store, and the coordinator of the transaction."""
 
     def __init__(self, publish: Publish, names: int) -> None:
         self.now = 0.0
@@ -135,7 +135,7 @@ class World:
                     self.members[name].state = "draining"
 
     def check_commit(self) -> None:
-        """Who takes part at the commit has the new weights, and nobody may claim for others."""
+        """Asserts that every participant has the new weights at the commit, and that no worker claims."""
         transaction = self.fleet_spec.transaction
         assert transaction is not None
         for status in self.statuses:
@@ -159,7 +159,7 @@ MOVES = st.tuples(EVENTS, st.sampled_from(NAMES), st.floats(0, LONGEST_STEP))
     names=st.integers(0, 3),
     moves=st.lists(MOVES, max_size=60),
 )
-def test_a_transaction_ends_in_time_and_nobody_claims_for_weights_it_does_not_have(
+def test_a_transaction_ends_in_time_and_no_claim_has_other_weights(
     mode: PublishMode,
     on_failure: OnFailure,
     retries: int,

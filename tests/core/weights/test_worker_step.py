@@ -1,4 +1,4 @@
-"""A worker's steps in a weights transaction, line by line."""
+"""The next step of a worker in a weights transaction, for each state of it and of the fleet spec."""
 
 from dataclasses import replace
 from typing import Any
@@ -21,7 +21,7 @@ NEW_ASLEEP = replace(ON_NEW, asleep=True, weights_awake=True)
 
 
 def fleet_spec(phase: str = "", mode: str = "drain", **more: Any) -> FleetSpec:
-    """A fleet on v1; with a phase, on its way to v2."""
+    """The fleet spec of v1; with a phase, in a transaction to v2."""
     committed = phase == "commit"
     values: dict[str, Any] = {"version": "v2" if committed else "v1", "publisher": 2 if committed else 1}
     values["source"] = NEW if committed else OLD
@@ -37,20 +37,20 @@ def fleet_spec(phase: str = "", mode: str = "drain", **more: Any) -> FleetSpec:
 @pytest.mark.parametrize(
     ("spec", "state", "running", "expected"),
     [
-        # At rest, and what was missed.
+        # No transaction: claims, or loads of weights that were missed.
         (fleet_spec(), ON_OLD, 3, WorkerStep(claims=True)),
         (fleet_spec(), WeightsState(), 3, HANDS_BACK),
         (fleet_spec(), WeightsState(), 0, WorkerStep(load=TO_OLD)),
         (fleet_spec(), WeightsState(""), 0, WorkerStep(load=TO_OLD)),
         (fleet_spec(), WeightsState("v1", 7), 0, WorkerStep(load=TO_OLD)),
         (fleet_spec(), WeightsState(failed=(0, 0, "")), 0, WorkerStep()),
-        # Other content than the version's, and a version of which nobody has said what it holds.
+        # Content that differs from the version's, and a version whose digest is not known yet.
         (fleet_spec(), WeightsState("v1", 1, TWO), 3, HANDS_BACK),
         (fleet_spec(), WeightsState("v1", 1, TWO), 0, WorkerStep(load=TO_OLD)),
         (fleet_spec("commit"), WeightsState("v2", 2, ONE), 0, WorkerStep(load=TO_NEW)),
         (fleet_spec(source=Source(path="/old")), ON_OLD, 0, WorkerStep()),
         (fleet_spec(source=None), WeightsState("v1", 1), 0, WorkerStep(claims=True)),
-        # Prefetch goes beside the work.
+        # Prefetch runs beside the requests.
         (fleet_spec("prefetch"), ON_OLD, 3, WorkerStep(claims=True, fetch=TO_NEW)),
         (
             fleet_spec("prefetch"),
@@ -72,7 +72,7 @@ def fleet_spec(phase: str = "", mode: str = "drain", **more: Any) -> FleetSpec:
         (fleet_spec("load"), ON_NEW, 0, WorkerStep(confirms="load")),
         (fleet_spec("load"), WeightsState("", failed=(2, 0, "load")), 0, WorkerStep()),
         (fleet_spec("load"), WeightsState("", failed=(2, 0, "prefetch")), 0, WorkerStep(load=TO_NEW)),
-        # Commit: nobody claims until it is done.
+        # Commit: no worker claims until it is done.
         (fleet_spec("commit"), ON_NEW, 0, WorkerStep()),
         (fleet_spec("commit"), ON_OLD, 0, WorkerStep(load=TO_NEW)),
         # Rollback.
@@ -88,7 +88,7 @@ def fleet_spec(phase: str = "", mode: str = "drain", **more: Any) -> FleetSpec:
         (fleet_spec(rest="stop"), ON_OLD, 0, WorkerStep()),
         (fleet_spec(), WeightsState("v1", 1, ONE, asleep=True), 0, WorkerStep(wake=True)),
         (fleet_spec("load", rest="sleep"), ON_OLD, 0, WorkerStep(sleep=True)),
-        # The weights thrown away, or awake alone: others are loaded, those of before not yet.
+        # Weights that are discarded or awake alone: new ones are loaded, the previous ones not yet.
         (fleet_spec(rest="sleep", keeps_weights=False), ON_OLD, 0, WorkerStep(sleep=True, discards=True)),
         (fleet_spec(), WeightsState("", asleep=True), 0, WorkerStep(wake=True)),
         (fleet_spec(**STAGE), ON_OLD, 3, HANDS_BACK),
@@ -115,7 +115,7 @@ def test_the_next_step_follows_from_fleet_spec_and_state(
     assert next_step(spec, state, running) == expected
 
 
-def test_a_failure_is_of_one_attempt_in_one_phase() -> None:
+def test_a_failure_belongs_to_one_attempt_in_one_phase() -> None:
     assert current_attempt(fleet_spec()) == (0, 0, "")
     assert current_attempt(fleet_spec("load")) == (2, 0, "load")
 
@@ -123,7 +123,7 @@ def test_a_failure_is_of_one_attempt_in_one_phase() -> None:
 CANARY = Canary(token_ids=[1, 2, 3], logprobs=[-1.0, -2.0])
 
 
-def test_a_canary_agrees_within_what_the_number_format_can_tell() -> None:
+def test_a_canary_agrees_within_the_tolerance_of_the_number_format() -> None:
     assert canary_difference(CANARY, [-1.25, -2.0]) == 0.25
     assert canary_difference(CANARY, [-1.0, -2.25]) == 0.125
     assert canary_tolerance(CANARY, "float32") == CANARY_TOLERANCE["float32"]

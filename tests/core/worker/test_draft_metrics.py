@@ -1,4 +1,4 @@
-"""Counters of drafting: what a heartbeat says, sums over workers, differences over time."""
+"""Counters of drafting: the values of a heartbeat, sums over workers, differences over time."""
 
 from openseer_core.worker.draft_metrics import DraftMetrics, summed
 
@@ -20,7 +20,7 @@ HEARTBEAT: dict[str, float | int | str] = {
 }
 
 
-def test_a_heartbeat_is_set_in_relation() -> None:
+def test_ratios_are_computed_from_a_heartbeats_counters() -> None:
     counts = DraftMetrics.of(HEARTBEAT)
 
     assert (counts.drafted, counts.accepted, counts.acceptance) == (60, 30, 0.5)
@@ -36,7 +36,7 @@ def test_a_worker_that_does_not_draft_counts_nothing() -> None:
     assert (none.acceptance_length, none.acceptance, none.seconds_per_step) == (0.0, 0.0, 0.0)
 
 
-def test_workers_are_summed_up_and_earlier_counts_taken_off() -> None:
+def test_counts_are_summed_over_workers_and_earlier_ones_subtracted() -> None:
     first = DraftMetrics.of(HEARTBEAT)
     both = summed([first, first, DraftMetrics()])
 
@@ -45,7 +45,7 @@ def test_workers_are_summed_up_and_earlier_counts_taken_off() -> None:
     assert both.since(DraftMetrics()) == both
 
 
-def test_a_worker_with_a_counter_that_fell_has_begun_anew() -> None:
+def test_a_counter_that_fell_means_a_restarted_worker() -> None:
     before = DraftMetrics({"steps": 5.0, "drafted_tokens": 50.0})
     after = DraftMetrics({"steps": 9.0, "drafted_tokens": 20.0})
 

@@ -1,4 +1,4 @@
-"""Whether a job drafts is decided in one place, with the reason where it does not."""
+"""One function decides whether a job drafts, and returns the reason if it does not."""
 
 from typing import Any
 
@@ -26,14 +26,14 @@ def row(batch: int, ratio: float, device: str = "H100") -> DraftRatio:
     )
 
 
-def test_a_job_that_says_nothing_drafts_where_it_was_measured_to_pay() -> None:
+def test_a_job_with_the_default_drafts_where_a_measurement_favours_it() -> None:
     assert reason("cpu") == ""
     assert reason("NVIDIA A1") == (
         "spec.speculation.enabled is unset, and no measurement says that drafts pay on NVIDIA A1"
     )
 
 
-def test_drafts_are_on_by_themselves_only_where_they_cost_nothing() -> None:
+def test_drafts_are_on_by_default_only_where_they_cost_nothing() -> None:
     table = [row(1, 2.1), row(64, 1.2), row(256, 0.96), row(1, 3.0, "other")]
     assert "0.96 times the tokens per second on H100 at 256 requests at once" in refusal("H100", None, table)
     assert "0.96" in refusal("H100", 256, table)
@@ -43,16 +43,16 @@ def test_drafts_are_on_by_themselves_only_where_they_cost_nothing() -> None:
     assert "no measurement" in refusal("H100", 1, [row(8, 2.0)])
 
 
-def test_the_most_requests_at_once_are_those_that_the_manifest_allows() -> None:
+def test_the_largest_batch_is_the_one_that_the_manifest_allows() -> None:
     assert "no measurement" not in reason("cpu", workers={"maxInflight": 1})
     spec = {"model": {"path": "m", "engineArgs": {"max_num_seqs": 4}}, "prompts": {"path": "p"}}
     assert speculation_refusal(Spec.model_validate(spec), "cpu") == ""
 
 
-def test_what_the_table_holds_is_valid_and_says_where_it_comes_from() -> None:
+def test_the_table_has_one_row_per_measured_configuration() -> None:
     rows = measured()
     assert len({(row.device, row.runner, row.model, row.batch) for row in rows}) == len(rows)
-    assert {row.device for row in rows} == {"cpu"}, "a GPU was measured: let its row be tested here"
+    assert {row.device for row in rows} == {"cpu"}, "a GPU was measured: add a test of its rows here"
 
 
 def test_a_job_that_never_drafts_is_known_without_a_device() -> None:
@@ -62,7 +62,7 @@ def test_a_job_that_never_drafts_is_known_without_a_device() -> None:
 
 
 @pytest.mark.parametrize("device", ["cpu", "NVIDIA A1"])
-def test_a_job_may_be_told_to_draft_and_not_to(device: str) -> None:
+def test_a_job_can_turn_drafts_on_and_off(device: str) -> None:
     assert reason(device, speculation={"enabled": True}) == ""
     assert reason(device, speculation={"enabled": False}) == "spec.speculation.enabled is false"
 

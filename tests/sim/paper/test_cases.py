@@ -1,4 +1,4 @@
-"""The workloads of the paper, and what was fitted on veRL."""
+"""The workloads of the paper, and the parameters that were fitted on veRL."""
 
 from dataclasses import replace
 
@@ -73,5 +73,5 @@ def test_lengths_are_fitted_from_any_start_and_for_the_correlation_given() -> No
     assert total == pytest.approx(MOONLIGHT.figures.verl_total, rel=0.01)
 
 
-def test_the_cost_of_a_drafted_token_lies_between_none_and_too_much() -> None:
+def test_the_cost_of_a_drafted_token_is_positive_and_small() -> None:
     assert 0 < draft_cost(MOONLIGHT.scaled(0.1), (1,)) < 0.002

@@ -1,4 +1,4 @@
-"""All systems on a workload, beside veRL."""
+"""All systems on a workload, compared with veRL."""
 
 import pytest
 
@@ -21,21 +21,21 @@ def test_ratios_are_those_of_an_instance_against_verl_on_the_whole_fleet() -> No
     assert streamrl.reported == 1.21
 
 
-def test_what_is_not_synchronous_has_no_tail() -> None:
+def test_a_system_that_is_not_synchronous_has_no_tail() -> None:
     asked = [system for system in paper_systems(TINY) if system.name in (VERL, APRIL)]
     _, april = study(TINY, (1,), systems=asked)
     assert april.tail is None
     assert april.ratio > 1
 
 
-def test_every_system_is_asked_with_and_without_drafts() -> None:
+def test_every_system_is_simulated_with_and_without_drafts() -> None:
     names = [system.name for system in paper_systems(MOONLIGHT)]
     assert len(set(names)) == len(names)
     for name in (VERL, "StreamRL, true lengths", APRIL, SEER, "oracle"):
         assert sum(other.startswith(f"{name} +") for other in names) >= 1
 
 
-def test_one_thing_is_varied_at_a_time_on_fleets_of_one_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variations_change_one_parameter_on_fleets_of_one_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sensitivity, "CORRELATIONS", (0.8,))
     changes = list(variations(TINY, 1.0))
     assert {change.fleet.instances for change in changes} == {2}

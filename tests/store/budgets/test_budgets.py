@@ -1,4 +1,4 @@
-"""A verb that does much does it in bounded calls, and whoever repeats one that was cut short goes on with it."""
+"""Large operations run in calls of bounded size, and repeating an interrupted operation continues it."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.redis
 
 
 class Calls:
-    """Counts the calls of each verb; from the `last`-th of one on nothing is answered."""
+    """Counts the calls of each verb; calls of a verb after its `last`-th raise an error."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.made: dict[str, int] = {}

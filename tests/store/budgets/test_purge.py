@@ -1,4 +1,4 @@
-"""Purging a job whose workers live: meanwhile nobody writes, and nothing of it is left for the next job of the name."""
+"""A purge of a job with live workers: meanwhile no write succeeds, and no key is left for the next job of the name."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.redis
 
 
 class Purge:
-    """A purge of many pieces. `piece`: set once the first is done; `go_on`: it stops before the second until then."""
+    """A purge of many pieces. `piece`: set once the first piece is done; `go_on`: lets the purge continue."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.piece, self.go_on = asyncio.Event(), asyncio.Event()
@@ -52,13 +52,13 @@ async def operator(redis_url: str, job: str) -> AsyncIterator[Store]:
 
 @pytest.fixture
 async def worker(redis_url: str, job: str) -> AsyncIterator[Store]:
-    """Its calls fail at once where they would wait."""
+    """A store whose calls fail at once instead of waiting."""
     store = RedisStore(redis_url, job, retry_seconds=0.0)
     yield store
     await store.close()
 
 
-async def test_while_a_job_is_purged_nobody_writes_and_nothing_is_left(
+async def test_during_a_purge_no_write_succeeds_and_no_key_is_left(
     operator: Store, worker: Store, purge: Purge, redis_url: str, job: str
 ) -> None:
     groups = [group(f"g{number}", 2) for number in range(8)]
@@ -81,7 +81,7 @@ async def test_while_a_job_is_purged_nobody_writes_and_nothing_is_left(
     assert {result.tokens for result in await results(operator)} == {tokens(0, 5)}
 
 
-async def test_a_purge_that_was_cut_short_keeps_others_away_for_a_while_only(
+async def test_an_interrupted_purge_blocks_writes_until_its_mark_expires(
     operator: Store, worker: Store, purge: Purge, redis_url: str, job: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(redis_store, "PURGING_SECONDS", 600)
@@ -93,7 +93,7 @@ async def test_a_purge_that_was_cut_short_keeps_others_away_for_a_while_only(
         await worker.submit([group("b", 1)])
     link, mark = RedisLink(redis_url, "{other}"), prefix("default", job) + ":purging"
     assert 0 < await link.command("TTL", mark) <= 600
-    await link.command("PEXPIRE", mark, 1)  # the while is over
+    await link.command("PEXPIRE", mark, 1)  # the mark expires
     await link.close()
     assert await operator.submit([group("b", 1)]) == 1
     purge.go_on.set()

@@ -11,7 +11,7 @@ async def opened(store: Store) -> int:
     return record.number
 
 
-async def test_what_is_expected_of_groups_moves_with_them(store: Store) -> None:
+async def test_expected_tokens_of_groups_move_with_them(store: Store) -> None:
     first, second = await opened(store), await opened(store)
     await store.submit([group("a", 3, batch=first)])
     claims = await store.claim(ANN, query(2))
@@ -23,7 +23,7 @@ async def test_what_is_expected_of_groups_moves_with_them(store: Store) -> None:
     assert (counts[2].ok_tokens, counts[2].closed_tokens) == (5, 5)
 
 
-async def test_tokens_that_a_group_brings_are_not_the_batchs_own(store: Store) -> None:
+async def test_tokens_of_a_carried_group_are_not_the_batchs_own(store: Store) -> None:
     first, second = await opened(store), await opened(store)
     await store.submit([group("a", 2, batch=first)])
     claims = await store.claim(ANN, query())

@@ -1,4 +1,4 @@
-"""In the tail, responses go to a worker that is free and much faster: what each store tells of it and withholds."""
+"""In the tail, responses go to a free worker that is much faster: paces and claims are the same on every store."""
 
 import pytest
 
@@ -20,7 +20,7 @@ async def free_pace(store: Store, worker: WorkerId) -> float:
     return (await extend(store, worker, [])).fleet_load.free_pace
 
 
-async def test_a_worker_is_told_the_pace_of_the_fastest_free_one_but_itself(store: Store) -> None:
+async def test_the_free_pace_is_that_of_the_fastest_other_free_worker(store: Store) -> None:
     for worker, pace in ((ANN, 50.0), (FAST, 40.5), (BOB, 0.0)):
         await beat(store, worker, pace)
     assert (await free_pace(store, BOB), await free_pace(store, ANN), await free_pace(store, FAST)) == (
@@ -30,7 +30,7 @@ async def test_a_worker_is_told_the_pace_of_the_fastest_free_one_but_itself(stor
     )
 
 
-async def test_a_free_worker_that_takes_only_shorter_requests_counts_for_none(store: Store) -> None:
+async def test_a_free_worker_that_takes_only_shorter_requests_does_not_count(store: Store) -> None:
     await beat(store, ANN, 0.0, limit=900)
     await beat(store, FAST, 50.0, limit=800)
     assert await free_pace(store, ANN) == 0
@@ -38,7 +38,7 @@ async def test_a_free_worker_that_takes_only_shorter_requests_counts_for_none(st
     assert await free_pace(store, ANN) == 40
 
 
-async def test_a_free_worker_that_serves_other_versions_counts_for_none(store: Store) -> None:
+async def test_a_free_worker_that_serves_other_versions_does_not_count(store: Store) -> None:
     await store.claim(FAST, query(version="v2"))
     await beat(store, FAST, 50.0)
     assert await free_pace(store, ANN) == 0
@@ -50,12 +50,12 @@ async def test_a_free_worker_that_serves_other_versions_counts_for_none(store: S
 
 
 @pytest.mark.parametrize("pace", [float("nan"), float("inf"), -1.0])
-async def test_a_pace_that_is_none_is_told_to_nobody(store: Store, pace: float) -> None:
+async def test_an_invalid_pace_is_not_reported(store: Store, pace: float) -> None:
     await beat(store, FAST, pace)
     assert await free_pace(store, ANN) == 0
 
 
-async def test_a_worker_is_free_no_longer_once_it_claims_drains_or_falls_silent(store: Store, clock: Clock) -> None:
+async def test_a_claiming_draining_or_silent_worker_is_not_free(store: Store, clock: Clock) -> None:
     for worker, pace in ((FAST, 40.0), (FASTER, 50.0)):
         await beat(store, worker, pace)
     await beat(store, FASTER, 50.0, state="draining")
@@ -87,13 +87,13 @@ async def test_a_fast_worker_takes_more_than_its_share_of_the_tail(store: Store,
     assert len(await store.claim(ANN, query(slack=0, pace=pace))) == claimed
 
 
-async def test_what_is_more_than_a_share_is_no_tail_and_goes_to_slow_workers_too(store: Store) -> None:
+async def test_more_requests_than_a_share_also_go_to_slow_workers(store: Store) -> None:
     await store.submit([group("a", 3)])
     await beat(store, FAST, 50.0)
     assert len(await store.claim(ANN, query(pace=20.0))) == 3
 
 
-async def test_a_lane_of_its_own_is_served_by_a_slow_worker(store: Store) -> None:
+async def test_a_slow_worker_serves_its_own_lane(store: Store) -> None:
     await store.submit([group("a", lanes=("0",), size=1)])
     await beat(store, FAST, 50.0)
     assert names(await store.claim(ANN, query(lanes=("0",), pace=20.0))) == ["a/0"]

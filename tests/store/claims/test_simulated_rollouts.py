@@ -1,6 +1,6 @@
-"""The claims of a simulated rollout, asked for again of a real Redis: the same requests, in the same order.
+"""The claims of a simulated rollout, repeated on a real Redis: the same requests, in the same order.
 
-The simulator plays on core's reference queue. Every call that it makes there is kept and made again, at the same times.
+The simulator uses core's reference queue. Its calls are recorded and repeated on Redis at the same times.
 """
 
 import asyncio
@@ -33,21 +33,21 @@ STEP = StepTime(((1.0, 0.01), (100.0, 0.02)), per_context=0.0, per_prefill=1e-5)
 FLEET = ModelledFleet(3, STEP, kv_tokens=4_000, slots=4, look_seconds=0.2, losses=(Loss(3.0, 1, 2.0),))
 WORK = LengthModel(250, CAP, spread=1.0, correlation=0.7).draw(10, 4, seed=5, prompt=32)
 START = 1_000.0
-"""Of the store's clock, when the simulated one begins."""
+"""The store's clock when the simulation begins, in seconds."""
 
 
 ANY = WorkerId("worker-0", "sim")
-"""Who tells of an end does not matter to its outcome."""
+"""The worker that reports every end; its name does not affect the outcome."""
 
 
 Call = Callable[[RedisStore], Coroutine[Any, Any, Any]]
 Answer = Sequence[tuple[str, int, int] | WriteOutcome] | None
-"""Claims, or what became of writes; None for a call whose answer is compared elsewhere."""
+"""Claims, or outcomes of writes; None for a call whose answer is compared elsewhere."""
 
 
 @dataclass
 class Transcript:
-    """Each call as (seconds, call of the store), with what the queue answered."""
+    """Each call as (seconds, call of the store), with the answers of the queue."""
 
     calls: list[tuple[float, Call]] = field(default_factory=list[tuple[float, Call]])
     answers: list[Answer] = field(default_factory=list[Answer])
@@ -62,7 +62,7 @@ class Transcript:
 
 
 class KeptClaimers(Claimers):
-    """Keeps the heartbeats that the simulator stands for."""
+    """Records the heartbeats that the simulator implies."""
 
     def __init__(self, transcript: Transcript) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class KeptClaimers(Claimers):
 
 
 class KeptQueue(JobQueue):
-    """A queue that keeps what is asked of it, with the fences of a store of that epoch."""
+    """A queue that records its calls, with the fences of a store of that epoch."""
 
     def __init__(self, transcript: Transcript, epoch: int) -> None:
         super().__init__(FIRST_BASE, fence_base=base_of(epoch))
@@ -129,7 +129,7 @@ def shown(claim: Claim) -> tuple[str, int, int]:
 async def told_again(
     url: str, job: str, policy: PolicyName, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[list[Answer], list[Answer]]:
-    """What the queue of the simulator answered, and what Redis does."""
+    """The answers of the simulator's queue, and those of Redis."""
     clock = Clock(START)
     store = RedisStore(url, job, clock=clock, retry_seconds=5.0)
     await store.connect()
@@ -157,7 +157,7 @@ def plain(answer: Any) -> Answer:
 
 @pytest.mark.redis
 @pytest.mark.parametrize("policy", ["context-aware", "fifo", "longest-first-oracle"])
-def test_redis_gives_the_claims_of_the_simulators_queue(
+def test_redis_returns_the_claims_of_the_simulators_queue(
     policy: PolicyName, redis_url: str, job: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected, found = asyncio.run(told_again(redis_url, job, policy, monkeypatch))

@@ -1,4 +1,4 @@
-"""What several clients tell a store again that lost its last second: the order in which they do it changes nothing."""
+"""Several clients repeat their writes to a store that lost its last second; their order does not matter."""
 
 import asyncio
 import contextlib
@@ -18,14 +18,14 @@ from tests.store.rolled_back import ForgetfulRedis, forgetful_redis
 
 pytestmark = pytest.mark.redis
 OTHERS_SECONDS = 3600.0
-"""What a client waits for others in the test that lets them tell in that time."""
+"""Seconds for which a client waits for the repeated writes of others, in the test of that wait."""
 
 
 @contextlib.asynccontextmanager
 async def two_clients(
     folder: Path, others_seconds: float = 0.0
 ) -> AsyncGenerator[tuple[ForgetfulRedis, Store, Store, int]]:
-    """A server, two clients that tell it again, and a batch that it does not forget."""
+    """A server, two clients that repeat their writes, and a batch that the server does not lose."""
     async with forgetful_redis(folder) as redis:
         clients = [
             await open_store(redis.url, "job", tells_again=True, others_seconds=others_seconds) for _ in range(2)
@@ -37,14 +37,14 @@ async def two_clients(
             await client.close()
 
 
-async def test_groups_are_taken_also_after_the_seal_that_came_behind_them(tmp_path: Path) -> None:
+async def test_repeated_groups_are_accepted_after_a_later_seal(tmp_path: Path) -> None:
     async with two_clients(tmp_path) as (redis, one, two, batch):
         await one.submit([group("a", 2, batch=batch), group("b", 2, batch=batch)])
         await two.seal(batch)
         await redis.roll_back()
         early = await two.progress(batch)
         assert (early.groups, early.complete) == (0, False)
-        assert await two.submit([group("a", 2, batch=batch)]) == 1  # whoever uploads again helps, too
+        assert await two.submit([group("a", 2, batch=batch)]) == 1  # a second upload restores the group, too
         assert not (await two.progress(batch)).sealed
         whole = await one.progress(batch)
         assert (whole.groups, whole.sealed) == (2, True)
@@ -52,7 +52,7 @@ async def test_groups_are_taken_also_after_the_seal_that_came_behind_them(tmp_pa
             await two.submit([group("c", 2, batch=batch)])
 
 
-async def test_no_write_reaches_a_new_epoch_before_what_is_told_again(tmp_path: Path) -> None:
+async def test_no_write_reaches_a_new_epoch_before_the_repeated_ones(tmp_path: Path) -> None:
     async with two_clients(tmp_path) as (redis, one, _, batch):
         await one.submit([group("a", 2, batch=batch)])
         await redis.roll_back()
@@ -60,7 +60,7 @@ async def test_no_write_reaches_a_new_epoch_before_what_is_told_again(tmp_path: 
         assert (await one.progress(batch)).groups == 1
 
 
-async def test_groups_are_told_again_also_to_a_batch_that_another_has_sealed_since(tmp_path: Path) -> None:
+async def test_groups_are_repeated_to_a_batch_that_was_sealed_since(tmp_path: Path) -> None:
     async with two_clients(tmp_path) as (redis, one, two, batch):
         await one.submit([group("a", 2, batch=batch)])
         await redis.roll_back()
@@ -68,7 +68,7 @@ async def test_groups_are_told_again_also_to_a_batch_that_another_has_sealed_sin
         assert (await one.progress(batch)).groups == 1
 
 
-async def test_a_submission_that_was_refused_is_not_told_again(tmp_path: Path) -> None:
+async def test_a_refused_submission_is_not_repeated(tmp_path: Path) -> None:
     async with two_clients(tmp_path) as (redis, one, _, batch):
         await one.seal(batch)
         with pytest.raises(BatchClosedError):
@@ -77,7 +77,7 @@ async def test_a_submission_that_was_refused_is_not_told_again(tmp_path: Path) -
         assert (await one.progress(batch)).groups == 0
 
 
-async def test_an_older_verdict_does_not_come_back(tmp_path: Path) -> None:
+async def test_an_older_verdict_is_not_restored(tmp_path: Path) -> None:
     async with two_clients(tmp_path) as (redis, one, two, batch):
         await one.submit([group("a", 1, batch=batch), group("b", 1, batch=batch)])
         await one.judge(batch, {"a": True, "b": True})
@@ -91,7 +91,7 @@ async def test_an_older_verdict_does_not_come_back(tmp_path: Path) -> None:
         assert (progress.valid, progress.invalid) == (1, 1)
 
 
-async def test_a_deleted_batch_does_not_come_back(tmp_path: Path) -> None:
+async def test_a_deleted_batch_is_not_restored(tmp_path: Path) -> None:
     async with two_clients(tmp_path) as (redis, one, two, _):
         batch = (await one.open_batch(OpenBatch("v1", "{}")))[0].number
         await one.submit([group("a", 2, batch=batch)])
@@ -104,7 +104,7 @@ async def test_a_deleted_batch_does_not_come_back(tmp_path: Path) -> None:
         assert (record.forgotten, record.progress.requests) == (True, 0)
 
 
-async def test_a_cancellation_told_again_leaves_a_turn_that_came_since(tmp_path: Path) -> None:
+async def test_a_repeated_cancellation_does_not_end_a_later_turn(tmp_path: Path) -> None:
     async with two_clients(tmp_path) as (redis, one, _, batch):
         await one.submit([group("a", 2, batch=batch)])
         [first] = await one.claim(ANN, query(slots=1))
@@ -116,7 +116,7 @@ async def test_a_cancellation_told_again_leaves_a_turn_that_came_since(tmp_path:
         assert (await one.record(first.request)).state is State.QUEUED
 
 
-async def test_a_turn_told_again_follows_only_the_response_that_it_was_for(tmp_path: Path) -> None:
+async def test_a_repeated_turn_follows_only_its_own_response(tmp_path: Path) -> None:
     async with two_clients(tmp_path) as (redis, one, two, batch):
         await one.submit([group("a", 2, batch=batch)])
         redis.save()
@@ -131,7 +131,7 @@ async def test_a_turn_told_again_follows_only_the_response_that_it_was_for(tmp_p
         assert (record.turn, record.state) == (0, State.DONE)
 
 
-async def test_what_builds_on_anothers_write_is_told_once_more_behind_it(
+async def test_a_write_that_depends_on_anothers_is_repeated_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with two_clients(tmp_path, others_seconds=OTHERS_SECONDS) as (redis, one, two, batch):

@@ -1,4 +1,4 @@
-"""A server whose memory is full: nothing is leased and nothing lost while it refuses writes, and then all goes on."""
+"""A server with full memory: while it refuses writes no lease begins or is lost, and afterwards requests continue."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.redis
 
 
 class FullServer:
-    """A server of this test's own, whose memory can be filled."""
+    """A server of one test, whose memory can be filled."""
 
     def __init__(self, url: str, clock: Clock) -> None:
         self.url, self.clock = url, clock
@@ -27,11 +27,11 @@ class FullServer:
         self._link = RedisLink(url, "{other}")
 
     async def fill(self) -> None:
-        """From now on there is no room."""
+        """Leaves no memory for writes."""
         await self._link.command("CONFIG", "SET", "maxmemory", 1)
 
     async def empty(self) -> None:
-        """There is room again."""
+        """Allows writes again."""
         await self._link.command("CONFIG", "SET", "maxmemory", 0)
 
     async def close(self) -> None:
@@ -113,7 +113,7 @@ async def test_acknowledgements_make_room_in_a_full_store(server: FullServer) ->
     assert await results(store, batch.number) == []
 
 
-async def test_a_store_tells_how_much_of_its_memory_it_uses(server: FullServer) -> None:
+async def test_a_store_reports_its_used_memory_and_its_limit(server: FullServer) -> None:
     assert (await server.store.memory()).limit == 0
     await server.fill()
     memory = await server.store.memory()

@@ -16,7 +16,7 @@ from tests.store.builders import ANN, BOB, Clock, delta, extend, finish, group, 
 LEASE_SECONDS = 10.0
 
 
-async def test_an_outage_longer_than_the_lease_costs_nobody_a_lease(store: Store, clock: Clock) -> None:
+async def test_an_outage_longer_than_the_lease_costs_no_lease(store: Store, clock: Clock) -> None:
     await store.submit([group("a", 4)])
     claims = await store.claim(ANN, query(4))
     clock.seconds += 12
@@ -27,7 +27,7 @@ async def test_an_outage_longer_than_the_lease_costs_nobody_a_lease(store: Store
     assert [reply.have for reply in replies] == [2] * 4
 
 
-async def test_a_worker_that_died_in_an_outage_loses_its_leases_one_lease_later(store: Store, clock: Clock) -> None:
+async def test_leases_of_a_worker_that_died_in_an_outage_expire_afterwards(store: Store, clock: Clock) -> None:
     await store.submit([group("a", 4)])
     await store.claim(ANN, query(4))
     clock.seconds += 3600
@@ -36,7 +36,7 @@ async def test_a_worker_that_died_in_an_outage_loses_its_leases_one_lease_later(
     assert len(await store.claim(BOB, query())) == 4
 
 
-async def test_calls_that_pause_now_and_then_keep_no_dead_workers_lease(store: Store, clock: Clock) -> None:
+async def test_pauses_between_calls_keep_no_dead_workers_lease(store: Store, clock: Clock) -> None:
     await store.submit([group("a", 4)])
     await store.claim(ANN, query(4))
     for _ in range(4):
@@ -46,7 +46,7 @@ async def test_calls_that_pause_now_and_then_keep_no_dead_workers_lease(store: S
     assert len(await store.claim(BOB, query())) == 4
 
 
-async def test_in_a_stall_no_lease_expires_for_as_long_as_it_lasted(store: Store, clock: Clock) -> None:
+async def test_after_a_stall_no_lease_expires_for_the_length_of_the_stall(store: Store, clock: Clock) -> None:
     await store.submit([group("a", 1)])
     await store.claim(ANN, query())
     await wait(store, clock, LEASE_SECONDS - 1)
@@ -77,7 +77,7 @@ async def test_steps_of_the_clock_end_no_request(store: Store, clock: Clock) -> 
     assert [result.status for result in await results(store)] == [Status.OK] * 8
 
 
-async def test_times_of_a_job_never_go_back_and_no_further_than_a_step(store: Store, clock: Clock) -> None:
+async def test_the_jobs_clock_never_goes_back_and_its_steps_are_limited(store: Store, clock: Clock) -> None:
     start = await store.now()
     assert start == clock.seconds
     clock.seconds -= 0.5

@@ -1,4 +1,4 @@
-"""A lease that ends without a word of its holder: only what is known of a death counts against the request."""
+"""Leases that end without a report of their holder: only evidence of a death counts against the request."""
 
 from openseer_core.ids import WorkerId
 from openseer_core.model.losses import PAST_BOOTS
@@ -13,12 +13,12 @@ BUSY = Heartbeat(WorkerState.BUSY)
 
 
 def boot(number: int) -> WorkerId:
-    """One boot of a worker that is started again and again."""
+    """One boot of a worker that restarts repeatedly."""
     return WorkerId("ann", f"boot-{number}")
 
 
 async def dies(store: Store, clock: Clock, number: int, *, max_losses: int = 2, first: bool = True) -> int:
-    """A boot claims what there is, writes two tokens of each, and is gone; how much it had."""
+    """A boot claims all requests, writes two tokens of each, and ends; returns the number of its claims."""
     await store.heartbeat(boot(number), BUSY)
     claims = await store.claim(boot(number), query(max_losses=max_losses))
     await extend(store, boot(number), [delta(claim, 2) for claim in claims])
@@ -40,7 +40,7 @@ async def test_a_request_that_lost_too_many_workers_is_reported_as_failed(store:
     assert (await store.progress(0)).infra_failed == 1
 
 
-async def test_a_new_boot_has_what_the_dead_one_held_at_once(store: Store) -> None:
+async def test_a_new_boot_claims_the_dead_ones_requests_at_once(store: Store) -> None:
     await store.submit([group("a", 3), group("b", 1)])
     await store.heartbeat(boot(0), BUSY)
     held = await store.claim(boot(0), query(3))
@@ -53,7 +53,7 @@ async def test_a_new_boot_has_what_the_dead_one_held_at_once(store: Store) -> No
     assert (await extend(store, BOB, [delta(other, 1)])).replies[0].outcome is WriteOutcome.OK
 
 
-async def test_a_lease_that_expired_before_the_new_boot_counts_when_it_comes(store: Store, clock: Clock) -> None:
+async def test_an_expired_lease_counts_once_a_new_boot_reports(store: Store, clock: Clock) -> None:
     await store.submit([group("a", 1)])
     for number in range(3):
         await dies(store, clock, number, first=False)
@@ -62,7 +62,7 @@ async def test_a_lease_that_expired_before_the_new_boot_counts_when_it_comes(sto
     assert [result.status for result in await results(store)] == [Status.INFRA_FAILED]
 
 
-async def test_leases_that_expire_in_stalls_count_only_to_a_far_limit(store: Store, clock: Clock) -> None:
+async def test_leases_that_expire_in_stalls_count_only_at_a_high_limit(store: Store, clock: Clock) -> None:
     await store.submit([group("a", 1)])
     for _ in range(EXPIRY_LIMIT + 1):
         await store.heartbeat(ANN, BUSY)
@@ -72,9 +72,7 @@ async def test_leases_that_expire_in_stalls_count_only_to_a_far_limit(store: Sto
     assert [result.status for result in await results(store)] == [Status.INFRA_FAILED]
 
 
-async def test_a_worker_that_comes_back_after_a_stall_and_dies_later_has_lost_nothing_by_the_stall(
-    store: Store, clock: Clock
-) -> None:
+async def test_an_expiry_in_a_stall_does_not_count_at_a_later_death(store: Store, clock: Clock) -> None:
     await store.submit([group("a", 1)])
     await dies(store, clock, 0, max_losses=0, first=False)
     await store.heartbeat(boot(0), BUSY)
@@ -96,7 +94,7 @@ async def test_an_earlier_boot_that_still_calls_is_no_evidence_against_a_later(s
     assert reply.outcome is WriteOutcome.OK
 
 
-async def test_a_request_running_elsewhere_may_still_finish_after_one_loss_too_many(store: Store, clock: Clock) -> None:
+async def test_a_request_that_runs_elsewhere_may_finish_despite_a_loss(store: Store, clock: Clock) -> None:
     await store.submit([group("a", 1)])
     await dies(store, clock, 0, max_losses=0, first=False)
     [claim] = await store.claim(BOB, query(max_losses=0))
@@ -105,7 +103,7 @@ async def test_a_request_running_elsewhere_may_still_finish_after_one_loss_too_m
     assert [result.status for result in await results(store)] == [Status.OK]
 
 
-async def test_what_an_engine_broke_with_goes_back_with_its_tokens_and_counts(store: Store) -> None:
+async def test_a_request_of_a_failed_engine_keeps_its_tokens_and_counts(store: Store) -> None:
     await store.submit([group("a", 1)])
     for number in range(3):
         [claim] = await store.claim(boot(number), query(max_losses=2))
@@ -116,7 +114,7 @@ async def test_what_an_engine_broke_with_goes_back_with_its_tokens_and_counts(st
     assert (result.status, result.tokens) == (Status.INFRA_FAILED, tokens(0, 6))
 
 
-async def test_a_worker_that_left_before_its_leases_expired_is_not_taken_for_dead(store: Store, clock: Clock) -> None:
+async def test_a_worker_that_deregistered_does_not_count_as_dead(store: Store, clock: Clock) -> None:
     await store.submit([group("a", 1)])
     await dies(store, clock, 0, max_losses=0)
     await store.deregister(boot(0))
@@ -140,7 +138,7 @@ async def test_a_worker_holds_one_suspect_at_a_time(store: Store) -> None:
     assert names(await store.claim(boot(2), query())) == ["a/2"]
 
 
-async def test_a_suspect_that_gave_back_a_chunk_is_none_any_more(store: Store) -> None:
+async def test_a_request_that_was_given_back_is_no_longer_a_suspect(store: Store) -> None:
     await store.submit([group("a", 2)])
     for number in range(2):
         await store.heartbeat(boot(number), BUSY)
@@ -151,7 +149,7 @@ async def test_a_suspect_that_gave_back_a_chunk_is_none_any_more(store: Store) -
     assert names(await store.claim(boot(2), query())) == ["a/1", "a/0"]
 
 
-async def test_a_request_that_gives_back_and_kills_in_turn_ends_at_the_far_limit(store: Store) -> None:
+async def test_a_request_that_kills_between_give_backs_ends_at_the_limit(store: Store) -> None:
     await store.submit([group("a", 1)])
     number = 0
     while not (await store.progress(0)).closed:
@@ -163,7 +161,7 @@ async def test_a_request_that_gives_back_and_kills_in_turn_ends_at_the_far_limit
     assert number == EXPIRY_LIMIT + 2
 
 
-async def test_suspects_hide_nothing_that_lost_no_worker(store: Store) -> None:
+async def test_suspects_do_not_hide_other_requests(store: Store) -> None:
     await store.submit([group(f"g{number:02}", 1) for number in range(40)] + [group("h", 8)])
     for number in range(2):
         await store.heartbeat(boot(number), BUSY)

@@ -1,4 +1,4 @@
-"""Any call may be repeated, for its answer may be lost: every verb twice, and a whole batch without first answers."""
+"""Any call may be repeated after a lost answer: every verb twice, and a whole batch without first answers."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
@@ -73,13 +73,13 @@ READING: dict[str, Call] = {
     "memory": lambda store, claims: store.memory(),
 }
 COUNTING = {"wait_for_work", "submit", "reap", "end", "end_groups", "carry", "open_batch"}
-"""They tell whether, or how much, was new: a repeat has nothing new."""
+"""Verbs that return how many items were new, or whether any was; a repeat has none."""
 OF_THE_SERVER = {"memory"}
-"""Their answer is the server's own, whose memory changes from one moment to the next."""
+"""Verbs whose answer is the state of the server's memory, which changes at any time."""
 
 
 async def swap(store: Store) -> object:
-    """The next fleet spec after none."""
+    """Writes the next fleet spec."""
     return await store.swap_fleet_spec(SPECS[id(store)])
 
 
@@ -87,7 +87,7 @@ SPECS: dict[int, Any] = {}
 
 
 async def prepared(store: Store) -> list[Claim]:
-    """Groups of which requests wait, run, have ended, and have ended a turn; two of them are leased to one worker."""
+    """Prepares groups with requests that wait, run, or have ended a turn; returns the two leases of ANN."""
     await store.open_batch(OpenBatch(VERSION, "{}", "first"))
     await store.submit([group("t", lanes=("t",)), group("a", 3), group("b", 2), group("one", 1, batch=1)])
     await store.heartbeat(ANN, Heartbeat(WorkerState.IDLE, idle_seconds=1.5))
@@ -100,18 +100,18 @@ async def prepared(store: Store) -> list[Claim]:
 
 
 async def seen(store: Store) -> Any:
-    """All that can be read, and how many leases each worker has."""
+    """All readable state, and the fleet load for each worker."""
     loads = [(await extend(store, worker, [])).fleet_load for worker in (ANN, BOB)]
     return await read_all(store, BATCHES, []), loads
 
 
-def test_no_verb_is_left_out() -> None:
+def test_every_verb_of_the_store_is_tested() -> None:
     verbs = {name for name in dir(Store) if not name.startswith("_") and callable(getattr(Store, name))}
     assert verbs - {"close"} == WRITING.keys() | READING.keys()
 
 
 @pytest.mark.parametrize("verb", WRITING | READING)
-async def test_a_verb_that_is_repeated_changes_nothing_more_and_answers_the_same(store: Store, verb: str) -> None:
+async def test_a_repeated_verb_changes_nothing_and_answers_the_same(store: Store, verb: str) -> None:
     claims = await prepared(store)
     call = (WRITING | READING)[verb]
     first = await call(store, claims)
@@ -122,7 +122,7 @@ async def test_a_verb_that_is_repeated_changes_nothing_more_and_answers_the_same
 
 
 class LossyStore:
-    """Loses the first answer to every call, so that the call comes again."""
+    """Drops the first answer to every call and repeats the call."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

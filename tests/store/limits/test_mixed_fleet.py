@@ -1,4 +1,4 @@
-"""Workers of which one takes longer requests than another: who is given what, the same on every store."""
+"""Claims of workers with different limits of a request's length: the same on every store."""
 
 from openseer_core.admission import ModelLimits
 from openseer_core.queue import budgets
@@ -15,26 +15,26 @@ def beat(limit: int, state: WorkerState = WorkerState.IDLE) -> Heartbeat:
 
 
 async def both(store: Store) -> None:
-    """Ann is small, Bob is large."""
+    """Registers ANN with the small limit and BOB with the large one."""
     await store.heartbeat(BOB, beat(LARGE))
     await store.heartbeat(ANN, beat(SMALL))
 
 
-async def test_what_only_a_larger_worker_takes_is_left_to_it(store: Store) -> None:
+async def test_a_request_that_fits_only_a_larger_worker_is_left_to_it(store: Store) -> None:
     await both(store)
     await store.submit([group("exact", 1, prompt_tokens=SMALL), group("fits", 1, prompt_tokens=SMALL - 1)])
     assert names(await store.claim(ANN, query(context_tokens=SMALL))) == ["fits/0"]
     assert names(await store.claim(BOB, query(context_tokens=LARGE))) == ["exact/0"]
 
 
-async def test_the_largest_worker_is_given_what_none_takes(store: Store) -> None:
+async def test_the_largest_worker_receives_requests_that_fit_none(store: Store) -> None:
     await both(store)
     await store.submit([group("huge", 1, prompt_tokens=LARGE)])
     assert not await store.claim(ANN, query(context_tokens=SMALL))
     assert names(await store.claim(BOB, query(context_tokens=LARGE, blocks=0))) == ["huge/0"]
 
 
-async def test_when_the_largest_worker_leaves_the_next_one_ends_what_is_left(store: Store) -> None:
+async def test_the_next_largest_worker_ends_the_requests_that_fit_none(store: Store) -> None:
     await both(store)
     await store.submit([group("long", 1, prompt_tokens=400)])
     assert not await store.claim(ANN, query(context_tokens=SMALL))
@@ -42,7 +42,7 @@ async def test_when_the_largest_worker_leaves_the_next_one_ends_what_is_left(sto
     assert names(await store.claim(ANN, query(context_tokens=SMALL))) == ["long/0"]
 
 
-async def test_a_larger_worker_that_drains_is_waited_for_no_more(store: Store) -> None:
+async def test_a_larger_worker_that_drains_is_not_waited_for(store: Store) -> None:
     await both(store)
     await store.submit([group("long", 1, prompt_tokens=400)])
     await store.heartbeat(BOB, beat(LARGE, WorkerState.DRAINING))
@@ -93,7 +93,7 @@ async def test_a_suspect_for_a_larger_worker_is_left_to_it(store: Store) -> None
     assert names(await store.claim(BOB, query(context_tokens=LARGE))) == ["g/0"]
 
 
-async def test_the_share_of_a_worker_counts_those_that_take_as_much(store: Store) -> None:
+async def test_the_share_of_a_worker_counts_workers_with_its_limit_or_more(store: Store) -> None:
     await both(store)
     await store.submit([group("g", 6, prompt_tokens=400)])
     claims = await store.claim(BOB, query(context_tokens=LARGE, slack=0))
@@ -102,14 +102,14 @@ async def test_the_share_of_a_worker_counts_those_that_take_as_much(store: Store
     assert (await extend(store, ANN, [])).fleet_load.workers == 2
 
 
-async def test_a_worker_makes_no_room_for_what_only_larger_ones_take(store: Store) -> None:
+async def test_a_worker_makes_no_room_for_requests_of_larger_ones(store: Store) -> None:
     await both(store)
     await store.submit([group("g", 1, prompt_tokens=400)])
     assert (await extend(store, ANN, [])).fleet_load.best_waiting == float("inf")
     assert (await extend(store, BOB, [])).fleet_load.best_waiting == 0.0
 
 
-async def test_a_heartbeat_is_told_what_the_largest_worker_takes(store: Store) -> None:
+async def test_a_heartbeat_returns_the_limit_of_the_largest_worker(store: Store) -> None:
     assert (await store.heartbeat(ANN, beat(SMALL))).largest == SMALL
     await store.heartbeat(BOB, beat(LARGE))
     assert (await store.heartbeat(ANN, beat(SMALL))).largest == LARGE
@@ -128,4 +128,4 @@ async def test_limits_of_workers_that_died_do_not_count_while_others_claim(store
     await wait(store, clock, 6.0)
     assert await limits() == ModelLimits(LARGE, 300, SMALL)
     await wait(store, clock, 11.0)
-    assert await limits() == ModelLimits(LARGE, 300, LARGE)  # nobody is there: all that were count
+    assert await limits() == ModelLimits(LARGE, 300, LARGE)  # no worker is fresh: all known ones count

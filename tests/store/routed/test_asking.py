@@ -1,4 +1,4 @@
-"""Rows are asked for by whoever knows the job's store, and nothing else on the volume can be asked for."""
+"""Rows are requested with a secret of the job's store, and no other file of the volume can be requested."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ GROUP = GroupId(3, "q/1")
 NAMES = ["0.12.7.0123456789abcdef01234567", "prompt.0123456789abcdef01234567"]
 
 
-def test_a_question_names_a_groups_files_and_shows_no_password() -> None:
+def test_a_question_names_a_groups_files_and_contains_no_password() -> None:
     asked = SECRET.ask(GROUP, NAMES)
     question = SECRET.read(asked)
     assert question is not None
@@ -35,11 +35,11 @@ def test_a_question_names_a_groups_files_and_shows_no_password() -> None:
         "/",
     ],
 )
-def test_strangers_and_other_paths_get_no_answer(asked: str) -> None:
+def test_questions_with_another_secret_or_other_paths_are_refused(asked: str) -> None:
     assert SECRET.read(asked) is None
 
 
-def test_an_answer_gives_back_the_files_and_is_refused_when_it_is_torn() -> None:
+def test_an_answer_contains_the_files_and_a_torn_one_is_refused() -> None:
     contents = [b"abc", b"", b"defgh"]
     answer = pack_answer(contents)
     assert unpack_answer(answer, 3) == contents
@@ -48,7 +48,7 @@ def test_an_answer_gives_back_the_files_and_is_refused_when_it_is_torn() -> None
             unpack_answer(torn, 3)
 
 
-def test_files_that_leave_no_room_are_read_as_empty(tmp_path: Path) -> None:
+def test_files_beyond_the_size_limit_are_read_as_empty(tmp_path: Path) -> None:
     for name, size in (("a", 4), ("b", 7), ("c", 6)):
         (tmp_path / name).write_bytes(b"x" * size)
     assert [len(data) for data in read_files(tmp_path, ["a", "b", "gone", "c"], 10)] == [4, 0, 0, 6]

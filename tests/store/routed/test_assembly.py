@@ -1,4 +1,4 @@
-"""A result's rows: each position's from the lease that counts, and what is missing is told."""
+"""The rows of a result: each position has the row of the lease that counts, and missing positions are reported."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ PROMPT = pack_tokens([5, 6, 7, 8])
 
 
 def rows(first: int, count: int) -> bytes:
-    """Rows that name their positions."""
+    """Rows that contain their positions."""
     return bytes(number for place in range(first, first + count) for number in (place, 0))
 
 
@@ -56,7 +56,7 @@ def put_prompt(folder: Path) -> None:
     put(folder, prompt_file("v1", PROMPT), (0, rows(0, 3)))
 
 
-def test_rows_of_the_prompt_and_of_all_leases_make_a_whole(tmp_path: Path) -> None:
+def test_rows_of_the_prompt_and_of_all_leases_are_joined(tmp_path: Path) -> None:
     put_prompt(tmp_path)
     put(tmp_path, lease(0, 1), (3, rows(3, 2)), (5, rows(5, 1)))
     put(tmp_path, lease(3, 2), (6, rows(6, 2)))
@@ -65,7 +65,7 @@ def test_rows_of_the_prompt_and_of_all_leases_make_a_whole(tmp_path: Path) -> No
     assert positions(found) == list(range(8))
 
 
-def test_what_a_lease_computed_past_its_tokens_does_not_count(tmp_path: Path) -> None:
+def test_rows_that_a_lease_computed_past_its_tokens_do_not_count(tmp_path: Path) -> None:
     put_prompt(tmp_path)
     put(tmp_path, lease(0, 1), (3, rows(3, 1)), (4, rows(104, 8)))
     put(tmp_path, lease(2, 2), (5, rows(5, 1)))
@@ -74,14 +74,14 @@ def test_what_a_lease_computed_past_its_tokens_does_not_count(tmp_path: Path) ->
     assert found.missing == ((6, 7),)
 
 
-def test_the_later_of_two_leases_has_the_row_of_the_token_between(tmp_path: Path) -> None:
+def test_the_row_between_two_leases_is_that_of_the_later_one(tmp_path: Path) -> None:
     put_prompt(tmp_path)
     put(tmp_path, lease(0, 1), (3, rows(3, 3)))
     put(tmp_path, lease(2, 2), (5, rows(205, 1)))
     assert positions(assemble(tmp_path, result(3, chunk(0, 2, 1), chunk(2, 3, 2)))) == [0, 1, 2, 3, 4, 205]
 
 
-def test_prompt_rows_are_of_the_weights_that_the_first_token_is_from(tmp_path: Path) -> None:
+def test_prompt_rows_are_of_the_weights_of_the_first_token(tmp_path: Path) -> None:
     put(tmp_path, prompt_file("v1", PROMPT), (0, rows(100, 3)))
     put(tmp_path, prompt_file("v2", PROMPT), (0, rows(0, 3)))
     put(tmp_path, lease(0, 2), (3, rows(3, 2)))
@@ -97,7 +97,7 @@ def test_prompt_rows_of_other_weights_fill_no_gap(tmp_path: Path) -> None:
     assert assemble(tmp_path, result(3, chunk(0, 2, 1), later, version="v2")).missing == ((0, 3),)
 
 
-def test_cached_appended_rows_are_of_the_weights_that_went_on(tmp_path: Path) -> None:
+def test_cached_appended_rows_are_of_the_weights_that_continue(tmp_path: Path) -> None:
     put_prompt(tmp_path)
     put(tmp_path, lease(0, 1), (3, rows(3, 3)))
     context = PROMPT + pack_tokens(range(4))
@@ -119,7 +119,7 @@ def test_appended_tokens_have_the_rows_of_the_leases_that_read_them(tmp_path: Pa
     assert (positions(found), found.gaps) == (list(range(9)), 0)
 
 
-def test_a_carried_group_has_what_was_kept_under_its_first_name(tmp_path: Path) -> None:
+def test_a_carried_group_has_the_rows_under_its_first_name(tmp_path: Path) -> None:
     put_prompt(tmp_path)
     put(tmp_path, lease(0, 1), (3, rows(3, 2)))
     carried = GROUP.carried(7)
@@ -128,7 +128,7 @@ def test_a_carried_group_has_what_was_kept_under_its_first_name(tmp_path: Path) 
     assert (positions(found), found.gaps) == (list(range(6)), 0)
 
 
-def test_nothing_there_is_a_gap_and_no_error(tmp_path: Path) -> None:
+def test_missing_files_are_a_gap_and_no_error(tmp_path: Path) -> None:
     found = assemble(tmp_path, result(2, chunk(0, 2, 1)))
     assert (found.count, found.rows, found.shape, found.gaps, found.missing) == (5, b"", None, 5, ((0, 5),))
     assert found.array_shape == (5, 0, 0)
@@ -170,7 +170,7 @@ def test_a_group_and_a_batch_and_a_job_are_removed_whole(tmp_path: Path) -> None
     assert row_batches(job) == []
 
 
-def test_what_was_carried_stays_until_it_is_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_a_batch_stay_until_they_are_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_prompt(tmp_path)
     monkeypatch.setattr("openseer_store.routed.folders.STALE_SECONDS", -1.0)
     assert STALE_SECONDS == 24 * 3600

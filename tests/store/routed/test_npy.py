@@ -1,4 +1,4 @@
-"""numpy reads what is written without it."""
+"""numpy reads the arrays that are written without numpy."""
 
 import io
 
@@ -21,7 +21,7 @@ def test_numpy_reads_wide_and_empty_arrays(positions: int) -> None:
 
 
 @pytest.mark.parametrize("item_bytes", [1, 2])
-def test_missing_rows_are_marked_where_zeros_would_hide_them(item_bytes: int) -> None:
+def test_missing_rows_are_marked_instead_of_hidden_by_zeros(item_bytes: int) -> None:
     rows = np.arange(5 * 4).reshape(5, 2, 2)
     data = rows.astype(f"<u{item_bytes}").tobytes()
     array = np.load(io.BytesIO(marked_npy(RoutedExperts(5, data, RowShape(2, 2, item_bytes), ((1, 3), (4, 5))))))
@@ -31,5 +31,5 @@ def test_missing_rows_are_marked_where_zeros_would_hide_them(item_bytes: int) ->
     np.testing.assert_array_equal(array, expected)
 
 
-def test_where_nothing_is_known_there_are_no_layers() -> None:
+def test_without_any_row_the_array_has_no_layers() -> None:
     assert np.load(io.BytesIO(marked_npy(RoutedExperts(7, b"", None, ((0, 7),))))).shape == (7, 0, 0)

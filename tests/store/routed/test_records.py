@@ -1,4 +1,4 @@
-"""A file of rows: what was written is read, and nothing of what was torn or is another file's."""
+"""A file of rows: written records are read, and torn records and those of another file are not."""
 
 import pytest
 
@@ -22,16 +22,16 @@ def test_records_are_read_as_they_were_written() -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 6, 7, 20, 29])
-def test_a_torn_record_and_what_follows_is_left_out(cut: int) -> None:
+def test_a_torn_record_and_those_after_it_are_omitted(cut: int) -> None:
     assert list(read_records(NAME, both()[:-cut])) == [(SHAPE, FIRST)]
 
 
 @pytest.mark.parametrize("place", [0, 5, 9, 13, 17, 21, 24, 30])
-def test_a_changed_byte_anywhere_makes_a_record_none(place: int) -> None:
+def test_a_changed_byte_anywhere_invalidates_a_record(place: int) -> None:
     data = bytearray(both())
     data[place] ^= 1
     assert list(read_records(NAME, bytes(data))) in ([], [(SHAPE, SECOND)])
 
 
-def test_a_file_under_another_name_holds_nothing() -> None:
+def test_a_file_under_another_name_has_no_valid_record() -> None:
     assert list(read_records("0.0.8.abc", both())) == []
