@@ -1,4 +1,4 @@
-"""Workers and driver see the volume for rows of routed experts; of a serving job a pod does that gives them away."""
+"""Workers and driver mount the volume for rows of routed experts; in a serving job a separate pod serves the rows."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def test_workers_and_driver_mount_the_volume_for_rows() -> None:
         assert "rows" not in {entry["name"] for entry in pod["spec"]["volumes"]}
 
 
-def test_a_capture_that_a_cluster_cannot_give_is_refused() -> None:
+def test_an_invalid_capture_for_a_cluster_is_refused() -> None:
     for pod in (worker, driver):
         with pytest.raises(InputError, match=r"spec\.routing\.capture\.pvc: missing; in a cluster"):
             pod(job(routing=routing(path="/rows")))
