@@ -278,9 +278,8 @@ async def test_a_refusing_store_is_read_at_growing_intervals() -> None:
 @pytest.mark.slow
 async def test_silent_stores_do_not_delay_reads_of_others(server: JobStore) -> None:
     async with listener(b"") as (url, _):
-        silent = [
-            record(url, f"silent-{number}", namespace="other") for number in range(24 * READS_AT_ONCE)
-        ]  # in sequence they would take 96 s
+        # In sequence the reads would take 96 s.
+        silent = [record(url, f"silent-{number}", namespace="other") for number in range(24 * READS_AT_ONCE)]
         async with reading(*silent, record(server.url)) as (stores, _):
             await until(lambda: stores.view(KEY) is not None, 60.0)
 
