@@ -137,7 +137,7 @@ def test_a_rotated_token_is_read_from_its_file_again(tmp_path: Path) -> None:
             batch.status()
 
 
-def test_address_and_token_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_url_and_token_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     remote = Remote("secret")
     monkeypatch.setenv("OPENSEER_URL", URL + "/")
     monkeypatch.setenv("OPENSEER_TOKEN", "secret")

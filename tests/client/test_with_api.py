@@ -220,7 +220,7 @@ async def test_gpus_are_acquired_in_stages_with_a_publication_between(tmp_path: 
         assert {worker.version for worker in await client.workers()} == {"v2"}
 
 
-async def test_groups_and_requests_can_be_looked_at_and_ended() -> None:
+async def test_groups_and_requests_can_be_read_and_cancelled() -> None:
     # Each step takes so long that no response ends before it is cancelled.
     model = {"path": "none", "engine": "scripted", "scripted": {"stepSeconds": 0.1, "stepSecondsPerRequest": 0.0}}
     job = serving_job(sampling={"maxTokens": 20_000}, model=model)

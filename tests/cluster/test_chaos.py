@@ -38,7 +38,7 @@ def node_of(pod: dict[str, Any]) -> str:
 
 
 @story
-def test_pods_that_are_deleted_at_random_cost_nothing_but_time(kube: Kube, namespace: str) -> None:
+def test_random_pod_deletions_lose_nothing(kube: Kube, namespace: str) -> None:
     job = begun(kube, namespace)
     for name in ("job-worker-0", "job-worker-2", "job-driver", "job-worker-1"):
         job.kubectl("delete", "pod", name, "--wait=false", "--ignore-not-found")  # the pod may not be there again yet

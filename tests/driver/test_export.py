@@ -1,6 +1,6 @@
 """A run's results as Parquet: each row equals its line, in every reader."""
 
-# pyarrow, pandas and datasets come without complete types.
+# pyarrow, pandas and datasets have no complete types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 import json
 import subprocess

@@ -255,7 +255,7 @@ def test_invalid_prompts_are_reported_in_one_line_before_the_start(away: PodBenc
     assert not away.bench.run.path.exists()
 
 
-def test_a_termination_message_is_cut_to_what_kubernetes_keeps(away: PodBench) -> None:
+def test_a_termination_message_is_cut_to_kubernetes_limit(away: PodBench) -> None:
     away.write()
     line = json.dumps({"id": "ä" * 60, "prompt": "ä", "lengths": [1]}, ensure_ascii=False)
     (away.bench.folder / "prompts.jsonl").write_text(f"{line}\n" * 99)

@@ -100,7 +100,7 @@ def problems(text: str) -> list[str]:
         *((r'"\ud83d\ude00"', "\N{GRINNING FACE}"),),
     ],
 )  # fmt: skip
-def test_a_scalar_is_what_kubectl_reads(scalar: str, value: object) -> None:
+def test_a_scalar_is_read_as_by_kubectl(scalar: str, value: object) -> None:
     found = read_yaml(f"a: {scalar}\n", "job.yaml")["a"]
     assert (found, type(found)) == (value, type(value))
 

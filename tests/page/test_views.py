@@ -37,7 +37,7 @@ def test_jobs_are_cards_with_the_reason_of_an_error(page: "Page", site: Site) ->
     expect(running.get_by_role("progressbar")).to_have_attribute("aria-valuetext", re.compile(r"\d+ %"))
 
 
-def test_a_viewer_goes_from_jobs_to_a_response_by_keyboard(page: "Page", site: Site) -> None:
+def test_a_response_can_be_reached_from_jobs_by_keyboard(page: "Page", site: Site) -> None:
     page.goto(site.url)
     page.get_by_role("link", name="team-a/math").press("Enter")
     expect(page.get_by_role("region", name="Who runs what")).to_be_visible()

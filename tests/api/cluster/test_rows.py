@@ -77,14 +77,14 @@ async def source(pod: Pod, memory: RowsMemory) -> AsyncIterator[RowsOfPod]:
         await found.close()
 
 
-async def test_rows_come_from_the_pod_as_from_the_folder(tmp_path: Path, source: RowsOfPod) -> None:
+async def test_the_pod_returns_the_same_rows_as_the_folder(tmp_path: Path, source: RowsOfPod) -> None:
     put_prompt(tmp_path)
     put(tmp_path, lease(0, 1), (3, rows(3, 2)))
     found = await source.find(result(4, chunk(0, 2, 1), chunk(2, 4, 2)))
     assert (positions(found)[:5], found.missing) == ([0, 1, 2, 3, 4], ((5, 7),))
 
 
-async def test_a_result_of_many_leases_takes_several_requests(tmp_path: Path, pod: Pod, source: RowsOfPod) -> None:
+async def test_a_result_of_many_leases_needs_several_requests(tmp_path: Path, pod: Pod, source: RowsOfPod) -> None:
     put_prompt(tmp_path)
     leases = MOST_FILES + 6
     for start in range(leases):

@@ -156,7 +156,7 @@ def codec(tmp_path_factory: pytest.TempPathFactory) -> TextCodec:
         ({"tools": [], "tool_choice": "auto"}, f"{BOS}[hi]>"),
     ],
 )
-async def test_chat_is_rendered_as_its_fields_say(
+async def test_chat_is_rendered_by_its_fields(
     codec: TextCodec, fields: dict[str, Any], prompt: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with served() as server:

@@ -154,7 +154,7 @@ async def test_parsing_stops_at_a_list_longer_than_any_prompt(monkeypatch: pytes
         ("/inference/v1/generate", {"token_ids": [5, None]}, "token_ids.1"),
     ],
 )
-async def test_a_body_is_refused_with_its_field_whatever_its_size(
+async def test_a_body_of_any_size_is_refused_with_its_field(
     path: str, body: dict[str, object], place: str, size: int
 ) -> None:
     async with client() as caller:

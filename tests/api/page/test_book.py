@@ -70,7 +70,7 @@ def test_an_estimate_is_the_longest_sibling_that_ended_before() -> None:
     assert book.groups["b"].estimate is None
 
 
-def test_the_tail_begins_when_nothing_waits_and_ends_when_something_does() -> None:
+def test_the_tail_is_the_time_without_waiting_requests() -> None:
     claims = [entry(float(index), Event.CLAIM, f"1/a/{index}") for index in range(SIZE)]
     book, _ = book_of(*claims, groups=("a",))
     assert book.tail_since == SIZE - 1

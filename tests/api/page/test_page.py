@@ -93,7 +93,7 @@ async def test_a_server_of_one_job_shows_it_under_any_name() -> None:
         assert [(card["namespace"], card["name"]) for card in cards["jobs"]] == [("default", "served")]
 
 
-async def test_a_job_shows_its_workers_and_what_runs_on_each() -> None:
+async def test_a_job_shows_its_workers_and_their_running_responses() -> None:
     async with Served(held=True) as served, viewer(served) as person:
         served.start_worker(0)
         served.start_worker(1)
@@ -200,7 +200,7 @@ async def test_one_response_may_be_watched_alone() -> None:
         assert view["responses"][0]["chunks"][0]["worker"].startswith("worker-0")
 
 
-async def test_a_stream_ends_so_that_rights_are_checked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stream_ends_so_that_rights_are_checked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routes, "STREAM_SECONDS", 0.2)
     async with Served() as served, viewer(served) as person:
         assert [kind async for kind, _ in person.views(JOB)][:1] == ["view"]

@@ -95,7 +95,7 @@ async def test_kept_responses_name_the_weights_of_each_token(weights: str) -> No
         assert (await server.call("GET", f"/batches/{batch}"))["weights_version"] == "v1"
 
 
-async def test_a_batch_that_named_its_weights_takes_no_groups_for_others(weights: str) -> None:
+async def test_a_batch_with_pinned_weights_refuses_groups_for_others(weights: str) -> None:
     async with served() as server:
         await ready(server)
         named, unnamed = await server.open(weights_version="initial"), await server.open()

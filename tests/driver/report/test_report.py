@@ -116,7 +116,7 @@ def test_the_variance_of_lengths_splits_into_within_and_between_groups() -> None
     assert report.by_status == {"ok": 4, "aborted": 1}
 
 
-def test_estimates_are_replayed_from_what_had_finished_at_the_first_claim() -> None:
+def test_estimates_are_replayed_from_responses_ended_at_the_first_claim() -> None:
     facts = [
         fact("g", 0, chunk("w", 0, 50, 100.0, 105.0)),
         fact("g", 1, chunk("w", 0, 80, 101.0, 107.0)),

@@ -22,7 +22,7 @@ Events = list[dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A run with moves, in which a worker dies and comes back."""
+    """A run with moves, in which a worker dies and boots again."""
     path = tmp_path_factory.mktemp("runs") / "dies"
     write_run(path, DIES)
     return RunFolder(path)

@@ -52,7 +52,7 @@ def shown(options: PaperOptions) -> str:
     return capture.get()
 
 
-def test_the_tables_set_each_ratio_beside_the_paper_and_say_how_far_off() -> None:
+def test_the_tables_compare_each_ratio_with_the_papers() -> None:
     text = shown(PaperOptions("moonlight", quick=True))
     [streamrl] = [line for line in text.splitlines() if line.startswith("StreamRL")]
     assert all(cell in streamrl for cell in ("1.21", "1.50", "1.40-1.60", "+24%", "83%"))

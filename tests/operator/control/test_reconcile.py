@@ -386,9 +386,7 @@ async def test_a_running_job_survives_a_refused_template(bench: Bench) -> None:
     assert condition((await bench.job(key))["status"], "TemplateInvalid") == ("False", "")
 
 
-async def test_a_refusal_by_a_policy_is_not_blamed_on_the_template(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_policys_refusal_is_not_blamed_on_the_template(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     words = "pods \"x\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no team label"
 
     async def denied(*_: object) -> None:

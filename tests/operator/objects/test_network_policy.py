@@ -74,7 +74,7 @@ def test_pods_reach_everything_unless_the_installation_restricts_them() -> None:
     assert all(lets_out(policy(), peer, 443) for peer in STRANGERS.values())
 
 
-def test_restricted_pods_reach_one_another_dns_and_what_is_listed() -> None:
+def test_restricted_pods_reach_each_other_dns_and_listed_addresses() -> None:
     hub = {"to": [{"ipBlock": {"cidr": "203.0.113.0/24", "except": ["203.0.113.8/32"]}}], "ports": [{"port": 443}]}
     closed, opened = policy(egress=()), policy(egress=(hub,))
     for found in (closed, opened):

@@ -243,7 +243,7 @@ def test_pods_have_the_templates_labels_and_not_the_jobs() -> None:
         ({"args": ["--index", "4"]}, "the operator sets it"),
     ],
 )
-def test_a_template_cannot_override_what_has_a_field_or_an_owner(container: dict[str, Any], advice: str) -> None:
+def test_a_template_cannot_override_fields_with_an_owner(container: dict[str, Any], advice: str) -> None:
     (field,) = container
     rollout_job = job(workers={"template": {"spec": {"containers": [{"name": "worker", **container}]}}})
     with pytest.raises(InputError) as caught:

@@ -161,7 +161,7 @@ def test_a_pod_ends_with_our_container_and_its_outcome(
     assert (found.lingers, found.setup_failed, found.problem) == (runs, False, "")
 
 
-def test_a_sidecar_that_ended_takes_no_worker_out_of_service() -> None:
+def test_an_ended_sidecar_leaves_its_worker_in_service() -> None:
     def states(ready: str, containers: str) -> list[JsonObject]:
         return [{"type": "Ready", "status": ready}, {"type": "ContainersReady", "status": containers}]
 

@@ -44,7 +44,7 @@ def shared(rollout_job: RolloutJob, *, runs: bool = True) -> dict[str, dict[str,
     return shared_objects(rollout_job, UID, SETTINGS, 1, secret="arithmetic-redis", runs=runs)
 
 
-def test_a_serving_job_has_a_pod_that_reads_what_its_workers_write() -> None:
+def test_a_serving_job_has_a_pod_that_reads_its_workers_rows() -> None:
     captured = serving(pvc=PVC)
     made = shared(captured)
     pod = made["rows"]["spec"]["template"]

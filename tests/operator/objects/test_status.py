@@ -202,7 +202,7 @@ def test_a_serving_job_reports_released_gpus_and_has_no_estimated_end() -> None:
     assert reconciled()["reason"] == "Running"
 
 
-def test_pods_that_no_node_takes_are_a_condition_and_not_a_failure() -> None:
+def test_unschedulable_pods_are_a_condition_and_not_a_failure() -> None:
     cluster = Cluster(make_job())
     cluster.step()
     cluster.step()

@@ -20,7 +20,7 @@ def eventually(holds: Callable[[], bool]) -> None:
 def stop(pid: int) -> None:
     """Sends SIGSTOP, and returns once each thread of the process has stopped.
 
-    On a busy machine the thread that gets the signal may wait for a core while the others go on.
+    On a busy machine the thread that gets the signal may wait for a core while the others continue.
     """
     os.kill(pid, signal.SIGSTOP)
     eventually(lambda: all(_is_stopped(stat) for stat in Path(f"/proc/{pid}/task").glob("*/stat")))

@@ -49,7 +49,7 @@ def block_ids(_name: str) -> tuple[range]:
 
 
 def scheduled(*names: str, tokens: int = 1, preempted: set[str] | None = None) -> Any:
-    """What the connector reads of vLLM's output of a step: a request's block n has the id 100 + n."""
+    """The connector's view of vLLM's output of a step: a request's block n has the id 100 + n."""
     return SimpleNamespace(
         num_scheduled_tokens=dict.fromkeys(names, tokens),
         total_num_scheduled_tokens=tokens * len(names),
