@@ -62,7 +62,7 @@ async def test_a_job_with_an_unreachable_store_is_released_after_a_limit(api: Ap
 
 
 @pytest.mark.redis
-async def test_a_serving_job_has_no_driver_and_no_worker_while_its_trainer_has_the_gpus(
+async def test_a_serving_job_with_released_gpus_has_no_driver_and_no_worker(
     api: Api, kubeconfig: Path, server: JobStore
 ) -> None:
     async with operator(kubeconfig, 18182):

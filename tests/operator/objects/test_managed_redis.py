@@ -38,7 +38,7 @@ def template_of(manifest: dict[str, Any]) -> str:
     return manifest["metadata"]["annotations"]["openseer.dev/template"]
 
 
-def test_the_password_is_in_the_secret_alone_and_the_hash_does_not_depend_on_it() -> None:
+def test_the_password_is_only_in_the_secret_and_not_in_the_hash() -> None:
     secret = store_secret(job(), UID, SECRET, "sesame")
     assert secret["stringData"] == {
         "password": "sesame",
