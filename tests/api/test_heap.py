@@ -5,7 +5,7 @@ import gc
 from openseer_api import heap
 
 
-def test_what_is_there_is_not_looked_at_again() -> None:
+def test_frozen_objects_are_excluded_from_collection() -> None:
     kept = [[number] for number in range(1000)]
     try:
         heap.keep()

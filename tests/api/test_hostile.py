@@ -1,6 +1,4 @@
-"""Every route, with hostile bodies, parameters, header fields and tokens: no answer is a server's error, and none is
-missing.
-"""
+"""Every route, with hostile bodies, parameters, header fields and tokens: each call is answered, never with a 5xx."""
 
 import asyncio
 import json
@@ -130,7 +128,7 @@ fields = st.fixed_dictionaries(
 
 @pytest.fixture(scope="module")
 def runner() -> Iterator[asyncio.Runner]:
-    """One event loop for all calls: what a call leaves behind meets the next one."""
+    """One event loop for all calls, so that tasks that a call leaves behind affect the next one."""
     with asyncio.Runner() as runner, pytest.MonkeyPatch.context() as patch:
         patch.setattr(lending, "SLEEP_SECONDS", 0.0)
         patch.setattr(lending, "WAKE_SECONDS", 0.0)
@@ -139,7 +137,7 @@ def runner() -> Iterator[asyncio.Runner]:
 
 
 async def ask(method: str, path: str, query: str, head: dict[bytes, bytes], body: bytes) -> tuple[int, bytes]:
-    """Status and content; the caller hangs up when it has sent its body and nothing happens."""
+    """Status and content of one call; the caller disconnects after its body if no answer comes."""
     scope: dict[str, Any] = {
         "type": "http", "method": method, "path": path, "raw_path": quote(path).encode(), "root_path": "",
         "query_string": query.encode(), "http_version": "1.1", "headers": list(head.items()), "server": ("a", 80),
@@ -167,19 +165,19 @@ async def ask(method: str, path: str, query: str, head: dict[bytes, bytes], body
 
 
 def is_error(content: bytes) -> bool:
-    """Whether it has a reason, in the shape of one of the protocols."""
+    """Whether the answer has a reason, in the form of one of the protocols."""
     told = json.loads(content)
     reason = told.get("detail") or told.get("message") or told.get("error_message")
     return bool(reason or told.get("error", {}).get("message"))
 
 
 def is_open(path: str) -> bool:
-    """Whether a path takes no token in a header: health, and of the page what is of no job, which has a cookie."""
+    """Whether a path needs no token in a header: health, and the page's paths outside of jobs, which use a cookie."""
     return path in ("/healthz", "/readyz") or (path.startswith("/page") and "{namespace}" not in path)
 
 
 @pytest.mark.parametrize("label", sorted(ROUTES))
-def test_whatever_is_sent_is_answered_and_never_by_5xx(runner: asyncio.Runner, label: str) -> None:
+def test_every_hostile_call_is_answered_without_a_5xx(runner: asyncio.Runner, label: str) -> None:
     method, route = ROUTES[label]
 
     @given(st.data())

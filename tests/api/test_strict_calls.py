@@ -1,4 +1,4 @@
-"""Every part of a call is either honoured as it is, or refused by name: types, parameters, bodies, repeats."""
+"""Every part of a call is honoured or refused by name: types, parameters, bodies, repeats."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -40,7 +40,7 @@ NATIVE: list[tuple[str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("path", "body", "why"), NATIVE)
-async def test_what_is_no_value_of_a_field_is_refused_with_it(path: str, body: Any, why: str, server: Served) -> None:
+async def test_an_invalid_value_is_refused_with_its_field(path: str, body: Any, why: str, server: Served) -> None:
     answer = await server.http.post(f"/v1{path}", json=body)
     assert answer.status_code in (404, 422)
     assert why in answer.json()["detail"]
@@ -59,7 +59,7 @@ async def test_an_unknown_parameter_is_refused_with_the_known_ones(path: str, wh
     assert why in (await server.call("GET", path, status=422))["detail"]
 
 
-async def test_an_empty_map_is_no_body_and_a_penalty_that_is_off_no_parameter(server: Served) -> None:
+async def test_neutral_parameters_and_an_empty_seal_body_are_accepted(server: Served) -> None:
     await server.call("POST", "/batches", {"sampling": {"repetition_penalty": 1.0, "logitBias": {}}}, status=201)
     await server.call("POST", "/batches/1/seal", {})
 
@@ -87,7 +87,9 @@ COMPATIBLE: list[tuple[str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("path", "body", "why"), COMPATIBLE)
-async def test_a_protocols_fields_are_of_their_types_and_names(path: str, body: Any, why: str, server: Served) -> None:
+async def test_fields_of_a_protocol_are_checked_by_name_and_type(
+    path: str, body: Any, why: str, server: Served
+) -> None:
     answer = await server.http.post(path, json=body)
     assert answer.status_code == 400
     assert why in answer.json()["error"]["message"]
@@ -117,12 +119,12 @@ async def test_a_repeat_with_another_reserve_is_refused_and_keys_have_no_order(s
     assert (await upload(metadata=both | {"x": True}))[0] == 409
 
 
-async def test_a_key_again_with_true_for_one_is_another_body(server: Served) -> None:
+async def test_true_and_one_make_different_bodies_under_a_key(server: Served) -> None:
     for metadata, status in (({"a": 1, "b": 2}, 201), ({"b": 2, "a": 1}, 200), ({"a": True, "b": 2}, 409)):
         body, headers = {"metadata": metadata}, {"Idempotency-Key": "k"}
         await server.call("POST", "/batches", body, status=status, headers=headers)
 
 
-async def test_kinds_of_body_have_no_case(server: Served) -> None:
+async def test_content_types_are_case_insensitive(server: Served) -> None:
     headers = {"Content-Type": "Application/X-NDJSON"}
     assert (await server.http.post("/v1/batches/1/groups", content="\n", headers=headers)).status_code == 200

@@ -1,4 +1,5 @@
-"""Token ids on every route: what is none, or not in the model's vocabulary, is refused with its place and value."""
+"""Token ids on every route: an invalid id or one outside the model's vocabulary is refused with its position and
+value."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -51,7 +52,7 @@ def compatible(bad: object) -> Iterator[tuple[str, Any]]:
     yield "/v1/completions", {"prompt": [5], "allowed_token_ids": [bad], **few}
 
 
-async def test_what_is_no_id_of_the_model_is_named_on_every_route(server: Served) -> None:
+async def test_an_invalid_token_id_is_named_on_every_route(server: Served) -> None:
     for bad in OUTSIDE + NO_IDS:
         for status, calls in ((422, native(bad)), (400, compatible(bad))):
             for path, body in calls:
@@ -60,13 +61,13 @@ async def test_what_is_no_id_of_the_model_is_named_on_every_route(server: Served
                 assert json.dumps(bad) in answer.text.lower(), f"{path} {body}: {answer.text}"
 
 
-async def test_a_text_is_no_id_on_any_route(server: Served) -> None:
+async def test_a_text_is_refused_as_token_id_on_every_route(server: Served) -> None:
     for status, calls in ((422, native("5")), (400, compatible("5"))):
         for path, body in calls:
             assert (await server.http.post(path, json=body)).status_code == status, f"{path} {body}"
 
 
-async def test_the_last_id_of_the_model_is_taken_on_every_route(server: Served) -> None:
+async def test_the_last_token_id_is_accepted_on_every_route(server: Served) -> None:
     for path, body in (*list(native(LAST))[:-1], *list(compatible(LAST))[:-2]):
         if "groups" in body:
             body["groups"][0]["id"] = f"g{len(json.dumps(body))}"

@@ -1,4 +1,4 @@
-"""A served job in a thread of its own, for clients that block."""
+"""A served job in its own thread, for clients that block."""
 
 import asyncio
 import threading

@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture
 def token_output(monkeypatch: pytest.MonkeyPatch) -> None:
-    """verl's answer type: its own where it is installed, else one with the fields of 0.9.1."""
+    """verl's answer type: the real one where verl is installed, else one with the fields of 0.9.1."""
     if importlib.util.find_spec("verl") is not None:
         return
 

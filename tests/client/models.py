@@ -1,4 +1,4 @@
-"""A very small model with random weights, for tests of what trainers do with one."""
+"""A very small model with random weights, for tests of trainers' code."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A remote API as far as the client's own tests need one, with the faults of a network."""
+"""A played API for the client's own tests, with the faults of a network."""
 
 import json
 from collections import deque
@@ -71,7 +71,7 @@ def end(group: str, size: int = 1, *, cursor: int = 0, aborted: int = 0) -> Grou
 
 @dataclass
 class RemoteBatch:
-    """One batch at the other end."""
+    """One batch of the played API."""
 
     spec: BatchSpec
     key: str
@@ -85,12 +85,12 @@ class RemoteBatch:
     verdicts: dict[str, bool] = field(default_factory=dict[str, bool])
 
     def add(self, *items: ResultItem | GroupItem) -> None:
-        """Appends to the results stream."""
+        """Appends items to the results stream."""
         for item in items:
             self.items.append(item.model_copy(update={"cursor": len(self.items) + 1}))
 
     def is_done(self) -> bool:
-        """Whether it is sealed, all its groups have ended, and all are judged where that counts."""
+        """Whether the batch is sealed, all groups have ended and, with a target, all have a verdict."""
         ended = {item.group for item in self.items if isinstance(item, GroupItem)}
         judged = len(self.verdicts) == len(self.groups) or self.spec.target is None
         return self.sealed and ended == set(self.groups) and judged
@@ -240,23 +240,23 @@ def problem(status: int, detail: str, **headers: str) -> httpx.Response:
 
 
 def no_fault(request: httpx.Request, answer: Handler) -> httpx.Response:
-    """All is well."""
+    """Passes the request on."""
     return answer(request)
 
 
 def refused_connection(request: httpx.Request, _answer: Handler) -> httpx.Response:
-    """Nobody listens."""
+    """Refuses the connection."""
     raise httpx.ConnectError("connection refused", request=request)
 
 
 def lost_answer(request: httpx.Request, answer: Handler) -> httpx.Response:
-    """The call has its effect; what is said to it never arrives."""
+    """Executes the call and loses its answer."""
     answer(request)
     raise httpx.ReadError("connection reset", request=request)
 
 
 def answers(status: int, **headers: str) -> Fault:
-    """A gateway's answer, or the API's under pressure."""
+    """Answers with an error of a gateway or of an overloaded API."""
     return lambda _request, _answer: problem(status, "later", **headers)
 
 
@@ -274,5 +274,5 @@ class _Torn(httpx.SyncByteStream, httpx.AsyncByteStream):
 
 
 def torn_answer(request: httpx.Request, answer: Handler) -> httpx.Response:
-    """The connection breaks in the middle of the body."""
+    """Breaks the connection in the middle of the body."""
     return httpx.Response(200, stream=_Torn(answer(request).content))

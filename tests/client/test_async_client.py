@@ -1,4 +1,4 @@
-"""The async client offers what the sync one does, and does the same."""
+"""The async client has the methods and the behaviour of the sync client."""
 
 import asyncio
 import inspect
@@ -24,13 +24,13 @@ def methods(kind: type) -> dict[str, list[tuple[str, str, object]]]:
 
 
 @pytest.mark.parametrize(("sync", "other"), PAIRS)
-def test_both_clients_offer_the_same_methods_with_the_same_parameters_and_words(sync: type, other: type) -> None:
+def test_both_clients_have_the_same_methods_parameters_and_docstrings(sync: type, other: type) -> None:
     assert methods(sync) == methods(other)
     for name in methods(sync):
         assert inspect.getdoc(getattr(sync, name)) == inspect.getdoc(getattr(other, name))
 
 
-async def test_the_async_client_survives_what_the_sync_one_does(tmp_path: Path) -> None:
+async def test_the_async_client_survives_the_same_faults_as_the_sync_one(tmp_path: Path) -> None:
     remote = Remote("secret")
     remote.faults.extend([refused_connection, lost_answer, answers(503)])
     async with AsyncClient(URL, token="secret", limits=QUICK, transport=remote.transport()) as client:

@@ -10,7 +10,7 @@ from openseer_core.traces.traceparent import TraceParent
 from openseer_core.wire.batches import BatchSpec
 
 
-def test_a_batch_that_is_opened_within_a_span_names_it() -> None:
+def test_a_batch_opened_within_a_span_sends_the_span() -> None:
     tracer = TracerProvider(shutdown_on_exit=False).get_tracer("trainer")
     with tracer.start_as_current_span("step") as span:
         headers = calls.open_batch(BatchSpec(), "step-1").headers

@@ -1,4 +1,4 @@
-"""One call: retries, patience, tokens, and errors that say what to do."""
+"""One call: retries, time limits, tokens, and errors with remedies."""
 
 import os
 import subprocess
@@ -37,7 +37,7 @@ def test_a_call_is_made_again_while_the_api_restarts() -> None:
     assert len(remote.batches) == 1
 
 
-def test_every_repetition_of_an_opening_without_a_key_of_its_own_is_the_same_batch() -> None:
+def test_retries_of_an_open_without_a_key_open_one_batch() -> None:
     remote = Remote()
     remote.faults.append(lost_answer)
     with remote.client() as client:
@@ -46,7 +46,7 @@ def test_every_repetition_of_an_opening_without_a_key_of_its_own_is_the_same_bat
     assert len({request.headers["Idempotency-Key"] for request in remote.seen}) == len(remote.batches) == 2
 
 
-def test_an_api_that_stays_away_is_an_error_that_names_its_address_and_the_call() -> None:
+def test_the_error_of_an_unreachable_api_names_its_url_and_the_call() -> None:
     limits = Limits(unreachable=0.02, first_delay=0.001, longest_delay=0.005)
     client = Client("http://127.0.0.1:9", token="secret-token", limits=limits)
     with client, pytest.raises(UnavailableError, match=r"GET /v1/job: 503 (?s:.)*127\.0\.0\.1:9") as caught:
@@ -56,7 +56,7 @@ def test_an_api_that_stays_away_is_an_error_that_names_its_address_and_the_call(
     assert "secret-token" not in str(caught.value)
 
 
-def test_a_busy_api_is_given_the_time_it_asks_for() -> None:
+def test_a_busy_apis_retry_after_is_respected() -> None:
     remote = Remote()
     remote.faults.append(answers(429, Retry_After="0.2"))
     batch = remote.client().open_batch()
@@ -66,7 +66,7 @@ def test_a_busy_api_is_given_the_time_it_asks_for() -> None:
     assert asked == 7.0
 
 
-def test_back_pressure_on_an_upload_repeats_only_the_piece_that_was_refused() -> None:
+def test_only_the_refused_piece_of_an_upload_is_sent_again() -> None:
     remote = Remote()
     with remote.client() as client:
         batch = client.open_batch()
@@ -76,7 +76,7 @@ def test_back_pressure_on_an_upload_repeats_only_the_piece_that_was_refused() ->
     assert remote.paths().count("POST /v1/batches/1/groups") == 4
 
 
-def test_patience_with_a_busy_api_has_an_end() -> None:
+def test_retries_of_a_busy_api_end_at_the_time_limit() -> None:
     remote = Remote()
     remote.faults.extend([answers(429)] * 1000)
     client = Client(URL, limits=Limits(busy=0.05, first_delay=0.001, longest_delay=0.01), transport=remote.transport())
@@ -84,7 +84,7 @@ def test_patience_with_a_busy_api_has_an_end() -> None:
         client.job()
 
 
-def test_delays_grow_to_their_limit_and_end_with_the_time_that_is_left() -> None:
+def test_delays_grow_to_a_limit_and_never_exceed_the_remaining_time() -> None:
     limits = Limits(unreachable=100.0, first_delay=1.0, longest_delay=8.0)
     grown = [
         delay(limits, Trouble.UNREACHABLE, failures=count, elapsed=0.0, asked=None, draw=1.0) for count in (1, 2, 3, 9)
@@ -107,7 +107,7 @@ def test_a_piece_that_is_too_large_for_the_api_is_divided() -> None:
             batch.submit([Group(id="last", prompt="x")])
 
 
-def test_an_upload_that_was_queued_though_its_answer_got_lost_is_not_queued_twice() -> None:
+def test_an_upload_with_a_lost_answer_is_not_queued_twice() -> None:
     remote = Remote()
     with remote.client() as client:
         batch = client.open_batch()
@@ -126,7 +126,7 @@ def test_a_rotated_token_is_read_from_its_file_again(tmp_path: Path) -> None:
         remote.token = "second"
         file.write_text("second\n")
         assert batch.status().id == 1
-        # Same size, same time: only the refusal tells.
+        # Same size, same time: only the refusal shows that the token changed.
         times = file.stat()
         remote.token = "third!"
         file.write_text("third!\n")
@@ -137,7 +137,7 @@ def test_a_rotated_token_is_read_from_its_file_again(tmp_path: Path) -> None:
             batch.status()
 
 
-def test_address_and_token_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_url_and_token_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     remote = Remote("secret")
     monkeypatch.setenv("OPENSEER_URL", URL + "/")
     monkeypatch.setenv("OPENSEER_TOKEN", "secret")
@@ -150,7 +150,7 @@ def test_address_and_token_come_from_the_environment(monkeypatch: pytest.MonkeyP
         Client("localhost:8000")
 
 
-def test_a_token_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_token_file_is_named(tmp_path: Path) -> None:
     client = Client(URL, token_file=tmp_path / "none", transport=Remote().transport())
     with client, pytest.raises(InputError, match="none: No such file"):
         client.job()
@@ -169,7 +169,7 @@ def test_a_refusal_is_not_repeated_and_carries_the_problem(status: int, kind: ty
     assert str(caught.value).startswith(f"POST /v1/batches: {status} No\nthe reason")
 
 
-def test_what_a_newer_api_adds_is_passed_over() -> None:
+def test_unknown_fields_of_a_newer_api_are_ignored() -> None:
     remote = Remote()
     batch = remote.client().open_batch()
     known = remote.batches[1].answer(1).model_dump(mode="json")
@@ -177,7 +177,7 @@ def test_what_a_newer_api_adds_is_passed_over() -> None:
     assert batch.status().id == 1
 
 
-def test_deleting_what_is_gone_is_no_error() -> None:
+def test_deleting_a_deleted_batch_raises_no_error() -> None:
     with Remote().client() as client:
         client.batch(7).forget()
         with pytest.raises(NotFoundError, match="no batch 7"):
@@ -199,7 +199,7 @@ def test_importing_the_client_loads_nothing_heavy() -> None:
         (Group(id="a", messages=[{"role": "user", "content": "\ud83d"}]), "group a.messages[0].content"),
     ],
 )
-def test_half_of_a_character_is_refused_before_anything_is_sent(group: Group, place: str) -> None:
+def test_a_lone_surrogate_is_refused_before_the_first_call(group: Group, place: str) -> None:
     remote = Remote()
     with remote.client() as client:
         batch = client.open_batch()
@@ -210,7 +210,7 @@ def test_half_of_a_character_is_refused_before_anything_is_sent(group: Group, pl
     assert len(remote.seen) == sent
 
 
-def test_what_is_no_group_and_no_key_is_named_before_anything_is_sent() -> None:
+def test_an_invalid_group_or_key_is_named_before_the_first_call() -> None:
     remote, group = Remote(), Group(id="a", prompt_token_ids=[1])
     with remote.client() as client:
         batch = client.open_batch()

@@ -1,4 +1,4 @@
-"""Weights and GPUs: the client follows a transaction to its end, and names who did not come along."""
+"""Weights and GPUs: the client follows a transaction to its end and names workers that did not follow."""
 
 from collections import deque
 from typing import Any
@@ -39,7 +39,7 @@ def test_a_publication_is_followed_to_its_end() -> None:
     assert [request.url.params.get("revision") for request in remote.seen[2:]] == [None, "1", "2"]
 
 
-def test_a_failed_publication_names_who_did_not_confirm_and_what_is_served() -> None:
+def test_a_failed_publication_names_missing_workers_and_served_weights() -> None:
     remote = Remote()
     lost = [{"worker": "w1", "version": "v1", "phase": "load", "attempt": 1, "error": "canary differs by 0.4"}]
     remote.answers = {
@@ -54,7 +54,7 @@ def test_a_failed_publication_names_who_did_not_confirm_and_what_is_served() -> 
 
 
 @pytest.mark.parametrize("present", [True, False])
-def test_a_transaction_that_another_one_followed_ended_as_its_version_tells(present: bool) -> None:
+def test_the_served_versions_decide_the_end_of_a_superseded_transaction(present: bool) -> None:
     remote = Remote()
     later = weights(9, "load", number=2) | {"versions": ["v1", "v2"] if present else ["v1"]}
     remote.answers = {"POST weights": deque([transaction("load")]), "GET weights": deque([later])}
@@ -65,7 +65,7 @@ def test_a_transaction_that_another_one_followed_ended_as_its_version_tells(pres
             remote.client().publish(WHAT)
 
 
-def test_a_publication_need_not_be_waited_for() -> None:
+def test_publishing_without_waiting_returns_at_once() -> None:
     remote = Remote()
     remote.answers = {"POST weights": deque([transaction("prefetch")])}
     assert remote.client().publish(WHAT, wait=False).phase == "prefetch"
@@ -76,7 +76,7 @@ def fleet(state: str, *waiting: str) -> dict[str, Any]:
     return {"state": state, "since": 0.0, "waiting_for": list(waiting)}
 
 
-def test_gpus_are_released_and_acquired_when_every_worker_has_followed() -> None:
+def test_release_and_acquire_return_when_every_worker_has_followed() -> None:
     remote = Remote()
     remote.answers = {
         "POST release": deque([fleet("releasing", "w0")]),
@@ -88,7 +88,7 @@ def test_gpus_are_released_and_acquired_when_every_worker_has_followed() -> None
     assert client.acquire().state == "awake"
 
 
-def test_a_worker_that_does_not_let_go_is_named() -> None:
+def test_a_worker_that_does_not_release_its_gpus_is_named() -> None:
     remote = Remote()
     remote.answers = {
         "POST release": deque([fleet("releasing", "w3", "w0")]),

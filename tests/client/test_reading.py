@@ -1,4 +1,4 @@
-"""Reading results: each once, over broken connections and restarts of the trainer; groups whole; refilling."""
+"""Reading results: each once over broken connections and restarts of the trainer, whole groups, refilling."""
 
 import json
 import math
@@ -40,7 +40,7 @@ from tests.client.remote import (
 
 
 def finished(remote: Remote, groups: int = 4, size: int = 2) -> BatchHandle:
-    """A complete batch, its groups' results interleaved."""
+    """A complete batch whose groups' results are interleaved."""
     handle = remote.client().open_batch(key="run/1")
     batch = remote.batches[handle.id]
     for index in range(size):
@@ -50,7 +50,7 @@ def finished(remote: Remote, groups: int = 4, size: int = 2) -> BatchHandle:
     return handle
 
 
-def test_results_come_once_each_though_connections_break_in_mid_stream() -> None:
+def test_results_are_read_once_each_over_broken_connections() -> None:
     remote = Remote()
     handle = finished(remote)
     remote.faults.extend([torn_answer, refused_connection, answers(503), torn_answer, lost_answer])
@@ -59,7 +59,7 @@ def test_results_come_once_each_though_connections_break_in_mid_stream() -> None
     assert not remote.faults
 
 
-def test_a_result_that_is_sent_again_is_passed_over() -> None:
+def test_a_result_sent_twice_is_returned_once() -> None:
     remote = Remote()
     handle = finished(remote, groups=1)
     again = remote.batches[1].items[0]
@@ -68,25 +68,25 @@ def test_a_result_that_is_sent_again_is_passed_over() -> None:
     assert [(item.index, item.turn) for item in items if isinstance(item, ResultItem)] == [(0, 0), (1, 0)]
 
 
-def test_reading_goes_on_after_a_cursor() -> None:
+def test_reading_continues_after_a_cursor() -> None:
     handle = finished(Remote())
     assert [item.cursor for item in handle.results(after=10)] == [11, 12]
 
 
-def test_a_restarted_trainer_goes_on_from_its_file(tmp_path: Path) -> None:
+def test_a_restarted_trainer_continues_from_its_checkpoint(tmp_path: Path) -> None:
     remote = Remote()
     handle = finished(remote)
     reader = handle.results(checkpoint=Checkpoint(tmp_path / "state.json"))
     first = [next(reader).cursor for _ in range(5)]
     del reader
-    # A new process: same key, same file. The fifth item was given out, but the next one never asked for.
+    # A new process: same key, same file. The fifth item was returned, but the next one was not requested.
     again = remote.client().open_batch(key="run/1")
     rest = [item.cursor for item in again.results(checkpoint=Checkpoint(tmp_path / "state.json"))]
     assert (first, rest) == ([1, 2, 3, 4, 5], list(range(5, 13)))
     assert list(again.results(checkpoint=Checkpoint(tmp_path / "state.json"))) == []
 
 
-def test_what_is_acknowledged_was_taken(tmp_path: Path) -> None:
+def test_results_are_acknowledged_only_after_the_caller_took_them(tmp_path: Path) -> None:
     remote = Remote()
     handle = finished(remote)
     reader = handle.results(checkpoint=Checkpoint(tmp_path / "state.json"), acknowledge=True)
@@ -98,7 +98,7 @@ def test_what_is_acknowledged_was_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("pause", "acknowledged"), [(math.inf, [3, 12]), (0.0, [3, 6, 9, 12])])
-def test_pages_that_follow_each_other_fast_are_acknowledged_together(
+def test_pages_in_quick_succession_are_acknowledged_together(
     monkeypatch: pytest.MonkeyPatch, pause: float, acknowledged: list[int]
 ) -> None:
     remote = Remote()
@@ -117,7 +117,7 @@ def test_roots_of_trust_are_read_only_for_an_https_address() -> None:
     assert trusted("https://gateway:8000") is True
 
 
-def test_an_answer_to_an_acknowledgement_that_got_lost_changes_nothing() -> None:
+def test_a_lost_answer_to_an_acknowledgement_changes_nothing() -> None:
     remote = Remote()
     handle = finished(remote)
     remote.faults.extend([no_fault, lost_answer])
@@ -125,26 +125,26 @@ def test_an_answer_to_an_acknowledgement_that_got_lost_changes_nothing() -> None
     assert remote.paths()[-3:].count("POST /v1/batches/1/acknowledge") == 2
 
 
-def test_a_batch_that_turned_out_complete_when_it_was_acknowledged_is_over() -> None:
+def test_reading_ends_when_an_acknowledgement_completes_the_batch() -> None:
     remote = Remote()
     handle = remote.client().open_batch()
     batch = remote.batches[1]
     batch.add(result("g"), end("g"))
     batch.gone_at = 2
     assert len(list(handle.results(acknowledge=True))) == 2
-    # Who has not read everything is told that the rest is gone.
+    # A reader that has not read all results gets the error that the rest is gone.
     with pytest.raises(ConflictError, match="gone"):
         list(handle.results())
 
 
-def test_a_checkpoint_of_an_earlier_batch_begins_anew(tmp_path: Path) -> None:
+def test_a_checkpoint_of_an_earlier_batch_is_reset(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     path.write_text('{"batch": 99, "cursor": 7, "complete": true}')
     handle = finished(Remote())
     assert len(list(handle.results(checkpoint=Checkpoint(path)))) == 12
 
 
-def test_a_file_that_is_no_checkpoint_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+def test_a_file_that_is_no_checkpoint_is_refused_and_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("my notes")
     handle = finished(Remote())
@@ -153,13 +153,13 @@ def test_a_file_that_is_no_checkpoint_is_refused_and_left_as_it_is(tmp_path: Pat
     assert path.read_text() == "my notes"
 
 
-def test_groups_come_whole_with_their_results_by_index() -> None:
+def test_groups_are_returned_whole_with_results_by_index() -> None:
     groups = list(finished(Remote()).groups())
     assert [group.name for group in groups] == ["g0", "g1", "g2", "g3"]
     assert all(group.whole and [item.index for item in group.results] == [0, 1] for group in groups)
 
 
-def test_a_group_that_lost_a_member_says_so() -> None:
+def test_a_group_with_a_missing_response_is_not_whole() -> None:
     remote = Remote()
     handle = remote.client().open_batch()
     remote.batches[1].add(result("g", 0), result("g", 1, status="aborted"), end("g", 2, aborted=1))
@@ -169,7 +169,7 @@ def test_a_group_that_lost_a_member_says_so() -> None:
     assert len(group.results) == 2
 
 
-def test_a_restart_between_groups_gets_held_results_again_and_no_group_twice(tmp_path: Path) -> None:
+def test_after_a_restart_open_groups_are_read_again_and_none_twice(tmp_path: Path) -> None:
     remote = Remote()
     handle = finished(remote)
     reader = handle.groups(checkpoint=Checkpoint(tmp_path / "state.json"), acknowledge=True)
@@ -184,7 +184,7 @@ def test_a_restart_between_groups_gets_held_results_again_and_no_group_twice(tmp
     assert list(again.groups(checkpoint=Checkpoint(tmp_path / "state.json"))) == []
 
 
-def test_only_what_no_open_group_needs_is_acknowledged(tmp_path: Path) -> None:
+def test_results_of_open_groups_are_not_acknowledged(tmp_path: Path) -> None:
     remote = Remote()
     handle = remote.client().open_batch()
     batch = remote.batches[1]
@@ -197,7 +197,7 @@ def test_only_what_no_open_group_needs_is_acknowledged(tmp_path: Path) -> None:
     assert batch.acknowledged == 2
 
 
-def test_an_environment_answers_turns_until_it_has_had_enough() -> None:
+def test_an_environment_continues_responses_until_they_are_full() -> None:
     remote = Remote()
     handle = remote.client().open_batch()
     batch = remote.batches[1]
@@ -233,11 +233,11 @@ def test_a_batch_is_filled_until_enough_groups_are_valid() -> None:
     assert [group.name for group in good] == ["g1", "g2", "g4", "g5"]
     assert remote.batches[1].sealed
     assert len(remote.batches[1].verdicts) == 6
-    # No more was drawn than was wanted.
+    # No more prompts were drawn than wanted.
     assert next(drawn) == 6
 
 
-def test_a_supply_that_ends_seals_the_batch() -> None:
+def test_an_exhausted_supply_of_prompts_seals_the_batch() -> None:
     remote = Remote()
     remote.on_upload = lambda batch, new: batch.add(*(item for g in new for item in (result(g.id), end(g.id))))
     handle = remote.client().open_batch(BatchSpec(target=Target(groups=9, count="valid")))
@@ -250,7 +250,7 @@ def test_a_supply_that_ends_seals_the_batch() -> None:
     assert remote.batches[1].sealed
 
 
-def test_what_a_store_lost_and_generated_again_is_not_given_twice() -> None:
+def test_results_that_a_store_lost_and_reissued_are_returned_once() -> None:
     remote = Remote()
     handle = finished(remote, groups=2)
     batch = remote.batches[handle.id]
@@ -259,7 +259,7 @@ def test_what_a_store_lost_and_generated_again_is_not_given_twice() -> None:
     assert [item.cursor for item in handle.results()] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_turn_that_the_store_lost_is_answered_again_and_the_group_ends() -> None:
+def test_a_turn_lost_by_the_store_is_answered_again() -> None:
     remote = Remote()
     handle = remote.client().open_batch(key="run/1")
     batch = remote.batches[handle.id]
@@ -280,7 +280,7 @@ def test_a_turn_that_the_store_lost_is_answered_again_and_the_group_ends() -> No
     assert [item.turn for item in group.results] == [1]
 
 
-def test_a_turn_that_is_sent_again_under_its_cursor_is_no_news() -> None:
+def test_a_turn_sent_again_under_its_cursor_is_ignored() -> None:
     collector = Collector()
     item = result("g0", cursor=4)
     assert collector.add(item)
@@ -289,7 +289,7 @@ def test_a_turn_that_is_sent_again_under_its_cursor_is_no_news() -> None:
     assert collector.add(result("g0", cursor=7))
 
 
-def test_groups_that_were_all_taken_come_no_more_after_a_restart(tmp_path: Path) -> None:
+def test_groups_taken_before_a_restart_are_not_returned_again(tmp_path: Path) -> None:
     remote = Remote()
     handle = remote.client().open_batch(key="run/1")
     batch = remote.batches[handle.id]
@@ -305,7 +305,7 @@ def test_groups_that_were_all_taken_come_no_more_after_a_restart(tmp_path: Path)
     assert [group.name for group in again] == ["g2"]
 
 
-def test_a_checkpoint_remembers_names_for_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_keeps_group_names_for_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     remote = Remote()
     clock = iter(range(100, 1000, 30))
     monkeypatch.setattr(reading.time, "time", lambda: float(next(clock)))
@@ -320,7 +320,7 @@ def test_a_checkpoint_remembers_names_for_a_minute(tmp_path: Path, monkeypatch: 
     assert list(checkpoint.position(handle.id).recent) == ["g2", "g3", "g4"]
 
 
-def test_a_seal_that_was_lost_with_the_api_is_said_again() -> None:
+def test_a_seal_lost_with_the_api_is_sent_again() -> None:
     remote = Remote()
     handle = remote.client().open_batch()
     batch = remote.batches[handle.id]
@@ -341,7 +341,7 @@ def test_a_seal_that_was_lost_with_the_api_is_said_again() -> None:
     assert batch.sealed
 
 
-def test_groups_that_were_lost_with_the_api_are_told() -> None:
+def test_groups_lost_with_the_api_raise_an_error() -> None:
     remote = Remote()
     handle = remote.client().open_batch()
     batch = remote.batches[handle.id]
@@ -357,7 +357,7 @@ def test_groups_that_were_lost_with_the_api_are_told() -> None:
     assert not batch.sealed
 
 
-def test_a_restarted_trainer_gets_no_group_twice_from_a_store_that_lost_it(tmp_path: Path) -> None:
+def test_a_restarted_trainer_gets_no_group_reissued_by_the_store_twice(tmp_path: Path) -> None:
     remote = Remote()
     handle = remote.client().open_batch(key="run/1")
     batch = remote.batches[handle.id]

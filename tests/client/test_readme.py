@@ -1,4 +1,4 @@
-"""The README's snippet for trainers runs as it is printed, as often as one likes."""
+"""The README's snippet for trainers runs as printed, also repeatedly."""
 
 import asyncio
 import re

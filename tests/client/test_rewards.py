@@ -1,4 +1,4 @@
-"""Rewards computed in processes: each with its group, in order, and never a number where there is none."""
+"""Rewards computed in processes: each with its group, in order, and an error in place of a missing reward."""
 
 import contextlib
 import os
@@ -41,14 +41,14 @@ def by_name(item: ResultItem) -> float:
 
 
 class Judged(Exception):
-    """As errors of HTTP clients: what is raised cannot be made again from its text."""
+    """An error that cannot be rebuilt from its text, as errors of HTTP clients."""
 
     def __init__(self, status: int, body: str) -> None:
         super().__init__(f"{status} {body}")
 
 
 class Wordless(Exception):
-    """No words of it can be had, as of errors whose own code is wrong."""
+    """An error whose text cannot be read, because its own code is wrong."""
 
     def __str__(self) -> str:
         raise KeyError("words")
@@ -77,7 +77,7 @@ def hides() -> float:
 
 
 def hangs() -> float:
-    # As code does that never comes back to the interpreter.
+    # As code that never returns to the interpreter.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
     time.sleep(600)
     return 1.0
@@ -106,7 +106,7 @@ def misbehaves(item: ResultItem) -> float:
 
 
 def import_here(pool: RewardPool) -> None:
-    """Calls until a process has imported this module, which may take longer than a call is given."""
+    """Calls until a process has imported this module, which may exceed the time limit of a call."""
     while True:
         with contextlib.suppress(RewardError):
             pool.rewards(group("fine", 1))
@@ -125,7 +125,7 @@ def test_each_response_of_a_group_has_its_reward() -> None:
     ]
 
 
-def test_only_so_many_groups_are_taken_ahead() -> None:
+def test_at_most_ahead_groups_are_taken_in_advance() -> None:
     taken: list[str] = []
 
     def groups() -> Iterator[FinishedGroup]:
@@ -138,7 +138,7 @@ def test_only_so_many_groups_are_taken_ahead() -> None:
         assert taken in (["g0"], ["g0", "g1"], ["g0", "g1", "g2"])
 
 
-def test_a_response_without_a_reward_costs_no_other_its_own() -> None:
+def test_a_failed_reward_leaves_later_rewards_intact() -> None:
     with RewardPool(misbehaves, 1) as pool:
         for name in ("judge", "exits", "raises"):
             with pytest.raises(RewardError):
@@ -146,7 +146,7 @@ def test_a_response_without_a_reward_costs_no_other_its_own() -> None:
         assert pool.rewards(group("fine")) == [1.0, 1.0]
 
 
-def test_processes_end_with_a_trainer_that_is_killed(tmp_path: Path) -> None:
+def test_processes_end_when_their_trainer_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "trainer.py"
     script.write_text(KILLED)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -184,7 +184,7 @@ def _runs(process: int) -> bool:
     ],
 )
 def test_a_response_without_a_reward_is_an_error(name: str, index: int | None, why: str) -> None:
-    # Only those that take for ever may take too long, however busy this machine is.
+    # Only rewards that never end may exceed the limit, even on a busy machine.
     seconds = 2.0 if name in ("sleeps", "hides", "hangs") else 60.0
     with RewardPool(misbehaves, 1, seconds=seconds) as pool:
         import_here(pool)

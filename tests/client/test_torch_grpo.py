@@ -1,4 +1,4 @@
-"""GRPO in plain torch: advantages, log-probabilities as sampled, a loss that learns, weights that arrive whole."""
+"""GRPO in plain torch: advantages, log-probabilities as sampled, the loss, saving and publishing weights."""
 
 import json
 from collections import deque
@@ -19,7 +19,7 @@ from tests.client.remote import Remote, end, result
 
 
 def sampled(model: Any, prompt: list[int], length: int, *, temperature: float, seed: int) -> ResultItem:
-    """A response drawn by the model itself, one token at a time, with its log-probabilities."""
+    """A response that the model itself samples, one token at a time, with its log-probabilities."""
     generator = torch.Generator().manual_seed(seed)
     ids, logprobs = list(prompt), list[float]()
     for _ in range(length):
@@ -39,7 +39,7 @@ def test_advantages_are_relative_to_the_group() -> None:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6, 1.5])
-def test_log_probabilities_are_those_that_were_sampled_with(temperature: float) -> None:
+def test_log_probabilities_equal_those_of_the_sampling(temperature: float) -> None:
     model = small_model()
     items = [
         sampled(model, prompt, length, temperature=temperature, seed=length)
@@ -49,7 +49,7 @@ def test_log_probabilities_are_those_that_were_sampled_with(temperature: float) 
     assert difference(small_model(seed=1), items, temperature=temperature) > 1e-3
 
 
-def test_a_response_with_a_score_that_was_not_finite_is_no_sample() -> None:
+def test_a_response_with_a_non_finite_score_is_no_sample() -> None:
     old = result("g", 1).model_copy(update={"logprobs": [-0.1, None, -0.3]})
     read = ResultItem.model_validate_json(old.model_dump_json())
     assert read.logprobs == [-0.1, None, -0.3]
@@ -66,12 +66,12 @@ def test_only_whole_groups_become_samples() -> None:
         samples(FinishedGroup(end("g", 2), pair), [1.0])
 
 
-def test_appended_tokens_are_read_but_not_learned() -> None:
+def test_appended_tokens_are_context_without_loss() -> None:
     model = small_model()
     base = Sample((1, 2), (3, 4, 5, 6), (True, True, False, False), (-4.0, -4.0, 0.0, 0.0), 1.0)
     value, figures = loss(model, [base])
     assert figures.tokens == 2
-    # What stands at the appended places in the record is of no consequence.
+    # The recorded log-probabilities of appended tokens are not used.
     other = Sample(base.prompt, base.response, base.mask, (-4.0, -4.0, -9.0, -9.0), 1.0)
     assert torch.equal(value, loss(model, [other])[0])
 
@@ -87,7 +87,7 @@ def test_the_first_step_on_fresh_responses_has_ratio_one_and_no_clipping() -> No
     assert figures.difference < 1e-4
 
 
-def test_steps_on_the_loss_make_what_was_rewarded_likelier() -> None:
+def test_optimizer_steps_make_rewarded_tokens_likelier() -> None:
     model = small_model()
     items = [sampled(model, [1, 2], 6, temperature=1.0, seed=seed) for seed in range(4)]
     batch = samples(FinishedGroup(end("g", 4), tuple(items)), [1.0, 0.0, 0.0, 0.0])
@@ -110,11 +110,11 @@ def test_a_version_is_saved_whole_and_loads_as_the_same_model(tmp_path: Path) ->
     ids = torch.tensor([[1, 2, 3]])
     assert torch.allclose(model(input_ids=ids).logits, again(input_ids=ids).logits, atol=1e-6)
     assert sorted(path.name for path in folder.path.iterdir()) == ["run-1"]
-    # The same name again: of a trainer that died before it published.
+    # The same name again, as of a trainer that died before it published.
     assert folder.save(model, "run-1") == path
 
 
-def test_the_latest_versions_stay_and_folders_of_others_too(tmp_path: Path) -> None:
+def test_pruning_keeps_the_latest_versions_and_foreign_folders(tmp_path: Path) -> None:
     model = small_model()
     folder = WeightsFolder(tmp_path, keep=2)
     (tmp_path / "notes").mkdir()
@@ -125,7 +125,7 @@ def test_the_latest_versions_stay_and_folders_of_others_too(tmp_path: Path) -> N
         WeightsFolder(tmp_path, keep=1)
 
 
-def test_versions_that_fail_do_not_push_out_the_one_that_is_served(tmp_path: Path) -> None:
+def test_failed_versions_do_not_displace_the_served_one(tmp_path: Path) -> None:
     remote, folder = Remote(), WeightsFolder(tmp_path, keep=2)
     publish(publishing(remote, "done"), folder, small_model(), "good")
     for step in range(4):
@@ -137,7 +137,7 @@ def test_versions_that_fail_do_not_push_out_the_one_that_is_served(tmp_path: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["later-0", "later-1"]
 
 
-def test_a_version_that_was_published_takes_no_other_weights(tmp_path: Path) -> None:
+def test_a_published_version_is_not_overwritten_with_other_weights(tmp_path: Path) -> None:
     folder, model = WeightsFolder(tmp_path), small_model()
     client = publishing(Remote(), "done")
     publish(client, folder, model, "v1")
@@ -152,13 +152,13 @@ def test_a_version_that_was_published_takes_no_other_weights(tmp_path: Path) -> 
 
 
 def publishing(remote: Remote, phase: str) -> Client:
-    """A client of a fleet that answers each publication so."""
+    """A client of a fleet that ends each publication in this phase."""
     answer = {"id": 1, "version": "v1", "previous": "v0", "mode": "drain", "phase": phase, "attempt": 0}
     remote.answers = {"POST weights": deque([answer | {"started_at": 0.0}])}
     return remote.client()
 
 
-def test_weights_that_cannot_be_written_leave_nothing_behind(tmp_path: Path) -> None:
+def test_a_failed_write_of_weights_leaves_no_files(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="run-1"):
         WeightsFolder(tmp_path / "file").save(small_model(), "run-1")

@@ -1,4 +1,4 @@
-"""The guide for trainers runs as it is printed."""
+"""The snippets of the guide for trainers run as printed."""
 
 import asyncio
 import re
@@ -12,7 +12,7 @@ from tests.repository import ROOT
 
 GUIDE = (ROOT / "docs/trainers.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python([^\n]*)\n(.*?)^```$", GUIDE, flags=re.MULTILINE | re.DOTALL)
-# The fleet here plays responses: it knows no weights, so it cannot agree with a model's canary.
+# This fleet plays responses without weights, so its scores cannot match a model's canary.
 PLAYED = [code for kind, code in BLOCKS if "notest" not in kind and "torch" not in code]
 
 

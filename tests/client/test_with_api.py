@@ -51,7 +51,7 @@ def connected(server: Served) -> AsyncClient:
     return AsyncClient(server.url, token=TOKEN, limits=QUICK)
 
 
-async def test_a_sync_client_runs_a_batch_from_its_opening_to_its_acknowledgement() -> None:
+async def test_a_sync_client_runs_a_batch_from_open_to_acknowledgement() -> None:
     def train(url: str) -> tuple[list[FinishedGroup], dict[str, float], str]:
         with Client(url, token=TOKEN) as client:
             batch = client.open_batch(BatchSpec(group_size=3, metadata={"step": 1}))
@@ -96,7 +96,7 @@ async def collected(client: AsyncClient, batch: int) -> list[tuple[str, int]]:
 
 
 @pytest.mark.slow
-async def test_a_trainer_that_is_killed_again_and_again_gets_every_group(tmp_path: Path) -> None:
+async def test_a_repeatedly_killed_trainer_gets_every_group(tmp_path: Path) -> None:
     job = serving_job(sampling={"maxTokens": 300})
     async with served(job=job) as server:
         script = str(Path(__file__).with_name("killed_trainer.py"))
@@ -113,7 +113,7 @@ async def test_a_trainer_that_is_killed_again_and_again_gets_every_group(tmp_pat
     taken = Counter(line.split()[0] for line in taken_lines(tmp_path))
     assert set(taken) == {f"g{number}" for number in range(60)}
     assert all(line.endswith("4 True") for line in taken_lines(tmp_path))
-    # The one that was at hand when a kill came was not taken: it came again.
+    # The group in hand at a kill was not taken: it was returned again.
     assert sum(taken.values()) <= 60 + 3
 
 
@@ -135,7 +135,7 @@ async def test_a_batch_is_filled_until_enough_groups_are_valid() -> None:
         assert (await batch.status()).target_met
 
 
-async def test_turns_are_answered_and_every_token_says_who_made_it() -> None:
+async def test_turns_are_answered_and_every_token_has_its_origin() -> None:
     def tool(item: ResultItem) -> list[int] | None:
         return [9, 9, 9] if item.turn == 0 and item.index == 0 else None
 
@@ -154,7 +154,7 @@ async def test_turns_are_answered_and_every_token_says_who_made_it() -> None:
         assert all(plain.mask())
 
 
-async def test_back_pressure_slows_an_upload_down_and_loses_nothing() -> None:
+async def test_back_pressure_slows_an_upload_without_losing_groups() -> None:
     async with served(limits=ApiLimits(queued=64)) as server, connected(server) as client:
         batch = await client.open_batch(BatchSpec(sampling=Sampling(max_tokens=8)))
         receipt = await batch.submit(groups(300, 1))
@@ -173,14 +173,14 @@ async def test_an_adapter_is_published_sampled_from_and_removed(tmp_path: Path) 
         await batch.seal()
         [group] = [group async for group in batch.groups()]
         assert {span.version for span in group.results[0].versions} == {"a1"}
-        for _ in range(2):  # again: it is gone, which was wanted
+        for _ in range(2):  # again: the adapter is removed already, which is no error
             await client.remove_adapter("math")
         assert (await client.weights()).adapters == []
         with Client(server.url, token=TOKEN) as blocking:
             await asyncio.to_thread(blocking.remove_adapter, "math")
 
 
-async def test_weights_are_published_and_a_wrong_canary_brings_the_old_ones_back(tmp_path: Path) -> None:
+async def test_a_publication_with_a_wrong_canary_restores_the_old_weights(tmp_path: Path) -> None:
     async with served() as server, connected(server) as client:
         write_weights(tmp_path, "new")
         source = Source(path=str(tmp_path))
@@ -206,7 +206,7 @@ async def test_gpus_are_handed_over_and_back() -> None:
         assert (await client.acquire(patience=120.0)).state == "awake"
 
 
-async def test_gpus_come_back_in_stages_with_new_weights_between_them(tmp_path: Path) -> None:
+async def test_gpus_are_acquired_in_stages_with_a_publication_between(tmp_path: Path) -> None:
     async with served() as server, connected(server) as client:
         write_weights(tmp_path, "new")
         slept = await client.release(Release(keep_weights=False), patience=120.0)
@@ -220,7 +220,7 @@ async def test_gpus_come_back_in_stages_with_new_weights_between_them(tmp_path: 
         assert {worker.version for worker in await client.workers()} == {"v2"}
 
 
-async def test_groups_and_requests_can_be_looked_at_and_ended() -> None:
+async def test_groups_and_requests_can_be_read_and_cancelled() -> None:
     # Each step takes so long that no response ends before it is cancelled.
     model = {"path": "none", "engine": "scripted", "scripted": {"stepSeconds": 0.1, "stepSecondsPerRequest": 0.0}}
     job = serving_job(sampling={"maxTokens": 20_000}, model=model)
@@ -242,7 +242,7 @@ async def test_groups_and_requests_can_be_looked_at_and_ended() -> None:
             await client.batch(99).status()
 
 
-async def test_a_wrong_token_is_told_apart_from_a_missing_one(tmp_path: Path) -> None:
+async def test_a_wrong_and_a_missing_token_give_different_errors(tmp_path: Path) -> None:
     async with Served() as server:
         for token in (None, "wrong"):
             async with AsyncClient(server.url, token=token) as client:
@@ -257,7 +257,7 @@ async def test_a_checkpoint_of_a_complete_batch_needs_no_api(tmp_path: Path) -> 
         await batch.submit(groups(2))
         await batch.seal()
         assert len([group async for group in batch.groups(checkpoint=checkpoint, acknowledge=True)]) == 2
-        # Its data are gone, and nobody asks for them.
+        # Its data are deleted, and no call reads them.
         assert [group async for group in batch.groups(checkpoint=checkpoint)] == []
 
 
@@ -286,7 +286,7 @@ async def test_a_checkpoint_from_before_the_store_was_emptied_is_refused(tmp_pat
 
 
 @pytest.mark.usefixtures("token_output")
-async def test_verls_server_speaks_with_the_real_route() -> None:
+async def test_verls_server_works_with_the_real_route() -> None:
     async with served() as server:
         _, engine = Router({}, {"url": server.url, "token": TOKEN, "response_length": 12}).acquire_server("r")
         sampling = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0, "logprobs": True}

@@ -1,9 +1,9 @@
 """A cluster for the tests that need one.
 
 KUBECONFIG set: that cluster, with the user's own kubectl; its nodes must hold the images. Else, as root on Linux, the
-one that cluster/cluster.sh starts: a developer's that is up is used and stays up; one started here goes with this
-process, however that ends. Else the tests are skipped, and say why. `make test` builds programs and images beforehand,
-where it can be watched.
+one that cluster/cluster.sh starts: a developer's running cluster is used and stays up; one started here ends with this
+process in every case. Else the tests are skipped with the reason. `make test` builds programs and images beforehand,
+with visible output.
 """
 
 import os
@@ -29,9 +29,8 @@ IMAGES_SECONDS = 600
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The time limit is a test's own; what it stands on has limits of its own, named above. Tests that need no
-    operator run before there is one, stories before those that trouble nodes; those marked `last`, which take the
-    cluster down, run after all others."""
+    """The time limit covers the test only; its fixtures have their own limits, named above. Order: tests without an
+    operator, stories, tests that change nodes, and last those marked `last`, which stop the cluster."""
     items.sort(key=_turn)
     for item in items:
         if item.path.parent == Path(__file__).parent and not item.get_closest_marker("timeout"):
@@ -92,10 +91,10 @@ def stage(request: pytest.FixtureRequest, kube: Kube, operator: str) -> Iterator
 
 @pytest.fixture(scope="session")
 def operator(kube: Kube, images: None) -> Iterator[str]:
-    """The operator runs, installed by helm; gives its namespace."""
+    """Installs the operator with helm and returns its namespace."""
     install(kube)
     if kube.owner != "tests":
-        # It may run already, and the image's name stays while its content changes under the developer's hands.
+        # It may run already, and a developer may have rebuilt the image under the same name.
         kube.kubectl("rollout", "restart", "deployment", "-n", SYSTEM)
         kube.kubectl("rollout", "status", "deployment", "-n", SYSTEM, WITHIN)
     yield SYSTEM

@@ -1,4 +1,4 @@
-"""Usual faults of clusters, caused on real nodes while a job runs: it completes, nothing is lost, doubled or leaked.
+"""Usual faults of clusters, caused on real nodes while a job runs: the job completes without loss, doubles or leaks.
 
 `assert_completes` reads the results and the driver's audit each time: one result per request, every token accounted
 for.
@@ -23,11 +23,10 @@ pytestmark = [
 
 
 def begun(kube: Kube, namespace: str, groups: int = 16, step: float = 0.02) -> Workload:
-    """Three workers that have done some of their work, or a quarter of it by those that were there sooner; 16 groups
-    take them forty seconds, 40 groups a hundred.
+    """Starts a job of three workers and waits until all are ready and some requests are done, or a quarter of the
+    requests. 16 groups take 40 s, 40 groups 100 s.
 
-    A story that watches workers come back takes the latter, and longer steps: its job must not end before they are
-    there.
+    Stories that wait for returning workers use 40 groups and longer steps, so that the job does not end before.
     """
     job = Workload(kube, namespace, groups=groups, length=600, step=step, spec={"workers": {"replicas": 3}}).apply()
     job.until(lambda: job.done() > job.requests // 4 or (job.done() > 0 and job.ready() == 3), "the work has begun")
@@ -39,17 +38,17 @@ def node_of(pod: dict[str, Any]) -> str:
 
 
 @story
-def test_pods_that_are_deleted_at_random_cost_nothing_but_time(kube: Kube, namespace: str) -> None:
+def test_random_pod_deletions_lose_nothing(kube: Kube, namespace: str) -> None:
     job = begun(kube, namespace)
     for name in ("job-worker-0", "job-worker-2", "job-driver", "job-worker-1"):
-        job.kubectl("delete", "pod", name, "--wait=false", "--ignore-not-found")  # it may not be back yet
+        job.kubectl("delete", "pod", name, "--wait=false", "--ignore-not-found")  # the pod may not be there again yet
         time.sleep(3)
     job.kubectl("delete", "pod", "job-worker-0", "--grace-period=0", "--force", "--ignore-not-found")
     job.assert_completes()
     job.assert_leaves_nothing()
 
 
-def test_a_node_that_is_cut_off_loses_its_workers_to_others_and_may_come_back(kube: Kube, namespace: str) -> None:
+def test_workers_of_a_disconnected_node_move_and_the_node_may_return(kube: Kube, namespace: str) -> None:
     job = begun(kube, namespace, groups=40, step=0.04)
     job.until(lambda: all(node_of(pod) for role in ("driver", "redis", "worker") for pod in job.pods(role)), "placed")
     keep = {node_of(pod) for role in ("driver", "redis") for pod in job.pods(role)}
@@ -60,7 +59,7 @@ def test_a_node_that_is_cut_off_loses_its_workers_to_others_and_may_come_back(ku
     node = node_of(victims[0])
     cluster_sh("cut", node)
     try:
-        # The eviction that follows in half a minute, done at once: the node will never say that the pod is gone.
+        # The eviction of half a minute later, done at once: the node will never report that the pod has ended.
         job.kubectl("delete", "pod", name, "--wait=false")
 
         def runs_elsewhere() -> bool:
@@ -77,13 +76,13 @@ def test_a_node_that_is_cut_off_loses_its_workers_to_others_and_may_come_back(ku
     job.assert_leaves_nothing()
 
 
-def test_a_redis_on_a_node_that_is_cut_off_waits_for_it_and_says_why(kube: Kube, namespace: str) -> None:
+def test_a_redis_on_a_disconnected_node_waits_with_a_condition(kube: Kube, namespace: str) -> None:
     job = begun(kube, namespace, groups=40)
     (redis,) = job.pods("redis")
     node, uid = node_of(redis), redis["metadata"]["uid"]
     cluster_sh("cut", node)
     try:
-        # The eviction that follows in half a minute, done at once. It has a minute, and half of one more.
+        # The eviction of half a minute later, done at once. The limit is a minute and a half.
         job.kubectl("delete", "pod", "job-redis-0", "--wait=false")
         why = "is not attached to nodes by a CSI driver"  # volumes are folders of the nodes here
         job.until_condition("Available", "False", "StoreNodeLost", why, f"kubectl delete node {node}")
@@ -97,7 +96,7 @@ def test_a_redis_on_a_node_that_is_cut_off_waits_for_it_and_says_why(kube: Kube,
     job.assert_leaves_nothing()
 
 
-def test_a_jobs_word_alone_calls_no_node_unfit(kube: Kube, namespace: str, operator: str) -> None:
+def test_a_jobs_report_alone_marks_no_node_as_unfit(kube: Kube, namespace: str, operator: str) -> None:
     sick = {"name": "worker", "env": [{"name": "SCRIPTED_ENGINE_SICK", "value": "/tmp/sick"}]}
     spec = {"workers": {"replicas": 1, "template": {"spec": {"containers": [sick]}}}}
     install(kube, "--set", "nodeRepair.condition=GpuReady")
@@ -106,7 +105,7 @@ def test_a_jobs_word_alone_calls_no_node_unfit(kube: Kube, namespace: str, opera
         job.until_ready(1)
         node = node_of(job.live()["job-worker-0"])
         job.kubectl("exec", "job-worker-0", "--", "python", "-c", "open('/tmp/sick', 'w').write('gpu0: Xid 79')")
-        # There is no GPU to be found here: the operator's own look says so.
+        # This node has no GPU, and the operator's own probe reports that.
         job.until(lambda: (node, "GpuProbeFailed") in node_events(kube), "the operator looked itself")
         job.until(lambda: (node, "GpuSick") in node_events(kube), "an event on the node")
         assert "GpuReady" not in [each["type"] for each in kube.get("node", node)["status"]["conditions"]]
@@ -125,7 +124,7 @@ def node_events(kube: Kube) -> set[tuple[str, str]]:
     return {(event["involvedObject"]["name"], event["reason"]) for event in events}
 
 
-def test_draining_a_node_hands_everything_over(kube: Kube, namespace: str) -> None:
+def test_draining_a_node_moves_all_its_requests(kube: Kube, namespace: str) -> None:
     job = begun(kube, namespace)
     node = node_of(job.pods()[0])
     try:
@@ -137,7 +136,7 @@ def test_draining_a_node_hands_everything_over(kube: Kube, namespace: str) -> No
     assert all(entry["count"] == 0 for entry in job.status().get("failures", []))
 
 
-def test_an_operator_that_is_killed_is_followed_by_the_other_replica(kube: Kube, namespace: str, operator: str) -> None:
+def test_a_killed_operator_is_replaced_by_the_other_replica(kube: Kube, namespace: str, operator: str) -> None:
     job = begun(kube, namespace, groups=40, step=0.04)
     job.until(lambda: "job-worker-1" in job.live(), "the worker that will go")
     before = job.live()["job-worker-1"]["metadata"]["uid"]
@@ -160,7 +159,7 @@ def test_a_minute_without_an_api_server_stops_nothing(kube: Kube, namespace: str
     cluster_sh("stop-api")
     time.sleep(60)
     cluster_sh("start-api")
-    # The operator starts anew after such a while.
+    # The operator restarts after an outage of this length.
     job.until(lambda: job.done() > before, "the work went on and the status follows")
     job.hasten()
     job.assert_completes()
@@ -168,14 +167,14 @@ def test_a_minute_without_an_api_server_stops_nothing(kube: Kube, namespace: str
 
 
 @story
-def test_a_redis_that_is_killed_comes_back_with_everything(kube: Kube, namespace: str) -> None:
+def test_a_killed_redis_restarts_with_all_its_data(kube: Kube, namespace: str) -> None:
     job = begun(kube, namespace)
     job.kubectl("delete", "pod", "job-redis-0", "--grace-period=0", "--force")
     job.until(lambda: bool(job.live("redis")), "Redis is back")
     job.assert_completes()
 
 
-def test_on_full_nodes_a_worker_waits_and_the_others_work_on(kube: Kube, namespace: str) -> None:
+def test_on_full_nodes_a_worker_waits_and_the_others_continue(kube: Kube, namespace: str) -> None:
     workers = {"replicas": 3, "resources": {"requests": {"cpu": "500m"}}}
     job = Workload(kube, namespace, groups=40, length=600, step=0.02, spec={"workers": workers}).apply()
     job.until(lambda: job.ready() > 0 and all(node_of(pod) for pod in job.pods()), "some work, and all have a place")
@@ -192,7 +191,7 @@ def test_on_full_nodes_a_worker_waits_and_the_others_work_on(kube: Kube, namespa
 
 
 def fill(kube: Kube, namespace: str, node: dict[str, Any], *, but: int) -> None:
-    """Takes a node's processors but for some thousandths of one."""
+    """Requests a node's free CPU except for `but` thousandths."""
     name = node["metadata"]["name"]
     there = [pod for pod in kube.get_list("pods", "") if node_of(pod) == name]
     pods = [pod for pod in there if pod["status"].get("phase", "Pending") in ("Pending", "Running")]
@@ -209,12 +208,12 @@ def containers(pod: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def milli(cpu: str) -> int:
-    """A quantity of processors in thousandths."""
+    """A CPU quantity in thousandths."""
     return int(cpu.removesuffix("m")) if cpu.endswith("m") else int(float(cpu) * 1000)
 
 
 def hog(name: str, milli_cpu: int, **spec: Any) -> dict[str, Any]:
-    """A pod that asks for processors and uses none."""
+    """A pod that requests CPU and uses none."""
     pod = restricted_pod(name, SCRIPTED_IMAGE, "sleep", "3600", **spec)
     pod["metadata"]["labels"]["chaos"] = "hog"
     pod["spec"]["containers"][0]["resources"] = {"requests": {"cpu": f"{milli_cpu}m"}}

@@ -1,4 +1,4 @@
-"""The cluster of cluster/ is a real one: pods, names, volumes, nodes that go away; and it leaves nothing behind."""
+"""The cluster of cluster/ is a real one: pods, names, volumes, lost nodes; it leaves nothing behind."""
 
 import os
 import signal
@@ -48,7 +48,7 @@ def test_an_image_runs_under_the_restricted_profile(kube: Kube, namespace: str, 
 
 
 @pytest.mark.usefixtures("images")
-def test_a_pod_that_wants_more_than_the_restricted_level_is_refused(kube: Kube, namespace: str) -> None:
+def test_a_pod_beyond_the_restricted_level_is_refused(kube: Kube, namespace: str) -> None:
     pod = restricted_pod("greedy", SCRIPTED_IMAGE, "true", hostNetwork=True)
     with pytest.raises(KubeError, match="violates PodSecurity"):
         kube.apply([pod], namespace=namespace)
@@ -105,7 +105,7 @@ def test_a_claim_is_bound_and_can_be_written_to(kube: Kube, namespace: str) -> N
 
 
 @pytest.mark.timeout(1800, func_only=True)
-def test_a_node_that_is_cut_off_is_missed_and_comes_back(ours: Kube) -> None:
+def test_a_disconnected_node_becomes_not_ready_and_returns(ours: Kube) -> None:
     last = ours.get_list("nodes")[-1]["metadata"]["name"]
     cluster_sh("cut", last)
     try:
@@ -115,7 +115,7 @@ def test_a_node_that_is_cut_off_is_missed_and_comes_back(ours: Kube) -> None:
     wait_until(lambda: ours.condition("node", last, "Ready") == "True", f"{last} is Ready again")
 
 
-def test_a_node_claims_gpus(ours: Kube) -> None:
+def test_a_node_reports_gpus(ours: Kube) -> None:
     cluster_sh("gpus", "n0", "8")
     try:
         assert ours.get("node", "n0")["status"]["allocatable"]["nvidia.com/gpu"] == "8"
@@ -123,7 +123,7 @@ def test_a_node_claims_gpus(ours: Kube) -> None:
         cluster_sh("gpus", "n0", "0")
 
 
-def test_the_api_server_goes_away_and_comes_back(ours: Kube) -> None:
+def test_the_api_server_can_be_stopped_and_started(ours: Kube) -> None:
     cluster_sh("stop-api")
     try:
         with pytest.raises(KubeError):
@@ -150,7 +150,7 @@ def test_a_killed_cluster_stops_no_image_build_and_leaves_nothing(ours: Kube) ->
         pids = [int(cluster_sh("pid", program)) for program in programs]
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
-        # A busy machine takes its time to end them; until then the cluster counts as up.
+        # A busy machine ends them slowly; until then the cluster counts as up.
         wait_until(lambda: not any(map(_runs, pids)), "all programs have ended")
         subprocess.run([ROOT / "cluster" / "images.sh", "operator"], check=True, timeout=600)
         assert len(cluster_sh("leftovers").splitlines()) > 10

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.cluster
 
 NAME = "rolloutjobs.openseer.dev"
 MINIMAL: dict[str, Any] = {"model": {"path": "m"}, "prompts": {"path": "p"}}
-# Over the minimal spec: what each field holds before a change to it is tried.
+# Added to the minimal spec: each field's value before a change is tried.
 RUNNING: dict[str, Any] = {
     "model": {"path": "m", "engineArgs": {"max_model_len": 4096}},
     "workers": {"replicas": 2, "min": 1, "max": 4},
@@ -70,11 +70,11 @@ class Jobs:
 
 @pytest.fixture(scope="module")
 def definition(kube: Kube) -> Iterator[None]:
-    """The API server knows RolloutJobs, as the tree defines them; it forgets them again unless it knew them before."""
+    """Installs the CRD of this tree; removes it afterwards unless it existed before."""
     known = kube.ask("get", "crd", NAME).returncode == 0
     kube.kubectl("apply", "--server-side", "--force-conflicts", "--filename", str(ROOT / "crds/rolloutjobs.yaml"))
     kube.kubectl("wait", "--for=condition=Established", f"crd/{NAME}", WITHIN)
-    # It is served, and described, a little later.
+    # The kind is served and described a little later.
     wait_until(lambda: kube.ask("explain", "rolloutjob.spec").returncode == 0, "the API server describes its fields")
     yield
     if not known:
@@ -83,14 +83,14 @@ def definition(kube: Kube) -> Iterator[None]:
 
 @pytest.fixture
 def unattended(kube: Kube) -> None:
-    """No operator writes the status of jobs."""
+    """Skips the test if an operator writes the status of jobs."""
     if kube.get_list("deployments", "", "app.kubernetes.io/name=openseer"):
         pytest.skip("an operator runs in this cluster and writes the status itself")
 
 
 @pytest.fixture
 def jobs(kube: Kube, namespace: str, definition: None) -> Iterator[Jobs]:
-    """The jobs of a namespace, gone after the test; nothing but the definition answers to them."""
+    """The jobs of a namespace, deleted after the test; no controller acts on them."""
     of_namespace = Jobs(kube, namespace)
     yield of_namespace
     of_namespace.run("delete", "rolloutjobs", "--all", "--wait=false")
@@ -98,14 +98,14 @@ def jobs(kube: Kube, namespace: str, definition: None) -> Iterator[Jobs]:
 
 @pytest.mark.parametrize("path", CLUSTER_EXAMPLES, ids=lambda path: path.name)
 def test_every_example_is_accepted(jobs: Jobs, path: Path, tmp_path: Path) -> None:
-    # KEDA's kinds are not the server's; test_manifests.py looks for fields that they have not.
+    # The server does not have KEDA's kinds; test_manifests.py checks their fields.
     documents = [entry for entry in yaml.safe_load_all(path.read_text()) if not entry["apiVersion"].startswith("keda")]
     known = tmp_path / path.name
     known.write_text(yaml.safe_dump_all(documents))
     assert "created" in jobs.run("create", "--dry-run=server", "--validate=strict", "--filename", str(known))
 
 
-def test_what_a_minimal_job_means_is_written_out(jobs: Jobs) -> None:
+def test_the_defaults_of_a_minimal_job_are_written_out(jobs: Jobs) -> None:
     jobs.create("minimal", {})
     spec = json.loads(jobs.run("get", "rolloutjob", "minimal", "--output=json"))["spec"]
     assert (spec["mode"], spec["rollout"]["policy"], spec["workers"]["replicas"]) == ("batch", "context-aware", 1)
@@ -187,7 +187,7 @@ FIXED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("patch", "words"), FIXED, ids=[words for _, words in FIXED])
-def test_what_progress_and_results_depend_on_stays_as_it_was(jobs: Jobs, patch: dict[str, Any], words: str) -> None:
+def test_fields_that_results_depend_on_are_immutable(jobs: Jobs, patch: dict[str, Any], words: str) -> None:
     jobs.create("running", RUNNING)
     assert f"{words} once the job exists; make a new job for another" in jobs.refused_patch("running", patch)
 
@@ -207,7 +207,7 @@ def test_what_progress_and_results_depend_on_stays_as_it_was(jobs: Jobs, patch: 
     ],
     ids=lambda patch: ",".join(patch),
 )
-def test_how_a_job_runs_may_change(jobs: Jobs, patch: dict[str, Any]) -> None:
+def test_fields_of_a_jobs_execution_are_mutable(jobs: Jobs, patch: dict[str, Any]) -> None:
     jobs.create("running", RUNNING)
     assert jobs.refused_patch("running", patch) == ""
 
@@ -219,7 +219,7 @@ def test_policies_that_bind_groups_to_workers_fix_their_number(jobs: Jobs) -> No
     assert "workers.replicas is fixed with policies" in jobs.refusal("scale", "rolloutjob/bound", "--replicas=3")
 
 
-def test_with_autoscale_nobody_else_sets_the_number_until_it_is_removed(jobs: Jobs) -> None:
+def test_with_autoscale_only_the_operator_sets_the_number_of_workers(jobs: Jobs) -> None:
     jobs.create("autoscaled", {"workers": {"replicas": 1, "max": 4, "autoscale": {"idleSeconds": 60}}})
     assert "replicas is fixed while workers.autoscale" in jobs.refusal("scale", "rolloutjob/autoscaled", "--replicas=3")
     assert "replicas is fixed while" in jobs.refused_patch("autoscaled", {"workers": {"replicas": 2}})
@@ -245,7 +245,7 @@ STATUS: dict[str, Any] = {
 
 
 @pytest.mark.usefixtures("unattended")
-def test_the_status_is_what_kubectl_prints_and_autoscalers_read(jobs: Jobs, namespace: str) -> None:
+def test_kubectl_and_autoscalers_read_the_status(jobs: Jobs, namespace: str) -> None:
     jobs.create("running", RUNNING)
     patch = json.dumps({"status": STATUS})
     jobs.run("patch", "rolloutjob", "running", "--subresource=status", "--type=merge", "--patch", patch)

@@ -1,4 +1,4 @@
-"""The example training in pods: the very manifest of the example, through the gateway, with a token of its own."""
+"""The example training in pods: the example's manifest, through the gateway, with its own token."""
 
 import json
 from typing import Any
@@ -21,7 +21,7 @@ SMALL = "--iterations 2 --groups 2 --group-size 4 --spare-groups 1 --eval-every 
 
 
 def manifests() -> list[dict[str, Any]]:
-    """Those of the example, with the image of these tests and a short training."""
+    """The example's manifests with the image of these tests and a short training."""
     documents: list[dict[str, Any]] = list(yaml.safe_load_all((ROOT / "examples/grpo/cluster.yaml").read_text()))
     for document in documents:
         if document["kind"] == "RolloutJob":
@@ -32,7 +32,7 @@ def manifests() -> list[dict[str, Any]]:
             pod = document["spec"]["template"]["spec"]
             pod["nodeSelector"] = {"kubernetes.io/hostname": NODE}
             pod["containers"][0]["image"] = CPU_IMAGE
-            # What it has written goes with the pod: it is printed for this test.
+            # Its files are deleted with the pod, so the script prints them for this test.
             train = " ".join(["python", "examples/grpo/train.py", *pod["containers"][0].pop("args"), SMALL])
             pod["containers"][0]["command"] = ["sh", "-c", f"{train} && echo METRICS && cat /tmp/grpo/metrics.jsonl"]
     return documents
@@ -40,7 +40,7 @@ def manifests() -> list[dict[str, Any]]:
 
 def test_two_iterations_in_pods_through_the_gateway(kube: Kube, namespace: str, operator: str) -> None:
     if not kube.is_ours:
-        pytest.skip("the image of a user's cluster is not ours to choose")
+        pytest.skip("the image of a user's cluster is not chosen here")
     cluster_sh("load", "cpu", seconds=IMPORT_SECONDS)
     job = ServingJob(kube, namespace, name="grpo")
     kube.apply(list[str | dict[str, Any]](manifests()), namespace)

@@ -1,4 +1,4 @@
-"""Jobs in a cluster with an operator installed from the chart: what `kubectl` users do, and what comes of it.
+"""Jobs in a cluster with an operator installed from the chart: actions of `kubectl` users and their effects.
 
 Workers play the scripted engine; everything else is real: nodes, kubelets, volumes, Redis, driver, operator.
 """
@@ -20,17 +20,17 @@ SLOW = 0.06
 
 
 def long_job(kube: Kube, namespace: str, *, step: float = 0.02, groups: int = 12, **spec: Any) -> Workload:
-    """11,000 tokens for four slots a worker: half a minute of two workers, three times that with SLOW steps."""
+    """11,000 tokens with four slots per worker: 30 s on two workers, 90 s with SLOW steps."""
     return Workload(kube, namespace, groups=groups, length=500, step=step, spec=spec)
 
 
 def watched_job(kube: Kube, namespace: str, **spec: Any) -> Workload:
-    """A quarter of an hour of two workers: it goes on while the story watches, and goes with its namespace."""
+    """A job of 15 min on two workers: it runs longer than the story and is deleted with its namespace."""
     return long_job(kube, namespace, step=SLOW, groups=LONG, **spec)
 
 
 @story
-def test_a_job_runs_from_apply_to_complete_and_leaves_its_results(kube: Kube, namespace: str) -> None:
+def test_a_job_runs_from_apply_to_complete_and_keeps_its_results(kube: Kube, namespace: str) -> None:
     job = Workload(kube, namespace).apply()
     job.kubectl("wait", "--for=condition=Complete", "rolloutjob/job", WITHIN)
     job.assert_completes()
@@ -47,7 +47,7 @@ def test_a_job_runs_from_apply_to_complete_and_leaves_its_results(kube: Kube, na
 
 
 @story
-def test_a_suspended_job_has_no_pod_and_goes_on_where_it_was(kube: Kube, namespace: str) -> None:
+def test_a_suspended_job_has_no_pod_and_resumes_with_its_progress(kube: Kube, namespace: str) -> None:
     job = long_job(kube, namespace, step=SLOW).apply()
     job.until(lambda: job.done() >= 8, "some requests are finished")
     job.patch(suspend=True)
@@ -75,7 +75,7 @@ def test_scaling_takes_idle_workers_first_and_stays_within_the_bounds(kube: Kube
 
 
 @story
-def test_a_horizontal_autoscaler_moves_the_replicas(kube: Kube, namespace: str) -> None:
+def test_a_horizontal_autoscaler_changes_the_replicas(kube: Kube, namespace: str) -> None:
     job = watched_job(kube, namespace, workers={"replicas": 1}).apply()
     autoscaler = {
         "apiVersion": "autoscaling/v2",
@@ -95,19 +95,19 @@ def test_a_horizontal_autoscaler_moves_the_replicas(kube: Kube, namespace: str) 
 
 @story
 def test_the_tail_of_a_batch_releases_workers(kube: Kube, namespace: str) -> None:
-    # One response is far longer than the others: in the end one worker is enough for it, for a minute.
+    # One response is far longer than the others: one worker is enough for its last minute.
     job = Workload(kube, namespace, groups=6, length=60, step=0.02, spec={"workers": {"replicas": 3}})
     lines = [json.loads(line) for line in job.prompts().splitlines()]
     lines[0]["lengths"][0] = 4000
     job.prompt_text = "\n".join(map(json.dumps, lines)) + "\n"
     job.apply()
-    job.until_told("ScaledDown", words="tail")  # which is told of a job that runs; where pods go slowly it may end now
+    job.until_told("ScaledDown", words="tail")  # for a running job; with slow pod ends it may complete now
     job.until(lambda: len(job.pods()) <= 1, "one worker is left")
     job.assert_completes()
 
 
 @story
-def test_autoscalers_are_told_who_is_busy(kube: Kube, namespace: str) -> None:
+def test_busy_workers_are_marked_for_autoscalers(kube: Kube, namespace: str) -> None:
     job = watched_job(kube, namespace).apply()
 
     def stamps() -> list[tuple[str | None, str | None]]:
@@ -117,14 +117,14 @@ def test_autoscalers_are_told_who_is_busy(kube: Kube, namespace: str) -> None:
             for entry in notes
         ]
 
-    # Every Karpenter knows "true"; that it is bounded is the operator's doing.
+    # All versions of Karpenter accept "true"; the operator limits its duration.
     job.until(lambda: stamps() == [("false", "true")] * 2, "both are stamped busy")
     job.kubectl("delete", "rolloutjob", "job", "--wait=false")
 
 
 @story
 def test_a_changed_template_replaces_workers_one_by_one_and_loses_nothing(kube: Kube, namespace: str) -> None:
-    # Four minutes: none of the three may find the work done when it comes.
+    # Four minutes: the work must last until each of the three new workers has started.
     job = long_job(kube, namespace, step=SLOW, groups=48, workers={"replicas": 3}).apply()
     job.until_ready(3)
     before = {pod["metadata"]["uid"] for pod in job.pods()}
@@ -147,7 +147,7 @@ def test_a_changed_template_replaces_workers_one_by_one_and_loses_nothing(kube: 
 @story
 def test_fewer_gpus_than_workers_is_a_condition_and_not_a_failure(kube: Kube, namespace: str) -> None:
     gpus = 2
-    cluster_sh("gpus", "n1", str(gpus))  # as far as the scheduler knows; none is touched
+    cluster_sh("gpus", "n1", str(gpus))  # as reported to the scheduler; no real GPU is used
     workers = {"replicas": gpus + 1, "resources": {"limits": {"nvidia.com/gpu": 1}}}
     job = long_job(kube, namespace, step=SLOW, workers=workers).apply()
     job.until_condition("PodsScheduled", "False", "nvidia.com/gpu")
@@ -184,7 +184,7 @@ def test_a_sick_gpu_moves_its_worker_to_another_node(kube: Kube, namespace: str)
 
 
 def sidecar(name: str, **fields: Any) -> dict[str, Any]:
-    """A container that runs until it is told to end, as a mesh's proxy does."""
+    """A container that runs until SIGTERM, as a service mesh's proxy."""
     wait = "import signal as s; s.pthread_sigmask(s.SIG_BLOCK, {s.SIGTERM}); s.sigwait({s.SIGTERM})"
     security = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     plain = {"name": name, "image": SCRIPTED_IMAGE, "command": ["python", "-c", wait], "securityContext": security}
@@ -192,12 +192,12 @@ def sidecar(name: str, **fields: Any) -> dict[str, Any]:
 
 
 @story
-def test_sidecars_that_do_not_end_hold_up_no_job(kube: Kube, namespace: str) -> None:
+def test_sidecars_that_do_not_end_delay_no_job(kube: Kube, namespace: str) -> None:
     native = sidecar("native", restartPolicy="Always")
     template = {"spec": {"containers": [sidecar("proxy")], "initContainers": [native]}}
     job = long_job(kube, namespace, step=SLOW, workers={"template": template}, driver={"template": template}).apply()
     job.until(lambda: kube.condition("pod", "job-worker-0", "Ready", namespace) == "True", "the worker is ready")
-    # Its own process ends, the proxy beside it does not: the worker is made anew all the same.
+    # The worker's process ends, its proxy does not: the pod is replaced all the same.
     before = job.live()["job-worker-0"]["metadata"]["uid"]
     job.kubectl("exec", "job-worker-0", "--container=worker", "--", "python", "-c", "import os; os.kill(1, 15)")
     job.until(lambda: job.is_another("job-worker-0", before), "the worker is another pod")
@@ -209,7 +209,7 @@ def test_sidecars_that_do_not_end_hold_up_no_job(kube: Kube, namespace: str) -> 
 
 
 @story
-def test_a_fleet_that_found_half_its_room_can_be_drained(kube: Kube, namespace: str) -> None:
+def test_a_fleet_with_half_its_pods_unscheduled_can_be_drained(kube: Kube, namespace: str) -> None:
     nodes = len(kube.get_list("nodes"))
     apart = {"labelSelector": {"matchLabels": {"openseer.dev/job": "job", "openseer.dev/role": "worker"}}}
     term = apart | {"topologyKey": "kubernetes.io/hostname"}
@@ -222,7 +222,7 @@ def test_a_fleet_that_found_half_its_room_can_be_drained(kube: Kube, namespace: 
     create = ("create", f"--raw=/api/v1/namespaces/{namespace}/pods/{name}/eviction", "-f", "-")
 
     def evicted() -> bool:
-        # Again, as `kubectl drain` does, where the budget does not allow it yet.
+        # Retried, as by `kubectl drain`, while the budget does not allow it.
         kube.ask(*create, text=json.dumps(head))
         return uid not in {pod["metadata"]["uid"] for pod in job.live().values()}
 
@@ -236,12 +236,12 @@ def test_a_failed_job_is_revived_and_completes(kube: Kube, namespace: str) -> No
     job.kubectl("wait", "--for=condition=Failed", "rolloutjob/job", WITHIN)
     job.until(lambda: not kube.get_list("pods", namespace, "openseer.dev/role=redis"), "its Redis is stopped")
     job.patch(activeDeadlineSeconds=None)
-    job.until_told("Revived")  # until the operator has seen the patch, the job stands as failed
+    job.until_told("Revived")  # the job is marked as failed until the operator has read the patch
     job.assert_completes()
 
 
 @story
-def test_the_pods_of_a_gang_live_and_die_together(kube: Kube, namespace: str) -> None:
+def test_the_pods_of_a_gang_start_and_end_together(kube: Kube, namespace: str) -> None:
     workers = {"replicas": 2, "parallelism": {"nodes": 2, "tensor": 2}}
     job = watched_job(kube, namespace, workers=workers).apply()
     job.until_ready(2)
@@ -261,7 +261,7 @@ def test_the_pods_of_a_gang_live_and_die_together(kube: Kube, namespace: str) ->
 
 
 @story
-def test_a_worker_that_keeps_dying_fails_the_job_with_its_last_words(kube: Kube, namespace: str) -> None:
+def test_a_repeatedly_failing_worker_fails_the_job_with_its_message(kube: Kube, namespace: str) -> None:
     job = long_job(kube, namespace, failurePolicy={"workerRestarts": 0})
     job.spec["model"] = {"engine": "vllm", "path": "examples/no-such-model"}  # the image has no vLLM
     job.spec["sampling"] = {"forceLengths": False}
@@ -275,7 +275,7 @@ def test_a_worker_that_keeps_dying_fails_the_job_with_its_last_words(kube: Kube,
 
 
 @story
-def test_wrong_prompts_fail_the_job_at_once_and_say_which_line(kube: Kube, namespace: str) -> None:
+def test_invalid_prompts_fail_the_job_at_once_with_the_line(kube: Kube, namespace: str) -> None:
     job = Workload(kube, namespace)
     job.prompt_text = '{"id": "g0", "prompt_token_ids": [1], "lengths": [1, 2, 3, 4]}\nnot JSON\n'
     job.apply()
@@ -290,7 +290,7 @@ def test_deadline_and_time_to_live_end_a_job(kube: Kube, namespace: str) -> None
     job = Workload(kube, namespace, groups=40, length=4000, step=0.05, spec=spec).apply()
     job.kubectl("wait", "--for=condition=Failed", "rolloutjob/job", WITHIN)
     assert job.condition("Failed")["reason"] == "DeadlineExceeded"
-    job.patch(ttlSecondsAfterFinished=1)  # only now: it has been seen
+    job.patch(ttlSecondsAfterFinished=1)  # set only now, after the job has been observed
     job.kubectl("wait", "--for=delete", "rolloutjob/job", WITHIN)
     job.until(lambda: not kube.get_list("pods,persistentvolumeclaims", namespace), "nothing is left")
 
@@ -306,14 +306,14 @@ def test_a_store_of_the_users_own_is_used_and_cleaned(kube: Kube, namespace: str
     assert job.kubectl(*keys).strip()
     assert not job.pods("redis")
     job.assert_leaves_nothing()
-    # What is left keeps fences void, in case a lost worker comes back, and goes by itself.
+    # The remaining key keeps old fences invalid, in case a lost worker returns, and expires by itself.
     (left,) = job.kubectl(*keys).split()
     assert left.endswith(":store")
     assert int(job.kubectl("exec", "own-redis", "--", "redis-cli", "TTL", left)) > 0
 
 
 @story
-def test_a_job_cannot_send_openseer_to_what_is_not_its_namespaces(kube: Kube, namespace: str) -> None:
+def test_a_job_cannot_direct_openseer_to_addresses_of_other_namespaces(kube: Kube, namespace: str) -> None:
     alias = {
         "apiVersion": "v1",
         "kind": "Service",

@@ -1,6 +1,6 @@
-"""An API server takes every object that the operator makes, in a namespace that admits restricted pods only.
+"""An API server accepts every object that the operator creates, in a namespace that admits restricted pods only.
 
-kubeconform then looks for fields that no kind has: a server drops those in silence.
+kubeconform then finds unknown fields, which a server drops silently.
 """
 
 import json
@@ -104,7 +104,7 @@ def objects_of(job: RolloutJob) -> Iterator[dict[str, Any]]:
 
 
 def pod_of(made: dict[str, Any]) -> dict[str, Any]:
-    """The pod that a StatefulSet or Deployment will make: Pod Security refuses pods, not what makes them."""
+    """The pod of a StatefulSet or Deployment: Pod Security refuses pods, not their controllers."""
     template, head = made["spec"]["template"], made["metadata"]
     claims: list[dict[str, Any]] = made["spec"].get("volumeClaimTemplates", [])
     claimed: list[dict[str, Any]] = [{"name": entry["metadata"]["name"], "emptyDir": {}} for entry in claims]
@@ -117,7 +117,7 @@ def pod_of(made: dict[str, Any]) -> dict[str, Any]:
 def test_every_object_of_a_job_is_valid_and_admitted(kube: Kube, namespace: str, name: str) -> None:
     job = parse_job(document_of(name, namespace), "job.yaml")
     objects = list(objects_of(job))
-    # Pods are admitted only with an account that is there, and their owner is not; the rest is tried dry.
+    # Pods are admitted only with an existing account, and their owner does not exist; the rest is a dry run.
     account = shared_objects(job, UID, SETTINGS, 1, secret="s")["serviceAccount"]
     account["metadata"].pop("ownerReferences")
     kube.apply([account])
@@ -138,12 +138,12 @@ def test_everything_that_the_chart_renders_is_valid(kube: Kube, namespace: str, 
 
 
 def tried(kube: Kube, text: str) -> str:
-    """What the API server says to all of it, with nothing left behind. Raises KubeError."""
+    """Applies all objects as a dry run and returns the API server's answer. Raises KubeError."""
     apply = ("apply", "--server-side", "--force-conflicts", "--dry-run=server", "--field-manager", "openseer-operator")
     return kube.kubectl(*apply, "-f", "-", text=text)
 
 
-# ---- fields that there are none of
+# ---- unknown fields
 
 KUBECONFORM = program("kubeconform")
 EXAMPLES = [path.relative_to(ROOT) for path in CLUSTER_EXAMPLES]
@@ -151,7 +151,7 @@ EXAMPLES = [path.relative_to(ROOT) for path in CLUSTER_EXAMPLES]
 
 @pytest.fixture(scope="session")
 def schemas(kube: Kube, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What this very server knows, and RolloutJob as it stands here."""
+    """Schemas of the server's own kinds, and of RolloutJob in this tree."""
     if KUBECONFORM is None:
         pytest.skip("no kubeconform: neither on the path nor built by cluster/build.sh")
     folder = tmp_path_factory.mktemp("schemas")
@@ -176,20 +176,20 @@ def assert_conforms(schemas: Path, objects: Iterable[dict[str, Any]]) -> None:
 
 @pytest.mark.skipif(HELM is None, reason="no helm: neither on the path nor built by cluster/build.sh")
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_chart_names_no_field_that_does_not_exist(schemas: Path, variant: str) -> None:
+def test_the_chart_has_no_unknown_field(schemas: Path, variant: str) -> None:
     rendered = template(VARIANTS[variant])
     assert rendered.returncode == 0, rendered.stderr
     assert_conforms(schemas, filter(None, yaml.safe_load_all(rendered.stdout)))
 
 
 @pytest.mark.parametrize("name", JOBS, ids=lambda name: name[:10])
-def test_the_objects_of_a_job_name_no_field_that_does_not_exist(schemas: Path, name: str) -> None:
+def test_the_objects_of_a_job_have_no_unknown_field(schemas: Path, name: str) -> None:
     document = document_of(name)
     assert_conforms(schemas, [document, *objects_of(parse_job(document, "job.yaml"))])
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=str)
-def test_an_example_and_its_objects_name_no_field_that_does_not_exist(schemas: Path, path: Path) -> None:
+def test_an_example_and_its_objects_have_no_unknown_field(schemas: Path, path: Path) -> None:
     documents = list(yaml.safe_load_all((ROOT / path).read_text(encoding="utf-8")))
     (job,) = (entry for entry in documents if entry["kind"] == "RolloutJob")
     assert_conforms(schemas, [*documents, *objects_of(parse_job(job, str(path)))])
@@ -208,9 +208,7 @@ def test_an_example_and_its_objects_name_no_field_that_does_not_exist(schemas: P
         ("StatefulSet", ("spec", "volumeClaimTemplates", 0, "spec")),
     ],
 )
-def test_a_field_that_does_not_exist_is_found_wherever_it_stands(
-    schemas: Path, kind: str, place: tuple[str | int, ...]
-) -> None:
+def test_an_unknown_field_is_found_at_any_depth(schemas: Path, kind: str, place: tuple[str | int, ...]) -> None:
     document = document_of("claims")
     chart = filter(None, yaml.safe_load_all(template(VARIANTS["everything on"]).stdout))
     objects = [document, *objects_of(parse_job(document, "job.yaml")), *chart]

@@ -1,4 +1,4 @@
-"""A pool of GPU nodes with a real autoscaler: it grows for pending workers, and shrinks before the batch ends."""
+"""A pool of GPU nodes with a real autoscaler grows for pending workers and shrinks before the batch ends."""
 
 from collections.abc import AsyncIterator
 
@@ -22,7 +22,7 @@ async def pools() -> AsyncIterator[NodePools]:
         yield found
 
 
-async def test_nodes_come_for_workers_and_go_in_the_tail_of_the_batch(pools: NodePools) -> None:
+async def test_nodes_are_added_for_workers_and_removed_in_the_tail(pools: NodePools) -> None:
     assert await pools.nodes() == set()
     await pools.submit(replicas=3)
 

@@ -1,5 +1,5 @@
-"""The proof: the example of the README, on real vLLM in real pods, with Mooncake's store in another and a node that is
-lost, gives what it gives on one machine."""
+"""The README's example on real vLLM in pods, with a pool in Mooncake's store and a lost node, gives the same results as
+on one machine."""
 
 import json
 from pathlib import Path
@@ -35,12 +35,12 @@ GREEDY = {"model": {"dtype": "float32"}, "sampling": {"temperature": 0.0}}
 
 
 def placed(**terms: Any) -> dict[str, Any]:
-    """A part of the spec whose pod's template says where it stands."""
+    """A part of the spec whose pod template sets the placement."""
     return {"template": {"spec": terms}}
 
 
 def in_the_cluster(example: dict[str, Any]) -> dict[str, Any]:
-    """The example with a pool, its workers on two nodes and all else on the first."""
+    """The example with a pool, its workers on two nodes and all other pods on the first."""
     workers = {
         "labelSelector": {"matchLabels": {"openseer.dev/role": "worker"}},
         "topologyKey": "kubernetes.io/hostname",
@@ -58,7 +58,7 @@ def in_the_cluster(example: dict[str, Any]) -> dict[str, Any]:
 
 
 def responses(lines: str) -> dict[tuple[str, int], tuple[str, list[int]]]:
-    """Status and tokens of each, from a file of results."""
+    """Status and tokens of each response, from the text of a results file."""
     found = [json.loads(line) for line in lines.splitlines()]
     return {(line["group"], line["index"]): (line["status"], line["token_ids"]) for line in found}
 
@@ -70,7 +70,7 @@ def pool_is_ready(job: Workload) -> bool:
 
 
 def complete_without_a_node(kube: Kube, job: Workload, manifest: Path, nodes: set[str]) -> dict[str, str]:
-    """The files of the job's run, which loses a node once both workers have work; it has two of the `nodes`."""
+    """Runs the job on two of the `nodes`, disconnects one once both workers have work, and returns the run's files."""
 
     def is_over() -> bool:
         return job.holds("Complete") or job.holds("Failed")
@@ -97,11 +97,11 @@ def complete_without_a_node(kube: Kube, job: Workload, manifest: Path, nodes: se
         install(kube)
 
 
-def test_the_example_gives_in_a_cluster_that_loses_a_node_what_it_gives_locally(
+def test_a_cluster_that_loses_a_node_gives_the_same_results_as_one_machine(
     kube: Kube, namespace: str, operator: str, tmp_path: Path
 ) -> None:
     if not kube.is_ours:
-        pytest.skip("the image of a user's cluster is not ours to choose")
+        pytest.skip("the image of a user's cluster is not chosen here")
     nodes = {node["metadata"]["name"] for node in kube.get_list("nodes")}
     if LOST not in nodes:
         pytest.skip("the cluster has one node, which cannot be lost")
@@ -113,7 +113,7 @@ def test_the_example_gives_in_a_cluster_that_loses_a_node_what_it_gives_locally(
     files = complete_without_a_node(kube, job, manifest, nodes)
     assert json.loads(files["audit.json"])["ok"] is True
     report = json.loads(files["report.json"])
-    assert report["reaps"] > 0, "nothing was lost with the node"
+    assert report["reaps"] > 0, "no request was lost with the node"
     assert report["contexts"]["fetched"] > 0, json.dumps(report["contexts"])
 
     bench = Workbench(tmp_path)

@@ -1,4 +1,4 @@
-"""Templates and volumes that Kubernetes does not take: its own words are told, and a mended job goes on."""
+"""Templates and volumes that Kubernetes refuses: the job shows Kubernetes' message, and a corrected job continues."""
 
 import pytest
 
@@ -21,8 +21,8 @@ def test_an_unknown_field_of_a_template_is_named_and_mended(kube: Kube, namespac
 
 
 @story
-def test_a_volume_whose_class_allows_no_growth_is_told_of(kube: Kube, namespace: str) -> None:
-    # No worker yet: the job must not end, and its volume go, before the story is told.
+def test_a_volume_that_cannot_grow_is_reported(kube: Kube, namespace: str) -> None:
+    # No worker yet: the job must not end, and its volume must exist, until the end of the test.
     job = Workload(kube, namespace, spec={"workers": {"replicas": 0}}).apply()
     job.until(lambda: kube.condition("pod", "job-redis-0", "Ready", namespace) == "True", "Redis is ready")
     job.patch(store={"persistence": {"size": "5Gi"}})

@@ -1,4 +1,4 @@
-"""Trainers in a cluster: a gateway installed from the chart, jobs that serve, and tokens that open one job each.
+"""Trainers in a cluster: a gateway installed from the chart, serving jobs, and tokens that each admit one job.
 
 Workers play the scripted engine; all else is real: nodes, tokens, reviews, Redis, gateway, operator.
 """
@@ -87,7 +87,7 @@ def status(url, token, method="GET", path="/v1/job"):
 
 
 def iteration(trainer: Trainer, groups: int) -> None:
-    """A batch of so many groups, submitted, read and acknowledged: every response is there once."""
+    """Submits, reads and acknowledges a batch of `groups` groups; asserts that it has every response once."""
     said = json.loads(trainer.run(f"GROUPS = {groups}\n{ITERATION}", TRAIN_SECONDS))
     expected = {f"g{number}/{index}" for number in range(groups) for index in range(4)}
     assert (set(said["keys"]), len(said["keys"])) == (expected, len(expected))
@@ -97,8 +97,8 @@ def iteration(trainer: Trainer, groups: int) -> None:
 
 
 @story
-def test_a_batch_goes_through_the_gateway_while_its_pods_are_killed(kube: Kube, namespace: str) -> None:
-    job = ServingJob(kube, namespace, step=0.15).apply()  # more than a minute of work, to be seen before it is done
+def test_a_batch_completes_through_the_gateway_while_pods_are_killed(kube: Kube, namespace: str) -> None:
+    job = ServingJob(kube, namespace, step=0.15).apply()  # over a minute of work, so that its progress is observed
     trainer = Trainer(kube, namespace).start()
     job.until_ready(2)
     with ThreadPoolExecutor(1) as pool:
@@ -114,7 +114,7 @@ def test_a_batch_goes_through_the_gateway_while_its_pods_are_killed(kube: Kube, 
 
 
 @story
-def test_a_token_opens_its_own_job_and_tells_nothing_of_another(kube: Kube, namespace: str) -> None:
+def test_a_token_opens_its_own_job_and_reveals_no_other(kube: Kube, namespace: str) -> None:
     job = ServingJob(kube, namespace, spec={"workers": {"replicas": 1}}).apply()
     other = ServingJob(kube, namespace, name="other", spec={"workers": {"replicas": 1}}).apply()
     own = Trainer(kube, namespace).start()
@@ -140,7 +140,7 @@ print(json.dumps([status(url, token), status(url, token, "POST", "/v1/release")]
 
 
 @story
-def test_released_gpus_have_no_worker_and_come_back_when_they_are_acquired(kube: Kube, namespace: str) -> None:
+def test_released_gpus_have_no_worker_until_they_are_acquired(kube: Kube, namespace: str) -> None:
     job = ServingJob(kube, namespace, step=0.004).apply()
     trainer = Trainer(kube, namespace).start()
     job.until_ready(2)
@@ -154,7 +154,7 @@ def test_released_gpus_have_no_worker_and_come_back_when_they_are_acquired(kube:
 
 
 @story
-def test_a_job_scales_to_zero_between_batches_and_the_next_one_wakes_it(kube: Kube, namespace: str) -> None:
+def test_a_job_scales_to_zero_and_up_again_for_the_next_batch(kube: Kube, namespace: str) -> None:
     workers = {"replicas": 1, "max": 2, "autoscale": {"targetSeconds": 60, "scaleDownSeconds": 5, "idleSeconds": 10}}
     job = ServingJob(kube, namespace, step=0.004, spec={"workers": workers}).apply()
     trainer = Trainer(kube, namespace).start()
@@ -168,7 +168,7 @@ def test_a_job_scales_to_zero_between_batches_and_the_next_one_wakes_it(kube: Ku
 
 
 @story
-def test_new_weights_reach_every_worker_also_when_one_and_the_gateway_die_meanwhile(kube: Kube, namespace: str) -> None:
+def test_new_weights_reach_every_worker_despite_two_deaths(kube: Kube, namespace: str) -> None:
     job = ServingJob(kube, namespace, step=0.004).apply()
     trainer = Trainer(kube, namespace).start()
     job.until_ready(2)
@@ -178,7 +178,7 @@ def test_new_weights_reach_every_worker_also_when_one_and_the_gateway_die_meanwh
         job.until(lambda: trainer.run(phase).strip() == "prefetch", "the transaction has begun")
         job.kubectl("delete", "pod", "job-worker-1", "--grace-period=0", "--force")
         kube.kubectl("delete", "pod", "-n", SYSTEM, "-l", API_LABELS, "--grace-period=0", "--force")
-        # Until now no worker got the file: both died within the transaction, however slow this machine is.
+        # No worker had the file so far, so both died within the transaction, on a machine of any speed.
         job.kubectl("exec", "trainer", "--", "touch", "/tmp/go")
         said = json.loads(publishing.result(TRAIN_SECONDS))
     assert said == {"phase": "done", "version": "v2", "results": 16, "versions": ["v2"]}

@@ -1,4 +1,4 @@
-"""Other people's namespaces: quotas, and names that are taken; side by side with the other stories."""
+"""Tenants' namespaces with quotas and occupied names; runs beside the other stories."""
 
 import pytest
 
@@ -10,20 +10,20 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
 @story
-def test_a_quota_of_four_pods_holds_no_job_of_six_workers_up(kube: Kube, namespace: str) -> None:
+def test_a_quota_of_four_pods_does_not_block_a_job_of_six_workers(kube: Kube, namespace: str) -> None:
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "small", "namespace": namespace}}
     kube.apply([{**quota, "spec": {"hard": {"pods": "4"}}}])
-    # A minute of two workers, to be seen before it is done.
+    # A minute on two workers, so that its progress can be observed.
     job = Workload(kube, namespace, step=0.06, spec={"workers": {"replicas": 6}}).apply()
     job.until_condition("PodsCreated", "False", "exceeded quota: small")
     job.until(lambda: job.holds("Complete"), "complete", COMPLETE_SECONDS)
-    kube.kubectl("delete", "resourcequota", "small", "-n", namespace)  # the pod that reads the results is one more
+    kube.kubectl("delete", "resourcequota", "small", "-n", namespace)  # the pod that reads the results is a fifth one
     job.assert_completes()
     job.until_told("PodsNotCreated")
 
 
 @story
-def test_a_redis_that_the_quota_left_out_comes_when_there_is_room(kube: Kube, namespace: str) -> None:
+def test_a_redis_refused_by_the_quota_is_created_when_there_is_room(kube: Kube, namespace: str) -> None:
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none", "namespace": namespace}}
     kube.apply([{**quota, "spec": {"hard": {"pods": "0"}}}])
     job = Workload(kube, namespace).apply()

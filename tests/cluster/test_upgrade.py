@@ -1,4 +1,4 @@
-"""The chart in the life of a cluster: upgraded under a running job, taken out again."""
+"""The chart is upgraded under a running job and uninstalled."""
 
 import pytest
 import yaml
@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1800, f
 def test_a_running_job_survives_an_upgrade_with_its_workers_and_its_image(
     kube: Kube, namespace: str, operator: str
 ) -> None:
-    # Three minutes of two workers: it must outlast the upgrade.
+    # Three minutes on two workers, longer than the upgrade.
     job = Workload(kube, namespace, groups=20, length=600, step=0.06).apply()
     job.until_ready(2)
     before = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in job.pods()}
@@ -32,7 +32,7 @@ def test_a_running_job_survives_an_upgrade_with_its_workers_and_its_image(
 
 
 def test_the_definition_is_upgraded_with_the_chart(kube: Kube, operator: str) -> None:
-    # As an older chart left it: without a column that today's has.
+    # As installed by an older chart: without a column of the present one.
     kube.kubectl(
         *("patch", "crd", "rolloutjobs.openseer.dev", "--type=json", "--patch"),
         '[{"op": "remove", "path": "/spec/versions/0/additionalPrinterColumns/0"}]',

@@ -1,4 +1,4 @@
-"""Driver and worker processes as pods run them, in a folder of their own, against a store that the test holds."""
+"""Driver and worker processes as pods run them, in a separate folder, against the test's store."""
 
 import json
 import os
@@ -27,7 +27,7 @@ MODEL = {
 
 @dataclass
 class Pod:
-    """One process; `log_file` holds all it said."""
+    """One process; `log_file` holds its output."""
 
     process: subprocess.Popen[bytes]
     log_file: Path
@@ -35,11 +35,11 @@ class Pod:
 
     @property
     def log(self) -> str:
-        """What it said so far."""
+        """The output so far."""
         return self.log_file.read_text()
 
     def wait(self, seconds: float = 120.0) -> int:
-        """Its exit code, once it ended."""
+        """Waits for the end and returns the exit code."""
         return self.process.wait(timeout=seconds)
 
     def end(self, number: signal.Signals) -> int:
@@ -61,7 +61,7 @@ class Pod:
 
 @dataclass
 class PodBench:
-    """`bench` writes the job and reads its folder; `url` is where the store is, or will be."""
+    """`bench` writes the job and reads its folder; `url`: address of the store, which may start later."""
 
     bench: Workbench
     url: str
@@ -76,7 +76,7 @@ class PodBench:
 
     @property
     def job_file(self) -> Path:
-        """What the operator mounts."""
+        """The file that the operator mounts."""
         return self.bench.folder / "job.json"
 
     def driver(self, *arguments: str, output: str = "runs/bench") -> Pod:
@@ -88,7 +88,7 @@ class PodBench:
         return self._start("openseer_worker.main", "--index", str(index))
 
     def until_results(self, count: int) -> None:
-        """Waits until so many results are written."""
+        """Waits until `count` results are written."""
         self.bench.until(lambda: self.bench.results() >= count, f"{count} results")
 
     def run_record(self) -> dict[str, Any]:
@@ -96,7 +96,7 @@ class PodBench:
         return json.loads(self.bench.run.run_file.read_text())
 
     def close(self) -> None:
-        """Ends what still runs."""
+        """Ends all running processes."""
         for pod in self.pods:
             if pod.process.poll() is None:
                 pod.end(signal.SIGKILL)

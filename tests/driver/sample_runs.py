@@ -35,9 +35,8 @@ BLOCK = 16
 
 @dataclass(frozen=True)
 class Shape:
-    """What is to be simulated; `killed`: seconds after which the first worker dies and comes back, if any.
-
-    `drafts`: workers count drafts too, made up ones, which make nothing faster.
+    """Parameters of a simulation. `killed`: seconds after which the first worker dies and boots again, if any.
+    `drafts`: workers also count invented drafts, which change no speed.
     """
 
     groups: int = 40
@@ -102,7 +101,7 @@ class Simulation:
         self.queue.seal(0)
 
     def run(self) -> "Simulation":
-        """Goes on until every request is closed."""
+        """Simulates until every request is closed."""
         ticks = 0
         while not self.queue.progress(0).complete:
             for worker in self.workers:
@@ -115,7 +114,7 @@ class Simulation:
         return self
 
     def results(self) -> list[Result]:
-        """All results in the order of their finish."""
+        """All results in the order of their end."""
         return [entry for entry in self.queue.results(0, 0, 1_000_000) if isinstance(entry, Result)]
 
     def _submit(self, ordinal: int) -> None:
@@ -189,7 +188,7 @@ class Simulation:
         self.queue.extend(worker.id, deltas, [], self.now, lease_seconds=10.0, version=VERSION, lanes=(SHARED_LANE,))
 
     def _draft(self, worker: Worker, running: Running, new: int) -> None:
-        """Counts what drafts would have brought: the more siblings have finished, the more."""
+        """Counts invented drafts: more with each finished sibling."""
         siblings = self.queue.view(running.claim.request.group).finished
         rows = max(1, round(new / (1.6 + 0.2 * min(siblings, 5))))
         source = self.random.choice(("own", "siblings", "siblings", "prompt") if siblings else ("own", "prompt"))
@@ -306,7 +305,7 @@ def run_record(name: str, shape: Shape, end: float) -> RunRecord:
 
 
 def write_run(path: Path, shape: Shape = SMALL) -> Simulation:
-    """Simulates a run and writes its folder; the simulation goes on holding queue and journal."""
+    """Simulates a run, writes its folder and returns the simulation with queue and journal."""
     simulation = Simulation(shape).run()
     folder = RunFolder(path)
     folder.create()

@@ -1,6 +1,6 @@
-"""A run's results as Parquet: each row is its line, whatever reads it."""
+"""A run's results as Parquet: each row equals its line, in every reader."""
 
-# pyarrow, pandas and datasets come without complete types.
+# pyarrow, pandas and datasets have no complete types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 import json
 import subprocess
@@ -27,7 +27,7 @@ datasets = pytest.importorskip("datasets")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
-    """A run whose first result has whatever a result may have."""
+    """A run whose first result has every optional field."""
     write_run(tmp_path / "run", replace(SMALL, seed=3))
     found = RunFolder(tmp_path / "run")
     lines = list(found.results())
@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> RunFolder:
     return found
 
 
-def test_every_row_says_what_its_line_says(folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_row_equals_its_line(folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "PIECE_ROWS", 7)
     output = tmp_path / "results.parquet"
     output.write_text("an older one")
@@ -61,7 +61,7 @@ def test_every_row_says_what_its_line_says(folder: RunFolder, tmp_path: Path, mo
 
 
 def back(row: dict[str, Any]) -> ResultLine:
-    """The line of a row."""
+    """Converts a row back to its line."""
     metadata, likeliest, routed = row["metadata"], row["top_logprobs"], row["routed_experts"]
     if likeliest is not None:
         likeliest = [[(each["token_id"], each["logprob"]) for each in one] for one in likeliest]
@@ -71,7 +71,7 @@ def back(row: dict[str, Any]) -> ResultLine:
     return msgspec.convert({**row, **told}, ResultLine)
 
 
-def test_a_run_without_results_yet_is_a_table_without_rows(tmp_path: Path) -> None:
+def test_a_run_without_results_gives_an_empty_table(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.create()
     folder.write_run(run_record("run", SMALL, 1.0))
@@ -96,7 +96,7 @@ def test_a_row_group_holds_few_long_rows(folder: RunFolder, tmp_path: Path, what
 
 
 class MeanwhileExported(RunFolder):
-    """A run that somebody else exports to the same file while its results are read."""
+    """A run that another process exports to the same file while its results are read."""
 
     output: Path
 
@@ -107,7 +107,7 @@ class MeanwhileExported(RunFolder):
         yield from results
 
 
-def test_two_exports_to_one_file_at_once_both_leave_a_whole_one(folder: RunFolder, tmp_path: Path) -> None:
+def test_concurrent_exports_to_one_file_leave_a_whole_file(folder: RunFolder, tmp_path: Path) -> None:
     both = MeanwhileExported(folder.path)
     both.output = tmp_path / "results.parquet"
     count = export_parquet(both, both.output)
@@ -115,7 +115,7 @@ def test_two_exports_to_one_file_at_once_both_leave_a_whole_one(folder: RunFolde
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results.parquet", "run"]
 
 
-def test_a_broken_line_leaves_the_older_file_and_no_draft(folder: RunFolder, tmp_path: Path) -> None:
+def test_a_broken_line_leaves_the_old_file_and_no_temporary_one(folder: RunFolder, tmp_path: Path) -> None:
     output = tmp_path / "results.parquet"
     assert export_parquet(folder, output) > 0
     before = output.read_bytes()
@@ -127,14 +127,14 @@ def test_a_broken_line_leaves_the_older_file_and_no_draft(folder: RunFolder, tmp
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results.parquet", "run"]
 
 
-def test_what_cannot_be_written_and_what_is_no_run_are_told(folder: RunFolder, tmp_path: Path) -> None:
+def test_an_unwritable_target_and_a_missing_run_are_reported(folder: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="nowhere"):
         export_parquet(folder, tmp_path / "nowhere" / "results.parquet")
     with pytest.raises(InputError, match="not the folder of a run"):
         export_parquet(RunFolder(tmp_path), tmp_path / "results.parquet")
 
 
-def test_the_command_exports_and_says_what_to_install(folder: RunFolder, tmp_path: Path) -> None:
+def test_the_command_exports_or_names_the_missing_package(folder: RunFolder, tmp_path: Path) -> None:
     def call(before: str) -> subprocess.CompletedProcess[str]:
         script = f"import sys; {before}; from openseer_local.main import main; main()"
         command = [sys.executable, "-c", script, "export", str(folder.path), "-o", "r.parquet", "--json"]

@@ -1,4 +1,4 @@
-"""A driver whose store restarts from an older log: what was lost is told again, and each result is written once."""
+"""A driver whose store restarts from an older log: lost writes are sent again, and each result is written once."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -69,7 +69,7 @@ def driver_of(store: Store, writer: ResultsWriter, boot: str = "", fence: int = 
 
 
 async def work(store: Store, most: int) -> None:
-    """Claims and completes up to so many requests."""
+    """Claims and completes up to `count` requests."""
     claims = await store.claim(ANN, query(slots=most, version=INITIAL_VERSION))
     await store.complete(ANN, [finish(claim, 3) for claim in claims])
 
@@ -82,7 +82,7 @@ async def collect_while_working(driver: Driver, store: Store) -> None:
     await collecting
 
 
-async def test_a_submission_and_a_seal_that_were_lost_are_told_again(
+async def test_a_lost_submission_and_seal_are_sent_again(
     redis: ForgetfulRedis, store: Store, writer: ResultsWriter, tmp_path: Path
 ) -> None:
     redis.save()
@@ -101,7 +101,7 @@ async def test_a_submission_and_a_seal_that_were_lost_are_told_again(
     assert len(lines) == REQUESTS
 
 
-async def test_a_store_that_dies_after_it_was_complete_ends_no_driver_early(
+async def test_a_rollback_after_completion_does_not_end_the_driver_early(
     redis: ForgetfulRedis, store: Store, writer: ResultsWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     driver = driver_of(store, writer)
@@ -124,7 +124,7 @@ async def test_a_store_that_dies_after_it_was_complete_ends_no_driver_early(
     assert (rolled_back, writer.count) == (True, REQUESTS)
 
 
-async def test_a_driver_that_the_store_has_forgotten_keeps_its_fence(
+async def test_a_driver_lost_by_the_store_keeps_its_fence(
     redis: ForgetfulRedis, store: Store, writer: ResultsWriter
 ) -> None:
     redis.save()
@@ -144,7 +144,7 @@ async def test_a_driver_does_not_take_the_job_back_from_a_newer_one(store: Store
     await new.collect()
 
 
-async def test_a_driver_that_slept_before_it_submitted_fences_nobody(store: Store, writer: ResultsWriter) -> None:
+async def test_a_stale_driver_that_submits_late_is_fenced(store: Store, writer: ResultsWriter) -> None:
     fence = await store.acquire_driver("old")
     new = driver_of(store, writer)
     await new.submit()

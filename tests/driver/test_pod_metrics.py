@@ -6,7 +6,7 @@ from openseer_driver.pod_metrics import PodMetrics
 from openseer_driver.run_lines import SampleLine
 
 
-def test_tokens_do_not_fall_when_the_store_comes_back_older() -> None:
+def test_tokens_do_not_fall_when_the_store_is_rolled_back() -> None:
     metrics, registry = PodMetrics(), CollectorRegistry()
     registry.register(metrics)
     for at, tokens in enumerate((150, 100)):

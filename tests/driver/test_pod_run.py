@@ -1,4 +1,4 @@
-"""The driver as a pod runs it: a process that may be killed, replaced or started before everything else."""
+"""The driver as a pod runs it: a process that may be killed, replaced or started before the store."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ FENCED = "another driver has taken over"
 
 @pytest.fixture
 def away(tmp_path: Path) -> Iterator[PodBench]:
-    """Pods whose store is not up yet; `store.sock` becomes it."""
+    """Pods whose store is not up yet; `store.sock` is its future address."""
     pods = PodBench(Workbench(tmp_path), f"unix://{tmp_path}/store.sock")
     yield pods
     pods.close()
@@ -64,7 +64,7 @@ def ended(complete: PodBench, tmp_path: Path) -> Iterator[PodBench]:
     pods.close()
 
 
-def test_a_job_ends_with_the_files_of_a_run_and_a_proof(pods: PodBench) -> None:
+def test_a_job_ends_with_the_files_of_a_run_and_its_audit(pods: PodBench) -> None:
     driver = pods.driver()
     pods.worker(0)
     pods.worker(1)
@@ -97,7 +97,7 @@ def test_the_commands_for_local_runs_read_the_folder_of_a_pod(ended: PodBench) -
     assert json.loads(compared.stdout)["runs"][0]["requests_total"] == 16
 
 
-def test_a_driver_that_is_killed_and_made_anew_loses_and_doubles_nothing(pods: PodBench) -> None:
+def test_a_killed_and_recreated_driver_loses_and_doubles_nothing(pods: PodBench) -> None:
     pods.write(rollout={"quantumTokens": 32, "leaseSeconds": 60, "checkpointSeconds": 0.1})
     first = pods.driver()
     pods.worker()
@@ -112,11 +112,11 @@ def test_a_driver_that_is_killed_and_made_anew_loses_and_doubles_nothing(pods: P
     assert pods.bench.run.results_file.read_bytes().startswith(kept)
     pods.bench.assert_whole(REQUESTS)
     assert len(pods.run_record()["sessions"]) == 2
-    # Its workers went on meanwhile: nothing that they held was taken from them.
+    # The workers continued meanwhile and lost no lease.
     assert not [line for line in pods.bench.run.results() if any(chunk.event == "reap" for chunk in line.chunks)]
 
 
-def test_a_job_whose_responses_failed_is_complete_and_says_why(pods: PodBench) -> None:
+def test_a_job_with_failed_responses_completes_with_the_reasons(pods: PodBench) -> None:
     pods.write(failurePolicy={"requestRetries": 0})
     driver = pods.driver()
     worker = pods.worker()
@@ -132,7 +132,7 @@ def test_a_job_whose_responses_failed_is_complete_and_says_why(pods: PodBench) -
     assert counts.infra_failed == failed > 0
 
 
-def test_a_driver_that_is_replaced_ends_even_without_news_and_its_successor_completes_the_job(pods: PodBench) -> None:
+def test_a_replaced_driver_exits_and_its_successor_completes_the_job(pods: PodBench) -> None:
     first = pods.driver()
     worker = pods.worker()
     pods.until_results(5)
@@ -149,7 +149,7 @@ def test_a_driver_that_is_replaced_ends_even_without_news_and_its_successor_comp
     assert pods.run_record()["state"] == "complete"
 
 
-def test_a_driver_that_is_stopped_says_so_and_can_go_on(pods: PodBench) -> None:
+def test_a_stopped_driver_reports_it_and_can_be_resumed(pods: PodBench) -> None:
     first = pods.driver()
     pods.worker()
     pods.until_results(5)
@@ -163,7 +163,7 @@ def test_a_driver_that_is_stopped_says_so_and_can_go_on(pods: PodBench) -> None:
     pods.bench.assert_whole(REQUESTS)
 
 
-def test_a_driver_that_finds_its_job_complete_proves_it_again(ended: PodBench) -> None:
+def test_a_driver_of_a_complete_job_audits_it_again(ended: PodBench) -> None:
     before = ended.bench.run.results_file.read_bytes()
     ended.bench.run.audit_file.unlink()
 
@@ -172,7 +172,7 @@ def test_a_driver_that_finds_its_job_complete_proves_it_again(ended: PodBench) -
     ended.bench.assert_whole(16)
 
 
-async def test_driver_and_worker_wait_for_a_store_that_comes_up_later(away: PodBench, tmp_path: Path) -> None:
+async def test_driver_and_worker_wait_for_a_store_that_starts_later(away: PodBench, tmp_path: Path) -> None:
     away.write(groups=4)
     driver = away.driver()
     worker = away.worker()
@@ -199,7 +199,7 @@ async def test_a_store_that_refuses_a_command_ends_the_driver_with_its_message(p
     assert "Traceback" not in driver.log
 
 
-def test_a_driver_that_is_stopped_while_it_waits_for_the_store_ends_at_once(away: PodBench) -> None:
+def test_a_driver_stopped_while_waiting_for_the_store_exits_at_once(away: PodBench) -> None:
     away.write()
     driver = away.driver()
     away.bench.until(lambda: "waiting for the store" in driver.log, "the driver's wait")
@@ -241,7 +241,7 @@ def test_prompts_are_read_where_they_are_mounted(pods: PodBench) -> None:
     pods.bench.assert_whole(16)
 
 
-def test_wrong_prompts_are_told_in_one_line_before_anything_starts(away: PodBench) -> None:
+def test_invalid_prompts_are_reported_in_one_line_before_the_start(away: PodBench) -> None:
     away.write()
     (away.bench.folder / "prompts.jsonl").write_text('{"prompt": "a"}\n{"prompt": \n{"id": 5}\n')
     driver = away.driver()
@@ -255,7 +255,7 @@ def test_wrong_prompts_are_told_in_one_line_before_anything_starts(away: PodBenc
     assert not away.bench.run.path.exists()
 
 
-def test_a_termination_message_is_cut_to_what_kubernetes_keeps(away: PodBench) -> None:
+def test_a_termination_message_is_cut_to_kubernetes_limit(away: PodBench) -> None:
     away.write()
     line = json.dumps({"id": "ä" * 60, "prompt": "ä", "lengths": [1]}, ensure_ascii=False)
     (away.bench.folder / "prompts.jsonl").write_text(f"{line}\n" * 99)
@@ -266,7 +266,7 @@ def test_a_termination_message_is_cut_to_what_kubernetes_keeps(away: PodBench) -
 
 
 @pytest.mark.parametrize(("content", "problem"), [("{", "not JSON"), ("{}", "apiVersion: missing")])
-def test_a_wrong_job_is_told_as_wrong_input(away: PodBench, content: str, problem: str) -> None:
+def test_an_invalid_job_exits_with_the_code_of_invalid_input(away: PodBench, content: str, problem: str) -> None:
     away.job_file.write_text(content)
     driver = away.driver()
 
@@ -289,7 +289,7 @@ def test_a_store_that_holds_the_job_of_another_folder_is_refused(ended: PodBench
     assert "the store already has a job default/bench" in driver.log
 
 
-async def test_a_run_whose_store_is_gone_is_failed_with_its_results_kept(away: PodBench, tmp_path: Path) -> None:
+async def test_a_run_whose_store_is_lost_fails_and_keeps_its_results(away: PodBench, tmp_path: Path) -> None:
     away.write()
     async with EmbeddedRedis(tmp_path / "redis") as url:
         away.url = url
@@ -308,7 +308,7 @@ async def test_a_run_whose_store_is_gone_is_failed_with_its_results_kept(away: P
     assert away.bench.results() == kept
 
 
-def test_a_result_that_was_tampered_with_fails_the_audit(ended: PodBench) -> None:
+def test_a_falsified_result_fails_the_audit(ended: PodBench) -> None:
     lines = ended.bench.run.results_file.read_text().splitlines()
     lines[3] = lines[3].replace('"token_ids":[', '"token_ids":[7,', 1)
     ended.bench.run.results_file.write_text("\n".join(lines) + "\n")

@@ -1,4 +1,4 @@
-"""Requests are queued when they are submitted, however long before their prompts were rendered."""
+"""A request's queue time is the time of its submission, not of its prompt's rendering."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ JOB = parse_job(
 PROMPTS = [PromptLine(f"g{number}", number, prompt_token_ids=(1, 2, 3)) for number in range(2)]
 
 
-async def test_requests_have_the_time_of_their_submission_and_its_place_in_the_queue(tmp_path: Path) -> None:
+async def test_requests_are_queued_by_the_time_of_their_submission(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.create()
     store, codec, policy = MemoryStore(lambda: 143.0), open_codec(JOB.spec.model), policy_of(JOB.spec.rollout)

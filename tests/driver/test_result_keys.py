@@ -1,4 +1,4 @@
-"""A set of result keys answers like a set, whatever is put in and taken out."""
+"""A set of result keys behaves like Python's set under any sequence of operations."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +11,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(["update", "remove"]), st.lists(KEYS,
 
 
 @given(first=st.lists(KEYS, max_size=6), steps=STEPS, asked=st.lists(KEYS, max_size=6))
-def test_it_holds_what_a_set_holds(
+def test_it_behaves_like_a_set(
     first: list[ResultKey], steps: list[tuple[str, list[ResultKey]]], asked: list[ResultKey]
 ) -> None:
     keys, expected = ResultKeys(first), set(first)

@@ -1,4 +1,4 @@
-"""Routed experts of results are arrays of numpy's beside results.jsonl."""
+"""Routed experts of results are numpy arrays in files beside results.jsonl."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def test_an_array_is_written_for_each_result(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.load(run.path / line.file)[:, 0, 0], [0, 1, 2, 3, 0, 0])
 
 
-def test_a_new_run_has_no_rows_of_another(tmp_path: Path) -> None:
+def test_a_new_run_deletes_the_rows_of_another(tmp_path: Path) -> None:
     put_prompt(tmp_path / "rows")
     RoutedFiles.begin(tmp_path / "rows", RunFolder(tmp_path), fresh=True)
     assert not (tmp_path / "rows").exists()

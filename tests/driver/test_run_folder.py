@@ -1,4 +1,4 @@
-"""The run folder: results survive crashes and full disks, and are read back as they were written."""
+"""The run folder: results survive crashes and full disks, and are read as written."""
 
 import os
 import signal
@@ -59,9 +59,7 @@ def test_results_are_read_back_as_they_were_written(folder: RunFolder, lines: li
     assert folder.torn_bytes() == 0
 
 
-def test_a_reopened_file_knows_what_is_present_and_never_takes_it_twice(
-    folder: RunFolder, lines: list[ResultLine]
-) -> None:
+def test_a_reopened_file_accepts_no_present_result_again(folder: RunFolder, lines: list[ResultLine]) -> None:
     with ResultsWriter(folder) as writer:
         writer.write(lines[:5])
         writer.flush()
@@ -74,7 +72,7 @@ def test_a_reopened_file_knows_what_is_present_and_never_takes_it_twice(
     assert sorted(line.key for line in folder.results()) == sorted(line.key for line in lines)
 
 
-def test_a_torn_last_line_is_reported_by_readers_and_removed_by_the_next_writer(
+def test_readers_report_a_torn_last_line_and_the_next_writer_removes_it(
     folder: RunFolder, lines: list[ResultLine]
 ) -> None:
     with ResultsWriter(folder) as writer:
@@ -119,7 +117,7 @@ def test_a_second_writer_of_one_run_is_refused(folder: RunFolder) -> None:
     ResultsWriter(folder).close()
 
 
-def test_a_writer_killed_in_mid_write_leaves_only_whole_lines_behind(folder: RunFolder) -> None:
+def test_a_writer_killed_mid_write_leaves_only_whole_lines(folder: RunFolder) -> None:
     program = textwrap.dedent(
         """
         import sys
@@ -149,9 +147,7 @@ def test_a_writer_killed_in_mid_write_leaves_only_whole_lines_behind(folder: Run
         assert [line.index for line in folder.results()] == list(range(writer.count))
 
 
-def test_a_full_disk_is_an_error_that_counts_what_is_safe_and_a_rerun_goes_on(
-    small_disk: Path, lines: list[ResultLine]
-) -> None:
+def test_a_full_disk_error_counts_safe_results_and_a_rerun_continues(small_disk: Path, lines: list[ResultLine]) -> None:
     folder = RunFolder(small_disk)
     ballast = small_disk / "ballast"
     ballast.write_bytes(b"x" * 40_000)
@@ -175,7 +171,7 @@ def test_a_full_disk_is_an_error_that_counts_what_is_safe_and_a_rerun_goes_on(
     assert list(folder.results()) == numbered[: written + 3]
 
 
-def test_a_failing_fsync_takes_back_what_is_in_doubt(
+def test_a_failing_fsync_removes_the_lines_in_doubt(
     folder: RunFolder, lines: list[ResultLine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_fd: int) -> None:
@@ -206,7 +202,7 @@ def test_run_json_is_replaced_as_a_whole(folder: RunFolder) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
-def test_a_run_json_that_does_not_fit_leaves_the_old_one(small_disk: Path) -> None:
+def test_a_run_json_without_disk_space_leaves_the_old_one(small_disk: Path) -> None:
     folder = RunFolder(small_disk)
     first = run_record("run", SMALL, 5.0)
     folder.write_run(first)
@@ -219,9 +215,7 @@ def test_a_run_json_that_does_not_fit_leaves_the_old_one(small_disk: Path) -> No
     assert sorted(path.name for path in small_disk.iterdir()) == before
 
 
-def test_two_that_replace_a_file_at_once_both_replace_it_whole(
-    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_concurrent_replacements_of_a_file_are_each_whole(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.create()
     fsync = os.fsync
 
@@ -237,7 +231,7 @@ def test_two_that_replace_a_file_at_once_both_replace_it_whole(
 
 
 @pytest.mark.parametrize("read", [RunFolder.facts, RunFolder.results])
-def test_a_status_of_no_result_is_named_with_its_line(
+def test_an_unknown_status_is_named_with_its_line(
     folder: RunFolder, lines: list[ResultLine], read: Callable[[RunFolder], Iterator[object]]
 ) -> None:
     folder.create()
@@ -254,12 +248,12 @@ def test_a_folder_in_place_of_a_file_is_named(folder: RunFolder) -> None:
             list(read())
 
 
-def test_a_folder_without_a_run_says_so(tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not the folder of a run"):
         RunFolder(tmp_path).read_run()
 
 
-def test_samples_pass_over_a_line_that_a_crash_tore(folder: RunFolder) -> None:
+def test_samples_skip_a_torn_line(folder: RunFolder) -> None:
     folder.samples_file.write_bytes(b'{"at": 1.0}\n{"at": 2.0, "wai{"at": 3.0}\n{"at": 4.0}\n')
 
     assert [sample.at for sample in folder.samples()] == [1.0, 4.0]

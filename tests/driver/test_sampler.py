@@ -1,4 +1,4 @@
-"""Samples of the fleet, and what is told on the way."""
+"""Samples of the fleet, and the messages of the sampler."""
 
 import asyncio
 import logging
@@ -13,7 +13,7 @@ from openseer_store.memory import MemoryStore
 
 
 class FillingStore(MemoryStore):
-    """Is nearly full, has room, and is nearly full again: two readings each."""
+    """A store that is nearly full, has room, and is nearly full again, for two readings each."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class FillingStore(MemoryStore):
         return StoreMemory(used=50 if self.readings in (3, 4) else 95, limit=100)
 
 
-async def test_a_store_that_becomes_nearly_full_is_told_once_each_time(
+async def test_each_time_the_store_is_nearly_full_is_reported_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(sampler, "SAMPLE_SECONDS", 0.0)

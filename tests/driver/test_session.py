@@ -1,4 +1,4 @@
-"""One session of a run holds the run's folder: what starts over deletes nothing that another one works with."""
+"""One session at a time holds a run's folder: a fresh start deletes nothing of a running session."""
 
 import time
 from dataclasses import replace
@@ -40,13 +40,13 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[ResultLine]:
 
 
 def files(plan: RunPlan) -> dict[str, bytes]:
-    """All that lies in the folder, by path."""
+    """Contents of all files in the folder, by path."""
     root = plan.folder.path
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 def begin(plan: RunPlan, lines: list[ResultLine]) -> OpenRun:
-    """A session with results and a store."""
+    """Begins a session with results and a store."""
     run = OpenRun(plan).__enter__()
     run.writer.write(lines)
     plan.folder.create(plan.folder.store_folder)
@@ -55,7 +55,7 @@ def begin(plan: RunPlan, lines: list[ResultLine]) -> OpenRun:
     return run
 
 
-def test_other_settings_that_change_no_results_are_told_by_name(plan: RunPlan) -> None:
+def test_changed_settings_without_effect_on_results_are_named(plan: RunPlan) -> None:
     assert settings_note(plan.folder, plan.job) == ""
     with OpenRun(plan):
         pass
@@ -67,9 +67,7 @@ def test_other_settings_that_change_no_results_are_told_by_name(plan: RunPlan) -
     )
 
 
-def test_a_clock_that_is_set_makes_a_session_neither_longer_nor_shorter(
-    plan: RunPlan, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_setting_the_clock_does_not_change_a_sessions_duration(plan: RunPlan, monkeypatch: pytest.MonkeyPatch) -> None:
     for step in (-3600.0, 3600.0):
         with OpenRun(replace(plan, fresh=True)) as run:
             set_to = time.time() + step
@@ -92,7 +90,7 @@ def test_starting_over_is_refused_while_a_session_runs_and_deletes_nothing(
     run.__exit__(None, None, None)
 
 
-def test_starting_over_leaves_nothing_of_the_earlier_run(plan: RunPlan, lines: list[ResultLine]) -> None:
+def test_starting_over_deletes_the_earlier_run(plan: RunPlan, lines: list[ResultLine]) -> None:
     begin(plan, lines).__exit__(None, None, None)
     with OpenRun(plan) as run:
         assert (run.resumed, run.writer.count) == (True, len(lines))
@@ -113,7 +111,7 @@ def test_starting_over_is_refused_while_the_store_still_runs(
 
 
 def planned(folder: Path, path: Path, fields: dict[str, str] | None = None) -> RunPlan:
-    """A run of prompts at a path."""
+    """A run with prompts at a path."""
     document: dict[str, Any] = {
         "apiVersion": "openseer.dev/v1alpha1",
         "kind": "RolloutJob",
@@ -133,7 +131,7 @@ def refusal(plan: RunPlan) -> str:
     return str(caught.value)
 
 
-def test_a_run_goes_on_wherever_the_same_prompts_lie(tmp_path: Path) -> None:
+def test_a_run_resumes_with_the_same_prompts_at_another_path(tmp_path: Path) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"prompt": "a"}\n')
     with OpenRun(planned(tmp_path, Path("~/prompts.jsonl"))):
@@ -144,7 +142,7 @@ def test_a_run_goes_on_wherever_the_same_prompts_lie(tmp_path: Path) -> None:
     planned(tmp_path, path).check_resumable("")
 
 
-def test_a_run_whose_prompts_or_their_mapping_changed_says_what_to_do(tmp_path: Path) -> None:
+def test_a_run_with_changed_prompts_or_mapping_is_refused_with_the_remedy(tmp_path: Path) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"prompt": "a", "more": "b"}\n')
     with OpenRun(planned(tmp_path, path, {"prompt": "prompt"})):
@@ -158,7 +156,7 @@ def test_a_run_whose_prompts_or_their_mapping_changed_says_what_to_do(tmp_path: 
     )
 
 
-def test_why_a_session_failed_is_told_also_where_run_json_cannot_be_written(
+def test_a_sessions_error_is_reported_also_if_run_json_is_unwritable(
     plan: RunPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(_folder: RunFolder, record: RunRecord) -> None:

@@ -1,4 +1,4 @@
-"""Rendered groups lie on disk without a name: they are read as they were added, and go with the process."""
+"""Rendered groups are in an unnamed file: read in the order of their addition, freed with the process."""
 
 import asyncio
 import os
@@ -64,7 +64,7 @@ def files(plan: RunPlan) -> set[str]:
 LEFT = {"results.jsonl", "run.json", "job.json"}
 
 
-async def test_a_spool_is_read_as_often_as_needed_and_leaves_no_file(tmp_path: Path) -> None:
+async def test_a_spool_can_be_read_repeatedly_and_leaves_no_file(tmp_path: Path) -> None:
     groups = await prepared(plan_of(tmp_path))
     with GroupSpool(tmp_path / "run") as spool:
         assert [spool.add(groups[:5]), spool.add([]), spool.add(groups[5:])] == [5, 0, PROMPTS - 5]
@@ -73,7 +73,7 @@ async def test_a_spool_is_read_as_often_as_needed_and_leaves_no_file(tmp_path: P
     assert files(plan_of(tmp_path)) == LEFT
 
 
-async def test_a_session_cancelled_while_it_renders_is_resumed_with_the_same_groups(tmp_path: Path) -> None:
+async def test_a_session_cancelled_during_rendering_resumes_with_the_same_groups(tmp_path: Path) -> None:
     def cancel(_: str) -> None:
         raise asyncio.CancelledError
 
@@ -88,7 +88,7 @@ async def test_a_session_cancelled_while_it_renders_is_resumed_with_the_same_gro
     assert [group.id.name for group in resumed] == [f"line-{number}" for number in range(1, PROMPTS + 1)]
 
 
-async def test_a_session_killed_while_it_renders_is_resumed_with_the_same_groups(tmp_path: Path) -> None:
+async def test_a_session_killed_during_rendering_resumes_with_the_same_groups(tmp_path: Path) -> None:
     killed = subprocess.run([sys.executable, "-m", __name__, str(tmp_path)], check=False)
     assert killed.returncode == -signal.SIGKILL
     plan = plan_of(tmp_path)
@@ -98,7 +98,7 @@ async def test_a_session_killed_while_it_renders_is_resumed_with_the_same_groups
     assert await prepared(plan) == await prepared(plan_of(tmp_path / "other"))
 
 
-async def test_a_full_disk_says_what_to_do_and_the_run_goes_on_later(
+async def test_a_full_disk_is_reported_with_the_remedy_and_the_run_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(**_: object) -> IO[bytes]:
@@ -118,7 +118,7 @@ async def test_a_full_disk_says_what_to_do_and_the_run_goes_on_later(
     assert len(await prepared(plan)) == PROMPTS
 
 
-def test_a_folder_that_takes_no_file_is_named(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="gone: cannot store the rendered prompts: No such file"):
         GroupSpool(tmp_path / "gone")
 

@@ -1,4 +1,4 @@
-"""From prompts to groups: what is kept of their responses."""
+"""From prompts to groups: keys of earlier responses, and refused templates."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def job_with(kept: int) -> RolloutJob:
 
 
 @pytest.mark.parametrize("kept", [0, 4])
-def test_responses_are_kept_under_their_prompts_digest_where_the_job_asks_for_it(kept: int) -> None:
+def test_earlier_responses_are_kept_by_prompt_digest_if_the_job_asks(kept: int) -> None:
     job = job_with(kept)
     groups = list(render_groups(job, "prompts.jsonl", PROMPTS, open_codec(job.spec.model), ModelLimits(), 0.0))
     assert [group.history_size for group in groups] == [kept] * 3

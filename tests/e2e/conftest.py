@@ -10,6 +10,6 @@ from tests.e2e.workbench import Workbench, workbench_in
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Workbench]:
-    """A workbench whose commands are ended with the test."""
+    """A workbench whose commands are killed at the end of the test."""
     with workbench_in(tmp_path) as bench:
         yield bench

@@ -1,4 +1,4 @@
-"""A real `openseer serve` in a workbench, and the commands that speak to it."""
+"""A real `openseer serve` in a workbench, and the commands that call it."""
 
 import json
 import subprocess
@@ -31,7 +31,7 @@ class Server:
     process: subprocess.Popen[str] | None = None
 
     def write(self, **spec: Any) -> Path:
-        """The manifest; keyword arguments replace parts of the spec."""
+        """Writes the manifest; keyword arguments replace parts of the spec."""
         document = {
             "apiVersion": "openseer.dev/v1alpha1",
             "kind": "RolloutJob",
@@ -43,7 +43,7 @@ class Server:
         return path
 
     def prompts(self, groups: int, first: int = 0) -> str:
-        """A file of groups, by its name."""
+        """Writes a file of groups and returns its name."""
         lines = [
             json.dumps({"id": f"g{n}", "prompt_token_ids": [5, 6, 7, n + 8]}) for n in range(first, first + groups)
         ]
@@ -52,7 +52,7 @@ class Server:
         return name
 
     def start(self) -> None:
-        """Starts the command and returns when the API listens; from the second time on at the same address."""
+        """Starts the command and returns when the API listens; later starts use the same address."""
         process = self.bench.start("serve", "job.yaml", "--json", "--port", str(self.port))
         assert process.stdout is not None
         lines: list[str] = []
@@ -71,7 +71,7 @@ class Server:
 
     @property
     def token_file(self) -> Path:
-        """The token that the server has made."""
+        """The file with the server's token."""
         return self.bench.folder / "runs/bench/token"
 
     def client(self) -> Client:
@@ -83,7 +83,7 @@ class Server:
         return [*arguments, "--url", self.url, "--token-file", str(self.token_file)]
 
     def call(self, *arguments: str, code: int = 0) -> str:
-        """Runs a command against the server and gives all it printed."""
+        """Runs a command against the server and returns its output."""
         done = self.bench.call(*self.words(*arguments))
         assert done.returncode == code, done.stdout
         assert "Traceback" not in done.stdout
@@ -95,16 +95,16 @@ class Server:
         assert done.returncode == 0, done.stdout
 
     def json(self, *arguments: str) -> Any:
-        """The same with --json, parsed."""
+        """Runs a command with --json and returns the parsed output."""
         return json.loads(self.call(*arguments, "--json").strip().splitlines()[-1])
 
     def results(self, name: str) -> list[dict[str, Any]]:
-        """Entries of kind result in a file that `openseer results` writes; the last line may be half there."""
+        """Entries of kind result in a file that `openseer results` writes; the last line may be incomplete."""
         lines = [line for line in (self.bench.folder / name).read_text().splitlines(True) if line.endswith("\n")]
         return [entry for entry in map(json.loads, lines) if entry["kind"] == "result"]
 
     def until_ready(self, workers: int = 2, seconds: float = WAIT_SECONDS) -> None:
-        """Waits until so many workers may claim."""
+        """Waits until `workers` workers may claim."""
         with self.client() as client:
             self.bench.until(lambda: client.job().workers_ready == workers, f"{workers} workers", seconds)
 

@@ -1,4 +1,4 @@
-"""Wrong input gives one readable message, before anything starts."""
+"""Invalid input gives one readable message before the start."""
 
 import contextlib
 import json
@@ -26,12 +26,12 @@ def test_a_missing_manifest_is_named(bench: Workbench) -> None:
     assert "nothing.yaml: 1 problem cannot be read: No such file" in refused(bench, "run", "nothing.yaml")
 
 
-def test_a_manifest_that_is_no_yaml_says_where(bench: Workbench) -> None:
+def test_the_error_of_invalid_yaml_has_its_position(bench: Workbench) -> None:
     (bench.folder / "job.yaml").write_text("spec: [1,\n  2")
     assert "line 2" in refused(bench)
 
 
-def test_a_manifest_that_is_not_utf8_says_so(bench: Workbench) -> None:
+def test_a_manifest_in_another_encoding_is_reported(bench: Workbench) -> None:
     (bench.folder / "job.yaml").write_bytes(b"name: \xff\xfe")
     assert "not UTF-8" in refused(bench)
     (bench.folder / "job.yaml").write_text("name: a", "utf-16")
@@ -43,24 +43,24 @@ def test_group_size_zero_is_refused_by_its_path(bench: Workbench) -> None:
     assert "spec.groupSize: found 0, allowed:" in refused(bench)
 
 
-def test_an_unknown_policy_is_answered_with_those_there_are(bench: Workbench) -> None:
+def test_an_unknown_policy_is_refused_with_the_known_ones(bench: Workbench) -> None:
     bench.write(rollout={"policy": "fastest"})
     message = refused(bench)
     assert 'spec.rollout.policy: found "fastest"' in message
     assert "context-aware" in message
 
 
-def test_an_unknown_field_is_answered_with_the_nearest_one(bench: Workbench) -> None:
+def test_an_unknown_field_is_refused_with_the_nearest_name(bench: Workbench) -> None:
     bench.write(rollot={"policy": "fifo"})
     assert 'did you mean "rollout"?' in refused(bench)
 
 
-def test_what_the_engine_cannot_continue_is_refused_with_the_reason(bench: Workbench) -> None:
+def test_sampling_that_the_engine_cannot_continue_is_refused(bench: Workbench) -> None:
     bench.write(sampling={"presencePenalty": 0.5})
     assert "cannot continue it exactly" in refused(bench)
 
 
-def test_a_missing_model_is_named_before_any_engine_starts(bench: Workbench) -> None:
+def test_a_missing_model_is_named_before_an_engine_starts(bench: Workbench) -> None:
     bench.write(model={"path": "no/such/model"})
     message = refused(bench)
     assert "spec.model.path" in message
@@ -88,14 +88,14 @@ def test_unreadable_prompts_are_named(bench: Workbench) -> None:
         (b'{"prompt": "a", "lengths": [1, 2, 3]}\n', "line 1: lengths"),
     ],
 )
-def test_a_wrong_prompts_file_is_answered_with_the_line(bench: Workbench, content: bytes, expected: str) -> None:
+def test_an_invalid_prompts_file_is_refused_with_the_line(bench: Workbench, content: bytes, expected: str) -> None:
     bench.write(sampling={"maxTokens": 64})
     (bench.folder / "prompts.jsonl").write_bytes(content)
     assert expected in refused(bench)
 
 
 @pytest.mark.parametrize("command", ["run", "validate"])
-def test_what_no_worker_can_run_is_named_by_its_line_instead_of_waiting(bench: Workbench, command: str) -> None:
+def test_a_prompt_that_no_worker_can_run_is_refused_by_its_line(bench: Workbench, command: str) -> None:
     scripted = {"kvBlocks": 8, "blockTokens": 16}
     bench.write(model={"path": "none", "engine": "scripted", "scripted": scripted}, sampling={"maxTokens": 64})
     prompts = [{"prompt_token_ids": ids} for ids in ([5] * 400, [5], [5, 2**18])]
@@ -122,7 +122,7 @@ def test_an_output_path_below_a_file_is_named(bench: Workbench) -> None:
 
 
 @pytest.mark.redis
-def test_a_resumed_run_whose_manifest_changed_names_the_fields(bench: Workbench) -> None:
+def test_a_resume_with_another_manifest_names_the_changed_fields(bench: Workbench) -> None:
     bench.write(groups=2)
     assert bench.call("run", "job.yaml").returncode == 0
     bench.write(groups=2, sampling={"maxTokens": 256, "forceLengths": True, "topP": 0.5})
@@ -133,7 +133,7 @@ def test_a_resumed_run_whose_manifest_changed_names_the_fields(bench: Workbench)
 
 
 @pytest.mark.redis
-def test_a_resumed_run_whose_prompts_changed_says_so(bench: Workbench) -> None:
+def test_a_resume_with_changed_prompts_is_refused(bench: Workbench) -> None:
     bench.write(groups=2)
     assert bench.call("run", "job.yaml").returncode == 0
     bench.write(groups=3)
@@ -147,14 +147,14 @@ def test_an_unreachable_redis_is_named_without_its_password(bench: Workbench) ->
     assert "secret" not in message
 
 
-def test_an_audit_of_something_that_is_no_run_says_so(bench: Workbench) -> None:
+def test_an_audit_of_a_folder_without_a_run_is_refused(bench: Workbench) -> None:
     (bench.folder / "nothing").mkdir()
     assert "not the folder of a run" in refused(bench, "audit", "nothing")
 
 
 @contextlib.contextmanager
 def mounted(folder: Path, options: str) -> Generator[Path]:
-    """A file system in memory at `folder`; the test is skipped where that may not be made."""
+    """A file system in memory at `folder`; the test is skipped where mounts are not permitted."""
     folder.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=False).returncode:
         pytest.skip("a small or read-only file system needs the right to mount one")
@@ -164,14 +164,14 @@ def mounted(folder: Path, options: str) -> Generator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_an_output_folder_that_cannot_be_written_is_named(bench: Workbench) -> None:
+def test_an_unwritable_output_folder_is_named(bench: Workbench) -> None:
     bench.write()
     with mounted(bench.folder / "runs", "ro"):
         assert "runs/bench" in refused(bench, code=3)
 
 
 @pytest.mark.redis
-def test_a_run_on_a_full_disk_says_so_and_goes_on_with_space(bench: Workbench) -> None:
+def test_a_run_on_a_full_disk_reports_it_and_continues_with_space(bench: Workbench) -> None:
     bench.write(groups=24)
     with mounted(bench.folder / "runs", "size=16m") as runs:
         _fill_in_mid_run(bench, runs / "filler")
@@ -188,7 +188,7 @@ def _fill_in_mid_run(bench: Workbench, filler: Path) -> None:
     filler.unlink(missing_ok=True)
     output, _ = process.communicate(timeout=END_SECONDS)
     assert "Traceback" not in output
-    if process.returncode:  # the results met the full disk before the store did
+    if process.returncode:  # the results file hit the full disk before the store
         assert process.returncode == 3, output
         done = bench.call("run", "job.yaml")
         assert done.returncode == 0, done.stdout

@@ -1,4 +1,5 @@
-"""The example trainings, on the real engine and through the real `openseer serve`: short, but with all their parts."""
+"""The example trainings on the real engine and through the real `openseer serve`, shortened but with all their
+parts."""
 
 import json
 import re
@@ -24,13 +25,13 @@ FLOAT32_TOLERANCE = 1e-3
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """One for several examples."""
+    """One fleet for several examples."""
     with example_fleet(tmp_path_factory.mktemp("fleet")) as found:
         yield found
 
 
 def run(script: str, out: Path, *arguments: str, fleet: dict[str, str] | None = None) -> str:
-    """What an example prints; with a fleet it starts none of its own."""
+    """Runs an example and returns its output; with `fleet` it starts no fleet of its own."""
     command = [sys.executable, str(GRPO / script), "--out", str(out), *arguments]
     command += ["--url", fleet["OPENSEER_URL"]] if fleet is not None else []
     process = subprocess.Popen(
@@ -44,7 +45,7 @@ def run(script: str, out: Path, *arguments: str, fleet: dict[str, str] | None = 
     try:
         printed, _ = process.communicate(timeout=TRAIN_SECONDS)
     finally:
-        process.terminate()  # it ends its server on the way
+        process.terminate()  # it also ends its server
         process.wait(300)
     assert process.returncode == 0, printed
     return printed
@@ -56,7 +57,7 @@ def test_two_iterations_through_a_server_of_its_own(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["iteration"] for row in rows] == [0, 1, 2]
     assert len({row["version"] for row in rows}) == 3
-    # Each worker had the weights before it sampled, and what it said of each token is what the trainer says.
+    # Each worker had the weights before it sampled, and its log-probabilities equal the trainer's.
     assert all(row["canary_difference"] < FLOAT32_TOLERANCE for row in rows)
     for row in rows[:2]:
         assert 0 < row["logprob_difference_max"] < FLOAT32_TOLERANCE
@@ -69,13 +70,13 @@ def test_two_iterations_through_a_server_of_its_own(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "weights").iterdir()} == {row["version"] for row in rows}
 
 
-def test_an_asynchronous_training_learns_from_weights_of_known_age(tmp_path: Path, fleet: dict[str, str]) -> None:
-    # Of eight groups that are begun before the weights that learn from them are there, one teaches something.
+def test_an_asynchronous_training_knows_the_age_of_its_weights(tmp_path: Path, fleet: dict[str, str]) -> None:
+    # One of eight groups that begin before the next weights has a nonzero advantage.
     arguments = ["--iterations", "3", "--spare-groups", "6", "--eval-every", "9", "--eval-prompts", "8"]
     run("train_async.py", tmp_path, *SMALL, *arguments, "--max-staleness", "1", fleet=fleet)
     rows: list[dict[str, Any]] = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["iteration"] for row in rows] == [0, 1, 2, 3]
-    # The first batch was drawn with the weights that learned from it; the next ones began before those were there.
+    # The first batch was sampled with the weights that were trained on it; the next ones began before the new weights.
     assert rows[0]["staleness_max"] == 0
     assert any(row["staleness_max"] > 0 for row in rows[1:3])
     for row in rows[:2]:
@@ -83,11 +84,11 @@ def test_an_asynchronous_training_learns_from_weights_of_known_age(tmp_path: Pat
     assert all(row["staleness_max"] <= 2 and row["gradient_norm"] > 0 for row in rows[:3])
 
 
-def test_a_calculator_answers_between_turns_and_helps(tmp_path: Path, fleet: dict[str, str]) -> None:
+def test_a_calculator_between_turns_raises_the_share_of_right_answers(tmp_path: Path, fleet: dict[str, str]) -> None:
     printed = run("calculator.py", tmp_path, "--prompts", "48", fleet=fleet)
     without, tool = map(float, re.findall(r"(?:without|with) the calculator: ([\d.]+)", printed))
     calls = float(re.findall(r"([\d.]+) calls each", printed)[0])
-    assert tool > without + 0.1  # seen of 200: 0.065 and 0.625
+    assert tool > without + 0.1  # measured over 200: 0.065 and 0.625
     assert calls > 2
 
 
@@ -99,7 +100,7 @@ def test_trls_trainer_learns_from_the_same_fleet(tmp_path: Path, fleet: dict[str
     assert [name.rsplit("-", 1)[1] for name in published] == ["0", "1"]
     first, second = ((tmp_path / "weights" / name / "model.safetensors").read_bytes() for name in published)
     step = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
-    # Where all responses of each prompt are worth the same, TRL has nothing to learn: few samples may all be right.
+    # Where all responses of each prompt have equal rewards, TRL has no gradient: few samples may all be right.
     assert first != second or step["groups_alike"] == 1
 
 
@@ -111,6 +112,6 @@ def test_trls_trainer_learns_an_adapter_beside_the_models_weights(tmp_path: Path
     assert rows[0]["held_out_prompts"] == rows[2]["held_out_prompts"] == 8
     assert all(row["gradient_norm"] > 0 for row in rows[1:] if row["groups_alike"] < 1)
     published = {path.name.rsplit("-", 1)[1]: path for path in (tmp_path / "weights").iterdir()}
-    # Each proved itself by a canary before it was sampled from.
+    # Each version passed a canary before it was sampled from.
     assert published.keys() == {"0", "1", "2"}
     assert all((path / "adapter_model.safetensors").exists() for path in published.values())

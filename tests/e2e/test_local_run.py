@@ -56,8 +56,8 @@ def test_every_policy_completes_everything(bench: Workbench, policy: str) -> Non
     bench.assert_whole(6 * 4)
 
 
-def test_when_a_worker_is_killed_the_others_go_on_from_its_checkpoint(bench: Workbench) -> None:
-    # Whole responses, a second each, and a checkpoint of them every twentieth of it: what is held has one by then.
+def test_the_others_continue_from_a_killed_workers_checkpoint(bench: Workbench) -> None:
+    # Whole responses of a second each with a checkpoint every twentieth of it: each held response has one by then.
     rollout = {"quantumTokens": 512, "leaseSeconds": 2, "checkpointSeconds": 0.05}
     bench.write(groups=16, length=500, rollout=rollout)
     process = bench.start("run", "job.yaml")
@@ -69,11 +69,11 @@ def test_when_a_worker_is_killed_the_others_go_on_from_its_checkpoint(bench: Wor
     assert "died by signal 9" in output
     bench.assert_whole(16 * 4)
     reaped = [line for line in bench.run.results() if any(chunk.event == "reap" for chunk in line.chunks)]
-    assert reaped, "the killed worker held nothing"
+    assert reaped, "the killed worker had no lease"
     assert any(chunk.end > chunk.start for line in reaped for chunk in line.chunks if chunk.event == "reap")
 
 
-def test_failed_responses_are_told_by_reason_and_end_the_run_with_9_unless_allowed(bench: Workbench) -> None:
+def test_failed_responses_end_a_run_with_code_9_unless_allowed(bench: Workbench) -> None:
     bench.write(failurePolicy={"requestRetries": 0}, workers={"replicas": 1})
     process = bench.start("run", "job.yaml")
     bench.until(lambda: bench.results() >= 5, "the first results")
@@ -104,20 +104,20 @@ def test_a_store_that_refuses_a_command_ends_a_run_with_its_message(bench: Workb
     assert "Traceback" not in output
 
 
-def test_a_run_whose_own_store_ends_says_so_and_ends(bench: Workbench) -> None:
+def test_a_run_whose_embedded_store_ends_exits_with_that_reason(bench: Workbench) -> None:
     bench.write(groups=48, workers={"replicas": 2, "gracePeriodSeconds": 600})
     process = bench.start("run", "job.yaml")
     bench.until(lambda: bench.results() >= 1, "the first result")
     [server] = [pid for pid, line in bench.descendants(process).items() if "unixsocket:" in line]
     os.kill(server, signal.SIGKILL)
-    # Less than half of the workers' grace, which is of no use without a store.
+    # Less than half of the workers' grace period, which has no use without a store.
     output, _ = process.communicate(timeout=END_SECONDS)
     assert process.returncode == 4, output
     told = "the store's server was killed by signal 9 (SIGKILL)"
     assert output.index(told) < output.index("ending: ") < output.rindex(told)
 
 
-def test_a_worker_that_dies_again_and_again_stops_the_job_with_the_reason(bench: Workbench) -> None:
+def test_a_repeatedly_dying_worker_stops_the_job_with_the_reason(bench: Workbench) -> None:
     bench.write(groups=48, failurePolicy={"workerRestarts": 1})
     process = bench.start("run", "job.yaml")
     bench.until(lambda: bench.results() >= 1, "the first result")
@@ -133,7 +133,7 @@ def test_a_worker_that_dies_again_and_again_stops_the_job_with_the_reason(bench:
     assert "spec.failurePolicy.workerRestarts allows 1 restarts" in output
 
 
-def test_a_fork_server_that_is_killed_is_started_again_and_the_run_goes_on(bench: Workbench) -> None:
+def test_a_killed_fork_server_is_restarted_and_the_run_continues(bench: Workbench) -> None:
     bench.write(groups=24, failurePolicy={"workerRestarts": 0})
     process = bench.start("run", "job.yaml")
     bench.until(lambda: bench.results() >= 5, "the first results")
@@ -146,7 +146,7 @@ def test_a_fork_server_that_is_killed_is_started_again_and_the_run_goes_on(bench
     bench.assert_whole(24 * 4)
 
 
-def test_a_fork_server_that_is_killed_again_and_again_stops_the_job(bench: Workbench) -> None:
+def test_a_repeatedly_killed_fork_server_stops_the_job(bench: Workbench) -> None:
     bench.write(groups=48)
     process = bench.start("run", "job.yaml")
     for _ in range(FORK_SERVER_RESTARTS + 1):
@@ -159,7 +159,7 @@ def test_a_fork_server_that_is_killed_again_and_again_stops_the_job(bench: Workb
     assert "the fork server ended by signal 9 (SIGKILL) after 3 restarts" in output
 
 
-def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(bench: Workbench) -> None:
+def test_ctrl_c_stops_cleanly_and_the_same_command_resumes(bench: Workbench) -> None:
     bench.write(groups=24, rollout=CALM)
     process = bench.start("run", "job.yaml")
     bench.until(lambda: bench.results() >= 5, "the first results")
@@ -176,7 +176,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(bench: Workbench) -> 
     assert not [line for line in bench.run.results() if any(chunk.event == "reap" for chunk in line.chunks)]
 
 
-def test_when_the_command_itself_is_killed_nothing_outlives_it_and_the_run_can_go_on(bench: Workbench) -> None:
+def test_a_killed_command_leaves_no_process_and_can_be_resumed(bench: Workbench) -> None:
     bench.write(groups=24)
     process = bench.start("run", "job.yaml")
     bench.until(lambda: bench.results() >= 5, "the first results")
@@ -190,7 +190,7 @@ def test_when_the_command_itself_is_killed_nothing_outlives_it_and_the_run_can_g
     bench.assert_whole(24 * 4)
 
 
-def test_a_worker_asked_to_end_hands_back_what_it_runs_with_its_tokens(bench: Workbench) -> None:
+def test_a_terminated_worker_gives_back_its_requests_with_their_tokens(bench: Workbench) -> None:
     bench.write(groups=24, rollout=CALM)
     process = bench.start("run", "job.yaml")
     bench.until(lambda: bench.results() >= 5, "the first results")
@@ -203,7 +203,7 @@ def test_a_worker_asked_to_end_hands_back_what_it_runs_with_its_tokens(bench: Wo
     assert "reap" not in events
 
 
-def test_a_complete_run_says_so_and_starts_nothing_when_it_is_run_again(bench: Workbench) -> None:
+def test_running_a_complete_run_again_starts_nothing(bench: Workbench) -> None:
     bench.write(groups=4)
     first = bench.call("run", "job.yaml")
     assert first.returncode == 0
@@ -217,7 +217,7 @@ def test_a_complete_run_says_so_and_starts_nothing_when_it_is_run_again(bench: W
     assert {path: path.read_bytes() for path in kept} == kept
 
 
-def test_a_complete_run_that_has_lost_results_is_not_called_complete(bench: Workbench) -> None:
+def test_a_complete_run_with_lost_results_is_not_called_complete(bench: Workbench) -> None:
     bench.write(groups=4)
     assert bench.call("run", "job.yaml").returncode == 0
     lines = bench.run.results_file.read_bytes().splitlines(keepends=True)
@@ -237,7 +237,7 @@ def test_fresh_starts_over(bench: Workbench) -> None:
     assert {line.cursor: line.timings.finished_at for line in bench.run.results()} != first
 
 
-def test_a_deadline_ends_the_job_with_what_is_finished_kept(bench: Workbench) -> None:
+def test_a_deadline_ends_the_job_and_keeps_finished_results(bench: Workbench) -> None:
     bench.write(groups=48, activeDeadlineSeconds=3)
     done = bench.call("run", "job.yaml")
     assert done.returncode == 5

@@ -1,4 +1,4 @@
-"""Models of another make on this machine: their code where it is trusted, and their context; nobody is asked."""
+"""Other models on this machine: their own code if trusted, and their context, without a question at the terminal."""
 
 import json
 import os
@@ -28,7 +28,7 @@ TERMINAL_SECONDS = 300.0
 
 @pytest.fixture
 def own(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The tiny model as code of its own, layers included; it stretches 128 tokens to 512 by longrope."""
+    """The tiny model with its own code, layers included; longrope extends its context from 128 to 512 tokens."""
     monkeypatch.setenv("HF_MODULES_CACHE", str(bench.folder / "modules"))
     factors = {"short_factor": [1.0] * 16, "long_factor": [2.0] * 16}
     rope = {"rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 128, **factors}
@@ -45,17 +45,17 @@ def prompts(bench: Workbench, *lines: dict[str, Any]) -> None:
 
 
 def plain() -> Tokenizer:
-    """The tiny model's tokenizer, which knows nothing of the code."""
+    """The tiny model's tokenizer without the model's own code."""
     return Tokenizer.from_file(str(TINY / "tokenizer.json"))
 
 
 def swapped(tokens: list[int]) -> str:
-    """How the code reads them."""
+    """The text of the tokens as the model's own code decodes them."""
     return plain().decode(tokens).translate(str.maketrans("ab", "ba"))
 
 
 def keep_in_cache(home: Path, folder: Path) -> str:
-    """Moves a model into the hub's cache, as a download does, and gives its name."""
+    """Moves a model into the hub's cache, as a download does, and returns its name."""
     repository = home / "hub/models--openseer--own"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs/main").write_text(COMMIT)
@@ -65,7 +65,7 @@ def keep_in_cache(home: Path, folder: Path) -> str:
 
 
 def at_terminal(bench: Workbench, *arguments: str) -> tuple[int, str]:
-    """The command at a terminal at which nobody answers: its exit code, and what it says."""
+    """Runs a command at a terminal that gives no input; returns its exit code and output."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-c", "from openseer_local.main import main; main()", *arguments]
     with os.fdopen(ours, "wb"), os.fdopen(theirs, "rb") as terminal:
@@ -77,7 +77,7 @@ def at_terminal(bench: Workbench, *arguments: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("command", ["validate", "run"])
-def test_code_that_is_not_trusted_is_refused_and_nobody_is_asked(bench: Workbench, own: Path, command: str) -> None:
+def test_untrusted_model_code_is_refused_without_a_question(bench: Workbench, own: Path, command: str) -> None:
     bench.write(model=model(own), sampling={"maxTokens": 4})
     prompts(bench, {"prompt": "ab"})
     code, told = at_terminal(bench, command, "job.yaml")
@@ -86,7 +86,7 @@ def test_code_that_is_not_trusted_is_refused_and_nobody_is_asked(bench: Workbenc
     assert "[y/N]" not in told
 
 
-def test_trusted_code_of_a_hubs_model_runs_in_driver_and_worker(
+def test_trusted_code_of_a_hub_model_runs_in_driver_and_worker(
     bench: Workbench, own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = keep_in_cache(bench.folder / "home", own)
@@ -104,7 +104,7 @@ def test_trusted_code_of_a_hubs_model_runs_in_driver_and_worker(
     assert all(line["prompt_token_ids"] == plain().encode("ba").ids for line in texts)
     assert all(line["text"] == swapped(line["token_ids"]).partition("b")[0] for line in texts)
     stopped = [line for line in texts if line["stop_reason"] == "b"]
-    assert stopped, "no response has the stop string: this proved nothing about the worker"
+    assert stopped, "no response has the stop string, so the worker was not tested"
     assert all(swapped(line["token_ids"]).endswith("b") for line in stopped)
 
     prompts(bench, {"id": "full", "prompt_token_ids": [5] * 128})
@@ -115,7 +115,7 @@ def test_trusted_code_of_a_hubs_model_runs_in_driver_and_worker(
     assert "allowed with the response: 128" in told
 
 
-def test_a_server_says_of_a_model_before_its_worker_what_the_worker_says(bench: Workbench, own: Path) -> None:
+def test_server_and_worker_report_the_same_limits_of_a_model(bench: Workbench, own: Path) -> None:
     server = Server(bench)
     server.write(model=model(own, trust_remote_code=True), workers={"replicas": 1})
     server.start()

@@ -1,4 +1,4 @@
-"""The same on real vLLM engines, with the tiny model that comes with the project."""
+"""Local runs on real vLLM engines, with the tiny model of the repository."""
 
 import json
 import os
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.redis, pytest.mark.slow, pytest.ma
 TINY = ROOT / "examples/tiny-model/model"
 GROUPS, SIZE = 6, 4
 TOKENS = 320
-# The shortest quantum gives up and moves most; `make soak` runs them all.
+# The shortest quantum gives back and moves most; `make soak` runs them all.
 QUANTA = (16, 64, 256) if SOAK else (16,)
 # A run takes half a minute alone. Beside a cluster's tests, importing the engine alone has taken two.
 RUN_SECONDS = 550
@@ -44,7 +44,7 @@ def moved(line: dict[str, Any]) -> bool:
     return len(line["workers"]) > 1
 
 
-def test_at_temperature_zero_tokens_are_the_same_whole_in_chunks_and_moved(bench: Workbench) -> None:
+def test_at_temperature_0_chunks_and_moves_change_no_token(bench: Workbench) -> None:
     write_job(bench, rollout={"policy": "fifo", "quantumTokens": 65536}, workers={"replicas": 1})
     assert bench.call("run", "job.yaml", "--output", "whole", timeout=RUN_SECONDS).returncode == 0
     whole = responses(bench, "whole")
@@ -63,7 +63,7 @@ def test_at_temperature_zero_tokens_are_the_same_whole_in_chunks_and_moved(bench
         for key, line in whole.items():
             assert chunked[key]["token_ids"] == line["token_ids"], f"{key} at quantum {quantum}"
             assert chunked[key]["logprobs"] == pytest.approx(line["logprobs"], abs=1e-3)
-    assert any_moved, "no response moved: this proved nothing about moves"
+    assert any_moved, "no response moved, so moves were not tested"
 
 
 def test_with_a_kv_pool_moved_contexts_are_fetched_also_after_a_death(bench: Workbench) -> None:
@@ -83,7 +83,7 @@ def test_with_a_kv_pool_moved_contexts_are_fetched_also_after_a_death(bench: Wor
         )
         bench.run_with_a_death(RUN_SECONDS)
         pooled = responses(bench, "runs/bench")
-        assert any(moved(line) for line in pooled.values()), "no response moved: this proved nothing"
+        assert any(moved(line) for line in pooled.values()), "no response moved, so moves were not tested"
         for key, line in whole.items():
             assert pooled[key]["token_ids"] == line["token_ids"], key
             assert pooled[key]["logprobs"] == pytest.approx(line["logprobs"], abs=1e-3)
@@ -94,7 +94,7 @@ def test_with_a_kv_pool_moved_contexts_are_fetched_also_after_a_death(bench: Wor
 
 
 @pytest.mark.parametrize("where", ["inProcess", "child"])
-def test_a_killed_worker_takes_its_engine_with_it_and_the_others_go_on(bench: Workbench, where: str) -> None:
+def test_a_killed_workers_engine_ends_and_the_others_continue(bench: Workbench, where: str) -> None:
     write_job(
         bench,
         temperature=1.0,
@@ -119,7 +119,7 @@ def test_a_killed_worker_takes_its_engine_with_it_and_the_others_go_on(bench: Wo
     assert report["reaps"] > 0
 
 
-def test_a_killed_run_takes_its_engines_with_it(bench: Workbench) -> None:
+def test_a_killed_run_leaves_no_engine(bench: Workbench) -> None:
     write_job(bench, model={"engineProcess": "child"}, workers={"replicas": 1})
     process = bench.start("run", "job.yaml")
     bench.until(lambda: bench.results() > 0, "the first result", RUN_SECONDS)
@@ -128,7 +128,7 @@ def test_a_killed_run_takes_its_engines_with_it(bench: Workbench) -> None:
     bench.until(lambda: not any(alive(pid) for pid in family), "all its processes are gone")
 
 
-def test_an_engine_argument_that_vllm_does_not_know_ends_the_run_with_its_name(bench: Workbench) -> None:
+def test_an_unknown_engine_argument_ends_the_run_with_its_name(bench: Workbench) -> None:
     write_job(bench, model={"engineArgs": {"no_such_argument": 1}})
     done = bench.call("run", "job.yaml", timeout=RUN_SECONDS)
     assert done.returncode == 2, done.stdout

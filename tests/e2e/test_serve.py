@@ -39,7 +39,7 @@ def test_groups_are_submitted_read_into_a_file_and_acknowledged(server: Server) 
     assert (again["accepted"], again["present"], again["batch"]["id"]) == (0, 6, said["batch"]["id"])
 
     server.call("results", "1", "--output", "results.jsonl")
-    for _ in range(2):  # a repeat changes nothing, also when the data have gone
+    for _ in range(2):  # a repeat changes nothing, also after the deletion of the data
         read = server.json("results", "1", "--output", "results.jsonl", "--follow", "--acknowledge")
         assert (read["results"], read["state"]) == (24, "acknowledged")
     assert_each_once(server, "results.jsonl", 24)
@@ -48,7 +48,7 @@ def test_groups_are_submitted_read_into_a_file_and_acknowledged(server: Server) 
     assert "data are gone" in server.call("results", "1", code=2)
 
 
-def test_a_server_that_is_killed_goes_on_where_it_was(server: Server) -> None:
+def test_a_killed_server_resumes_its_batches(server: Server) -> None:
     server.start()
     assert server.process is not None
     server.json("submit", server.prompts(MANY))
@@ -79,7 +79,7 @@ def test_a_store_that_refuses_a_command_ends_the_server_with_its_message(server:
     assert "Traceback" not in output
 
 
-def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(server: Server) -> None:
+def test_ctrl_c_stops_cleanly_and_the_same_command_resumes(server: Server) -> None:
     server.write(rollout=CALM)
     server.start()
     assert server.process is not None
@@ -106,7 +106,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(server: Server) -> No
     assert "reap" not in events
 
 
-def test_gpus_that_are_lent_have_no_worker_until_they_are_taken_back(server: Server) -> None:
+def test_lent_gpus_have_no_worker_until_they_are_acquired(server: Server) -> None:
     server.start()
     server.until_ready()
     assert server.json("release", "--mode", "stop")["state"] == "released"
@@ -121,7 +121,7 @@ def test_gpus_that_are_lent_have_no_worker_until_they_are_taken_back(server: Ser
     assert_each_once(server, "r.jsonl", 16)
 
 
-def test_a_worker_that_was_drained_comes_back_and_counts_as_no_failure(server: Server) -> None:
+def test_a_drained_worker_restarts_and_counts_as_no_failure(server: Server) -> None:
     server.write(failurePolicy={"workerRestarts": 0})
     server.start()
     server.until_ready()
@@ -131,8 +131,8 @@ def test_a_worker_that_was_drained_comes_back_and_counts_as_no_failure(server: S
     assert server.json("submit", server.prompts(2), "--wait")["batch"]["metrics"]["requests_ok"] == 8
 
 
-def test_tokens_are_scored_once_each_after_a_worker_was_killed(server: Server) -> None:
-    """Reading a prompt takes two seconds, in which the worker that reads it dies."""
+def test_tokens_are_scored_once_each_after_a_workers_death(server: Server) -> None:
+    """The prefill takes two seconds, in which its worker dies."""
     scripted = {"stepSeconds": 0.004, "slots": 2, "prefillTokensPerSecond": 100}
     server.write(model={"path": "none", "engine": "scripted", "scripted": scripted}, workers={"replicas": 1})
     server.start()
@@ -156,7 +156,7 @@ def test_tokens_are_scored_once_each_after_a_worker_was_killed(server: Server) -
     assert sum(len(group.results[0].chunks) > 1 for group in groups) > 0
 
 
-def test_weights_are_published_to_every_worker_and_the_next_batch_is_of_them(server: Server) -> None:
+def test_published_weights_reach_every_worker_and_sample_the_next_batch(server: Server) -> None:
     folder = server.bench.folder / "new-weights"
     write_weights(folder, "other weights")
     server.start()
@@ -169,7 +169,7 @@ def test_weights_are_published_to_every_worker_and_the_next_batch_is_of_them(ser
     server.json("submit", server.prompts(2), "--wait")
     server.call("results", "1", "--output", "r.jsonl")
     assert {entry["weights_version"] for entry in server.results("r.jsonl")} == {"v1"}
-    # A file that cannot be loaded leaves the fleet with the weights it has, and says why.
+    # With a file that cannot be loaded the fleet keeps its weights, and the reason is reported.
     (folder / "model.safetensors").write_bytes(b"no such file")
     said = " ".join(server.call("weights", "publish", "new-weights", "--version", "v2", code=5).split())
     assert "model.safetensors is no safetensors file" in said
@@ -179,7 +179,7 @@ def test_weights_are_published_to_every_worker_and_the_next_batch_is_of_them(ser
 
 
 def test_unfinished_responses_are_cancelled_and_reported(server: Server) -> None:
-    slow = {"stepSeconds": 0.1, "stepSecondsPerRequest": 0.0, "slots": 4}  # it must not end before it is cancelled
+    slow = {"stepSeconds": 0.1, "stepSecondsPerRequest": 0.0, "slots": 4}  # runs until it is cancelled
     server.write(model={"path": "none", "engine": "scripted", "scripted": slow})
     server.start()
     server.json("submit", server.prompts(MANY))
@@ -191,7 +191,7 @@ def test_unfinished_responses_are_cancelled_and_reported(server: Server) -> None
     assert "cancelled" in {entry["finish_reason"] for entry in entries if entry["group"] == "g3"}
 
 
-# ---- what is wrong is said before anything starts
+# ---- errors before the start
 
 
 def refused(bench: Workbench, *arguments: str, code: int = 2) -> str:
@@ -223,13 +223,11 @@ def test_a_port_that_is_in_use_is_named(bench: Workbench, server: Server) -> Non
         (("--token", "two words"), "no spaces"),
     ],
 )
-def test_what_would_not_be_safe_is_refused(
-    bench: Workbench, server: Server, options: tuple[str, ...], expected: str
-) -> None:
+def test_unsafe_options_are_refused(bench: Workbench, server: Server, options: tuple[str, ...], expected: str) -> None:
     assert expected in refused(bench, "serve", "job.yaml", *options)
 
 
-def test_commands_need_an_address_and_say_when_nobody_is_there(
+def test_commands_need_a_url_and_report_an_unreachable_server(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OPENSEER_URL", raising=False)
@@ -246,12 +244,12 @@ def test_commands_need_an_address_and_say_when_nobody_is_there(
         ("\n", "groups.jsonl: empty"),
     ],
 )
-def test_a_wrong_file_of_groups_is_answered_with_the_line(bench: Workbench, content: str, expected: str) -> None:
+def test_an_invalid_file_of_groups_is_refused_with_the_line(bench: Workbench, content: str, expected: str) -> None:
     (bench.folder / "groups.jsonl").write_text(content)
     assert expected in refused(bench, "submit", "groups.jsonl", "--url", "http://127.0.0.1:1")
 
 
-def test_a_file_of_something_else_is_not_written_over(bench: Workbench, tmp_path: Path) -> None:
+def test_a_foreign_file_is_not_overwritten(bench: Workbench, tmp_path: Path) -> None:
     notes = tmp_path / "notes.txt"
     notes.write_text("mine\n")
     said = refused(bench, "results", "1", "--output", str(notes), "--url", "http://127.0.0.1:1")
@@ -259,7 +257,7 @@ def test_a_file_of_something_else_is_not_written_over(bench: Workbench, tmp_path
     assert notes.read_text() == "mine\n"
 
 
-def test_a_server_says_whose_token_is_wrong_and_what_it_refuses(server: Server) -> None:
+def test_commands_report_a_wrong_token_and_the_servers_refusals(server: Server) -> None:
     server.start()
     done = server.bench.call("status", "--url", server.url, "--token", "another")
     assert (done.returncode, "401 Unauthorized" in done.stdout) == (2, True), done.stdout

@@ -1,4 +1,4 @@
-"""A serving job on a real vLLM engine: text, log-probabilities, and weights and adapters that are other ones."""
+"""A serving job on a real vLLM engine: text, log-probabilities, new weights and adapters."""
 
 # pyright: reportUnknownVariableType=false
 import json
@@ -26,7 +26,7 @@ START_SECONDS = 550.0
 
 
 def perturbed(folder: Path) -> str:
-    """The tiny model with its weights moved a little, by its folder's name."""
+    """Writes the tiny model with scaled weights and returns the folder's name."""
     from safetensors.torch import load_file, save_file  # noqa: PLC0415 - heavy
 
     folder.mkdir()
@@ -40,18 +40,19 @@ def perturbed(folder: Path) -> str:
 
 
 def sorted_by_place(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """By group and index."""
+    """The entries sorted by group and index."""
     return sorted(entries, key=lambda entry: (entry["group"], entry["index"]))
 
 
 def asked(server: Server, path: str) -> dict[str, Any]:
-    """What a compatible route answers to a trainer that shares the GPUs."""
+    """Calls a compatible route as a trainer that shares the GPUs, and returns its answer."""
     headers = {"Authorization": f"Bearer {server.token_file.read_text().strip()}"}
     return dict(httpx.post(server.url + path, headers=headers, timeout=300.0).raise_for_status().json())
 
 
 def score(folder: Path, prompt: list[int], tokens: list[int]) -> tuple[list[int], list[float]]:
-    """The most probable tokens in the places of a response, and the response's log-probabilities, without vLLM."""
+    """The most probable tokens at the positions of a response, and the response's log-probabilities, computed without
+    vLLM."""
     import torch  # noqa: PLC0415 - heavy
     from transformers import AutoModelForCausalLM  # noqa: PLC0415 - heavy
 
@@ -62,7 +63,7 @@ def score(folder: Path, prompt: list[int], tokens: list[int]) -> tuple[list[int]
     return found.argmax(-1).tolist(), found[range(len(tokens)), tokens].tolist()
 
 
-def test_a_batch_is_sampled_from_the_weights_that_were_published_before_it(bench: Workbench) -> None:
+def test_a_batch_is_sampled_from_the_weights_published_before_it(bench: Workbench) -> None:
     server = Server(bench)
     server.write(
         model={"path": str(TINY), "dtype": "float32"},
@@ -76,7 +77,7 @@ def test_a_batch_is_sampled_from_the_weights_that_were_published_before_it(bench
     server.start()
 
     for batch, version in ((1, "initial"), (2, "moved"), (3, "again")):
-        if version != "initial":  # the weights are thrown away; then others come, or those of before once more
+        if version != "initial":  # the weights are discarded; then other weights are loaded, or the previous ones again
             assert asked(server, "/sleep?level=2")["freed"] is False
         if version == "moved":
             assert asked(server, "/wake_up?tags=weights")["status"] == "sleeping"
@@ -104,12 +105,12 @@ def test_a_batch_is_sampled_from_the_weights_that_were_published_before_it(bench
 
 
 def tokens_of(entries: list[dict[str, Any]]) -> list[list[int]]:
-    """In the order of their places."""
+    """Token ids of the entries, sorted by group and index."""
     return [entry["token_ids"] for entry in sorted_by_place(entries)]
 
 
 def sent(server: Server) -> list[dict[str, Any]]:
-    """What another batch gives once a trainer has sent the first weights from its memory."""
+    """Results of another batch after a trainer has sent the first weights from its memory."""
     from safetensors.torch import load_file  # noqa: PLC0415 - heavy
 
     token = server.token_file.read_text().strip()
@@ -122,7 +123,7 @@ def sent(server: Server) -> list[dict[str, Any]]:
 
 
 def scores_agree(server: Server, result: dict[str, Any]) -> None:
-    """The engine scores what it has sampled as when it sampled that, by a batch and by a route of vLLM's."""
+    """Asserts that a batch and a route of vLLM score a sampled response as at its sampling."""
     prompt, response = result["prompt_token_ids"], result["token_ids"]
     with server.client() as client:
         batch = client.open_batch(BatchSpec(group_size=1, sampling=Sampling(score_from=len(prompt))))
@@ -140,8 +141,8 @@ def scores_agree(server: Server, result: dict[str, Any]) -> None:
     assert (choice["text"], choice["prompt_weight_version"]) == ("", "moved")
 
 
-def test_batches_that_name_an_adapter_are_answered_as_by_the_merged_model(bench: Workbench) -> None:
-    """Two at once, beside the model itself; then one is replaced by keep, and removed."""
+def test_batches_of_an_adapter_equal_those_of_the_merged_model(bench: Workbench) -> None:
+    """Two adapters run beside the base model; then one is replaced with mode keep, and removed."""
     server = Server(bench)
     server.write(
         model={

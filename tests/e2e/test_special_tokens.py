@@ -1,4 +1,4 @@
-"""Special tokens on the real engine: one BOS, and an end where thinking ends, in runs and on compatible routes."""
+"""Special tokens on the real engine: one BOS, and a stop at the end of thinking, in runs and on compatible routes."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.redis,
     pytest.mark.slow,
     pytest.mark.timeout(2400),
-    # Two starts of an engine; `tests/text` and `tests/worker` have the rules in a cheaper form.
+    # Two engine starts; `tests/text` and `tests/worker` test the rules without an engine.
     pytest.mark.skipif(not SOAK, reason="make soak"),
 ]
 
@@ -29,7 +29,7 @@ SAMPLING: dict[str, Any] = {"maxTokens": 120, "temperature": 2.0, "ignoreEos": T
 
 
 def with_special_tokens(folder: Path) -> Path:
-    """The tiny model: BOS stands before every text, and the token of a digit is the end of thinking."""
+    """The tiny model with BOS before every text and a digit's token as the end of thinking."""
     shutil.copytree(TINY, folder)
     path = folder / "tokenizer.json"
     content = json.loads(path.read_text())
@@ -45,7 +45,7 @@ def with_special_tokens(folder: Path) -> Path:
 
 
 def check(tokens: list[int], text: str, stopped: bool, inner: Tokenizer) -> bool:
-    """The response ends at the first end of thinking, which its text does not have; whether there is one."""
+    """Asserts that the response ends at its first end of thinking, which its text omits; returns whether it has one."""
     think = inner.token_to_id(THINK)
     assert text == inner.decode(tokens, skip_special_tokens=True)
     assert stopped == (think in tokens)
@@ -53,7 +53,7 @@ def check(tokens: list[int], text: str, stopped: bool, inner: Tokenizer) -> bool
     return stopped
 
 
-def test_a_run_begins_once_and_ends_where_thinking_ends(bench: Workbench) -> None:
+def test_a_runs_responses_have_one_bos_and_end_at_the_end_of_thinking(bench: Workbench) -> None:
     folder = with_special_tokens(bench.folder / "own")
     inner = Tokenizer.from_file(str(folder / "tokenizer.json"))
     bench.write(
@@ -70,7 +70,7 @@ def test_a_run_begins_once_and_ends_where_thinking_ends(bench: Workbench) -> Non
     assert any(ended)
 
 
-def test_completions_begin_once_and_end_where_thinking_ends(bench: Workbench) -> None:
+def test_completions_have_one_bos_and_end_at_the_end_of_thinking(bench: Workbench) -> None:
     folder = with_special_tokens(bench.folder / "own")
     inner = Tokenizer.from_file(str(folder / "tokenizer.json"))
     server = Server(bench)

@@ -1,4 +1,4 @@
-"""A served job tells a real receiver of a trainer's batch, and its logs are JSON without a prompt."""
+"""A served job sends a trainer's batch to a real trace receiver, and its JSON logs contain no prompt."""
 
 import json
 import signal
@@ -17,7 +17,7 @@ PROMPT = 262_001
 """A token that stands nowhere else."""
 
 
-def test_a_trainers_batch_is_told_below_its_span_and_its_prompt_to_nobody(
+def test_a_trainers_batch_is_traced_below_its_span_without_its_prompt(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENSEER_LOG", "json")

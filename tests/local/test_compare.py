@@ -1,4 +1,4 @@
-"""Comparing runs: each against the first, with a note where they are not alike."""
+"""Comparing runs: each against the first, with notes about differences."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def shown(comparison: Comparison) -> str:
     return capture.get()
 
 
-def test_every_run_is_set_against_the_first(comparison: Comparison) -> None:
+def test_every_run_is_compared_with_the_first(comparison: Comparison) -> None:
     seer, first_come = comparison.runs
 
     assert [run.policy for run in comparison.runs] == ["context-aware", "fifo"]
@@ -58,7 +58,7 @@ def test_the_table_has_a_row_per_run_and_shares_from_the_second_on(comparison: C
     assert rows[1].count("×") == 3
 
 
-def test_nothing_is_cut_off_in_a_pipe(folders: list[RunFolder]) -> None:
+def test_output_to_a_pipe_is_not_truncated(folders: list[RunFolder]) -> None:
     program = "from openseer_local.main import main; main()"
     command = [sys.executable, "-c", program, "compare", *(str(folder.path) for folder in folders)]
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
@@ -67,14 +67,14 @@ def test_nothing_is_cut_off_in_a_pipe(folders: list[RunFolder]) -> None:
     assert all(title in done.stdout for title in ("makespan s", "preempted", "idle", "context-aware", "first-come"))
 
 
-def test_the_same_figures_come_as_plain_data(comparison: Comparison) -> None:
+def test_the_json_output_has_the_same_figures(comparison: Comparison) -> None:
     data = json.loads(json.dumps(comparison.as_dict()))
 
     assert [run["name"] for run in data["runs"]] == ["seer", "first-come"]
     assert data["runs"][1]["relative"].keys() == {"makespan_seconds", "tail_seconds", "tokens_per_second"}
 
 
-def test_runs_that_are_not_alike_are_marked(folders: list[RunFolder], tmp_path: Path) -> None:
+def test_differences_between_runs_are_noted(folders: list[RunFolder], tmp_path: Path) -> None:
     write_run(tmp_path / "half", replace(FEW, groups=3, workers=1))
     half = RunFolder(tmp_path / "half")
     half.write_run(msgspec.structs.replace(half.read_run(), state="stopped"))

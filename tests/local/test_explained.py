@@ -1,4 +1,4 @@
-"""What `openseer explain` prints."""
+"""The output of `openseer explain`."""
 
 import io
 import json
@@ -26,7 +26,7 @@ def shown(folder: RunFolder, *, as_json: bool = False, profile: Path | None = No
     return console.file.getvalue()
 
 
-def test_what_to_do_comes_first_then_the_parts_then_what_was_possible(folder: RunFolder) -> None:
+def test_the_output_has_advice_then_parts_then_best_times(folder: RunFolder) -> None:
     lines = [line.strip() for line in shown(folder).splitlines() if line.strip()]
     assert lines[0].startswith("worker-1 grows responses at 0.4")
     assert lines[1].startswith("→ look at its node and GPU")
@@ -46,7 +46,7 @@ def test_an_explanation_is_one_json_document(folder: RunFolder) -> None:
     assert best["bound"] <= best["oracle"] <= best["known"] < found["makespan_seconds"]
 
 
-def test_a_best_time_that_is_not_known_says_why(folder: RunFolder, tmp_path: Path) -> None:
+def test_an_unknown_best_time_has_its_reason(folder: RunFolder, tmp_path: Path) -> None:
     document = json.loads(folder.job_file.read_text())
     document["spec"]["model"]["engine"] = "vllm"
     del document["spec"]["model"]["scripted"]

@@ -1,4 +1,4 @@
-"""What a job asks for and cannot have on this machine is told before anything starts."""
+"""Requirements of a job that this machine cannot meet are reported before the start."""
 
 import errno
 from pathlib import Path
@@ -19,7 +19,7 @@ def job(**pool: Any) -> RolloutJob:
     return parse_job(document, "job")
 
 
-def test_a_pool_that_can_be_written_is_taken_and_nothing_is_made(tmp_path: Path) -> None:
+def test_a_writable_pool_is_accepted_and_nothing_is_created(tmp_path: Path) -> None:
     check_local_job(job(path=str(tmp_path)), "batch")
     check_local_job(job(path=str(tmp_path / "new" / "pool")), "batch")
     assert not list(tmp_path.iterdir())
@@ -31,7 +31,7 @@ def test_a_pool_below_a_file_is_refused(tmp_path: Path) -> None:
         check_local_job(job(path=str(tmp_path / "file" / "kv")), "batch")
 
 
-def test_a_pool_that_may_not_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_pool_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def check(folder: Path) -> None:
         assert folder == tmp_path
         raise OSError(errno.EROFS, "Read-only file system")
@@ -41,7 +41,7 @@ def test_a_pool_that_may_not_be_written_is_refused(tmp_path: Path, monkeypatch: 
         check_local_job(job(path=str(tmp_path)), "batch")
 
 
-def test_a_claim_alone_is_told_to_be_no_pool_here(tmp_path: Path) -> None:
+def test_a_claim_without_a_path_is_noted_as_no_local_pool(tmp_path: Path) -> None:
     (note,) = (line for line in without_effect(job(pvc={"claimName": "kv", "path": "rollouts"})) if "KV pool" in line)
     assert note == "there is no KV pool: spec.kvPool.pvc exists only in Kubernetes; on one machine give path"
     assert not [line for line in without_effect(job(path=str(tmp_path))) if "KV pool" in line]
@@ -56,5 +56,5 @@ def test_a_claim_alone_is_told_to_be_no_pool_here(tmp_path: Path) -> None:
         ({"backend": "shared-directory", "pvc": {"claimName": "kv", "path": "kv"}}, False),
     ],
 )
-def test_a_pool_is_here_unless_it_is_a_volume(pool: dict[str, Any], expected: bool) -> None:
+def test_a_pool_is_local_unless_it_is_a_volume(pool: dict[str, Any], expected: bool) -> None:
     assert has_pool(job(**pool)) is expected

@@ -1,4 +1,4 @@
-"""A manifest's YAML is JSON as kubectl makes it, or each place that is none is named; nothing in it is lost."""
+"""A manifest's YAML is read as kubectl reads it; every part without a JSON form is refused with its position."""
 
 import json
 from pathlib import Path
@@ -100,7 +100,7 @@ def problems(text: str) -> list[str]:
         *((r'"\ud83d\ude00"', "\N{GRINNING FACE}"),),
     ],
 )  # fmt: skip
-def test_a_scalar_is_what_kubectl_reads(scalar: str, value: object) -> None:
+def test_a_scalar_is_read_as_by_kubectl(scalar: str, value: object) -> None:
     found = read_yaml(f"a: {scalar}\n", "job.yaml")["a"]
     assert (found, type(found)) == (value, type(value))
 
@@ -132,7 +132,7 @@ def test_a_scalar_is_what_kubectl_reads(scalar: str, value: object) -> None:
         ("a: 1\n---\na: 2", "not one YAML document: line 2, column 1: expected a single document"),
     ],
 )  # fmt: skip
-def test_what_kubectl_would_lose_or_change_is_refused(text: str, expected: str) -> None:
+def test_yaml_that_kubectl_would_lose_or_change_is_refused(text: str, expected: str) -> None:
     assert [problem for problem in problems(text) if problem.startswith(expected)], problems(text)
 
 
@@ -162,7 +162,7 @@ def test_only_the_first_problems_are_named() -> None:
 
 
 def flow(scalars: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    """YAML in one line, of such scalars."""
+    """YAML in one line with these scalars."""
     return st.recursive(
         scalars,
         lambda inner: (
@@ -181,7 +181,7 @@ ODD = st.sampled_from([*WORDS, *NUMBERS, *TAGGED]) | st.text(max_size=6) | st.te
 @pytest.mark.timeout(1800)
 @settings(max_examples=EXAMPLES, derandomize=not SOAK, deadline=None)
 @given(flow(ODD))
-def test_what_is_read_written_and_read_again_is_equal(text: str) -> None:
+def test_a_value_survives_a_round_trip_through_json(text: str) -> None:
     try:
         value = read_yaml(f"a: {text}\n", "job.yaml")
     except ManifestError:

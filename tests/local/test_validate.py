@@ -1,4 +1,4 @@
-"""`openseer validate` says at each step what it waits for, and what a job would lack."""
+"""`openseer validate` shows each step, and the missing requirements of a job."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ INDEX = "model.safetensors.index.json"
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with a model and prompts; vLLM is not asked."""
+    """A working directory with a model and prompts; vLLM is not started."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("openseer_local.validation.computed_limits", Mock(return_value=ModelLimits()))
     (save(byte_level(), tmp_path / "model") / "model.safetensors").write_bytes(b"")
@@ -41,7 +41,7 @@ def validate(folder: Path, **spec: Any) -> Any:
 
 @pytest.fixture
 def phases(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What a person sees, step by step."""
+    """The displayed phases, in order."""
     seen: list[str] = []
 
     def phase(_: Display, text: str) -> None:
@@ -61,7 +61,7 @@ def test_each_step_is_shown_under_its_own_name(folder: Path, phases: list[str]) 
     ]
 
 
-def test_what_a_kv_pool_lacks_is_told(folder: Path) -> None:
+def test_an_unusable_kv_pool_is_refused_or_noted(folder: Path) -> None:
     (folder / "file").touch()
     done = validate(folder, kvPool={"backend": "shared-directory", "path": str(folder / "file" / "kv")})
     assert isinstance(done.exception, InputError)
@@ -71,7 +71,7 @@ def test_what_a_kv_pool_lacks_is_told(folder: Path) -> None:
     assert "note: there is no KV pool: spec.kvPool.pvc exists only in Kubernetes" in done.output
 
 
-def test_a_model_that_is_no_folder_is_asked_for_before_vllm_starts(
+def test_a_model_that_is_no_folder_is_checked_before_vllm_starts(
     folder: Path, phases: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -92,7 +92,7 @@ def test_a_model_that_is_no_folder_is_asked_for_before_vllm_starts(
         ({"model-1.safetensors": "", INDEX: "{"}, f"model/{INDEX}: not "),
     ],
 )
-def test_a_models_folder_has_all_its_weights(folder: Path, files: dict[str, str], told: str) -> None:
+def test_a_model_folder_without_all_weights_is_refused(folder: Path, files: dict[str, str], told: str) -> None:
     (folder / "model/model.safetensors").unlink()
     for name, text in files.items():
         (folder / "model" / name).write_text(text)
@@ -102,7 +102,7 @@ def test_a_models_folder_has_all_its_weights(folder: Path, files: dict[str, str]
     assert validate(folder, model={"path": "model", "engineArgs": {"load_format": "dummy"}}).exit_code == 0
 
 
-def test_what_the_scripted_engine_does_not_read_is_noted(folder: Path) -> None:
+def test_fields_ignored_by_the_scripted_engine_are_noted(folder: Path) -> None:
     model = {"path": "none", "engine": "scripted", "dtype": "float16", "engineArgs": {"max_model_len": 8}}
     done = validate(folder, model=model)
     assert done.exit_code == 0

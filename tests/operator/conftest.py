@@ -1,4 +1,4 @@
-"""An API server of its own for the tests of the operator's calls; without its programs these are skipped."""
+"""The operator tests' own API server; without its programs these tests are skipped."""
 
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -28,7 +28,7 @@ def control_plane(server_programs: Path, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="session")
 def kubeconfig(control_plane: ControlPlane) -> Path:
-    """Of its administrator."""
+    """The kubeconfig of the server's administrator."""
     return control_plane.kubeconfig
 
 
@@ -42,7 +42,7 @@ def namespace(control_plane: ControlPlane) -> str:
 
 @pytest.fixture
 async def api(kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Api]:
-    """The operator's own client of that server."""
+    """The operator's own client for that server."""
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
     client = await Api.connect()
     yield client

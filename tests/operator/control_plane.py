@@ -21,7 +21,7 @@ ANSWER_SECONDS = 60.0
 
 
 def programs() -> Path | None:
-    """Where etcd and kube-apiserver lie: KUBEBUILDER_ASSETS, else what cluster/build.sh made."""
+    """The folder of etcd and kube-apiserver: KUBEBUILDER_ASSETS, else that of cluster/build.sh."""
     cache = Path(os.environ.get("OPENSEER_CACHE", Path.home() / ".cache/openseer"))
     named = os.environ.get("KUBEBUILDER_ASSETS")
     folders = [Path(named)] if named else sorted((cache / "programs").glob("*"))
@@ -64,7 +64,7 @@ class ControlPlane:
                 process.wait()
 
     def start(self) -> None:
-        """The API server; returns when it serves."""
+        """Starts the API server; returns when it serves."""
         self._launch("api", self._api)
         end = time.monotonic() + START_SECONDS
         while time.monotonic() < end:
@@ -82,17 +82,17 @@ class ControlPlane:
         process.wait()
 
     def freeze(self) -> None:
-        """The API server keeps its connections and answers nothing …"""
+        """Freezes the API server: it keeps its connections and answers nothing until `unfreeze`."""
         self._running["api"].send_signal(signal.SIGSTOP)
 
     def unfreeze(self) -> None:
-        """… until now."""
+        """Continues a frozen API server."""
         self._running["api"].send_signal(signal.SIGCONT)
 
     def request(
         self, path: str, data: bytes | None = None, method: str | None = None, content: str = "application/yaml"
     ) -> str:
-        """GET, with `data` (YAML) POST, or what `method` says. Raises urllib's errors."""
+        """Makes a call: GET, with `data` (YAML) POST, or `method`. Raises urllib's errors."""
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": content}
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -101,7 +101,7 @@ class ControlPlane:
             return reply.read().decode()
 
     def kubeconfig_of(self, token: str, path: Path) -> Path:
-        """Writes the kubeconfig of whoever has that token."""
+        """Writes the kubeconfig of a user with that token."""
         document = {
             "apiVersion": "v1",
             "kind": "Config",
@@ -114,7 +114,7 @@ class ControlPlane:
         return path
 
     def make_namespace(self, name: str, labels: dict[str, str] | None = None) -> None:
-        """A namespace that admits everything, unless its labels say otherwise."""
+        """Creates a namespace that admits every pod, unless its labels set a Pod Security level."""
         body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels or {}}}
         self.request("/api/v1/namespaces", yaml.safe_dump(body).encode())
 
@@ -146,7 +146,7 @@ class ControlPlane:
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={folder}/sa.key",
             f"--service-account-signing-key-file={folder}/sa.key",
-            # Nobody makes service accounts here: pods are taken as they are.
+            # No controller creates service accounts here, so pods are admitted without one.
             "--disable-admission-plugins=ServiceAccount",
         ]
         return etcd, api

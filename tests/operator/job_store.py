@@ -1,4 +1,4 @@
-"""A real Redis with the store of one job, and what its driver and workers do with it."""
+"""A real Redis with the store of one job, and calls of its driver and workers."""
 
 from os import kill
 from pathlib import Path
@@ -21,7 +21,7 @@ _QUERY = ClaimQuery("v1", (SHARED_LANE,), 8, 10**6, whole(16), quantum=512, cont
 
 
 class JobStore:
-    """`async with JobStore(folder) as server`: the store of default/job is up, in a server of its own."""
+    """`async with JobStore(folder) as server`: the store of default/job, in its own server."""
 
     def __init__(self, folder: Path, namespace: str = "default", job: str = "job") -> None:
         self._redis = EmbeddedRedis(folder)
@@ -40,11 +40,11 @@ class JobStore:
         await self._redis.__aexit__(None, None, None)
 
     async def heartbeat(self, worker: WorkerId, state: str, **metrics: float | int | str) -> None:
-        """A heartbeat."""
+        """Writes a worker's heartbeat."""
         await self.store.heartbeat(worker, Heartbeat(WorkerState(state), WorkerMetrics(metrics)))
 
     async def submit(self, name: str, batch: int = 0) -> list[Claim]:
-        """A group of two requests, which ANN takes at once."""
+        """Submits a group of two requests, which ANN claims at once."""
         spec = GroupSpec(
             id=GroupId(batch, name),
             version="v1",
@@ -60,12 +60,12 @@ class JobStore:
         return await self.store.claim(ANN, _QUERY)
 
     async def extend(self, claim: Claim, count: int) -> None:
-        """ANN has generated the first `count` tokens of a request."""
+        """Writes the first `count` tokens of a request as ANN."""
         delta = Delta(claim.request, claim.fence, 0, pack_tokens(range(count)), pack_logprobs([0.0] * count))
         await self.store.extend(ANN, [delta], [], lease_seconds=60.0, version="v1", lanes=(SHARED_LANE,))
 
     async def command(self, *arguments: str) -> Any:
-        """As somebody who keeps no connection."""
+        """Runs one Redis command on a new connection."""
         link = RedisLink(self.url, "{beside}")
         try:
             return await link.command(*arguments)
@@ -73,6 +73,6 @@ class JobStore:
             await link.close()
 
     def send_signal(self, number: int) -> None:
-        """A signal to the server."""
+        """Sends a signal to the server."""
         assert self._redis.pid is not None
         kill(self._redis.pid, number)

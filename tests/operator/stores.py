@@ -1,4 +1,4 @@
-"""How the tests' operator and gateway reach stores: with a played key, and where those of the tests stand."""
+"""Access of the tests' operator and gateway to stores: a played key and the permitted test addresses."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,5 @@
-"""A namespace with a job, and all that looks after it but the watch and the loop; a test plays the controllers."""
+"""A namespace with a job and the operator's parts for it, without the watch and the loop; a test plays the
+controllers."""
 
 import json
 from typing import Any
@@ -34,7 +35,7 @@ WRITTEN = (
 
 
 class Tenant:
-    """`key`: namespace and name of the job, which `submit` makes. `settled`: what else the operator is told."""
+    """`key`: namespace and name of the job that `submit` creates. `settled`: further settings of the operator."""
 
     def __init__(self, api: Api, plane: ControlPlane, namespace: str, name: str = "job", **settled: Any) -> None:
         settings = OperatorSettings("default", "worker:1", "operator:1", identity="test", stores=ACCESS, **settled)
@@ -51,7 +52,7 @@ class Tenant:
         )
 
     async def submit(self, **spec: Any) -> None:
-        """Makes the job."""
+        """Creates the job."""
         body = {
             "apiVersion": "openseer.dev/v1alpha1",
             "kind": "RolloutJob",
@@ -61,7 +62,7 @@ class Tenant:
         await self.api.create("RolloutJob", self.key[0], body)
 
     async def look(self, times: int = 1) -> None:
-        """The operator's looks at what the API server holds by then; shared objects are counted by `census.fill`."""
+        """Runs reconcile steps on the API server's present objects; `census.fill` reads shared objects."""
         for _ in range(times):
             self.cache.put_job(await self.api.get("RolloutJob", *self.key))
             async for page in self.api.pages("Pod", self.key[:1], JOB_LABEL):
@@ -70,7 +71,7 @@ class Tenant:
             await self._reconciler.reconcile(self.key)
 
     async def place_store(self, node: str = "") -> None:
-        """Plays the StatefulSet's controller and the scheduler: Redis has its pod, on a node where one is named."""
+        """Plays the StatefulSet's controller and the scheduler: creates the Redis pod, on `node` if given."""
         namespace, name = self.key
         pod = store_pod(await self.api.get("StatefulSet", namespace, f"{name}-redis"))
         pod["spec"] |= {"nodeName": node} if node else {}
@@ -85,7 +86,7 @@ class Tenant:
                 self._plane.request(path, json.dumps({"status": status}).encode(), "PATCH", MERGE)
 
     async def start(self, **spec: Any) -> None:
-        """Makes the job and looks until all that it needs is there or refused, and its status says so."""
+        """Creates the job and reconciles until all its objects exist or are refused, and its status shows that."""
         await self.submit(**spec)
         await self.look()
         if await self.find("StatefulSet", f"{self.key[1]}-redis"):
@@ -93,18 +94,18 @@ class Tenant:
         await self.look(2)
 
     async def find(self, kind: str, name: str) -> JsonObject:
-        """An object of the namespace, {} where there is none."""
+        """An object of the namespace, {} if there is none."""
         try:
             return await self.api.get(kind, self.key[0], name)
         except NotThereError:
             return {}
 
     async def secret_name(self) -> str:
-        """Of the Secret of the job's managed Redis."""
+        """Name of the Secret of the job's managed Redis."""
         return (await self.api.get("RolloutJob", *self.key))["status"]["storeSecret"]
 
     async def conditions(self) -> dict[str, tuple[str, str, str]]:
-        """Status, reason and message of each."""
+        """Status, reason and message of each condition."""
         status = (await self.api.get("RolloutJob", *self.key))["status"]
         return {each["type"]: (each["status"], each["reason"], each["message"]) for each in status["conditions"]}
 
@@ -113,14 +114,14 @@ class Tenant:
         return [event["message"] for event in await self.event_objects(reason)]
 
     async def event_objects(self, reason: str) -> list[JsonObject]:
-        """The same, whole."""
+        """The whole objects of the namespace's events of that reason."""
         found: list[JsonObject] = []
         async for page in self.api.pages("Event", self.key[:1], fields=f"reason={reason}"):
             found += [{"apiVersion": "v1", "kind": "Event", **event} for event in page]
         return found
 
     async def pods(self) -> set[str]:
-        """Of workers and driver."""
+        """Components of the pods of workers and driver."""
         names = [name for kind, name in await snapshot(self.api, self.key[0]) if kind == "Pod"]
         return {name.removeprefix(f"{self.key[1]}-") for name in names} - {"redis-0"}
 
@@ -129,7 +130,7 @@ class Tenant:
 
 
 async def snapshot(api: Api, namespace: str) -> dict[tuple[str, str], JsonObject]:
-    """All objects of a namespace by kind and name, but for jobs, events and the API server's own Lease."""
+    """All objects of a namespace by kind and name, except jobs, events and the API server's own Lease."""
     found: dict[tuple[str, str], JsonObject] = {}
     for kind in (kind for kind, each in RESOURCES.items() if each.namespaced and kind not in ("RolloutJob", "Event")):
         async for page in api.pages(kind, (namespace,)):
@@ -151,7 +152,7 @@ def store_pod(found: JsonObject) -> JsonObject:
 
 
 def harmless_spec() -> JsonObject:
-    """Of a pod that the restricted Pod Security level admits."""
+    """Spec of a pod that the restricted Pod Security level admits."""
     security = {
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
@@ -162,7 +163,7 @@ def harmless_spec() -> JsonObject:
 
 
 def foreign(kind: str, name: str) -> JsonObject:
-    """An object that is nobody's, as small as the API server takes it."""
+    """A minimal object without an owner."""
     chosen = {"matchLabels": {"app": "platform"}}
     claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
     template = {"metadata": {"labels": chosen["matchLabels"]}, "spec": harmless_spec()}

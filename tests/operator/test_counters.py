@@ -1,4 +1,4 @@
-"""Counters of a job that Prometheus reads never fall: one that does is taken for one that began anew."""
+"""Counters of a job for Prometheus never fall, because Prometheus takes a fall for a restart."""
 
 import asyncio
 import signal
@@ -24,7 +24,7 @@ from tests.operator.job_store import ANN, JobStore
 
 @pytest.mark.cluster
 @pytest.mark.redis
-async def test_counters_of_a_batch_job_stand_while_its_store_is_silent(
+async def test_counters_of_a_batch_job_are_constant_while_its_store_is_silent(
     api: Api, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reconcile, "PROGRESS_SECONDS", 3600.0)
@@ -51,7 +51,7 @@ async def test_counters_of_a_batch_job_stand_while_its_store_is_silent(
 
 
 @pytest.mark.redis
-async def test_tokens_of_a_serving_job_stand_when_its_store_comes_back_older(server: JobStore) -> None:
+async def test_tokens_of_a_serving_job_do_not_fall_when_its_store_is_rolled_back(server: JobStore) -> None:
     one, _ = await server.store.open_batch(OpenBatch("v1", "{}", "a"))
     claims = await server.submit("a", one.number)
     await server.extend(claims[0], 100)
@@ -75,7 +75,7 @@ async def test_tokens_of_a_serving_job_stand_when_its_store_comes_back_older(ser
 
 
 @pytest.mark.redis
-async def test_tokens_that_a_batch_took_over_from_another_count_once(server: JobStore) -> None:
+async def test_carried_over_tokens_count_once(server: JobStore) -> None:
     one, _ = await server.store.open_batch(OpenBatch("v1", "{}", "a"))
     two, _ = await server.store.open_batch(OpenBatch("v1", "{}", "b"))
     claims = await server.submit("a", one.number)
@@ -86,14 +86,14 @@ async def test_tokens_that_a_batch_took_over_from_another_count_once(server: Job
         assert stores.tokens(KEY) == 100
 
 
-def test_a_batch_that_is_gone_and_comes_back_counts_once() -> None:
+def test_a_batch_that_disappears_and_reappears_counts_once() -> None:
     tokens = BatchTokens("uid")
     for batches in ({1: 10}, {2: 5}, {1: 8, 2: 6}, {1: 12}):
         tokens.note(batches)
     assert tokens.total == 18
 
 
-def test_batches_that_are_gone_are_remembered_up_to_a_limit() -> None:
+def test_deleted_batches_are_remembered_up_to_a_limit() -> None:
     tokens = BatchTokens("uid")
     for number in range(KEPT_BATCHES + 2):
         tokens.note({number: 1})

@@ -27,14 +27,14 @@ EXPECTED = {
 
 
 class Judge:
-    """A policy that refuses every status of a namespace and says what the health check makes of it."""
+    """A policy that refuses every status in a namespace; its message is the health check's result."""
 
     def __init__(self, plane: ControlPlane, namespace: str) -> None:
         self._plane, self._namespace = plane, namespace
         documents = yaml.safe_load((ROOT / "docs/gitops/flux.yaml").read_text(encoding="utf-8"))
         (check,) = documents["spec"]["healthCheckExprs"]
         assert (check["apiVersion"], check["kind"]) == ("openseer.dev/v1alpha1", "RolloutJob")
-        # Flux names the parts of an object alone, an admission policy names the object.
+        # Flux's expressions name the object's parts, an admission policy names the object first.
         parts = {
             name: re.sub(r"(?<![\w.'])(status|spec|metadata)\b", r"object.\1", check[name])
             for name in ("inProgress", "failed", "current")

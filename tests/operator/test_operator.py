@@ -1,4 +1,4 @@
-"""The whole process against a real API server: no nodes, so pods stay pending."""
+"""The whole process against a real API server; without nodes pods stay pending."""
 
 import asyncio
 import signal
@@ -23,7 +23,7 @@ async def get(url: str) -> tuple[int, str]:
         return reply.status, await reply.text()
 
 
-async def test_a_job_gets_its_pods_rests_without_writes_scales_suspends_and_goes(api: Api, kubeconfig: Path) -> None:
+async def test_a_job_is_created_rests_scales_suspends_and_is_deleted(api: Api, kubeconfig: Path) -> None:
     async with operator(kubeconfig, 18180) as process:
         job = await submit(api, workers={"replicas": 2})
         await until(lambda: _equal(components(api, job), {"driver", "worker-0", "worker-1"}))
@@ -52,7 +52,7 @@ async def test_a_job_gets_its_pods_rests_without_writes_scales_suspends_and_goes
         assert not lease["spec"].get("holderIdentity")
 
 
-async def test_a_job_in_a_store_that_is_down_is_let_go_only_in_time(api: Api, kubeconfig: Path) -> None:
+async def test_a_job_with_an_unreachable_store_is_released_after_a_limit(api: Api, kubeconfig: Path) -> None:
     async with operator(kubeconfig, 18181):
         job = await submit(api, store={"url": "redis://127.0.0.1:1/0"}, workers={"replicas": 1})
         await until(lambda: _equal(components(api, job), {"driver", "worker-0"}))
@@ -62,7 +62,7 @@ async def test_a_job_in_a_store_that_is_down_is_let_go_only_in_time(api: Api, ku
 
 
 @pytest.mark.redis
-async def test_a_serving_job_has_no_driver_and_no_worker_while_its_trainer_has_the_gpus(
+async def test_a_serving_job_with_released_gpus_has_no_driver_and_no_worker(
     api: Api, kubeconfig: Path, server: JobStore
 ) -> None:
     async with operator(kubeconfig, 18182):
@@ -111,7 +111,7 @@ async def _current(api: Api, job: str, workers: int) -> bool:
 
 
 async def _rests(api: Api, job: str) -> bool:
-    """Whether nothing is written for some seconds."""
+    """Whether the operator writes nothing for some seconds."""
     before = (await api.get("RolloutJob", "default", job))["metadata"]["resourceVersion"]
     await asyncio.sleep(3.0)
     return (await api.get("RolloutJob", "default", job))["metadata"]["resourceVersion"] == before

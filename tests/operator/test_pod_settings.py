@@ -1,4 +1,4 @@
-"""What an admin decides of jobs' objects, as the operator reads it from its environment."""
+"""An administrator's settings for jobs' objects, read from the operator's environment."""
 
 import json
 from typing import Any
@@ -24,11 +24,11 @@ def read(jobs: Any) -> JobPodSettings:
     ).pods
 
 
-def test_nothing_said_means_the_defaults() -> None:
+def test_an_empty_environment_gives_the_defaults() -> None:
     assert read("") == OperatorSettings.read(ENVIRONMENT).pods == JobPodSettings()
 
 
-def test_a_part_that_is_said_leaves_the_others_as_they_are() -> None:
+def test_a_given_part_leaves_the_other_defaults() -> None:
     found = read({"probes": {"livenessFailures": 9}, "inheritLabels": ["team"]})
     assert (found.probes.liveness_failures, found.probes.timeout_seconds) == (9, 2)
     assert (found.inherit_labels, found.start_seconds) == (("team",), 3600)

@@ -1,4 +1,4 @@
-"""The chart's rights are enough for all that the operator does, and open no Secret of the cluster."""
+"""The chart's rights suffice for all actions of the operator, and allow reading no Secret of the cluster."""
 
 import json
 import time
@@ -62,7 +62,7 @@ async def chosen(control_plane: ControlPlane, tmp_path: Path, monkeypatch: pytes
     path = control_plane.kubeconfig_of(json.loads(token)["status"]["token"], tmp_path / "kubeconfig")
     monkeypatch.setenv("KUBECONFIG", str(path))
     client = await Api.connect()
-    await until(lambda: _is_allowed(client))  # the server learns of new roles a moment later
+    await until(lambda: _is_allowed(client))  # the server applies new roles a moment later
     client.calls.clear()
     yield client
     await client.close()
@@ -109,7 +109,7 @@ async def test_the_charts_rights_are_enough_for_a_job_and_open_no_secret(api: Ap
     assert [call for call in chosen.calls if call[2] == 403] == []
     assert chosen.calls["POST", "Secret", 201] == 1
     for kind in CHANGED:
-        assert chosen.calls["GET", kind, 200], f"{kind}: not looked at before it was changed"
+        assert chosen.calls["GET", kind, 200], f"{kind}: not read before it was changed"
         assert chosen.calls["PATCH", kind, 200], f"{kind}: not changed"
 
     assert record.status["storeSecret"] == secret
@@ -121,7 +121,7 @@ async def test_the_charts_rights_are_enough_for_a_job_and_open_no_secret(api: Ap
 
 
 async def _change_shared(api: Api, target: ApplyTarget, applier: Applier) -> None:
-    """Has all shared objects made what they should be, after an administrator made them something else."""
+    """Changes all shared objects as an administrator, and lets the operator restore them."""
     objects = shared_objects(target.job, target.record.uid, SETTINGS, 1, secret=target.secret)
     note = {"metadata": {"annotations": {TEMPLATE_ANNOTATION: "another"}}}
     for body in objects.values():

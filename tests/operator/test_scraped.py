@@ -1,7 +1,7 @@
 """A real Prometheus scrapes a real run: every panel's query has data, and no alert sounds.
 
-One job, by one Redis: `openseer serve` with two workers, a third that tells its metrics, and an operator, for which the
-same job stands in a cluster without nodes. What needs a GPU, drafts or a KV pool is told by a played worker.
+One job with one Redis: `openseer serve` with two workers, a third worker with a metrics server, and an operator that
+has the same job in a cluster without nodes. A played worker reports the metrics of GPUs, drafts and KV pools.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ SPEC: dict[str, Any] = {
 
 
 class PlayedWorker:
-    """A worker with GPU, drafts and KV pool whose figures grow with every scrape."""
+    """A worker with GPU, drafts and KV pool whose metrics grow with every scrape."""
 
     def __init__(self, beat: Heartbeat) -> None:
         self._beat = beat
@@ -79,7 +79,7 @@ async def process(*command: str, **options: Any) -> AsyncGenerator[asyncio.subpr
 
 @asynccontextmanager
 async def telling(log: Path, said: str, *command: str, **options: Any) -> AsyncGenerator[str]:
-    """A process, once its log has a line of such a form: what stands there."""
+    """Starts a process, waits for a log line that matches `said` and yields the match."""
     with log.open("wb") as file:
         async with process(*command, stdout=file, stderr=file, **options) as started:
             async with asyncio.timeout(PATIENCE_SECONDS):
@@ -91,7 +91,7 @@ async def telling(log: Path, said: str, *command: str, **options: Any) -> AsyncG
 
 @asynccontextmanager
 async def served(folder: Path, job: str, url: str) -> AsyncGenerator[tuple[str, Path]]:
-    """`openseer serve` beside a worker that tells its metrics: the API's address, and the job as JSON."""
+    """`openseer serve` beside a worker with a metrics server; yields the API's URL and the job as JSON."""
     head = {"apiVersion": "openseer.dev/v1alpha1", "kind": "RolloutJob", "metadata": {"name": job}}
     file = folder / "job.yaml"
     file.write_text(json.dumps({**head, "spec": {"mode": "serve", **SPEC, "store": {"url": url}}}))
@@ -102,7 +102,8 @@ async def served(folder: Path, job: str, url: str) -> AsyncGenerator[tuple[str, 
 
 
 def configuration(folder: Path, job: str, targets: dict[str, str]) -> Path:
-    """Prometheus as docs/metrics.md says: labels of jobs' own are kept, those of workers come with their targets."""
+    """Prometheus' configuration as in docs/metrics.md: labels of jobs are kept, labels of workers are set per
+    target."""
 
     def scrape(name: str, **more: Any) -> dict[str, Any]:
         labels = {"namespace": "default", "job": job, "worker": name} if "worker" in name else {}
@@ -121,7 +122,7 @@ def configuration(folder: Path, job: str, targets: dict[str, str]) -> Path:
 
 
 def unanswered(job: str) -> dict[str, str]:
-    """Every panel's queries, by panel and legend."""
+    """Queries of all panels by panel and legend."""
     filled = {"$__rate_interval": RATE_INTERVAL, "$namespace": "default", "$job": job}
     return {
         f"{dashboard.name}: {panel.question} {legend}": re.sub(r"\$\w+", lambda name: filled[name.group()], query)
@@ -139,7 +140,7 @@ async def has_data(session: aiohttp.ClientSession, url: str, query: str) -> bool
 
 
 async def answered(call: Callable[[], Any]) -> Any:
-    """What a call gives once it can be made."""
+    """Repeats a call until it succeeds and returns its result."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             try:
@@ -181,7 +182,7 @@ async def test_every_panel_has_data_of_a_run_and_no_alert_sounds(
 
 
 def submit_groups(address: str, token: Path) -> None:
-    """Long responses, and a call that is refused."""
+    """Submits long responses, and makes a call that is refused."""
     with Client(address, token_file=token) as client:
         batch = client.open_batch(BatchSpec())
         batch.submit(Group(id=f"g{number}", prompt_token_ids=[5, 6, number], n=4) for number in range(100))
@@ -191,7 +192,7 @@ def submit_groups(address: str, token: Path) -> None:
 
 
 async def until_all_have_data(session: aiohttp.ClientSession, url: str, job: str) -> None:
-    """Also: all targets are up, and rules are evaluated without an alert."""
+    """Waits until every query has data; asserts that all targets are up and no alert fires."""
     left = unanswered(job)
     assert await answered(lambda: has_data(session, url, "vector(1)"))
     try:
@@ -209,7 +210,7 @@ async def until_all_have_data(session: aiohttp.ClientSession, url: str, job: str
 
 
 async def check_expositions(session: aiohttp.ClientSession, targets: dict[str, str], token: Path) -> None:
-    """Names and help as Prometheus' own linter wants them."""
+    """Checks names and help texts with Prometheus' own linter."""
     headers = {"Authorization": f"Bearer {token.read_text().strip()}"}
     for name, target in targets.items():
         address = target if target.startswith("http") else f"http://{target}"

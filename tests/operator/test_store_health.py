@@ -1,4 +1,4 @@
-"""What the operator's metrics say of a job's store: that it answers, in what time, its memory, a transaction's age."""
+"""The operator's metrics of a job's store: reachability, latency, memory, age of the transaction."""
 
 import asyncio
 import signal
@@ -31,7 +31,7 @@ async def until(stores: StorePoller, true: Callable[[StoreHealth], bool]) -> Sto
             await asyncio.sleep(0.02)
 
 
-async def test_how_a_store_does_is_known_while_it_is_read(server: JobStore) -> None:
+async def test_a_stores_health_is_measured_during_reads(server: JobStore) -> None:
     found = read_job(
         {
             "metadata": {"name": "job", "namespace": "default", "uid": "uid", "generation": 1},

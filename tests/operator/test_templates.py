@@ -1,4 +1,4 @@
-"""What becomes of a job whose templates the server does not judge: it does not answer, or others refuse first."""
+"""A job whose templates the server does not judge, because it does not answer or others refuse first."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -26,7 +26,7 @@ REAL_ONLY = KubeApiError('admission webhook "pods.example.com" does not support 
 
 
 class Server:
-    """One that answers each dry run with `answer` (None: it takes it), and takes the pods themselves."""
+    """A server that answers each dry run with `answer` (None: accepted) and accepts the pods themselves."""
 
     def __init__(self, tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
         self.answer: KubeApiError | None = None
@@ -67,7 +67,7 @@ async def edit(tenant: Tenant, **spec: Any) -> None:
 
 
 async def uids(tenant: Tenant) -> set[str]:
-    """Of the workers' pods that nobody asked to go."""
+    """uids of the workers' pods that are not being deleted."""
     await tenant.look()
     found = [record.pod for record in tenant.cache.pods(tenant.key)]
     return {pod.uid for pod in found if pod.index is not None and not pod.leaving}
@@ -87,7 +87,7 @@ async def test_a_recheck_without_an_answer_changes_nothing(tenant: Tenant, serve
     assert (await tenant.conditions())["TemplateInvalid"] == told
 
 
-async def test_without_any_answer_running_workers_stay_and_none_is_made(tenant: Tenant, server: Server) -> None:
+async def test_without_an_answer_running_workers_stay_and_none_is_created(tenant: Tenant, server: Server) -> None:
     await submit(tenant)
     await tenant.run_pods()
     before = await uids(tenant)
@@ -104,7 +104,7 @@ async def test_without_any_answer_running_workers_stay_and_none_is_made(tenant: 
     assert await uids(tenant) & before != before
 
 
-async def test_a_job_waits_for_an_answer_and_its_clock_with_it(tenant: Tenant, server: Server) -> None:
+async def test_a_job_and_its_deadline_wait_for_an_answer(tenant: Tenant, server: Server) -> None:
     server.answer = BUSY
     await submit(tenant, **TEMPLATE)
     assert await tenant.pods() == set()
@@ -115,7 +115,7 @@ async def test_a_job_waits_for_an_answer_and_its_clock_with_it(tenant: Tenant, s
 
 
 @pytest.mark.parametrize("hindrance", [WEBHOOK, DENIED])
-async def test_what_others_refuse_replaces_no_worker_and_is_asked_again(
+async def test_a_refusal_by_others_replaces_no_worker_and_is_retried(
     tenant: Tenant, server: Server, hindrance: KubeApiError
 ) -> None:
     await submit(tenant)
@@ -133,7 +133,7 @@ async def test_what_others_refuse_replaces_no_worker_and_is_asked_again(
 
 
 @pytest.mark.parametrize("answer", [QUOTA, REAL_ONLY])
-async def test_what_judges_no_trial_holds_up_no_replacement(
+async def test_an_answer_that_judges_no_template_does_not_block_replacement(
     tenant: Tenant, server: Server, answer: KubeApiError
 ) -> None:
     await submit(tenant)
@@ -145,7 +145,7 @@ async def test_what_judges_no_trial_holds_up_no_replacement(
     assert (await tenant.conditions())["TemplateInvalid"][0] == "False"
 
 
-async def test_what_else_is_part_of_a_pod_is_tried_too_when_it_changes(tenant: Tenant, server: Server) -> None:
+async def test_other_changed_parts_of_a_pod_are_tried_too(tenant: Tenant, server: Server) -> None:
     await submit(tenant, **TEMPLATE)
     await tenant.look()
     asked = server.asked
@@ -157,7 +157,7 @@ async def test_what_else_is_part_of_a_pod_is_tried_too_when_it_changes(tenant: T
     assert (await tenant.conditions())["TemplateInvalid"][0] == "True"
 
 
-async def test_a_job_that_is_revived_makes_nothing_of_a_template_not_taken(tenant: Tenant, server: Server) -> None:
+async def test_a_revived_job_creates_no_pod_of_a_refused_template(tenant: Tenant, server: Server) -> None:
     await tenant.submit(activeDeadlineSeconds=1, store=OWN_STORE, workers={"replicas": 1})
     await tenant.look()
     await asyncio.sleep(1.1)

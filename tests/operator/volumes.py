@@ -9,8 +9,8 @@ from openseer_operator.kube.api import Api
 async def make_claim(
     api: Api, namespace: str, driver: str | None, modes: list[str], *, attached: bool = True, claim: str = ""
 ) -> str:
-    """Makes a claim, bound to a volume of a CSI driver or (None) to a node's folder; the volume's name, which is the
-    claim's unless it is given one. `attached`: whether the driver's volumes are attached to nodes."""
+    """Creates a claim bound to a volume of a CSI driver or (None) of a node's folder; returns the volume's name, by
+    default the claim's. `attached`: whether the driver's volumes are attached to nodes."""
     name = f"v-{uuid.uuid4().hex[:8]}"
     source: dict[str, Any] = {"hostPath": {"path": "/none"}}
     if driver is not None:

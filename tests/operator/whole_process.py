@@ -1,4 +1,4 @@
-"""The operator's whole process, and what tests of it ask an API server."""
+"""The operator's whole process, and its tests' calls to an API server."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ async def operator(
 ) -> AsyncGenerator[asyncio.subprocess.Process]:
     """One replica; `settings` are further variables of its environment. Ports above 32767 may be taken by a client.
 
-    `lease_seconds`: how long its lease lasts, which it gives up a third earlier; unset: as usual.
+    `lease_seconds`: duration of its lease, which it gives up a third earlier; unset: the default.
     """
     environment = os.environ | {
         "KUBECONFIG": str(kubeconfig),
@@ -58,7 +58,7 @@ async def operator(
 
 
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float = PATIENCE_SECONDS) -> None:
-    """Waits for something that must come true; what cannot be asked yet has not."""
+    """Waits until the condition is true; a failed call counts as false."""
     async with asyncio.timeout(seconds):
         while True:
             try:
@@ -70,8 +70,8 @@ async def until(condition: Callable[[], Awaitable[bool]], seconds: float = PATIE
 
 
 async def submit(api: Api, namespace: str = "default", *, watched: bool = True, **spec: Any) -> str:
-    """Makes a job; its name. One of mode serve has no prompts. `watched`: an operator makes its objects; then a managed
-    Redis has its pod, as from its controller."""
+    """Creates a job and returns its name; a job of mode serve has no prompts. `watched`: waits for the objects of an
+    operator and creates the pod of a managed Redis as its controller."""
     prompts = {"prompts": {"path": "p.jsonl"}} if spec.get("mode") != "serve" else {}
     name = f"whole-{uuid.uuid4().hex[:8]}"
     body: dict[str, Any] = {
@@ -92,7 +92,7 @@ async def submit(api: Api, namespace: str = "default", *, watched: bool = True, 
 
 
 async def components(api: Api, job: str, namespace: str = "default") -> set[str]:
-    """Of the pods that the job has, but for Redis: driver, worker-0, …"""
+    """Components of the job's pods except Redis: driver, worker-0, …"""
     found: set[str] = set()
     async for page in api.pages("Pod", (namespace,), f"openseer.dev/job={job}"):
         found |= {pod["metadata"]["name"].removeprefix(f"{job}-") for pod in page}

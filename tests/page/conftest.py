@@ -21,8 +21,8 @@ CHROMIUM = shutil.which("chromium")
 
 @pytest.fixture(scope="module")
 def chromium() -> "Iterator[Browser]":
-    """One browser for a module's tests; each takes a page of its own. Not for the session: while it lives, it has an
-    event loop that runs, beside which no test of asyncio can."""
+    """One browser for a module's tests, each with its own page. Not for the whole session: its running event loop would
+    block tests of asyncio."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("no Chromium here; on Debian: apt-get install chromium")
@@ -51,7 +51,7 @@ class Site:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """As if it had died: streams end where they are."""
+        """Stops the server as a crash would: streams end at once."""
         if self._server is not None and self._thread is not None:
             self._server.should_exit = self._server.force_exit = True
             self._thread.join()
@@ -59,7 +59,7 @@ class Site:
 
 @pytest.fixture
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
-    """A fleet half a minute after its start, ten views a second, each of one second of the fleet."""
+    """A fleet half a minute after its start, with ten views per second, each one second of the fleet's time apart."""
     made: Callable[[], Played] = getattr(request, "param", lambda: Played(grown(Fleet(groups=16), 30), seconds=0.1))
     site = Site(made(), reserved_port())
     site.start()
@@ -71,7 +71,7 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
 
 @pytest.fixture
 def page(chromium: "Browser", site: Site) -> "Iterator[Page]":
-    """A viewer who has logged in, in a narrow or wide window as the test sets it. Errors of scripts fail the test."""
+    """A logged-in viewer's page, in a narrow or wide window as the test sets it. Script errors fail the test."""
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
     context.add_cookies([{"name": COOKIE, "value": TOKEN, "url": site.url}])
     page = context.new_page()
@@ -84,5 +84,5 @@ def page(chromium: "Browser", site: Site) -> "Iterator[Page]":
 
 
 def _is_wrong(said: Any) -> bool:
-    """Whatever the policy refuses is written to the console; refused requests are part of the tests."""
+    """Whether a console message is an error: violations of the policy are, refused requests are part of the tests."""
     return said.type == "error" and "Failed to load resource" not in said.text

@@ -1,4 +1,4 @@
-"""What every view must be, at any width: usable by all, and no wider than the window."""
+"""Checks of every view at any width: accessibility, and no content wider than the window."""
 
 import json
 from importlib import resources
@@ -14,7 +14,7 @@ TOO_WIDE = "document.documentElement.scrollWidth - document.documentElement.clie
 
 
 def assert_axe_finds_nothing_serious(page: "Page") -> None:
-    """Runs axe-core in the page, as it is now."""
+    """Runs axe-core on the page's present state."""
     pytest.importorskip("axe_playwright_python", reason="axe-playwright-python, which has axe-core, is not installed")
     page.evaluate((resources.files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8"))
     found = page.evaluate("axe.run({ resultTypes: ['violations'] })")["violations"]
@@ -27,5 +27,5 @@ def assert_axe_finds_nothing_serious(page: "Page") -> None:
 
 
 def assert_nothing_is_wider_than_the_window(page: "Page") -> None:
-    """Nobody has to scroll to the side."""
+    """Asserts that the page does not scroll horizontally."""
     assert page.evaluate(TOO_WIDE) == 0

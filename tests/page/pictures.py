@@ -1,4 +1,4 @@
-"""Pictures of what tests see: with OPENSEER_PAGE_PICTURES=FOLDER they are written there."""
+"""Screenshots of tests, written to FOLDER with OPENSEER_PAGE_PICTURES=FOLDER."""
 
 import os
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ SETTLED = 2_500
 
 
 def picture(page: "Page", name: str) -> None:
-    """Writes the whole view as it is now."""
+    """Writes a screenshot of the whole view."""
     if FOLDER:
         page.wait_for_timeout(SETTLED)
         page.screenshot(path=f"{FOLDER}/{name}.png", full_page=True)

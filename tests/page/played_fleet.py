@@ -1,4 +1,4 @@
-"""A small fleet on a clock of its own, played for the page: requests are claimed, moved, lost and finished."""
+"""A small fleet on its own clock, played for the page: requests are claimed, moved, lost and finished."""
 
 import random
 from dataclasses import dataclass, field
@@ -48,7 +48,7 @@ class Worker:
 
 
 class Fleet:
-    """`step` moves all on. Lengths and moves are drawn from a seed, so that the same steps give the same fleet."""
+    """`step` advances the fleet. Lengths and moves are drawn from a seed, so that equal steps give equal fleets."""
 
     def __init__(
         self, workers: int = 4, slots: int = 8, groups: int = 40, size: int = 8, length: float = 600.0
@@ -63,7 +63,7 @@ class Fleet:
             mean = length * self.chance.lognormvariate(0.0, 0.6)
             lengths = [max(12, int(mean * self.chance.lognormvariate(0.0, 0.3))) for _ in range(GROUP_SIZE)]
             self.groups[f"q{n}"] = [Request(f"q{n}", index, tokens) for index, tokens in enumerate(lengths)]
-        # Probes first, as the product does: the first of each group tells its length.
+        # Probes first, as in the product: the first request of each group shows its length.
         self.queue = sorted((r for group in self.groups.values() for r in group), key=lambda r: r.index > 0)
         self.leases: list[Lease] = []
         self.series: list[tuple[float, int, int, float, float, float | None]] = []
@@ -75,7 +75,7 @@ class Fleet:
         return [request for group in self.groups.values() for request in group]
 
     def step(self, seconds: float = 1.0) -> None:
-        """One second, or what is given: gain, end, claim, and a point of the series."""
+        """Advances by one second or `seconds`: tokens, ends, claims, and a point of the series."""
         self.now += seconds
         before = self.tokens
         for lane, worker in enumerate(self.workers):
@@ -93,7 +93,7 @@ class Fleet:
         self.series.append((self.now, running, len(self.queue), rate, kv, 2.1 + 0.4 * self.chance.random()))
 
     def silence(self, name: str) -> None:
-        """A worker says nothing any more; its leases run out ten seconds later."""
+        """Stops a worker's heartbeats; its leases expire ten seconds later."""
         self.workers[int(name.rpartition("-")[2])].silent_since = self.now
 
     def _gain(self, worker: Worker, request: Request, seconds: float) -> None:
@@ -140,14 +140,14 @@ class Fleet:
 
 
 def tokens_of(request: Request, start: int, end: int) -> tuple[list[int], list[str], list[float | None]]:
-    """A response's tokens from `start` up to `end`: ids, text, log-probabilities. The same whenever it is asked."""
+    """A response's tokens from `start` up to `end`: ids, text, log-probabilities. Each call returns the same."""
     ids: list[int] = []
     text: list[str] = []
     scores: list[float | None] = []
     for place in range(start, end):
         of_all = random.Random(f"{request.group} {place}")
         mine = random.Random(f"{request.group} {request.index} {place}")
-        # They begin alike, and come back to the same sentence now and then.
+        # Responses of a group begin alike and sometimes repeat the same sentence.
         if place < 10 or place % 160 < 24:
             ids.append(place % 160 % len(SHARED))
             text.append(SHARED[ids[-1]] + " ")

@@ -1,7 +1,7 @@
 """The page's routes over a played fleet: `python -m tests.page.played_server` shows the page without engines.
 
-Jobs of namespace team-a, by name: what the page shows of a fleet (math, large, ended, empty), and of what goes wrong
-(secret, gone, down, quiet).
+Jobs of namespace team-a, by name: states of a fleet (math, large, ended, empty) and failures (secret, gone, down,
+quiet).
 """
 
 import argparse
@@ -39,7 +39,7 @@ Made = Callable[[], JsonModel]
 
 @dataclass
 class Played:
-    """What the server shows. `seconds`: between views; `step`: seconds of the fleet in them."""
+    """Content of the server. `seconds`: time between views; `step`: the fleet's seconds between views."""
 
     fleet: Fleet
     large: Fleet | None = None
@@ -92,7 +92,7 @@ class Played:
 
 
 def make_app(played: Played) -> FastAPI:
-    """The routes, as the API has them."""
+    """The application with the API's routes."""
     app = FastAPI()
     routes = Routes(played)
     app.add_api_route("/page/login", routes.login, methods=["POST"])
@@ -108,7 +108,7 @@ def make_app(played: Played) -> FastAPI:
 
 
 class Files(StaticFiles):
-    """The built page, with its policy."""
+    """Serves the built page with its content security policy."""
 
     def file_response(self, *args: Any, **more: Any) -> Response:
         response = super().file_response(*args, **more)
@@ -117,7 +117,7 @@ class Files(StaticFiles):
 
 
 class Routes:
-    """What is answered, from what is played."""
+    """Answers from the played fleets."""
 
     def __init__(self, played: Played) -> None:
         self._played = played
@@ -183,7 +183,7 @@ def problem(status: int, detail: str) -> Response:
 
 
 async def events(played: Played, name: str, made: Made, place: Callable[[], str] | None = None) -> AsyncIterator[str]:
-    """A view a second, with the id that `place` gives; in place of one that is as the last one, a sign of life."""
+    """One view per second, with the id that `place` returns; an unchanged view is replaced by a sign of life."""
     played.streams += 1
     try:
         last = ""
@@ -210,7 +210,7 @@ def event(name: str, body: JsonModel) -> str:
 
 
 def play_in_thread(played: Played) -> Callable[[], None]:
-    """Moves the fleets on until the returned function is called."""
+    """Advances the fleets until the returned function is called."""
     over = threading.Event()
 
     def play() -> None:
@@ -230,7 +230,7 @@ def play_in_thread(played: Played) -> Callable[[], None]:
 
 
 def grown(fleet: Fleet, seconds: int) -> Fleet:
-    """The fleet some seconds later."""
+    """The fleet `seconds` later."""
     for _ in range(seconds):
         fleet.step()
     return fleet

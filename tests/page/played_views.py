@@ -102,7 +102,7 @@ def job_view(fleet: Fleet, name: str, live: bool = True) -> JobView:
 
 
 def explained(fleet: Fleet, live: bool = True) -> Explained:
-    """A slow worker stands out where one is; parts as they may be."""
+    """A played explanation, with a finding for a slow worker if there is one."""
     seconds = max(1.0, fleet.now - fleet.opened_at)
     whole = seconds * len(fleet.workers)
     shares = {"boot": 0.04, "store": 0.02, "prefill": 0.081, "decode_full": 0.7, "decode_below": 0.1, "tail": 0.059}
@@ -195,7 +195,7 @@ def batch_view(fleet: Fleet, live: bool = True) -> BatchView:
 def group_page(
     fleet: Fleet, name: str, index: int | None, sent: dict[int, int], live: bool = True, most: int = MOST_TOKENS
 ) -> GroupPage:
-    """The next pieces, of `most` tokens; `sent` says up to where each response was sent, and is moved on."""
+    """The next pieces, of `most` tokens. `sent`: number of tokens already sent per response; updated."""
     members = fleet.groups[name]
     shown = members if index is None else [members[index]]
     return GroupPage(
@@ -355,7 +355,7 @@ def _estimate(members: list[Request]) -> int | None:
 
 
 def _guess(fleet: Fleet, request: Request) -> int:
-    """What the group's probe told; of the probe itself, its own length with a fault."""
+    """The estimate from the group's probe; for the probe itself, its own length with an error."""
     probe = fleet.groups[request.group][0]
     return probe.length if request.index else int(probe.length * 1.2)
 

@@ -1,4 +1,4 @@
-"""The page is for everyone: by keyboard, by screen reader, in the dark, on a phone."""
+"""Accessibility of the page: keyboard, screen reader, dark theme, phone."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ LOOKS = [("light", 1920), ("dark", 390), *([("light", 390), ("dark", 1920)] if S
 
 @pytest.mark.parametrize(("scheme", "width"), LOOKS)
 @pytest.mark.parametrize("view", VIEWS)
-def test_axe_finds_nothing_serious(page: "Page", site: Site, view: str, scheme: Any, width: int) -> None:
+def test_axe_finds_no_serious_problem(page: "Page", site: Site, view: str, scheme: Any, width: int) -> None:
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     if view == "login":
         page.context.clear_cookies()
@@ -41,7 +41,7 @@ def test_axe_finds_nothing_serious(page: "Page", site: Site, view: str, scheme: 
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_nothing_is_wider_than_a_phone(page: "Page", site: Site, view: str) -> None:
+def test_no_view_is_wider_than_a_phone(page: "Page", site: Site, view: str) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     page.goto(site.url + VIEWS[view])
     page.wait_for_timeout(400)
@@ -80,7 +80,7 @@ def test_every_control_is_reached_by_tab_with_a_visible_focus(page: "Page", site
     assert any(name.startswith("Groups: ") for name in reached)
 
 
-def test_who_asks_for_less_motion_gets_still_lanes(page: "Page", site: Site) -> None:
+def test_reduced_motion_gives_still_lanes(page: "Page", site: Site) -> None:
     page.emulate_media(reduced_motion="reduce")
     site.played.seconds = 30.0
     page.goto(f"{site.url}#/job/team-a/math")

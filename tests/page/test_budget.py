@@ -1,4 +1,4 @@
-"""What a view of ten thousand requests may cost a browser, counted and not timed; `test_fluid.py` times it."""
+"""Counted costs of a view of ten thousand requests in a browser; `test_fluid.py` measures times."""
 
 from typing import TYPE_CHECKING
 
@@ -44,7 +44,7 @@ new MutationObserver(records => window.changed.push(records.length))
 
 @pytest.mark.parametrize("site", [large], indirect=True)
 @pytest.mark.parametrize("view", [JOB, BATCH])
-def test_a_view_of_ten_thousand_requests_draws_and_changes_little(page: "Page", site: Site, view: str) -> None:
+def test_a_view_of_ten_thousand_requests_has_few_drawings_and_changes(page: "Page", site: Site, view: str) -> None:
     page.set_viewport_size({"width": 1920, "height": 1080})
     page.add_init_script(COUNTED)
     page.goto(site.url + view)
@@ -65,7 +65,7 @@ def test_a_view_of_ten_thousand_requests_is_few_bytes() -> None:
 
 
 @pytest.mark.parametrize("site", [large], indirect=True)
-def test_a_long_tail_shows_its_begin_and_the_rest_when_asked(page: "Page", site: Site) -> None:
+def test_a_long_tail_shows_its_first_rows_and_the_rest_on_request(page: "Page", site: Site) -> None:
     page.goto(site.url + BATCH)
     rows = page.get_by_role("region", name="Table of running responses").locator("tbody tr")
     expect(rows).to_have_count(15)

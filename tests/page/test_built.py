@@ -1,4 +1,4 @@
-"""The built page is small, made from its sources, and asks no other host for anything."""
+"""The built page is small, matches its sources, and loads nothing from other hosts."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def test_built_files_have_hashes_in_their_names() -> None:
         assert path.name == "index.html" or re.search(r"-[\w-]{8}\.\w+$", path.name), path.name
 
 
-def test_the_page_keeps_to_the_policy() -> None:
+def test_the_page_obeys_the_content_security_policy() -> None:
     html = (STATIC / "index.html").read_text(encoding="utf-8")
     assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=|https?://", html)
     for path in BUILT:
@@ -44,7 +44,7 @@ CAN_BUILD = shutil.which("npm") is not None and (SOURCE / "node_modules").exists
 
 
 @pytest.mark.skipif(not CAN_BUILD, reason="Node.js is missing, or npm ci in page/")
-def test_the_built_page_is_that_of_its_sources(tmp_path: Path) -> None:
+def test_the_built_page_matches_its_sources(tmp_path: Path) -> None:
     command = ["npm", "run", "build", "--", "--outDir", str(tmp_path)]
     built = subprocess.run(command, cwd=SOURCE, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stdout + built.stderr

@@ -42,7 +42,7 @@ def test_ten_thousand_requests_stay_fluid(chromium: "Browser", page: "Page", sit
     before = heap(session)
     chromium.start_tracing(page=page, categories=["devtools.timeline", "toplevel"])
     for second in range(SECONDS):
-        # Someone looks around.
+        # As a viewer who moves the pointer.
         page.mouse.move(400 + 40 * (second % 20), 300 + 20 * (second % 9))
         page.wait_for_timeout(1_000)
     frames = frame_times(json.loads(chromium.stop_tracing()))
@@ -50,13 +50,13 @@ def test_ten_thousand_requests_stay_fluid(chromium: "Browser", page: "Page", sit
     assert len(frames) >= SECONDS - 1
     slowest = sorted(frames)[int(0.95 * len(frames))]
     print(f"{view}: {len(frames)} frames, p95 {slowest:.1f} ms, heap {grown_by / 2**20:+.2f} MiB")  # noqa: T201
-    if SOAK:  # computing time, too, depends on whom a processor's caches are shared with
+    if SOAK:  # computing time also depends on other processes that share the processor's caches
         assert slowest <= MOST_MS
     assert grown_by <= MOST_GROWTH
 
 
 def heap(session: Any) -> int:
-    """Bytes in use once the rubbish is gone."""
+    """Bytes in use after garbage collection."""
     session.send("HeapProfiler.enable")
     session.send("HeapProfiler.collectGarbage")
     session.send("HeapProfiler.collectGarbage")

@@ -1,4 +1,4 @@
-"""A group's text is put together from pieces, whatever becomes of the connection."""
+"""A group's text is assembled from pieces, also over lost connections."""
 
 import re
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ def text_of(request: Request) -> str:
     return "".join(tokens_of(request, 0, int(request.done))[1])
 
 
-def test_responses_stand_side_by_side_with_all_that_came(page: "Page", site: Site) -> None:
+def test_responses_stand_side_by_side_with_all_their_tokens(page: "Page", site: Site) -> None:
     page.goto(f"{site.url}#/job/team-a/math/batch/3/group/q1")
     page.get_by_role("button", name="Beginning").click()
     columns = page.locator(".column")
@@ -52,7 +52,7 @@ def test_a_response_grows_without_gap_over_a_lost_connection(page: "Page", site:
     assert first == "".join(tokens_of(request, 0, min(256, int(request.done)))[1])
 
 
-def test_a_long_response_of_an_ended_run_comes_whole_over_some_streams(page: "Page", site: Site) -> None:
+def test_a_long_response_of_an_ended_run_is_loaded_over_several_streams(page: "Page", site: Site) -> None:
     request = next(r for r in site.played.fleet.requests if r.state == "ok" and r.length > 60)
     site.played.most_tokens = request.length // 2
     page.goto(f"{site.url}#/job/team-a/ended/batch/3/group/{request.group}/{request.index}")
@@ -63,7 +63,7 @@ def test_a_long_response_of_an_ended_run_comes_whole_over_some_streams(page: "Pa
     assert first == "".join(tokens_of(request, 0, min(256, request.length))[1])
 
 
-def test_a_token_says_its_probability_and_its_worker(page: "Page", site: Site) -> None:
+def test_a_token_shows_its_probability_and_its_worker(page: "Page", site: Site) -> None:
     request = next(r for r in site.played.fleet.requests if r.state == "ok" and r.length > 60)
     page.goto(f"{site.url}#/job/team-a/math/batch/3/group/{request.group}/{request.index}")
     ribbon = page.get_by_role("slider", name=re.compile("^The .* tokens of the response"))
@@ -84,7 +84,7 @@ def test_log_probabilities_stay_when_a_view_brings_no_tokens(page: "Page", site:
     expect(mean).to_contain_text("%")
 
 
-def test_chunks_are_a_table_of_who_generated_what(page: "Page", site: Site) -> None:
+def test_chunks_are_a_table_of_workers_and_tokens(page: "Page", site: Site) -> None:
     request = next(r for r in site.played.fleet.requests if r.state == "ok")
     page.goto(f"{site.url}#/job/team-a/math/batch/3/group/{request.group}/{request.index}")
     rows = page.get_by_role("region", name="Table of chunks").get_by_role("row")

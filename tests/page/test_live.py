@@ -1,6 +1,6 @@
-"""The page over a real `openseer serve` with two vLLM engines, one of which is killed while one looks.
+"""The page of a real `openseer serve` with two vLLM engines, one of which is killed during the test.
 
-With OPENSEER_PAGE_PICTURES=FOLDER it writes what it sees, which is how docs/images/page is made.
+With OPENSEER_PAGE_PICTURES=FOLDER it writes its screenshots; docs/images/page is made in this way.
 """
 
 import json
@@ -45,7 +45,7 @@ def browser_page(chromium: "Browser") -> "Iterator[Page]":
 
 
 def serving(bench: Workbench) -> Server:
-    """A fleet of two small engines whose responses go on for minutes."""
+    """A fleet of two small engines whose responses run for minutes."""
     server = Server(bench)
     shutil.copytree(ROOT / "examples/tiny-model/model", bench.folder / "tiny-model")
     server.write(
@@ -65,7 +65,7 @@ def serving(bench: Workbench) -> Server:
     return server
 
 
-def test_a_real_fleet_is_seen_in_every_view_and_a_killed_worker_at_once(bench: Workbench, browser_page: "Page") -> None:
+def test_every_view_shows_a_real_fleet_and_a_killed_worker_at_once(bench: Workbench, browser_page: "Page") -> None:
     server, page = serving(bench), browser_page
     server.call("submit", "groups.jsonl")
 
@@ -94,6 +94,6 @@ def test_a_real_fleet_is_seen_in_every_view_and_a_killed_worker_at_once(bench: W
     picture(page, "job")
 
     os.kill(server.workers()[1], signal.SIGKILL)
-    # Its successor, a fork of a loaded engine, may be there before the silence shows.
+    # Its successor, a fork of a loaded engine, may be ready before the silence is shown.
     expect(page.locator(".lane").nth(1)).to_contain_text(re.compile("silent|starting"), timeout=WITHIN)
     picture(page, "killed")

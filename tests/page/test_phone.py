@@ -1,4 +1,4 @@
-"""A real `openseer serve` with scripted engines, looked at on a phone by keyboard alone."""
+"""A real `openseer serve` with scripted engines, viewed on a phone with a keyboard only."""
 
 import re
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ def phone(chromium: "Browser") -> "Iterator[Page]":
 
 
 def serving(bench: Workbench) -> Server:
-    """Two workers, of which each runs four responses that go on for minutes."""
+    """Two workers with four responses each that run for minutes."""
     server = Server(bench)
     server.write(sampling={"maxTokens": 30_000, "minTokens": 30_000})
     server.start()
@@ -49,7 +49,7 @@ def serving(bench: Workbench) -> Server:
 
 
 def opened(page: "Page", link: "Locator") -> None:
-    """Goes on to it by Tab, and opens it by Enter."""
+    """Moves to a link by Tab and opens it by Enter."""
     expect(link).to_be_visible(timeout=WITHIN)
     for _ in range(MOST_TABS):
         if link.evaluate("one => one === document.activeElement"):
@@ -60,7 +60,7 @@ def opened(page: "Page", link: "Locator") -> None:
 
 
 def looked_at(page: "Page", name: str, sign: "Locator") -> None:
-    """The view is there, fits, and can be used by everyone."""
+    """Asserts that the view is shown, fits the window and is accessible."""
     expect(sign).to_be_visible(timeout=WITHIN)
     assert_nothing_is_wider_than_the_window(page)
     assert_axe_finds_nothing_serious(page)

@@ -1,4 +1,4 @@
-"""What the page shows when there is nothing to show, when it is old, and when it cannot be had."""
+"""The page's states without data, with old data, and with errors."""
 
 import re
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ HIDE = """hidden => {
 }"""
 
 
-def test_without_a_login_nothing_is_shown_but_the_form(page: "Page", site: Site) -> None:
+def test_without_a_login_only_the_form_is_shown(page: "Page", site: Site) -> None:
     page.context.clear_cookies()
     page.goto(f"{site.url}#/job/team-a/math")
     expect(page.get_by_role("heading", name="Log in")).to_be_visible()
@@ -26,7 +26,7 @@ def test_without_a_login_nothing_is_shown_but_the_form(page: "Page", site: Site)
     expect(page.get_by_text("kubectl create token")).to_be_visible()
 
 
-def test_a_token_that_is_not_taken_is_told_and_a_good_one_opens(page: "Page", site: Site) -> None:
+def test_a_wrong_token_is_reported_and_a_valid_one_opens_the_page(page: "Page", site: Site) -> None:
     page.context.clear_cookies()
     page.goto(site.url)
     page.get_by_label("Token").fill("wrong")
@@ -49,26 +49,26 @@ def test_a_token_that_is_not_taken_is_told_and_a_good_one_opens(page: "Page", si
         ("down", "No answer just now", "The page keeps trying"),
     ],
 )
-def test_a_refusal_is_told_with_what_to_do(page: "Page", site: Site, job: str, title: str, advice: str) -> None:
+def test_a_refusal_is_shown_with_the_remedy(page: "Page", site: Site, job: str, title: str, advice: str) -> None:
     page.goto(f"{site.url}#/job/team-a/{job}")
     expect(page.get_by_role("heading", name=title)).to_be_visible()
     expect(page.get_by_role("alert")).to_contain_text(advice)
     expect(page.get_by_role("alert").get_by_role("link", name="All jobs")).to_be_visible()
 
 
-def test_an_address_that_names_nothing_leads_back(page: "Page", site: Site) -> None:
+def test_an_unknown_address_links_back(page: "Page", site: Site) -> None:
     page.goto(f"{site.url}#/job/team-a/math/lot/3")
     expect(page.get_by_role("heading", name="No such view")).to_be_visible()
     page.goto(f"{site.url}#/job/%E0%A4%A/math")
     expect(page.get_by_role("heading", name="No such view")).to_be_visible()
 
 
-def test_while_nothing_has_come_the_shape_of_it_is_shown(page: "Page", site: Site) -> None:
+def test_a_placeholder_is_shown_before_the_first_view(page: "Page", site: Site) -> None:
     page.goto(f"{site.url}#/job/team-a/quiet")
     expect(page.get_by_role("status", name="Loading the job team-a/quiet")).to_be_visible()
 
 
-def test_no_jobs_and_no_workers_are_told(page: "Page", site: Site) -> None:
+def test_missing_jobs_and_workers_are_reported(page: "Page", site: Site) -> None:
     site.played.no_jobs = True
     page.goto(site.url)
     expect(page.get_by_role("heading", name="No jobs")).to_be_visible()
@@ -77,7 +77,7 @@ def test_no_jobs_and_no_workers_are_told(page: "Page", site: Site) -> None:
     expect(page.get_by_text("None yet: a trainer opens the first one")).to_be_visible()
 
 
-def test_a_view_that_is_old_stays_and_says_since_when(page: "Page", site: Site) -> None:
+def test_an_old_view_stays_with_its_time(page: "Page", site: Site) -> None:
     page.goto(f"{site.url}#/job/team-a/math")
     expect(page.get_by_text("4/4", exact=True)).to_be_visible()
     site.played.silent = True
@@ -88,7 +88,7 @@ def test_a_view_that_is_old_stays_and_says_since_when(page: "Page", site: Site) 
     expect(banner).to_have_count(0)
 
 
-def test_a_view_that_does_not_change_is_not_old(page: "Page", site: Site) -> None:
+def test_an_unchanged_view_is_not_marked_as_old(page: "Page", site: Site) -> None:
     site.played.no_jobs = True
     page.goto(site.url)
     expect(page.get_by_role("heading", name="No jobs")).to_be_visible()
@@ -96,7 +96,7 @@ def test_a_view_that_does_not_change_is_not_old(page: "Page", site: Site) -> Non
     expect(page.locator(".banner")).to_have_count(0)
 
 
-def test_a_server_that_comes_back_is_found_again(page: "Page", site: Site) -> None:
+def test_a_restarted_server_is_found_again(page: "Page", site: Site) -> None:
     page.goto(f"{site.url}#/job/team-a/math")
     expect(page.get_by_text("4/4", exact=True)).to_be_visible()
     site.stop()
@@ -105,7 +105,7 @@ def test_a_server_that_comes_back_is_found_again(page: "Page", site: Site) -> No
     expect(page.locator(".banner")).to_have_count(0, timeout=20_000)
 
 
-def test_a_run_that_has_ended_says_so_and_is_not_asked_again(page: "Page", site: Site) -> None:
+def test_an_ended_run_is_shown_as_ended_and_not_read_again(page: "Page", site: Site) -> None:
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url) if "/api/" in request.url else None)
     page.goto(f"{site.url}#/job/team-a/ended")
@@ -116,7 +116,7 @@ def test_a_run_that_has_ended_says_so_and_is_not_asked_again(page: "Page", site:
     expect(page.locator(".banner")).to_have_count(0)
 
 
-def test_a_page_that_nobody_sees_reads_nothing(page: "Page", site: Site) -> None:
+def test_a_hidden_page_reads_nothing(page: "Page", site: Site) -> None:
     page.goto(f"{site.url}#/job/team-a/math")
     expect(page.get_by_text("4/4", exact=True)).to_be_visible()
     expect_streams(page, site, 2)
@@ -126,7 +126,7 @@ def test_a_page_that_nobody_sees_reads_nothing(page: "Page", site: Site) -> None
     expect_streams(page, site, 2)
 
 
-def test_going_from_view_to_view_leaves_one_stream_open(page: "Page", site: Site) -> None:
+def test_navigation_between_views_leaves_one_stream_open(page: "Page", site: Site) -> None:
     page.goto(site.url)
     for place in ("#/job/team-a/math", "#/job/team-a/math/batch/3", "#/job/team-a/math/batch/3/group/q1", "#/"):
         page.evaluate("place => { location.hash = place }", place)

@@ -1,4 +1,4 @@
-"""Each view shows a fleet that runs, and leads to the next."""
+"""Each view shows a running fleet and links to the next view."""
 
 import re
 from typing import TYPE_CHECKING
@@ -19,11 +19,11 @@ PAINTED = """canvas => {
 
 
 def colours(canvas: "Locator") -> int:
-    """How many colours a picture has."""
+    """Number of colours of a picture."""
     return int(canvas.evaluate(PAINTED))
 
 
-def test_jobs_are_cards_with_the_reason_in_words(page: "Page", site: Site) -> None:
+def test_jobs_are_cards_with_the_reason_of_an_error(page: "Page", site: Site) -> None:
     page.goto(site.url)
     expect(page.get_by_role("heading", name="5 jobs")).to_be_visible()
     card = page.get_by_role("article", name="team-a/broken")
@@ -37,7 +37,7 @@ def test_jobs_are_cards_with_the_reason_in_words(page: "Page", site: Site) -> No
     expect(running.get_by_role("progressbar")).to_have_attribute("aria-valuetext", re.compile(r"\d+ %"))
 
 
-def test_a_viewer_goes_from_jobs_to_a_response_by_keyboard(page: "Page", site: Site) -> None:
+def test_a_response_can_be_reached_from_jobs_by_keyboard(page: "Page", site: Site) -> None:
     page.goto(site.url)
     page.get_by_role("link", name="team-a/math").press("Enter")
     expect(page.get_by_role("region", name="Who runs what")).to_be_visible()
@@ -79,7 +79,7 @@ def test_a_killed_worker_is_named_within_two_seconds(page: "Page", site: Site) -
     expect(page.locator("[aria-live]").first).to_contain_text("worker-2 is silent")
 
 
-def test_a_worker_that_a_pulse_does_not_name_keeps_its_lane(page: "Page", site: Site) -> None:
+def test_a_worker_missing_in_a_pulse_keeps_its_lane(page: "Page", site: Site) -> None:
     page.goto(f"{site.url}#/job/team-a/math")
     expect(page.locator(".lane")).to_have_count(4)
     page.wait_for_timeout(500)
@@ -97,7 +97,7 @@ def test_a_slow_worker_is_named_with_its_pace(page: "Page", site: Site) -> None:
     expect(found).to_contain_text("look at its node and GPU")
 
 
-def test_a_job_says_where_its_time_went_part_by_part(page: "Page", site: Site) -> None:
+def test_a_job_shows_its_time_by_parts(page: "Page", site: Site) -> None:
     page.goto(f"{site.url}#/job/team-a/math")
     panel = page.get_by_role("region", name="Where the time went")
     expect(panel).to_contain_text("Nothing stands out.")
@@ -109,7 +109,7 @@ def test_a_job_says_where_its_time_went_part_by_part(page: "Page", site: Site) -
     expect(panel).to_contain_text(re.compile(r"with an oracle, .* the run took .*: 1\.11, 1\.18 and 1\.25 times that"))
 
 
-def test_a_weights_transaction_says_whom_it_waits_for(page: "Page", site: Site) -> None:
+def test_a_weights_transaction_names_the_workers_that_it_waits_for(page: "Page", site: Site) -> None:
     page.goto(f"{site.url}#/job/team-a/math")
     weights = page.get_by_role("region", name="Weights")
     expect(weights.locator("[aria-current=step]")).to_contain_text("quiesce")
@@ -128,7 +128,7 @@ def test_a_batch_shows_groups_lengths_estimates_and_tail(page: "Page", site: Sit
     assert rows.count() > 5
 
 
-def test_a_pointer_tells_the_group_and_opens_it(page: "Page", site: Site) -> None:
+def test_a_pointer_shows_the_group_and_a_click_opens_it(page: "Page", site: Site) -> None:
     page.goto(f"{site.url}#/job/team-a/math/batch/3")
     groups = page.get_by_role("slider", name=re.compile("^Groups"))
     expect(groups).to_be_visible()
@@ -139,7 +139,7 @@ def test_a_pointer_tells_the_group_and_opens_it(page: "Page", site: Site) -> Non
     expect(page).to_have_url(re.compile(r"/group/q\d+$"))
 
 
-def test_numbers_go_on_while_one_looks(page: "Page", site: Site) -> None:
+def test_numbers_are_updated_while_the_page_is_open(page: "Page", site: Site) -> None:
     page.goto(f"{site.url}#/job/team-a/math/batch/3")
     tokens = page.locator(".figure", has_text="tokens/s").first
     expect(tokens).to_be_visible()

@@ -1,4 +1,4 @@
-"""What tests of drafting share: an engine that drafts, works on several prompts, and news for it."""
+"""Shared code of tests of drafting: an engine that drafts, requests on several prompts, and news for it."""
 
 import asyncio
 from collections.abc import Generator, Sequence
@@ -19,7 +19,7 @@ VOCABULARY = 97
 
 
 class Names:
-    """Keys and groups that no work had before."""
+    """Unused keys and groups for engine requests."""
 
     def __init__(self) -> None:
         self._number = 0
@@ -35,13 +35,13 @@ NAMES = Names()
 def of(
     prompt: int, sampling: Sampling, length: int = ROOM, group: str = "", index: int = 0, tokens: Sequence[int] = ()
 ) -> EngineRequest:
-    """A work on one of the prompts, in a group of its own unless it is given one."""
+    """An engine request on one of the prompts, by default in a new group."""
     name = NAMES.new()
     return EngineRequest(name, group or name, index, PROMPTS[prompt], list(tokens), length, sampling)
 
 
 def _draft_on_any_machine(engine: Any) -> None:
-    """Lengths follow what a step costs; on a busy machine that is chance, and drafts may come out as not worth it."""
+    """Makes draft lengths independent of step times, which are random on a busy machine and may rule out drafts."""
     inside: Any = engine._core.engine_core.model_executor.driver_worker.worker.model_runner.drafter
     inside.switch_off("")
     inside._drafter._adaptive = False
@@ -57,7 +57,7 @@ def drafting_player(
     routes: bool = False,
     **more: Any,
 ) -> Generator[Player]:
-    """An engine that drafts; its process has no other."""
+    """An engine that drafts, the only one of its process."""
     speculation = Speculation(max_tokens=MOST, memory_megabytes=64)
     engine_model = model(folder).model_copy(update=more)
     engine = VllmEngine(
@@ -77,15 +77,15 @@ def feed(player: Player, **news: Any) -> None:
 
 
 def metrics(player: Player) -> dict[str, float | int | str]:
-    """The engine's metrics once they are of all responses so far.
+    """The engine's metrics after all responses so far.
 
-    The engine's thread reads the drafter's counters when nothing runs any more, a moment after the last response; it
-    takes news afterwards.
+    The engine's thread reads the drafter's counters a moment after the last response, when no request runs; it takes
+    news afterwards.
     """
     feed(player)
     return player.engine.metrics()
 
 
 def metric(player: Player, name: str) -> int:
-    """One counter of them."""
+    """One counter of the metrics."""
     return int(metrics(player)[name])

@@ -57,7 +57,7 @@ def job(**model: Any) -> RolloutJob:
 
 
 class LoadingEngine(ScriptedEngine):
-    """Knows what it has loaded, and fails as often as it is set to. `waking`: seconds that it takes to wake."""
+    """A scripted engine that records its loaded weights and fails a set number of times. `waking`: seconds to wake."""
 
     loaded = "initial"
     failures = 0
@@ -87,17 +87,17 @@ class LoadingEngine(ScriptedEngine):
 
     @property
     def has_memory(self) -> bool:
-        """Whether anything of it is awake."""
+        """Whether a part of the engine is awake."""
         return self._asleep != set(MEMORY_PARTS)
 
     @property
     def held(self) -> list[str]:
-        """Versions of adapters that it has."""
+        """Versions of the loaded adapters."""
         return sorted(self._adapters)
 
 
 class StrictStore(MemoryStore):
-    """Sees to it that nobody ever asks for work of a version that it has not loaded."""
+    """A store that asserts that each worker claims only for versions that its engine has loaded."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         super().__init__(clock)
@@ -106,7 +106,7 @@ class StrictStore(MemoryStore):
         self.delay = 0.0
 
     async def claim(self, worker: WorkerId, query: ClaimQuery) -> list[Claim]:
-        """The answer comes after `delay` seconds."""
+        """Claims, and answers after `delay` seconds."""
         assert query.version == self.engines[worker].loaded
         assert set(query.adapters) <= set(self.engines[worker].held)
         claims = await super().claim(worker, query)
@@ -131,7 +131,7 @@ class Fleet:
         self.batches: dict[int, str] = {}
 
     def start(self, index: int, **engine: Any) -> str:
-        """Starts a worker; a boot of its own each time."""
+        """Starts a worker with a new boot id."""
         settings = WorkerSettings(self.job, "", index)
         loading = LoadingEngine(self.job.spec.model.scripted)
         for name, value in engine.items():
@@ -163,7 +163,7 @@ class Fleet:
         return Source(path=str(folder))
 
     async def sleep(self, seconds: float) -> None:
-        """In virtual time."""
+        """Sleeps in virtual time."""
         await asyncio.sleep(seconds)
 
     async def publish(self, version: str = "v1", **more: Any) -> None:
@@ -217,7 +217,7 @@ class Fleet:
                     await self.store.request_drain(name)
 
     async def results(self, batch: int) -> list[Result]:
-        """All results of a batch, once it is complete; whole ones have the tokens of the script."""
+        """Waits until a batch is complete and returns its results; asserts that whole ones have the script's tokens."""
         end = self.now() + 120
         while not (progress := await self.store.progress(batch)).complete:
             assert self.now() < end, f"batch {batch} does not end: {progress}, {await self.store.workers()}"
@@ -236,8 +236,8 @@ class Fleet:
 
 
 def play(tmp_path: Path, story: Callable[[Fleet], Coroutine[Any, Any, None]], **model: Any) -> None:
-    """A story with two workers, which are at work on a batch of the first version after a second. `model`: of the
-    manifest."""
+    """Runs `story` on two workers, which work on a batch of the first version after a second. `model`: fields of the
+    manifest's model."""
 
     async def main() -> None:
         fleet = Fleet(tmp_path, **model)

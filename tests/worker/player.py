@@ -1,4 +1,4 @@
-"""Shared code of tests of the real engine: engine requests on one prompt, and a Player that runs them to their ends."""
+"""Shared code of tests of the real engine: engine requests on one prompt, and a Player that runs them."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 

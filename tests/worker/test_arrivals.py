@@ -1,4 +1,4 @@
-"""When a worker claims: called by the store and not by the clock, in virtual time."""
+"""Times of a worker's claims: at calls of the store, not by the clock, in virtual time."""
 
 import asyncio
 from dataclasses import replace
@@ -16,7 +16,7 @@ from tests.worker.test_loop import SIZE, Scene, job, play
 
 
 class ClaimedStore(MemoryStore):
-    """Keeps when claims came and how much each found; can forget to call workers."""
+    """A store that records time and size of each claim, and can omit calls of workers."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -47,7 +47,7 @@ def scene_of(lengths: list[list[int]], **options: Any) -> tuple[Scene, ClaimedSt
     return scene, store
 
 
-def test_an_idle_worker_claims_seldom_and_writes_no_checkpoints() -> None:
+def test_an_idle_worker_claims_rarely_and_writes_no_checkpoints() -> None:
     async def scenario() -> None:
         scene, store = scene_of([])
         scene.start(0)
@@ -59,7 +59,7 @@ def test_an_idle_worker_claims_seldom_and_writes_no_checkpoints() -> None:
 
 
 @pytest.mark.parametrize(("calls", "seconds"), [(True, 0.0), (False, POLL_SECONDS)])
-def test_it_claims_when_work_arrives_or_where_no_call_comes_a_little_later(calls: bool, seconds: float) -> None:
+def test_a_worker_claims_at_a_call_or_by_its_timer_without_one(calls: bool, seconds: float) -> None:
     async def scenario() -> None:
         scene, store = scene_of([[50] * SIZE])
         store.calls = calls
@@ -90,7 +90,7 @@ def test_few_of_many_idle_workers_claim_when_one_group_arrives() -> None:
     play(scenario)
 
 
-def test_a_full_worker_claims_when_something_ends() -> None:
+def test_a_full_worker_claims_when_a_request_ends() -> None:
     async def scenario() -> None:
         scene, store = scene_of([[100] * SIZE, [100] * SIZE], slots=SIZE, quantumTokens=128)
         store.calls = False
@@ -105,7 +105,7 @@ def test_a_full_worker_claims_when_something_ends() -> None:
     play(scenario)
 
 
-def test_a_worker_claims_again_when_computed_contexts_have_made_room() -> None:
+def test_a_worker_claims_when_a_computed_context_frees_blocks() -> None:
     async def scenario() -> None:
         scene, store = scene_of([[300] * SIZE])
         engine = ScriptedEngine(scene.job.spec.model.scripted)

@@ -1,4 +1,4 @@
-"""What Prometheus reads of a worker's drafting."""
+"""A worker's Prometheus metrics of drafting."""
 
 from prometheus_client import generate_latest
 
@@ -62,7 +62,7 @@ def test_an_engine_that_cannot_draft_reports_nothing_of_drafts() -> None:
     assert "openseer_worker_slots 8.0" in text
 
 
-def test_whatever_a_drafter_counts_is_known_by_name() -> None:
+def test_every_counter_of_a_drafter_has_a_known_name() -> None:
     metrics = Drafter(slots=1, max_tokens=4, memory_bytes=1 << 20).metrics()
 
     worker_adds = {"steps", "shared_tokens", "shared_bytes"}

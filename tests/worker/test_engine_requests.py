@@ -1,4 +1,4 @@
-"""What an engine gets of a lease: seeds of its own for each position, and nothing that it cannot run."""
+"""Engine requests of leases: a separate seed for each position, and no request that the engine cannot run."""
 
 import asyncio
 
@@ -42,7 +42,7 @@ FITS = group("fits", [1, 2, 3], Sampling(max_tokens=8))
 
 
 def ends_of(*groups: GroupSpec) -> tuple[dict[str, Result], ModelLimits]:
-    """The results of a worker with these groups, which all end within ten seconds; and the limits that it reports."""
+    """Runs these groups on one worker for up to ten seconds; returns the results and the reported limits."""
     found: dict[str, Result] = {}
     reported: list[ModelLimits] = []
 
@@ -82,7 +82,7 @@ def ends_of(*groups: GroupSpec) -> tuple[dict[str, Result], ModelLimits]:
     ],
     ids=lambda value: value.id.name if isinstance(value, GroupSpec) else "",
 )
-def test_what_does_not_fit_fails_with_the_reason_and_others_go_on(group: GroupSpec, told: str) -> None:
+def test_a_request_that_does_not_fit_fails_and_others_continue(group: GroupSpec, told: str) -> None:
     found, _ = ends_of(group, FITS)
     refused = found[group.id.name]
     assert (refused.status, refused.reason, refused.tokens) == (Status.INFRA_FAILED, FinishReason.INFRA_FAILED, b"")
@@ -90,14 +90,14 @@ def test_what_does_not_fit_fails_with_the_reason_and_others_go_on(group: GroupSp
     assert found["fits"].status is Status.OK
 
 
-def test_a_response_ends_where_its_workers_kv_cache_does() -> None:
+def test_a_response_ends_at_the_limit_of_its_workers_kv_cache() -> None:
     found, _ = ends_of(group("grows", [1] * 100, Sampling(ignore_eos=True)))
     grown = found["grows"]
     assert (grown.status, grown.reason) == (Status.OK, FinishReason.CONTEXT_FULL)
     assert count_items(grown.tokens) == KV_TOKENS - 100
 
 
-def test_a_worker_reports_what_one_request_may_have() -> None:
+def test_a_worker_reports_the_limits_of_one_request() -> None:
     _, limits = ends_of(FITS)
     assert limits == ModelLimits(context_tokens=1024, vocabulary=2**18, worker_tokens=KV_TOKENS)
 
@@ -108,7 +108,7 @@ def test_a_seed_is_stable_and_fits_63_bits() -> None:
 
 
 def test_no_two_places_share_a_seed() -> None:
-    """A response that moves, its siblings, other groups and other jobs: none meets another's noise."""
+    """A moved response, its siblings, other groups and other jobs have different noise."""
     seeds = {
         derive_seed(seed, group, index, position)
         for seed in (0, 1)

@@ -52,7 +52,7 @@ def job(**scripted: Any) -> RolloutJob:
 
 
 class Scene:
-    """A store with a batch, and workers that come and go."""
+    """A store with a batch, and workers that start and stop."""
 
     def __init__(self, job: RolloutJob, lengths: list[list[int]]) -> None:
         self.job = job
@@ -89,7 +89,7 @@ class Scene:
         return worker
 
     async def finish(self) -> None:
-        """Until every request has a result; then the tokens of each are what the script says."""
+        """Waits until every request has a result; asserts that the tokens are those of the script."""
         while not (await self.store.progress(0)).complete:
             await asyncio.sleep(0.1)
         for ordinal, lengths in enumerate(self.lengths):
@@ -110,7 +110,7 @@ LENGTHS = [[20 + 13 * number + 7 * index for index in range(SIZE)] for number in
 
 
 @pytest.mark.parametrize("name", get_args(PolicyName))
-def test_every_request_completes_once_with_its_own_tokens_under_every_policy(name: str) -> None:
+def test_every_policy_completes_each_request_once_with_its_own_tokens(name: str) -> None:
     async def scenario() -> None:
         scene = Scene(job(policy=name), LENGTHS)
         await scene.submit()
@@ -126,7 +126,7 @@ def test_every_request_completes_once_with_its_own_tokens_under_every_policy(nam
     play(scenario)
 
 
-def test_a_drained_worker_hands_back_its_requests_with_their_tokens() -> None:
+def test_a_drained_worker_gives_back_its_requests_with_their_tokens() -> None:
     async def scenario() -> None:
         scene = Scene(job(), [[300] * SIZE])
         await scene.submit()
@@ -144,7 +144,7 @@ def test_a_drained_worker_hands_back_its_requests_with_their_tokens() -> None:
     play(scenario)
 
 
-def test_after_a_workers_death_the_others_go_on_from_its_last_checkpoint() -> None:
+def test_after_a_workers_death_others_continue_from_its_checkpoint() -> None:
     async def scenario() -> None:
         scene = Scene(job(leaseSeconds=2), [[300] * SIZE])
         await scene.submit()
@@ -164,7 +164,7 @@ def test_after_a_workers_death_the_others_go_on_from_its_last_checkpoint() -> No
     play(scenario)
 
 
-def test_a_request_in_hand_goes_on_in_place_when_nothing_waits() -> None:
+def test_a_running_request_continues_in_place_when_none_waits() -> None:
     async def scenario() -> None:
         scene = Scene(job(quantumTokens=16), [[200] * SIZE])
         await scene.submit()
@@ -175,7 +175,7 @@ def test_a_request_in_hand_goes_on_in_place_when_nothing_waits() -> None:
     play(scenario)
 
 
-def test_a_worker_never_promises_more_blocks_than_the_engine_has() -> None:
+def test_a_worker_never_reserves_more_blocks_than_the_engine_has() -> None:
     async def scenario() -> None:
         tight = job(kvBlocks=60, blockTokens=16, slots=32, maxModelLen=512, quantumTokens=32)
         scene = Scene(tight, [[350, 120, 200, 380]] * 8)
@@ -189,7 +189,7 @@ def test_a_worker_never_promises_more_blocks_than_the_engine_has() -> None:
     play(scenario)
 
 
-def test_in_the_tail_a_worker_with_more_than_its_share_gives_work_to_an_idle_one() -> None:
+def test_in_the_tail_an_overloaded_worker_gives_requests_to_an_idle_one() -> None:
     async def scenario() -> None:
         scene = Scene(job(slots=16, quantumTokens=32), [[380] * SIZE] * 4)
         await scene.submit()
@@ -203,7 +203,7 @@ def test_in_the_tail_a_worker_with_more_than_its_share_gives_work_to_an_idle_one
     play(scenario)
 
 
-def test_a_drain_asked_for_through_the_store_is_followed() -> None:
+def test_a_drain_requested_in_the_store_is_followed() -> None:
     async def scenario() -> None:
         scene = Scene(job(), [[300] * SIZE])
         await scene.submit()
@@ -216,13 +216,13 @@ def test_a_drain_asked_for_through_the_store_is_followed() -> None:
 
 
 class FrozenEngine(ScriptedEngine):
-    """Takes work and makes no step."""
+    """An engine that accepts requests and makes no step."""
 
     def start(self, wake: Callable[[], None]) -> None:
         del wake
 
 
-def test_an_engine_that_makes_no_step_is_given_up_and_its_requests_go_to_others() -> None:
+def test_requests_of_a_stalled_engine_move_to_other_workers() -> None:
     async def scenario() -> None:
         scene = Scene(job(leaseSeconds=2), [[50] * SIZE])
         await scene.submit()
@@ -236,7 +236,7 @@ def test_an_engine_that_makes_no_step_is_given_up_and_its_requests_go_to_others(
 
 
 class RefusingEngine(ScriptedEngine):
-    """Refuses one request, as an engine does with a prompt that it cannot take."""
+    """An engine that refuses one request, as one with an invalid prompt."""
 
     def add(self, request: Any) -> None:
         super().add(request)
@@ -251,7 +251,7 @@ class RefusingEngine(ScriptedEngine):
         return outputs
 
 
-def test_a_request_that_the_engine_refuses_is_reported_as_failed_with_the_reason() -> None:
+def test_a_request_refused_by_the_engine_fails_with_the_reason() -> None:
     async def scenario() -> None:
         scene = Scene(job(), [[50] * SIZE])
         await scene.submit()
@@ -267,7 +267,7 @@ def test_a_request_that_the_engine_refuses_is_reported_as_failed_with_the_reason
 
 
 class CrowdedStore(MemoryStore):
-    """Answers each finish as if a sibling's news had come first, a number of times."""
+    """A store that answers a number of completions as if a sibling's update had preceded them."""
 
     stale = 3
 
@@ -280,7 +280,7 @@ class CrowdedStore(MemoryStore):
         return await super().complete(worker, finishes)
 
 
-def test_a_finish_that_comes_after_a_siblings_news_is_sent_again() -> None:
+def test_a_finish_after_a_siblings_update_is_sent_again() -> None:
     async def scenario() -> None:
         scene = Scene(job(), [[50] * SIZE])
         scene.store = CrowdedStore(asyncio.get_running_loop().time)
@@ -294,7 +294,7 @@ def test_a_finish_that_comes_after_a_siblings_news_is_sent_again() -> None:
 
 
 class RecordingStore(MemoryStore):
-    """Records when which heartbeat came."""
+    """A store that records the heartbeats with their times."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         super().__init__(clock)
@@ -308,7 +308,7 @@ class RecordingStore(MemoryStore):
         return next(at for at, info in self.heartbeats if info.state == state and at >= after)
 
 
-def test_a_change_of_state_is_reported_at_once_but_never_more_often_than_five_times_a_second() -> None:
+def test_state_changes_are_reported_at_once_at_most_five_times_a_second() -> None:
     async def scenario() -> None:
         scene = Scene(job(), [])
         now = asyncio.get_running_loop().time
@@ -350,7 +350,7 @@ def test_a_worker_reports_the_context_that_it_holds() -> None:
     play(scenario)
 
 
-def test_a_worker_is_ready_from_the_first_answer_of_the_store_until_it_drains() -> None:
+def test_a_worker_is_ready_from_the_stores_first_answer_until_a_drain() -> None:
     async def scenario() -> None:
         scene = Scene(job(), [])
         worker = scene.start(0)
@@ -364,7 +364,7 @@ def test_a_worker_is_ready_from_the_first_answer_of_the_store_until_it_drains() 
     play(scenario)
 
 
-def test_a_scripted_engine_is_sick_while_the_named_file_is_there_and_then_drains(tmp_path: Path) -> None:
+def test_a_scripted_engine_with_the_named_file_is_sick_and_drains(tmp_path: Path) -> None:
     async def scenario() -> None:
         scene = Scene(job(), [[300] * SIZE])
         store = scene.store = RecordingStore(asyncio.get_running_loop().time)

@@ -1,4 +1,4 @@
-"""What a worker reserves for its responses: blocks for their next quantum, and for what comes before it can decide."""
+"""A worker's reserved blocks: for the responses' next quantum, and for tokens before the next decision."""
 
 from dataclasses import replace
 
@@ -43,7 +43,8 @@ def running_requests(
 
 
 def leaves_for(waiting: float, profile: EngineProfile) -> bool:
-    """Whether a response of 1,000 tokens, due, leaves a full worker for something better by so much."""
+    """Whether a response of 1,000 tokens at the end of its quantum yields to a request with a score better by
+    `waiting`."""
     running, key = running_requests(quantum=100, profile=profile)
     running.room = Room(1, profile.blocks)
     gain(running, key, 1000)
@@ -52,8 +53,9 @@ def leaves_for(waiting: float, profile: EngineProfile) -> bool:
     return key in running.decide().leave
 
 
-def test_a_response_that_takes_its_context_along_yields_for_a_quantum() -> None:
-    """One whose context is computed again elsewhere yields for a quantum and half of its own tokens."""
+def test_a_response_with_movable_context_yields_for_a_gain_of_a_quantum() -> None:
+    """A response whose context is computed again elsewhere yields for a gain of a quantum and half of its own
+    tokens."""
     moving = replace(PROFILE, contexts_move=True)
     assert [leaves_for(better, moving) for better in (99, 101)] == [False, True]
     assert [leaves_for(better, PROFILE) for better in (101, 599, 601)] == [False, False, True]
@@ -63,7 +65,7 @@ def gain(running: RunningRequests, key: str, count: int) -> None:
     running.take(EngineOutput(key, pack_tokens([1] * count), pack_logprobs([0.0] * count)), "v1")
 
 
-def test_a_response_that_gains_much_between_two_decisions_is_reserved_twice_that() -> None:
+def test_the_margin_is_twice_the_gain_between_two_decisions() -> None:
     running, key = running_requests()
     before = running.margin, running.reserved_blocks
     gain(running, key, 50)
@@ -73,20 +75,20 @@ def test_a_response_that_gains_much_between_two_decisions_is_reserved_twice_that
     assert running.reserved_blocks == -(-(2 + 1024 + 800) // BLOCK_TOKENS)
 
 
-def test_one_long_pause_of_the_machine_does_not_take_all_blocks() -> None:
+def test_the_margin_after_a_long_pause_is_limited() -> None:
     running, key = running_requests(quantum=256)
     gain(running, key, 3000)
     assert running.margin == 256
 
 
-def test_output_of_a_request_that_is_gone_is_not_taken() -> None:
+def test_output_of_a_removed_request_is_ignored() -> None:
     running, key = running_requests()
     running.drop(key)
     gain(running, key, 900)
     assert len(running) == 0
 
 
-def test_what_a_context_takes_while_it_is_computed_is_room_once_it_generates() -> None:
+def test_blocks_of_the_prefill_are_free_after_the_first_token() -> None:
     window = KvLayout((KvGroup(BLOCK_TOKENS, most=4, most_computing=20),))
     running, key = running_requests(prompt=100, profile=replace(PROFILE, layout=window))
     assert running.reserved_blocks == 7
@@ -96,14 +98,14 @@ def test_what_a_context_takes_while_it_is_computed_is_room_once_it_generates() -
     assert not running.take(EngineOutput(key, pack_tokens([1]), pack_logprobs([0.0])), "v1")
 
 
-def test_full_attention_frees_nothing_when_a_context_is_computed() -> None:
+def test_full_attention_frees_no_block_after_the_prefill() -> None:
     running, key = running_requests(prompt=100)
     before = running.reserved_blocks
     assert not running.take(EngineOutput(key, pack_tokens([1]), pack_logprobs([0.0])), "v1")
     assert running.reserved_blocks == before
 
 
-def test_tokens_that_are_scored_take_no_blocks_but_their_prompts_and_teach_no_margin() -> None:
+def test_scored_tokens_take_no_further_blocks_and_set_no_margin() -> None:
     running, key = running_requests(prompt=1000, most=1)
     before = running.margin, running.reserved_blocks
     gain(running, key, 999)
@@ -111,7 +113,7 @@ def test_tokens_that_are_scored_take_no_blocks_but_their_prompts_and_teach_no_ma
     assert running.reserved_blocks == -(-(1000 + 1) // BLOCK_TOKENS)
 
 
-def test_an_end_that_the_store_did_not_take_gives_no_order_to_its_siblings() -> None:
+def test_a_refused_completion_does_not_rescore_its_siblings() -> None:
     queue, chosen = ChunkQueue(), policy("context-aware")
     placement = Placement(chosen, Lanes("context-aware", 1))
     spec = placement.group(GROUP, VERSION, 0, pack_tokens([1]), 4000, 3, 0.0, sampling="{}", metadata="{}")

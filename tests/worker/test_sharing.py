@@ -29,7 +29,7 @@ LENGTH = 600
 
 
 class DraftingEngine(ScriptedEngine):
-    """An engine that drafts, and keeps the news it is fed."""
+    """An engine that drafts and records its news."""
 
     drafts = True
 
@@ -42,7 +42,7 @@ class DraftingEngine(ScriptedEngine):
         return await super().feed(news)
 
     def fed(self) -> dict[tuple[str, int], bytes]:
-        """All tokens of each response; each news must go on where the one before ended."""
+        """All fed tokens by response; asserts that each news continues where the previous one ended."""
         found: dict[tuple[str, int], bytes] = {}
         for news in self.news:
             for group, index, position, tokens in news.tokens:
@@ -66,7 +66,7 @@ class Scene:
                 "groupSize": SIZE,
                 "sampling": {"maxTokens": LENGTH, "forceLengths": True},
                 "speculation": speculation,
-                "rollout": {"quantumTokens": 10 * LENGTH},  # none gives way to a sibling
+                "rollout": {"quantumTokens": 10 * LENGTH},  # no response yields to a sibling
                 "workers": {"replicas": 2},
             },
         }
@@ -103,7 +103,7 @@ class Scene:
 
 
 class QueriedStore(MemoryStore):
-    """Counts queries for siblings, keeps when each response was queried, and can be away for them."""
+    """A store that counts queries for siblings, records their times by response, and can fail them."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         super().__init__(clock)
@@ -148,7 +148,7 @@ def test_each_engine_is_fed_the_tokens_of_the_others_in_order_and_once() -> None
     play(scenario)
 
 
-def test_a_store_that_is_away_costs_no_work_and_news_go_on_once_it_is_back() -> None:
+def test_a_store_outage_loses_no_work_and_news_continue_afterwards() -> None:
     async def scenario(scene: Scene) -> None:
         scene.store.away = True
         await scene.submit()
@@ -164,7 +164,7 @@ def test_a_store_that_is_away_costs_no_work_and_news_go_on_once_it_is_back() -> 
     play(scenario)
 
 
-def test_responses_without_news_are_queried_ever_less_often() -> None:
+def test_responses_without_news_are_queried_at_growing_intervals() -> None:
     async def scenario(scene: Scene) -> None:
         await scene.submit(lengths=(10 * LENGTH,) * SIZE)
         scene.start(DraftingEngine(scene.job))  # runs two of four
@@ -179,7 +179,7 @@ def test_responses_without_news_are_queried_ever_less_often() -> None:
     play(scenario)
 
 
-def test_a_quiet_response_is_queried_every_time_again_once_it_brings_news() -> None:
+def test_a_quiet_response_with_news_is_queried_every_time_again() -> None:
     async def scenario(scene: Scene) -> None:
         await scene.submit()
         scene.start(DraftingEngine(scene.job))  # runs two of four
@@ -209,7 +209,7 @@ def test_nothing_is_queried_when_the_engine_does_not_draft() -> None:
     play(scenario)
 
 
-def test_an_engine_that_cannot_take_news_goes_on_working() -> None:
+def test_an_engine_that_fails_to_take_news_continues() -> None:
     class Failing(DraftingEngine):
         async def feed(self, news: DraftNews) -> list[int]:
             raise LoadError("no")
@@ -223,7 +223,7 @@ def test_an_engine_that_cannot_take_news_goes_on_working() -> None:
 
 
 @pytest.mark.parametrize("earlier", [0, 2])
-def test_responses_of_earlier_batches_come_once_where_the_job_wants_them(earlier: int) -> None:
+def test_earlier_responses_are_fed_once_if_the_job_asks_for_them(earlier: int) -> None:
     async def scenario(scene: Scene) -> None:
         await scene.submit("old", (50, 60))
         scene.start(DraftingEngine(scene.job))
@@ -237,7 +237,7 @@ def test_responses_of_earlier_batches_come_once_where_the_job_wants_them(earlier
     play(scenario, earlierResponses=earlier)
 
 
-def test_a_group_is_released_some_time_after_its_last_request_left() -> None:
+def test_a_group_is_released_some_time_after_its_last_request() -> None:
     async def scenario(scene: Scene) -> None:
         await scene.submit()
         scene.start(DraftingEngine(scene.job))
@@ -250,7 +250,7 @@ def test_a_group_is_released_some_time_after_its_last_request_left() -> None:
     play(scenario)
 
 
-def test_a_probe_counts_more_while_others_wait_and_then_what_has_most_left() -> None:
+def test_importance_favours_waiting_probes_then_the_longest_remainder() -> None:
     async def scenario(scene: Scene) -> None:
         await scene.submit(lengths=(500, 100, 100, LENGTH))
         scene.start(DraftingEngine(scene.job))

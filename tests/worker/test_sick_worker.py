@@ -18,7 +18,7 @@ SICK_AT = 0.5
 
 
 class DyingEngine(LoadingEngine):
-    """Breaks when its GPU falls sick."""
+    """An engine that breaks when its GPU becomes sick."""
 
     fails_at = float("inf")
 
@@ -29,14 +29,14 @@ class DyingEngine(LoadingEngine):
 
 
 class SlowEngine(LoadingEngine):
-    """Takes a second and a half to let a request go."""
+    """An engine that takes 1.5 s to abort a request."""
 
     def abort(self, key: str) -> None:
         asyncio.get_running_loop().call_later(1.5, super().abort, key)
 
 
 async def run(fleet: Fleet, engine: LoadingEngine, readings: Callable[[float], WorkerMetrics]) -> None:
-    """One worker that has all the work, to its end. `readings`: of its GPUs, by the seconds that it has lived."""
+    """Runs one worker with all the work to its end. `readings`: of its GPUs, by seconds since its start."""
     for other in fleet.workers:
         fleet.kill(other)
     begun = fleet.now()
@@ -46,7 +46,7 @@ async def run(fleet: Fleet, engine: LoadingEngine, readings: Callable[[float], W
     await Worker(settings, fleet.store, engine, lambda: readings(fleet.now() - begun)).run()
 
 
-def test_a_gpu_that_sounds_well_again_has_been_sick_all_the_same(tmp_path: Path) -> None:
+def test_a_worker_stays_sick_after_its_gpu_recovers(tmp_path: Path) -> None:
     async def story(fleet: Fleet) -> None:
         engine = SlowEngine(fleet.job.spec.model.scripted)
         with pytest.raises(GpuSickError, match=r"^gpu0: gone$"):
@@ -56,7 +56,7 @@ def test_a_gpu_that_sounds_well_again_has_been_sick_all_the_same(tmp_path: Path)
     play(tmp_path, story)
 
 
-def test_an_engine_that_breaks_on_a_sick_gpu_is_no_failure_of_the_engine(tmp_path: Path) -> None:
+def test_an_engine_broken_on_a_sick_gpu_is_not_an_engine_failure(tmp_path: Path) -> None:
     async def story(fleet: Fleet) -> None:
         engine = DyingEngine(fleet.job.spec.model.scripted)
         engine.fails_at = fleet.now() + SICK_AT
@@ -66,7 +66,7 @@ def test_an_engine_that_breaks_on_a_sick_gpu_is_no_failure_of_the_engine(tmp_pat
     play(tmp_path, story)
 
 
-def test_an_engine_that_breaks_on_a_sound_gpu_is_one(tmp_path: Path) -> None:
+def test_an_engine_broken_on_a_healthy_gpu_is_an_engine_failure(tmp_path: Path) -> None:
     async def story(fleet: Fleet) -> None:
         engine = DyingEngine(fleet.job.spec.model.scripted)
         engine.fails_at = fleet.now() + SICK_AT

@@ -21,19 +21,19 @@ STALL_SECONDS = 12.0
 
 
 def slow(job: RolloutJob, slots: int) -> RolloutJob:
-    """The job with ten steps a second, and room for so many requests."""
+    """The job with ten steps per second and slots for so many requests."""
     scripted = job.spec.model.scripted.model_copy(update={"step_seconds": 0.1, "slots": slots})
     model = job.spec.model.model_copy(update={"scripted": scripted})
     return job.model_copy(update={"spec": job.spec.model_copy(update={"model": model})})
 
 
 class StallingStore(StrictStore):
-    """One heartbeat waits long for its answer."""
+    """A store with one slow heartbeat."""
 
     stalls_at = float("inf")
 
     async def heartbeat(self, worker: WorkerId, info: Heartbeat) -> HeartbeatReply:
-        """Waits once."""
+        """Waits in the first call."""
         if asyncio.get_running_loop().time() >= self.stalls_at:
             self.stalls_at = float("inf")
             await asyncio.sleep(STALL_SECONDS)
@@ -41,14 +41,14 @@ class StallingStore(StrictStore):
 
 
 class FrozenEngine(LoadingEngine):
-    """Takes work and makes no step."""
+    """An engine that accepts requests and makes no step."""
 
     def start(self, wake: Callable[[], None]) -> None:
-        """Does not."""
+        """Does nothing."""
         del wake
 
 
-def test_a_stalled_engine_hands_back_what_it_has_and_a_request_that_stalls_engines_ends(tmp_path: Path) -> None:
+def test_a_stalled_engines_requests_return_and_a_repeated_staller_fails(tmp_path: Path) -> None:
     async def scenario() -> None:
         fleet = Fleet(tmp_path)
         await fleet.submit(0, "initial", groups=1)

@@ -1,4 +1,4 @@
-"""One request that kills each worker which runs it, among many that do not: it alone ends without a response."""
+"""A request that kills each worker that runs it, among harmless ones: it alone ends without a response."""
 
 import asyncio
 from pathlib import Path
@@ -23,32 +23,32 @@ START_SECONDS = 1.0
 
 
 class MortalEngine(LoadingEngine):
-    """Breaks soon after it is given the culprit."""
+    """An engine that breaks soon after the culprit was added."""
 
     dies_at = float("inf")
 
     def add(self, request: EngineRequest) -> None:
-        """Takes a request."""
+        """Adds a request."""
         super().add(request)
         if (request.group, request.index) == CULPRIT:
             self.dies_at = asyncio.get_running_loop().time() + FATAL_SECONDS
 
     def check(self) -> None:
-        """Raises EngineError when it has broken."""
+        """Raises EngineError if the engine is broken."""
         if asyncio.get_running_loop().time() >= self.dies_at:
             raise EngineError("an illegal memory access")
         super().check()
 
 
 def wide(job: RolloutJob) -> RolloutJob:
-    """The job with room for a quarter of all requests per worker."""
+    """The job with slots for a quarter of all requests per worker."""
     scripted = job.spec.model.scripted.model_copy(update={"slots": GROUPS * SIZE // 4})
     model = job.spec.model.model_copy(update={"scripted": scripted})
     return job.model_copy(update={"spec": job.spec.model_copy(update={"model": model})})
 
 
 async def live(fleet: Fleet, index: int, *, speaks: bool) -> None:
-    """A worker that is started again after each death. `speaks`: it still tells the store that its engine broke."""
+    """A worker that restarts after each death. `speaks`: it reports the broken engine to the store."""
     while True:
         engine, settings = MortalEngine(fleet.job.spec.model.scripted), WorkerSettings(fleet.job, "", index)
         fleet.store.engines[settings.worker] = engine
@@ -61,7 +61,7 @@ async def live(fleet: Fleet, index: int, *, speaks: bool) -> None:
 
 
 @pytest.mark.parametrize("speaks", [True, False])
-def test_a_request_that_kills_its_workers_takes_no_other_along(tmp_path: Path, speaks: bool) -> None:
+def test_a_request_that_kills_its_workers_fails_alone(tmp_path: Path, speaks: bool) -> None:
     async def scenario() -> None:
         fleet = Fleet(tmp_path)
         fleet.job = wide(fleet.job)

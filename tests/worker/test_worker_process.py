@@ -1,4 +1,4 @@
-"""A worker as a process, as a pod runs it: probes, signals, exit codes, a store that comes late, gangs of ranks."""
+"""A worker as a process, as a pod runs it: probes, signals, exit codes, a store that starts late, gangs of ranks."""
 
 # pyright: reportUnknownMemberType=false
 import asyncio
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.redis
 
 
 def free_ports() -> int:
-    """The first of two neighbouring ports that nobody uses, nor gets before they are used."""
+    """The first of two neighbouring free ports outside of the ephemeral range."""
     while True:
         port = random.choice(PORTS)
         with socket.socket() as one, socket.socket() as two, suppress(OSError):
@@ -73,7 +73,7 @@ class Rank:
         self.message = message
 
     def status(self, path: str) -> int:
-        """What the web server answers; 0: nobody there."""
+        """The status of the web server's answer; 0: no server."""
         return self.get(path)[0]
 
     def get(self, path: str) -> tuple[int, str]:
@@ -85,7 +85,7 @@ class Rank:
             connection.request("GET", path)
             answer = connection.getresponse()
             return answer.status, answer.read().decode()
-        except (OSError, http.client.HTTPException):  # an ending process may answer by half
+        except (OSError, http.client.HTTPException):  # an ending process may send an incomplete answer
             return 0, ""
         finally:
             connection.close()
@@ -98,12 +98,13 @@ class Rank:
         self.process.send_signal(signal.SIGTERM)
 
     def end(self) -> int:
-        """The exit code, waited for."""
+        """Waits for the end and returns the exit code."""
         return self.process.wait(WAIT_SECONDS)
 
 
 class Bench:
-    """A job and its processes. A response of 4000 tokens takes minutes: who looks at work finds it under way."""
+    """A job and its processes. A response of 4000 tokens takes minutes, so that it still runs when a test reads the
+    state."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -147,7 +148,7 @@ class Bench:
         return [self.start(url, *gang, "--rank", str(rank)) for rank in range(nodes)]
 
     async def submit(self, store: Store, lengths: list[int]) -> None:
-        """One group whose requests have those lengths."""
+        """Submits one group whose requests have those lengths."""
         spec = self.job.spec
         chosen, lanes = policy(spec.rollout.policy), Lanes(spec.rollout.policy, 1)
         group, longest, size = GroupId(0, "g0"), spec.sampling.max_tokens, len(lengths)
@@ -185,7 +186,7 @@ async def store(url: str) -> AsyncIterator[Store]:
     await store.close()
 
 
-async def test_a_worker_is_ready_while_it_works_and_not_while_it_drains(bench: Bench, url: str, store: Store) -> None:
+async def test_a_worker_is_ready_except_during_a_drain(bench: Bench, url: str, store: Store) -> None:
     await bench.submit(store, [4000] * SIZE)
     rank = bench.start(url, OPENSEER_NODE_NAME="node-7", OPENSEER_POD_UID="uid-7")
     await until(lambda: rank.status("/healthz") == 200)
@@ -203,7 +204,7 @@ async def test_a_worker_is_ready_while_it_works_and_not_while_it_drains(bench: B
     assert worker.heartbeat.weights.passing is not None
     secret = worker.heartbeat.weights.passing.address.rpartition("/weights/")[2]
     assert len(secret) > 40
-    # The store has a heartbeat before the worker has the answer that lets it show the same.
+    # The store has the heartbeat before the worker has its answer and shows the same state.
     await until(lambda: 'openseer_worker_state{state="busy"} 1.0' in rank.get("/metrics")[1])
     metrics = rank.get("/metrics")[1]
     assert "openseer_worker_tokens_total " in metrics
@@ -212,7 +213,8 @@ async def test_a_worker_is_ready_while_it_works_and_not_while_it_drains(bench: B
     assert secret not in metrics + rank.log.read_text()
     redis: Any = Redis(unix_socket_path=url.removeprefix("unix://"))
     async with redis:
-        await redis.client_pause(int(WAIT_SECONDS * 1000), all=False)  # what it hands back waits: it drains until then
+        # The worker drains until its requests are given back.
+        await redis.client_pause(int(WAIT_SECONDS * 1000), all=False)
         rank.stop()
         await until(lambda: rank.status("/readyz") == 503)
         assert rank.status("/healthz") == 200
@@ -223,7 +225,7 @@ async def test_a_worker_is_ready_while_it_works_and_not_while_it_drains(bench: B
     assert (progress.requests, progress.closed, progress.tokens > 0) == (SIZE, 0, True)
 
 
-async def test_a_worker_waits_for_a_store_that_comes_late(bench: Bench, tmp_path: Path) -> None:
+async def test_a_worker_waits_for_a_store_that_starts_late(bench: Bench, tmp_path: Path) -> None:
     port = free_ports()
     rank = bench.start(f"redis://localhost:{port}")
     await until(lambda: rank.status("/healthz") == 200)
@@ -241,7 +243,7 @@ async def test_a_worker_waits_for_a_store_that_comes_late(bench: Bench, tmp_path
         redis.wait()
 
 
-async def test_a_worker_that_is_stopped_before_its_store_is_there_ends_at_once_and_well(bench: Bench) -> None:
+async def test_a_worker_stopped_before_its_store_starts_exits_at_once_with_0(bench: Bench) -> None:
     rank = bench.start(f"redis://localhost:{free_ports()}")
     await until(lambda: "waiting for the store" in rank.log.read_text())
     rank.stop()
@@ -249,7 +251,7 @@ async def test_a_worker_that_is_stopped_before_its_store_is_there_ends_at_once_a
     assert not rank.message.exists()
 
 
-async def test_why_a_worker_fails_is_in_its_termination_message(bench: Bench, url: str) -> None:
+async def test_a_failed_workers_termination_message_has_the_reason(bench: Bench, url: str) -> None:
     file = bench.folder / "job.json"
     file.write_text(file.read_text().replace('"slots": 8', '"slots": -1'))
     rank = bench.start(url)
@@ -262,7 +264,7 @@ async def test_why_a_worker_fails_is_in_its_termination_message(bench: Bench, ur
     assert "no.json" in missing.message.read_text()
 
 
-async def test_a_worker_whose_engine_says_it_is_sick_says_so_and_hands_back_its_work(
+async def test_a_sick_engines_worker_reports_it_and_gives_back_its_requests(
     bench: Bench, url: str, store: Store, tmp_path: Path
 ) -> None:
     await bench.submit(store, [4000] * SIZE)
@@ -274,7 +276,7 @@ async def test_a_worker_whose_engine_says_it_is_sick_says_so_and_hands_back_its_
     await until(is_working)
     redis: Any = Redis(unix_socket_path=url.removeprefix("unix://"))
     async with redis, redis.monitor() as monitor, asyncio.timeout(WAIT_SECONDS):
-        # The worker leaves at once: its last heartbeat is seldom there to be read.
+        # The worker exits at once, so its last heartbeat can rarely be read.
         (tmp_path / "sick").touch()
         command = ""
         while not ("sick" in command and f"{tmp_path / 'sick'} is there" in command):
@@ -300,9 +302,7 @@ async def test_a_store_that_refuses_a_command_ends_a_worker_with_its_message(
 # ---- gangs
 
 
-async def test_a_gang_of_three_completes_requests_and_ends_whole_when_its_leader_is_drained(
-    bench: Bench, url: str, store: Store
-) -> None:
+async def test_a_gang_of_three_ends_as_a_whole_when_its_leader_is_drained(bench: Bench, url: str, store: Store) -> None:
     bench.write(nodes=3)
     await bench.submit(store, [20] * SIZE)
     gang = bench.start_gang(url, 3)
@@ -312,7 +312,7 @@ async def test_a_gang_of_three_completes_requests_and_ends_whole_when_its_leader
 
     await until(is_complete)
     await until(lambda: all(rank.status("/readyz") == 200 for rank in gang))
-    # A follower's first look at its GPUs comes after it is ready.
+    # A follower first reads its GPUs after it is ready.
     await until(lambda: 'state="following"' in gang[1].get("/metrics")[1])
     assert [status.name for status in await store.workers()] == ["worker-0"]
     gang[0].stop()
@@ -320,7 +320,7 @@ async def test_a_gang_of_three_completes_requests_and_ends_whole_when_its_leader
     assert not any("Traceback" in rank.log.read_text() for rank in gang)
 
 
-async def test_the_death_of_one_rank_ends_all_others(bench: Bench, url: str) -> None:
+async def test_the_death_of_one_rank_ends_all_ranks(bench: Bench, url: str) -> None:
     bench.write(nodes=3)
     gang = bench.start_gang(url, 3)
     await until(lambda: all(rank.is_ready() for rank in gang))
@@ -330,7 +330,7 @@ async def test_the_death_of_one_rank_ends_all_others(bench: Bench, url: str) -> 
     assert "rank 0 of the gang" in gang[1].message.read_text()
 
 
-async def test_a_follower_that_is_asked_to_end_drains_the_whole_worker(bench: Bench, url: str, store: Store) -> None:
+async def test_a_terminated_follower_drains_the_whole_worker(bench: Bench, url: str, store: Store) -> None:
     bench.write(nodes=2)
     await bench.submit(store, [4000] * SIZE)
     gang = bench.start_gang(url, 2)
@@ -344,7 +344,7 @@ async def test_a_follower_that_is_asked_to_end_drains_the_whole_worker(bench: Be
     assert await store.workers() == []
 
 
-async def test_an_incomplete_gang_ends_well_when_it_is_asked_to(bench: Bench, url: str) -> None:
+async def test_an_incomplete_gang_exits_with_0_on_sigterm(bench: Bench, url: str) -> None:
     bench.write(nodes=3)
     gang = bench.start_gang(url, 2)
     await until(lambda: "rank 1 connected" in gang[0].log.read_text())
@@ -353,7 +353,7 @@ async def test_an_incomplete_gang_ends_well_when_it_is_asked_to(bench: Bench, ur
     assert [rank.end() for rank in gang] == [0, 0]
 
 
-async def test_a_leader_takes_only_the_ranks_of_its_own_gang(bench: Bench, url: str) -> None:
+async def test_a_leader_accepts_only_ranks_of_its_own_gang(bench: Bench, url: str) -> None:
     bench.write(nodes=3)
     port = str(free_ports())
     where = ("--leader", "localhost", "--gang-port", port)

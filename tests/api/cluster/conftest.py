@@ -1,4 +1,4 @@
-"""An API server of their own for the tests of the gateway; without its programs these are skipped."""
+"""The gateway tests' own API server; without its programs these tests are skipped."""
 
 import uuid
 from collections.abc import AsyncIterator, Iterator

@@ -29,12 +29,12 @@ class Tenant:
         make(plane, f"{roles}/rolebindings", binding)
 
     def token(self, **spec: Any) -> str:
-        """A new one, as a pod would get it."""
+        """A new token, as a pod would get it."""
         return make(self._plane, f"{self._core}/{self.job}/token", {"spec": spec})["status"]["token"]
 
 
 class Reader:
-    """Somebody who may get RolloutJobs of a namespace and nothing else; `kubeconfig` is theirs."""
+    """A user with the right to get RolloutJobs of a namespace and no other right; `kubeconfig` is that user's."""
 
     def __init__(self, plane: ControlPlane, namespace: str, folder: Path) -> None:
         account, roles = f"/api/v1/namespaces/{namespace}/serviceaccounts", f"{RBAC}/namespaces/{namespace}"
@@ -52,7 +52,7 @@ class Reader:
 
 
 def set_status(plane: ControlPlane, namespace: str, name: str, **status: Any) -> None:
-    """The operator has said this of a job."""
+    """Writes a job's status as the operator does."""
     path = f"/apis/openseer.dev/v1alpha1/namespaces/{namespace}/rolloutjobs/{name}/status"
     plane.request(path, json.dumps({"status": status}).encode(), "PATCH", "application/merge-patch+json")
 

@@ -33,7 +33,7 @@ def _encoded(data: bytes) -> str:
 
 
 async def until_allowed(kube: Kube, tenant: Tenant, access: Access = "read") -> None:
-    """The API server takes a moment to hear of a new role."""
+    """Waits until the API server applies a new role."""
     async with asyncio.timeout(120):
         while True:
             try:
@@ -42,10 +42,10 @@ async def until_allowed(kube: Kube, tenant: Tenant, access: Access = "read") -> 
                 await asyncio.sleep(0.1)
 
 
-# ---- whose token, and for what
+# ---- tokens and rights
 
 
-async def test_a_token_opens_its_own_job_and_no_other(plane: ControlPlane, kube: Kube, namespace: str) -> None:
+async def test_a_token_admits_calls_of_its_own_job_only(plane: ControlPlane, kube: Kube, namespace: str) -> None:
     ann, bob = Tenant(plane, namespace, "ann", "get", "update"), Tenant(plane, namespace, "bob", "get", "update")
     auth = KubernetesAuth(kube)
     for tenant, other in ((ann, bob), (bob, ann)):
@@ -58,14 +58,14 @@ async def test_a_token_opens_its_own_job_and_no_other(plane: ControlPlane, kube:
                 await auth.check(tenant.token(), "default", tenant.job, access)
 
 
-async def test_who_may_read_may_not_write(plane: ControlPlane, kube: Kube, namespace: str) -> None:
+async def test_a_read_right_admits_no_write(plane: ControlPlane, kube: Kube, namespace: str) -> None:
     reader = Tenant(plane, namespace, "reader", "get")
     await until_allowed(kube, reader)
     with pytest.raises(Forbidden, match="may not update rolloutjobs/batches"):
         await KubernetesAuth(kube).check(reader.token(), namespace, "reader", "write")
 
 
-async def test_a_job_that_does_not_exist_looks_like_one_of_somebody_else(
+async def test_a_missing_job_and_a_foreign_job_get_the_same_answer(
     plane: ControlPlane, kube: Kube, namespace: str
 ) -> None:
     make_job(plane, namespace, "there")
@@ -78,7 +78,7 @@ async def test_a_job_that_does_not_exist_looks_like_one_of_somebody_else(
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "Job", "a b", "a\n", "*"])
-async def test_a_name_that_cannot_be_is_nobodys_not_even_the_administrators(
+async def test_an_impossible_job_name_is_refused_even_to_the_administrator(
     kube: Kube, folder: Path, namespace: str, name: str
 ) -> None:
     admin = (folder / "tokens").read_text().split(",")[0]
@@ -90,14 +90,12 @@ async def test_a_name_that_cannot_be_is_nobodys_not_even_the_administrators(
 
 
 @pytest.mark.parametrize("token", [None, "", "garbage", "a.b.c", "x" * 100_000, "größe"])
-async def test_what_is_no_token_of_this_cluster_is_nobodys(kube: Kube, token: str | None) -> None:
+async def test_invalid_tokens_are_refused(kube: Kube, token: str | None) -> None:
     with pytest.raises(Unauthenticated):
         await KubernetesAuth(kube).check(token, "default", "job", "read")
 
 
-async def test_a_token_that_has_expired_is_nobodys(
-    plane: ControlPlane, kube: Kube, namespace: str, folder: Path
-) -> None:
+async def test_an_expired_token_is_refused(plane: ControlPlane, kube: Kube, namespace: str, folder: Path) -> None:
     ann = Tenant(plane, namespace, "ann", "get")
     await until_allowed(kube, ann)
     key, token = folder / "sa.key", ann.token()
@@ -106,7 +104,7 @@ async def test_a_token_that_has_expired_is_nobodys(
         await KubernetesAuth(kube).check(signed_anew(token, key, iat=1, nbf=1, exp=1000), namespace, "ann", "read")
 
 
-async def test_a_token_made_for_somebody_else_is_not_taken(plane: ControlPlane, kube: Kube, namespace: str) -> None:
+async def test_a_token_for_another_audience_is_refused(plane: ControlPlane, kube: Kube, namespace: str) -> None:
     ann = Tenant(plane, namespace, "ann", "get")
     await until_allowed(kube, ann)
     narrow, plain = KubernetesAuth(kube, ["openseer"]), KubernetesAuth(kube)
@@ -116,10 +114,10 @@ async def test_a_token_made_for_somebody_else_is_not_taken(plane: ControlPlane, 
             await auth.check(token, namespace, "ann", "read")
 
 
-# ---- the API server goes away: the last test of this file
+# ---- the API server stops: the last test of this file
 
 
-async def test_without_the_api_server_what_was_allowed_goes_on_for_a_moment_and_nothing_else_is(
+async def test_recent_rights_stay_valid_for_a_moment_without_the_api_server(
     plane: ControlPlane, kube: Kube, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("openseer_api.cluster.auth.ALLOWED_SECONDS", 600.0)

@@ -1,4 +1,5 @@
-"""A job that nobody uses is looked after seldom, one that is used or works often; trouble with a store is told once."""
+"""The control loop of a job: rare rounds while unused, frequent ones while used or working; one log line per store
+error."""
 
 import asyncio
 import logging
@@ -16,7 +17,7 @@ from tests.api.served import serving_job
 
 
 class WatchedStore(MemoryStore):
-    """Counts the looks at it; may be away."""
+    """A store that counts the rounds of the control loop; with `away` it raises errors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +41,7 @@ async def until_looks(store: WatchedStore, count: int) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_a_job_is_looked_after_often_from_the_moment_on_in_which_somebody_uses_it(
+async def test_a_used_job_is_controlled_every_round_an_idle_one_rarely(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(controlled_job, "IDLE_SECONDS", 3600.0)
@@ -59,7 +60,7 @@ async def test_a_job_is_looked_after_often_from_the_moment_on_in_which_somebody_
     assert (store.looks, store.closed) == (looks, True)
 
 
-async def test_a_store_that_is_away_is_told_of_once_and_the_keeping_goes_on(
+async def test_an_unreachable_store_is_logged_once_and_polled_further(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(controlled_job, "TROUBLE_SECONDS", 0.5)

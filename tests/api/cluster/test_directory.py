@@ -1,4 +1,4 @@
-"""Jobs are opened once, when somebody asks or when they are found, and closed when they are gone."""
+"""Jobs are opened once, at the first request or when the watch finds them, and closed after their deletion."""
 
 import asyncio
 from collections.abc import Callable
@@ -19,7 +19,7 @@ STORE = {"url": "redis://mine:6379/0"}
 
 
 class Desk:
-    """What the gateway makes of a job, here: a note of it. `silent`: jobs whose store does not answer."""
+    """Records the jobs that the directory opens and closes. `silent`: jobs whose store does not answer."""
 
     def __init__(self, kube: Kube, namespace: str) -> None:
         self.opened: list[str] = []
@@ -54,7 +54,7 @@ async def until(true: Callable[[], bool], seconds: float = 60.0 + FOUND_SECONDS)
             await asyncio.sleep(0.02)
 
 
-async def test_of_many_who_ask_one_opens_for_all(plane: ControlPlane, desk: Desk, namespace: str) -> None:
+async def test_concurrent_lookups_open_a_job_once(plane: ControlPlane, desk: Desk, namespace: str) -> None:
     make_job(plane, namespace, "job", store=STORE)
     calls = [asyncio.create_task(desk.directory.find(namespace, "job")) for _ in range(5)]
     await asyncio.sleep(0.02)
@@ -65,9 +65,7 @@ async def test_of_many_who_ask_one_opens_for_all(plane: ControlPlane, desk: Desk
     assert (desk.opened, desk.closed) == (["job"], ["job 1"])
 
 
-async def test_a_job_whose_store_was_silent_is_opened_when_it_answers(
-    plane: ControlPlane, desk: Desk, namespace: str
-) -> None:
+async def test_a_job_is_opened_when_its_silent_store_answers(plane: ControlPlane, desk: Desk, namespace: str) -> None:
     make_job(plane, namespace, "job", store=STORE)
     desk.silent = {"job"}
     for _ in range(2):
@@ -78,7 +76,7 @@ async def test_a_job_whose_store_was_silent_is_opened_when_it_answers(
     assert await desk.directory.find(namespace, "job") == "job 1"
 
 
-async def test_what_serves_is_opened_unasked_and_one_silent_store_keeps_no_other_from_it(
+async def test_serving_jobs_are_opened_unasked_despite_one_silent_store(
     plane: ControlPlane, desk: Desk, namespace: str
 ) -> None:
     for name in ("a", "b", "c"):
@@ -89,7 +87,7 @@ async def test_what_serves_is_opened_unasked_and_one_silent_store_keeps_no_other
     assert sorted(desk.opened) == ["a", "c"]
 
 
-async def test_a_job_that_is_not_open_yet_or_cannot_be_is_told_with_the_reason(
+async def test_the_reason_is_reported_for_a_job_that_is_not_open(
     plane: ControlPlane, desk: Desk, namespace: str
 ) -> None:
     def told() -> dict[str, str]:
@@ -108,7 +106,7 @@ async def test_a_job_that_is_not_open_yet_or_cannot_be_is_told_with_the_reason(
     assert told() == {}
 
 
-async def test_a_job_that_is_gone_is_closed_and_one_made_anew_is_another(
+async def test_a_deleted_job_is_closed_and_its_successor_is_another_job(
     plane: ControlPlane, desk: Desk, namespace: str
 ) -> None:
     make_job(plane, namespace, "job", store=STORE)
@@ -124,7 +122,7 @@ async def test_a_job_that_is_gone_is_closed_and_one_made_anew_is_another(
     await until(lambda: desk.closed == ["job 1", "job 2"])
 
 
-async def test_a_changed_manifest_is_heard_of(plane: ControlPlane, desk: Desk, namespace: str) -> None:
+async def test_a_changed_manifest_is_noticed(plane: ControlPlane, desk: Desk, namespace: str) -> None:
     make_job(plane, namespace, "job", store=STORE, workers={"replicas": 1})
     assert await desk.directory.find(namespace, "job") == "job 1"
     scale_job = f"/apis/openseer.dev/v1alpha1/namespaces/{namespace}/rolloutjobs/job"
@@ -134,7 +132,7 @@ async def test_a_changed_manifest_is_heard_of(plane: ControlPlane, desk: Desk, n
     assert desk.jobs["job 1"].spec.workers.replicas == 5
 
 
-async def test_jobs_are_open_while_somebody_wants_them(
+async def test_jobs_are_open_only_while_the_page_is_watched(
     plane: ControlPlane, desk: Desk, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(directory, "SYNC_SECONDS", 0.05)

@@ -26,7 +26,7 @@ SPEC: dict[str, Any] = {"model": {"path": "none", "engine": "scripted"}, "sampli
 
 
 class Gateway:
-    """One replica; `client` waits for the answer, `url` is where it serves."""
+    """One replica; `client` waits for the answer, `url` is its address."""
 
     def __init__(self, kubeconfig: Path) -> None:
         self.port, self.metrics_port = reserved_port(), reserved_port()
@@ -54,13 +54,13 @@ class Gateway:
                 await asyncio.sleep(0.1)
 
     async def end(self, number: int) -> int:
-        """The exit code, after that signal."""
+        """Sends the signal and returns the exit code."""
         self.process.send_signal(number)
         async with asyncio.timeout(START_SECONDS):
             return await self.process.wait()
 
     async def call(self, tenant: Tenant, method: str, path: str, job: str = "", **what: Any) -> httpx.Response:
-        """As a tenant, of its own job where no other is named."""
+        """Makes one call as a tenant, by default to the tenant's own job."""
         where = f"/jobs/{tenant.namespace}/{job or tenant.job}{path}"
         headers = {"Authorization": f"Bearer {tenant.token()}", **what.pop("headers", {})}
         return await self.client.request(method, where, headers=headers, **what)
@@ -90,9 +90,7 @@ async def until_status(gateway: Gateway, tenant: Tenant, status: int) -> None:
             await asyncio.sleep(0.3)
 
 
-async def test_two_tenants_work_side_by_side_and_a_killed_gateway_loses_nothing(
-    plane: ControlPlane, namespace: str, redis: str
-) -> None:
+async def test_a_killed_gateway_loses_nothing_of_two_tenants(plane: ControlPlane, namespace: str, redis: str) -> None:
     for name in ("ann", "bob"):
         make_job(plane, namespace, name, store={"url": redis}, **SPEC)
     ann, bob = (Tenant(plane, namespace, name, "get", "update") for name in ("ann", "bob"))
@@ -122,7 +120,7 @@ async def test_two_tenants_work_side_by_side_and_a_killed_gateway_loses_nothing(
         assert again.json()["metrics"]["requests"] == 2
 
 
-async def test_a_batch_job_is_seen_on_the_page_alone_by_who_may_read_it_until_it_ends(
+async def test_a_running_batch_job_is_visible_on_the_page_to_its_readers_only(
     plane: ControlPlane, namespace: str, redis: str
 ) -> None:
     make_job(plane, namespace, "ann", mode="batch", prompts={"path": "p.jsonl"}, store={"url": redis}, **SPEC)
@@ -143,7 +141,7 @@ async def test_a_batch_job_is_seen_on_the_page_alone_by_who_may_read_it_until_it
             await asyncio.sleep(0.3)
 
 
-async def test_a_job_that_comes_or_goes_is_noticed_and_the_process_ends_in_order(
+async def test_new_and_deleted_jobs_are_noticed_and_the_process_exits_in_order(
     plane: ControlPlane, namespace: str, redis: str
 ) -> None:
     ann = Tenant(plane, namespace, "ann", "get", "update")
@@ -151,7 +149,7 @@ async def test_a_job_that_comes_or_goes_is_noticed_and_the_process_ends_in_order
         await until_status(gateway, ann, 404)
         make_job(plane, namespace, "ann", store={"url": redis}, **SPEC)
         await until_status(gateway, ann, 200)
-        # A stream that nobody ends keeps no process from ending.
+        # An open stream does not delay the exit of the process.
         number = (await gateway.call(ann, "POST", "/v1/batches", json={})).json()["id"]
         results = f"/v1/batches/{number}/results?wait_seconds=50"
         waiting = asyncio.create_task(gateway.call(ann, "GET", results))
@@ -162,7 +160,7 @@ async def test_a_job_that_comes_or_goes_is_noticed_and_the_process_ends_in_order
         assert waiting.exception() is None or isinstance(waiting.exception(), httpx.TransportError)
 
 
-async def test_a_store_that_is_away_is_a_503_with_words_and_another_job_goes_on(
+async def test_an_unreachable_store_gives_503_and_leaves_other_jobs_alone(
     plane: ControlPlane, namespace: str, redis: str
 ) -> None:
     make_job(plane, namespace, "up", store={"url": redis}, **SPEC)

@@ -1,4 +1,4 @@
-"""Jobs are found by their names, and their stores where the operator put them."""
+"""The gateway finds jobs by name, and their stores by the names that the operator gives."""
 
 import asyncio
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.operator.stores import ACCESS
 pytestmark = [pytest.mark.cluster]
 
 
-async def test_a_job_is_found_with_its_defaults_and_one_made_a_moment_later_too(
+async def test_a_job_is_found_with_its_defaults_also_right_after_creation(
     plane: ControlPlane, kube: Kube, namespace: str
 ) -> None:
     jobs = KubeJobs(kube)
@@ -32,9 +32,7 @@ async def test_a_job_is_found_with_its_defaults_and_one_made_a_moment_later_too(
     )
 
 
-async def test_only_jobs_that_serve_and_are_looked_after_are_found(
-    plane: ControlPlane, kube: Kube, namespace: str
-) -> None:
+async def test_only_serving_jobs_under_an_operator_are_found(plane: ControlPlane, kube: Kube, namespace: str) -> None:
     make_job(plane, namespace, "batch", mode="batch", prompts={"path": "p.jsonl"})
     make_job(plane, namespace, "serve")
     assert await KubeJobs(kube).find(namespace, "batch") is None
@@ -47,9 +45,7 @@ async def test_only_jobs_that_serve_and_are_looked_after_are_found(
     assert (namespace, "serve") in [served.key async for served in KubeJobs(kube).all()]
 
 
-async def test_jobs_of_mode_batch_are_found_by_who_asks_for_them_until_they_end(
-    plane: ControlPlane, kube: Kube, namespace: str
-) -> None:
+async def test_batch_jobs_are_found_on_request_until_they_end(plane: ControlPlane, kube: Kube, namespace: str) -> None:
     for name in ("runs", "ended"):
         make_job(plane, namespace, name, mode="batch", prompts={"path": "p.jsonl"})
     make_job(plane, namespace, "serve")
@@ -60,7 +56,7 @@ async def test_jobs_of_mode_batch_are_found_by_who_asks_for_them_until_they_end(
     assert await jobs.find(namespace, "serve") is None
 
 
-async def test_the_store_is_where_the_operator_put_it_and_no_secret_is_read(
+async def test_a_managed_store_is_found_without_reading_a_secret(
     plane: ControlPlane, kube: Kube, namespace: str
 ) -> None:
     make_job(plane, namespace, "job")
@@ -78,7 +74,7 @@ async def test_the_store_is_where_the_operator_put_it_and_no_secret_is_read(
     )
 
 
-async def test_a_password_made_at_random_is_read_from_the_jobs_old_secret(
+async def test_a_random_password_is_read_from_the_jobs_old_secret(
     plane: ControlPlane, kube: Kube, namespace: str
 ) -> None:
     jobs, url = KubeJobs(kube, access=ACCESS), "redis://:p@job-redis.x.svc:6379/0"
@@ -93,7 +89,7 @@ async def test_a_password_made_at_random_is_read_from_the_jobs_old_secret(
     assert await jobs.store_url(found) == url
 
 
-async def test_a_secret_that_may_not_be_read_is_told_with_the_remedy(
+async def test_an_unreadable_secret_is_reported_with_the_remedy(
     plane: ControlPlane, namespace: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_job(plane, namespace, "job", store={"secretRef": {"name": "mine", "key": "url"}})

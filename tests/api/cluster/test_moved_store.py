@@ -1,4 +1,4 @@
-"""A job whose store gives no answer any more is opened anew once its URL is another."""
+"""A job whose store does not answer is reopened after its URL has changed."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,7 +15,7 @@ JOB = {
 
 
 class OneJob(Kube):
-    """An API server with that job."""
+    """An API server with one job."""
 
     def __init__(self) -> None:
         self.job: dict[str, Any] = JOB
@@ -24,7 +24,7 @@ class OneJob(Kube):
         yield [self.job]
 
 
-async def test_a_troubled_job_is_opened_anew_once_its_stores_url_is_another() -> None:
+async def test_a_failing_job_is_reopened_after_its_store_url_changes() -> None:
     opened: list[str] = []
     closed: list[str] = []
     troubled: set[str] = set()

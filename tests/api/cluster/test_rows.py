@@ -1,4 +1,4 @@
-"""The gateway gets a job's routed experts from its pod; without an answer no result is told without its rows."""
+"""The gateway reads a job's routed experts from its pod; without an answer it returns no result without its rows."""
 
 import asyncio
 import os
@@ -35,7 +35,7 @@ URL = "redis://:word@served-redis.default.svc:6379/0"
 
 
 class Pod:
-    """The rows' pod of a job, on this machine; `answers`: instead of its own."""
+    """The rows' pod of a job, on this machine; `answers`: played answers in place of its own."""
 
     def __init__(self, folder: Path) -> None:
         self._giver = RowsGiver(folder, URL)
@@ -48,7 +48,7 @@ class Pod:
 
 
 async def until_free(memory: RowsMemory) -> None:
-    """Nobody has rows any more, not even the thread that made them."""
+    """Waits until no rows are held, also by the thread that read them."""
     async with asyncio.timeout(60):
         while memory.bytes:
             await asyncio.sleep(0.01)
@@ -77,14 +77,14 @@ async def source(pod: Pod, memory: RowsMemory) -> AsyncIterator[RowsOfPod]:
         await found.close()
 
 
-async def test_rows_come_from_the_pod_as_from_the_folder(tmp_path: Path, source: RowsOfPod) -> None:
+async def test_the_pod_returns_the_same_rows_as_the_folder(tmp_path: Path, source: RowsOfPod) -> None:
     put_prompt(tmp_path)
     put(tmp_path, lease(0, 1), (3, rows(3, 2)))
     found = await source.find(result(4, chunk(0, 2, 1), chunk(2, 4, 2)))
     assert (positions(found)[:5], found.missing) == ([0, 1, 2, 3, 4], ((5, 7),))
 
 
-async def test_a_result_of_many_leases_takes_several_questions(tmp_path: Path, pod: Pod, source: RowsOfPod) -> None:
+async def test_a_result_of_many_leases_needs_several_requests(tmp_path: Path, pod: Pod, source: RowsOfPod) -> None:
     put_prompt(tmp_path)
     leases = MOST_FILES + 6
     for start in range(leases):
@@ -93,7 +93,7 @@ async def test_a_result_of_many_leases_takes_several_questions(tmp_path: Path, p
     assert (found.gaps, len(pod.asked)) == (0, 2)
 
 
-async def test_an_answer_that_fails_is_asked_for_again(
+async def test_a_failed_answer_is_requested_again(
     tmp_path: Path, pod: Pod, source: RowsOfPod, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(asking, "PAUSE_SECONDS", 0.01)
@@ -104,7 +104,7 @@ async def test_an_answer_that_fails_is_asked_for_again(
     assert len(pod.asked) == 4
 
 
-async def test_answers_that_failed_take_no_room_from_the_next(
+async def test_failed_answers_take_no_memory_from_later_ones(
     tmp_path: Path, pod: Pod, memory: RowsMemory, source: RowsOfPod, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(asking, "PAUSE_SECONDS", 0.01)
@@ -116,7 +116,7 @@ async def test_answers_that_failed_take_no_room_from_the_next(
     assert (found.gaps, memory.bytes) == (4, ALL_BYTES - 1000 + len(found.rows))
 
 
-async def test_a_pod_that_is_not_there_is_told_without_its_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_missing_pod_is_reported_without_its_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asking, "WAIT_SECONDS", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = int(taken.getsockname()[1])
@@ -127,7 +127,7 @@ async def test_a_pod_that_is_not_there_is_told_without_its_secret(monkeypatch: p
     await source.close()
 
 
-async def test_rows_longer_than_an_answer_may_be_are_gaps(pod: Pod, source: RowsOfPod, memory: RowsMemory) -> None:
+async def test_rows_beyond_the_answer_limit_are_gaps(pod: Pod, source: RowsOfPod, memory: RowsMemory) -> None:
     wide, length = RowShape(1000, 1000, 1), 2 * MOST_BYTES // 10**6
     record = pack_record(lease(0, 1), wide, Stretch(0, bytes(wide.row_bytes)))
     pod.answers = [OtherAnswer(HTTPStatus.OK, pack_answer([b"", record]))]
@@ -135,7 +135,7 @@ async def test_rows_longer_than_an_answer_may_be_are_gaps(pod: Pod, source: Rows
     assert (found.rows, found.gaps, memory.bytes) == (b"", found.count, 0)
 
 
-async def test_rows_count_until_their_reader_has_dropped_them(
+async def test_rows_count_as_memory_until_their_reader_drops_them(
     tmp_path: Path, source: RowsOfPod, memory: RowsMemory
 ) -> None:
     put_prompt(tmp_path)
@@ -145,7 +145,7 @@ async def test_rows_count_until_their_reader_has_dropped_them(
     await until_free(memory)
 
 
-async def test_rows_without_room_wait_and_are_then_told_as_not_there(
+async def test_rows_without_memory_wait_and_are_then_reported_missing(
     tmp_path: Path, source: RowsOfPod, memory: RowsMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_prompt(tmp_path)
@@ -166,7 +166,7 @@ async def test_rows_without_room_wait_and_are_then_told_as_not_there(
     assert memory.bytes == ALL_BYTES
 
 
-async def test_one_job_leaves_others_room_for_their_rows() -> None:
+async def test_one_job_leaves_memory_for_the_rows_of_others() -> None:
     everyone = RowsMemory(ALL_BYTES)
     one, other = RowsMemory(JOB_BYTES, everyone), RowsMemory(JOB_BYTES, everyone)
     await one.take(JOB_BYTES)
@@ -176,7 +176,7 @@ async def test_one_job_leaves_others_room_for_their_rows() -> None:
         await one.take(JOB_BYTES + 1)
 
 
-async def test_the_pod_is_dialled_only_where_stores_are() -> None:
+async def test_the_pod_is_dialled_only_at_permitted_addresses() -> None:
     async def elsewhere(name: str, _port: int) -> tuple[str, list[str]]:
         return name, ["169.254.169.254"]
 
@@ -186,7 +186,7 @@ async def test_the_pod_is_dialled_only_where_stores_are() -> None:
     await source.close()
 
 
-async def test_the_pods_process_gives_rows_and_removes_acknowledged_ones(
+async def test_the_pod_serves_rows_and_removes_acknowledged_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(removal, "LOOK_SECONDS", 0.05)
@@ -198,7 +198,7 @@ async def test_the_pods_process_gives_rows_and_removes_acknowledged_ones(
         source = RowsOfPod(serving_job(), url, here, RowsMemory(ALL_BYTES), port)
         put(tmp_path / "rows", lease(0, 1), (3, rows(3, 1)))
         assert (await source.find(result(1, chunk(0, 1, 1)))).missing == ((0, 3),)
-        # A batch that the store does not know may have been carried: its rows go once they are stale.
+        # A batch that the store does not have may have been carried: its rows are removed once they are stale.
         past = time.time() - STALE_SECONDS - 60
         os.utime(group_folder(tmp_path / "rows", GROUP), (past, past))
         async with asyncio.timeout(60):

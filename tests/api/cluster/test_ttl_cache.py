@@ -1,4 +1,4 @@
-"""Answers are asked for once, kept for a moment, and never without bound."""
+"""The TTL cache: one fetch per key, kept for its lifetime, with a limited number of entries."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from openseer_api.cluster.ttl_cache import TTLCache
 
 
 class Oracle:
-    """Counts how often it is asked."""
+    """A source of values that counts its calls."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -23,7 +23,7 @@ class Oracle:
         return self.asked
 
 
-async def test_of_many_who_ask_at_once_one_asks_for_all_even_if_it_goes_away() -> None:
+async def test_concurrent_readers_share_one_call_even_if_its_caller_is_cancelled() -> None:
     oracle, cache = Oracle(), TTLCache[str, int](lambda _: 60.0, 8)
     tasks = [asyncio.create_task(cache.get("a", oracle)) for _ in range(5)]
     await asyncio.sleep(0)
@@ -35,7 +35,7 @@ async def test_of_many_who_ask_at_once_one_asks_for_all_even_if_it_goes_away() -
     assert oracle.asked == 1
 
 
-async def test_an_answer_is_asked_for_anew_when_it_is_no_longer_good() -> None:
+async def test_an_expired_entry_is_fetched_again() -> None:
     seconds = [0.05, 60.0, 60.0]
     oracle, cache = Oracle(), TTLCache[str, int](lambda _: seconds.pop(0), 8)
     oracle.free.set()
@@ -46,7 +46,7 @@ async def test_an_answer_is_asked_for_anew_when_it_is_no_longer_good() -> None:
     assert await cache.get("a", oracle) == 7
 
 
-async def test_a_failure_is_heard_by_all_who_waited_and_not_kept() -> None:
+async def test_a_failure_is_raised_for_all_waiters_and_not_cached() -> None:
     oracle, cache = Oracle(), TTLCache[str, int](lambda _: 60.0, 8)
     oracle.broken = True
     tasks = [asyncio.create_task(cache.get("a", oracle)) for _ in range(3)]
@@ -57,7 +57,7 @@ async def test_a_failure_is_heard_by_all_who_waited_and_not_kept() -> None:
     assert await cache.get("a", oracle) == 2
 
 
-async def test_the_longest_unused_goes_when_there_are_too_many() -> None:
+async def test_the_least_recently_used_entry_is_evicted() -> None:
     oracle, cache = Oracle(), TTLCache[int, int](lambda _: 60.0, 3)
     oracle.free.set()
     for key in (0, 1, 2, 0, 3):
@@ -70,7 +70,7 @@ async def test_the_longest_unused_goes_when_there_are_too_many() -> None:
     assert oracle.asked == before + 1
 
 
-async def test_nobody_left_to_hear_of_a_failure_is_no_trouble() -> None:
+async def test_a_failure_after_all_waiters_left_raises_nothing() -> None:
     oracle, cache = Oracle(), TTLCache[str, int](lambda _: 60.0, 8)
     oracle.broken = True
     task = asyncio.create_task(cache.get("a", oracle))

@@ -17,13 +17,13 @@ PROMPT = [5, 6, 7]
 
 
 def long_job(length: int = 30_000) -> RolloutJob:
-    """Responses of that length: at two milliseconds a token, a minute to interrupt them."""
+    """A job with responses of that length; at two milliseconds per token they run for a minute."""
     return serving_job(sampling={"maxTokens": length, "minTokens": length})
 
 
 @asynccontextmanager
 async def client_of(server: Served) -> AsyncGenerator[openai.AsyncOpenAI]:
-    """The stock client."""
+    """The stock OpenAI client."""
     client = openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key=TOKEN, max_retries=0)
     try:
         yield client
@@ -32,13 +32,13 @@ async def client_of(server: Served) -> AsyncGenerator[openai.AsyncOpenAI]:
 
 
 def whole(group: str, index: int, tokens: list[int]) -> None:
-    """Tokens are those that the scripted engine plays for this request, from the first on."""
+    """Whether the tokens are those of the scripted engine for this request, from the first on."""
     assert tokens
     assert pack_tokens(tokens) == scripted_tokens(group, index, 0, len(tokens))
 
 
 async def groups(server: Served, batch: int = 1) -> dict[str, int]:
-    """Names and sizes of a batch's groups."""
+    """Sizes of a batch's groups by name."""
     found = await server.store.group_names(batch, 0, 100)
     return {name: (await server.store.group_view(GroupId(batch, name))).size for name in found}
 
@@ -58,12 +58,12 @@ async def get(server: Served, path: str, *, status: int = 200) -> Any:
 
 
 async def unfinished(server: Served) -> int:
-    """Requests of all batches that have not ended."""
+    """Number of unfinished requests of all batches."""
     return sum(record.progress.requests - record.progress.closed for record in await server.store.batches())
 
 
 async def running(server: Served, count: int = 1) -> None:
-    """Waits until so many requests are leased, and have tokens."""
+    """Waits until `count` requests are leased and some have tokens."""
 
     async def some() -> bool:
         tokens = sum(record.progress.tokens for record in await server.store.batches())
@@ -73,7 +73,7 @@ async def running(server: Served, count: int = 1) -> None:
 
 
 async def all_ended(server: Served) -> None:
-    """Waits until nothing is unfinished."""
+    """Waits until no request is unfinished."""
 
     async def none() -> bool:
         return not await unfinished(server)
@@ -82,7 +82,7 @@ async def all_ended(server: Served) -> None:
 
 
 async def until(what: Callable[[], Awaitable[bool]], seconds: float = 120.0) -> None:
-    """Waits for it."""
+    """Waits until `what` is true; fails after `seconds`."""
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
     while not await what():

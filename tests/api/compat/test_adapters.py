@@ -1,4 +1,4 @@
-"""LoRA adapters by the routes of vLLM, prime-rl and SGLang: loaded, listed, named, replaced, unloaded, refused."""
+"""LoRA adapters on the routes of vLLM, prime-rl and SGLang: load, list, name, replace, unload, refuse."""
 
 import json
 from pathlib import Path
@@ -82,7 +82,7 @@ async def test_an_unloaded_adapter_is_a_model_that_does_not_exist(tmp_path: Path
         await post(server, "/v1/unload_lora_adapter", {"lora_name": "math"}, status=404)
 
 
-async def test_an_adapter_that_cannot_be_served_is_refused_with_the_reason(tmp_path: Path) -> None:
+async def test_an_unservable_adapter_is_refused_with_the_reason(tmp_path: Path) -> None:
     async with served(job=adapting()) as server:
         await ready(server)
         big = write_adapter(tmp_path / "big", rank=8)

@@ -22,7 +22,7 @@ PARAMS: dict[str, dict[str, Any]] = {
 
 
 def tokens_of(name: str) -> list[int]:
-    """The response of a group's only request, which the scripted engine ends of its own."""
+    """The response of a group's only request, which the scripted engine ends before `MAX_TOKENS`."""
     length = drawn_length(f"1/{name}", 0, MAX_TOKENS)
     assert length < MAX_TOKENS
     return unpack_tokens(scripted_tokens(f"1/{name}", 0, 0, length))
@@ -33,7 +33,7 @@ def text_of(tokens: Any) -> str:
 
 
 class Numbers:
-    """Text is the numbers of its tokens. `end`: the model's own end token."""
+    """A codec whose text is the token ids. `end`: the model's end token."""
 
     def __init__(self, end: int | None) -> None:
         self.read: Reader | None = Reader(text_of, end=end)
@@ -51,7 +51,7 @@ def body_of(path: str, group: str, stops: list[int], *, stream: bool) -> dict[st
 
 
 def choice_of(path: str, text: str, *, stream: bool) -> dict[str, Any]:
-    """The choice of an answer; of a stream the last one, with the text of all."""
+    """The choice of an answer; for a stream the last choice, with the text of all."""
     lines = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: {")]
     answers = [json.loads(line) for line in (lines if stream else [text])]
     if path == "/generate":

@@ -46,7 +46,7 @@ async def test_vllms_route_streams() -> None:
 @pytest.mark.slow
 @pytest.mark.engine
 @pytest.mark.filterwarnings("default")
-async def test_vllms_own_models_read_our_answers() -> None:
+async def test_vllms_own_models_parse_our_answers() -> None:
     from pydantic import TypeAdapter  # noqa: PLC0415 - with vllm
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse  # noqa: PLC0415 - heavy
     from vllm.entrypoints.openai.completion.protocol import CompletionResponse  # noqa: PLC0415 - heavy
@@ -141,13 +141,13 @@ async def test_sglangs_stream_holds_the_whole_response_each_time() -> None:
         {"input_ids": "a"},
     ],
 )
-async def test_what_sglangs_route_cannot_do_is_refused(wrong: dict[str, Any]) -> None:
+async def test_unsupported_fields_of_sglangs_route_are_refused(wrong: dict[str, Any]) -> None:
     async with Served() as server:
         assert (await post(server, "/generate", wrong, status=400))["error"]["message"]
 
 
 @pytest.mark.parametrize("all_of_them", [False, True])
-async def test_an_aborted_request_gives_what_it_has(all_of_them: bool) -> None:
+async def test_an_aborted_request_returns_its_tokens_so_far(all_of_them: bool) -> None:
     async with served(job=long_job()) as server:
         calls = [
             asyncio.create_task(post(server, "/generate", {"rid": rid, "input_ids": PROMPT, "return_logprob": True}))
@@ -190,7 +190,7 @@ async def test_vllms_aborts_find_requests_by_either_id() -> None:
         assert await post(server, "/inference/v1/abort_requests", {}, status=400)
 
 
-async def test_the_server_says_how_it_is() -> None:
+async def test_the_server_reports_its_health() -> None:
     async with Served() as server:
         assert await get(server, "/health") == ""
         assert (await get(server, "/health_generate", status=503))["error"]["code"] == 503
@@ -212,20 +212,20 @@ async def test_the_server_says_how_it_is() -> None:
         assert await post(server, "/reset_prefix_cache") == {"success": True}
 
 
-async def test_nothing_is_said_without_a_token() -> None:
+async def test_no_route_answers_without_a_token() -> None:
     async with Served() as server, server.client(None) as stranger:
         for route in server.app.routes:
             path, methods = str(getattr(route, "path", "")), getattr(route, "methods", None) or {"GET"}
             if path in ("/healthz", "/readyz", "/health", "/ping", "/liveness") or "{" in path:
                 continue
-            if path.startswith("/page"):  # tests/api/page says who sees what
+            if path.startswith("/page"):  # tests/api/page tests the page's own access control
                 continue
             answer = await stranger.request(next(iter(methods)), path, json={})
             assert answer.status_code == 401, path
 
 
 async def events(server: Served, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
-    """The events of a stream, up to its end mark; what is held goes on once the first is there."""
+    """The events of a stream, up to its end mark; releases the held engines after the first event."""
     async with server.http.stream("POST", path, json=body) as answer:
         assert answer.status_code == 200
         lines: list[str] = []

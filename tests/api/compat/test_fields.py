@@ -1,4 +1,4 @@
-"""Every field of the protocols is honoured, or refused by name, or one of those that the fleet sees to itself."""
+"""Every field of the protocols is honoured, refused by name, or listed as handled by the fleet."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ def known(*bodies: type[RefusingModel]) -> set[str]:
 
 
 @pytest.mark.parametrize("body", BODIES)
-def test_a_refused_field_is_named_and_values_that_mean_off_pass(body: type[RefusingModel]) -> None:
+def test_a_refused_field_is_named_unless_its_value_means_off(body: type[RefusingModel]) -> None:
     assert body.refused
     assert not body.refused.keys() & body.model_fields.keys()
     for name, (off, why) in body.refused.items():
@@ -156,7 +156,7 @@ def codec(tmp_path_factory: pytest.TempPathFactory) -> TextCodec:
         ({"tools": [], "tool_choice": "auto"}, f"{BOS}[hi]>"),
     ],
 )
-async def test_chat_is_rendered_as_its_fields_say(
+async def test_chat_is_rendered_by_its_fields(
     codec: TextCodec, fields: dict[str, Any], prompt: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with served() as server:
@@ -167,7 +167,7 @@ async def test_chat_is_rendered_as_its_fields_say(
 @pytest.mark.parametrize(
     "fields", [{"tools": [TOOL]}, {"tools": [TOOL], "tool_choice": "auto"}, {"tool_choice": "required"}]
 )
-async def test_calls_of_tools_are_refused_where_they_would_have_to_be_parsed(fields: dict[str, Any]) -> None:
+async def test_tool_calls_are_refused_where_they_would_need_parsing(fields: dict[str, Any]) -> None:
     async with Served() as server:
         message = (await post(server, "/v1/chat/completions", CHAT | fields, status=400))["error"]["message"]
         assert "tool_choice: found" in message
@@ -206,7 +206,7 @@ def use(server: Served, codec: TextCodec, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 class Counting:
-    """Its text says how it was read: a letter a token, with a star where special tokens are written."""
+    """A codec whose text shows the reading mode: one letter per token, a star with special tokens."""
 
     def __init__(self, *, spaced: bool) -> None:
         space = " " if spaced else ""
@@ -226,7 +226,7 @@ class Counting:
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-async def test_special_tokens_are_written_where_they_are_not_to_be_skipped(
+async def test_special_tokens_are_in_the_text_unless_skipped(
     path: str, body: dict[str, Any], stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with served() as server:
@@ -239,7 +239,7 @@ async def test_special_tokens_are_written_where_they_are_not_to_be_skipped(
             assert text in answer.text
 
 
-async def test_spaces_that_the_tokenizer_writes_cannot_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_spaces_between_special_tokens_cannot_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     async with served() as server:
         use(server, Counting(spaced=True), monkeypatch)
         body = {"prompt": [1], "spaces_between_special_tokens": False, "max_tokens": 2}

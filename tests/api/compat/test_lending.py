@@ -1,4 +1,4 @@
-"""Trainers borrow the GPUs in stages, in the orders of their calls, and get weights into engines that sleep."""
+"""Trainers borrow the GPUs in stages, in their own order of calls, and load weights into sleeping engines."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -30,11 +30,11 @@ async def lent(**options: Any) -> AsyncGenerator[Served]:
 
 
 async def reported(server: Served) -> set[str]:
-    """The versions that workers say they have."""
+    """The versions that workers report."""
     return {worker["version"] for worker in (await server.call("GET", "/workers"))["workers"]}
 
 
-async def test_trls_order_sleeps_deep_loads_into_the_weights_and_goes_on(tmp_path: Path) -> None:
+async def test_trls_order_of_level_2_sleep_and_load_continues_sampling(tmp_path: Path) -> None:
     async with lent() as server:
         for step in ("step-1", "step-2"):
             slept = await post(server, "/sleep", params={"level": 2})
@@ -55,7 +55,7 @@ async def test_trls_order_sleeps_deep_loads_into_the_weights_and_goes_on(tmp_pat
             assert [span["version"] for span in (await waiting)["meta_info"]["weight_versions"]] == [step]
 
 
-async def test_after_level_2_without_new_weights_those_of_before_are_loaded_again(tmp_path: Path) -> None:
+async def test_waking_from_level_2_without_new_weights_reloads_the_previous(tmp_path: Path) -> None:
     async with lent() as server:
         await post(server, "/update_weights", {"weight_dir": folder(tmp_path, "step-1")})
         await post(server, "/sleep", params={"level": 2})
@@ -79,7 +79,7 @@ async def test_sglangs_order_releases_and_resumes_by_tags(tmp_path: Path) -> Non
         assert (await post(server, "/resume_memory_occupation", {}))["awake"] == list(MEMORY_PARTS)
 
 
-async def test_weights_published_while_all_sleeps_are_loaded_at_the_waking(tmp_path: Path) -> None:
+async def test_weights_published_during_sleep_are_loaded_at_wake_up(tmp_path: Path) -> None:
     async with lent() as server:
         await post(server, "/release_memory_occupation")
         body = {"model_path": folder(tmp_path, "v1"), "weight_version": "v1"}
@@ -98,7 +98,7 @@ async def test_the_kv_cache_may_wake_before_the_weights() -> None:
         assert (await generate(server))["meta_info"]["weight_version"] == "initial"
 
 
-async def test_who_sleeps_already_stays_as_it_fell_asleep() -> None:
+async def test_a_second_sleep_call_keeps_the_present_level() -> None:
     async with lent() as server:
         for level, found in ((1, 1), (2, 1)):
             assert (await post(server, "/sleep", params={"level": level}))["level"] == found
@@ -117,9 +117,7 @@ async def test_who_sleeps_already_stays_as_it_fell_asleep() -> None:
         ("/resume_memory_occupation", {"body": {"tags": ["graphs"]}}, "weights, kv_cache, cuda_graph"),
     ],
 )
-async def test_unknown_tags_are_refused_with_those_that_are_known(
-    path: str, options: dict[str, Any], allowed: str
-) -> None:
+async def test_unknown_tags_are_refused_with_the_known_ones(path: str, options: dict[str, Any], allowed: str) -> None:
     async with Served() as server:
         answer = await post(server, path, status=400, **options)
         assert answer["error"]["message"] == f"tags: found 'graphs', allowed: {allowed}"
@@ -140,12 +138,12 @@ async def test_level_0_only_pauses_until_scheduling_wakes() -> None:
 
 
 async def beat(server: Served, name: str, **report: Any) -> None:
-    """A heartbeat of a worker that follows nothing."""
+    """A heartbeat of a worker that follows no fleet spec."""
     heartbeat = Heartbeat(WorkerState.IDLE, weights=WeightsReport(version="initial", **report))
     await server.store.heartbeat(WorkerId(name, "boot"), heartbeat)
 
 
-async def test_a_call_that_another_one_overtakes_says_so() -> None:
+async def test_a_call_overtaken_by_another_fails_with_the_reason() -> None:
     async with Served() as server:
         await beat(server, "worker-0")
         sleeping = asyncio.create_task(post(server, "/sleep", params={"mode": "keep"}, status=409))
@@ -164,7 +162,7 @@ async def test_a_call_names_the_workers_that_do_not_follow_and_why(monkeypatch: 
         assert answer["error"]["message"].endswith("waiting for worker-0 (started without sleep)")
 
 
-async def test_memory_is_freed_where_all_that_sleep_say_so() -> None:
+async def test_memory_counts_as_freed_when_all_sleeping_workers_report_it() -> None:
     async with Served() as server:
         await beat(server, "worker-0", asleep=True, freed=True)
         assert await post(server, "/sleep") == {"status": "sleeping", "level": 1, "freed": True}

@@ -1,4 +1,4 @@
-"""Live batches: their groups, their end, and what becomes of them when a process goes."""
+"""Live batches: their groups, their end, and their deletion after their process has ended."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
@@ -100,7 +100,7 @@ def test_redis_keeps_groups_that_grow_while_they_run(redis_url: str) -> None:
     asyncio.run(story())
 
 
-async def test_a_full_live_batch_is_followed_by_another_and_goes() -> None:
+async def test_a_full_live_batch_is_replaced_and_deleted() -> None:
     async with served(job=serving_job(sampling={"maxTokens": 3})) as server:
         count = GROUPS + 40
         bodies = [{"input_ids": [number, 1], "sampling_params": short()} for number in range(count)]
@@ -118,7 +118,7 @@ async def test_a_full_live_batch_is_followed_by_another_and_goes() -> None:
         assert server.context.counts["compatible_grouped"] == 0
 
 
-async def test_too_much_that_waits_is_refused_until_later() -> None:
+async def test_requests_beyond_the_queue_limit_are_refused_with_retry_after() -> None:
     async with Served(limits=UploadLimits(queued=4)) as server:
         answer = await server.http.post("/v1/completions", json={"prompt": PROMPT, "n": 5})
         assert answer.status_code == 429
@@ -126,7 +126,7 @@ async def test_too_much_that_waits_is_refused_until_later() -> None:
         assert answer.json()["error"]["type"] == "rate_limit_error"
 
 
-async def test_a_request_whose_batch_is_deleted_is_lost_and_says_so() -> None:
+async def test_a_request_of_a_deleted_batch_is_reported_as_lost() -> None:
     async with served(job=long_job()) as server:
         call = asyncio.create_task(post(server, "/generate", {"input_ids": PROMPT}, status=503))
         await running(server)
@@ -135,7 +135,7 @@ async def test_a_request_whose_batch_is_deleted_is_lost_and_says_so() -> None:
 
 
 async def first_claim(server: Served) -> Claim:
-    """The lease of a worker that the test plays, on the first request that waits; none may be lost."""
+    """Leases the first waiting request to a worker that the test plays; no loss is allowed."""
     claims: list[Claim] = []
 
     async def claimed() -> bool:
@@ -162,7 +162,7 @@ async def test_a_request_that_loses_its_workers_is_answered_503_with_the_losses(
         assert "losses of its worker: found 1, allowed: as spec." in (await call)["error"]["message"]
 
 
-async def test_a_server_that_closes_leaves_nothing_behind() -> None:
+async def test_a_closing_server_deletes_its_live_batches() -> None:
     async with served(job=long_job()) as server:
         call = asyncio.create_task(post(server, "/generate", {"input_ids": PROMPT}, status=503))
         await running(server)
@@ -171,7 +171,7 @@ async def test_a_server_that_closes_leaves_nothing_behind() -> None:
         assert await server.store.batches() == []
 
 
-async def test_what_a_dead_process_has_left_is_deleted_and_what_a_living_one_has_stays() -> None:
+async def test_live_batches_of_dead_processes_only_are_deleted() -> None:
     seconds = [1000.0]
     store = MemoryStore(lambda: seconds[0])
     for boot in ("dead", "dead", "living"):
@@ -193,7 +193,7 @@ async def test_what_a_dead_process_has_left_is_deleted_and_what_a_living_one_has
         await until(two_are_left)
 
 
-async def test_a_process_shows_that_it_lives_while_a_long_response_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_renews_its_sign_of_life_during_a_long_response(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch, "BATCH_SECONDS", 0.2)
     async with served(job=long_job(), held=True) as server:
         long = {"max_new_tokens": 500, "min_new_tokens": 500}
@@ -225,7 +225,7 @@ async def test_a_job_with_a_closed_lane_for_each_worker_serves_groups_that_grow(
         assert await groups(server) == {"live-1": 7}
 
 
-async def test_a_response_that_failed_says_why_and_is_not_called_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failed_response_has_its_reason_and_is_not_called_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     def nothing_finite(group: str, index: int, begin: int, end: int) -> bytes:
         del group, index
         return pack_logprobs([nan] * (end - begin))

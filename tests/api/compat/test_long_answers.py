@@ -18,7 +18,7 @@ WAIT_SECONDS = 60
 
 
 class Held:
-    """A function that waits, once it has begun, until it is told to go on."""
+    """A function that waits at its begin until `goes_on` is set."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
@@ -31,7 +31,7 @@ class Held:
 
 
 async def other_calls_are_answered(server: Served, held: Held, call: asyncio.Task[Any]) -> Any:
-    """What a call gives that waits in `held` for another one."""
+    """Makes another call while `call` waits in `held`, then returns the result of `call`."""
     await asyncio.to_thread(held.begun.wait, WAIT_SECONDS)
     await get(server, "/health")
     held.goes_on.set()
@@ -57,7 +57,7 @@ async def other_calls_are_answered(server: Served, held: Held, call: asyncio.Tas
         (generate, "_tops", "/generate", {"input_ids": PROMPT, "return_logprob": True, "top_logprobs_num": 20}),
     ],
 )
-async def test_a_long_answer_keeps_no_other_call_waiting(
+async def test_a_long_answer_blocks_no_other_call(
     monkeypatch: pytest.MonkeyPatch, module: Any, name: str, path: str, body: dict[str, Any]
 ) -> None:
     held = Held(getattr(module, name))
@@ -67,7 +67,7 @@ async def test_a_long_answer_keeps_no_other_call_waiting(
         assert answer
 
 
-async def test_a_long_result_keeps_no_other_call_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_long_result_blocks_no_other_call(monkeypatch: pytest.MonkeyPatch) -> None:
     held = Held(results.render_entry)
     monkeypatch.setattr(results, "render_entry", held)
     async with served(job=serving_job(sampling=LONG | {"topLogprobs": 20})) as server:

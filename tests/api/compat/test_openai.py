@@ -77,7 +77,7 @@ async def test_a_text_prompt_and_a_chat_are_rendered_by_the_model() -> None:
         assert spec.prompt == pack_tokens([99, 100])
 
 
-async def test_a_stream_gives_the_tokens_as_they_come_and_ends_with_counts() -> None:
+async def test_a_stream_has_each_token_at_once_and_ends_with_counts() -> None:
     job = serving_job(sampling={"maxTokens": 400, "minTokens": 300})
     async with served(job=job, held=True) as server, client_of(server) as client:
         stream = await client.completions.create(
@@ -105,10 +105,10 @@ async def test_a_stream_gives_the_tokens_as_they_come_and_ends_with_counts() -> 
         for index, found in tokens.items():
             whole("1/live-1", index, found)
             assert len(found) >= 300
-        # Once, in the first chunk; and offsets go on from chunk to chunk.
+        # The role comes once, in the first chunk; offsets continue from chunk to chunk.
         assert prompts == {0: [PROMPT], 1: [PROMPT]}
         assert all(found == sorted(set(found)) for found in offsets.values())
-        assert chunks > 2  # the first came before the ends
+        assert chunks > 2  # the first chunk is sent before the ends
         assert set(ends) == {0, 1}
         assert total == sum(map(len, tokens.values()))
 
@@ -128,7 +128,7 @@ async def test_a_chat_streams_too() -> None:
         assert chunks[-1].choices[0].finish_reason in ("stop", "length")
 
 
-async def test_requests_of_one_prompt_that_come_together_form_one_group() -> None:
+async def test_concurrent_requests_of_one_prompt_form_one_group() -> None:
     async with served() as server, client_of(server) as client:
 
         async def complete(**more: Any) -> list[int]:
@@ -151,7 +151,7 @@ async def test_requests_of_one_prompt_that_come_together_form_one_group() -> Non
         assert 'openseer_api_compatible_recognised_total{job="served",namespace="default"} 8.0' in text
 
 
-async def test_a_named_group_takes_what_names_it_and_nothing_else() -> None:
+async def test_only_requests_with_its_name_and_prompt_join_a_named_group() -> None:
     async with served() as server, client_of(server) as client:
 
         async def complete(prompt: list[int], **options: Any) -> None:
@@ -169,7 +169,7 @@ async def test_a_named_group_takes_what_names_it_and_nothing_else() -> None:
         assert server.context.counts["compatible_grouped"] == 4
 
 
-async def test_a_client_that_hangs_up_frees_its_place() -> None:
+async def test_a_disconnected_client_frees_its_slot() -> None:
     async with served(job=long_job()) as server, client_of(server) as client:
         call = asyncio.create_task(client.completions.create(model="none", prompt=PROMPT, n=3))
         await running(server)
@@ -179,7 +179,7 @@ async def test_a_client_that_hangs_up_frees_its_place() -> None:
         assert progress.aborted == 3
 
 
-async def test_a_stream_that_is_closed_frees_its_place() -> None:
+async def test_a_closed_stream_frees_its_slot() -> None:
     async with served(job=long_job()) as server, client_of(server) as client:
         stream = await client.completions.create(model="none", prompt=PROMPT, stream=True)
         async for _ in stream:
@@ -188,7 +188,7 @@ async def test_a_stream_that_is_closed_frees_its_place() -> None:
         await all_ended(server)
 
 
-async def test_what_cannot_be_continued_is_refused_and_what_means_nothing_passes() -> None:
+async def test_unsupported_parameters_are_refused_unless_they_are_neutral() -> None:
     async with served() as server, client_of(server) as client:
         await client.completions.create(
             model="none", prompt=PROMPT, max_tokens=3, presence_penalty=0.0, frequency_penalty=0, logit_bias={},
@@ -226,7 +226,7 @@ async def test_an_empty_list_of_stops_and_a_seed_of_minus_one_are_none() -> None
     assert sampling_of(own, unset, logprobs=False).stop_token_ids == (7,)
 
 
-async def test_a_model_that_the_job_does_not_have_is_not_found() -> None:
+async def test_an_unknown_model_is_not_found() -> None:
     model = {"path": "none", "engine": "scripted", "servedNames": ["org/model"]}
     async with served(job=serving_job(model=model)) as server, client_of(server) as client:
         assert [card.id async for card in client.models.list()] == ["none", "org/model", "served"]
@@ -246,7 +246,7 @@ async def test_a_model_that_the_job_does_not_have_is_not_found() -> None:
         assert "allowed: none, org/model, served" in message
 
 
-async def test_a_wrong_key_is_refused_in_the_protocols_words() -> None:
+async def test_a_wrong_key_is_refused_in_the_protocols_form() -> None:
     async with Served() as server:
         client = openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="wrong", max_retries=0)
         with pytest.raises(openai.AuthenticationError) as caught:

@@ -26,7 +26,7 @@ CALLS: dict[str, dict[str, Any]] = {
 
 
 class Rows:
-    """Rows that name their positions; the second response of a group lacks one. None: nobody says any."""
+    """Rows that contain their positions; the second response of a group lacks one. None: no rows are available."""
 
     def __init__(self, missing: tuple[tuple[int, int], ...] | None = ((2, 3),)) -> None:
         self.missing = missing
@@ -55,14 +55,14 @@ async def test_each_choice_has_an_array_and_a_gap_is_marked(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", CALLS)
-async def test_without_capture_choices_have_none_and_without_rows_there_is_no_answer(path: str) -> None:
+async def test_no_capture_gives_no_array_and_missing_rows_give_no_answer(path: str) -> None:
     async with served() as server:
         assert "routed_experts" not in (await post(server, path, CALLS[path]))["choices"][0]
         server.context.rows = Rows(None)
         assert "nobody has the rows" in json.dumps(await post(server, path, CALLS[path], status=503))
 
 
-async def test_a_stream_of_tokens_has_them_with_its_end() -> None:
+async def test_a_stream_of_tokens_has_the_experts_in_its_last_chunk() -> None:
     async with served() as server:
         server.context.rows = Rows(())
         path = "/inference/v1/generate"

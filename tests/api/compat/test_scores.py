@@ -1,4 +1,4 @@
-"""Log-probabilities of prompts by the compatible routes, in the shape of each protocol."""
+"""Log-probabilities of prompts on the compatible routes, in the form of each protocol."""
 
 import asyncio
 from dataclasses import replace
@@ -18,7 +18,7 @@ CHAT = [{"role": "user", "content": "hi"}]
 
 
 def scores(start: int, stop: int) -> list[float]:
-    """The scripted engine's scores of the tokens at these positions of any prompt."""
+    """The scripted engine's scores of the tokens at these positions, the same for any prompt."""
     return unpack_logprobs(scripted_logprobs("", 0, start, stop))
 
 
@@ -79,14 +79,14 @@ async def test_an_echo_has_the_prompt_with_its_log_probabilities() -> None:
 
 
 def likely(token: int, value: float, top: int) -> dict[str, dict[str, Any]]:
-    """What the scripted engine says of one place, as vLLM has it: the token is the likeliest, then those after it."""
+    """The scripted engine's likeliest tokens of one position in vLLM's form: the token itself, then the next ids."""
     return {
         str(token + place): {"logprob": value * (1 + place), "rank": place + 1, "decoded_token": None}
         for place in range(top)
     }
 
 
-async def test_a_teacher_tells_the_likeliest_tokens_of_a_prompt() -> None:
+async def test_a_teacher_returns_the_likeliest_tokens_of_a_prompt() -> None:
     async with served() as server:
         body = {"prompt": PROMPT, "max_tokens": 0, "prompt_logprobs": 2}
         [choice] = (await post(server, "/v1/completions", body))["choices"]
@@ -102,7 +102,7 @@ async def test_a_teacher_tells_the_likeliest_tokens_of_a_prompt() -> None:
             assert [other["rank"] for other in entry["top_logprobs"]] == [1, 2, 3]
 
 
-async def test_an_echo_tells_as_many_likeliest_tokens_as_the_response() -> None:
+async def test_an_echo_has_as_many_likeliest_tokens_as_the_response() -> None:
     async with served() as server:
         body = {"prompt": PROMPT, "max_tokens": 0, "echo": True, "logprobs": 2}
         [choice] = (await post(server, "/v1/completions", body))["choices"]
@@ -112,7 +112,7 @@ async def test_an_echo_tells_as_many_likeliest_tokens_as_the_response() -> None:
 
 
 class UnlikelyTokens(MemoryStore):
-    """Each token of a response was drawn at rank 7, and tokens 1 and 2 are the likeliest."""
+    """A store whose responses have tokens of rank 7; tokens 1 and 2 are the likeliest."""
 
     async def results(self, batch: int, cursor: int, limit: int, wait_seconds: float = 0.0) -> list[Entry]:
         found = await super().results(batch, cursor, limit, wait_seconds)
@@ -227,7 +227,7 @@ async def test_sglangs_input_log_probabilities_begin_with_a_token_that_has_none(
         assert third["meta_info"]["input_token_logprobs"] == []
 
 
-async def test_what_renders_a_prompt_says_that_it_is_to_be_scored() -> None:
+async def test_a_rendered_prompt_contains_the_request_for_scores() -> None:
     async with served() as server:
         body = {"prompt": PROMPT, "echo": True, "logprobs": 0, "max_tokens": 0}
         [rendered] = await post(server, "/v1/completions/render", body)
@@ -279,7 +279,7 @@ async def test_what_renders_a_prompt_says_that_it_is_to_be_scored() -> None:
         ("/generate", {"input_ids": PROMPT, "token_ids_logprob": [4]}, "the likeliest ones, not of tokens by name"),
     ],
 )
-async def test_scores_that_cannot_be_given_are_refused(path: str, body: dict[str, Any], problem: str) -> None:
+async def test_unsupported_requests_for_scores_are_refused(path: str, body: dict[str, Any], problem: str) -> None:
     async with Served() as server:
         assert problem in (await post(server, path, body, status=400))["error"]["message"]
 
@@ -290,7 +290,7 @@ async def test_a_job_without_log_probabilities_scores_no_prompt() -> None:
         assert "set spec.sampling.logprobs" in answer["error"]["message"]
 
 
-async def test_an_abort_ends_scores_that_wait_as_it_ends_their_responses() -> None:
+async def test_an_abort_ends_waiting_scores_with_their_responses() -> None:
     slow = {"path": "none", "engine": "scripted", "scripted": {"prefillTokensPerSecond": 0.001}}
     async with served(job=serving_job(model=slow)) as server:
         body = {"prompt": PROMPT, "max_tokens": 0, "prompt_logprobs": 0, "request_id": "r"}

@@ -19,7 +19,7 @@ SAMPLING: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "max_
 
 
 class SkyRL:
-    """The client's two ways to call: `post` for data, and `control` for every server."""
+    """The client's two kinds of calls: `post` for data, `control` for every server."""
 
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
         self.url, self.session = url, session
@@ -63,7 +63,7 @@ async def test_skyrl_renders_reads_and_generates(tmp_path_factory: pytest.TempPa
         assert choice["finish_reason"] in ("stop", "length")
 
 
-async def test_skyrl_freezes_what_runs_and_lets_it_go_on() -> None:
+async def test_skyrl_pauses_running_requests_and_resumes_them() -> None:
     async with served(job=long_job(400), trusted="127.0.0.1", held=True) as server, aiohttp.ClientSession() as session:
         skyrl = SkyRL(server.url, session)
         assert (await skyrl.control("/get_world_size", {}, "GET"))["world_size"] >= 1

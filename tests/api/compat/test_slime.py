@@ -1,4 +1,4 @@
-"""slime's calls, replayed as its code makes them, without a token, from the one machine that needs none.
+"""slime's calls, replayed as its code makes them, without a token, from the trusted machine.
 
 Read: slime/rollout/sglang_rollout.py at 0044b40, slime/backends/sglang_utils/server_control.py at 15b8e50,
 external.py at 130027a and sglang_engine.py at 03b32d8.
@@ -74,7 +74,7 @@ async def test_slime_finds_the_server_as_an_external_engine_and_as_its_router() 
         assert "secret" not in other.text
 
 
-async def test_slime_generates_aborts_until_idle_and_goes_on_with_new_weights(tmp_path: Path) -> None:
+async def test_slime_aborts_until_idle_and_continues_with_new_weights(tmp_path: Path) -> None:
     write_weights(tmp_path / "step_1", "new")
     async with served(job=long_job(), trusted="127.0.0.1") as server, trainer(server) as client:
         calls = [asyncio.create_task(generated(client, max_new_tokens=20_000)) for _ in range(4)]
@@ -97,7 +97,7 @@ async def test_slime_generates_aborts_until_idle_and_goes_on_with_new_weights(tm
         assert (await generated(client))["meta_info"]["weight_version"] == "1"
 
 
-async def test_slime_takes_the_gpus_and_gives_them_back_in_stages(tmp_path: Path) -> None:
+async def test_slime_borrows_and_returns_the_gpus_in_stages(tmp_path: Path) -> None:
     write_weights(tmp_path / "step_1", "new")
     async with served(trusted="127.0.0.1") as server, trainer(server) as client:
         await generated(client)
@@ -110,7 +110,7 @@ async def test_slime_takes_the_gpus_and_gives_them_back_in_stages(tmp_path: Path
         assert (await generated(client))["meta_info"]["weight_version"] == "1"
 
 
-async def test_slimes_checks_of_tensors_and_copies_are_refused_with_what_to_do() -> None:
+async def test_slimes_checks_of_tensors_and_copies_are_refused_with_the_remedy() -> None:
     async with Served(trusted="127.0.0.1") as server, trainer(server) as client:
         for action in ("snapshot", "reset_tensors", "compare"):
             answer = await client.post("/weights_checker", json={"action": action})
@@ -146,10 +146,10 @@ async def test_the_checksum_is_of_the_files_that_all_workers_have_loaded(tmp_pat
 
 
 @pytest.mark.parametrize(("trusted", "status"), [("127.0.0.1", 200), ("::ffff:127.0.0.1", 200), ("10.0.0.7", 401)])
-async def test_one_address_needs_no_token_and_nobody_else_gets_by(trusted: str, status: int) -> None:
+async def test_only_the_trusted_address_needs_no_token(trusted: str, status: int) -> None:
     async with Served(trusted=trusted) as server, trainer(server) as client:
         assert (await client.get("/v1/job")).status_code == status
         forged = {"X-Forwarded-For": trusted, "Forwarded": f"for={trusted}", "X-Real-IP": trusted}
         assert (await client.get("/v1/job", headers=forged)).status_code == status
-        # Whoever sends a token means it.
+        # A token that is sent is checked, also from the trusted machine.
         assert (await client.get("/v1/job", headers={"Authorization": "Bearer wrong"})).status_code == 401

@@ -1,4 +1,4 @@
-"""Between text and token ids over HTTP: what is rendered is what the generating routes send to the fleet."""
+"""Text to token ids and back over HTTP: the rendered tokens are those that the generating routes send to the fleet."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ async def read(server: Served, tokens: list[int], **fields: Any) -> str:
         ({"messages": HI, "tools": [TOOL], "chat_template_kwargs": {"mood": "glad"}}, f"{BOS}[hi](glad)<look>>"),
     ],
 )
-async def test_a_prompt_becomes_the_tokens_that_the_fleet_would_get(
+async def test_a_rendered_prompt_has_the_tokens_that_the_fleet_gets(
     codec: TextCodec, body: dict[str, Any], text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Served() as server:
@@ -45,7 +45,7 @@ async def test_a_prompt_becomes_the_tokens_that_the_fleet_would_get(
         assert await read(server, answer["tokens"]) == text
 
 
-async def test_special_tokens_are_left_out_of_a_text_where_that_is_asked(
+async def test_special_tokens_are_left_out_of_a_text_on_request(
     codec: TextCodec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Served() as server:
@@ -67,7 +67,7 @@ async def test_special_tokens_are_left_out_of_a_text_where_that_is_asked(
         ("/v1/chat/completions/render", {"messages": HI, "logit_bias": {"1": 1}}, "logit_bias: found"),
     ],
 )
-async def test_what_cannot_be_read_or_rendered_is_refused_by_name(
+async def test_invalid_bodies_of_the_token_routes_are_refused_by_field(
     codec: TextCodec, path: str, body: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Served() as server:
@@ -76,12 +76,12 @@ async def test_what_cannot_be_read_or_rendered_is_refused_by_name(
         await post(server, path, {**body, "model": "other"}, status=400 if body.get("tokens") != [2**40] else 404)
 
 
-async def test_the_scripted_engines_tokens_mean_no_text() -> None:
+async def test_the_scripted_engines_tokens_have_no_text() -> None:
     async with Served() as server:
         assert "have no text" in (await post(server, "/detokenize", {"tokens": [5]}, status=400))["error"]["message"]
 
 
-async def test_what_is_rendered_generates_what_the_chat_would(
+async def test_a_rendered_chat_generates_the_same_as_the_chat_route(
     codec: TextCodec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with served() as server:
@@ -123,7 +123,7 @@ async def test_a_parameter_by_another_protocols_name_is_rendered_by_vllms(
 @pytest.mark.slow
 @pytest.mark.engine
 @pytest.mark.filterwarnings("default")
-async def test_vllms_own_models_read_what_is_rendered(codec: TextCodec, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_vllms_own_models_parse_rendered_bodies(codec: TextCodec, monkeypatch: pytest.MonkeyPatch) -> None:
     from vllm.entrypoints.scale_out.token_in_token_out.protocol import GenerateRequest  # noqa: PLC0415 - heavy
     from vllm.entrypoints.serve.tokenize.protocol import (  # noqa: PLC0415 - heavy
         DetokenizeResponse,

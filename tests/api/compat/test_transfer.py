@@ -1,4 +1,4 @@
-"""vLLM's transfer routes before a sender is there: what they refuse, and what ends them."""
+"""vLLM's transfer routes before a sender has connected: refusals and ends."""
 
 import asyncio
 from pathlib import Path
@@ -22,15 +22,15 @@ async def refused(server: Served, path: str, body: Any = None, *, status: int = 
     return str(answer["error"]["message"])
 
 
-async def test_a_job_that_hears_no_sender_says_what_to_set(caplog: pytest.LogCaptureFixture) -> None:
+async def test_without_a_receiver_the_answer_names_the_field_to_set(caplog: pytest.LogCaptureFixture) -> None:
     async with served() as server:
         assert (await get(server, "/server_info"))["vllm_config"]["weight_transfer_config"] is None
         message = await refused(server, "/init_weight_transfer_engine", {"init_info": INIT})
         assert "spec.weights.transfer" in message
-        assert message in caplog.text  # vLLM's client tells its user the status alone
+        assert message in caplog.text  # vLLM's client shows its user the status alone
 
 
-async def test_a_group_that_the_fleet_cannot_join_is_refused(tmp_path: Path) -> None:
+async def test_a_transfer_group_that_the_fleet_cannot_join_is_refused(tmp_path: Path) -> None:
     async with served(job=receiving_job(tmp_path, allowedHosts=["trainer.example"])) as server:
         assert (await get(server, "/server_info"))["vllm_config"]["weight_transfer_config"] == {"backend": "gloo"}
         assert await get(server, "/get_world_size") == {"world_size": 1}
@@ -46,7 +46,7 @@ async def test_a_group_that_the_fleet_cannot_join_is_refused(tmp_path: Path) -> 
         assert (await server.store.fleet_spec()).reception is None
 
 
-async def test_a_worker_that_goes_while_it_joins_is_told_of(tmp_path: Path) -> None:
+async def test_the_loss_of_a_joining_worker_is_reported(tmp_path: Path) -> None:
     async with Served(receiving_job(tmp_path)) as server:
         message = await refused(server, "/init_weight_transfer_engine", {"init_info": INIT}, status=429)
         assert "no worker is ready" in message
@@ -62,7 +62,7 @@ async def test_a_worker_that_goes_while_it_joins_is_told_of(tmp_path: Path) -> N
         assert "which received, is gone" in await joining
 
 
-async def test_a_worker_that_was_started_without_a_receiver_says_so(tmp_path: Path) -> None:
+async def test_a_worker_started_without_a_receiver_is_reported(tmp_path: Path) -> None:
     async with Served(receiving_job(tmp_path)) as server:
         server.job = serving_job()
         server.start_worker()
@@ -82,7 +82,7 @@ async def test_an_update_of_both_kinds_or_too_deep_is_refused() -> None:
 
 
 @pytest.mark.parametrize("path", ["/start_weight_update", "/update_weights", "/finish_weight_update"])
-async def test_a_step_without_a_group_says_what_comes_first(tmp_path: Path, path: str) -> None:
+async def test_a_step_without_a_group_names_the_missing_first_call(tmp_path: Path, path: str) -> None:
     async with served(job=receiving_job(tmp_path)) as server:
         body: dict[str, Any] = {"update_info": {}} if path == "/update_weights" else {}
         assert "/init_weight_transfer_engine comes first" in await refused(server, path, body, status=409)

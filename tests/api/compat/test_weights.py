@@ -1,4 +1,4 @@
-"""Trainers give the fleet new weights, pause it and borrow its GPUs through routes of other servers."""
+"""Trainers publish weights, pause the fleet and borrow its GPUs through the routes of other servers."""
 
 import asyncio
 from pathlib import Path
@@ -55,7 +55,7 @@ async def test_sglangs_update_from_disk_is_one_transaction_of_the_fleet(tmp_path
         await post(server, "/update_weight_version", {"new_version": "2"}, status=400)
 
 
-async def test_an_update_without_a_version_gets_a_name_of_its_own_each_time(tmp_path: Path) -> None:
+async def test_each_update_without_a_version_gets_its_own_name(tmp_path: Path) -> None:
     async with served() as server:
         await ready(server)
         path = folder(tmp_path, "latest")
@@ -64,7 +64,7 @@ async def test_an_update_without_a_version_gets_a_name_of_its_own_each_time(tmp_
         assert (await server.store.fleet_spec()).versions == ("initial", "latest", "latest.2")
 
 
-async def test_an_update_that_fails_says_why_and_the_old_weights_stay(tmp_path: Path) -> None:
+async def test_a_failed_update_has_its_reason_and_keeps_the_old_weights(tmp_path: Path) -> None:
     async with served() as server:
         await ready(server)
         answer = await post(server, "/update_weights_from_disk", {"model_path": str(tmp_path / "none")}, status=400)
@@ -80,7 +80,7 @@ async def test_an_update_that_fails_says_why_and_the_old_weights_stay(tmp_path: 
         assert (await generate(server, sampling_params={"max_new_tokens": 4}))["output_ids"]
 
 
-async def test_a_drained_update_lets_what_runs_finish_and_holds_what_comes(tmp_path: Path) -> None:
+async def test_a_drained_update_finishes_running_requests_and_holds_new_ones(tmp_path: Path) -> None:
     async with served(job=long_job(600), held=True) as server:
         old = asyncio.create_task(generate(server))
         await running(server)
@@ -100,7 +100,7 @@ async def test_a_drained_update_lets_what_runs_finish_and_holds_what_comes(tmp_p
         assert [span["version"] for span in (await new)["meta_info"]["weight_versions"]] == ["v1"]
 
 
-async def test_prime_rls_update_moves_what_runs_to_the_new_weights(tmp_path: Path) -> None:
+async def test_prime_rls_update_continues_running_requests_on_new_weights(tmp_path: Path) -> None:
     async with served(job=long_job(300), held=True) as server:
         running_call = asyncio.create_task(generate(server))
         await running(server)
@@ -119,7 +119,7 @@ async def test_prime_rls_update_moves_what_runs_to_the_new_weights(tmp_path: Pat
         assert [span["version"] for span in (await held)["meta_info"]["weight_versions"]] == ["step_1"]
 
 
-async def test_an_update_may_end_what_runs(tmp_path: Path) -> None:
+async def test_an_update_may_abort_running_requests(tmp_path: Path) -> None:
     async with served(job=long_job()) as server:
         running_call = asyncio.create_task(generate(server))
         await running(server)
@@ -130,7 +130,7 @@ async def test_an_update_may_end_what_runs(tmp_path: Path) -> None:
         assert [span["version"] for span in meta["weight_versions"]] == ["initial"]
 
 
-async def test_a_pause_ends_what_runs_and_holds_what_comes() -> None:
+async def test_a_pause_aborts_running_requests_and_holds_new_ones() -> None:
     async with served(job=long_job()) as server:
         running_call = asyncio.create_task(generate(server))
         await running(server)
@@ -141,7 +141,7 @@ async def test_a_pause_ends_what_runs_and_holds_what_comes() -> None:
         )
         await asyncio.sleep(0.5)
         assert not held.done()
-        # What waits can be aborted, and has no tokens then.
+        # A waiting request can be aborted; it has no tokens.
         waiting = asyncio.create_task(generate(server, rid="x"))
 
         async def is_aborted() -> bool:
@@ -154,7 +154,7 @@ async def test_a_pause_ends_what_runs_and_holds_what_comes() -> None:
         assert len((await held)["output_ids"]) <= 5
 
 
-async def test_a_pause_may_wait_for_what_runs() -> None:
+async def test_a_pause_may_wait_for_running_requests() -> None:
     async with served(job=long_job(300), held=True) as server:
         running_call = asyncio.create_task(generate(server))
         await running(server)
@@ -169,7 +169,7 @@ async def test_a_pause_may_wait_for_what_runs() -> None:
         assert await get(server, "/is_paused") == {"is_paused": True}
 
 
-async def test_a_pause_that_a_resume_overtakes_is_no_pause() -> None:
+async def test_a_resume_cancels_a_pause_that_still_waits() -> None:
     async with served(job=long_job(600), held=True) as server:
         call = asyncio.create_task(generate(server))
         await running(server)
@@ -181,7 +181,7 @@ async def test_a_pause_that_a_resume_overtakes_is_no_pause() -> None:
         assert len((await call)["output_ids"]) == 600
 
 
-async def test_the_gpus_are_lent_and_come_back() -> None:
+async def test_gpus_are_released_and_acquired_again() -> None:
     async with served(job=long_job(600), held=True) as server:
         running_call = asyncio.create_task(generate(server))
         await running(server)
@@ -198,7 +198,7 @@ async def test_the_gpus_are_lent_and_come_back() -> None:
         assert await get(server, "/is_sleeping") == {"is_sleeping": False}
 
 
-async def test_sglangs_transfers_in_memory_are_refused_with_what_to_do() -> None:
+async def test_sglangs_transfers_in_memory_are_refused_with_the_remedy() -> None:
     async with served() as server:
         refused = await post(server, "/update_weights_from_tensor", {}, status=400)
         assert "update_weights_from_disk" in refused["message"]
@@ -208,13 +208,13 @@ def quick_job() -> RolloutJob:
     return serving_job(sampling={"maxTokens": 4})
 
 
-async def test_nothing_is_left_of_what_was_delivered() -> None:
+async def test_delivered_responses_are_deleted_from_the_store() -> None:
     async with served(job=quick_job()) as server:
         await asyncio.gather(*(post(server, "/generate", {"input_ids": [number]}) for number in range(20)))
         await all_ended(server)
         assert len(await server.store.batches()) == 1
 
-        # Other weights, or some seconds without a request, close a live batch; then its data go.
+        # Other weights, or some seconds without a request, close a live batch; then its data are deleted.
         async def nothing() -> bool:
             return not await server.store.batches()
 
@@ -223,7 +223,7 @@ async def test_nothing_is_left_of_what_was_delivered() -> None:
 
 
 @pytest.mark.parametrize("url", ["ftp://u:hidden@host/x", "HTTP://u:hidden@a..b/x", "http:/u:hidden@host/x"])
-async def test_no_answer_repeats_a_password_of_an_address(url: str) -> None:
+async def test_no_answer_repeats_a_password_of_a_url(url: str) -> None:
     async with served() as server:
         sent: list[tuple[str, dict[str, Any]]] = [
             ("/v1/weights", {"version": "v1", "source": {"url": url}}),

@@ -1,4 +1,4 @@
-"""One token for one machine: it lets in who has it, and nobody else."""
+"""The one token of a server on one machine: it admits callers with the token only."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from openseer_api.http.auth import Access, BearerAuth, Unauthenticated
 
 
 @pytest.mark.parametrize("access", ["read", "write"])
-async def test_the_token_opens_everything(access: Access) -> None:
+async def test_the_token_admits_every_call(access: Access) -> None:
     await BearerAuth("s3cret").check("s3cret", "default", "job", access)
 
 
@@ -16,6 +16,6 @@ async def test_any_other_token_is_refused(token: str | None) -> None:
         await BearerAuth("s3cret").check(token, "default", "job", "read")
 
 
-def test_an_empty_token_would_let_everybody_in() -> None:
+def test_an_empty_token_is_refused_at_start() -> None:
     with pytest.raises(ValueError, match="admit every caller"):
         BearerAuth("")

@@ -1,4 +1,4 @@
-"""A request body is either taken as it was meant, or refused with the place of the error."""
+"""A request body is either read as sent, or refused with the position of the error."""
 
 import json
 from functools import cache
@@ -107,7 +107,7 @@ async def test_large_bodies_are_read_in_steps_with_a_limit_of_their_own(monkeypa
 
 
 @pytest.mark.parametrize("kind", ["Application/X-NDJSON", "application/x-ndjson; charset=utf-8", "APPLICATION/JSON"])
-async def test_an_uploads_kind_is_read_in_any_case(kind: str) -> None:
+async def test_an_uploads_content_type_is_case_insensitive(kind: str) -> None:
     group: dict[str, Any] = {"id": "g", "prompt_token_ids": [5]}
     async with client(kind) as caller:
         opened = await caller.post("/v1/batches", content="{}", headers=JSON)
@@ -134,7 +134,7 @@ async def test_a_large_upload_is_checked_in_a_thread(size: int, monkeypatch: pyt
     assert on_loop == [size == 1]
 
 
-async def test_a_list_of_numbers_longer_than_any_prompt_is_read_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_parsing_stops_at_a_list_longer_than_any_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(large_json, "MOST_NUMBERS", 1000)
     ids = "[" + "12345," * (THREAD_BYTES // 6 + 1) + "x]"
     async with client() as caller:
@@ -154,7 +154,7 @@ async def test_a_list_of_numbers_longer_than_any_prompt_is_read_no_further(monke
         ("/inference/v1/generate", {"token_ids": [5, None]}, "token_ids.1"),
     ],
 )
-async def test_a_body_is_refused_with_its_field_whatever_its_size(
+async def test_a_body_of_any_size_is_refused_with_its_field(
     path: str, body: dict[str, object], place: str, size: int
 ) -> None:
     async with client() as caller:
@@ -163,7 +163,7 @@ async def test_a_body_is_refused_with_its_field_whatever_its_size(
         assert place in refused.json()["error"]["message"]
 
 
-async def test_a_path_without_a_route_says_where_the_routes_are() -> None:
+async def test_the_404_of_an_unknown_path_links_to_the_routes() -> None:
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with httpx.AsyncClient(transport=transport(), base_url="http://api", headers=headers) as client:
         for path in ("/models", "/v1/nowhere"):

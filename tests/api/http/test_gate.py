@@ -1,4 +1,4 @@
-"""The gate: who may not call is told so before anything of the body is read, and each limit has its own answer."""
+"""The gate: an unauthorized call is refused before its body is read, and each limit has its own answer."""
 
 import asyncio
 import base64
@@ -36,8 +36,8 @@ def client(app: FastAPI | None = None, token: str = TOKEN) -> httpx.AsyncClient:
 
 
 async def answer(path: str, body: list[bytes | None], *, token: str = TOKEN, **headers: str) -> tuple[int, int]:
-    """Status of a POST, and how many pieces of its body were asked for; None: a piece that never comes, HUNG_UP: the
-    end of the connection in its place."""
+    """Status of a POST, and the number of body pieces that were read. `body`: None stands for a piece that never
+    arrives, HUNG_UP for the end of the connection."""
     fields = {"authorization": f"Bearer {token}", "content-type": "application/json", **headers}
     scope: dict[str, Any] = {
         "type": "http", "method": "POST", "path": path, "query_string": b"", "http_version": "1.1", "root_path": "",
@@ -64,15 +64,15 @@ async def answer(path: str, body: list[bytes | None], *, token: str = TOKEN, **h
 
 
 @pytest.mark.parametrize("path", ["/v1/batches", "/v1/batches/1/groups", "/generate", "/nothing/here"])
-async def test_nothing_of_a_body_is_read_before_the_token_is_checked(path: str) -> None:
+async def test_no_body_is_read_before_the_token_is_checked(path: str) -> None:
     assert await answer(path, [b"{}"], token="wrong") == (401, 0)
 
 
-async def test_a_body_that_says_it_is_too_long_is_refused_unread() -> None:
+async def test_a_body_with_too_large_a_content_length_is_refused_unread() -> None:
     assert await answer("/v1/batches", [b"{}"], content_length=str(gate.JSON_BYTES + 1)) == (413, 0)
 
 
-async def test_a_body_that_becomes_too_long_is_read_no_further() -> None:
+async def test_reading_stops_when_a_body_exceeds_the_limit() -> None:
     pieces: list[bytes | None] = [b" " * 2**20] * 9
     assert await answer("/v1/batches", pieces) == (413, 5)
 
@@ -86,32 +86,32 @@ async def test_routes_that_generate_take_large_bodies(path: str) -> None:
     assert await answer(path, [b""], content_length=str(gate.GENERATING_BYTES + 1)) == (413, 0)
 
 
-async def test_a_body_that_stalls_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stalled_body_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate, "STALL_SECONDS", 0.01)
     assert await answer("/v1/batches", [b"{", None]) == (408, 2)
 
 
-async def test_all_open_bodies_together_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_sum_of_open_bodies_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate, "ALL_BYTES", 2**20)
     assert (await answer("/generate", [b" " * 2**20, b" ", b" "]))[0] == 429
     assert (await answer("/v1/batches", [b"{}"]))[0] == 201
 
 
 @pytest.mark.parametrize("path", ["/v1/batches", "/generate", "/v1/batches/1/groups"])
-async def test_who_hangs_up_amid_a_body_is_no_error_of_ours(path: str) -> None:
+async def test_a_disconnect_within_a_body_is_no_server_error(path: str) -> None:
     async with client() as caller:
         await caller.post("/v1/batches", json={})
     assert (await answer(path, [b"{", HUNG_UP]))[0] == 499
 
 
 async def upload(kind: str, *body: bytes) -> int:
-    """Status of an upload in these pieces to a batch of its own."""
+    """Status of an upload in these pieces to a new batch."""
     async with client() as caller:
         batch = (await caller.post("/v1/batches", json={})).json()["id"]
     return (await answer(f"/v1/batches/{batch}/groups", list(body), **{"content-type": kind}))[0]
 
 
-async def test_an_upload_counts_with_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_upload_counts_with_its_parsed_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate, "ALL_BYTES", 2**16)
     line = b'{"id": "g%d", "prompt_token_ids": [5]}' + b" " * 2**15
     lines = [line % number + b"\n" for number in range(9)]
@@ -136,7 +136,7 @@ async def test_health_has_the_protocols_errors_without_a_token_too(path: str) ->
 
 
 @pytest.mark.parametrize("value", [b"Basic \xff", b"Basic gA==", b"Bearer \xff\xfe", b"Basic", b"\xff", b""])
-async def test_a_token_that_is_no_text_opens_nothing(value: bytes) -> None:
+async def test_a_token_that_is_not_text_is_refused(value: bytes) -> None:
     async with client() as caller:
         for path in ("/v1/job", "/health"):
             refused = await caller.get(path, headers={b"Authorization": value})
@@ -174,7 +174,7 @@ async def test_errors_have_the_shape_of_their_protocol(path: str, change: dict[s
         assert told["error"]["message"]
 
 
-async def test_paths_of_nobody_are_answered_as_the_protocols_do() -> None:
+async def test_unknown_paths_are_answered_in_the_protocols_form() -> None:
     async with client() as caller:
         for path in ("/nothing", "/v1/embeddings", "/v1/models/x", "/v1/batches/1/nothing"):
             assert (await caller.post(path, json={})).json()["error"]["code"] == 404
@@ -182,7 +182,7 @@ async def test_paths_of_nobody_are_answered_as_the_protocols_do() -> None:
             assert (await caller.get(path)).json()["status"] == 404
 
 
-async def test_an_error_of_our_own_has_the_shape_too(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_internal_error_has_the_protocols_form(monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
@@ -194,7 +194,7 @@ async def test_an_error_of_our_own_has_the_shape_too(monkeypatch: pytest.MonkeyP
     assert "ZeroDivision" not in failed.text
 
 
-async def test_the_gateway_answers_paths_of_no_job() -> None:
+async def test_the_gateway_answers_paths_without_a_job() -> None:
     app = create_app(OneJob(JobContext(serving_job(), MemoryStore())), BearerAuth(TOKEN), many=True)
     async with client(app) as caller:
         assert (await caller.get("/healthz")).status_code == 200

@@ -22,7 +22,7 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
 class Loud(MemoryStore):
-    """Says that it is asked for a batch."""
+    """A store that logs each read of a batch."""
 
     async def batch(self, number: int) -> Any:
         logging.getLogger("openseer_test").warning("asked for %d", number)
@@ -39,7 +39,7 @@ async def caller() -> AsyncGenerator[httpx.AsyncClient]:
 
 @pytest.fixture
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Adds a log as JSON; gives what its lines are about."""
+    """Adds a JSON log and returns a function that reads the fields of its lines."""
     monkeypatch.setattr(logs, "_process", {})
     logger, handler = logging.getLogger("openseer_test"), logging.FileHandler(tmp_path / "log")
     handler.setFormatter(JsonLines())

@@ -1,4 +1,4 @@
-"""A batch's speed and the time that it still takes, as the API tells them."""
+"""A batch's speed and remaining time in the API's answers."""
 
 from openseer_api.http.rendering import render_batch
 from openseer_core.queue.batch import BatchRecord
@@ -7,7 +7,7 @@ from openseer_core.wire.batches import BatchSpec
 from openseer_core.worker.draft_metrics import DraftMetrics
 
 
-def test_tokens_that_carried_groups_brought_are_no_speed_of_the_batch() -> None:
+def test_tokens_of_carried_groups_do_not_count_to_the_batchs_speed() -> None:
     counts = BatchProgress(
         requests=100, tokens=910_000, carried_tokens=900_000, sealed=True, open_known=100, open_expected=1_200_000
     )

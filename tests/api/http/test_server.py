@@ -22,7 +22,7 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 async def plain(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers without reading a body; /long with many bytes, /told… with the URL that it was asked for."""
+    """Answers without reading a body; /long with many bytes, /told… with the requested URL."""
     if scope["type"] == "http":
         body = b"x" * ANSWER_BYTES if scope["path"] == "/long" else b"ok"
         if scope["path"].startswith("/told"):
@@ -58,7 +58,7 @@ async def serving() -> AsyncGenerator[int]:
 
 @asynccontextmanager
 async def connected(port: int, text: bytes = b"") -> AsyncGenerator[Streams]:
-    """A connection on which so much was sent."""
+    """A connection on which `text` was sent."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(text)
     try:
@@ -70,7 +70,7 @@ async def connected(port: int, text: bytes = b"") -> AsyncGenerator[Streams]:
 
 
 async def rest(streams: Streams) -> bytes:
-    """All that comes until the server ends the connection."""
+    """All bytes until the server closes the connection."""
     found = b""
     with contextlib.suppress(ConnectionResetError):
         while piece := await streams[0].read(2**16):
@@ -92,7 +92,7 @@ def head(path: str = "/", fields: str = "") -> bytes:
         ("http://other?d=/e", "ok"),
     ],
 )
-async def test_a_whole_url_asks_for_its_path(target: str, told: str) -> None:
+async def test_a_request_line_with_a_whole_url_is_served_by_its_path(target: str, told: str) -> None:
     async with serving() as port, connected(port, head(target, "Connection: close\r\n")) as streams:
         assert f"{told}\r\n" in (await rest(streams)).decode()
 
@@ -106,19 +106,19 @@ async def test_a_head_without_end_is_refused() -> None:
         assert b"application/problem+json" in found
 
 
-async def test_what_is_no_http_is_refused() -> None:
+async def test_bytes_that_are_not_http_are_refused() -> None:
     async with serving() as port, connected(port, b"\x16\x03\x01 hello\r\n\r\n") as streams:
         assert (await rest(streams)).startswith(b"HTTP/1.1 400 ")
 
 
 @pytest.mark.parametrize("text", [b"", b"GET / HTT"])
-async def test_who_stalls_with_a_head_is_dropped(text: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_that_stalls_within_a_head_is_closed(text: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "HEAD_SECONDS", 0.05)
     async with serving() as port, connected(port, text) as streams:
         assert await rest(streams) == b""
 
 
-async def test_who_stalls_with_the_rest_of_a_body_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_that_stalls_within_a_body_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving() as port, connected(port, head()) as streams:
         await streams[0].readuntil(b"ok")
         monkeypatch.setattr(server, "HEAD_SECONDS", 0.05)
@@ -126,7 +126,7 @@ async def test_who_stalls_with_the_rest_of_a_body_is_dropped(monkeypatch: pytest
         assert b"200" in await rest(streams)
 
 
-async def test_a_connection_between_two_calls_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_idle_connection_between_two_calls_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving() as port, connected(port, head()) as streams:
         await streams[0].readuntil(b"ok")
         monkeypatch.setattr(server, "HEAD_SECONDS", 0.0)
@@ -135,7 +135,7 @@ async def test_a_connection_between_two_calls_stays(monkeypatch: pytest.MonkeyPa
         await streams[0].readuntil(b"ok")
 
 
-async def test_the_connection_that_waits_longest_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_longest_idle_connection_is_closed_for_a_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "CONNECTIONS", 2)
     async with serving() as port, connected(port) as first, connected(port, head()) as second:
         await second[0].readuntil(b"ok")
@@ -158,7 +158,7 @@ async def test_connections_leave_half_of_the_file_descriptors(monkeypatch: pytes
             assert await rest(first) == b""
 
 
-async def test_a_client_that_takes_nothing_of_its_answer_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_reads_no_answer_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "TAKE_SECONDS", 0.05)
     async with web_server() as web:
         reader, writer = await asyncio.open_connection("127.0.0.1", port_of(web), limit=2**16)
@@ -174,7 +174,7 @@ async def test_a_client_that_takes_nothing_of_its_answer_is_dropped(monkeypatch:
         writer.close()
 
 
-async def test_two_hundred_stalled_bodies_of_strangers_take_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_two_hundred_stalled_unauthorized_bodies_take_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "HEAD_SECONDS", AGES)
     post = b"POST /v1/batches HTTP/1.1\r\nHost: a\r\nContent-Length: 4000000\r\n\r\n"
     async with Served() as served, contextlib.AsyncExitStack() as stack:
@@ -190,5 +190,5 @@ async def test_two_hundred_stalled_bodies_of_strangers_take_no_memory(monkeypatc
 
 
 def resident() -> int:
-    """Bytes of memory that this process has."""
+    """Resident memory of this process, in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096

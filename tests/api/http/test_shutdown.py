@@ -1,4 +1,4 @@
-"""A process that stops tells who waits to ask again, and what clients take for a passing trouble it calls so."""
+"""A stopping process answers waiting calls with 503 and a time to retry."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ SCOPE: Scope = {"type": "http", "method": "GET", "path": "/v1/batches/1/results"
 
 
 async def cut_off(*, begun: bool) -> list[Message]:
-    """What a caller gets of a call that is cancelled while it waits; `begun`: after its answer's head."""
+    """The answer of a call that is cancelled while it waits; `begun`: after the head of its answer."""
     sent: list[Message] = []
     waiting = asyncio.Event()
 
@@ -37,19 +37,19 @@ async def cut_off(*, begun: bool) -> list[Message]:
     return sent
 
 
-async def test_a_call_that_waits_is_answered_503_with_the_time_to_come_back() -> None:
+async def test_a_waiting_call_is_answered_503_with_retry_after() -> None:
     head, body = await cut_off(begun=False)
     assert head["status"] == 503
     assert (b"retry-after", b"1") in head["headers"]
     assert b"repeat the call" in body["body"]
 
 
-async def test_a_stream_that_has_begun_is_broken_off() -> None:
+async def test_a_stream_that_has_begun_is_aborted() -> None:
     assert [message["type"] for message in await cut_off(begun=True)] == ["http.response.start", "broken off"]
 
 
 @pytest.mark.parametrize("kind", ["lifespan", "websocket"])
-async def test_what_is_no_call_is_left_alone(kind: str) -> None:
+async def test_scopes_other_than_http_get_no_answer(kind: str) -> None:
     async def cancelled(_scope: Scope, _receive: Receive, _send: Send) -> None:
         raise asyncio.CancelledError
 

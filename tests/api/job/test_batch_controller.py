@@ -1,4 +1,4 @@
-"""Behaviour of the batch controller when the store, a batch or the controller itself is late."""
+"""The batch controller under delays and failures of the store, of a batch and of itself."""
 
 import pytest
 
@@ -23,7 +23,7 @@ PUBLISH = Publish(version="v1", source=Source(path="/v1"), mode="keep", retries=
 
 
 class Clock:
-    """Time that stands still until a test moves it."""
+    """A clock that tests move."""
 
     def __init__(self) -> None:
         self.seconds = 1000.0
@@ -43,7 +43,7 @@ def store(clock: Clock) -> MemoryStore:
 
 
 def context(store: MemoryStore) -> JobContext:
-    """A replica that has just started."""
+    """The context of a replica that has just started."""
     return JobContext(serving_job(), store)
 
 
@@ -54,13 +54,11 @@ async def transaction(store: MemoryStore) -> WeightsTransaction:
 
 
 async def say(store: MemoryStore, worker: WorkerId, **report: object) -> None:
-    """A heartbeat of a worker at rest."""
+    """Sends the heartbeat of an idle worker."""
     await store.heartbeat(worker, Heartbeat(WorkerState.IDLE, weights=WeightsReport.model_validate(report)))
 
 
-async def test_after_an_outage_longer_than_a_silence_nothing_passes_and_nobody_is_given_up(
-    store: MemoryStore, clock: Clock
-) -> None:
+async def test_an_outage_neither_advances_a_transaction_nor_drops_workers(store: MemoryStore, clock: Clock) -> None:
     for worker in (ANN, BOB):
         await say(store, worker, version="initial")
     await publish_weights(context(store), PUBLISH)
@@ -77,7 +75,7 @@ async def test_a_publish_right_after_an_outage_waits_for_the_workers(store: Memo
     assert (await transaction(store)).participants == ("ann",)
 
 
-async def test_what_was_published_while_nobody_was_there_is_what_its_first_worker_found(store: MemoryStore) -> None:
+async def test_the_first_loading_worker_fixes_the_digest_of_a_version(store: MemoryStore) -> None:
     await publish_weights(context(store), PUBLISH)
     while (await transaction(store)).active:
         await reconcile(context(store))
@@ -87,7 +85,7 @@ async def test_what_was_published_while_nobody_was_there_is_what_its_first_worke
 
 
 class Troubled(MemoryStore):
-    """One batch cannot be handled."""
+    """A store that raises an error for one batch."""
 
     trouble = 0
 
@@ -116,14 +114,14 @@ async def test_a_batch_that_raises_stops_neither_the_others_nor_the_transaction(
 
 
 class Paused(MemoryStore):
-    """Whoever aborts a batch is stopped just before, and goes on after the publish was taken back."""
+    """A store that cancels the publish just before a batch is aborted, as if the controller had been paused."""
 
     async def end(self, batch: int, event: Event = Event.ABORT, revision: int | None = None) -> int:
         await self.swap_fleet_spec(cancel(await self.fleet_spec(), 0.0))
         return await super().end(batch, event, revision)
 
 
-async def test_a_controller_that_was_paused_aborts_no_live_batch(clock: Clock) -> None:
+async def test_a_controller_resumed_after_a_rollback_aborts_no_live_batch(clock: Clock) -> None:
     store = Paused(clock)
     job = context(store)
     record, _ = await store.open_batch(OpenBatch("initial", "{}"))
@@ -134,7 +132,7 @@ async def test_a_controller_that_was_paused_aborts_no_live_batch(clock: Clock) -
     assert (await store.progress(record.number)).aborted == 0
 
 
-async def test_a_carry_that_broke_off_is_finished_by_whoever_looks(store: MemoryStore) -> None:
+async def test_an_interrupted_carry_is_finished_by_the_controller(store: MemoryStore) -> None:
     one, _ = await store.open_batch(OpenBatch("initial", "{}"))
     await store.submit([group(name, 1, batch=one.number) for name in "ab"])
     await store.carry([GroupId(one.number, name) for name in "ab"], PARKED_BATCH, "initial")
@@ -144,10 +142,10 @@ async def test_a_carry_that_broke_off_is_finished_by_whoever_looks(store: Memory
     await store.submit([group("c", 1, batch=one.number)])
     await store.carry([GroupId(one.number, "c")], PARKED_BATCH, "initial")
     await reconcile(context(store))
-    assert len(await store.group_names(two.number, 0, 9)) == 2  # what is parked later is for a later batch
+    assert len(await store.group_names(two.number, 0, 9)) == 2  # groups that are parked later belong to a later batch
 
 
-async def test_a_pause_that_nobody_ends_ends_by_itself(
+async def test_a_pause_ends_after_its_time_limit(
     store: MemoryStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch_controller, "MOST_PAUSE_SECONDS", 3.0)

@@ -1,4 +1,4 @@
-"""Drafting over HTTP: what it brought to a batch and to the fleet, and the cut that goes with no drafts."""
+"""Drafting over HTTP: metrics of a batch and of the fleet, and minP, which drafts exclude."""
 
 import re
 from typing import Any
@@ -15,7 +15,7 @@ MIN_P = {"maxTokens": 40, "minP": 0.1}
 
 
 async def beat(server: Served, accepted: int, *, boot: str = "b", drafts: str = "on") -> None:
-    """A worker's heartbeat: for each request-step ten tokens drafted, and one sampled besides."""
+    """A worker's heartbeat: ten drafted tokens and one sampled token per request-step."""
     metrics: dict[str, float | int | str] = {
         "drafts": drafts,
         "steps": accepted,
@@ -29,7 +29,7 @@ async def beat(server: Served, accepted: int, *, boot: str = "b", drafts: str = 
     await server.context.snapshot(fresh=True)
 
 
-async def test_metrics_of_a_batch_tell_what_the_fleet_drafted_since_it_was_opened() -> None:
+async def test_metrics_of_a_batch_count_the_fleets_drafts_since_its_opening() -> None:
     async with Served(serving_job(model=VLLM)) as server:
         await beat(server, 100)
         batch = await server.open()
@@ -44,7 +44,7 @@ async def test_metrics_of_a_batch_tell_what_the_fleet_drafted_since_it_was_opene
     assert (after["rollout/acceptance_length"], after["rollout/draft_share"]) == (2.0, 0.5)
 
 
-async def test_what_comes_after_a_batch_has_ended_is_not_its_own() -> None:
+async def test_drafts_after_a_batchs_end_do_not_count_to_it() -> None:
     async with Served(serving_job(model=VLLM)) as server:
         await beat(server, 100)
         batch = await server.open()
@@ -58,7 +58,7 @@ async def test_what_comes_after_a_batch_has_ended_is_not_its_own() -> None:
     assert ended["rollout/accepted_tokens"] == later["rollout/accepted_tokens"] == 30.0
 
 
-async def test_prometheus_reads_what_the_fleet_drafted() -> None:
+async def test_prometheus_metrics_contain_the_fleets_drafts() -> None:
     async with Served(serving_job(model=VLLM)) as server:
         await beat(server, 100)
         text = (await server.http.get("/metrics")).text
@@ -70,7 +70,7 @@ async def test_prometheus_reads_what_the_fleet_drafted() -> None:
 @pytest.mark.parametrize(
     ("enabled", "drafts"), [(True, "off: it could not pay"), (None, "on")], ids=["by the manifest", "by the worker"]
 )
-async def test_a_cut_that_drafts_would_ignore_is_refused_with_what_to_do(enabled: bool | None, drafts: str) -> None:
+async def test_min_p_is_refused_with_the_remedy_where_drafts_ignore_it(enabled: bool | None, drafts: str) -> None:
     async with Served(serving_job(model=VLLM, speculation={"enabled": enabled})) as server:
         await beat(server, 1, drafts=drafts)
         refused = await server.call("POST", "/batches", {"sampling": MIN_P}, status=422)
@@ -97,7 +97,7 @@ async def test_a_cut_that_drafts_would_ignore_is_refused_with_what_to_do(enabled
     ],
     ids=["told not to draft", "cut by the manifest", "no worker drafts"],
 )
-async def test_a_job_that_does_not_draft_takes_the_cut(spec: dict[str, Any]) -> None:
+async def test_min_p_is_accepted_by_a_job_without_drafts(spec: dict[str, Any]) -> None:
     async with Served(serving_job(model=VLLM, **spec)) as server:
         await beat(server, 1, drafts="off: spec.speculation.enabled is false")
         batch = await server.open(sampling=MIN_P)

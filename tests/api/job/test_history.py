@@ -15,7 +15,7 @@ async def submitted(server: Served, batch: int, name: str = "g0") -> GroupSpec:
 
 
 async def longest_of(server: Served) -> int:
-    """Runs a batch of one group to its end and lets it go: its longest response in tokens."""
+    """Runs a batch of one group to its end, acknowledges it and returns its longest response in tokens."""
     batch = await server.open()
     await server.upload(batch, prompts(1), seal=True)
     items = await server.until_complete(batch)
@@ -23,7 +23,7 @@ async def longest_of(server: Served) -> int:
     return max(len(item["token_ids"]) for item in results(items))
 
 
-async def test_a_prompt_that_comes_again_is_expected_to_be_as_long_as_before() -> None:
+async def test_a_repeated_prompt_is_expected_to_have_its_earlier_length() -> None:
     async with served(job=serving_job(speculation={"earlierResponses": 8})) as server:
         longest = await longest_of(server)
         batch = await server.open()
@@ -35,7 +35,7 @@ async def test_a_prompt_that_comes_again_is_expected_to_be_as_long_as_before() -
         assert estimate(await server.store.group_view(again.id)) == longest
 
 
-async def test_nothing_is_kept_of_earlier_batches_where_the_job_does_not_ask_for_it() -> None:
+async def test_earlier_batches_are_kept_only_if_the_job_asks_for_it() -> None:
     async with served() as server:
         await longest_of(server)
         batch = await server.open()

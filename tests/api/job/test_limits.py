@@ -16,7 +16,7 @@ SMALL = {"path": "none", "engine": "scripted", "scripted": {"stepSeconds": 0.002
 
 
 async def refused(server: Served, path: str, body: Any) -> str:
-    """The message of a call that is refused."""
+    """The message of a refused call."""
     answer = await server.http.post(path, json=body)
     assert answer.status_code in (400, 422), answer.text
     return " ".join(answer.text.split()).replace("\\u0027", "'")
@@ -46,7 +46,7 @@ async def test_a_token_outside_the_vocabulary_is_refused_with_its_place(path: st
         assert f"{place}: {TOLD}" in await refused(server, path, body)
 
 
-async def test_appended_tokens_are_in_the_vocabulary_and_have_room_in_the_context() -> None:
+async def test_appended_tokens_must_be_in_the_vocabulary_and_fit_the_context() -> None:
     model = SMALL["scripted"]
     assert isinstance(model, dict)
     job = serving_job(model=SMALL | {"scripted": model | {"kvBlocks": 4}}, sampling={"maxTokens": 3000})
@@ -63,7 +63,7 @@ async def test_appended_tokens_are_in_the_vocabulary_and_have_room_in_the_contex
         assert "leave no room for a response in a worker's KV cache, allowed with the response: 64" in answer.text
 
 
-async def test_a_prompt_that_no_worker_can_hold_is_refused_before_any_is_there() -> None:
+async def test_a_prompt_too_large_for_the_model_is_refused_without_workers() -> None:
     async with Served(job=serving_job(model=SMALL)) as server:
         batch = await server.open()
         body = {"groups": [{"id": "g", "prompt_token_ids": [1] * 400}]}
@@ -72,7 +72,7 @@ async def test_a_prompt_that_no_worker_can_hold_is_refused_before_any_is_there()
         assert told in await refused(server, "/v1/completions", {"prompt": [1] * 400})
 
 
-async def test_what_the_largest_worker_reports_replaces_what_was_computed() -> None:
+async def test_the_largest_workers_report_replaces_the_computed_limits() -> None:
     async with Served() as server:
         batch = await server.open()
         reports = [{"context_tokens": 64, "vocabulary": 100}, {"context_tokens": 48, "vocabulary": 100}]

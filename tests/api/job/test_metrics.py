@@ -16,7 +16,7 @@ from tests.api.served import Served, serving_job
 
 
 class Anybody:
-    """Lets everybody in."""
+    """Admits every caller."""
 
     async def check(self, token: str | None, namespace: str, job: str, access: str) -> None:
         pass
@@ -26,7 +26,7 @@ class Anybody:
 
 
 class Broken(MemoryStore):
-    """Fails in a way that nobody foresaw."""
+    """A store that raises an unexpected error."""
 
     async def load(self) -> QueueLoad:
         raise ZeroDivisionError
@@ -83,7 +83,7 @@ async def test_a_gateway_counts_calls_by_job_and_status_and_no_probes() -> None:
     }
 
 
-def test_a_gateway_exports_what_the_table_says() -> None:
+def test_a_gateway_exports_the_metrics_of_the_documented_table() -> None:
     told = {
         f"{family.type} {sample.name}": tuple(sample.labels)
         for family in calls_of(Jobs().contexts.values(), {401: 1})
@@ -93,7 +93,7 @@ def test_a_gateway_exports_what_the_table_says() -> None:
 
 
 @pytest.mark.parametrize("token", ["wrong", None])
-async def test_a_server_of_one_job_counts_whom_it_refuses(token: str | None) -> None:
+async def test_a_server_of_one_job_counts_refused_calls(token: str | None) -> None:
     async with Served() as served, served.client(token) as stranger:
         assert (await stranger.get("/v1/job")).status_code == 401
         text = (await served.http.get("/metrics")).text

@@ -1,4 +1,4 @@
-"""The spans of a served job: of its batches, its requests and its weights, below the spans of its callers."""
+"""The spans of a served job's batches, requests and weights are children of its callers' spans."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -17,7 +17,7 @@ CALLED = {"traceparent": str(CALLER)}
 
 
 class Taken:
-    """Keeps the spans that it is given."""
+    """A receiver that keeps its spans."""
 
     def __init__(self) -> None:
         self.spans: list[TraceSpan] = []
@@ -59,7 +59,7 @@ async def test_a_batch_and_its_requests_are_below_the_trainers_span() -> None:
             assert span.attributes["gen_ai.usage.output_tokens"] == len(item["token_ids"])
 
 
-async def test_results_that_are_read_again_are_told_once() -> None:
+async def test_results_read_twice_give_one_span() -> None:
     taken = Taken()
     async with served(spans=taken) as server:
         number = await server.open()
@@ -69,7 +69,7 @@ async def test_results_that_are_read_again_are_told_once() -> None:
     assert (len(taken.named("request")), len(taken.named("batch"))) == (8, 1)
 
 
-async def test_a_replica_that_begins_anew_knows_the_trainers_span_from_the_store() -> None:
+async def test_a_new_replica_reads_the_trainers_span_from_the_store() -> None:
     async with served() as first:
         number = await opened(first, CALLED)
         await first.upload(number, prompts(1), seal=True)
@@ -104,7 +104,7 @@ async def test_a_malformed_span_is_ignored_and_the_batch_opened(field: str) -> N
     assert batch.parent_id == 0
 
 
-async def test_what_is_generated_does_not_depend_on_the_callers_span() -> None:
+async def test_the_callers_span_does_not_change_the_responses() -> None:
     texts = list[Any]()
     for headers in ({}, CALLED):
         async with served(spans=Taken()) as server:
@@ -128,7 +128,7 @@ async def test_a_request_of_a_compatible_route_is_below_its_call() -> None:
     assert alone.trace_id != called.trace_id
 
 
-async def test_a_batch_that_is_deleted_is_told_with_what_it_had() -> None:
+async def test_the_span_of_a_deleted_batch_has_its_counts() -> None:
     taken = Taken()
     async with Served(spans=taken) as server:  # without workers
         number = await server.open()
@@ -138,7 +138,7 @@ async def test_a_batch_that_is_deleted_is_told_with_what_it_had() -> None:
     assert (batch.attributes["openseer.requests"], batch.attributes["openseer.ok"]) == (4, 0)
 
 
-async def test_a_weights_transaction_is_told_once_it_has_ended(tmp_path: Path) -> None:
+async def test_a_weights_transaction_gives_a_span_at_its_end(tmp_path: Path) -> None:
     write_weights(tmp_path, "v2")
     taken = Taken()
     async with served(spans=taken) as server:
@@ -153,7 +153,7 @@ async def test_a_weights_transaction_is_told_once_it_has_ended(tmp_path: Path) -
     assert {span.parent_id for span in phases} == {whole.span_id}
 
 
-async def test_a_weights_transaction_that_was_taken_back_is_an_error(tmp_path: Path) -> None:
+async def test_the_span_of_a_rolled_back_weights_transaction_is_an_error(tmp_path: Path) -> None:
     write_weights(tmp_path, "v2")
     taken = Taken()
     async with served(spans=taken, held=True) as server:

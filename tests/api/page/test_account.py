@@ -27,7 +27,7 @@ def told(at: float, event: str, request: int, worker: str = "", batch: int = 1) 
 
 
 def book_of(account: LiveAccount, size: int, at: float = 100.0, batch: int = 1) -> BatchBook:
-    """The book of a batch with one group, which tells the account."""
+    """The book of a batch with one group, which feeds the account."""
     book = BatchBook(batch, LeaseRows(), account)
     book.learn(1, [GroupView(GroupId(batch, "g"), 0, 0, size, 50, at)])
     return book
@@ -36,7 +36,8 @@ def book_of(account: LiveAccount, size: int, at: float = 100.0, batch: int = 1) 
 def beat(
     name: str, at: float, *, pace: float = 20.0, load: int = 1, since: float = 100.0, began: float = 100.0, **more: Any
 ) -> WorkerStatus:
-    """Of a worker that has grown `load` responses since its boot at `since`, each by `pace` tokens per second."""
+    """The status of a worker that generates `load` responses since its boot at `since`, each by `pace` tokens per
+    second."""
     ran = at - since
     counted = {"seconds_running": ran, "seconds_responses": ran * load, "tokens": round(ran * load * pace)}
     metrics = WorkerMetrics({"slots": 2, **counted, **more})
@@ -69,20 +70,20 @@ async def test_each_moment_of_a_job_that_runs_has_its_part() -> None:
     assert (found.live, found.seconds, found.worker_seconds) == (True, 60.0, 60.0)
 
 
-async def test_a_worker_without_work_in_the_tail_idles_in_it() -> None:
+async def test_an_idle_worker_in_the_tail_counts_as_tail() -> None:
     entries = [told(100.0, "claim", 0, "w#a")]
     found = await account_of(entries, [beat("w", 140.0), beat("v", 140.0, load=0)], 140.0, size=1)
     assert seconds(found) == {"decode_below": 40.0, "tail": 40.0}
 
 
-async def test_groups_whose_data_are_gone_do_not_hide_that_others_wait() -> None:
+async def test_deleted_groups_do_not_hide_waiting_ones() -> None:
     gone = [JournalEntry(100.0 + n, event, "1/gone/0", "w#a", 1, 9) for n, event in ((0, "claim"), (10, "complete"))]
     entries = [*gone, told(110.0, "claim", 0, "w#a")]
     found = await account_of(entries, [beat("w", 140.0, since=140.0)], 140.0, size=2)
     assert seconds(found) == {"decode_below_waiting": 40.0}
 
 
-async def test_a_batch_that_is_acknowledged_waits_and_runs_no_more() -> None:
+async def test_an_acknowledged_batch_counts_neither_as_waiting_nor_running() -> None:
     account = LiveAccount()
     book_of(account, 3).note([told(100.0, "claim", 0, "w#a")])
     await account.settle([beat("w", 120.0, since=120.0)], 120.0, float("inf"))
@@ -93,7 +94,7 @@ async def test_a_batch_that_is_acknowledged_waits_and_runs_no_more() -> None:
     }  # fmt: skip
 
 
-async def test_turns_that_go_on_do_not_hide_that_others_wait() -> None:
+async def test_continued_turns_do_not_hide_waiting_requests() -> None:
     turns = [
         entry
         for at in (100.0, 110.0, 120.0)
@@ -120,7 +121,7 @@ async def test_requests_that_join_a_group_wait_until_they_run() -> None:
     assert account.in_tail
 
 
-async def test_a_batch_that_is_gone_leaves_nothing_that_is_added_up_later() -> None:
+async def test_a_deleted_batch_leaves_no_open_requests_in_later_sums() -> None:
     account = LiveAccount()
     gone, book = book_of(account, 4, 105.0), book_of(account, 1, batch=2)
     gone.note([told(106.0, "claim", 0, "w#a")])
@@ -133,7 +134,7 @@ async def test_a_batch_that_is_gone_leaves_nothing_that_is_added_up_later() -> N
     }  # fmt: skip
 
 
-async def test_a_worker_that_falls_silent_is_lost_from_its_last_sign_on() -> None:
+async def test_a_silent_worker_counts_as_lost_from_its_last_heartbeat() -> None:
     entries = [told(100.0, "claim", 0, "w#a"), told(130.0, "reap", 0, "w#a")]
     found = await account_of(entries, [beat("w", 120.0)], 150.0, size=1)
     assert seconds(found)["lost"] == pytest.approx(20.0)
@@ -161,7 +162,7 @@ async def test_the_parts_are_those_of_the_whole_journal_at_its_end(seed: int) ->
         assert by_name.get(name, 0.0) == pytest.approx(whole[name], abs=0.06), name
 
 
-async def test_what_is_told_in_pieces_comes_to_the_same() -> None:
+async def test_a_journal_read_in_pieces_gives_the_same_parts() -> None:
     entries = [told(100.0 + n, "claim" if n % 2 == 0 else "complete", n // 2, "w#a") for n in range(40)]
     workers = [beat("w", 140.0, since=140.0)]
     whole = await account_of(entries, workers, 140.0, size=20)
@@ -183,7 +184,7 @@ async def test_a_slow_worker_is_named_with_its_pace_and_advice_at_the_first_look
     assert "its node and GPU" in finding.advice
 
 
-async def test_a_worker_that_becomes_slow_late_shows_all_the_same() -> None:
+async def test_a_worker_that_becomes_slow_late_is_named() -> None:
     account = LiveAccount()
     book_of(account, 2, 0.0).note([told(0.0, "claim", n, f"w{n}#a") for n in range(2)])
     for second in range(0, 4000, 2):
@@ -195,7 +196,7 @@ async def test_a_worker_that_becomes_slow_late_shows_all_the_same() -> None:
     assert (finding.subject, round(finding.figure, 1)) == ("w1", 0.3)
 
 
-async def test_a_young_job_is_given_no_advice_on_its_parts_and_says_so() -> None:
+async def test_a_young_job_has_no_advice_on_its_parts_with_a_note() -> None:
     young = await account_of([], [beat("w", 110.0, load=0)], 110.0, size=4)
     assert (young.findings, [note for note in young.notes if "young" in note]) == ([], young.notes)
     assert len(young.notes) == 1
@@ -203,7 +204,7 @@ async def test_a_young_job_is_given_no_advice_on_its_parts_and_says_so() -> None
     assert [finding.cause for finding in later.findings] == ["idle"]
 
 
-async def test_counters_from_before_are_left_out_and_told() -> None:
+async def test_counters_from_before_the_first_reading_are_left_out_with_a_note() -> None:
     before = beat("w", 140.0, since=0.0, began=0.0, seconds_store_below=30.0)
     found = await account_of([told(100.0, "claim", 0, "w#a")], [before], 140.0, size=1)
     assert "store" not in seconds(found)
@@ -213,7 +214,7 @@ async def test_counters_from_before_are_left_out_and_told() -> None:
     ]
 
 
-async def test_the_page_tells_it_while_a_job_runs_with_the_response_that_ends_last() -> None:
+async def test_the_page_shows_a_running_jobs_time_and_its_last_response() -> None:
     async with Served(held=True) as served, viewer(served) as person:
         served.start_worker()
         batch = await served.open(sampling=LONG)

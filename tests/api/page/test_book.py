@@ -57,7 +57,7 @@ def test_the_requests_of_a_group_are_each_in_one_state(events: list[tuple[str, i
         assert min(group.words.values(), default=0) >= 0
 
 
-def test_an_estimate_is_what_the_siblings_had_told_before() -> None:
+def test_an_estimate_is_the_longest_sibling_that_ended_before() -> None:
     ends = [(1.0, 100), (2.0, 300), (3.0, 50)]
     entries = [
         one
@@ -70,7 +70,7 @@ def test_an_estimate_is_what_the_siblings_had_told_before() -> None:
     assert book.groups["b"].estimate is None
 
 
-def test_the_tail_begins_when_nothing_waits_and_ends_when_something_does() -> None:
+def test_the_tail_is_the_time_without_waiting_requests() -> None:
     claims = [entry(float(index), Event.CLAIM, f"1/a/{index}") for index in range(SIZE)]
     book, _ = book_of(*claims, groups=("a",))
     assert book.tail_since == SIZE - 1
@@ -78,7 +78,7 @@ def test_the_tail_begins_when_nothing_waits_and_ends_when_something_does() -> No
     assert book.tail_since is None
 
 
-def test_a_turn_that_goes_on_waits_again() -> None:
+def test_a_continued_turn_waits_again() -> None:
     steps = [(1.0, Event.CLAIM), (2.0, Event.COMPLETE), (3.0, Event.GO_ON)]
     book, _ = book_of(*(entry(at, event, "1/a/0", length=10) for at, event in steps))
     assert (book.groups["a"].waiting, book.groups["a"].words["ok"]) == (SIZE, 0)
@@ -112,7 +112,7 @@ def test_a_length_is_counted_in_the_bin_that_holds_it(length: int) -> None:
     assert edge_of(number) <= max(1, length) < edge_of(number + 1)
 
 
-def test_the_bins_of_a_histogram_are_not_empty_spans() -> None:
+def test_every_bin_of_a_histogram_has_a_width() -> None:
     claims = [entry(0.0, Event.COMPLETE, f"1/a/{index}", length=index + 1) for index in range(SIZE)]
     book, _ = book_of(*claims, groups=("a",))
     histogram = book.histogram()
@@ -120,7 +120,7 @@ def test_the_bins_of_a_histogram_are_not_empty_spans() -> None:
     assert sum(histogram.counts) == SIZE
 
 
-def test_what_siblings_told_of_a_response_stays_as_it_was_at_its_end() -> None:
+def test_the_expected_length_of_an_ended_response_does_not_change() -> None:
     ends = [(1.0, 100), (2.0, 300), (3.0, 50)]
     entries = [
         one

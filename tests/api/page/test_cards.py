@@ -1,4 +1,4 @@
-"""All jobs at a glance: one whose store is silent or broken keeps its card, and keeps no other from its own."""
+"""The cards of all jobs: a job whose store is silent or broken keeps its card and affects no other."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -39,7 +39,7 @@ STORES = {"away": Away, "broken": Defective, "hangs": Hanging, "sound": MemorySt
 
 
 class Jobs:
-    """A job for each kind of store, and one that could not be opened."""
+    """One job per kind of store, and one that could not be opened."""
 
     def __init__(self) -> None:
         self.contexts = [JobContext(serving_job(name), store()) for name, store in STORES.items()]
@@ -80,21 +80,21 @@ async def seen(auth: Authenticator | None = None) -> dict[str, dict[str, Any]]:
         return {card["name"]: card for card in view["jobs"]}
 
 
-async def test_each_job_has_a_card_whatever_becomes_of_its_store() -> None:
+async def test_each_job_has_a_card_in_any_state_of_its_store() -> None:
     found = await seen()
     assert list(found) == ["away", "broken", "closed", "hangs", "sound"]
     assert found["sound"]["state"] == "waiting"
     assert {name for name, card in found.items() if card["state"] == "unknown"} == set(found) - {"sound"}
 
 
-async def test_a_card_says_in_words_why_nothing_is_known() -> None:
+async def test_a_card_without_data_has_the_reason() -> None:
     found = await seen()
     assert found["away"]["reason"] == "the store does not answer: redis at there gave no answer for 30 s"
     assert found["hangs"]["reason"] == "the store does not answer: nothing came for 0.3 s"
     assert found["closed"]["reason"] == "redis at nowhere gave no answer"
 
 
-async def test_a_defect_is_logged_and_its_card_stands(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_internal_error_is_logged_and_keeps_its_card(caplog: pytest.LogCaptureFixture) -> None:
     found = await seen()
     assert found["broken"]["reason"] == "a defect of openseer: the log of this server says which"
     [record] = [record for record in caplog.records if record.exc_info]
@@ -102,7 +102,7 @@ async def test_a_defect_is_logged_and_its_card_stands(caplog: pytest.LogCaptureF
 
 
 class Rights(BearerAuth):
-    """Allows all jobs but some; `down`: cannot say what is allowed."""
+    """Rights to all jobs but some; `down`: the check of rights fails."""
 
     def __init__(self, *refused: str, down: bool = False) -> None:
         super().__init__(TOKEN)
@@ -119,7 +119,7 @@ async def test_a_job_that_may_not_be_read_has_no_card_even_if_it_is_broken() -> 
     assert list(await seen(Rights("broken", "closed", "hangs"))) == ["away", "sound"]
 
 
-async def test_while_rights_cannot_be_asked_the_stream_says_so_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_stream_reports_failed_right_checks_and_continues(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routes, "STREAM_SECONDS", 0.3)
     monkeypatch.setattr(routes, "JOBS_SECONDS", 0.1)
     async with person(Rights(down=True)) as viewer:
@@ -130,7 +130,7 @@ async def test_while_rights_cannot_be_asked_the_stream_says_so_and_goes_on(monke
     assert "cannot be asked just now" in events[0][1]["detail"]
 
 
-async def test_rights_are_asked_for_together(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_rights_of_all_jobs_are_checked_concurrently(monkeypatch: pytest.MonkeyPatch) -> None:
     met = asyncio.Barrier(len(STORES) + 1)
 
     class Slow(Rights):

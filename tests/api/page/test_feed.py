@@ -31,7 +31,7 @@ VIEWERS = 10
 
 
 class CountingStore(MemoryStore):
-    """Counts what a look and a batch's view ask."""
+    """A store that counts the calls of `load` and `lengths`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,11 +43,11 @@ class CountingStore(MemoryStore):
 
     async def lengths(self, requests: list[RequestId]) -> list[int]:
         self.asked["lengths"] += 1
-        await asyncio.sleep(0)  # as over a network: others go on meanwhile
+        await asyncio.sleep(0)  # as over a network: other tasks run meanwhile
         return await super().lengths(requests)
 
 
-async def test_a_view_is_made_once_for_all_who_ask_together() -> None:
+async def test_concurrent_viewers_share_one_view() -> None:
     async with Served(store=CountingStore(), held=True) as served:
         served.start_worker()
         batch = await served.open(sampling=LONG)
@@ -62,7 +62,7 @@ async def test_a_view_is_made_once_for_all_who_ask_together() -> None:
 
 
 class LateStore(MemoryStore):
-    """Does something once, after the first answer of a kind: what others do meanwhile."""
+    """A store that runs `meanwhile` once, after its first answer, as a concurrent call of another client."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ async def groups_after(feed: JobFeed, batch: int) -> list[dict[str, int]]:
     return [{kind: groups[kind][place] for kind in kinds} for place in range(len(groups["name"]))]
 
 
-async def test_a_group_that_comes_during_a_look_is_counted_with_its_events() -> None:
+async def test_a_group_added_during_a_read_is_counted_with_its_events() -> None:
     store = LateStore()
     async with Served(store=store) as served:
         batch = await served.open()
@@ -135,7 +135,7 @@ async def test_a_carried_group_ends_with_the_last_of_its_responses() -> None:
 
 
 class Clocked:
-    """A job whose views are the moment at which they are asked for; `slow`: seconds that the first one takes."""
+    """A job whose views are the times of their requests; `slow`: duration of the first one, in seconds."""
 
     place = ("default", "clocked")
     mode: JobMode = "serve"
@@ -171,7 +171,7 @@ class Clocked:
 
 
 def watched(job: Clocked, *delays: float) -> dict[str, list[float]]:
-    """When views are asked for by viewers who each come so many seconds after the one before."""
+    """Times of the requests for views, by viewers who arrive so many seconds apart."""
 
     async def run() -> None:
         transport = httpx.ASGITransport(page_app(job, BearerAuth(TOKEN)))
@@ -187,7 +187,7 @@ def watched(job: Clocked, *delays: float) -> dict[str, list[float]]:
     return job.asked
 
 
-def test_viewers_who_come_at_any_time_look_at_the_same_moments(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_viewers_get_views_of_the_same_moments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routes, "STREAM_SECONDS", 2.2)
     asked = watched(Clocked(), 0.1, 0.25, 0.35)
     # Each has the first view at once, then all have the whole seconds, and half a second later the pulse.
@@ -195,7 +195,7 @@ def test_viewers_who_come_at_any_time_look_at_the_same_moments(monkeypatch: pyte
     assert asked["pulse"] == [0.5, 0.5, 1.5, 1.5, 1.5, 2.5, 2.5]
 
 
-def test_a_slow_look_leaves_beats_out_and_none_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_read_skips_beats_without_making_up_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routes, "STREAM_SECONDS", 4.2)
     asked = watched(Clocked(slow=2.2), 0.1)
     assert (asked["view"], asked["pulse"]) == ([0.1, 3.0, 4.0], [2.5, 3.5])

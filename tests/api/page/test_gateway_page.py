@@ -1,4 +1,4 @@
-"""The page of a gateway: of many jobs, each to who may read it."""
+"""The page of a gateway: many jobs, each shown only to viewers with the right to read it."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -27,14 +27,14 @@ async def person(token: str) -> AsyncGenerator[Viewer]:
         yield found
 
 
-async def test_a_person_sees_the_jobs_that_the_token_may_read() -> None:
+async def test_a_viewer_sees_the_jobs_that_the_token_may_read() -> None:
     async with person("team-b/b") as viewer:
         view = await viewer.first("/jobs")
         assert [(card["namespace"], card["name"]) for card in view["jobs"]] == [("team-b", "b")]
         assert view["left_out"] == 0
 
 
-async def test_a_person_without_a_right_is_told_nothing_of_a_job() -> None:
+async def test_a_viewer_without_the_right_learns_nothing_of_a_job() -> None:
     async with person("team-a/a") as viewer:
         assert await viewer.status("/jobs/team-a/a") == 200
         assert await viewer.status("/jobs/team-b/b") == 403
@@ -46,12 +46,12 @@ async def test_a_person_without_a_right_is_told_nothing_of_a_job() -> None:
 @pytest.mark.parametrize(
     "path", ["/jobs/team-b/b/batches/1%0A", "/jobs/team-b/b%0A", "/jobs/team-b%2Fb", "/jobs//team-b/b"]
 )
-async def test_no_way_of_writing_a_path_goes_past_the_right(path: str) -> None:
+async def test_no_spelling_of_a_path_bypasses_the_right(path: str) -> None:
     async with person("team-a/a") as viewer:
         assert await viewer.status(path) in (403, 404)
 
 
-async def test_problems_of_the_page_are_problems() -> None:
+async def test_errors_of_the_page_are_problem_documents() -> None:
     async with person("team-a/a") as viewer:
         answer = await viewer.http.get("/page/api/jobs/team-b/b")
         assert answer.headers["content-type"] == "application/problem+json"

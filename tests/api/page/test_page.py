@@ -1,4 +1,4 @@
-"""The page's routes on a server of one job, with scripted engines: who sees it, and what it is sent."""
+"""The page's routes on a server of one job with scripted engines: access, views and streams."""
 
 import pytest
 
@@ -19,7 +19,7 @@ async def test_a_viewer_without_a_token_sees_nothing(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/jobs", JOB, f"{JOB}/batches/1"])
-async def test_who_calls_is_asked_before_what_is_wrong_with_the_call(path: str) -> None:
+async def test_the_token_is_checked_before_the_calls_parameters(path: str) -> None:
     async with Served() as served, viewer(served, None) as person:
 
         async def refusals() -> list[int]:
@@ -36,7 +36,7 @@ async def test_who_calls_is_asked_before_what_is_wrong_with_the_call(path: str) 
         assert await refusals() == [422, 415, 422]
 
 
-async def test_a_token_in_the_header_is_not_one_of_the_page() -> None:
+async def test_a_token_in_the_header_does_not_open_the_page() -> None:
     async with Served() as served:
         assert (await served.http.get(f"/page/api{JOB}")).status_code == 401
 
@@ -80,20 +80,20 @@ async def test_two_servers_of_one_machine_have_two_sessions() -> None:
         assert await person.status(JOB) == 200
 
 
-async def test_who_logs_out_sees_nothing_more() -> None:
+async def test_a_logged_out_viewer_sees_nothing() -> None:
     async with Served() as served, viewer(served) as person:
         assert (await person.http.post("/page/logout")).status_code == 204
         assert await person.status(JOB) == 401
 
 
-async def test_another_jobs_view_is_the_one_job_that_is_served() -> None:
+async def test_a_server_of_one_job_shows_it_under_any_name() -> None:
     async with Served() as served, viewer(served) as person:
         served.start_worker()
         cards = await person.until("/jobs", lambda view: view["jobs"][0]["workers_ready"])
         assert [(card["namespace"], card["name"]) for card in cards["jobs"]] == [("default", "served")]
 
 
-async def test_a_job_shows_its_workers_and_what_runs_on_each() -> None:
+async def test_a_job_shows_its_workers_and_their_running_responses() -> None:
     async with Served(held=True) as served, viewer(served) as person:
         served.start_worker(0)
         served.start_worker(1)
@@ -109,7 +109,7 @@ async def test_a_job_shows_its_workers_and_what_runs_on_each() -> None:
         assert [one["id"] for one in view["batches"]] == [batch]
 
 
-async def test_a_job_without_workers_says_so() -> None:
+async def test_a_job_without_workers_reports_that() -> None:
     async with Served() as served, viewer(served) as person:
         view = await person.first(JOB)
         assert view["card"]["state"] == "waiting"
@@ -149,7 +149,7 @@ async def test_a_batch_shows_groups_lengths_and_estimates() -> None:
         assert view["tail"] == []
 
 
-async def test_the_tail_says_what_runs_where_and_how_far() -> None:
+async def test_the_tail_lists_running_responses_with_worker_and_progress() -> None:
     async with Served(held=True) as served, viewer(served) as person:
         served.start_worker()
         batch = await served.open(sampling=LONG)
@@ -162,14 +162,14 @@ async def test_the_tail_says_what_runs_where_and_how_far() -> None:
         assert view["groups"]["running"] == [4]
 
 
-async def test_a_batch_that_is_not_there_ends_the_stream_with_a_reason() -> None:
+async def test_a_missing_batch_ends_the_stream_with_a_reason() -> None:
     async with Served() as served, viewer(served) as person:
         events = [event async for event in person.views(f"{JOB}/batches/7")]
         assert events == [("problem", {"status": 404, "detail": events[0][1]["detail"]})]
         assert "no batch 7" in events[0][1]["detail"]
 
 
-async def test_a_groups_views_go_on_where_the_last_one_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_groups_views_continue_where_the_last_one_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(group_views, "MOST_TOKENS", 4000)
     async with Served() as served, viewer(served) as person:
         served.start_worker()
@@ -200,7 +200,7 @@ async def test_one_response_may_be_watched_alone() -> None:
         assert view["responses"][0]["chunks"][0]["worker"].startswith("worker-0")
 
 
-async def test_a_stream_ends_so_that_rights_are_checked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stream_ends_so_that_rights_are_checked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routes, "STREAM_SECONDS", 0.2)
     async with Served() as served, viewer(served) as person:
         assert [kind async for kind, _ in person.views(JOB)][:1] == ["view"]

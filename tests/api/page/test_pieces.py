@@ -30,7 +30,7 @@ GROUP = "batches/0/group?name=g"
 
 
 class Reader:
-    """Puts the pieces of streams together, as the page does."""
+    """Assembles the pieces of streams as the page does."""
 
     def __init__(self) -> None:
         self.place = ""
@@ -43,7 +43,7 @@ class Reader:
         return bool(self.length) and all(len(self.tokens[index]) >= size for index, size in self.length.items())
 
     async def stream(self, http: httpx.AsyncClient, path: str) -> None:
-        """One stream, to its end."""
+        """Reads one stream to its end."""
         headers = {"Last-Event-ID": self.place} if self.place else {}
         answer = await http.get(f"/page/api/{path}", headers=headers)
         for line in answer.text.splitlines():
@@ -63,14 +63,14 @@ class Reader:
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stream has one view, of few tokens."""
+    """Makes streams of one view with few tokens."""
     monkeypatch.setattr(routes, "STREAM_SECONDS", 0.0001)
     monkeypatch.setattr(routes, "VIEW_SECONDS", 0.001)
     monkeypatch.setattr(group_views, "MOST_TOKENS", LENGTH // 2)
 
 
 @pytest.mark.usefixtures("short")
-async def test_a_long_response_of_an_ended_run_is_whole_after_some_streams(tmp_path: Path) -> None:
+async def test_a_long_response_of_an_ended_run_is_whole_after_several_streams(tmp_path: Path) -> None:
     folder, tokens = RunFolder(tmp_path), tuple(range(LENGTH))
     folder.write_run(RunRecord("seen", "", {"spec": SPEC}, "0", "complete"))
     folder.results_file.write_text(result_line(index=0, tokens=tokens) + result_line(index=1, tokens=tokens))
@@ -88,7 +88,7 @@ async def test_a_long_response_of_an_ended_run_is_whole_after_some_streams(tmp_p
 
 
 @pytest.mark.usefixtures("short")
-async def test_a_live_group_goes_on_where_the_last_stream_ended() -> None:
+async def test_a_live_group_continues_where_the_last_stream_ended() -> None:
     async with Served() as served, viewer(served) as person:
         served.start_worker()
         batch = await served.open(sampling={"maxTokens": LENGTH, "minTokens": LENGTH})
@@ -102,7 +102,7 @@ async def test_a_live_group_goes_on_where_the_last_stream_ended() -> None:
 
 
 class FailingStore(MemoryStore):
-    """Gives the last response of a group only while it does not fail."""
+    """A store that raises an error for the last response of a group while `fails` is set."""
 
     fails = False
 
@@ -131,16 +131,16 @@ async def test_a_view_that_fails_leaves_no_gap_in_the_next_one() -> None:
 
 
 @pytest.mark.parametrize("told", ["", "7.5 0:10", "nonsense", "2.5 0:-1", "2.5 0:1;", "2.5 " + "9" * 5000])
-def test_a_place_of_another_group_or_of_none_begins_anew(told: str) -> None:
+def test_a_position_of_another_group_starts_from_the_beginning(told: str) -> None:
     assert Pieces(2.5, told).start(0, 100) == 0
 
 
-def test_a_place_is_never_behind_the_end_of_a_response() -> None:
+def test_a_position_is_never_past_the_end_of_a_response() -> None:
     pieces = Pieces(2.5, "2.5 0:10 3:70")
     assert [pieces.start(0, 100), pieces.start(3, 100), pieces.start(3, 20), pieces.start(1, 5)] == [10, 70, 20, 0]
 
 
-def test_room_that_whole_responses_leave_is_the_others() -> None:
+def test_space_left_by_complete_responses_is_used_by_the_others() -> None:
     pieces = Pieces(2.5, "2.5 0:10 1:10")
     assert pieces.share({0: 10, 1: 10, 2: 900, 3: 900}) == group_views.MOST_TOKENS // 2
     assert pieces.share({}) == group_views.MOST_TOKENS

@@ -9,7 +9,7 @@ RATE = 500.0
 
 
 def status(at: float) -> WorkerStatus:
-    """Of a worker whose tokens come in lumps, 1,000 every two seconds."""
+    """The status of a worker whose token counter grows by 1,000 every two seconds."""
     metrics = WorkerMetrics({"tokens": int(at // 2) * 1000})
     return WorkerStatus("worker-0", "a", at, 1, Heartbeat(WorkerState.BUSY, metrics))
 
@@ -23,17 +23,17 @@ def seen(*times: float) -> list[float | None]:
     return told
 
 
-def test_a_rate_is_told_once_its_window_is_three_seconds() -> None:
+def test_a_rate_is_given_once_its_window_is_three_seconds() -> None:
     assert [rate is not None for rate in seen(10.0, 11.0, 12.0, 13.0, 14.0)] == [False, False, False, True, True]
 
 
-def test_a_viewer_after_a_pause_makes_no_spike() -> None:
+def test_a_pause_without_viewers_gives_no_spike() -> None:
     told = seen(*map(float, [*range(10, 20), *range(100, 110)]))
     assert told[10:13] == [None, None, None]
     assert all(rate <= 1.5 * RATE for rate in told if rate is not None)
 
 
-def test_a_point_without_a_rate_is_a_gap_and_no_zero() -> None:
+def test_a_point_without_a_rate_is_a_gap_not_zero() -> None:
     series, rates = FleetSeries(), TokenRates()
     for at in (10.0, 11.0, 12.0, 14.0):
         rates.note([status(at)])

@@ -12,7 +12,7 @@ def read_bytes(tokens: Sequence[int]) -> str:
 
 
 def read_words(tokens: Sequence[int]) -> str:
-    """A tokenizer whose words begin with a blank, which is left out at the begin of a text."""
+    """A tokenizer whose words begin with a blank, which it omits at the begin of a text."""
     return "".join(f" w{token}" for token in tokens)[1:]
 
 
@@ -26,7 +26,7 @@ def test_a_character_may_be_cut_between_two_views() -> None:
     assert [*texts.feed(data[:1]), *texts.feed(data[1:])] == ["", "é", "!"]
 
 
-def test_bytes_that_are_no_character_do_not_hold_up_the_rest() -> None:
+def test_invalid_bytes_do_not_delay_the_following_text() -> None:
     texts = TokenTexts(Reader(read_bytes), {})
     shown = texts.feed(b"\xf0\xf0\xf0\xf0abc")
     assert "".join(shown).endswith("abc")

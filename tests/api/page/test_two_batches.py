@@ -1,4 +1,4 @@
-"""Two batches at once, as asynchronous trainers have them: leases of both in one picture."""
+"""Two concurrent batches, as of asynchronous trainers: leases of both in one picture."""
 
 from itertools import pairwise
 
@@ -14,7 +14,7 @@ LANE = [WorkerLane(worker="worker-0", state="busy")]
 
 
 def leases_of(*batches: list[JournalEntry]) -> LeaseRows:
-    """As one look reads them: each batch's journal after the other's."""
+    """The leases as one read returns them: one batch's journal after the other's."""
     leases = LeaseRows()
     for number, entries in enumerate(batches, start=1):
         BatchBook(number, leases).note(entries)
@@ -36,7 +36,7 @@ def test_a_lease_of_the_window_is_shown_or_counted_as_left_out() -> None:
     assert len(bars.lane) + bars.left_out >= 1
 
 
-async def test_groups_that_went_to_two_batches_in_turns_have_rows_of_their_own() -> None:
+async def test_groups_of_alternating_batches_have_their_own_rows() -> None:
     async with Served() as served, viewer(served) as person:
         served.start_worker()
         batches = [await served.open(), await served.open()]

@@ -11,13 +11,13 @@ from tests.api.served import TOKEN, Served
 
 
 class Viewer:
-    """Somebody who has given a token; `None`: nobody."""
+    """A viewer who logged in with a token; `None`: one who did not."""
 
     def __init__(self, http: httpx.AsyncClient) -> None:
         self.http = http
 
     async def login(self, token: str) -> int:
-        """The status of giving a token."""
+        """Logs in with a token and returns the status."""
         return (await self.http.post("/page/login", json={"token": token})).status_code
 
     async def status(self, path: str) -> int:
@@ -44,7 +44,7 @@ class Viewer:
         raise AssertionError("the stream ended without a view")
 
     async def until(self, path: str, is_so: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-        """The first view of which something is so."""
+        """The first view for which `holds` is true."""
         latest: dict[str, Any] = {}
         async for kind, data in self.views(path):
             assert kind in ("view", "pulse"), data

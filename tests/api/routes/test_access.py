@@ -23,7 +23,7 @@ VALUES = {"namespace": "team-b", "job": "b", "batch": "1", "group": "g0", "index
 
 
 class TwoTenants:
-    """Tokens that are the names of the jobs they open."""
+    """Tokens that are the names of their jobs."""
 
     async def check(self, token: str | None, namespace: str, job: str, access: Access) -> None:
         if token is None:
@@ -70,7 +70,7 @@ def calls(app: FastAPI) -> Iterator[tuple[str, str]]:
             yield method, path
 
 
-async def test_every_route_but_health_wants_a_token() -> None:
+async def test_every_route_but_health_requires_a_token() -> None:
     async with Served() as server, server.client(None) as nobody, server.client("wrong") as stranger:
         for method, path in calls(server.app):
             answer = await nobody.request(method, path)
@@ -81,7 +81,7 @@ async def test_every_route_but_health_wants_a_token() -> None:
                 assert (await stranger.request(method, path)).status_code == 401, (method, path)
 
 
-async def test_a_token_of_one_job_opens_no_route_of_another() -> None:
+async def test_a_token_of_one_job_admits_no_route_of_another() -> None:
     app = create_app(TwoJobs(), TwoTenants(), many=True)
     transport = httpx.ASGITransport(app)
     other = {"Authorization": "Bearer team-a/a"}
@@ -89,11 +89,11 @@ async def test_a_token_of_one_job_opens_no_route_of_another() -> None:
         for method, path in calls(app):
             if path in OPEN:
                 continue
-            assert "/jobs/team-b/b/" in path, "a route outside every job"
+            assert "/jobs/team-b/b/" in path, "a route outside of all jobs"
             answer = await client.request(method, path, headers=other)
             assert answer.status_code == 403, (method, path, answer.text)
             hidden = await client.request(method, path.replace("/team-b/b/", "/team-b/nobody/"), headers=other)
-            assert hidden.status_code == 403, "whether a job exists is nobody else's business"
+            assert hidden.status_code == 403, "the answer reveals whether a job exists"
             assert hidden.json() == answer.json()
 
 
@@ -111,7 +111,7 @@ async def test_the_gateway_serves_each_job_to_its_own_token() -> None:
         assert odd.status_code == 404
 
 
-async def test_health_without_a_token_tells_of_the_server_and_of_no_job() -> None:
+async def test_health_without_a_token_describes_the_server_and_no_job() -> None:
     ready = True
     app = create_app(TwoJobs(), TwoTenants(), many=True, ready=lambda: ready)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
@@ -129,7 +129,7 @@ async def test_only_the_whole_token_counts(token: str) -> None:
         await BearerAuth(TOKEN).check(token, "", "", "read")
 
 
-async def test_an_address_may_carry_the_token_for_clients_that_send_no_header() -> None:
+async def test_a_url_may_carry_the_token_for_clients_without_headers() -> None:
     async with Served() as server:
         address = server.url.replace("http://", f"http://trainer:{TOKEN}@")
         async with httpx.AsyncClient(base_url=address, timeout=120.0) as client:

@@ -1,4 +1,4 @@
-"""LoRA adapters by the routes of weights and batches: published, named, replaced, removed, refused."""
+"""LoRA adapters on the routes of weights and batches: publish, name, replace, remove, refuse."""
 
 import asyncio
 from pathlib import Path
@@ -64,7 +64,7 @@ async def test_a_batch_follows_its_adapter_and_a_pinned_one_does_not(tmp_path: P
         assert "opened for weights a1, and the fleet has gone on to a2" in refused["detail"]
 
 
-async def test_what_a_removed_adapter_has_not_finished_ends_as_aborted(tmp_path: Path) -> None:
+async def test_unfinished_requests_of_a_removed_adapter_are_aborted(tmp_path: Path) -> None:
     async with served(job=adapting()) as server:
         await ready(server)
         await publish(server, tmp_path, "a1", "math")
@@ -79,7 +79,7 @@ async def test_what_a_removed_adapter_has_not_finished_ends_as_aborted(tmp_path:
         assert "adapter: found math; the fleet has no adapters" in refused["detail"]
 
 
-async def test_an_adapter_that_has_no_place_is_refused_with_what_to_do(tmp_path: Path) -> None:
+async def test_an_adapter_without_a_slot_is_refused_with_the_remedy(tmp_path: Path) -> None:
     path = str(write_adapter(tmp_path / "a"))
     what = {"version": "a1", "source": {"path": path}, "adapter": {"name": "math"}}
 
@@ -107,7 +107,7 @@ async def test_an_adapter_that_has_no_place_is_refused_with_what_to_do(tmp_path:
         assert failed["adapters"][0]["version"] == "a1"
 
 
-async def test_new_weights_end_the_adapters_of_the_old_ones(tmp_path: Path) -> None:
+async def test_new_base_weights_remove_the_old_adapters(tmp_path: Path) -> None:
     async with served(job=adapting()) as server:
         await ready(server)
         await publish(server, tmp_path, "a1", "math")

@@ -42,7 +42,7 @@ async def test_a_batch_runs_to_its_end_and_is_acknowledged() -> None:
         assert (await server.call("GET", f"/batches/{batch}"))["metrics"]["requests_ok"] == 20
 
 
-async def test_the_mean_length_and_the_time_left_are_of_what_has_ended() -> None:
+async def test_mean_length_and_time_left_come_from_ended_responses() -> None:
     async with Served() as server:
         batch = await server.open()
         await server.upload(batch, prompts(2), seal=True)
@@ -71,7 +71,7 @@ async def test_the_same_key_opens_one_batch_and_the_same_groups_are_queued_once(
         assert whole == {"accepted": 0, "present": 4}
 
 
-async def test_cancelled_requests_come_back_with_what_they_have() -> None:
+async def test_cancelled_requests_return_their_tokens_so_far() -> None:
     async with served(job=serving_job(sampling=LONG)) as server:
         batch = await server.open()
         await server.upload(batch, prompts(6), seal=True)
@@ -121,7 +121,7 @@ async def test_a_trainer_refills_until_enough_groups_are_valid() -> None:
         assert (await server.call("GET", f"/batches/{batch}"))["target_met"]
 
 
-async def test_carried_groups_are_finished_in_a_later_batch_with_all_their_tokens() -> None:
+async def test_a_later_batch_finishes_carried_groups_with_all_their_tokens() -> None:
     async with served(job=serving_job(sampling={"maxTokens": 3000})) as server:
         batch = await server.open(target={"groups": 2, "rest": "carry"})
         await server.upload(batch, prompts(10))
@@ -143,7 +143,7 @@ async def test_carried_groups_are_finished_in_a_later_batch_with_all_their_token
             assert len(item["logprobs"]) == len(item["token_ids"])
 
 
-async def test_carried_groups_and_new_ones_of_the_same_names_get_their_own_answers() -> None:
+async def test_carried_and_new_groups_of_one_name_get_their_own_results() -> None:
     async with served(job=serving_job(sampling={"maxTokens": 3000})) as server:
         batch = await server.open(target={"groups": 1, "rest": "carry"})
         await server.upload(batch, prompts(6))
@@ -192,7 +192,7 @@ async def test_a_full_queue_answers_with_429_and_loses_nothing() -> None:
         assert answer.json() == {"accepted": 36, "present": 64}
 
 
-async def test_more_than_a_call_may_carry_is_refused() -> None:
+async def test_a_call_beyond_the_size_limit_is_refused() -> None:
     async with Served(limits=UploadLimits(line_bytes=2000, upload_bytes=5000, body_bytes=3000)) as server:
         batch = await server.open()
         path, lines = f"/v1/batches/{batch}/groups", {"Content-Type": "application/x-ndjson"}
@@ -202,7 +202,7 @@ async def test_more_than_a_call_may_carry_is_refused() -> None:
         assert (await server.http.post("/v1/batches", content=b" " * 5_000_000)).status_code == 413
 
 
-async def test_wrong_input_says_what_where_and_what_to_do() -> None:
+async def test_an_input_error_has_field_position_and_remedy() -> None:
     async with Served() as server:
         batch = await server.open()
         path = f"/v1/batches/{batch}/groups"
@@ -223,7 +223,7 @@ async def test_wrong_input_says_what_where_and_what_to_do() -> None:
         assert "application/x-ndjson" in kind.json()["detail"]
 
 
-async def test_a_deleted_batch_is_gone_with_what_it_ran() -> None:
+async def test_a_deleted_batch_and_its_running_requests_are_removed() -> None:
     async with served(job=serving_job(sampling=LONG)) as server:
         batch = await server.open()
         await server.upload(batch, prompts(4))
@@ -249,7 +249,7 @@ async def test_group_and_request_show_partial_tokens_while_they_run() -> None:
         await server.call("GET", f"/batches/{batch}/groups/g0/requests/2", status=404)
 
 
-async def test_a_finished_response_goes_on_after_its_environment_has_spoken() -> None:
+async def test_a_finished_response_continues_after_its_environments_turn() -> None:
     async with served(job=serving_job(sampling={"maxTokens": 3000})) as server:
         batch = await server.open(sampling={"maxTokens": 3000})
         await server.upload(batch, prompts(1, n=1))
@@ -277,7 +277,7 @@ async def test_a_finished_response_goes_on_after_its_environment_has_spoken() ->
         await server.call("POST", path, {"turn": 1}, status=409)
 
 
-async def test_given_tokens_come_back_with_their_scores_and_none_as_sampled() -> None:
+async def test_scored_tokens_return_with_scores_and_none_as_sampled() -> None:
     async with served() as server:
         batch = await server.open(group_size=1, sampling={"scoreFrom": 1})
         await server.upload(batch, prompts(3), seal=True)
@@ -288,7 +288,7 @@ async def test_given_tokens_come_back_with_their_scores_and_none_as_sampled() ->
             assert (len(item["logprobs"]), item["sampled"], item["status"]) == (2, [], "ok")
 
 
-async def test_what_was_scored_is_one_response_of_one_turn_and_no_earlier_one() -> None:
+async def test_a_scored_prompt_is_one_response_of_one_turn() -> None:
     async with served(job=serving_job(speculation={"earlierResponses": 8})) as server:
         batch = await server.open(group_size=2, sampling={"scoreFrom": 1})
         refused = await server.call("POST", f"/batches/{batch}/groups", {"groups": prompts(1)}, status=422)

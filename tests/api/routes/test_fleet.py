@@ -22,7 +22,7 @@ def weights(tmp_path: Path) -> str:
 
 
 async def published(server: Served, body: dict[str, Any]) -> dict[str, Any]:
-    """The transaction, once it is over."""
+    """Publishes weights and returns the ended transaction."""
     await server.call("POST", "/weights", body, status=202)
     shown = await server.call("GET", "/weights")
     while shown["transaction"]["phase"] not in ("done", "failed"):
@@ -61,7 +61,7 @@ async def test_new_weights_reach_every_worker_and_a_batch_belongs_to_them(weight
         assert 'openseer_api_weights_transaction{job="served",namespace="default",phase="done"} 1.0' in text
 
 
-async def test_nobody_is_told_where_workers_pass_weights_on() -> None:
+async def test_no_answer_contains_the_workers_weights_addresses() -> None:
     async with served() as server:
         await ready(server)
         passing = PassingReport(address="http://10.0.0.7:8080/weights/hidden", whole=(1,))
@@ -75,7 +75,7 @@ async def test_nobody_is_told_where_workers_pass_weights_on() -> None:
         assert not [text for text in shown if "hidden" in text or "10.0.0.7" in text]
 
 
-async def test_kept_responses_tell_which_weights_drew_which_tokens(weights: str) -> None:
+async def test_kept_responses_name_the_weights_of_each_token(weights: str) -> None:
     async with served(job=serving_job(sampling=LONG)) as server:
         batch = await server.open()
         await server.upload(batch, prompts(2, n=2), seal=True)
@@ -86,7 +86,7 @@ async def test_kept_responses_tell_which_weights_drew_which_tokens(weights: str)
         reported = await published(server, {"version": "v1", "source": {"path": weights}, "mode": "keep"})
         assert reported["phase"] == "done"
         kept = len((await server.call("GET", f"/batches/{batch}/groups/g0/requests/0"))["token_ids"])
-        while len(request["token_ids"]) <= kept:  # the new weights have drawn nothing yet
+        while len(request["token_ids"]) <= kept:  # the new weights have sampled no token yet
             await asyncio.sleep(0.05)
             request = await server.call("GET", f"/batches/{batch}/groups/g0/requests/0")
         await server.call("POST", f"/batches/{batch}/cancel", {"groups": ["g0"], "index": 0})
@@ -95,7 +95,7 @@ async def test_kept_responses_tell_which_weights_drew_which_tokens(weights: str)
         assert (await server.call("GET", f"/batches/{batch}"))["weights_version"] == "v1"
 
 
-async def test_a_batch_that_named_its_weights_takes_no_groups_for_others(weights: str) -> None:
+async def test_a_batch_with_pinned_weights_refuses_groups_for_others(weights: str) -> None:
     async with served() as server:
         await ready(server)
         named, unnamed = await server.open(weights_version="initial"), await server.open()
@@ -116,7 +116,7 @@ async def test_a_batch_that_named_its_weights_takes_no_groups_for_others(weights
             } == versions
 
 
-async def test_aborted_responses_are_reported_with_what_they_have(weights: str) -> None:
+async def test_aborted_responses_are_reported_with_their_tokens(weights: str) -> None:
     async with served(job=serving_job(sampling=LONG)) as server:
         batch = await server.open()
         await server.upload(batch, prompts(3, n=2), seal=True)
@@ -130,7 +130,7 @@ async def test_aborted_responses_are_reported_with_what_they_have(weights: str) 
         assert {span["version"] for item in results for span in item["versions"]} == {"initial"}
 
 
-async def test_weights_that_nobody_can_load_leave_the_fleet_as_it_was(tmp_path: Path) -> None:
+async def test_weights_that_cannot_be_loaded_leave_the_fleet_unchanged(tmp_path: Path) -> None:
     async with served() as server:
         await ready(server)
         source = {"path": str(tmp_path / "nothing")}
@@ -144,7 +144,7 @@ async def test_weights_that_nobody_can_load_leave_the_fleet_as_it_was(tmp_path: 
         await server.until_complete(batch)
 
 
-async def test_a_worker_that_cannot_load_the_fleets_weights_is_not_ready_and_says_why(weights: str) -> None:
+async def test_a_worker_that_fails_to_load_the_fleets_weights_is_not_ready(weights: str) -> None:
     async with Served(serving_job(workers=1)) as server:
         await published(server, {"version": "v1", "source": {"path": weights, "digest": "0" * 64}})
         server.start_worker()
@@ -158,7 +158,7 @@ async def test_a_worker_that_cannot_load_the_fleets_weights_is_not_ready_and_say
         assert (await server.http.get("/health_generate")).status_code == 503
 
 
-async def test_a_publication_can_be_taken_back_while_it_waits(weights: str) -> None:
+async def test_a_waiting_publication_can_be_cancelled(weights: str) -> None:
     async with served(job=serving_job(sampling=LONG)) as server:
         batch = await server.open()
         await server.upload(batch, prompts(2))
@@ -174,7 +174,7 @@ async def test_a_publication_can_be_taken_back_while_it_waits(weights: str) -> N
         assert (await server.call("GET", "/job"))["weights_version"] == "initial"
 
 
-async def test_lent_gpus_come_back_and_their_idle_time_is_told() -> None:
+async def test_lent_gpus_are_returned_and_their_idle_time_is_reported() -> None:
     async with served(job=serving_job(sampling=LONG)) as server:
         batch = await server.open()
         await server.upload(batch, prompts(2))
@@ -191,7 +191,7 @@ async def test_lent_gpus_come_back_and_their_idle_time_is_told() -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_autoscalers_are_told_what_waits_and_how_many_workers_it_would_take() -> None:
+async def test_autoscalers_read_the_backlog_and_the_workers_it_needs() -> None:
     job = serving_job(workers=1)
     async with Served(job) as server:
         reported = await server.call("GET", "/autoscaling")
@@ -202,7 +202,7 @@ async def test_autoscalers_are_told_what_waits_and_how_many_workers_it_would_tak
         assert (reported["queue_depth"], reported["backlog_tokens"], reported["desired_workers"]) == (40, 800, 1)
 
 
-async def test_in_a_cluster_autoscalers_are_told_the_operators_figure() -> None:
+async def test_in_a_cluster_autoscalers_read_the_operators_figure() -> None:
     job = serving_job(workers=1)
     async with Served(job) as server:
         server.context.renew(job.model_copy(update={"status": {"backlog": {"workers": 1}}}))
@@ -211,7 +211,7 @@ async def test_in_a_cluster_autoscalers_are_told_the_operators_figure() -> None:
         assert (await server.call("GET", "/autoscaling"))["desired_workers"] == 0
 
 
-async def test_a_batch_for_weights_that_failed_ends_and_says_so(weights: str) -> None:
+async def test_a_batch_for_failed_weights_ends_with_that_reason(weights: str) -> None:
     async with served(job=serving_job(sampling=LONG)) as server:
         old = await server.open()
         await server.upload(old, prompts(1))
@@ -225,7 +225,7 @@ async def test_a_batch_for_weights_that_failed_ends_and_says_so(weights: str) ->
         assert (await server.call("GET", f"/batches/{old}"))["state"] == "open"
 
 
-async def test_a_batch_opened_while_its_weights_were_replaced_goes_on_with_the_new_ones(weights: str) -> None:
+async def test_a_batch_opened_during_a_publish_uses_the_new_weights(weights: str) -> None:
     async with served() as server:
         await ready(server)
         record, _ = await server.store.open_batch(OpenBatch("initial", "{}"))

@@ -1,4 +1,4 @@
-"""A repeat of a call is the same call or is refused: keys, turns, cursors; and a group's sampling is a batch's."""
+"""A repeated call has the same effect once or is refused: keys, turns, cursors; checks of a group's sampling."""
 
 from typing import Any
 
@@ -74,7 +74,7 @@ async def test_a_cursor_past_the_end_is_refused_with_the_last_one(accept: str) -
             assert why == "Last-Event-ID: found 7; the batch's last is 0"
 
 
-async def test_a_cursor_that_the_store_has_forgotten_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_cursor_that_the_store_lost_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     async def base(_: MemoryStore) -> int:
         return 4096
 

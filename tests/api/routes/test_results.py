@@ -1,4 +1,4 @@
-"""Reading results: pages, long polls, streams, and what a broken line leaves behind."""
+"""Reading results: pages, long polls, streams, broken connections."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ async def read_lines(server: Served, batch: int, cursor: int = 0, most: int = 10
 async def pieces_of(
     server: Served, batch: int, accept: str, meanwhile: Callable[[], Awaitable[object]], query: str = ""
 ) -> list[bytes]:
-    """Pieces of an answer whose reader does something else between its first piece and the others."""
+    """Pieces of an answer whose reader runs `meanwhile` between its first piece and the others."""
     pieces: list[bytes] = []
 
     async def receive() -> dict[str, Any]:
@@ -58,15 +58,15 @@ async def pieces_of(
 
 
 async def nothing() -> None:
-    """A reader that only reads."""
+    """A reader that does nothing else."""
 
 
 def acknowledging(server: Served, batch: int, cursor: int) -> Callable[[], Awaitable[object]]:
-    """Another reader."""
+    """Acknowledges as another reader."""
     return lambda: server.call("POST", f"/batches/{batch}/acknowledge", {"cursor": cursor})
 
 
-async def test_a_stream_whose_next_entries_another_reader_acknowledged_says_so() -> None:
+async def test_a_stream_reports_entries_acknowledged_by_another_reader() -> None:
     async with served() as server:
         batch = await server.open()
         await server.upload(batch, prompts(80), seal=True)
@@ -82,7 +82,7 @@ async def test_a_stream_whose_next_entries_another_reader_acknowledged_says_so()
         }
 
 
-async def test_a_stream_of_lines_gives_results_as_they_come_and_an_end() -> None:
+async def test_a_stream_of_lines_has_each_result_at_once_and_an_end() -> None:
     async with served() as server:
         batch = await server.open()
         reading = asyncio.create_task(read_lines(server, batch))
@@ -95,7 +95,7 @@ async def test_a_stream_of_lines_gives_results_as_they_come_and_an_end() -> None
         assert [item["cursor"] for item in items[:-1]] == list(range(1, 61))
 
 
-async def test_a_stream_that_broke_is_taken_up_without_loss_or_doubles() -> None:
+async def test_a_broken_stream_resumes_without_loss_or_doubles() -> None:
     async with served() as server:
         batch = await server.open()
         await server.upload(batch, prompts(10), seal=True)
@@ -148,7 +148,7 @@ async def test_a_page_gives_the_same_again_until_it_is_acknowledged() -> None:
 
 
 class CountingStore(MemoryStore):
-    """Counts what is read of results, and the turns of the event loop since."""
+    """A store that counts reads of results and the event loop's turns since the last one."""
 
     reads = turns = 0
 
@@ -158,7 +158,7 @@ class CountingStore(MemoryStore):
         return found
 
 
-async def test_who_takes_nothing_of_a_page_holds_one_step_of_it() -> None:
+async def test_an_unread_page_holds_one_step_of_it_in_memory() -> None:
     async with served(store=(store := CountingStore())) as server:
         batch = await server.open()
         await server.upload(batch, prompts(60), seal=True)
@@ -197,7 +197,7 @@ async def test_a_page_of_long_responses_ends_early(monkeypatch: pytest.MonkeyPat
         assert page == {"items": items[:32], "cursor": 32, "complete": False}
 
 
-async def test_other_calls_go_on_while_long_responses_are_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_encoding_long_responses_blocks_no_other_call(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routes, "PIECE_BYTES", 1)
     async with served(store=(store := CountingStore())) as server:
         batch = await server.open()
@@ -213,7 +213,7 @@ async def test_other_calls_go_on_while_long_responses_are_encoded(monkeypatch: p
         assert turns >= routes.STEP - 1
 
 
-async def test_a_reader_that_goes_away_in_mid_stream_leaves_nothing_behind() -> None:
+async def test_a_reader_that_disconnects_mid_stream_leaves_the_batch_open() -> None:
     async with served(job=serving_job(sampling=LONG)) as server:
         batch = await server.open()
         await server.upload(batch, prompts(2))
@@ -232,7 +232,7 @@ async def test_a_batch_without_groups_is_complete_once_it_is_sealed() -> None:
         assert await read_lines(server, batch) == [{"kind": "end", "cursor": 0}]
 
 
-async def test_who_acknowledged_the_last_entry_before_hearing_of_the_end_still_hears_of_it() -> None:
+async def test_the_end_is_returned_after_the_last_entry_was_acknowledged() -> None:
     async with served() as server:
         batch = await server.open()
         await server.upload(batch, prompts(2), seal=True)
@@ -245,13 +245,13 @@ async def test_who_acknowledged_the_last_entry_before_hearing_of_the_end_still_h
 
 
 class RestartedStore(MemoryStore):
-    """In a later epoch."""
+    """A store in a later epoch."""
 
     async def base(self) -> int:
         return 4096
 
 
-async def test_a_cursor_beyond_the_last_entry_is_taken_only_of_an_epoch_that_may_have_lost_it() -> None:
+async def test_a_cursor_past_the_end_is_accepted_only_from_an_earlier_epoch() -> None:
     for store, cursor, status in (
         (MemoryStore(), 21, 409),
         (RestartedStore(), 4096, 200),
@@ -262,7 +262,7 @@ async def test_a_cursor_beyond_the_last_entry_is_taken_only_of_an_epoch_that_may
             await server.call("POST", f"/batches/{batch}/acknowledge", {"cursor": cursor}, status=status)
 
 
-async def test_the_likeliest_tokens_are_told_where_they_are_wanted() -> None:
+async def test_the_likeliest_tokens_are_in_results_that_ask_for_them() -> None:
     async with served(job=serving_job(sampling={"maxTokens": 8, "minTokens": 3})) as server:
         batch = await server.open(group_size=1, sampling={"topLogprobs": 2, "maxTokens": 3})
         await server.upload(batch, prompts(1), seal=True)
@@ -281,7 +281,7 @@ async def test_the_likeliest_tokens_are_told_where_they_are_wanted() -> None:
 
 
 class OldStore(MemoryStore):
-    """Holds scores that are not finite, as those of earlier releases may."""
+    """A store with scores that are not finite, as stores of earlier releases may have."""
 
     async def results(self, batch: int, cursor: int, limit: int, wait_seconds: float = 0.0) -> list[Entry]:
         found = await super().results(batch, cursor, limit, wait_seconds)

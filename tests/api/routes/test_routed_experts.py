@@ -1,4 +1,4 @@
-"""Results carry routed experts, read from the files of their leases; those go with an acknowledged batch."""
+"""Results contain routed experts from the files of their leases; an acknowledged batch's files are deleted."""
 
 import json
 from dataclasses import replace
@@ -52,7 +52,7 @@ async def test_rows_stay_until_their_batch_is_acknowledged(tmp_path: Path) -> No
 
 
 class Away:
-    """The rows of so many results are found, then nobody says any."""
+    """Rows of `left` results are found; later reads fail."""
 
     def __init__(self, folder: Path, left: int) -> None:
         self.folder = folder
@@ -65,7 +65,7 @@ class Away:
         return assemble(self.folder, result)
 
 
-async def test_no_result_is_given_while_nobody_says_its_rows(tmp_path: Path) -> None:
+async def test_no_result_is_returned_while_its_rows_are_unavailable(tmp_path: Path) -> None:
     async with served() as server:
         batch = await server.open()
         await server.upload(batch, prompts(1), seal=True)

@@ -1,4 +1,4 @@
-"""A machine whose calls need no token: its programs' calls, and not those that a browser there sends for a site."""
+"""A trusted machine needs no token for calls of its programs, but for calls that its browser sends for another site."""
 
 import socket
 

@@ -1,4 +1,4 @@
-"""Routed experts as a trainer gets them: arrays with gaps, and the forms of the trainers."""
+"""Routed experts for trainers: arrays with gaps, and the trainers' forms."""
 
 import base64
 import json
@@ -59,13 +59,13 @@ def test_each_trainer_gets_its_form() -> None:
     assert len(forms.for_megatron(ROWS, [0, 1])) == 2
 
 
-def test_layers_of_single_experts_are_to_be_named() -> None:
+def test_layers_of_single_experts_must_be_named() -> None:
     with pytest.raises(ValueError, match="layers: with one expert per token"):
         forms.for_megatron(ROWS[:, :, :1])
     assert len(forms.for_megatron(ROWS[:, :, :1], [0, 1])) == 2
 
 
-def test_a_gap_goes_to_no_trainer_that_takes_it_for_an_expert() -> None:
+def test_a_gap_is_refused_in_forms_that_cannot_mark_it() -> None:
     gappy = from_wire(wire(gaps=1, missing=[[1, 2]]))
     for form in (forms.for_verl, forms.for_slime, forms.for_prime_rl, forms.for_megatron):
         with pytest.raises(ValueError, match="1 of 3 rows are missing"):

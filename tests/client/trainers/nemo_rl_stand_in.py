@@ -1,6 +1,7 @@
-"""What the adapter meets of NeMo-RL, as read at revision 7ea279a (0.6.0, 2026-08-22): names, fields, dtypes, calls.
+"""The parts of NeMo-RL that the adapter uses, as read at revision 7ea279a (0.6.0, 2026-08-22): names, fields, dtypes,
+calls.
 
-NeMo-RL is on no package index. These are its words alone, in modules of its names: the generation interface
+NeMo-RL is on no package index. These modules have its names and signatures only: the generation interface
 (models/generation/interfaces.py), the synchronizer's (weight_sync/interfaces.py), BatchedDataDict as a mapping, and of
 algorithms/grpo.py the order in which `setup` and `refit_policy_generation` call a colocated vLLM backend.
 """
@@ -42,11 +43,11 @@ OUTPUT = {
 
 
 class BatchedDataDict(UserDict[str, Any]):
-    """A mapping from names to tensors and lists of as many rows."""
+    """A mapping from names to tensors and lists with equal numbers of rows."""
 
 
 def verify_right_padding(data: Any, pad_value: int = 0, raise_error: bool = True) -> tuple[bool, str | None]:
-    """Raises ValueError where something else than padding follows a row's length."""
+    """Raises ValueError if tokens other than padding follow a row's length."""
     for row, length in zip(data["input_ids"].tolist(), data["input_lengths"].tolist(), strict=True):
         if any(token != pad_value for token in row[length:]):
             raise ValueError("Non-padding values found after specified length")
@@ -103,7 +104,8 @@ class WeightSynchronizer(ABC):
 
 
 class Policy:
-    """Its DTensor workers (v2) save shards, and beside them what other programs read (Automodel's layout, 24b47e8)."""
+    """A policy whose DTensor workers (v2) save shards and, beside them, files for other programs (Automodel's layout,
+    24b47e8)."""
 
     def __init__(self, *, consolidates: bool = True) -> None:
         self.content = "first"
@@ -135,7 +137,7 @@ class Policy:
 
 
 class Config:
-    """A MasterConfig, as far as `policy` goes: that of examples/configs/grpo_math_1B.yaml, shorter."""
+    """The `policy` part of a MasterConfig: that of examples/configs/grpo_math_1B.yaml, shortened."""
 
     def __init__(self) -> None:
         self.policy: dict[str, Any] = {
@@ -156,7 +158,7 @@ class Config:
 
 
 def setup(master_config: Config, tokenizer: Any, dataset: Any, val_dataset: Any) -> tuple[Any, ...]:
-    """Generation first, then the policy; what else it returns is not looked at."""
+    """Creates the generation, then the policy; the other returned values are None."""
     grpo: Any = sys.modules["nemo_rl.algorithms.grpo"]
     generation = grpo.VllmGeneration(cluster=None, config=master_config.policy["generation"])
     generation.finish_generation()
@@ -167,7 +169,7 @@ def setup(master_config: Config, tokenizer: Any, dataset: Any, val_dataset: Any)
 
 
 def refit_policy_generation(policy: Any, policy_generation: Any, timer: Any = None) -> dict[str, float]:
-    """A backend's synchronizer does all of it, where there is one."""
+    """Uses the backend's synchronizer if there is one."""
     return policy_generation.weight_synchronizer.sync_weights(timer=timer, kv_scales=None) or {}
 
 

@@ -1,6 +1,6 @@
 """Two processes of a trainer that gather tensors together, with a rollout of verl's kind and stand-ins for verl itself.
 
-Run as a module with RANK and FOLDER: writes a line for each call of the rollout, what it has raised.
+Run as a module with RANK and FOLDER: writes one line with the raised error for each call of the rollout.
 """
 
 # The stand-ins have no types.
@@ -25,7 +25,7 @@ ITEMS = 4
 
 
 class BaseRollout:
-    """verl's, as far as the rollout uses it."""
+    """The part of verl's class that the rollout uses."""
 
     def __init__(self, config: Any, model_config: Any, device_mesh: Any) -> None:
         self.config = config
@@ -38,7 +38,7 @@ async def ensure_async_iterator(iterable: Iterator[Any]) -> AsyncIterator[Any]:
 
 
 def stand_in(name: str, **members: Any) -> None:
-    """Puts a module in verl's place."""
+    """Registers a module in place of verl's."""
     module = ModuleType(name)
     for member, value in members.items():
         setattr(module, member, value)
@@ -46,7 +46,7 @@ def stand_in(name: str, **members: Any) -> None:
 
 
 def gathered() -> Iterator[tuple[str, Any]]:
-    """Named tensors, each of which all processes have to ask for."""
+    """Named tensors; each read is a collective call of all processes."""
     for place in range(ITEMS):
         tensor = torch.ones(1)
         dist.all_reduce(tensor)
@@ -54,7 +54,7 @@ def gathered() -> Iterator[tuple[str, Any]]:
 
 
 def noted(*_: object) -> None:
-    """verl would keep it."""
+    """Ignores its arguments; verl would store them."""
 
 
 def refused(*_: Any) -> None:

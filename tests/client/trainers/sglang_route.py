@@ -1,4 +1,4 @@
-"""A server for the route `/generate` alone, with the answers that a test gives it."""
+"""A server with only the route `/generate`, which returns a test's answers."""
 
 import json
 from collections.abc import Generator
@@ -10,7 +10,7 @@ from typing import Any
 
 @contextmanager
 def generating(answers: list[tuple[int, dict[str, Any]]]) -> Generator[tuple[str, list[dict[str, Any]]]]:
-    """The address, and the bodies seen so far; the last answer is given again and again."""
+    """Yields the URL and the bodies so far; the last answer is repeated."""
     seen: list[dict[str, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -25,7 +25,7 @@ def generating(answers: list[tuple[int, dict[str, Any]]]) -> Generator[tuple[str
             self.wfile.write(content)
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Says nothing."""
+            """Logs nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = Thread(target=server.serve_forever, daemon=True)

@@ -1,4 +1,4 @@
-"""AReaL's own engine class for remote servers on a real fleet: unchanged, as if it were one SGLang server."""
+"""AReaL's own engine class for remote servers, unchanged, on a real fleet that it treats as one SGLang server."""
 
 # AReaL is no dependency: it is Any here.
 # pyright: reportMissingImports=false
@@ -73,7 +73,7 @@ async def generated(engine: Any, tokens: int, *, requests: int = 4) -> list[Any]
 
 
 def difference(model: Any, responses: list[Any]) -> float:
-    """Greatest one between a log-probability that came back and the model's own."""
+    """Greatest difference between a returned log-probability and the model's own."""
     import torch  # noqa: PLC0415
 
     worst = 0.0
@@ -99,7 +99,7 @@ def test_areal_generates_with_the_models_log_probabilities(engine: Any) -> None:
     assert difference(loaded(), responses) < 1e-3
 
 
-def test_a_response_that_areal_interrupts_goes_on_to_its_end(engine: Any, client: Client) -> None:
+def test_a_response_interrupted_by_areal_is_completed(engine: Any, client: Client) -> None:
     async def interrupted() -> list[Any]:
         work = asyncio.create_task(generated(engine, 400, requests=32))
         while not client.job().running:

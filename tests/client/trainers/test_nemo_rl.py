@@ -1,4 +1,4 @@
-"""NeMo-RL's calls, replayed against a real server: batches in and out, weights by folder, GPUs lent."""
+"""NeMo-RL's calls, replayed against a real server: batches, weights by folder, lent GPUs."""
 
 import asyncio
 import importlib
@@ -28,7 +28,7 @@ MIXED = [ONE, TWO, ONE, TWO, ONE]
 
 @pytest.fixture
 def adapter(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The module, imported beside what it meets."""
+    """The adapter's module, imported with stand-ins for NeMo-RL."""
     for name, module in nemo.stand_in_modules().items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.delitem(sys.modules, "openseer_client.nemo_rl", raising=False)
@@ -45,7 +45,7 @@ def trained(adapter: Any, server: Served, folder: Path, **more: Any) -> tuple[An
 
 
 async def generated(generation: Any, data: Any, *, greedy: bool = False) -> Any:
-    """As rollouts.py calls it, in a thread of its own."""
+    """Calls the generation as rollouts.py does, in a separate thread."""
     return await asyncio.to_thread(generation.generate, data, greedy=greedy)
 
 
@@ -70,7 +70,7 @@ def test_the_class_has_every_method_of_the_interface(adapter: Any) -> None:
         assert parameters(getattr(adapter.Generation, name)) == expected, name
 
 
-async def test_a_batch_comes_back_in_the_fields_shapes_and_dtypes(adapter: Any, tmp_path: Path) -> None:
+async def test_a_batch_returns_with_the_expected_fields_shapes_and_dtypes(adapter: Any, tmp_path: Path) -> None:
     async with served() as server:
         _, _, generation = trained(adapter, server, tmp_path)
         found = await generated(generation, nemo.batch(MIXED))
@@ -87,7 +87,7 @@ async def test_a_batch_comes_back_in_the_fields_shapes_and_dtypes(adapter: Any, 
         assert found["logprobs"][row].tolist() == [*([0.0] * len(prompt)), *unpack_logprobs(logprobs), *padding]
 
 
-async def test_alike_rows_are_one_group_and_stops_are_a_rows_own(adapter: Any, tmp_path: Path) -> None:
+async def test_equal_rows_form_one_group_and_stops_are_per_row(adapter: Any, tmp_path: Path) -> None:
     async with served(held=True) as server:
         config, _, generation = trained(adapter, server, tmp_path)
         config.policy["generation"] |= {"ignore_eos": True, "stop_strings": ["###"]}
@@ -104,7 +104,7 @@ async def test_alike_rows_are_one_group_and_stops_are_a_rows_own(adapter: Any, t
     assert found["truncated"].tolist() == [True] * 5
 
 
-async def test_no_row_grows_beyond_the_trainers_own_room(adapter: Any, tmp_path: Path) -> None:
+async def test_no_row_exceeds_the_trainers_context_limit(adapter: Any, tmp_path: Path) -> None:
     async with served() as server:
         config, _, generation = trained(adapter, server, tmp_path)
         config.policy["generation"] |= {"ignore_eos": True, "vllm_cfg": {"max_model_len": 20}}
@@ -114,7 +114,7 @@ async def test_no_row_grows_beyond_the_trainers_own_room(adapter: Any, tmp_path:
             await generated(generation, nemo.batch([[7] * 20]))
 
 
-async def test_a_batch_without_rows_asks_nothing_of_the_fleet(adapter: Any, tmp_path: Path) -> None:
+async def test_a_batch_without_rows_makes_no_call(adapter: Any, tmp_path: Path) -> None:
     async with served() as server:
         _, _, generation = trained(adapter, server, tmp_path)
         found = await generated(generation, nemo.batch([]))
@@ -123,7 +123,7 @@ async def test_a_batch_without_rows_asks_nothing_of_the_fleet(adapter: Any, tmp_
 
 
 @pytest.mark.parametrize("whole_batch", [True, False], ids=["batch", "response"])
-async def test_what_is_cancelled_is_sampled_again(adapter: Any, tmp_path: Path, *, whole_batch: bool) -> None:
+async def test_cancelled_responses_are_sampled_again(adapter: Any, tmp_path: Path, *, whole_batch: bool) -> None:
     async with served(held=True) as server:
         config, _, generation = trained(adapter, server, tmp_path)
         config.policy["generation"]["ignore_eos"] = True
@@ -138,7 +138,7 @@ async def test_what_is_cancelled_is_sampled_again(adapter: Any, tmp_path: Path, 
     assert found["output_ids"][0].tolist()[3:43] == list(again)
 
 
-async def test_responses_that_are_lost_again_fail_the_step(adapter: Any, tmp_path: Path) -> None:
+async def test_responses_lost_twice_fail_the_step(adapter: Any, tmp_path: Path) -> None:
     async with served(held=True) as server:
         config, _, generation = trained(adapter, server, tmp_path)
         config.policy["generation"]["ignore_eos"] = True
@@ -150,7 +150,7 @@ async def test_responses_that_are_lost_again_fail_the_step(adapter: Any, tmp_pat
             await work
 
 
-async def test_weights_that_are_published_between_batches_sample_the_next(adapter: Any, tmp_path: Path) -> None:
+async def test_weights_published_between_batches_sample_the_next_one(adapter: Any, tmp_path: Path) -> None:
     async with served() as server:
         _, policy, generation = trained(adapter, server, tmp_path)
         assert generation.weight_synchronizer.is_stale
@@ -181,13 +181,13 @@ async def test_weights_of_another_publisher_are_never_sampled_from(adapter: Any,
             await asyncio.sleep(0.02)
         with pytest.raises(ConflictError, match="other"):
             await generated(generation, nemo.batch(MIXED))
-        # A copy in another process was told of no version, so it asks.
+        # A copy in another process has no version, so it reads the served one.
         copy = pickle.loads(pickle.dumps(generation))
         assert (copy.version, copy.weight_synchronizer) == ("", None)
         assert len((await generated(copy, nemo.batch(MIXED)))["output_ids"]) == 5
 
 
-async def test_batches_of_an_earlier_life_are_gone_with_the_first_weights(adapter: Any, tmp_path: Path) -> None:
+async def test_the_first_publication_deletes_batches_of_an_earlier_process(adapter: Any, tmp_path: Path) -> None:
     async with served() as server:
         await server.open(metadata={"run": "math"})
         await server.open(metadata={"run": "physics"})
@@ -196,7 +196,7 @@ async def test_batches_of_an_earlier_life_are_gone_with_the_first_weights(adapte
         assert [found["id"] for found in (await server.call("GET", "/batches"))["batches"]] == [2]
 
 
-async def test_engines_that_share_the_gpus_sleep_while_the_policy_has_them(adapter: Any, tmp_path: Path) -> None:
+async def test_colocated_engines_sleep_while_the_policy_trains(adapter: Any, tmp_path: Path) -> None:
     async with served() as server:
         _, policy, generation = await asyncio.to_thread(trained, adapter, server, tmp_path, share_gpus=True)
         with Client(server.url, token=TOKEN) as client:
@@ -216,12 +216,12 @@ async def test_engines_that_share_the_gpus_sleep_while_the_policy_has_them(adapt
 
 @pytest.fixture
 def alone(adapter: Any, tmp_path: Path) -> Any:
-    """A generation that nobody needs to answer."""
+    """A generation without a server."""
     fleet = adapter.Fleet(str(tmp_path), url="http://127.0.0.1:9", token="none")
     return adapter.Generation(fleet, None, nemo.Config().policy["generation"])
 
 
-def test_engines_with_gpus_of_their_own_are_asked_nothing_between_phases(alone: Any) -> None:
+def test_engines_on_their_own_gpus_get_no_calls_between_phases(alone: Any) -> None:
     assert alone.prepare_for_generation(tags=["weights"])
     assert alone.finish_generation()
     assert alone.invalidate_kv_cache()
@@ -262,7 +262,7 @@ def test_rows_that_are_no_plain_prompts_are_refused(alone: Any) -> None:
         ("router_replay.enabled", True),
     ],
 )
-def test_what_the_fleet_cannot_do_is_refused_before_setup(adapter: Any, path: str, value: object) -> None:
+def test_unsupported_settings_are_refused_before_setup(adapter: Any, path: str, value: object) -> None:
     config = nemo.Config()
     *folders, last = path.split(".")
     at = config.policy
@@ -290,7 +290,9 @@ def test_nemo_gym_is_refused(adapter: Any) -> None:
         adapter.Generation(None, cluster=None, config={}, defer_model_load=True)
 
 
-def test_settings_that_no_publish_could_have_are_refused_at_once(adapter: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_invalid_for_any_publication_are_refused_at_once(
+    adapter: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ValidationError, match="version"):
         adapter.Fleet("weights", run="a name/with more")
     with pytest.raises(ValidationError, match="mode"):

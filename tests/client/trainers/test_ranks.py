@@ -15,7 +15,7 @@ SECONDS = 120
 """Until two processes that wait for one another are given up."""
 
 
-def test_an_error_of_the_first_process_is_raised_in_all_and_leaves_none_waiting(tmp_path: Path) -> None:
+def test_an_error_of_the_first_process_is_raised_in_all_ranks(tmp_path: Path) -> None:
     told: list[list[str]] = []
     environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "tests.client.trainers.ranks"]
@@ -41,7 +41,7 @@ def test_an_error_of_the_first_process_is_raised_in_all_and_leaves_none_waiting(
     assert "ValidationError" in told[0][1]
 
 
-def test_errors_reach_another_process_with_all_that_they_know() -> None:
+def test_errors_keep_all_attributes_across_processes() -> None:
     refused = error_of(Problem(title="Conflict", status=409, detail="taken"), "POST /v1/batches")
     transaction = Transaction.model_validate(
         {"id": 1, "version": "v1", "previous": "v0", "phase": "failed", "mode": "keep", "attempt": 0, "seconds": {}}

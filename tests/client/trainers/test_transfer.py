@@ -53,12 +53,12 @@ def model() -> Any:
 
 
 def sender(server: ThreadedServer, module: torch.nn.Module) -> Any:
-    """vLLM's: it has joined the fleet."""
+    """vLLM's sender, which has joined the fleet."""
     return join(url_of(server), dict(module.named_parameters()))
 
 
 def held(folder: Path) -> list[dict[str, Any]]:
-    """The tensors of each version that is kept."""
+    """The tensors of each kept version."""
     (fleet,) = folder.iterdir()
     return [
         {name: tensor for file in sorted(made.glob("*.safetensors")) for name, tensor in load_file(file).items()}
@@ -73,7 +73,7 @@ def names_of(module: torch.nn.Module) -> dict[str, Any]:
     return {"names": list(pairs), "dtype_names": ["bfloat16"] * len(pairs), "shapes": shapes}
 
 
-def test_what_vllms_sender_sends_is_what_the_whole_fleet_serves(server: ThreadedServer, folder: Path) -> None:
+def test_the_whole_fleet_serves_the_weights_of_vllms_sender(server: ThreadedServer, folder: Path) -> None:
     module = model()
     engine = sender(server, module)
     for step in range(4):
@@ -84,7 +84,7 @@ def test_what_vllms_sender_sends_is_what_the_whole_fleet_serves(server: Threaded
     repeated = post(server, "/finish_weight_update")
     assert (repeated.status_code, repeated.json()["weight_version"], version(server)) == (200, *["transfer.4"] * 2)
     kept = held(folder)
-    assert len(kept) == 3  # the one that came, the one before, and the one that was before when it began
+    assert len(kept) == 3  # the received version, the one before it, and the previous one at the start of the transfer
     for name, tensor in module.named_parameters():
         assert torch.equal(kept[-1][name], tensor.detach())
     assert not torch.equal(kept[-2]["1.weight"], kept[-1]["1.weight"])
@@ -95,7 +95,7 @@ def test_what_vllms_sender_sends_is_what_the_whole_fleet_serves(server: Threaded
     assert (refused.status_code, "init_weight_transfer_engine comes first" in refused.text) == (409, True)
 
 
-def test_a_sender_or_a_receiver_that_is_lost_costs_that_transfer_alone(server: ThreadedServer, folder: Path) -> None:
+def test_a_lost_sender_or_receiver_fails_only_its_transfer(server: ThreadedServer, folder: Path) -> None:
     before, module = version(server), model()
     lost = sender(server, module)
     assert post(server, "/start_weight_update").status_code == 200
@@ -114,7 +114,7 @@ def test_a_sender_or_a_receiver_that_is_lost_costs_that_transfer_alone(server: T
 
     gone = sender(server, module)
     assert post(server, "/start_weight_update").status_code == 200
-    gone.shutdown()  # nobody calls: its connection tells
+    gone.shutdown()  # without a call: the closed connection shows it
     while (answer := post(server, "/start_weight_update")).status_code == 200:
         pass
     assert (answer.status_code, "the sender is lost" in answer.text) == (409, True)
@@ -127,7 +127,7 @@ def test_a_sender_or_a_receiver_that_is_lost_costs_that_transfer_alone(server: T
 
 
 def receiving_process() -> int:
-    """Its id, once it is there: a child of this process, which the workers run in."""
+    """Waits for the receiving process, a child of this process that the workers run in, and returns its id."""
     while True:
         for path in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):

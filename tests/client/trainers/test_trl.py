@@ -1,4 +1,4 @@
-"""TRL's own GRPOTrainer trains with the rollout function: weights go out, groups come back, rewards rise."""
+"""TRL's own GRPOTrainer trains with the rollout function: it publishes weights, reads groups, and rewards rise."""
 
 import json
 from collections import deque
@@ -18,12 +18,12 @@ from tests.client.remote import Remote, RemoteBatch, end, result
 from tests.repository import ROOT
 
 MODEL = ROOT / "examples/tiny-model/model"
-# TRL and its own dependencies warn of what is theirs to change.
+# TRL and its dependencies emit warnings about their own code.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 
 class Fleet(Remote):
-    """Samples what is submitted with the weights that were published last, from their folder."""
+    """Samples submitted groups with the latest published weights, read from their folder."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ def _loaded(path: str, adapter: Any) -> Any:
 
 @dataclass
 class Training:
-    """A trainer with its fleet and what its reward function was shown."""
+    """A trainer with its fleet, its weights folder and the rewards so far."""
 
     trainer: Any
     fleet: Fleet
@@ -109,12 +109,12 @@ def adapter_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainin
 
 
 def _training(tmp_path: Path, model: Any) -> Training:
-    # Fifteen seconds of imports, and warnings on the way.
+    # Fifteen seconds of imports, with warnings.
     from datasets import Dataset  # noqa: PLC0415
     from trl.trainer.grpo_config import GRPOConfig  # noqa: PLC0415
     from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: PLC0415
 
-    # Threads that wait for one another cost more than they bring on a busy machine.
+    # Threads that wait for one another cost more time than they save on a busy machine.
     torch.set_num_threads(1)
     fleet, rewards = Fleet(), list[float]()
     folder = WeightsFolder(tmp_path / "weights", keep=2)
@@ -149,9 +149,9 @@ def _training(tmp_path: Path, model: Any) -> Training:
     return Training(trainer, fleet, folder, rewards)
 
 
-def test_trls_trainer_steps_with_what_the_fleet_sampled_from_its_latest_weights(training: Training) -> None:
+def test_trls_trainer_steps_on_samples_of_its_latest_weights(training: Training) -> None:
     before = [value.clone() for value in training.trainer.model.parameters()]
-    # What an earlier life of the same training left behind.
+    # A file that an earlier process of the same training left behind.
     training.fleet.client().open_batch(BatchSpec(metadata={"run": "math"}))
     training.trainer.train()
     assert [name.rsplit("-", 1)[1] for name in training.fleet.versions] == ["0", "1", "2"]
@@ -160,11 +160,11 @@ def test_trls_trainer_steps_with_what_the_fleet_sampled_from_its_latest_weights(
     batches = training.fleet.batches.values()
     assert [sorted(group.n or 0 for group in batch.groups.values()) for batch in batches] == [[4, 4]] * 3
     assert all(batch.spec.metadata == {"run": "math"} for batch in batches)
-    # The latest versions stay for workers that start later.
+    # The latest versions are kept for workers that start later.
     assert len(list(training.folder.path.iterdir())) == 2
 
 
-def test_a_group_that_lost_a_member_is_sampled_again_and_a_step_without_it_fails(training: Training) -> None:
+def test_an_incomplete_group_is_sampled_again_once_then_the_step_fails(training: Training) -> None:
     training.fleet.lose = 1
     training.trainer.args.max_steps = 1
     training.trainer.train()
@@ -196,11 +196,11 @@ def test_a_response_of_other_weights_stops_the_training(training: Training) -> N
         training.trainer.train()
 
 
-def test_an_adapter_is_published_alone_and_sampled_from(adapter_training: Training) -> None:
+def test_only_the_adapter_is_published_and_sampled_from(adapter_training: Training) -> None:
     trainer, fleet, folder = adapter_training.trainer, adapter_training.fleet, adapter_training.folder
     trainer.rollout_func = Rollout(fleet.client(), folder, adapter="math")
     trainer.train()
-    trainer.rollout_func(["1+1="] * 4, trainer)  # publishes what the last step made
+    trainer.rollout_func(["1+1="] * 4, trainer)  # publishes the weights of the last step
     assert [adapter["name"] for adapter in fleet.adapters] == ["math"] * 4
     saved = [{file.name for file in path.iterdir()} for path in folder.path.iterdir()]
     assert len(saved) == 2
@@ -218,7 +218,7 @@ def test_an_adapter_without_a_name_is_refused_before_it_is_sampled_from(adapter_
     assert adapter_training.fleet.versions == []
 
 
-def test_what_workers_cannot_sample_is_refused_before_anything_runs(training: Training) -> None:
+def test_unsupported_sampling_settings_are_refused_before_the_start(training: Training) -> None:
     training.trainer.args.repetition_penalty = 1.2
     with pytest.raises(InputError, match="repetition_penalty"):
         sampling_of(training.trainer.args)

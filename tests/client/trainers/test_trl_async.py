@@ -1,4 +1,4 @@
-"""TRL's asynchronous GRPO: its own client and rollout loop beside weights that change. Its trainer needs GPUs."""
+"""TRL's asynchronous GRPO: its own client and rollout loop during weight changes. Its trainer needs GPUs."""
 
 import threading
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from tests.api.threaded import ThreadedServer
 from tests.repository import ROOT
 from tests.worker.weights.adapters import write_adapter
 
-# TRL and its own dependencies warn of what is theirs to change.
+# TRL and its dependencies emit warnings about their own code.
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.filterwarnings("default"), pytest.mark.timeout(300)]
 SCRIPTED = {"stepSeconds": 0.002, "stepSecondsPerRequest": 0.0, "slots": 8}
 
@@ -45,7 +45,7 @@ def reward(completion_ids: list[list[int]], **_: Any) -> list[float]:
 
 
 class RolloutLoop:
-    """TRL's, in a thread in place of a process."""
+    """TRL's rollout loop, in a thread in place of a process."""
 
     def __init__(self, url: str) -> None:
         from trl.experimental.async_grpo import async_rollout_worker as of_trl  # noqa: PLC0415 - 15 s of imports
@@ -94,9 +94,7 @@ class RolloutLoop:
         raise AssertionError(self.errors.get_nowait())
 
 
-def test_trls_rollout_loop_samples_on_while_its_weights_change(
-    server: ThreadedServer, url: str, tmp_path: Path
-) -> None:
+def test_trls_rollout_loop_continues_during_weight_changes(server: ThreadedServer, url: str, tmp_path: Path) -> None:
     with Client(server.url, token=TOKEN) as client, RolloutLoop(url) as rollouts:
         transfer = FolderTransfer(client, WeightsFolder(tmp_path), run="async")
         transfer.init_weight_transfer()
@@ -115,7 +113,7 @@ def test_trls_rollout_loop_samples_on_while_its_weights_change(
             assert client.weights().version == transfer.version != before
             saved = load_file(tmp_path / transfer.version / "model.safetensors")
             assert torch.equal(saved["model.embed_tokens.weight"], weights["model.embed_tokens.weight"])
-        while rollouts.next().model_version < 2:  # those that began before
+        while rollouts.next().model_version < 2:  # responses that began before the change
             pass
         transfer.destroy()
         assert rollouts.errors.empty()
@@ -128,7 +126,7 @@ def test_trls_client_changes_adapters_while_the_fleet_is_paused(url: str, tmp_pa
     client.wait_for_server_ready()
     info = client.get_server_info()
     assert (client.get_dtype(), client.get_max_model_len()) == ("torch.float32", 32768)
-    # It sends adapters alone only where one call reaches all.
+    # It sends adapters alone only if one call reaches all workers.
     assert (info["parallel_config"]["data_parallel_size"], info["lora_config"]["max_loras"]) == (1, 4)
     for version in (1, 2):
         client.pause()

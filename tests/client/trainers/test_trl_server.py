@@ -1,4 +1,4 @@
-"""TRL's own client for its server mode, unchanged: what it reads, generates and is told of weights."""
+"""TRL's own client for its server mode, unchanged: shape of the fleet, generation, weights."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from tests.api.served import TOKEN, serving_job
 from tests.api.threaded import ThreadedServer
 
-# TRL and its own dependencies warn of what is theirs to change.
+# TRL and its dependencies emit warnings about their own code.
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.filterwarnings("default")]
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
 
@@ -52,21 +52,21 @@ def test_trl_chats_with_tools_that_it_reads_itself(client: Any) -> None:
     assert len(answer["completion_ids"]) == 4
 
 
-def test_trl_is_told_that_no_sender_of_its_own_is_heard(client: Any) -> None:
+def test_without_a_receiver_trl_gets_a_clear_refusal(client: Any) -> None:
     with pytest.raises(RuntimeError, match="has no weight-transfer engine"):
         client.init_communicator("cpu")
 
 
-def test_trl_finds_a_receiver_and_stops_where_it_needs_a_gpu(tmp_path: Path) -> None:
+def test_trl_finds_a_receiver_and_fails_only_for_lack_of_a_gpu(tmp_path: Path) -> None:
     job = serving_job(weights={"transfer": {"backend": "nccl", "folder": str(tmp_path)}})
     with ThreadedServer(job) as server:
         client = client_of(server)
-        assert client.get_world_size() == 1  # of two workers one receives
+        assert client.get_world_size() == 1  # one of the two workers receives
         with pytest.raises(NotImplementedError, match="needs a CUDA device"):
             client.init_communicator("cpu")
 
 
-def test_trl_has_its_teachers_scores_of_the_tokens_and_of_the_likeliest_ones(client: Any) -> None:
+def test_trl_gets_a_teachers_scores_of_given_and_likeliest_tokens(client: Any) -> None:
     scored = client.get_sequence_logprobs([[1, 2, 3], [4, 5, 6, 7]], [1, 2], top_logprobs=0)
     assert scored["actual_token_ids"] == [[[2], [3]], [[6], [7]]]
     assert all(-100 < value[0] < 0 for values in scored["actual_logprobs"] for value in values)

@@ -1,4 +1,4 @@
-"""verl's interfaces are kept: as recorded from verl 0.9.1, and against verl itself where it is installed."""
+"""verl's interfaces are implemented: as recorded from verl 0.9.1, and against verl itself where it is installed."""
 
 # verl, Ray and OmegaConf are no dependencies: they are Any here.
 # pyright: reportMissingImports=false
@@ -77,7 +77,7 @@ def test_every_request_goes_to_the_fleet_and_is_counted() -> None:
     assert pickle.loads(pickle.dumps(server)) == Server(url="http://api")
 
 
-def test_a_request_is_put_into_the_words_of_the_route() -> None:
+def test_a_request_is_translated_to_the_route() -> None:
     call = generation([1, 2, 3], SAMPLING_0_9_1, "r1", 64)
     assert json.loads(call.body or b"") == {
         "rid": "r1",
@@ -101,7 +101,7 @@ def test_the_global_step_is_read_from_the_version() -> None:
 
 @pytest.mark.usefixtures("token_output")
 @pytest.mark.filterwarnings("default")
-async def test_a_response_comes_back_in_verls_words_though_the_api_was_away() -> None:
+async def test_a_response_is_returned_in_verls_form_after_an_outage() -> None:
     with generating([(503, {}), (200, answer()), (200, answer("abort"))]) as (url, seen):
         _, server = Router({}, {"url": url, "response_length": 32}).acquire_server("r")
         call = {"request_id": "r", "prompt_ids": [1, 2, 3], "sampling_params": SAMPLING_0_9_1}
@@ -159,7 +159,7 @@ def test_verl_loads_the_router_by_name_and_generates_through_it(tmp_path: Path) 
 
 @needs_verl
 @pytest.mark.filterwarnings("default")
-def test_verl_knows_the_rollout_and_its_weights_are_published_whole(
+def test_verl_finds_the_rollout_and_its_weights_are_published_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import asyncio  # noqa: PLC0415
@@ -171,7 +171,7 @@ def test_verl_knows_the_rollout_and_its_weights_are_published_whole(
     from verl.workers.rollout.replica import RolloutReplica, get_rollout_replica_class  # noqa: PLC0415
 
     done = {"id": 1, "version": "v", "previous": "", "mode": "abort", "phase": "done", "attempt": 0, "started_at": 0.0}
-    # As VERL_USE_EXTERNAL_MODULES has it done.
+    # As with VERL_USE_EXTERNAL_MODULES.
     importlib.import_module("openseer_client.verl_rollout")
     with generating([(202, done)]) as (url, seen):
         rollout_class: Any = get_rollout_class("openseer")

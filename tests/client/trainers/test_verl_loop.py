@@ -1,4 +1,4 @@
-"""verl's own agent loop, made as its trainer makes it, on a real fleet: weights and responses go through openseer."""
+"""verl's own agent loop, built as its trainer builds it, on a real fleet: openseer carries weights and responses."""
 
 # verl, Ray and OmegaConf are no dependencies: they are Any here.
 # pyright: reportMissingImports=false
@@ -53,7 +53,7 @@ def ray(fleet: dict[str, str]) -> Iterator[Any]:
 
 
 def configured(weights: Path, *more: str) -> Any:
-    """verl's own configuration, with what docs/trainers.md says."""
+    """verl's own configuration with the settings of docs/trainers.md."""
     hydra: Any = importlib.import_module("hydra")
     rollout = "actor_rollout_ref.rollout"
     overrides = [
@@ -92,7 +92,7 @@ def sampled(config: Any) -> Any:
 
 
 def check(output: Any, steps: int | None) -> None:
-    """Whole responses with the log-probabilities that the model gives them, of the weights of that step."""
+    """Asserts whole responses with the log-probabilities of the model with that step's weights."""
     import torch  # noqa: PLC0415
     from transformers import AutoModelForCausalLM  # noqa: PLC0415
 
@@ -145,7 +145,8 @@ def test_a_fleet_on_the_trainers_gpus_sleeps_while_verl_trains(tmp_path: Path, f
     model: Any = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
 
     async def step(client: Client) -> None:
-        """verl's order: its trainer has the GPUs, then weights, then the rest (verl/workers/engine_workers.py)."""
+        """One step in verl's order: the trainer has the GPUs, then weights, then the rest
+        (verl/workers/engine_workers.py)."""
         await replica.sleep()
         assert (client.fleet().state, client.fleet().awake) == ("released", [])
         await rollout.resume(tags=["weights"])
@@ -170,7 +171,7 @@ def test_verls_agent_loop_goes_through_the_router_alone(tmp_path: Path, fleet: d
 
 
 @pytest.mark.usefixtures("ray")
-def test_weights_through_a_rollouts_own_process_are_refused(tmp_path: Path) -> None:
+def test_weights_sent_through_a_rollouts_own_process_are_refused(tmp_path: Path) -> None:
     config = configured(tmp_path, "actor_rollout_ref.rollout.checkpoint_engine.backend=nccl")
     with pytest.raises(Exception, match=r"checkpoint_engine\.backend: found nccl, needed: naive"):
         sampled(config)

@@ -1,4 +1,4 @@
-"""The recipe for 8 GPUs: verl reads its settings, and the comparison reads what verl's logger writes."""
+"""The recipe for 8 GPUs: verl reads its settings, and the comparison reads verl's log."""
 
 # verl and OmegaConf are no dependencies: they are Any here.
 # pyright: reportMissingImports=false
@@ -25,7 +25,7 @@ def compared(*paths: Path) -> subprocess.CompletedProcess[str]:
 
 
 def logged(path: Path, *seconds: float) -> Path:
-    """Steps of these lengths, as verl's file logger writes them."""
+    """Writes a log of steps of these durations, as verl's file logger does."""
     steps = [{"step": number, "data": {"timing_s/step": length}} for number, length in enumerate(seconds)]
     path.write_text("".join(json.dumps(step) + "\n" for step in steps))
     return path
@@ -46,7 +46,7 @@ def test_verl_reads_the_recipes_settings(way: str, name: str) -> None:
     validate_config(config, use_reference_policy=False, use_critic=False)
 
 
-def test_a_training_by_openseer_is_not_begun_without_an_address() -> None:
+def test_a_training_with_openseer_needs_a_url() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "OPENSEER_URL"} | {"PYTHON": "echo"}
     command = [str(RECIPE / "train.sh"), "openseer"]
     begun = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -54,7 +54,7 @@ def test_a_training_by_openseer_is_not_begun_without_an_address() -> None:
     assert "OPENSEER_URL: the address that openseer serve prints" in begun.stderr
 
 
-def test_the_median_of_the_steps_after_the_first_two_is_compared(tmp_path: Path) -> None:
+def test_the_comparison_uses_the_median_of_steps_after_the_first_two(tmp_path: Path) -> None:
     stock, ours = logged(tmp_path / "a", 900, 900, 60, 80, 70), logged(tmp_path / "b", 900, 900, 30, 35, 40)
     [line] = [line for line in compared(stock, ours).stdout.splitlines() if line.strip().startswith("step, s")]
     assert line.split()[2:] == ["70.00", "35.00", "2.00"]

@@ -145,7 +145,7 @@ class NodePools:
         body: Json = {"apiVersion": "openseer.dev/v1alpha1", "kind": "RolloutJob", "metadata": {"name": JOB}}
         await self._client.create(JOBS, [{**body, "spec": spec}])
 
-    # ---- what there is
+    # ---- reads
 
     async def nodes(self) -> set[str]:
         """Names of the pool's nodes."""

@@ -24,7 +24,7 @@ RESULTS = SHAPE.groups * SHAPE.size
 
 
 class Evidence:
-    """What an audit reads of a store, from a simulated queue, with whatever a test changes of it."""
+    """The store side of an audit, from a simulated queue, with a test's changes."""
 
     def __init__(self, queue: JobQueue) -> None:
         self.queue = queue
@@ -60,7 +60,7 @@ class Evidence:
         return self.entries[place]
 
     def place_of(self, event: str, request: str = "", *, after: int = -1) -> int:
-        """Where the first event of a kind after a place is in the journal."""
+        """Position in the journal of the first such event after `after`."""
         return next(
             place
             for place, entry in enumerate(self.entries)

@@ -1,4 +1,4 @@
-"""The audit: silent about a run that kept its promises, and one readable line for each way to break them."""
+"""The audit: no violation for a correct run, and one readable line for each kind of violation."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -39,7 +39,7 @@ async def test_a_run_with_lost_workers_and_moved_requests_has_no_violation(
     report.require()
 
 
-async def test_missing_rows_are_told_and_break_no_promise(evidence: Evidence, lines: list[ResultLine]) -> None:
+async def test_missing_rows_are_noted_and_are_no_violation(evidence: Evidence, lines: list[ResultLine]) -> None:
     lines[0] = changed(lines[0], routed_experts=RoutedLine("a.npy", 0, [40, 2, 2], "uint8", 3, [(1, 4)]))
 
     report = await audited(evidence, lines)
@@ -66,7 +66,7 @@ async def test_a_doubled_result_is_found(evidence: Evidence, lines: list[ResultL
     assert report.lines()[1:] == [f"doubled: {lines[3].request}: found one more result, expected exactly one"]
 
 
-async def test_a_result_nobody_asked_for_is_found(evidence: Evidence, lines: list[ResultLine]) -> None:
+async def test_an_unrequested_result_is_found(evidence: Evidence, lines: list[ResultLine]) -> None:
     report = await audited(evidence, [*lines, changed(lines[0], index=99), changed(lines[0], group="other")])
 
     assert report.by_kind == {"unknown": 2}
@@ -134,7 +134,7 @@ FORGED: list[tuple[Change, str, str]] = [
 
 
 @pytest.mark.parametrize(("change", "kind", "words"), FORGED)
-async def test_a_result_that_was_changed_is_found(
+async def test_a_changed_result_is_found(
     evidence: Evidence, lines: list[ResultLine], change: Change, kind: str, words: str
 ) -> None:
     place = many_chunks(lines)
@@ -147,7 +147,9 @@ async def test_a_result_that_was_changed_is_found(
     assert {violation.request for violation in report.violations} == {str(lines[place].request)}
 
 
-async def test_null_is_what_the_store_has_as_nan_or_infinity(evidence: Evidence, lines: list[ResultLine]) -> None:
+async def test_null_in_a_result_matches_nan_or_infinity_in_the_store(
+    evidence: Evidence, lines: list[ResultLine]
+) -> None:
     for place, bad in enumerate((nan, inf, -inf)):
         record = evidence.queue.record(lines[place].request)
         stored = [bad, *unpack_logprobs(record.logprobs)[1:]]
@@ -161,7 +163,7 @@ async def test_null_is_what_the_store_has_as_nan_or_infinity(evidence: Evidence,
     assert (await audited(evidence, lines)).by_kind == {"logprobs": 1}
 
 
-async def test_a_wall_clock_that_went_back_is_no_violation(evidence: Evidence, lines: list[ResultLine]) -> None:
+async def test_a_backward_wall_clock_is_no_violation(evidence: Evidence, lines: list[ResultLine]) -> None:
     place = many_chunks(lines)
     *rest, last = lines[place].chunks
     back = msgspec.structs.replace(last, ended_at=last.claimed_at - 0.5)
@@ -169,7 +171,7 @@ async def test_a_wall_clock_that_went_back_is_no_violation(evidence: Evidence, l
     assert not report.violations, report.lines()
 
 
-async def test_an_event_that_cannot_happen_is_found(evidence: Evidence, lines: list[ResultLine]) -> None:
+async def test_an_impossible_event_is_found(evidence: Evidence, lines: list[ResultLine]) -> None:
     place = evidence.place_of("give_back")
     request = evidence.entries[place].request
     del evidence.entries[place]
@@ -251,7 +253,7 @@ async def test_requests_of_a_stopped_run_may_be_unfinished() -> None:
     assert complete.by_kind == {"missing": RESULTS - len(lines)}
 
 
-async def test_many_violations_are_all_counted_and_the_first_are_told(evidence: Evidence) -> None:
+async def test_all_violations_are_counted_and_the_first_are_listed(evidence: Evidence) -> None:
     lines = [result_line(result) for result in evidence.queue.results(0, 0, 1) if isinstance(result, Result)] * 301
 
     report = await audited(evidence, lines)
@@ -262,7 +264,7 @@ async def test_many_violations_are_all_counted_and_the_first_are_told(evidence: 
     assert report.as_dict()["ok"] is False
 
 
-async def test_workers_with_other_files_under_one_version_are_found(
+async def test_workers_with_different_files_of_one_version_are_found(
     evidence: Evidence, lines: list[ResultLine]
 ) -> None:
     def worker(name: str, version: str, loaded: str, phase: str = "load") -> WorkerStatus:

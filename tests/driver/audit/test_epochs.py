@@ -1,4 +1,4 @@
-"""The audit of a run whose store was killed and came back with an older log: what was lost is no violation."""
+"""The audit of a run whose store restarted from an older log: lost writes are no violation."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ OTHER = "worker-9#b"
 
 
 def run_again(evidence: Evidence, line: ResultLine, *, fence: int = LATER + 1) -> None:
-    """Has the store lose a request from its first claim on, and hold another response to it, of a later epoch."""
+    """Removes a request's events from its first claim on, and puts another response of a later epoch in their place."""
     name = str(line.request)
     record = evidence.queue.record(line.request)
     tokens = record.tokens[:-4]
@@ -30,9 +30,7 @@ def run_again(evidence: Evidence, line: ResultLine, *, fence: int = LATER + 1) -
     evidence.entries = [*kept, claim, replace(claim, event="complete", length=chunk.end)]
 
 
-async def test_a_result_that_the_store_lost_and_reissued_is_kept_as_written(
-    evidence: Evidence, lines: list[ResultLine]
-) -> None:
+async def test_the_first_written_copy_of_a_reissued_result_is_kept(evidence: Evidence, lines: list[ResultLine]) -> None:
     run_again(evidence, lines[4])
 
     report = await audited(evidence, lines)
@@ -53,7 +51,7 @@ async def test_a_result_that_differs_within_its_epoch_is_found(evidence: Evidenc
 
 
 @pytest.mark.parametrize("forged", [-1, None], ids=["fence of no epoch", "fence whose end the store has"])
-async def test_what_the_store_did_not_lose_is_no_reissue(
+async def test_a_result_that_the_store_still_has_is_no_reissue(
     evidence: Evidence, lines: list[ResultLine], forged: int | None
 ) -> None:
     place = next(place for place, line in enumerate(lines) if len(line.chunks) == 1)
@@ -70,7 +68,7 @@ async def test_what_the_store_did_not_lose_is_no_reissue(
     assert "fence" in report.by_kind or {"tokens", "chunks", "holder"} <= set(report.by_kind)
 
 
-async def test_a_reissued_result_is_whole_by_itself(evidence: Evidence, lines: list[ResultLine]) -> None:
+async def test_a_reissued_result_is_complete_by_itself(evidence: Evidence, lines: list[ResultLine]) -> None:
     run_again(evidence, lines[4])
     last = lines[4].chunks[-1]
     hole = msgspec.structs.replace(last, start=last.start + 1)
@@ -79,9 +77,7 @@ async def test_a_reissued_result_is_whole_by_itself(evidence: Evidence, lines: l
     assert (await audited(evidence, lines)).by_kind == {"chunks": 1}
 
 
-async def test_a_claim_of_an_earlier_epoch_than_the_one_that_runs_is_found(
-    evidence: Evidence, lines: list[ResultLine]
-) -> None:
+async def test_a_claim_of_an_earlier_epoch_is_found(evidence: Evidence, lines: list[ResultLine]) -> None:
     run_again(evidence, lines[4])
     evidence.entries = [*evidence.entries[-2:], *evidence.entries[:-2]]
 
@@ -91,7 +87,7 @@ async def test_a_claim_of_an_earlier_epoch_than_the_one_that_runs_is_found(
     assert "which had begun, or a later one" in str(report.violations[0])
 
 
-def test_each_batch_has_a_journal_of_its_own_which_begins_in_any_epoch() -> None:
+def test_each_batchs_journal_may_begin_in_any_epoch() -> None:
     check = JournalCheck()
     claims = [
         JournalEntry(0.0, "claim", request, OTHER, fence, 0) for request, fence in (("1/a/0", LATER), ("2/a/0", 1))
@@ -118,7 +114,7 @@ async def test_only_a_new_epoch_excuses_a_lease_without_an_end(
     assert set(report.by_kind) == {"missing", "count"} | kinds
 
 
-async def test_a_cursor_that_was_given_twice_is_found(evidence: Evidence, lines: list[ResultLine]) -> None:
+async def test_a_cursor_issued_twice_is_found(evidence: Evidence, lines: list[ResultLine]) -> None:
     lines[3] = changed(lines[3], cursor=lines[2].cursor)
 
     report = await audited(evidence, lines)

@@ -57,7 +57,7 @@ def document(policy: str = "context-aware", **scripted: Any) -> dict[str, Any]:
 
 
 class StallingStore(MemoryStore):
-    """Answers nobody in the last four of each ten seconds, as a host does whose disk is full of other work."""
+    """A store that gives no answer in the last four of each ten seconds, as on a host with an overloaded disk."""
 
     async def _stall(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -68,7 +68,7 @@ class StallingStore(MemoryStore):
         await self._stall()
         return await super().claim(worker, query)
 
-    async def extend(self, worker: WorkerId, deltas: list[Delta], *arguments: Any, **keywords: Any) -> ExtendReply:  # pyright: ignore[reportIncompatibleMethodOverride] - it passes on what it is given
+    async def extend(self, worker: WorkerId, deltas: list[Delta], *arguments: Any, **keywords: Any) -> ExtendReply:  # pyright: ignore[reportIncompatibleMethodOverride] - it passes its arguments on
         await self._stall()
         return await super().extend(worker, deltas, *arguments, **keywords)
 
@@ -90,8 +90,8 @@ def write_planted(
     store: type[MemoryStore] = MemoryStore,
     story: Callable[["Played"], Coroutine[Any, Any, None]] | None = None,
 ) -> RunFolder:
-    """Plays a run and writes its folder. `steps`: seconds of a step, of each worker, infinite of one that hangs.
-    `story`: what befalls it."""
+    """Plays a run and writes its folder. `steps`: seconds per step of each worker, infinite for one that hangs.
+    `story`: faults during the run."""
 
     async def main() -> RunFolder:
         played = Played(Scene(parse_job(job or document(), "planted"), lengths), steps)
@@ -128,14 +128,14 @@ class Played:
         self.scene.start(index, engine)
 
     async def sample(self) -> None:
-        """Once a second, for ever."""
+        """Samples the fleet once a second, without end."""
         while True:
             self.samples.append(await sample_now(self.scene.store, asyncio.get_running_loop().time))
             await asyncio.sleep(1.0)
 
 
 async def worker_0_dies(played: Played) -> None:
-    """After ten seconds, and is there again eight seconds later."""
+    """Worker 0 dies after ten seconds and boots again eight seconds later."""
     await asyncio.sleep(10.0)
     played.scene.tasks[0].cancel()
     await asyncio.sleep(8.0)

@@ -25,7 +25,7 @@ def steady(load: int, tokens_per_second: float) -> list[WorkerSample]:
     return [seen(second, load=load, tokens_per_second=tokens_per_second) for second in range(20)]
 
 
-def test_paces_are_compared_with_as_many_responses_at_once() -> None:
+def test_paces_are_compared_at_equal_numbers_of_responses() -> None:
     fleet = {"a": steady(8, 20.0), "b": steady(8, 20.0), "busy": steady(64, 9.0), "slow": steady(8, 8.0)}
     found = paces(fleet)
     assert found["slow"].ratio == pytest.approx(0.4, rel=0.01)
@@ -33,7 +33,7 @@ def test_paces_are_compared_with_as_many_responses_at_once() -> None:
     assert min(found["a"].ratio or 0, found["b"].ratio or 0) > 1
 
 
-def test_a_worker_that_is_alone_has_no_ratio() -> None:
+def test_a_single_worker_has_no_ratio() -> None:
     assert paces({"a": steady(8, 20.0)})["a"].ratio is None
 
 
@@ -47,7 +47,7 @@ def explanation(
     first_sample: float = 100.0,
     **worker: Any,
 ) -> Explanation:
-    """Of a run of 100 seconds in which one worker of one slot ran ten responses one after the other."""
+    """The explanation of a run of 100 seconds in which one worker with one slot ran ten responses in sequence."""
     chunks = [ChunkLine("w#a", 1, 0, 10, 100.0 + 10 * n, 110.0 + 10 * n, "complete") for n in range(10)]
     facts = [
         Fact(0, f"g{n}", 0, "ok", "stop", 10, (chunk,), queued, chunk.claimed_at, chunk.ended_at)
@@ -68,7 +68,7 @@ def explanation(
 
 
 def findings(best: BestTimes | None = None, **changes: Any) -> dict[str, Finding]:
-    """Of the same run, by cause."""
+    """The findings of the same run, by cause."""
     return {finding.cause: finding for finding in explanation(best, **changes).findings}
 
 
@@ -80,7 +80,7 @@ def test_a_policy_that_would_have_been_faster_is_named() -> None:
     assert findings(msgspec.structs.replace(BEST, itself=54.0), policy="round-robin") == {}
 
 
-def test_a_run_that_took_no_time_is_explained() -> None:
+def test_a_run_of_zero_duration_is_explained() -> None:
     facts = [
         Fact(0, name, 0, "ok", "stop", tokens, (ChunkLine("w#a", 1, 0, tokens, 2.0, 2.0, "complete"),), 2.0, 2.0, 2.0)
         for name, tokens in (("short", 1), ("giant", 10))
@@ -94,7 +94,7 @@ def test_a_long_start_of_engines_is_named() -> None:
     assert findings(queued=20.0)["boot"].figure == pytest.approx(80 / 180, abs=0.01)
 
 
-def test_the_time_before_the_first_request_is_named_and_counts_to_the_start() -> None:
+def test_the_time_before_the_first_request_counts_as_startup() -> None:
     found = explanation(began=57.0, queued=98.0)
     assert (found.unqueued_seconds, found.startup_seconds, found.makespan_seconds) == (41.0, 43.0, 100.0)
 
@@ -113,10 +113,10 @@ def test_a_worker_that_waits_for_the_first_request_waits_for_prompts() -> None:
         ("vllm", None, "on a CPU engineArgs.kv_cache_memory_bytes, or VLLM_CPU_KVCACHE_SPACE"),
     ],
 )
-def test_more_room_for_the_kv_cache_is_set_where_its_engine_has_it(engine: str, gpu: Any, setting: str) -> None:
+def test_kv_cache_advice_names_the_setting_of_the_engine(engine: str, gpu: Any, setting: str) -> None:
     assert setting in findings(engine=engine, preemptions=4, gpu=gpu)["kv"].advice
 
 
-def test_preemptions_are_of_the_kv_cache() -> None:
+def test_preemptions_are_reported_under_the_kv_cache() -> None:
     finding = findings(preemptions=4)["kv"]
     assert (finding.figure, finding.says) == (4.0, "kv: engines preempted 4 times, 10 responses in all")

@@ -1,4 +1,4 @@
-"""The arithmetic of an explanation: parts add up to the whole of any journal, and each moment has its part."""
+"""The arithmetic of an explanation: the parts of any journal add up to the whole, and each moment has one part."""
 
 import random
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ EVENTS = ("give_back", "give_back", "reap", "complete")
 
 
 def drawn_trace(seed: int) -> Trace:
-    """A journal and samples that no run would leave: leases that overlap, boots that return, counters that lie."""
+    """A random journal and samples with impossible content: overlapping leases, recurring boots, wrong counters."""
     draw = random.Random(seed)
     names = [f"worker-{n}" for n in range(draw.randint(1, 4))]
     facts = [drawn_fact(draw, names, number) for number in range(draw.randint(1, 60))]
@@ -76,7 +76,7 @@ def test_parts_add_up_to_the_whole_of_every_journal(seed: int) -> None:
 def parts_of(
     *leases: tuple[float, float], waiting: Sequence[tuple[float, float]] = (), away: Sequence[Absence] = ()
 ) -> dict[PartName, float]:
-    """The parts of one worker of two slots in ten seconds that has any of; all was queued by the fifth."""
+    """The nonzero parts of one worker with two slots over ten seconds; all requests were queued by the fifth."""
     found = classify(leases, waiting, away, slots=2, stocked=1.0, submitted=5.0, end=10.0)
     return {name: seconds for name, seconds in found.items() if seconds}
 
@@ -93,7 +93,7 @@ def test_each_moment_has_its_part() -> None:
     }  # fmt: skip
 
 
-def test_counters_take_their_seconds_from_where_they_were_counted() -> None:
+def test_counters_take_their_seconds_from_their_own_parts() -> None:
     seconds = classify([(4, 10)], [(0, 10)], [], slots=1, stocked=0.0, submitted=0.0, end=10.0)
     assert (seconds["idle"], seconds["decode_full"]) == (4.0, 6.0)
     counters = {"store_idle": 3.0, "weights": 0.5, "compute_seconds": 2.0, "computed": 10.0, "recomputed": 5.0}
@@ -103,7 +103,7 @@ def test_counters_take_their_seconds_from_where_they_were_counted() -> None:
     }  # fmt: skip
 
 
-def test_counters_that_say_more_than_there_is_take_no_more() -> None:
+def test_counters_beyond_the_available_time_are_capped() -> None:
     seconds = classify([(0, 10)], [], [], slots=1, stocked=0.0, submitted=0.0, end=10.0)
     parts = divide(seconds, {"store_idle": 99.0, "store_below": 5.0, "weights": 7.0, "compute_seconds": 50.0})
     assert sum(parts.values()) == pytest.approx(10.0)

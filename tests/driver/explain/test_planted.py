@@ -15,7 +15,7 @@ from tests.driver.explain.planted import STEP, StallingStore, document, drawn, w
 
 
 def explained(path: Path) -> Explanation:
-    """Of a run folder; its parts make up its workers' seconds."""
+    """The explanation of a run folder; asserts that its parts add up to the worker-seconds."""
     found = explain(read_trace(RunFolder(path)))
     assert sum(part.worker_seconds or 0.0 for part in found.parts) == pytest.approx(found.worker_seconds)
     return found
@@ -55,7 +55,7 @@ def test_a_worker_that_hangs_from_its_first_step_is_named(tmp_path: Path) -> Non
     assert finding.says.startswith("worker-1 grows none of its responses")
 
 
-def test_a_worker_that_is_a_seventh_slower_is_no_finding(tmp_path: Path) -> None:
+def test_a_worker_slower_by_a_seventh_is_no_finding(tmp_path: Path) -> None:
     write_planted(tmp_path, drawn(seed=3), steps=(STEP, 1.15 * STEP))
     assert explained(tmp_path).findings == []
 
@@ -80,7 +80,7 @@ def test_a_giant_response_is_named_with_its_group_and_share(tmp_path: Path) -> N
     assert finding.figure == pytest.approx(2 * share(found, "tail"), abs=0.02)
 
 
-def test_a_store_that_stalls_is_named_with_what_it_cost(tmp_path: Path) -> None:
+def test_a_stalling_store_is_named_with_its_cost(tmp_path: Path) -> None:
     write_planted(tmp_path, drawn(), store=StallingStore)
     found = explained(tmp_path)
     finding = the_one(found)
@@ -88,7 +88,7 @@ def test_a_store_that_stalls_is_named_with_what_it_cost(tmp_path: Path) -> None:
     assert 0.1 < finding.figure == pytest.approx(share(found, "store"), abs=1e-4)
 
 
-def test_a_worker_that_died_is_named_with_the_time_that_it_was_away(tmp_path: Path) -> None:
+def test_a_dead_worker_is_named_with_its_time_of_absence(tmp_path: Path) -> None:
     write_planted(tmp_path, drawn(), story=worker_0_dies)
     found = explained(tmp_path)
     finding = the_one(found)
@@ -97,7 +97,7 @@ def test_a_worker_that_died_is_named_with_the_time_that_it_was_away(tmp_path: Pa
     assert found.workers["worker-1"].parts["lost"] == 0
 
 
-def test_a_run_without_samples_says_what_is_not_known(tmp_path: Path) -> None:
+def test_a_run_without_samples_lists_the_unknown_parts(tmp_path: Path) -> None:
     folder = write_planted(tmp_path, drawn(4))
     folder.samples_file.unlink()
     found = explained(tmp_path)

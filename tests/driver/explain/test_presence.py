@@ -1,4 +1,4 @@
-"""When workers were there: boots, deaths and pauses are told apart by heartbeats and leases."""
+"""Presence of workers: boots, deaths and pauses are distinguished by heartbeats and leases."""
 
 from openseer_core.explain.parts import Absence
 from openseer_driver.explain.presence import Seen, Witness, absences
@@ -9,7 +9,7 @@ CLOCK = ActiveClock(100.0)
 
 
 def heard(*signs: tuple[float, str, float]) -> list[Seen]:
-    """Samples of a worker: when, of which boot, and how long it had been silent."""
+    """Samples of a worker: time, boot, and seconds since its last heartbeat."""
     return [Seen(at, WorkerSample("busy", boot=boot, silent=silent)) for at, boot, silent in signs]
 
 
@@ -18,11 +18,11 @@ def lease(boot: str, claimed: float, ended: float, event: str = "complete") -> C
 
 
 def away(witness: Witness, last: str = "", clock: ActiveClock = CLOCK) -> list[Absence]:
-    """In a run of 50 seconds at whose end boot `last` was there."""
+    """Absences in a run of 50 seconds at whose end boot `last` was present."""
     return absences(witness, clock, 50.0, present=lambda boot: boot == last)
 
 
-def test_a_worker_is_away_until_its_first_sign_and_after_its_last() -> None:
+def test_a_worker_is_absent_before_its_first_and_after_its_last_heartbeat() -> None:
     assert away(Witness(heard((110.0, "a", 0.5), (120.0, "a", 0.5))), "a") == [Absence(0.0, 9.5, "boot")]
     left = away(Witness(heard((100.0, "a", 0.0), (120.0, "a", 0.5), (125.0, "a", 5.5))))
     assert left == [Absence(19.5, 50.0, "lost")]
@@ -33,7 +33,7 @@ def test_between_two_boots_a_worker_was_lost() -> None:
     assert away(witness, "b") == [Absence(11.0, 30.0, "lost")]
 
 
-def test_a_lease_that_was_taken_back_is_no_sign_of_life() -> None:
+def test_a_reaped_lease_is_no_sign_of_life() -> None:
     leases = [lease("a", 100.0, 104.0), lease("a", 105.0, 120.0, "reap"), lease("b", 130.0, 149.0)]
     assert away(Witness([], leases), "b") == [Absence(5.0, 30.0, "lost")]
 
@@ -48,7 +48,7 @@ def test_after_a_pause_between_sessions_workers_boot() -> None:
     assert away(witness, "b", clock) == [Absence(20.0, 25.0, "boot")]
 
 
-def test_boots_that_samples_do_not_tell_are_one() -> None:
+def test_boots_that_samples_do_not_name_count_as_one() -> None:
     witness = Witness(heard((100.0, "", 0.0), (140.0, "", 0.0)), [lease("a", 101.0, 104.0), lease("b", 120.0, 130.0)])
     assert away(witness, "") == []
     assert not witness.tells_boots

@@ -1,4 +1,4 @@
-"""A store that answered nobody costs time that the job's clock does not count; an explanation counts it."""
+"""The job's clock does not count time in which the store gave no answer; an explanation counts it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.driver.explain.planted import drawn, write_planted
 STALL = 7.0
 
 
-def test_time_that_the_jobs_clock_leaves_out_counts_and_is_told(tmp_path: Path) -> None:
+def test_time_missing_from_the_jobs_clock_counts_with_a_note(tmp_path: Path) -> None:
     trace = read_trace(write_planted(tmp_path, drawn(8)))
     samples = tuple(
         msgspec.structs.replace(sample, taken_at=sample.at + 1e6 + (STALL if number > 5 else 0.0))
@@ -29,7 +29,7 @@ def test_time_that_the_jobs_clock_leaves_out_counts_and_is_told(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("step", [-3600.0, -2.0])
-def test_a_driver_whose_clock_is_set_back_loses_no_time(tmp_path: Path, step: float) -> None:
+def test_a_backward_step_of_the_drivers_clock_loses_no_time(tmp_path: Path, step: float) -> None:
     trace = read_trace(write_planted(tmp_path, drawn(8)))
     samples = tuple(
         msgspec.structs.replace(sample, taken_at=sample.at + 1e6 + (step if number > 5 else 0.0))
@@ -40,7 +40,7 @@ def test_a_driver_whose_clock_is_set_back_loses_no_time(tmp_path: Path, step: fl
     assert found.notes == []
 
 
-def test_samples_that_tell_no_real_time_change_nothing(tmp_path: Path) -> None:
+def test_samples_without_real_time_change_nothing(tmp_path: Path) -> None:
     trace = read_trace(write_planted(tmp_path, drawn(2)))
     untold = replace(trace, samples=tuple(msgspec.structs.replace(one, taken_at=0.0) for one in trace.samples))
     assert in_real_time(untold) is untold

@@ -1,4 +1,4 @@
-"""Prompt sources as a test writes them, and the prompts that a job reads from them."""
+"""Writes prompt sources for tests, and reads a job's prompts from them."""
 
 from pathlib import Path
 from typing import Any
@@ -16,20 +16,20 @@ from openseer_driver.prompts.source import open_source
 
 
 def table(rows: list[dict[str, Any]], path: Path) -> Path:
-    """A Parquet file; its columns are those of the first row."""
+    """Writes a Parquet file with the columns of the first row."""
     path.parent.mkdir(parents=True, exist_ok=True)
     parquet.write_table(pa.Table.from_pylist(rows), path)
     return path
 
 
 def saved(rows: list[dict[str, Any]], folder: Path) -> Path:
-    """A dataset of two shards as `datasets` keeps it on disk."""
+    """Writes a dataset of two shards as `datasets` saves it."""
     datasets.Dataset.from_list(rows).save_to_disk(str(folder), num_shards=2)
     return folder
 
 
 def job_of(path: Path | str, fields: dict[str, Any] | None = None) -> RolloutJob:
-    """A job whose prompts lie at a path, or behind a URL."""
+    """A job whose prompts are at a path or a URL."""
     place = {"url": path} if str(path).startswith("http") else {"path": str(path)}
     document = {
         "apiVersion": "openseer.dev/v1alpha1",
@@ -52,7 +52,7 @@ def read(path: Path | str, fields: dict[str, Any] | None = None) -> list[PromptL
 
 
 def refused(path: Path | str, fields: dict[str, Any] | None = None) -> str:
-    """What a person is told of a source that cannot be read: its problems, without the source's name before each."""
+    """The problems of an unreadable source, without the source's name before each."""
     with pytest.raises(PromptsError) as caught:
         read(path, fields)
     return "\n".join(caught.value.problems)

@@ -1,4 +1,4 @@
-"""A source that changes while a command reads it, or between a run and its resume, is never read by half."""
+"""A source that changes during a read, or between a run and its resume, is never read in part."""
 
 import gzip
 import json
@@ -56,7 +56,7 @@ def groups(path: Path, prompts: CheckedPrompts) -> Iterator[GroupSpec]:
 
 @pytest.mark.parametrize("change", [grow, grow_by_half_a_line, truncate, replace])
 @pytest.mark.parametrize("read_before", [0, 10])
-def test_a_source_that_changes_after_its_check_gives_no_whole_run(
+def test_a_source_changed_after_its_check_is_an_error(
     tmp_path: Path, change: Callable[[Path], None], read_before: int
 ) -> None:
     path = tmp_path / "prompts.jsonl"
@@ -69,7 +69,7 @@ def test_a_source_that_changes_after_its_check_gives_no_whole_run(
     assert caught.value.problems == (f"{path}: {CHANGED}",)
 
 
-def test_a_source_that_is_deleted_while_it_is_read_is_named(tmp_path: Path) -> None:
+def test_a_source_deleted_during_reading_is_named(tmp_path: Path) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_bytes(LINES)
     found = groups(path, checked(path))
@@ -80,7 +80,7 @@ def test_a_source_that_is_deleted_while_it_is_read_is_named(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["prompts.jsonl.gz", "prompts.parquet"])
-def test_a_source_that_is_written_while_it_is_checked_is_said_to_change(tmp_path: Path, name: str) -> None:
+def test_a_source_written_during_its_check_is_reported_as_changing(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     if name.endswith("parquet"):
         parquet.write_table(pa.Table.from_pylist(ROWS), path)
@@ -97,7 +97,7 @@ def test_a_source_that_is_written_while_it_is_checked_is_said_to_change(tmp_path
     assert caught.value.problems == (f"{path}: {CHANGED}",)
 
 
-def test_a_source_that_does_not_change_is_told_its_own_faults(tmp_path: Path) -> None:
+def test_an_unchanged_source_is_reported_with_its_own_errors(tmp_path: Path) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_bytes(LINES + b'{"prompt')
     with pytest.raises(PromptsError, match="line 2001: not valid JSON"):

@@ -1,4 +1,4 @@
-"""A source behind a URL is brought to disk: retried where that may help, and bounded."""
+"""A source at a URL is downloaded, with retries for temporary errors and a size limit."""
 
 import gzip
 import threading
@@ -16,7 +16,8 @@ LINES = b'{"prompt": "one"}\n{"prompt": "two"}\n'
 
 
 class Web(ThreadingHTTPServer):
-    """Answers `script` in turn, then LINES for ever: a status, or the bytes after which an answer breaks off."""
+    """A server that plays `script` in order, then returns LINES. Each entry: a status, or the bytes after which the
+    answer breaks off."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
@@ -57,25 +58,25 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
         thread.join()
 
 
-def test_what_is_fetched_is_read_by_what_it_holds(web: Web) -> None:
+def test_a_fetched_file_is_read_by_its_content(web: Web) -> None:
     assert [prompt.prompt for prompt in read(web.url)] == ["one", "two"]
     web.body = gzip.compress(LINES)
     assert [prompt.prompt for prompt in read(web.url)] == ["one", "two"]
 
 
-def test_a_fetch_that_fails_in_passing_is_tried_again(web: Web) -> None:
+def test_a_temporarily_failing_fetch_is_retried(web: Web) -> None:
     web.script = [503, 20, 429]
     assert len(read(web.url)) == 2
     assert web.calls == 4
 
 
-def test_an_answer_that_breaks_off_is_never_taken_for_the_whole(web: Web) -> None:
+def test_a_truncated_answer_is_never_used(web: Web) -> None:
     web.script = [18] * fetch.FETCH_TRIES
     message = refused(web.url)
     assert f"cannot be fetched after {fetch.FETCH_TRIES} tries: the answer ended after 18 of {len(LINES)}" in message
 
 
-def test_what_is_not_there_is_not_asked_for_again(web: Web) -> None:
+def test_a_fetch_answered_with_404_is_not_retried(web: Web) -> None:
     web.script = [404]
     assert "cannot be fetched: HTTP Error 404" in refused(web.url)
     assert web.calls == 1

@@ -1,4 +1,4 @@
-"""A folder is read as the dataset that it holds, in a stable order; of another one it is told what is in it."""
+"""A folder is read as the dataset that it holds, in a stable order; the error of any other folder names its content."""
 
 import json
 import os
@@ -20,7 +20,7 @@ PROMPTS = [
 
 
 def hub(folder: Path, ending: str = "") -> Path:
-    """As a dataset of two splits lies on the hub."""
+    """Writes a dataset of two splits in the hub's layout."""
     table(ROWS[:300], folder / "data" / f"train-00000-of-00002{ending}.parquet")
     table(ROWS[300:], folder / "data" / f"train-00001-of-00002{ending}.parquet")
     table(ROWS[:2], folder / "data" / f"test-00000-of-00001{ending}.parquet")
@@ -32,7 +32,7 @@ def test_a_saved_dataset_is_read_from_all_its_shards_in_order(tmp_path: Path) ->
     assert read(saved(ROWS, tmp_path / "data"), FIELDS) == PROMPTS
 
 
-def test_a_saved_datasets_order_is_that_of_its_state(tmp_path: Path) -> None:
+def test_a_saved_dataset_has_the_order_of_its_state_file(tmp_path: Path) -> None:
     state = saved(ROWS, tmp_path / "data") / "state.json"
     document = json.loads(state.read_text())
     document["_data_files"].reverse()
@@ -41,7 +41,7 @@ def test_a_saved_datasets_order_is_that_of_its_state(tmp_path: Path) -> None:
     assert prompt.prompt == "350 + 1"
 
 
-def test_a_split_of_a_saved_dataset_is_a_folder_in_it(tmp_path: Path) -> None:
+def test_a_split_of_a_saved_dataset_is_a_subfolder(tmp_path: Path) -> None:
     splits: dict[str | datasets.NamedSplit, datasets.Dataset] = {
         "train": datasets.Dataset.from_list(ROWS),
         "test": datasets.Dataset.from_list(ROWS[:2]),
@@ -87,7 +87,7 @@ def test_a_wrong_row_is_named_with_its_shard(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_shards_are_read_when_each_is_there_once(tmp_path: Path, names: list[str], expected: str) -> None:
+def test_shards_are_read_if_each_is_present_once(tmp_path: Path, names: list[str], expected: str) -> None:
     for name in names:
         table(ROWS[:1], tmp_path / f"{name}.parquet")
     assert expected in refused(tmp_path, FIELDS)
@@ -115,7 +115,7 @@ def test_shards_are_read_when_each_is_there_once(tmp_path: Path, names: list[str
         ),
     ],
 )
-def test_a_folder_of_something_else_is_told_what_is_in_it(tmp_path: Path, files: dict[str, str], expected: str) -> None:
+def test_the_error_of_another_folder_names_its_content(tmp_path: Path, files: dict[str, str], expected: str) -> None:
     for name, content in files.items():
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
@@ -127,7 +127,7 @@ def test_a_folder_of_something_else_is_told_what_is_in_it(tmp_path: Path, files:
     ("name", "is_of_hub"),
     [("openai/gsm8k", True), ("here/gsm8k", False), ("gsm8k", False), ("data/train.jsonl", False)],
 )
-def test_a_hubs_dataset_is_told_how_to_download_it(
+def test_the_error_of_a_hub_name_contains_the_download_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, is_of_hub: bool
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -141,13 +141,13 @@ def test_a_folder_with_one_file_of_lines_is_that_file(tmp_path: Path) -> None:
     assert read(tmp_path, FIELDS) == PROMPTS
 
 
-def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "train.jsonl")
     for path in (tmp_path, tmp_path / "train.jsonl", tmp_path / "train"):
         assert "train.jsonl: found a pipe or a device, allowed: JSON lines" in refused(path)
 
 
-def test_the_digest_of_a_folder_follows_names_and_contents_of_its_files(tmp_path: Path) -> None:
+def test_the_digest_of_a_folder_covers_names_and_contents_of_files(tmp_path: Path) -> None:
     def digest(**files: str) -> str:
         folder = tmp_path / "data"
         folder.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""A prompt file is read by what it holds, whatever its name; one that holds something else is told what it is."""
+"""A prompt file is read by its content, not its name; the error of another file names its format."""
 
 import gzip
 import json
@@ -23,21 +23,21 @@ def written(folder: Path, content: bytes, name: str = "prompts.jsonl") -> Path:
 
 
 @pytest.mark.parametrize("name", ["prompts.jsonl.gz", "prompts"])
-def test_gzip_is_read_like_the_lines_in_it(tmp_path: Path, name: str) -> None:
+def test_gzip_is_read_as_the_lines_in_it(tmp_path: Path, name: str) -> None:
     plain = read(written(tmp_path, LINES))
     assert read(written(tmp_path, gzip.compress(LINES), name)) == plain
     assert read(written(tmp_path, gzip.compress(LINES[:30]) + gzip.compress(LINES[30:]), name)) == plain
     assert [prompt.id for prompt in plain] == ["a", "line-2"]
 
 
-def test_a_mark_before_the_text_of_any_file_is_passed_over(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
     for number in range(2):
         written(tmp_path, b"\xef\xbb\xbf" + LINES.replace(b"a", b"%d" % number), f"t-0000{number}-of-00002.jsonl")
     assert [prompt.id for prompt in read(tmp_path)] == ["0", "line-2", "1", "line-4"]
     assert [prompt.id for prompt in read(written(tmp_path, gzip.compress(b"\xef\xbb\xbf" + LINES)))] == ["a", "line-2"]
 
 
-def test_gzip_that_is_cut_off_is_an_error_and_not_fewer_prompts(tmp_path: Path) -> None:
+def test_truncated_gzip_is_an_error(tmp_path: Path) -> None:
     whole = gzip.compress(b"".join(b'{"prompt": "%d"}\n' % (number**9) for number in range(5000)))
     message = refused(written(tmp_path, whole[:-2000]))
     assert "prompts.jsonl: the gzip data is damaged or cut off" in message
@@ -65,14 +65,14 @@ def test_gzip_that_is_cut_off_is_an_error_and_not_fewer_prompts(tmp_path: Path) 
         (b"\x7fELF\0\0", "found binary data (first bytes 7f 45 4c 46)"),
     ],
 )
-def test_what_is_no_prompt_file_is_named_for_what_it_is(tmp_path: Path, content: bytes, expected: str) -> None:
+def test_the_error_of_another_file_names_its_format(tmp_path: Path, content: bytes, expected: str) -> None:
     for packed in (content, gzip.compress(content)):
         message = refused(written(tmp_path, packed))
         assert expected in message
         assert "prompts.jsonl: found" in message
 
 
-def test_a_file_with_one_wrong_line_is_a_file_of_lines(tmp_path: Path) -> None:
+def test_a_file_with_one_invalid_line_is_read_as_lines(tmp_path: Path) -> None:
     message = refused(written(tmp_path, b'x, y{"prompt": "a"}\n' + LINES))
     assert message == f"{tmp_path}/prompts.jsonl line 1: not valid JSON (Expecting value at column 1)"
 

@@ -38,7 +38,7 @@ def test_a_parquet_file_is_read_with_its_columns_mapped(tmp_path: Path) -> None:
         ({"at": [datetime.date(2026, 11, 27)]}, "column made.at[]: found date32[day], allowed: types that JSON has"),
     ],
 )
-def test_a_column_of_a_type_that_json_has_not_is_named(tmp_path: Path, value: object, expected: str) -> None:
+def test_a_column_of_a_type_without_json_form_is_named(tmp_path: Path, value: object, expected: str) -> None:
     path = table([{"question": "a", "made": value, "more": {"made": value, "level": 1}}], tmp_path / "t.parquet")
     message = refused(path, {"prompt": "question", "metadata": ["made"]})
     assert message.startswith(f"{path}: {expected}")
@@ -48,7 +48,7 @@ def test_a_column_of_a_type_that_json_has_not_is_named(tmp_path: Path, value: ob
     assert prompt.metadata == {"more.level": 1}
 
 
-def test_a_number_that_json_has_not_is_named_with_its_row_and_place(tmp_path: Path) -> None:
+def test_a_number_without_json_form_is_named_with_row_and_position(tmp_path: Path) -> None:
     rows = [{"prompt": "a", "metadata": {"score": [score]}} for score in (0.5, float("nan"), float("-inf"))]
     path = table(rows, tmp_path / "t.parquet")
     assert refused(path).splitlines() == [
@@ -57,7 +57,7 @@ def test_a_number_that_json_has_not_is_named_with_its_row_and_place(tmp_path: Pa
     ]
 
 
-def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+def test_a_duplicate_column_is_refused(tmp_path: Path) -> None:
     columns = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["prompt", "prompt"])
     parquet.write_table(columns, tmp_path / "t.parquet")
     assert "column prompt: found 2 times, allowed: once" in refused(tmp_path / "t.parquet")
@@ -79,7 +79,7 @@ def test_a_row_without_a_prompt_and_a_table_without_rows_are_refused(tmp_path: P
     assert refused(path, {"prompt": "question"}) == f"{path}: empty, needed: at least one prompt"
 
 
-def test_of_large_rows_few_are_in_memory_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_few_large_rows_are_in_memory_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "BATCH_BYTES", 1 << 16)
     ids, count = list(range(1000, 5000)), 200
     path = table([{"prompt_token_ids": ids, "unused": "x" * 1000}] * count, tmp_path / "t.parquet")
@@ -94,13 +94,13 @@ def test_of_large_rows_few_are_in_memory_at_once(tmp_path: Path, monkeypatch: py
     assert peak < count * len(ids) * 8
 
 
-def test_a_column_that_no_row_has_is_told_once(tmp_path: Path) -> None:
+def test_a_column_missing_in_all_rows_is_reported_once(tmp_path: Path) -> None:
     path = table(ROWS, tmp_path / "t.parquet")
     for fields in ({"prompt": "questoin"}, None):
         assert len(refused(path, fields).splitlines()) == 1
 
 
-def test_rows_of_one_id_are_told_as_rows_and_how_to_number_them(tmp_path: Path) -> None:
+def test_the_error_of_duplicate_ids_names_rows_and_a_remedy(tmp_path: Path) -> None:
     rows = [{"prompt": "a", "index": 0}, {"prompt": "b", "index": 0}]
     for name in ("t.parquet", "s/train-00000-of-00002.parquet", "s/train-00001-of-00002.parquet"):
         table(rows[:1] if name[0] == "s" else rows, tmp_path / name)
@@ -110,19 +110,19 @@ def test_rows_of_one_id_are_told_as_rows_and_how_to_number_them(tmp_path: Path) 
     assert refused(tmp_path / "s", fields).endswith(f"row 1 (counted over all files){advice}")
 
 
-def test_a_column_that_is_missing_is_answered_with_those_there_are(tmp_path: Path) -> None:
+def test_the_error_of_a_missing_column_lists_the_existing_ones(tmp_path: Path) -> None:
     message = refused(table(ROWS[:1], tmp_path / "t.parquet"), {"prompt": "questoin"})
     assert message.endswith("questoin: missing, which spec.prompts.fields.prompt names; found question, answer, level")
 
 
-def test_without_a_mapping_a_table_has_the_names_of_prompt_lines(tmp_path: Path) -> None:
+def test_without_a_mapping_columns_have_the_names_of_prompt_fields(tmp_path: Path) -> None:
     [prompt] = read(table([{"prompt": "a", "id": "x"}], tmp_path / "t.parquet"))
     assert (prompt.id, prompt.prompt) == ("x", "a")
     assert "spec.prompts.fields" in refused(table(ROWS[:1], tmp_path / "t.parquet"))
 
 
 @pytest.mark.parametrize("cut", [10, -40])
-def test_damaged_parquet_is_an_error_and_not_fewer_prompts(tmp_path: Path, cut: int) -> None:
+def test_damaged_parquet_is_an_error(tmp_path: Path, cut: int) -> None:
     path = table(ROWS, tmp_path / "t.parquet")
     path.write_bytes(path.read_bytes()[:cut])
     assert "the parquet data cannot be read" in refused(path, FIELDS)
@@ -136,7 +136,7 @@ def arrow_stream(path: Path, batches: int) -> Path:
     return path
 
 
-def test_an_arrow_stream_cut_off_between_two_batches_is_not_a_shorter_one(tmp_path: Path) -> None:
+def test_an_arrow_stream_truncated_between_batches_is_an_error(tmp_path: Path) -> None:
     path = arrow_stream(tmp_path / "t.arrow", 3)
     assert [prompt.prompt for prompt in read(path)] == ["0", "1", "2"]
     whole = path.read_bytes()

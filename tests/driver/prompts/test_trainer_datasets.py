@@ -49,7 +49,7 @@ def documented() -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("kind", ["lines", "parquet", "saved"])
 def test_a_trainers_usual_line_is_a_prompt(tmp_path: Path, trainer: str, kind: str) -> None:
     path, row = tmp_path / "train", ROWS[trainer]
-    rows = [row, row]  # verl counts extra_info.index anew in each of its sources
+    rows = [row, row]  # verl counts extra_info.index separately in each of its sources
     if kind == "parquet":
         table(rows, path)
     elif kind == "saved":

@@ -1,4 +1,4 @@
-"""Failed responses by reason: what a person, report.json and a pod's log are told."""
+"""Failed responses by reason in the output, report.json and a pod's log."""
 
 import json
 from pathlib import Path
@@ -45,12 +45,12 @@ def test_reasons_that_differ_only_in_numbers_are_one() -> None:
     assert [example.reason for example in reason.examples] == [OUTSIDE.format(3000), OUTSIDE.format(12000)]
 
 
-def test_several_reasons_are_told_the_most_frequent_first() -> None:
+def test_several_reasons_are_listed_by_frequency() -> None:
     found = counted(("b", 0, "no room"), ("a", 0, "lost 4 times"), ("c", 1, "no room"), ok=1)
     assert found.text.splitlines() == ["3 of 4 failed", "  2: no room (b, c)", "  1: lost 4 times (a)"]
 
 
-def test_the_first_groups_are_named_in_whatever_order_they_fail() -> None:
+def test_the_first_groups_are_named_in_any_order_of_failure() -> None:
     names = [f"line-{number}" for number in range(1, 3 * MOST_EXAMPLES)]
     found = [counted(*((name, 0, "no room") for name in order)).reasons for order in (names, names[::-1])]
     assert found[0] == found[1]
@@ -59,7 +59,7 @@ def test_the_first_groups_are_named_in_whatever_order_they_fail() -> None:
     assert found[0][0].line.endswith(f"{names[MOST_EXAMPLES - 1]}, …)")
 
 
-def test_a_million_kinds_of_reasons_take_the_room_of_a_hundred() -> None:
+def test_a_million_reasons_take_the_memory_of_a_hundred() -> None:
     kinds = ["".join(chr(97 + int(digit)) for digit in str(number)) * 200 for number in range(2 * MOST_REASONS)]
     found = counted(*((f"g{place}", 0, kind) for place, kind in enumerate(kinds)))
     assert (found.failed, len(found.reasons), found.others) == (2 * MOST_REASONS, MOST_REASONS, MOST_REASONS)
@@ -70,7 +70,7 @@ def test_a_million_kinds_of_reasons_take_the_room_of_a_hundred() -> None:
 
 
 def with_failures(path: Path) -> RunFolder:
-    """A complete run in which both responses of one group have failed, one of them without a word."""
+    """A complete run in which both responses of one group have failed, one of them without a message."""
     write_run(path, Shape(groups=2, size=2, mean=20.0))
     folder = RunFolder(path)
     lines = [json.loads(line) for line in folder.results_file.read_text().splitlines()]
@@ -96,10 +96,10 @@ def test_report_json_has_each_reason_with_examples(tmp_path: Path) -> None:
     assert OUTSIDE.format(9999) in page(read_trace(folder), report)
 
 
-def test_a_run_without_failures_says_so_in_its_report(tmp_path: Path) -> None:
+def test_the_report_of_a_run_without_failures_has_none(tmp_path: Path) -> None:
     write_run(tmp_path / "run", Shape(groups=2, size=2, mean=20.0))
     assert make_report(read_trace(RunFolder(tmp_path / "run"))).failures == Failures(responses=4)
 
 
-def test_failed_responses_have_an_exit_code_of_their_own() -> None:
+def test_failed_responses_have_their_own_exit_code() -> None:
     assert ResponsesFailedError.exit_code == 9

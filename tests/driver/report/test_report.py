@@ -1,4 +1,4 @@
-"""The report: figures of runs small enough to work out by hand, and pages of runs large enough to be hard to draw."""
+"""The report: figures of small runs, computed by hand, and pages of large runs."""
 
 import json
 import re
@@ -55,7 +55,7 @@ def test_ten_requests_give_makespan_tail_and_percentiles() -> None:
     assert (report.tokens_total, report.tokens_per_second) == (200, 10.0)
 
 
-def test_rows_of_routed_experts_are_counted_and_the_summary_says_how_many_miss() -> None:
+def test_the_summary_counts_missing_rows_of_routed_experts() -> None:
     facts = [fact("g", index, chunk("w", 0, 10, 100.0, 101.0)) for index in range(3)]
     assert make_report(trace(facts)).routed_experts is None
     rows = [RoutedFact([12, 3, 2], 0), RoutedFact([1100, 3, 2], 5), RoutedFact([12, 3, 2], 2)]
@@ -82,7 +82,7 @@ def test_requeues_moves_and_chunks_are_counted() -> None:
     assert report.workers["w-2"].tokens == 16
 
 
-def test_a_worker_is_idle_while_it_holds_nothing() -> None:
+def test_a_worker_without_leases_is_idle() -> None:
     facts = [
         fact("g", 0, chunk("w-1", 0, 5, 100.0, 106.0)),
         fact("g", 1, chunk("w-1", 0, 5, 104.0, 108.0)),
@@ -116,7 +116,7 @@ def test_the_variance_of_lengths_splits_into_within_and_between_groups() -> None
     assert report.by_status == {"ok": 4, "aborted": 1}
 
 
-def test_estimates_are_replayed_from_what_had_finished_at_the_first_claim() -> None:
+def test_estimates_are_replayed_from_responses_ended_at_the_first_claim() -> None:
     facts = [
         fact("g", 0, chunk("w", 0, 50, 100.0, 105.0)),
         fact("g", 1, chunk("w", 0, 80, 101.0, 107.0)),
@@ -152,7 +152,7 @@ def test_pauses_between_sessions_do_not_count() -> None:
     assert report.workers["w"].busy_seconds == pytest.approx(19.0)
 
 
-def test_a_killed_session_paused_from_its_last_sign_of_life() -> None:
+def test_the_pause_of_a_killed_session_begins_at_its_last_record() -> None:
     record = msgspec.structs.replace(RECORD, sessions=[Session(90.0, None), Session(1110.0, 1200.0)])
     facts = [fact("g", 0, chunk("w", 0, 5, 100.0, 1110.5, "reap"), chunk("w", 5, 9, 1111.0, 1120.0))]
 
@@ -162,7 +162,7 @@ def test_a_killed_session_paused_from_its_last_sign_of_life() -> None:
     assert report.makespan_seconds == 4.0 + 10.0
 
 
-def test_counters_go_on_over_restarts_of_a_worker() -> None:
+def test_counters_continue_over_restarts_of_a_worker() -> None:
     assert count_up([0, 2, 3, 1, 1, 4]) == [0, 2, 3, 4, 4, 7]
 
     samples = [SampleLine(100.0 + n, workers={"w": WorkerSample(preemptions=p)}) for n, p in enumerate((1, 3, 0, 2))]
@@ -209,7 +209,7 @@ def test_aborted_requests_that_never_ran_have_a_report_and_a_page() -> None:
     assert "No response is complete." in page(aborted, report)
 
 
-def test_a_run_folder_gets_report_json_and_a_page_that_needs_nothing_else(tmp_path: Path) -> None:
+def test_a_run_folder_gets_report_json_and_a_self_contained_page(tmp_path: Path) -> None:
     write_run(tmp_path / "small", replace(SMALL, killed=12.0))
     folder = RunFolder(tmp_path / "small")
 
@@ -266,7 +266,7 @@ def test_drafts_are_added_up_over_workers_sources_and_restarts() -> None:
     assert report.summary.endswith("3.00 tokens a step with drafts")
 
 
-def test_a_run_without_drafts_says_why_and_shows_no_charts_of_them() -> None:
+def test_a_run_without_drafts_has_the_reason_in_place_of_charts() -> None:
     reason = "off: spec.speculation.enabled is false"
     samples = [SampleLine(101.0, workers={"w": WorkerSample(drafting=reason)})]
     without = trace([fact("g", 0, chunk("w", 0, 5, 100.0, 110.0))], samples)
@@ -280,7 +280,7 @@ def test_a_run_without_drafts_says_why_and_shows_no_charts_of_them() -> None:
     assert "with drafts" not in report.summary
 
 
-def test_a_run_that_drafted_has_three_charts_more(tmp_path: Path) -> None:
+def test_a_run_with_drafts_has_three_more_charts(tmp_path: Path) -> None:
     write_run(tmp_path / "drafted", replace(SMALL, groups=8, drafts=True))
     folder = RunFolder(tmp_path / "drafted")
 
@@ -296,7 +296,7 @@ def test_a_run_that_drafted_has_three_charts_more(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_four_thousand_requests_on_sixteen_workers_make_a_page_that_still_opens(tmp_path: Path) -> None:
+def test_the_page_of_four_thousand_requests_stays_small(tmp_path: Path) -> None:
     write_run(tmp_path / "large", LARGE)
     folder = RunFolder(tmp_path / "large")
 
@@ -307,7 +307,7 @@ def test_four_thousand_requests_on_sixteen_workers_make_a_page_that_still_opens(
     check_page(folder.report_page.read_text(), charts=7)
 
 
-def test_reports_of_one_run_are_the_same_each_time(tmp_path: Path) -> None:
+def test_reports_of_one_run_are_identical(tmp_path: Path) -> None:
     write_run(tmp_path / "run", replace(SMALL, groups=4))
     run = read_trace(RunFolder(tmp_path / "run"))
 
@@ -315,7 +315,8 @@ def test_reports_of_one_run_are_the_same_each_time(tmp_path: Path) -> None:
 
 
 def check_page(text: str, charts: int) -> None:
-    """Well nested, as many charts as expected, nothing fetched from elsewhere, no placeholder left."""
+    """Asserts that the page is well nested, has that many charts, loads nothing from elsewhere and has no placeholder
+    left."""
     nesting = Nesting()
     nesting.feed(text)
     assert nesting.open == []
@@ -327,7 +328,7 @@ def check_page(text: str, charts: int) -> None:
 
 
 class Nesting(HTMLParser):
-    """Follows which elements are open."""
+    """A parser that keeps the open elements."""
 
     VOID = frozenset({"meta", "link", "br", "img"})
 

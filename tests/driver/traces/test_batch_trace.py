@@ -23,7 +23,7 @@ def bench(tmp_path: Path) -> Workbench:
     return bench
 
 
-def test_a_run_sends_a_span_for_each_response_below_the_callers(
+def test_a_run_sends_one_span_per_response_below_the_callers_span(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with OtlpReceiver() as receiver:
@@ -47,7 +47,7 @@ def test_a_run_sends_a_span_for_each_response_below_the_callers(
     assert min(span.start_time_unix_nano for span in requests) >= batch.start_time_unix_nano
 
 
-def test_a_run_whose_receiver_is_gone_is_whole_and_says_what_is_lost(
+def test_a_run_without_its_receiver_is_whole_and_counts_lost_spans(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{reserved_port()}")
@@ -58,7 +58,7 @@ def test_a_run_whose_receiver_is_gone_is_whole_and_says_what_is_lost(
     assert "spans lost so far" in ended.stdout
 
 
-def test_a_runs_logs_are_json_by_choice(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_runs_logs_are_json_on_request(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENSEER_LOG", "json")
     monkeypatch.setenv("HF_TOKEN", "sesame-open")
     ended = bench.call("run", "job.yaml")

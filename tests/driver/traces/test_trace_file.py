@@ -22,7 +22,7 @@ Events = list[dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A run with moves, in which a worker dies and comes back."""
+    """A run with moves, in which a worker dies and boots again."""
     path = tmp_path_factory.mktemp("runs") / "dies"
     write_run(path, DIES)
     return RunFolder(path)
@@ -130,7 +130,7 @@ def test_no_token_and_no_text_of_a_response_is_in_the_file(events: Events) -> No
     }  # fmt: skip
 
 
-def test_phases_are_told_around_the_pause_of_a_resumed_run(tmp_path: Path) -> None:
+def test_phases_of_a_resumed_run_are_listed_around_its_pause(tmp_path: Path) -> None:
     simulation = write_run(tmp_path / "paused", SMALL)
     folder = RunFolder(tmp_path / "paused")
     record = run_record("paused", SMALL, simulation.now)
@@ -164,9 +164,7 @@ def test_a_name_that_ends_in_gz_makes_a_compressed_file(folder: RunFolder, event
         assert json.load(file)["traceEvents"] == events
 
 
-def test_a_folder_without_results_and_a_place_that_cannot_be_written_are_named(
-    folder: RunFolder, tmp_path: Path
-) -> None:
+def test_a_missing_run_and_an_unwritable_target_are_named(folder: RunFolder, tmp_path: Path) -> None:
     empty = RunFolder(tmp_path / "empty")
     empty.create()
     empty.write_run(run_record("empty", SMALL, START))

@@ -1,4 +1,4 @@
-"""A page of a run whose results change while it is open: it shows no other group's tokens, and says so."""
+"""The page of a run whose results change while it is open shows an error, not another group's tokens."""
 
 import json
 import os
@@ -49,13 +49,13 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-async def test_results_that_were_changed_are_not_read_by_old_places(folder: RunFolder, change: str) -> None:
+async def test_changed_results_are_not_read_at_old_offsets(folder: RunFolder, change: str) -> None:
     run = opened(folder)
     CHANGES[change](folder.results_file)
     with pytest.raises(ConflictProblem, match="has changed since it was opened"):
         await run.group_views(GroupId(0, "a"), None).view()
 
 
-async def test_results_that_are_as_they_were_are_read(folder: RunFolder) -> None:
+async def test_unchanged_results_are_read(folder: RunFolder) -> None:
     view = json.loads(await opened(folder).group_views(GroupId(0, "b"), None).view())
     assert view["responses"][0]["tokens"] == [2, 2]

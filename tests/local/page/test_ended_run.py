@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 
 def ran(place: Path, *options: str) -> tuple[RunFolder, str]:
-    """The folder of a run, and what it printed."""
+    """The folder of a run, and its output."""
     prompts = place / "prompts.jsonl"
     prompts.write_text("".join(json.dumps({"id": f"q{n}", "prompt": f"question {n}"}) + "\n" for n in range(GROUPS)))
     document = DOCUMENT | {"spec": DOCUMENT["spec"] | {"prompts": {"path": str(prompts)}}}
@@ -74,7 +74,7 @@ async def test_a_batch_of_a_run_shows_groups_and_lengths(run: EndedRun, folder: 
     assert view["batch"]["metrics"]["tokens"] == sum(len(line.token_ids) for line in folder.results())
 
 
-async def test_a_group_of_a_run_is_sent_whole_and_then_nothing_new(run: EndedRun, folder: RunFolder) -> None:
+async def test_a_group_of_an_ended_run_is_sent_whole_in_its_first_view(run: EndedRun, folder: RunFolder) -> None:
     view = run.group_views(GroupId(0, "q1"), None).view
     first, second, third = json.loads(await view()), await view(), await view()
     lines = {line.index: line for line in folder.results() if line.group == "q1"}
@@ -89,7 +89,7 @@ async def test_one_response_of_a_run_is_found_by_its_index(run: EndedRun) -> Non
     assert [one["index"] for one in view["responses"]] == [3]
 
 
-async def test_what_a_run_does_not_have_is_refused_by_name(run: EndedRun) -> None:
+async def test_missing_parts_of_a_run_are_refused_by_name(run: EndedRun) -> None:
     with pytest.raises(NotFoundProblem, match="no batch 4"):
         await run.batch_view(4)
     with pytest.raises(NotFoundProblem, match="group 0/nobody"):
@@ -106,14 +106,14 @@ async def test_the_page_of_a_run_needs_its_token(run: EndedRun) -> None:
 
 
 async def explained(run: EndedRun) -> dict[str, Any]:
-    """Once the best times are simulated."""
+    """The explanation after the best times have been simulated."""
     async with asyncio.timeout(120):
         while (view := json.loads(await run.explained()))["live"]:
             await asyncio.sleep(0.05)
     return view
 
 
-async def test_a_run_explains_itself_at_once_and_its_best_times_follow(run: EndedRun, folder: RunFolder) -> None:
+async def test_a_run_is_explained_at_once_and_its_best_times_follow(run: EndedRun, folder: RunFolder) -> None:
     first = json.loads(await run.explained())
     assert (first["live"], first["best"], first["no_best"]) == (True, None, SIMULATED)
     last = await explained(run)
@@ -122,7 +122,7 @@ async def test_a_run_explains_itself_at_once_and_its_best_times_follow(run: Ende
     assert last["best"]["bound"] <= last["best"]["oracle"]
 
 
-async def test_a_run_tells_its_busy_and_idle_gpu_time(run: EndedRun) -> None:
+async def test_a_run_has_its_busy_and_idle_gpu_time(run: EndedRun) -> None:
     view, told = json.loads(await run.job_view()), json.loads(await run.explained())
     away = sum(part["worker_seconds"] for part in told["parts"] if part["name"] in ("boot", "lost"))
     spent = view["card"]["busy_gpu_seconds"] + view["card"]["idle_gpu_seconds"]
@@ -130,7 +130,7 @@ async def test_a_run_tells_its_busy_and_idle_gpu_time(run: EndedRun) -> None:
     assert spent == pytest.approx(told["worker_seconds"] - away, abs=0.2)
 
 
-async def test_a_planted_slow_worker_of_a_run_is_named_in_its_lane_and_first_of_all(tmp_path: Path) -> None:
+async def test_a_slow_worker_is_named_in_its_lane_and_in_the_first_finding(tmp_path: Path) -> None:
     planted = await asyncio.to_thread(write_planted, tmp_path, drawn(), steps=(STEP, 2.5 * STEP))
     run = EndedRun(planted, recorded_job(planted, planted.read_run())[0])
     slow = {lane["worker"]: lane["slow"] for lane in json.loads(await run.job_view())["lanes"]}
@@ -141,11 +141,11 @@ async def test_a_planted_slow_worker_of_a_run_is_named_in_its_lane_and_first_of_
     assert "look at its node and GPU" in finding["advice"]
 
 
-def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["view", str(tmp_path)])
     assert "not the folder of a run" in str(result.exception)
 
 
-def test_a_run_with_a_page_says_how_to_look_again(tmp_path: Path) -> None:
+def test_a_run_with_a_page_prints_the_command_to_reopen_it(tmp_path: Path) -> None:
     folder, output = ran(tmp_path, "--page")
     assert output.replace("\n", " ").rstrip().endswith(f"look again: openseer view {folder.path}")

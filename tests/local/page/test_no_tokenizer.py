@@ -1,4 +1,4 @@
-"""A run whose tokenizer is not on this machine: token ids are shown, and the page says why."""
+"""A run whose tokenizer is not on this machine: the page shows token ids and the reason."""
 
 import json
 from pathlib import Path
@@ -14,9 +14,7 @@ from openseer_local.page.serving import reader_of
 from tests.local.page.written import SPEC, result_line
 
 
-async def test_a_model_at_a_relative_path_that_is_not_here_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_missing_model_at_a_relative_path_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     folder = RunFolder(tmp_path)
     spec = SPEC | {"model": {"path": "models/tiny"}}
@@ -29,7 +27,7 @@ async def test_a_model_at_a_relative_path_that_is_not_here_is_named(
     assert view["prompt"] == "1"
 
 
-async def test_what_a_response_was_expected_to_be_is_in_its_view(tmp_path: Path) -> None:
+async def test_the_expected_length_of_a_response_is_in_its_view(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.write_run(RunRecord("seen", "", {"spec": SPEC}, "0", "complete"))
     folder.results_file.write_text(result_line(index=0) + result_line(index=1, tokens=(1, 2, 3)))

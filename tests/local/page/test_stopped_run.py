@@ -1,4 +1,4 @@
-"""A run that was stopped early: its page says how much of it is there, and a run that goes on is no ended one."""
+"""The page of a run that was stopped early shows its progress; a running run is not shown as ended."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ REQUESTS = 800
 
 
 def stopped(path: Path, *, sampled: bool = True, state: RunState = "stopped") -> EndedRun:
-    """A run of which one group of four has its results."""
+    """A run in which one of four groups has its results."""
     folder = RunFolder(path)
     folder.write_run(RunRecord("seen", "", {"spec": SPEC}, "0", state, "", [Session(0.0, 3.0)]))
     folder.results_file.write_text("".join(result_line(index=index) for index in range(GROUP_SIZE)))
@@ -38,7 +38,7 @@ def stopped(path: Path, *, sampled: bool = True, state: RunState = "stopped") ->
     return EndedRun(folder, recorded_job(folder, folder.read_run())[0])
 
 
-async def test_the_progress_of_a_stopped_run_is_of_all_its_requests(tmp_path: Path) -> None:
+async def test_the_progress_of_a_stopped_run_counts_all_its_requests(tmp_path: Path) -> None:
     run = stopped(tmp_path)
     assert (await run.card()).progress == GROUP_SIZE / REQUESTS
     batch = json.loads(await run.batch_view(0))["batch"]
@@ -46,14 +46,14 @@ async def test_the_progress_of_a_stopped_run_is_of_all_its_requests(tmp_path: Pa
     assert (batch["metrics"]["requests"], batch["metrics"]["groups"]) == (REQUESTS, REQUESTS // GROUP_SIZE)
 
 
-async def test_without_samples_a_stopped_run_tells_no_progress(tmp_path: Path) -> None:
+async def test_without_samples_a_stopped_run_has_no_progress(tmp_path: Path) -> None:
     run = stopped(tmp_path, sampled=False)
     assert (await run.card()).progress is None
     metrics = json.loads(await run.batch_view(0))["batch"]["metrics"]
     assert (metrics["requests"], metrics["groups"], metrics["requests_ok"]) == (0, 0, GROUP_SIZE)
 
 
-def test_a_run_that_goes_on_is_not_shown_as_ended(tmp_path: Path) -> None:
+def test_a_running_run_is_not_shown_as_ended(tmp_path: Path) -> None:
     stopped(tmp_path, state="running")
     with ResultsWriter(RunFolder(tmp_path)):
         result = CliRunner().invoke(app, ["view", str(tmp_path)])
@@ -61,7 +61,7 @@ def test_a_run_that_goes_on_is_not_shown_as_ended(tmp_path: Path) -> None:
     assert "this run goes on: openseer run --page shows" in str(result.exception)
 
 
-def test_a_folder_is_written_while_a_session_holds_it(tmp_path: Path) -> None:
+def test_a_folder_held_by_a_session_counts_as_running(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     assert not folder.is_written
     with ResultsWriter(folder):
@@ -69,7 +69,7 @@ def test_a_folder_is_written_while_a_session_holds_it(tmp_path: Path) -> None:
     assert not folder.is_written
 
 
-async def test_a_run_whose_process_was_killed_says_so(tmp_path: Path) -> None:
+async def test_a_run_whose_process_was_killed_is_shown_as_killed(tmp_path: Path) -> None:
     card = await stopped(tmp_path, state="running").card()
     assert (card.state, card.reason) == ("failed", "it was killed")
 
@@ -77,7 +77,7 @@ async def test_a_run_whose_process_was_killed_says_so(tmp_path: Path) -> None:
 DRAFTS = {"draft_steps": 4, "drafted_tokens": 40, "accepted_tokens": 20, "steps_refs_1": 10, "tokens_refs_1": 29}
 
 
-async def test_a_run_that_drafted_tells_its_acceptance_length_and_its_tail(tmp_path: Path) -> None:
+async def test_a_run_with_drafts_has_its_acceptance_length_and_tail(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.write_run(RunRecord("seen", "", {"spec": SPEC}, "0", "complete", "", [Session(0.0, 3.0)]))
     places = [(group, index) for group in "abcde" for index in range(GROUP_SIZE)]

@@ -1,4 +1,4 @@
-"""Lines of a run folder that were written by hand."""
+"""Hand-written lines of a run folder."""
 
 import json
 from typing import Any
@@ -14,7 +14,7 @@ NULL = ("stop_reason", "prompt_template_hash", "logprobs", "logprobs_of", "text"
 
 
 def result_line(group: str = "g", index: int = 0, tokens: tuple[int, ...] = (1, 2), ended_at: float = 2.0) -> str:
-    """A line of results.jsonl: a response that worker w ran from second 1 on."""
+    """A line of results.jsonl: a response that worker w began at second 1."""
     chunk = {"worker": "w#a", "fence": 1, "start": 0, "end": len(tokens), "claimed_at": 1.0, "ended_at": ended_at}
     line = dict.fromkeys(NULL) | {
         "batch": 0,

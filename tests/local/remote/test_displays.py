@@ -1,4 +1,4 @@
-"""What a person sees while a command waits for the API."""
+"""The output of a command while it waits for the API."""
 
 import io
 
@@ -29,7 +29,7 @@ def transaction(phase: TransactionPhase, error: str | None = None) -> Transactio
     )
 
 
-def test_a_failed_publish_tells_its_cause_once() -> None:
+def test_a_failed_publish_prints_its_cause_once() -> None:
     failed = transaction("failed", CAUSE)
     for live in (False, True):
         text = io.StringIO()
@@ -48,7 +48,7 @@ def test_a_failed_publish_tells_its_cause_once() -> None:
         ("m1", "adapter math m1 → m2 (keep): failed", "Adapter math stays m1 until"),
     ],
 )
-def test_a_failed_publish_of_an_adapter_says_what_stays_served(previous: str, line: str, kept: str) -> None:
+def test_a_failed_publish_of_an_adapter_names_the_served_version(previous: str, line: str, kept: str) -> None:
     change = {"adapter": "math", "version": "m2", "previous": previous, "mode": "keep"}
     failed = transaction("failed", CAUSE).model_copy(update=change)
     assert transaction_line(failed).plain.startswith(line)
@@ -60,7 +60,7 @@ def test_adapters_are_shown_with_the_weights_below_them() -> None:
     assert [line.plain for line in adapter_lines([served])] == ["adapter math: m2, on weights v1"]
 
 
-def test_without_a_terminal_each_phase_is_told_once() -> None:
+def test_without_a_terminal_each_phase_is_printed_once() -> None:
     text = io.StringIO()
     with WeightsDisplay(Console(file=text, width=200), live=False) as display:
         display.show(transaction("prefetch"), 10.5)

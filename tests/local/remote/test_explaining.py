@@ -1,4 +1,4 @@
-"""`openseer explain URL` tells where the time of a job goes while it runs."""
+"""`openseer explain URL` prints the use of time of a running job."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ async def told(*arguments: str) -> str:
 
 
 @pytest.mark.parametrize("place", ["", "/", "/page/", "/page/#/job/default/served"])
-async def test_a_job_that_runs_is_explained_so_far(place: str) -> None:
+async def test_a_running_job_is_explained_so_far(place: str) -> None:
     async with Served(held=True) as served:
         served.start_worker()
         batch = await served.open(sampling=LONG)
@@ -45,7 +45,7 @@ async def test_a_job_that_runs_is_explained_so_far(place: str) -> None:
         assert "The best time possible is not known: how many responses come" in " ".join(text.split())
 
 
-async def test_as_json_it_is_what_the_page_is_sent(tmp_path: Path) -> None:
+async def test_the_json_output_equals_the_pages_data(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(f"{TOKEN}\n")
     async with Served() as served:
@@ -62,7 +62,7 @@ async def test_as_json_it_is_what_the_page_is_sent(tmp_path: Path) -> None:
         (("--token-file", "/nowhere/token"), "cannot be read: No such file"),
     ],
 )
-async def test_what_is_wrong_with_a_call_is_told(
+async def test_errors_of_a_call_are_reported(
     options: Sequence[str], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("OPENSEER_TOKEN", "OPENSEER_TOKEN_FILE"):
@@ -73,7 +73,7 @@ async def test_what_is_wrong_with_a_call_is_told(
         assert caught.value.exit_code == InputError.exit_code
 
 
-async def test_behind_a_gateway_the_address_names_the_job() -> None:
+async def test_behind_a_gateway_the_url_names_the_job() -> None:
     server = WebServer(create_app(TwoJobs(), TwoTenants(), many=True), port=0, finish_seconds=1)
     serving = asyncio.create_task(server.serve())
     while not server.started:
@@ -91,7 +91,7 @@ async def test_behind_a_gateway_the_address_names_the_job() -> None:
         await serving
 
 
-async def test_a_server_that_is_away_or_another_is_told() -> None:
+async def test_an_unreachable_or_foreign_server_is_reported() -> None:
     with pytest.raises(RefusedError, match=r"no answer from http://127\.0\.0\.1") as caught:
         await told(f"http://127.0.0.1:{reserved_port()}", "--token", TOKEN)
     assert caught.value.exit_code == 4

@@ -1,4 +1,4 @@
-"""How the commands over the API tell failed responses: by reason, and by how they end."""
+"""Failed responses in the commands over the API: reasons and exit codes."""
 
 import asyncio
 import json
@@ -27,13 +27,13 @@ WHY = "token {} is not in the vocabulary"
 
 
 async def call(server: Served, *arguments: str) -> Any:
-    """One command; `output` holds what it printed, `exception` what `main` turns into an exit code."""
+    """Runs one command; `output` holds its output, `exception` the error that `main` turns into an exit code."""
     words = [*arguments, "--url", server.url, "--token", TOKEN]
     return await asyncio.to_thread(CliRunner().invoke, app, words)
 
 
 def played(claim: Claim) -> Finish:
-    """Of the third and of later prompts the engine refuses a token."""
+    """Completes a request; for the third and later prompts as refused by the engine."""
     number = int(claim.request.group.name.removeprefix("g"))
     if number >= 2:
         return refusal(claim, WHY.format(9000 + number))
@@ -62,7 +62,7 @@ async def test_results_end_by_reason_unless_failures_are_allowed(tmp_path: Path)
         await server.upload(batch, prompts(4, n=1), seal=True)
         await server.until_complete(batch)
         for words in ((), ("--output", str(tmp_path / "r.jsonl"))):
-            for _ in range(2):  # a repeat says the same
+            for _ in range(2):  # a repeat has the same output
                 done = await call(server, "results", str(batch), *words)
                 assert isinstance(done.exception, ResponsesFailedError)
                 assert str(done.exception).startswith(f"2 of 4 failed: {WHY.format('…')} (g2, g3)\n")
@@ -74,7 +74,7 @@ async def test_results_end_by_reason_unless_failures_are_allowed(tmp_path: Path)
         assert (reason["count"], reason["examples"][1]["reason"]) == (2, WHY.format(9003))
 
 
-async def test_a_submission_that_is_waited_for_ends_by_its_failures(tmp_path: Path) -> None:
+async def test_a_submission_with_wait_exits_by_its_failures(tmp_path: Path) -> None:
     (tmp_path / "groups.jsonl").write_text("".join(f"{json.dumps(group)}\n" for group in prompts(3, n=1)))
     words = ("submit", str(tmp_path / "groups.jsonl"), "--key", "one")
     async with playing() as server:

@@ -1,4 +1,4 @@
-"""`openseer submit` of groups that the fleet cannot run leaves nothing behind that runs, and says where they are."""
+"""`openseer submit` of groups that the fleet cannot run leaves nothing running and names their lines."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ LONG_TEXT = {"id": "long", "prompt": "a" * 40_000}
 
 
 def written(path: Path, last: dict[str, Any], count: int = 700) -> Path:
-    """Good groups, more than one call takes, and then this one."""
+    """Writes valid groups, more than one call may carry, followed by `last`."""
     path.write_text("".join(f"{json.dumps(group)}\n" for group in [*prompts(count, n=1), last]))
     return path
 
@@ -32,7 +32,7 @@ async def batches(server: Served) -> list[Any]:
         {"id": "bad", "prompt_token_ids": [1], "sampling": {"stopTokenIds": [UNKNOWN_TOKEN]}},
     ],
 )
-async def test_what_no_worker_can_run_is_told_before_a_batch_opens(tmp_path: Path, last: Any) -> None:
+async def test_a_group_that_no_worker_can_run_is_refused_before_a_batch_opens(tmp_path: Path, last: Any) -> None:
     path = written(tmp_path / "g.jsonl", last, 3)
     async with Served(serving_job(workers=1)) as server:
         server.start_worker()
@@ -44,7 +44,7 @@ async def test_what_no_worker_can_run_is_told_before_a_batch_opens(tmp_path: Pat
         assert await batches(server) == []
 
 
-async def test_a_batch_opened_for_groups_that_are_refused_goes(tmp_path: Path) -> None:
+async def test_a_batch_opened_for_refused_groups_is_deleted(tmp_path: Path) -> None:
     path = written(tmp_path / "g.jsonl", LONG_TEXT)
     async with Served() as server:
         done = await call(server, "submit", str(path))
@@ -55,7 +55,7 @@ async def test_a_batch_opened_for_groups_that_are_refused_goes(tmp_path: Path) -
         assert await batches(server) == []
 
 
-async def test_a_batch_that_may_hold_more_is_named_and_stays(tmp_path: Path) -> None:
+async def test_a_batch_that_may_hold_other_groups_is_named_and_kept(tmp_path: Path) -> None:
     path = written(tmp_path / "g.jsonl", LONG_TEXT)
     async with Served() as server:
         for words in (("--key", "one"), ("--batch", "1")):
@@ -64,7 +64,7 @@ async def test_a_batch_that_may_hold_more_is_named_and_stays(tmp_path: Path) -> 
             assert [batch["id"] for batch in await batches(server)] == [1]
 
 
-async def test_a_refused_upload_says_how_many_groups_it_queued() -> None:
+async def test_a_refused_upload_reports_the_number_of_queued_groups() -> None:
     async with Served() as server:
         batch = await server.open()
         lines = "\n".join(map(json.dumps, [*prompts(130, n=1), LONG_TEXT]))
@@ -74,7 +74,7 @@ async def test_a_refused_upload_says_how_many_groups_it_queued() -> None:
         assert refused.json()["detail"].endswith("; 128 groups of this call were queued before it, and stay")
 
 
-async def test_lengths_that_a_serving_job_does_not_read_are_noted(tmp_path: Path) -> None:
+async def test_lengths_ignored_by_a_serving_job_are_noted(tmp_path: Path) -> None:
     path = written(tmp_path / "g.jsonl", {"id": "a", "prompt": "a", "lengths": [3]}, 1)
     async with Served() as server:
         done = await call(server, "submit", str(path))

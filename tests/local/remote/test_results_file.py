@@ -1,4 +1,4 @@
-"""The file that `openseer results` writes: whole lines, each entry once, never somebody else's file."""
+"""The file that `openseer results` writes: whole lines, each entry once, never a foreign file."""
 
 from pathlib import Path
 from typing import Literal
@@ -46,7 +46,7 @@ def result(cursor: int, status: Literal["ok", "infra_failed"], reason: str | Non
     )
 
 
-def test_reading_goes_on_after_the_last_entry(tmp_path: Path) -> None:
+def test_reading_continues_after_the_last_entry(tmp_path: Path) -> None:
     path = tmp_path / "new/results.jsonl"
     with ResultsFile(path, 3) as file:
         assert file.cursor == 0
@@ -68,7 +68,7 @@ def test_failed_results_are_counted_over_all_commands_that_wrote_the_file(tmp_pa
         assert file.failures.counted().text == "2 of 3 failed: no room for … tokens (g2, g4)"
 
 
-def test_a_line_that_was_cut_off_is_dropped_and_read_again(tmp_path: Path) -> None:
+def test_a_truncated_line_is_dropped_and_read_again(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     with ResultsFile(path, 3) as file:
         file.write([entry(1), entry(2)])
@@ -80,7 +80,7 @@ def test_a_line_that_was_cut_off_is_dropped_and_read_again(tmp_path: Path) -> No
     assert path.read_bytes() == whole
 
 
-def test_a_file_of_another_batch_is_left_as_it_is(tmp_path: Path) -> None:
+def test_a_file_of_another_batch_is_not_changed(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     with ResultsFile(path, 3) as file:
         file.write([entry(1)])
@@ -90,13 +90,13 @@ def test_a_file_of_another_batch_is_left_as_it_is(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_one_command_at_a_time_writes(tmp_path: Path) -> None:
+def test_only_one_command_at_a_time_writes(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     with ResultsFile(path, 3), pytest.raises(OutputError, match="another command is writing to this file"):
         ResultsFile(path, 3)
 
 
-def test_only_a_file_that_can_be_read_again_is_written(tmp_path: Path) -> None:
+def test_only_a_regular_file_is_written(tmp_path: Path) -> None:
     for special in (Path("/dev/null"), Path("/dev/full"), tmp_path):
         with pytest.raises(InputError, match="not a regular file"):
             ResultsFile(special, 3)

@@ -1,4 +1,4 @@
-"""A file of groups is checked as a whole, line by line, before anything is sent."""
+"""A file of groups is checked completely, line by line, before the first call."""
 
 import gzip
 import json
@@ -28,7 +28,7 @@ from tests.driver.prompts.sources import saved, table
         ("[" * 100_000, "not usable JSON (nested too deeply"),
     ],
 )
-def test_a_line_that_no_json_can_carry_is_refused_with_place(tmp_path: Path, line: str, expected: str) -> None:
+def test_a_line_without_a_json_form_is_refused_with_its_number(tmp_path: Path, line: str, expected: str) -> None:
     groups = tmp_path / "groups.jsonl"
     groups.write_text(f'{{"prompt": "a"}}\n{line}\n')
     with pytest.raises(PromptsError) as caught:
@@ -37,7 +37,7 @@ def test_a_line_that_no_json_can_carry_is_refused_with_place(tmp_path: Path, lin
     assert problem.startswith(f"{groups} line 2: {expected}")
 
 
-def test_whole_characters_pass_however_they_are_written(tmp_path: Path) -> None:
+def test_escaped_surrogate_pairs_are_accepted(tmp_path: Path) -> None:
     groups = tmp_path / "groups.jsonl"
     groups.write_text('{"prompt": "\\ud83d\\ude00", "metadata": {"n": 1e300}}\n')
     found = GroupsFile(groups, None)
@@ -51,7 +51,7 @@ GROUPS = [
 ]
 
 
-def test_groups_come_from_every_format_that_prompts_come_from(tmp_path: Path) -> None:
+def test_groups_are_read_from_every_format_of_prompts(tmp_path: Path) -> None:
     lines = "".join(json.dumps(group) + "\n" for group in GROUPS).encode()
     (tmp_path / "plain.jsonl").write_bytes(b"\xef\xbb\xbf" + lines)
     (tmp_path / "packed").write_bytes(gzip.compress(lines))
@@ -65,7 +65,7 @@ def test_groups_come_from_every_format_that_prompts_come_from(tmp_path: Path) ->
         assert (second.id, second.messages, second.n, second.metadata) == ("line-2", MESSAGES, 2, {})
 
 
-def test_parts_of_messages_that_a_table_leaves_empty_are_not_given(tmp_path: Path) -> None:
+def test_empty_parts_of_messages_in_a_table_are_omitted(tmp_path: Path) -> None:
     messages = [{"role": "user", "content": "a", "tool_calls": None}, {"role": "tool", "content": "b"}]
     table([{"messages": messages}], tmp_path / "t.parquet")
     [group] = GroupsFile(tmp_path / "t.parquet", None)
@@ -93,12 +93,12 @@ def refused(path: Path) -> str:
         (b'{"id": "a", "prompt": "a"}\n' * 2, 'line 2: id "a" is already that of line 1'),
     ],
 )
-def test_what_holds_no_groups_is_named_for_what_it_is(tmp_path: Path, content: bytes, expected: str) -> None:
+def test_the_error_of_a_file_without_groups_names_its_content(tmp_path: Path, content: bytes, expected: str) -> None:
     (tmp_path / "groups").write_bytes(content)
     assert expected in refused(tmp_path / "groups")
 
 
-def test_a_file_that_changes_after_its_check_is_not_taken_for_whole(tmp_path: Path) -> None:
+def test_a_file_changed_after_its_check_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "groups.jsonl"
     path.write_text('{"prompt": "a"}\n')
     groups = GroupsFile(path, None)

@@ -1,4 +1,4 @@
-"""The fleet of a local run is stopped at any time, also while its workers start."""
+"""The fleet of a local run can be stopped at any time, also while its workers start."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ GRACE_SECONDS = 120.0
 
 @pytest.fixture
 async def fleet(tmp_path: Path) -> AsyncIterator[LocalFleet]:
-    """One worker that runs."""
+    """A fleet with one running worker."""
     file = tmp_path / "job.json"
     file.write_text(json.dumps(JOB))
     async with EmbeddedRedis(tmp_path / "redis") as url:
@@ -54,7 +54,7 @@ def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-async def test_a_stop_reaches_workers_that_are_started_meanwhile(fleet: LocalFleet) -> None:
+async def test_a_stop_reaches_workers_that_are_starting(fleet: LocalFleet) -> None:
     fork_server = parent_of(fleet.pids["worker-0"])
     os.kill(fork_server, signal.SIGSTOP)
     try:

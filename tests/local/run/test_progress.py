@@ -1,4 +1,4 @@
-"""The progress display: plain lines without a terminal, a redrawn one with it, and never an error of its own."""
+"""The progress display: plain lines without a terminal, a redrawn display with one, never an error of its own."""
 
 import io
 import subprocess
@@ -42,7 +42,7 @@ def plain(clock: Callable[[], float]) -> tuple[ProgressDisplay, io.StringIO]:
     return ProgressDisplay(Console(file=text, width=200), live=False, clock=clock, tick_seconds=None), text
 
 
-def test_without_a_terminal_a_line_comes_every_few_seconds(clock: Clock) -> None:
+def test_without_a_terminal_a_line_is_printed_every_few_seconds(clock: Clock) -> None:
     progress, text = plain(clock)
 
     with progress:
@@ -57,7 +57,7 @@ def test_without_a_terminal_a_line_comes_every_few_seconds(clock: Clock) -> None
     assert len(lines) == 4  # and the last state at the end
 
 
-def test_phases_of_the_start_up_show_how_long_they_take(clock: Clock) -> None:
+def test_phases_of_the_start_are_shown_with_their_durations(clock: Clock) -> None:
     progress, text = plain(clock)
 
     with progress:
@@ -78,7 +78,7 @@ def test_phases_of_the_start_up_show_how_long_they_take(clock: Clock) -> None:
     ]
 
 
-def test_work_that_begins_while_prompts_are_submitted_does_not_end_that_phase(clock: Clock) -> None:
+def test_the_submission_phase_continues_after_the_first_request_runs(clock: Clock) -> None:
     progress, text = plain(clock)
 
     with progress:
@@ -97,7 +97,7 @@ def test_work_that_begins_while_prompts_are_submitted_does_not_end_that_phase(cl
     ]
 
 
-def test_a_quiet_display_shows_only_a_phase_that_takes_long(clock: Clock) -> None:
+def test_a_quiet_display_shows_only_long_phases(clock: Clock) -> None:
     text = io.StringIO()
 
     with Display(Console(file=text), live=False, quiet=True, clock=clock, tick_seconds=None) as display:
@@ -110,7 +110,7 @@ def test_a_quiet_display_shows_only_a_phase_that_takes_long(clock: Clock) -> Non
     assert text.getvalue() == "openseer: rendering prompts: 1,000 of 9,000 prompts … 6 s\n"
 
 
-def test_the_tail_is_told_as_soon_as_it_begins(clock: Clock) -> None:
+def test_the_tail_is_printed_at_its_begin(clock: Clock) -> None:
     progress, text = plain(clock)
 
     with progress:
@@ -164,7 +164,7 @@ def test_a_terminal_shows_a_bar_and_a_table_of_workers(clock: Clock) -> None:
     assert row.split() == ["worker-1", "busy", "16/16", "50%", "1,000", "–", "1"]
 
 
-def test_a_terminal_shows_what_drafts_bring_and_why_there_are_none(clock: Clock) -> None:
+def test_a_terminal_shows_the_effect_of_drafts_or_why_there_are_none(clock: Clock) -> None:
     text = io.StringIO()
     console = Console(file=text, width=120, height=30, force_terminal=True, color_system=None)
     drafts = {"draft_steps": 4.0, "steps_refs_1": 10.0, "tokens_refs_1": 18.0}
@@ -218,7 +218,7 @@ def test_a_closed_file_ends_the_display_and_not_the_run(clock: Clock) -> None:
         progress.message("still here")
 
 
-def test_the_display_moves_on_by_itself() -> None:
+def test_the_display_refreshes_by_itself() -> None:
     text = io.StringIO()
 
     with ProgressDisplay(Console(file=text), live=False, tick_seconds=0.001) as progress:

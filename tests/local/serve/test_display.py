@@ -1,4 +1,4 @@
-"""The display of a server: seldom lines without a terminal, tables with one."""
+"""The display of a server: a line per change without a terminal, tables with one."""
 
 import io
 from dataclasses import replace
@@ -55,7 +55,7 @@ def standing(at: float, *, ready: int = 2, done: int = 0, drafts: str = "on", **
     return JobSnapshot(at, status, [worker], [batch])
 
 
-def test_without_a_terminal_a_line_comes_when_something_has_changed() -> None:
+def test_without_a_terminal_a_line_is_printed_after_a_change() -> None:
     text, clock = io.StringIO(), Clock()
     with ServingDisplay(Console(file=text, width=200), live=False, clock=clock, tick_seconds=None) as display:
         display.phase("waiting for the first worker")
@@ -76,7 +76,7 @@ def test_without_a_terminal_a_line_comes_when_something_has_changed() -> None:
     ]
 
 
-def test_a_terminal_shows_workers_batches_and_weights_that_are_coming() -> None:
+def test_a_terminal_shows_workers_batches_and_the_transaction() -> None:
     text = io.StringIO()
     console = Console(file=text, width=120, height=30, force_terminal=True, color_system=None)
     coming = Transaction(
@@ -105,7 +105,7 @@ def test_a_terminal_shows_workers_batches_and_weights_that_are_coming() -> None:
     assert "GPUs releasing, waiting for worker-0" in shown
 
 
-def test_a_fleet_that_cannot_load_its_weights_says_why_once_per_reason() -> None:
+def test_each_reason_of_failed_weight_loads_is_printed_once() -> None:
     failing = standing(10.0, ready=0)
     worker = failing.workers[0].model_copy(update={"error": "v1 has other weights"})
     failing = replace(failing, workers=[worker, worker.model_copy(update={"name": "worker-1"})])
@@ -120,7 +120,7 @@ def test_a_fleet_that_cannot_load_its_weights_says_why_once_per_reason() -> None
         assert why in shown
 
 
-def test_a_terminal_tells_why_there_are_no_drafts() -> None:
+def test_a_terminal_shows_why_there_are_no_drafts() -> None:
     text = io.StringIO()
     console = Console(file=text, width=120, height=30, force_terminal=True, color_system=None)
     with ServingDisplay(console, live=True, clock=Clock(), tick_seconds=None) as display:
@@ -132,7 +132,7 @@ def test_a_terminal_tells_why_there_are_no_drafts() -> None:
     assert "no drafts: spec.speculation.enabled is false" in rows
 
 
-def test_a_server_that_has_stopped_says_nothing_of_how_it_stood() -> None:
+def test_a_stopped_server_prints_no_last_state() -> None:
     text = io.StringIO()
     with ServingDisplay(Console(file=text), live=False, clock=Clock(), tick_seconds=None) as display:
         display.show(standing(1.0))

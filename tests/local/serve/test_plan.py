@@ -1,4 +1,4 @@
-"""What is checked before a serving job begins, and the token that it keeps."""
+"""Checks before a serving job starts, and its stored token."""
 
 import socket
 from pathlib import Path
@@ -33,13 +33,15 @@ def plan(folder: Path, host: str = "127.0.0.1", **options: Any) -> ServingPlan:
         ({"store": {"secretRef": {"name": "redis", "key": "url"}}}, "kubectl apply --dry-run=server"),
     ],
 )
-def test_a_manifest_that_cannot_be_served_here_is_refused(tmp_path: Path, spec: dict[str, Any], expected: str) -> None:
+def test_a_manifest_that_this_machine_cannot_serve_is_refused(
+    tmp_path: Path, spec: dict[str, Any], expected: str
+) -> None:
     with pytest.raises(InputError, match=expected):
         plan(tmp_path / "run", spec=spec).check()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
-def test_only_an_address_of_this_machine_goes_without_a_token_of_ones_own(tmp_path: Path, host: str) -> None:
+def test_a_public_address_needs_the_users_own_token(tmp_path: Path, host: str) -> None:
     plan(tmp_path / "run", host).check()
     plan(tmp_path / "run", "0.0.0.0", given_token="long enough").check()
     with pytest.raises(InputError, match="which other machines can reach"):
@@ -47,13 +49,13 @@ def test_only_an_address_of_this_machine_goes_without_a_token_of_ones_own(tmp_pa
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "::", "10.0.0.0/8", "trainer.example"])
-def test_only_the_address_of_one_machine_may_go_without_a_token(tmp_path: Path, address: str) -> None:
+def test_only_a_single_address_can_be_trusted_without_a_token(tmp_path: Path, address: str) -> None:
     plan(tmp_path / "run", trusted="10.0.0.7").check()
     with pytest.raises(InputError, match="--no-token-from: found"):
         plan(tmp_path / "run", trusted=address).check()
 
 
-def test_a_token_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> None:
+def test_a_token_is_created_once_and_readable_by_its_owner_only(tmp_path: Path) -> None:
     with plan(tmp_path / "run").open_folder() as made:
         assert len(made) >= 32
         assert (tmp_path / "run/token").stat().st_mode & 0o777 == 0o600
@@ -81,7 +83,7 @@ def test_a_folder_of_another_manifest_is_refused_by_the_fields_that_differ(tmp_p
         plan(tmp_path / "run").check()
 
 
-def test_a_second_server_that_starts_over_is_refused_and_deletes_nothing(tmp_path: Path) -> None:
+def test_a_second_server_with_fresh_is_refused_and_deletes_nothing(tmp_path: Path) -> None:
     first = plan(tmp_path / "run")
     with first.open_folder():
         ServingRecord(first).note("running")
@@ -95,7 +97,7 @@ def test_a_second_server_that_starts_over_is_refused_and_deletes_nothing(tmp_pat
         assert {path.name for path in first.folder.path.iterdir()} == {"lock", "token", "job.json", "logs"}
 
 
-def test_a_port_is_held_until_it_is_served(tmp_path: Path) -> None:
+def test_a_port_in_use_is_refused_and_a_free_one_is_reserved(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = Address("127.0.0.1", other.getsockname()[1])
         with pytest.raises(InputError, match=f"--port: {taken.port} is in use"):

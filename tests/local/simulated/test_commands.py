@@ -1,4 +1,4 @@
-"""What `openseer simulate --replay` and `openseer plan` print."""
+"""The output of `openseer simulate --replay` and `openseer plan`."""
 
 import io
 import json
@@ -96,12 +96,12 @@ def test_a_plan_is_json_and_a_plot(folder: RunFolder, console: Console, tmp_path
     assert "--ink" in drawing.attrib["style"]
 
 
-def test_a_plot_that_cannot_be_written_is_told(folder: RunFolder, console: Console, tmp_path: Path) -> None:
+def test_an_unwritable_plot_is_reported(folder: RunFolder, console: Console, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot be written"):
         show_plan(JOB, command(folder, gpus="2", plot=tmp_path / "none" / "plan.svg"), console)
 
 
-def test_a_plot_is_refused_before_anything_is_simulated(folder: RunFolder, console: Console, tmp_path: Path) -> None:
+def test_an_invalid_plot_is_refused_before_the_simulation(folder: RunFolder, console: Console, tmp_path: Path) -> None:
     wide = parse_job(manifest(workers={"parallelism": {"tensor": 2}}), "the test")
     with pytest.raises(InputError, match="multiples of 2"):
         show_plan(wide, command(folder, gpus="3", plot=tmp_path / "plan.svg"), console)
@@ -110,14 +110,14 @@ def test_a_plot_is_refused_before_anything_is_simulated(folder: RunFolder, conso
         show_plan(wide, command(folder, gpus="3", plot=tmp_path), console)
 
 
-def test_sizes_are_a_range_that_is_doubled_or_a_list() -> None:
+def test_sizes_are_a_list_or_a_doubling_range() -> None:
     assert gpu_sizes("8..256") == (8, 16, 32, 64, 128, 256)
     assert gpu_sizes("3..20") == (3, 6, 12)
     assert gpu_sizes("16,8,24") == (8, 16, 24)
 
 
 @pytest.mark.parametrize("text", ["", "0", "0..8", "9..8", "a", "8,", "8...9", "-1"])
-def test_sizes_that_mean_nothing_are_refused(text: str) -> None:
+def test_invalid_sizes_are_refused(text: str) -> None:
     with pytest.raises(InputError, match="--gpus"):
         gpu_sizes(text)
 

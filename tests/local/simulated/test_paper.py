@@ -1,4 +1,4 @@
-"""`openseer simulate paper`: its tables, its JSON, its charts, and what it refuses. No rollout is simulated here."""
+"""`openseer simulate paper`: tables, JSON, charts and refused options. No rollout is simulated here."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -52,7 +52,7 @@ def shown(options: PaperOptions) -> str:
     return capture.get()
 
 
-def test_the_tables_set_each_ratio_beside_the_paper_and_say_how_far_off() -> None:
+def test_the_tables_compare_each_ratio_with_the_papers() -> None:
     text = shown(PaperOptions("moonlight", quick=True))
     [streamrl] = [line for line in text.splitlines() if line.startswith("StreamRL")]
     assert all(cell in streamrl for cell in ("1.21", "1.50", "1.40-1.60", "+24%", "83%"))
@@ -60,7 +60,7 @@ def test_the_tables_set_each_ratio_beside_the_paper_and_say_how_far_off() -> Non
     assert "correlation" in text
 
 
-def test_what_is_not_synchronous_has_no_tail() -> None:
+def test_asynchronous_systems_have_no_tail() -> None:
     [april] = [line for line in shown(PaperOptions("moonlight")).splitlines() if line.startswith("APRIL")]
     assert "2,400" not in april
     assert "0%" not in april.replace("2%", "")
@@ -75,19 +75,19 @@ def test_json_holds_every_workload_its_fit_and_all_systems() -> None:
     assert found["kimi-k2"]["fit"]["correlation"] == 0.8
 
 
-def test_a_quick_study_says_that_it_takes_a_quarter_of_fleets() -> None:
+def test_a_quick_study_states_its_quarter_sized_fleets() -> None:
     found = json.loads(shown(PaperOptions("moonlight", quick=True, as_json=True)))
     assert found["moonlight"]["part"] == 0.25
 
 
-def test_a_system_that_was_not_asked_has_a_dash() -> None:
+def test_an_unsimulated_system_has_a_dash() -> None:
     lines = shown(PaperOptions("moonlight", dependence=True)).splitlines()
     [error] = [line for line in lines if line.startswith("error of the oracle")]
     assert "–" in error
     assert "1.60" in error
 
 
-def test_charts_are_written_as_svg_with_colours_of_their_own(tmp_path: Path) -> None:
+def test_charts_are_svg_files_with_their_own_colours(tmp_path: Path) -> None:
     shown(PaperOptions(charts=tmp_path / "images"))
     shown(PaperOptions("moonlight", dependence=True, charts=tmp_path / "images"))
     names = {path.name for path in (tmp_path / "images").iterdir()}
@@ -98,7 +98,7 @@ def test_charts_are_written_as_svg_with_colours_of_their_own(tmp_path: Path) -> 
         assert "--ink:" in drawing
 
 
-def test_a_folder_of_charts_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_chart_folder_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     taken = tmp_path / "file"
     taken.touch()
     with pytest.raises(OutputError, match="cannot be made"):
@@ -109,6 +109,6 @@ def test_a_folder_of_charts_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     ("options", "said"),
     [(PaperOptions("llama"), "moonlight"), (PaperOptions(seeds=0), "at least one")],
 )
-def test_a_wrong_option_is_refused_with_what_there_is(options: PaperOptions, said: str) -> None:
+def test_an_unknown_option_is_refused_with_the_known_ones(options: PaperOptions, said: str) -> None:
     with pytest.raises(InputError, match=said):
         shown(options)

@@ -1,4 +1,4 @@
-"""Actions become calls, against a real API server: each may be repeated, and none touches what is not the job's own."""
+"""Actions as calls to a real API server: each may be repeated, and none changes objects that are not the job's own."""
 
 import json
 import time
@@ -42,7 +42,7 @@ SETTINGS = OperatorSettings(
 
 @dataclass
 class Bench:
-    """One job in the cluster, and all that acts on it."""
+    """One job in the cluster with observer and applier."""
 
     api: Api
     cache: Cache
@@ -94,7 +94,7 @@ async def bench(api: Api, settings: OperatorSettings = SETTINGS, **spec: Any) ->
 async def job(api: Api) -> Bench:
     begun = await bench(api)
     namespace, name = begun.key
-    status = {"storeSecret": begun.target().secret}  # what the first look at a job writes before all else
+    status = {"storeSecret": begun.target().secret}  # written first by the first reconcile step of a job
     head = {
         "apiVersion": "openseer.dev/v1alpha1",
         "kind": "RolloutJob",
@@ -104,7 +104,7 @@ async def job(api: Api) -> Bench:
     return begun
 
 
-async def test_shared_objects_are_there_after_they_are_applied_and_applying_again_changes_nothing(job: Bench) -> None:
+async def test_shared_objects_exist_after_apply_and_a_second_apply_changes_none(job: Bench) -> None:
     before = job.observer.observe(job.record, 0.0)
     assert before.shared
     assert not any(before.shared.values())
@@ -115,7 +115,7 @@ async def test_shared_objects_are_there_after_they_are_applied_and_applying_agai
         assert seen.store_replicas == 1
 
 
-async def test_a_census_finds_the_same_as_the_answers_to_our_own_writes(job: Bench, api: Api) -> None:
+async def test_a_census_finds_the_same_objects_as_the_answers_of_writes(job: Bench, api: Api) -> None:
     keys = job.observer.observe(job.record, 0.0).shared
     await job.apply(*(ApplyShared(key) for key in keys), ScaleStore(1))
     census = Census(api, job.cache, ("default",), lambda key: None)
@@ -124,7 +124,7 @@ async def test_a_census_finds_the_same_as_the_answers_to_our_own_writes(job: Ben
     assert fresh.observe(job.record, 0.0) == job.observer.observe(job.record, 0.0)
 
 
-async def test_a_store_is_scaled_and_deleted_and_both_are_known_at_once(job: Bench) -> None:
+async def test_scaling_and_deletion_of_a_store_are_known_at_once(job: Bench) -> None:
     await job.apply(ApplyShared("serviceAccount"), ScaleStore(1))
     await job.apply(ScaleStore(0))
     assert job.observer.observe(job.record, 0.0).store_replicas == 0
@@ -135,29 +135,29 @@ async def test_a_store_is_scaled_and_deleted_and_both_are_known_at_once(job: Ben
     assert job.observer.observe(job.record, 0.0).store_replicas is None
 
 
-async def test_a_pod_is_known_as_soon_as_it_is_made_and_made_once(job: Bench) -> None:
+async def test_a_pod_is_created_once_and_known_at_once(job: Bench) -> None:
     for _ in range(2):
         await job.apply(CreatePod(None, 0, 2), CreatePod(1, 0, 0))
     assert sorted((pod.component, pod.attempt) for pod in job.pods) == [("driver", 2), ("worker-1", 0)]
     assert job.api.calls["POST", "Pod", 409] == 2
 
 
-async def test_a_pod_keeps_off_the_nodes_that_it_is_to_avoid_by_their_names(job: Bench) -> None:
+async def test_a_pod_avoids_nodes_by_their_names(job: Bench) -> None:
     await job.apply(CreatePod(0, 0, 0, ("n1", "n2")), CreatePod(None, 0, 0, ("n3",)))
     assert {pod.component: pod.avoids for pod in job.pods} == {"worker-0": {"n1", "n2"}, "driver": {"n3"}}
 
 
-async def test_a_pod_of_somebody_else_is_not_taken_for_ours_and_a_person_is_told(job: Bench) -> None:
+async def test_a_foreign_pod_of_the_name_is_not_adopted_and_is_reported(job: Bench) -> None:
     name = f"{job.key[1]}-worker-0"
     body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"}}
     await job.api.create("Pod", "default", body | {"spec": {"containers": [{"name": "c", "image": "i"}]}})
     await job.apply(CreatePod(0, 0, 0), CreatePod(1, 0, 0))
     assert [(refusal.name, refusal.taken) for refusal in job.census.refusals(job.key)] == [(name, True)]
-    assert [pod.component for pod in job.pods] == ["worker-1"], "the others of the stage are made all the same"
+    assert [pod.component for pod in job.pods] == ["worker-1"], "the other pods of the stage were not created"
     assert "NameTaken" in await reasons(job)
 
 
-async def test_a_pod_is_deleted_only_if_it_is_the_one_that_was_meant(job: Bench) -> None:
+async def test_a_pod_is_deleted_only_if_its_uid_matches(job: Bench) -> None:
     await job.apply(CreatePod(0, 0, 0))
     name = job.pods[0].name
     await job.apply(DeletePod(name, "another-uid", "test"))
@@ -167,7 +167,7 @@ async def test_a_pod_is_deleted_only_if_it_is_the_one_that_was_meant(job: Bench)
         await job.pod(name)
 
 
-async def test_deleting_a_pod_that_is_gone_is_done(job: Bench) -> None:
+async def test_deleting_a_missing_pod_succeeds(job: Bench) -> None:
     await job.apply(CreatePod(0, 0, 0))
     gone = job.pods[0]
     await job.api.delete("Pod", "default", gone.name, at_once=True)
@@ -175,18 +175,18 @@ async def test_deleting_a_pod_that_is_gone_is_done(job: Bench) -> None:
     assert job.pods == ()
 
 
-async def test_the_sidecars_of_a_pod_are_ended_by_its_own_deadline(job: Bench) -> None:
+async def test_the_sidecars_of_a_pod_are_ended_by_its_active_deadline(job: Bench) -> None:
     await job.apply(CreatePod(None, 0, 0))
     pod = job.pods[0]
     for _ in range(2):
         await job.apply(EndSidecars(pod.name, pod.uid))
     found = await job.pod(pod.name)
     assert found["spec"]["activeDeadlineSeconds"] == 1
-    assert "deletionTimestamp" not in found["metadata"], "its log stays"
-    await job.apply(EndSidecars(pod.name, "another-uid"))  # a pod that is another by now is left alone
+    assert "deletionTimestamp" not in found["metadata"], "the pod was deleted with its log"
+    await job.apply(EndSidecars(pod.name, "another-uid"))  # a pod with another uid is not changed
 
 
-async def test_the_disruption_budget_follows_the_pods_that_can_come(api: Api) -> None:
+async def test_the_disruption_budget_leaves_out_unschedulable_pods(api: Api) -> None:
     job = await bench(api, workers={"replicas": 8})
     await job.apply(*(CreatePod(index, 0, 0) for index in range(8)), ApplyShared("disruptionBudget"))
     for pod in job.pods[:4]:
@@ -202,7 +202,7 @@ async def test_the_disruption_budget_follows_the_pods_that_can_come(api: Api) ->
     assert budget["spec"]["minAvailable"] == 2
 
 
-async def test_stamps_are_written_in_turn_when_there_are_many(api: Api) -> None:
+async def test_many_stamps_are_written_at_a_limited_rate(api: Api) -> None:
     job = await bench(api, OperatorSettings("default", "w", "s", stamps=2.0, stores=ACCESS))
     await job.apply(*(CreatePod(index, 0, 0) for index in range(6)))
     wait = await job.apply(*(Stamp(pod.name, pod.uid, True) for pod in job.pods))
@@ -212,13 +212,13 @@ async def test_stamps_are_written_in_turn_when_there_are_many(api: Api) -> None:
     assert 0.0 < wait < 1.0
 
 
-async def test_a_stamp_of_a_pod_that_is_another_by_now_is_left_out(job: Bench) -> None:
+async def test_a_stamp_of_a_replaced_pod_is_left_out(job: Bench) -> None:
     await job.apply(CreatePod(0, 0, 0))
     await job.apply(Stamp(job.pods[0].name, "another-uid", True))
     assert (await job.pod(job.pods[0].name))["metadata"]["annotations"].get("karpenter.sh/do-not-disrupt") is None
 
 
-async def test_a_stamp_tells_both_autoscalers_and_is_taken_back(job: Bench) -> None:
+async def test_a_stamp_is_set_for_both_autoscalers_and_removed(job: Bench) -> None:
     await job.apply(CreatePod(0, 0, 0))
     for busy, safe, disrupt in ((True, "false", "true"), (False, "true", None)):
         await job.apply(Stamp(job.pods[0].name, job.pods[0].uid, busy))
@@ -228,7 +228,7 @@ async def test_a_stamp_tells_both_autoscalers_and_is_taken_back(job: Bench) -> N
         assert job.pods[0].stamp is busy
 
 
-async def test_the_finalizer_holds_the_job_and_others_of_it_stay(job: Bench) -> None:
+async def test_the_finalizer_holds_a_deleted_job_until_its_removal(job: Bench) -> None:
     await job.apply(AddFinalizer())
     assert job.record.finalizers == (FINALIZER,)
     await job.apply(DeleteJob())
@@ -240,7 +240,7 @@ async def test_the_finalizer_holds_the_job_and_others_of_it_stay(job: Bench) -> 
         await job.api.get("RolloutJob", *job.key)
 
 
-async def test_people_are_told_even_if_a_call_fails_and_the_same_news_is_counted(job: Bench) -> None:
+async def test_events_are_written_after_failed_calls_and_repeats_are_counted(job: Bench) -> None:
     foreign = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"{job.key[1]}-worker-0"}}
     await job.api.create("Pod", "default", foreign | {"spec": {"containers": [{"name": "c", "image": "i"}]}})
     for _ in range(2):
@@ -268,7 +268,7 @@ async def redis_set(job: Bench) -> dict[str, Any]:
     return await job.api.get("StatefulSet", "default", f"{job.key[1]}-redis")
 
 
-async def test_a_running_redis_gets_more_memory_by_its_set_and_keeps_its_claim(job: Bench) -> None:
+async def test_more_memory_for_a_running_redis_keeps_its_claim(job: Bench) -> None:
     await job.apply(ApplyShared("serviceAccount"), ScaleStore(1))
     before = await redis_set(job)
     await change(job, resources={"limits": {"memory": "8Gi"}}, persistence={"size": "9Gi"})
@@ -283,7 +283,7 @@ async def test_a_running_redis_gets_more_memory_by_its_set_and_keeps_its_claim(j
 
 
 async def make_claim(job: Bench, **spec: Any) -> str:
-    """As the controller of the job's StatefulSet makes it, which is not there."""
+    """Creates a claim as the StatefulSet's controller would; there is no controller here."""
     name, redis = f"data-{job.key[1]}-redis-0", (await redis_set(job))["metadata"]
     owner = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": redis["name"], "uid": redis["uid"]}
     body: dict[str, Any] = {
@@ -301,7 +301,7 @@ async def requested(job: Bench, claim: str) -> str:
     return found["spec"]["resources"]["requests"]["storage"]
 
 
-async def test_a_volume_grows_where_its_class_allows_that(job: Bench, control_plane: ControlPlane) -> None:
+async def test_a_volume_grows_if_its_class_allows_it(job: Bench, control_plane: ControlPlane) -> None:
     grows = {"metadata": {"name": job.key[1]}, "provisioner": "example.com/disk", "allowVolumeExpansion": True}
     kind = {"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass"}
     control_plane.request("/apis/storage.k8s.io/v1/storageclasses", json.dumps({**kind, **grows}).encode())
@@ -317,7 +317,7 @@ async def test_a_volume_grows_where_its_class_allows_that(job: Bench, control_pl
     assert (seen.store_current, seen.volume_problem, await requested(job, claim)) == (True, "", "9Gi")
 
 
-async def test_a_volume_that_cannot_grow_is_told_of_and_tried_again(job: Bench) -> None:
+async def test_a_volume_that_cannot_grow_is_reported_and_tried_again(job: Bench) -> None:
     await job.apply(ApplyShared("serviceAccount"), ScaleStore(1))
     claim = await make_claim(job)
     assert job.observer.observe(job.record, 0.0).store_current
@@ -328,7 +328,7 @@ async def test_a_volume_that_cannot_grow_is_told_of_and_tried_again(job: Bench) 
     seen = job.observer.observe(job.record, later)
     assert not seen.store_current
     assert seen.volume_problem.startswith(f"{claim}: ")
-    assert job.observer.observe(job.record, later - RESIZE_SECONDS).store_current, "it rests"
+    assert job.observer.observe(job.record, later - RESIZE_SECONDS).store_current, "a retry is due too early"
     await change(job, persistence={"size": "4Gi"})
     await job.apply(ScaleStore(1))
     seen = job.observer.observe(job.record, 0.0)

@@ -1,4 +1,4 @@
-"""The whole process while the API server is away, and where it may act; no nodes, so pods stay pending."""
+"""The whole process during outages of the API server, and its namespaces; without nodes pods stay pending."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ CATCH_UP_SECONDS = 180.0
 
 @pytest.fixture
 def plane(server_programs: Path, tmp_path: Path) -> Iterator[ControlPlane]:
-    """A server of the test's own, which it may stop."""
+    """The test's own API server, which it may stop."""
     with ControlPlane(tmp_path, server_programs) as found:
         yield found
 
@@ -51,14 +51,14 @@ async def test_an_operator_of_one_namespace_acts_only_there(api: Api, kubeconfig
         await asyncio.sleep(1.0)
         assert await components(api, elsewhere) == set()
         found = await api.get("RolloutJob", "default", elsewhere)
-        assert found["status"] == {"observedGeneration": -1}  # what the API server gives a new job
+        assert found["status"] == {"observedGeneration": -1}  # the API server's default for a new job
 
 
 @pytest.mark.parametrize("fault", ["crash", "silence"])
-async def test_an_api_server_that_is_away_for_less_than_the_lease_costs_nothing(
+async def test_an_api_outage_shorter_than_the_lease_has_no_effect(
     own_api: Api, plane: ControlPlane, fault: str
 ) -> None:
-    # That the server starts anew takes seconds, on a busy machine many, which count as well.
+    # The server's restart takes seconds, more on a busy machine, and counts too.
     async with operator(plane.kubeconfig, 18191, lease_seconds=180.0) as process:
         job = await submit(own_api, workers={"replicas": 1})
         await until_pods(own_api, job, "driver", "worker-0")
@@ -77,7 +77,7 @@ async def test_an_api_server_that_is_away_for_less_than_the_lease_costs_nothing(
 
 
 @pytest.mark.parametrize("fault", ["crash", "silence"])
-async def test_an_operator_that_cannot_renew_its_lease_ends_in_time_and_the_next_one_goes_on(
+async def test_an_operator_without_its_lease_exits_in_time_and_another_continues(
     own_api: Api, plane: ControlPlane, fault: str
 ) -> None:
     async with operator(plane.kubeconfig, 18192) as process:
@@ -86,7 +86,7 @@ async def test_an_operator_that_cannot_renew_its_lease_ends_in_time_and_the_next
         begin = time.monotonic()
         (plane.stop if fault == "crash" else plane.freeze)()
         assert await asyncio.wait_for(process.wait(), 60.0) == 1
-        # It no longer leads when another may: what remains until its end only closes connections.
+        # It no longer leads when another may: until its exit it only closes connections.
         assert time.monotonic() - begin < RENEW_DEADLINE_SECONDS + 2 * LEASE_SECONDS
     (plane.start if fault == "crash" else plane.unfreeze)()
     await own_api.merge("RolloutJob", "default", job, {"spec": {"workers": {"replicas": 2}}})
@@ -94,7 +94,7 @@ async def test_an_operator_that_cannot_renew_its_lease_ends_in_time_and_the_next
         await until_pods(own_api, job, "driver", "worker-0", "worker-1")
 
 
-async def test_without_the_lease_what_was_begun_is_not_gone_on_with(own_api: Api, plane: ControlPlane) -> None:
+async def test_an_operator_without_its_lease_stops_a_begun_reconcile_step(own_api: Api, plane: ControlPlane) -> None:
     many = 1000
     async with operator(plane.kubeconfig, 18194) as process:
         job = await submit(own_api, workers={"replicas": many})

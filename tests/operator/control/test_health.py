@@ -1,4 +1,4 @@
-"""A replica that cannot do its work any more says so to whoever restarts it; one that waits for its turn is well."""
+"""A replica that cannot work reports it to its liveness probe; a replica that waits for the lease is healthy."""
 
 import asyncio
 import re
@@ -24,7 +24,7 @@ from tests.ports import reserved_port
 
 
 class Parts:
-    """What is checked, none of it started; nothing is asked of an API server."""
+    """The checked parts, none of them started; no call to an API server is made."""
 
     def __init__(self, api: Api) -> None:
         self.api = api
@@ -48,11 +48,11 @@ async def parts() -> AsyncIterator[Parts]:
     await client.close()
 
 
-async def test_nothing_is_wrong_with_a_replica_that_just_began(parts: Parts) -> None:
+async def test_a_new_replica_is_healthy(parts: Parts) -> None:
     assert parts.found() == []
 
 
-async def test_an_api_server_that_fell_silent_is_told_of_by_every_replica(parts: Parts) -> None:
+async def test_every_replica_reports_a_silent_api_server(parts: Parts) -> None:
     parts.api.answered_at = time.monotonic() - MOST_SILENCE_SECONDS + 10
     assert parts.found() == []
     parts.api.answered_at -= 20
@@ -60,23 +60,21 @@ async def test_an_api_server_that_fell_silent_is_told_of_by_every_replica(parts:
     assert re.fullmatch(r"the Kubernetes API has not answered for \d{3} s", problem)
 
 
-async def test_a_stuck_watch_is_told_of_by_the_replica_that_leads(parts: Parts) -> None:
+async def test_the_leader_reports_a_stuck_watch(parts: Parts) -> None:
     parts.census.stuck = "the watch has not reported 1 changed objects"
     assert parts.found() == []
     parts.elector.leads = True
     assert "the watch has not reported 1 changed objects" in parts.found()
 
 
-async def test_a_lease_that_is_not_renewed_is_told_of_by_the_replica_that_leads(parts: Parts) -> None:
+async def test_the_leader_reports_a_lease_that_is_not_renewed(parts: Parts) -> None:
     assert parts.found() == []
     parts.elector.leads = True
     (problem,) = parts.found()
     assert "lease was not renewed" in problem
 
 
-async def test_a_look_that_hangs_is_told_of_by_the_replica_that_leads(
-    parts: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_leader_reports_a_hanging_reconcile_step(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "MOST_LAG_SECONDS", 0.1)
     running = asyncio.create_task(parts.loop.run())
     parts.loop.add(("n", "a"))
@@ -106,7 +104,7 @@ async def get(url: str) -> tuple[int, str]:
         return reply.status, await reply.text()
 
 
-async def test_probes_answer_503_with_all_that_is_wrong_and_200_again_when_it_is_over() -> None:
+async def test_probes_answer_503_with_all_problems_and_200_after_their_end() -> None:
     wrong = {"one": "the lease is late", "two": "the watch is stuck", "ready": "starting"}
     checks: list[HealthCheck] = [lambda: wrong["one"], lambda: wrong["two"]]
     async with replica(checks, lambda: wrong["ready"]) as url:

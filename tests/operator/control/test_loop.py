@@ -1,4 +1,4 @@
-"""The loop reconciles each job when it should, and never twice at once."""
+"""The loop reconciles each job at the right time, and never twice at once."""
 
 import asyncio
 import functools
@@ -34,17 +34,17 @@ async def until(true: Callable[[], bool]) -> None:
 
 
 def on_virtual_time(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    """The test on an event loop whose time moves only while all wait."""
+    """Runs the test on an event loop whose time advances only while all tasks wait."""
 
     @functools.wraps(test)
     def run() -> None:
         run_virtual(test())
 
-    del run.__wrapped__  # it is no coroutine function any more
+    del run.__wrapped__  # the wrapper is no coroutine function
     return run
 
 
-async def test_a_job_that_is_asked_for_often_is_looked_at_once() -> None:
+async def test_repeated_requests_for_a_job_give_one_reconcile_step() -> None:
     passes = Counter[JobKey]()
 
     async def reconcile(key: JobKey) -> None:
@@ -58,7 +58,7 @@ async def test_a_job_that_is_asked_for_often_is_looked_at_once() -> None:
     assert passes == {A: 1, B: 1}
 
 
-async def test_a_job_that_changes_during_its_look_is_looked_at_again_and_never_twice_at_once() -> None:
+async def test_a_job_changed_during_its_step_is_reconciled_again_afterwards() -> None:
     at_once, most, passes = 0, 0, 0
     go_on = asyncio.Event()
 
@@ -82,7 +82,7 @@ async def test_a_job_that_changes_during_its_look_is_looked_at_again_and_never_t
     assert (passes, most) == (2, 1)
 
 
-async def test_jobs_that_run_come_before_new_ones_of_which_few_are_looked_at_at_once() -> None:
+async def test_running_jobs_precede_new_ones_of_which_few_run_at_once() -> None:
     begun: list[JobKey] = []
     go_on = asyncio.Event()
 
@@ -105,7 +105,7 @@ async def test_jobs_that_run_come_before_new_ones_of_which_few_are_looked_at_at_
     await asyncio.wait_for(task, 60.0)
 
 
-async def test_many_jobs_are_looked_at_at_once_but_not_all() -> None:
+async def test_the_number_of_concurrent_reconcile_steps_is_limited() -> None:
     at_once, most, done = 0, 0, 0
     go_on = asyncio.Event()
 
@@ -129,7 +129,7 @@ async def test_many_jobs_are_looked_at_at_once_but_not_all() -> None:
 
 
 @on_virtual_time
-async def test_a_look_that_fails_is_repeated_after_a_pause_that_grows() -> None:
+async def test_a_failed_reconcile_step_is_repeated_with_growing_pauses() -> None:
     times: list[float] = []
     outcomes: list[bool] = []
 
@@ -143,12 +143,12 @@ async def test_a_look_that_fails_is_repeated_after_a_pause_that_grows() -> None:
         await until(lambda: len(outcomes) == 4)
     pauses = [after - before for before, after in itertools.pairwise(times)]
     assert outcomes == [True, True, True, False]
-    # Each pause is drawn between half of its most and its most, which doubles.
+    # Each pause is drawn between half of its limit and its limit; the limit doubles.
     for most, pause in zip((FIRST_BACKOFF_SECONDS * 2**n for n in range(3)), pauses, strict=True):
         assert 0.5 * most <= pause <= most
 
 
-async def test_an_error_nobody_foresaw_stops_neither_its_job_nor_the_others() -> None:
+async def test_an_unexpected_error_stops_no_job() -> None:
     passes = Counter[JobKey]()
 
     async def reconcile(key: JobKey) -> None:
@@ -163,7 +163,7 @@ async def test_an_error_nobody_foresaw_stops_neither_its_job_nor_the_others() ->
 
 
 @on_virtual_time
-async def test_a_job_is_looked_at_when_its_time_has_come_even_if_nothing_happens() -> None:
+async def test_a_job_is_reconciled_at_its_time_without_any_event() -> None:
     passes = 0
 
     async def reconcile(_: JobKey) -> float | None:
@@ -179,7 +179,7 @@ async def test_a_job_is_looked_at_when_its_time_has_come_even_if_nothing_happens
 
 
 @on_virtual_time
-async def test_a_new_time_takes_the_place_of_the_old_one() -> None:
+async def test_a_new_time_replaces_the_old_one() -> None:
     passes = 0
 
     async def reconcile(_: JobKey) -> float | None:
@@ -197,7 +197,7 @@ async def test_a_new_time_takes_the_place_of_the_old_one() -> None:
 
 
 @on_virtual_time
-async def test_the_earlier_of_two_timers_rings_first_whichever_was_set_first() -> None:
+async def test_the_earlier_timer_fires_first_in_any_order_of_setting() -> None:
     order: list[JobKey] = []
     delays = {A: 0.15, B: 0.05}
 
@@ -213,7 +213,7 @@ async def test_the_earlier_of_two_timers_rings_first_whichever_was_set_first() -
 
 
 @on_virtual_time
-async def test_a_job_that_is_gone_is_not_looked_at_when_its_time_comes() -> None:
+async def test_a_deleted_job_is_not_reconciled_at_its_time() -> None:
     passes = 0
 
     async def reconcile(_: JobKey) -> float | None:
@@ -230,7 +230,7 @@ async def test_a_job_that_is_gone_is_not_looked_at_when_its_time_comes() -> None
     assert passes == 1
 
 
-async def test_outdated_timers_are_cleared_away() -> None:
+async def test_outdated_timers_are_removed() -> None:
     passes = 0
 
     async def reconcile(_: JobKey) -> float | None:
@@ -245,7 +245,7 @@ async def test_outdated_timers_are_cleared_away() -> None:
         assert loop.timers < 100
 
 
-async def test_lag_grows_while_a_look_hangs_and_is_zero_at_rest() -> None:
+async def test_lag_grows_during_a_hanging_step_and_is_zero_at_rest() -> None:
     go_on = asyncio.Event()
 
     async def reconcile(_: JobKey) -> None:
@@ -259,7 +259,7 @@ async def test_lag_grows_while_a_look_hangs_and_is_zero_at_rest() -> None:
         await until(lambda: loop.lag == 0.0)
 
 
-async def test_stopping_lets_a_look_finish_and_begins_no_other() -> None:
+async def test_stopping_finishes_the_running_step_and_begins_no_other() -> None:
     begun: list[JobKey] = []
     ended: list[JobKey] = []
 

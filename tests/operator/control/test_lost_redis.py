@@ -1,5 +1,5 @@
-"""The node of a managed Redis does not answer: what the operator does then, against a real API server. There is no node
-at all, so nothing ever says that a pod has ended."""
+"""The operator's handling of a managed Redis on a lost node, against a real API server. There are no nodes, so no pod
+is ever reported as ended."""
 
 from collections.abc import AsyncIterator
 
@@ -18,7 +18,7 @@ REDIS, CLAIM = "job-redis-0", "data-job-redis-0"
 async def tenant(
     api: Api, control_plane: ControlPlane, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Tenant]:
-    # A pod that is asked to go has 30 s; here they count as long over.
+    # A deleted pod has 30 s to end; here they count as over.
     monkeypatch.setattr("openseer_core.plan.store.FORCE_SECONDS", -60.0)
     found = Tenant(api, control_plane, namespace)
     yield found
@@ -26,7 +26,7 @@ async def tenant(
 
 
 async def lose_redis(tenant: Tenant, driver: str | None) -> str:
-    """A job whose Redis was asked to go and whose node says nothing; the uid of the pod."""
+    """Deletes a job's Redis pod whose node does not answer; returns the pod's uid."""
     await tenant.submit(workers={"replicas": 1})
     await tenant.look()
     await make_claim(tenant.api, tenant.key[0], driver, ["ReadWriteOnce"], claim=CLAIM)
@@ -37,7 +37,7 @@ async def lose_redis(tenant: Tenant, driver: str | None) -> str:
     return uid
 
 
-async def test_a_redis_whose_volume_is_safe_leaves_a_lost_node_and_the_job_goes_on(tenant: Tenant) -> None:
+async def test_a_redis_with_a_safe_volume_leaves_a_lost_node(tenant: Tenant) -> None:
     await lose_redis(tenant, "disk")
     await tenant.look()
     assert await tenant.find("Pod", REDIS) == {}
@@ -49,7 +49,7 @@ async def test_a_redis_whose_volume_is_safe_leaves_a_lost_node_and_the_job_goes_
     assert await tenant.pods() == {"driver", "worker-0"}
 
 
-async def test_a_redis_whose_volume_is_not_safe_stays_and_a_person_is_told_what_to_do(tenant: Tenant) -> None:
+async def test_a_redis_with_an_unsafe_volume_stays_with_the_remedy_reported(tenant: Tenant) -> None:
     uid = await lose_redis(tenant, None)
     await tenant.look(3)
     assert (await tenant.find("Pod", REDIS))["metadata"]["uid"] == uid
@@ -65,7 +65,7 @@ async def test_a_redis_whose_volume_is_not_safe_stays_and_a_person_is_told_what_
     assert event["count"] == 1
 
 
-async def test_the_node_of_an_ephemeral_redis_holds_its_only_data_so_it_stays(tenant: Tenant) -> None:
+async def test_an_ephemeral_redis_stays_on_its_lost_node(tenant: Tenant) -> None:
     await tenant.submit(workers={"replicas": 1}, store={"persistence": {"medium": "ephemeral", "size": "1Gi"}})
     await tenant.look()
     await tenant.place_store("n-lost")
@@ -75,7 +75,7 @@ async def test_the_node_of_an_ephemeral_redis_holds_its_only_data_so_it_stays(te
     await tenant.look(2)
     assert await tenant.find("Pod", REDIS) != {}
     assert "medium: ephemeral" in (await tenant.conditions())["Available"][2]
-    # What goes with the job need not be kept.
+    # Data that are deleted with the job need not be kept.
     await tenant.api.merge("RolloutJob", *tenant.key, {"metadata": {"finalizers": ["example.com/keep"]}})
     await tenant.api.delete("RolloutJob", *tenant.key)
     await tenant.look(2)

@@ -1,4 +1,4 @@
-"""Names of a job's objects may be taken: what is not the job's own is neither changed nor deleted, and it is told."""
+"""Names of a job's objects may be occupied: foreign objects are neither changed nor deleted, and the job names them."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -43,7 +43,7 @@ async def tenant(api: Api, control_plane: ControlPlane, namespace: str) -> Async
     await found.close()
 
 
-async def test_these_are_all_objects_of_a_job_and_all_kinds_written(tenant: Tenant) -> None:
+async def test_the_list_of_a_jobs_objects_and_kinds_is_complete(tenant: Tenant) -> None:
     await tenant.start(workers={"replicas": 1})
     made = set(await snapshot(tenant.api, tenant.key[0])) - {("Pod", "default-redis-0")}
     assert made == {*NAMES, ("Secret", await tenant.secret_name())}
@@ -53,7 +53,7 @@ async def test_these_are_all_objects_of_a_job_and_all_kinds_written(tenant: Tena
     assert RESOURCES.keys() - set(WRITTEN) - READ == others | {"Deployment"}  # of a serving job's routed experts
 
 
-async def test_a_deployment_that_was_there_before_is_left_alone_and_named(tenant: Tenant) -> None:
+async def test_a_foreign_deployment_is_not_changed_and_is_named(tenant: Tenant) -> None:
     before = await tenant.api.create("Deployment", tenant.key[0], foreign("Deployment", "default-rows"))
     capture = {"capture": {"pvc": {"claimName": "fast", "path": "rows"}}}
     await tenant.submit(mode="serve", prompts=None, routing=capture)
@@ -63,7 +63,7 @@ async def test_a_deployment_that_was_there_before_is_left_alone_and_named(tenant
 
 
 @pytest.mark.parametrize(("kind", "name"), [*NAMES, CLAIM])
-async def test_what_was_there_before_is_left_alone_and_named(tenant: Tenant, kind: str, name: str) -> None:
+async def test_foreign_objects_are_not_changed_and_are_named(tenant: Tenant, kind: str, name: str) -> None:
     before = await tenant.api.create(kind, tenant.key[0], foreign(kind, name))
     await tenant.start(workers={"replicas": 1})
     conditions = await tenant.conditions()
@@ -78,7 +78,7 @@ async def test_what_was_there_before_is_left_alone_and_named(tenant: Tenant, kin
     assert await tenant.find(kind, name) == before
 
 
-async def test_a_name_that_is_freed_is_used_and_the_condition_goes(tenant: Tenant) -> None:
+async def test_a_freed_name_is_used_and_the_condition_ends(tenant: Tenant) -> None:
     await tenant.api.create("ServiceAccount", tenant.key[0], foreign("ServiceAccount", "default"))
     await tenant.start(workers={"replicas": 1})
     assert (await tenant.conditions())["NameTaken"][0] == "True"
@@ -90,9 +90,9 @@ async def test_a_name_that_is_freed_is_used_and_the_condition_goes(tenant: Tenan
     assert await tenant.pods() == {"driver", "worker-0"}
 
 
-async def test_an_object_of_an_earlier_job_of_the_name_is_waited_for(tenant: Tenant) -> None:
+async def test_the_operator_waits_for_the_deletion_of_an_earlier_jobs_objects(tenant: Tenant) -> None:
     await tenant.start(workers={"replicas": 1})
-    await tenant.api.delete("RolloutJob", *tenant.key)  # and nothing collects what it leaves
+    await tenant.api.delete("RolloutJob", *tenant.key)  # and no garbage collector runs
     before = await snapshot(tenant.api, tenant.key[0])
     await tenant.submit(workers={"replicas": 1})
     await tenant.census.fill()
@@ -100,10 +100,12 @@ async def test_an_object_of_an_earlier_job_of_the_name_is_waited_for(tenant: Ten
     assert "to an earlier job of this name" in (await tenant.conditions())["NameTaken"][2]
     after = await snapshot(tenant.api, tenant.key[0])
     assert {key: after.get(key) for key in before} == before
-    assert after.keys() - before.keys() == {("Secret", await tenant.secret_name())}, "its name is this job's alone"
+    assert after.keys() - before.keys() == {("Secret", await tenant.secret_name())}, (
+        "an object other than the job's own Secret was created"
+    )
 
 
-async def test_an_object_that_lost_its_owner_is_no_longer_changed(tenant: Tenant) -> None:
+async def test_an_object_without_its_owner_reference_is_not_changed(tenant: Tenant) -> None:
     await tenant.start(workers={"replicas": 1})
     await tenant.api.merge(
         "PersistentVolumeClaim", tenant.key[0], "default-output", {"metadata": {"ownerReferences": None}}
@@ -115,7 +117,7 @@ async def test_an_object_that_lost_its_owner_is_no_longer_changed(tenant: Tenant
     assert await tenant.find("PersistentVolumeClaim", "default-output") == kept
 
 
-async def test_a_stateful_set_that_took_the_name_later_is_not_deleted(tenant: Tenant) -> None:
+async def test_a_foreign_stateful_set_of_the_name_is_not_deleted(tenant: Tenant) -> None:
     await tenant.start(workers={"replicas": 1})
     await tenant.api.delete("StatefulSet", tenant.key[0], "default-redis")
     after = await tenant.api.create("StatefulSet", tenant.key[0], foreign("StatefulSet", "default-redis"))
@@ -126,7 +128,7 @@ async def test_a_stateful_set_that_took_the_name_later_is_not_deleted(tenant: Te
     assert await tenant.find("StatefulSet", "default-redis") == after
 
 
-async def test_a_field_that_a_manifest_no_longer_names_is_given_up(tenant: Tenant) -> None:
+async def test_a_field_removed_from_a_manifest_is_removed_from_the_object(tenant: Tenant) -> None:
     await tenant.start(workers={"replicas": 1})
     job = tenant.cache.job(tenant.key)
     assert job is not None
@@ -145,7 +147,7 @@ async def test_a_field_that_a_manifest_no_longer_names_is_given_up(tenant: Tenan
     assert [each["operation"] for each in ours] == ["Apply"]
 
 
-async def test_a_deleted_secret_is_made_again_while_a_pod_starts(
+async def test_a_deleted_secret_is_created_again_while_a_pod_starts(
     tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await tenant.start(workers={"replicas": 1})
@@ -153,7 +155,7 @@ async def test_a_deleted_secret_is_made_again_while_a_pod_starts(
     before = await tenant.find("Secret", name)
     await tenant.api.delete("Secret", tenant.key[0], name)
     await tenant.look()
-    assert not await tenant.find("Secret", name), "it was there a moment ago"
+    assert not await tenant.find("Secret", name), "the Secret was created again although it was known a moment before"
     monkeypatch.setattr(observe, "SECRET_SECONDS", 0.0)
     reads = tenant.api.calls["GET", "Secret", 200] + tenant.api.calls["GET", "Secret", 404]
     await tenant.look()
@@ -161,7 +163,7 @@ async def test_a_deleted_secret_is_made_again_while_a_pod_starts(
     assert (await tenant.find("Secret", name))["data"] == before["data"]
 
 
-async def test_a_secret_of_the_users_own_is_in_nobodys_way(tenant: Tenant) -> None:
+async def test_a_users_own_secret_causes_no_conflict(tenant: Tenant) -> None:
     before = await tenant.api.create("Secret", tenant.key[0], foreign("Secret", "default-redis"))
     await tenant.start(workers={"replicas": 1})
     assert (await tenant.conditions())["NameTaken"][0] == "False"
@@ -169,7 +171,7 @@ async def test_a_secret_of_the_users_own_is_in_nobodys_way(tenant: Tenant) -> No
     assert await tenant.find("Secret", "default-redis") == before
 
 
-async def test_a_secret_that_a_quota_kept_from_being_made_is_not_taken_for_there(
+async def test_a_conflict_of_a_quota_is_not_taken_for_an_existing_secret(
     tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def create(kind: str, namespace: str | None, body: JsonObject) -> JsonObject:
@@ -185,7 +187,7 @@ async def test_a_secret_that_a_quota_kept_from_being_made_is_not_taken_for_there
         await objects.create_unread(job, "Secret", foreign("Secret", "new"))
 
 
-async def test_nobody_asks_for_the_secret_of_a_job_whose_pods_all_run(
+async def test_the_secret_of_a_job_with_running_pods_is_not_requested(
     tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await tenant.start(workers={"replicas": 1})
@@ -196,7 +198,7 @@ async def test_nobody_asks_for_the_secret_of_a_job_whose_pods_all_run(
     assert tenant.api.calls["POST", "Secret", 409] == before
 
 
-async def test_an_event_of_somebody_else_that_has_the_name_is_not_counted(tenant: Tenant) -> None:
+async def test_a_foreign_event_of_the_name_is_not_counted(tenant: Tenant) -> None:
     await tenant.start(workers={"replicas": 1})
     job = tenant.cache.job(tenant.key)
     assert job is not None
@@ -227,9 +229,7 @@ HOSTILE: tuple[JsonObject, ...] = (
 """Of the templates of a tenant's jobs; the first has but a name that is taken."""
 
 
-async def test_hostile_tenants_change_nothing_that_was_there(
-    api: Api, control_plane: ControlPlane, namespace: str
-) -> None:
+async def test_hostile_tenants_change_no_existing_object(api: Api, control_plane: ControlPlane, namespace: str) -> None:
     restricted, platform = f"{namespace}-restricted", f"{namespace}-platform"
     control_plane.make_namespace(restricted, {"pod-security.kubernetes.io/enforce": "restricted"})
     control_plane.make_namespace(platform)
@@ -258,4 +258,4 @@ async def test_hostile_tenants_change_nothing_that_was_there(
         )
         assert not made or place in (namespace, restricted)
     workers = {name for kind, name in await snapshot(api, restricted) if kind == "Pod" and "worker" in name}
-    assert workers == {"deny-all-4-worker-0"}, "Pod Security holds for them, too; a service account is the namespace's"
+    assert workers == {"deny-all-4-worker-0"}, "Pod Security applies to them; a service account is the namespace's"

@@ -1,4 +1,4 @@
-"""Stores that keep their readers waiting hold up nobody else's."""
+"""Silent stores do not delay reads of other stores."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -9,7 +9,7 @@ from openseer_operator.control.read_slots import NAMESPACE_READS, READS_AT_ONCE,
 
 
 async def is_free(slots: ReadSlots, namespace: str, *, answered: bool) -> bool:
-    """Whether a place is to be had without another's leaving."""
+    """Whether a slot is free."""
 
     async def take() -> None:
         async with slots.slot(namespace, answered=answered):
@@ -25,7 +25,7 @@ async def is_free(slots: ReadSlots, namespace: str, *, answered: bool) -> bool:
 
 
 @pytest.mark.parametrize("answered", [True, False])
-async def test_a_namespace_takes_a_part_of_the_places_and_gives_them_back(answered: bool) -> None:
+async def test_a_namespace_holds_a_limited_share_of_the_read_slots(answered: bool) -> None:
     slots = ReadSlots()
     async with AsyncExitStack() as held:
         for _ in range(NAMESPACE_READS):
@@ -36,7 +36,7 @@ async def test_a_namespace_takes_a_part_of_the_places_and_gives_them_back(answer
     assert await is_free(slots, "hostile", answered=answered)
 
 
-async def test_stores_that_answer_wait_for_none_that_does_not() -> None:
+async def test_answering_stores_do_not_wait_for_silent_ones() -> None:
     slots = ReadSlots()
     async with AsyncExitStack() as held:
         for number in range(READS_AT_ONCE):

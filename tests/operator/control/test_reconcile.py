@@ -1,6 +1,6 @@
-"""A reconcile step of a job, against a real API server and a real store: what is written when, and what is remembered.
+"""A reconcile step of a job against a real API server and a real store: status writes and the operator's memory.
 
-There are no nodes and no watch here: `Bench.see` tells what they would.
+There are no nodes and no watch here: `Bench.see` plays their reports.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.redis]
 
 
 class Bench:
-    """Jobs of one namespace, and all that looks after them but the watch and the loop."""
+    """Jobs of one namespace and the operator's parts for them, without the watch and the loop."""
 
     def __init__(self, api: Api, namespace: str, url: str, **settings: Any) -> None:
         chosen = OperatorSettings("default", "worker:1", "operator:1", identity="test", stores=ACCESS, **settings)
@@ -58,7 +58,7 @@ class Bench:
         return self.namespace, name
 
     async def reconcile(self, key: JobKey) -> tuple[float | None, bool]:
-        """The delay that a reconcile step asks for, and whether it wrote the status."""
+        """Runs a reconcile step; returns the delay that it requests, and whether it wrote the status."""
         before = await self.job(key)
         delay = await self.reconciler.reconcile(key)
         return delay, (await self.job(key)).get("status") != before.get("status")
@@ -67,7 +67,7 @@ class Bench:
         return await self.api.get("RolloutJob", *key)
 
     async def settle(self, key: JobKey) -> None:
-        """Reconciles until the store has a view and nothing is done or written any more."""
+        """Reconciles until the store has a view and a step does nothing."""
         async with asyncio.timeout(120.0):
             calm = 0
             while calm < 3 or self.stores.view(key) is None:
@@ -76,17 +76,17 @@ class Bench:
                 await asyncio.sleep(0.1)
 
     async def until_read(self, key: JobKey, true: Callable[[StoreView], bool]) -> None:
-        """Waits until that was read in the store."""
+        """Waits until the store's view satisfies the predicate."""
         async with asyncio.timeout(120.0):
             while (view := self.stores.view(key)) is None or not true(view):
                 await asyncio.sleep(0.1)
 
     async def report_pod_status(self, key: JobKey, component: str, **status: Any) -> str:
-        """A node reports this status of the component's pod; the pod's uid."""
+        """Writes a status of the component's pod as its node would; returns the pod's uid."""
         raw = await self.api.get("Pod", self.namespace, f"{key[1]}-{component}")
         raw["status"] |= status
         raw["spec"]["nodeName"] = "n1"
-        # Newer than anything that the server has said.
+        # Newer than every version that the server has sent.
         raw["metadata"]["resourceVersion"] = str(int(raw["metadata"]["resourceVersion"]) + 10**9)
         self.cache.put_pod(raw)
         return raw["metadata"]["uid"]
@@ -110,7 +110,7 @@ async def bench(api: Api, namespace: str, server: JobStore) -> AsyncIterator[Ben
     await found.stores.close()
 
 
-async def test_nothing_is_written_while_nothing_changes(bench: Bench) -> None:
+async def test_no_status_is_written_without_a_change(bench: Bench) -> None:
     key = await bench.submit()
     await bench.settle(key)
     before = dict(bench.api.calls)
@@ -120,7 +120,7 @@ async def test_nothing_is_written_while_nothing_changes(bench: Bench) -> None:
     assert delay > 1.0
 
 
-async def test_a_job_that_nobody_has_looked_at_is_not_taken_for_ready(bench: Bench) -> None:
+async def test_a_job_is_not_ready_before_its_first_reconcile_step(bench: Bench) -> None:
     key = await bench.submit()
     assert (await bench.job(key))["status"] == {"observedGeneration": -1}
     assert bench.reconciler.is_new(key)
@@ -130,7 +130,7 @@ async def test_a_job_that_nobody_has_looked_at_is_not_taken_for_ready(bench: Ben
     assert not bench.reconciler.is_new(key)
 
 
-async def test_a_failed_job_that_is_asked_to_goes_on_once(bench: Bench) -> None:
+async def test_a_failed_job_is_revived_once_per_request(bench: Bench) -> None:
     key = await bench.submit(workers={"replicas": 1}, failurePolicy={"workerRestarts": 0})
     await bench.reconcile(key)
     ended = {"name": "worker", "state": {"terminated": {"exitCode": 7}}}
@@ -146,7 +146,7 @@ async def test_a_failed_job_that_is_asked_to_goes_on_once(bench: Bench) -> None:
     assert not wrote
 
 
-async def test_a_failure_is_written_down_before_its_pod_is_deleted_and_though_no_turn_is_left(
+async def test_a_failure_is_written_before_its_pods_deletion_at_any_rate_limit(
     api: Api, namespace: str, server: JobStore
 ) -> None:
     bench = Bench(api, namespace, server.url, status_writes=0.001)
@@ -162,7 +162,7 @@ async def test_a_failure_is_written_down_before_its_pod_is_deleted_and_though_no
     await bench.stores.close()
 
 
-async def test_a_status_that_cannot_be_written_stops_the_look_before_it_acts(bench: Bench) -> None:
+async def test_a_failed_status_write_stops_the_step_before_its_actions(bench: Bench) -> None:
     key = await bench.submit(workers={"replicas": 1})
     await bench.api.delete("RolloutJob", *key)
     with pytest.raises(reconcile.NotThereError):
@@ -171,19 +171,19 @@ async def test_a_status_that_cannot_be_written_stops_the_look_before_it_acts(ben
 
 
 @pytest.mark.slow
-async def test_what_people_read_is_written_in_turn(
+async def test_informative_status_writes_have_a_rate_limit(
     api: Api, namespace: str, server: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = Bench(api, namespace, server.url, status_writes=2.0)
     keys = [await bench.submit(f"job-{number}", workers={"replicas": 1}) for number in range(6)]
-    for _ in range(3):  # whoever waits for a turn gets it
+    for _ in range(3):  # each waiting job gets its turn
         for key in keys:
             await bench.settle(key)
         await asyncio.sleep(1.0)
     for key in keys:
         await bench.see_ready(key, "worker-0")
     now = api.clock.now()
-    monkeypatch.setattr(api.clock, "now", lambda: now)  # six looks take no time, however slow the machine is
+    monkeypatch.setattr(api.clock, "now", lambda: now)  # six steps take no time, on a machine of any speed
     passes = [await bench.reconcile(key) for key in keys]
     at_once = [wrote for _, wrote in passes].index(False)
     assert 2 <= at_once <= 4
@@ -196,7 +196,7 @@ async def test_what_people_read_is_written_in_turn(
     await bench.stores.close()
 
 
-async def test_progress_alone_waits_for_its_interval_and_readiness_does_not(
+async def test_progress_waits_for_its_interval_and_readiness_does_not(
     bench: Bench, server: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claims = await server.submit("a")
@@ -220,7 +220,7 @@ async def test_progress_alone_waits_for_its_interval_and_readiness_does_not(
     assert (status["workers"]["summary"], status["progress"]["tokens"]) == ("1/1", 150)
 
 
-async def test_idle_gpus_are_a_metric_at_once_and_alone_no_reason_to_write(
+async def test_idle_gpus_are_a_metric_at_once_and_cause_no_status_write(
     bench: Bench, server: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reconcile, "PROGRESS_SECONDS", 0.0)
@@ -241,7 +241,7 @@ async def test_idle_gpus_are_a_metric_at_once_and_alone_no_reason_to_write(
     assert (await bench.job(key))["status"]["gpuSeconds"] == {"idle": 70, "busy": 0}
 
 
-async def test_a_sick_gpu_is_told_of_on_its_node_and_the_worker_goes(
+async def test_a_sick_gpu_is_reported_on_its_node_and_the_worker_leaves(
     api: Api, namespace: str, server: JobStore
 ) -> None:
     bench = Bench(api, namespace, server.url, node_condition="GpuReady")
@@ -255,14 +255,14 @@ async def test_a_sick_gpu_is_told_of_on_its_node_and_the_worker_goes(
     await bench.until_read(key, lambda view: uid in view.reports)
     await bench.reconcile(key)
     found = {condition["type"]: condition for condition in (await api.get("Node", None, "n1"))["status"]["conditions"]}
-    assert set(found) == {"Ready"}, "a job's word sets no condition"
+    assert set(found) == {"Ready"}, "a job's report set a condition"
     (sick,) = (await bench.job(key))["status"]["sickNodes"]
     assert (sick["node"], sick["worker"]) == ("n1", "worker-0")
     assert api.calls["DELETE", "Pod", 200] == 1
     await bench.stores.close()
 
 
-async def test_a_job_that_the_operator_cannot_make_is_refused_once_and_what_is_wrong_is_named(bench: Bench) -> None:
+async def test_an_impossible_job_is_refused_once_with_its_errors(bench: Bench) -> None:
     key = await bench.submit(workers={"template": {"spec": {"containers": [{"name": "worker", "env": 5}]}}})
     delay, wrote = await bench.reconcile(key)
     assert (delay, wrote) == (None, True)
@@ -275,7 +275,7 @@ async def test_a_job_that_the_operator_cannot_make_is_refused_once_and_what_is_w
     assert bench.api.calls == before
 
 
-async def test_nothing_is_kept_of_a_job_that_is_gone(bench: Bench) -> None:
+async def test_no_memory_is_kept_of_a_deleted_job(bench: Bench) -> None:
     key = await bench.submit()
     await bench.settle(key)
     assert key in bench.board.jobs
@@ -288,7 +288,7 @@ async def test_nothing_is_kept_of_a_job_that_is_gone(bench: Bench) -> None:
     assert len(bench.stores) == 0
 
 
-async def test_a_managed_store_is_read_once_its_pod_takes_connections(bench: Bench) -> None:
+async def test_a_managed_store_is_read_after_its_pod_is_ready(bench: Bench) -> None:
     key = await bench.submit(store={})
     await bench.reconcile(key)
     assert len(bench.stores) == 0
@@ -327,7 +327,7 @@ WRONG_TEMPLATES: list[tuple[dict[str, Any], str, str]] = [
 
 
 @pytest.mark.parametrize(("spec", "part", "words"), WRONG_TEMPLATES, ids=[words for *_, words in WRONG_TEMPLATES])
-async def test_a_template_that_the_server_does_not_take_is_told_of_in_its_words(
+async def test_a_refused_template_is_reported_with_the_servers_message(
     bench: Bench, spec: dict[str, Any], part: str, words: str
 ) -> None:
     whole: dict[str, Any] = {"store": {}, **spec}
@@ -346,7 +346,7 @@ async def test_a_template_that_the_server_does_not_take_is_told_of_in_its_words(
     assert {kind for verb, kind, answer in before if (verb, answer) == ("POST", 201)} == {"RolloutJob"}
 
 
-async def test_a_template_is_tried_once_and_goes_on_when_it_is_mended(bench: Bench) -> None:
+async def test_a_template_is_tried_once_and_again_after_a_correction(bench: Bench) -> None:
     key = await bench.submit(workers={"template": {"spec": {"nodeSelectr": {}}}})
     await bench.reconcile(key)
     for spec in ({"nodeSelector": {"a": "b"}, "nodeSelectr": None}, {}):
@@ -360,7 +360,7 @@ async def test_a_template_is_tried_once_and_goes_on_when_it_is_mended(bench: Ben
     assert bench.api.calls["POST", "Pod", 201] == 4
 
 
-async def test_a_job_that_ends_is_let_go_whatever_its_template_says(bench: Bench) -> None:
+async def test_a_deleted_job_is_released_with_any_template(bench: Bench) -> None:
     key = await bench.submit(store={}, workers={"template": {"spec": {"nodeSelectr": {}}}})
     record = bench.cache.job(key)
     assert record is not None
@@ -373,7 +373,7 @@ async def test_a_job_that_ends_is_let_go_whatever_its_template_says(bench: Bench
         await bench.job(key)
 
 
-async def test_a_running_job_outlives_a_template_that_is_not_taken(bench: Bench) -> None:
+async def test_a_running_job_survives_a_refused_template(bench: Bench) -> None:
     key = await bench.submit(workers={"replicas": 2})
     await bench.settle(key)
     changes: list[dict[str, Any]] = [{"replicas": 1, "template": {"spec": {"nodeSelectr": {}}}}, {"template": None}]
@@ -386,7 +386,7 @@ async def test_a_running_job_outlives_a_template_that_is_not_taken(bench: Bench)
     assert condition((await bench.job(key))["status"], "TemplateInvalid") == ("False", "")
 
 
-async def test_what_a_policy_refuses_is_no_fault_of_the_template(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_policys_refusal_is_not_blamed_on_the_template(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     words = "pods \"x\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no team label"
 
     async def denied(*_: object) -> None:

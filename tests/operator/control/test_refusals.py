@@ -1,4 +1,4 @@
-"""What Kubernetes will not make holds up nothing else, and people read why in Kubernetes' own words."""
+"""An object that Kubernetes refuses delays no other, and the status has Kubernetes' own message."""
 
 import json
 import time
@@ -31,7 +31,7 @@ async def tenant(api: Api, control_plane: ControlPlane, namespace: str) -> Async
 
 
 class Rules:
-    """What an admin sets up in a tenant's namespace."""
+    """An administrator's policies in a tenant's namespace."""
 
     def __init__(self, plane: ControlPlane, namespace: str) -> None:
         self._plane = plane
@@ -39,7 +39,7 @@ class Rules:
         self._namespace = namespace
 
     def quota(self, resource: str, most: int) -> None:
-        """Of a quota its status counts, which its controller would write. Set anew, it counts from 0."""
+        """Creates a quota with its status, which its controller would write. A new quota counts from 0."""
         hard = {"hard": {resource: str(most)}}
         quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "quota"}, "spec": hard}
         apply = "?fieldManager=admin&force=true"
@@ -57,7 +57,7 @@ class Rules:
         self._send(self._path, {"metadata": {"labels": labels}}, "PATCH", "application/merge-patch+json")
 
     def webhook(self) -> None:
-        """One that does not answer, and without which no pod is made."""
+        """Creates a required webhook for pods that does not answer."""
         hook = {
             "name": "pods.example.com",
             "clientConfig": {"url": "https://127.0.0.1:1/"},
@@ -72,7 +72,7 @@ class Rules:
         self._send(f"/apis/{api}/validatingwebhookconfigurations", body)
 
     def await_answer(self, *, refused: bool) -> None:
-        """Until the server, which hears of its own rules a moment later, refuses pods here, or takes them."""
+        """Waits until the server applies its new rules, so that it refuses or accepts pods here."""
         containers = [{"name": "c", "image": "i", "resources": {"requests": {"memory": "1Mi"}}}]
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "try"}, "spec": {"containers": containers}}
         end = time.monotonic() + RULE_SECONDS
@@ -96,7 +96,7 @@ def rules(control_plane: ControlPlane, namespace: str) -> Rules:
     return Rules(control_plane, namespace)
 
 
-async def test_a_quota_gives_store_and_driver_their_place_and_workers_the_rest(tenant: Tenant, rules: Rules) -> None:
+async def test_a_quota_serves_store_and_driver_before_workers(tenant: Tenant, rules: Rules) -> None:
     rules.quota("pods", 4)
     await tenant.start(workers={"replicas": 6})
     assert len(await tenant.pods()) == 3
@@ -104,7 +104,7 @@ async def test_a_quota_gives_store_and_driver_their_place_and_workers_the_rest(t
     status, reason, message = (await tenant.conditions())["PodsCreated"]
     assert (status, reason) == ("False", "PodsNotCreated")
     assert "exceeded quota: quota, requested: pods=1, used: pods=4, limited: pods=4" in message
-    assert len(await tenant.events("PodsNotCreated")) <= 2, "the same is told once"
+    assert len(await tenant.events("PodsNotCreated")) <= 2, "the same event was written twice"
 
     rules.quota("pods", 99)
     rules.await_answer(refused=False)
@@ -125,7 +125,7 @@ async def test_a_policy_with_an_unknown_field_is_refused_not_widened(
     await mistyped.close()
 
 
-async def test_after_a_refusal_one_pod_tries_whether_there_is_room(tenant: Tenant, rules: Rules) -> None:
+async def test_after_a_refusal_one_pod_per_step_is_tried(tenant: Tenant, rules: Rules) -> None:
     rules.quota("pods", 1)
     await tenant.start(store=OWN_STORE, workers={"replicas": 40})
     assert await tenant.pods() == {"driver"}
@@ -134,7 +134,7 @@ async def test_after_a_refusal_one_pod_tries_whether_there_is_room(tenant: Tenan
     assert tenant.api.calls["POST", "Pod", 403] == before + 1
 
 
-async def test_no_worker_takes_the_place_of_a_driver_that_must_wait(tenant: Tenant, rules: Rules) -> None:
+async def test_no_worker_takes_the_quota_of_a_waiting_driver(tenant: Tenant, rules: Rules) -> None:
     await prepare(tenant, workers={"replicas": 2})
     rules.quota("pods", 0)
     rules.await_answer(refused=True)
@@ -148,7 +148,7 @@ async def test_no_worker_takes_the_place_of_a_driver_that_must_wait(tenant: Tena
 
 
 async def prepare(tenant: Tenant, **spec: Any) -> None:
-    """A job whose pods are still to be made, but for that of its Redis."""
+    """Prepares a job without pods except for that of its Redis."""
     await tenant.submit(**spec)
     await tenant.look()
     await tenant.place_store()
@@ -165,7 +165,7 @@ PRIVILEGED = {"template": {"spec": {"hostNetwork": True}}}
         ("webhook", {}, 'failed calling webhook "pods.example.com"'),
     ],
 )
-async def test_who_refuses_pods_is_told_in_its_own_words(
+async def test_a_refusal_of_pods_is_reported_with_its_own_message(
     tenant: Tenant, rules: Rules, rule: str, workers: dict[str, Any], words: str
 ) -> None:
     await prepare(tenant, workers=workers)
@@ -185,7 +185,7 @@ async def test_who_refuses_pods_is_told_in_its_own_words(
         ("count/secrets", "Secret job-redis-"),
     ],
 )
-async def test_what_pods_stand_on_is_refused_and_told_before_any_pod(
+async def test_a_refusal_of_a_prerequisite_is_reported_before_any_pod(
     tenant: Tenant, rules: Rules, resource: str, named: str
 ) -> None:
     rules.quota(resource, 0)
@@ -199,7 +199,7 @@ async def test_what_pods_stand_on_is_refused_and_told_before_any_pod(
 
 
 @pytest.mark.parametrize("made", ["Pod job-redis-0", "Claim data-job-redis-0 Pod job-redis-0"])
-async def test_a_redis_without_a_pod_says_what_its_controller_was_refused(
+async def test_a_redis_without_a_pod_reports_its_controllers_refusal(
     tenant: Tenant, monkeypatch: pytest.MonkeyPatch, made: str
 ) -> None:
     monkeypatch.setattr("openseer_core.plan.store.STORE_POD_SECONDS", 0.0)
@@ -228,7 +228,7 @@ async def test_a_redis_without_a_pod_says_what_its_controller_was_refused(
 
 
 class Bench:
-    """One job with pods, and the applier alone."""
+    """One job with pods, and an applier without a control loop."""
 
     def __init__(self, tenant: Tenant) -> None:
         settings = OperatorSettings("default", "worker:1", "operator:1", identity="test", stores=ACCESS)
@@ -262,11 +262,11 @@ async def test_drains_and_stamps_are_done_though_pods_are_refused(tenant: Tenant
     assert [refusal.kind for refusal in tenant.census.refusals(tenant.key)][:1] == ["Pod"]
 
 
-async def test_what_hangs_together_stops_at_its_first_failure_and_the_rest_is_done(tenant: Tenant) -> None:
+async def test_dependent_actions_stop_at_a_failure_and_others_are_done(tenant: Tenant) -> None:
     await tenant.start(store=OWN_STORE, workers={"replicas": 1})
     bench = Bench(tenant)
     with pytest.raises(KeyError):  # its store was never watched
         await bench.apply(Purge(), RemoveFinalizer(), CreatePod(7, 0, 0))
     assert (await tenant.api.get("RolloutJob", *tenant.key))["metadata"]["finalizers"] == ["openseer.dev/store"]
-    assert "worker-7" in await tenant.pods(), "what does not need the store is made"
+    assert "worker-7" in await tenant.pods(), "an action without the store was not done"
     await bench.apply(DeleteStore())

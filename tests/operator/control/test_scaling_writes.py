@@ -1,4 +1,4 @@
-"""A job that scales itself remembers at each look what it waits for, and writes that no more often than progress."""
+"""An autoscaled job keeps its window in memory at each step, and writes it no more often than progress."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -25,7 +25,7 @@ async def tenant(api: Api, control_plane: ControlPlane, namespace: str) -> Async
 
 
 class Backlog:
-    """What the job's store holds, in place of a store: requests of which none or one waits."""
+    """A played view of the job's store with no or one waiting request."""
 
     def __init__(self, tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
         self.waiting = 1
@@ -36,7 +36,7 @@ class Backlog:
 
 
 async def start(tenant: Tenant, seconds: int = WINDOW_SECONDS) -> None:
-    """A serving job whose status is written, with windows of so many seconds."""
+    """Starts a serving job with windows of `seconds`; returns once its status is written."""
     autoscale = {"idleSeconds": seconds, "scaleDownSeconds": seconds}
     await tenant.submit(
         mode="serve",
@@ -51,9 +51,7 @@ def writes(tenant: Tenant) -> int:
     return tenant.api.calls["PATCH", "RolloutJob", 200]
 
 
-async def test_a_backlog_that_wavers_is_not_written_at_each_look(
-    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_wavering_backlog_is_not_written_at_each_step(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
     backlog = Backlog(tenant, monkeypatch)
     monkeypatch.setattr(reconcile, "PROGRESS_SECONDS", 600.0)
     await start(tenant, 600)
@@ -64,7 +62,7 @@ async def test_a_backlog_that_wavers_is_not_written_at_each_look(
     assert writes(tenant) <= before + 1
 
 
-async def test_since_when_a_job_is_idle_is_remembered_though_it_is_not_written(
+async def test_the_start_of_idleness_is_remembered_without_a_write(
     tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backlog = Backlog(tenant, monkeypatch)
@@ -77,7 +75,7 @@ async def test_since_when_a_job_is_idle_is_remembered_though_it_is_not_written(
     assert (await tenant.pods()) == set()
 
 
-async def test_a_write_that_fails_costs_no_window(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failed_write_does_not_restart_the_window(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
     backlog = Backlog(tenant, monkeypatch)
     backlog.waiting = 2
     await start(tenant)

@@ -1,4 +1,4 @@
-"""Why a pod does not start when its node tells it in events alone; a played API server holds them."""
+"""Reasons of pods that do not start, from their nodes' events; a played API server holds the events."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -18,14 +18,14 @@ MOUNT = 'MountVolume.SetUp failed for volume "prompts" : configmap "sums" not fo
 
 
 def event(reason: str, message: str, at: str, kind: str = "Warning", *, series: bool = False) -> JsonObject:
-    """`at`: of that minute; `series`: by the newer API."""
+    """An event. `at`: its minute; `series`: in the form of the newer API."""
     time = f"2026-01-01T00:00:{at}.000000Z"
     when: JsonObject = {"eventTime": time, "lastTimestamp": None} if series else {"lastTimestamp": time}
     return {"metadata": {"name": reason}, "type": kind, "reason": reason, "message": message, **when}
 
 
 class PlayedApi:
-    """Events by uid of their pod, and whose were asked for."""
+    """Events by uid of their pod. `asked`: uids of the pods whose events were read."""
 
     def __init__(self) -> None:
         self.events: dict[str, list[JsonObject]] = {}
@@ -42,7 +42,7 @@ class PlayedApi:
 
 
 class Bench:
-    """A job with two workers that a node took on at NOW."""
+    """A job with two workers that were assigned to a node at NOW."""
 
     def __init__(self) -> None:
         self.api = PlayedApi()
@@ -51,13 +51,13 @@ class Bench:
         self.redis: Pod | None = None
 
     async def look(self, after: float) -> tuple[list[str], float | None]:
-        """The problems that pods have then, Redis' first, and when the next look is due."""
+        """The problems of the pods after that time, Redis' first, and when the next step is due."""
         seen = Observation(now=NOW + after, job=make_job(), pods=self.pods, redis=self.redis)
         seen, due = await self.starts.explain(KEY, seen)
         return [pod.problem for pod in (seen.redis, *seen.pods) if pod is not None], due
 
     async def all_asked(self) -> list[str]:
-        """The problems once both workers were asked about."""
+        """The problems after the events of both workers were read."""
         await self.look(SLOW_SECONDS)
         return (await self.look(4 * SLOW_SECONDS))[0]
 
@@ -67,7 +67,7 @@ def bench() -> Bench:
     return Bench()
 
 
-async def test_an_event_of_no_time_is_read_and_a_job_that_goes_asks_for_none(bench: Bench) -> None:
+async def test_an_event_without_time_is_read_and_a_deleted_job_reads_none(bench: Bench) -> None:
     odd = {**event("FailedMount", MOUNT, "09"), "lastTimestamp": "0000-01-01T00:00:00Z"}
     bench.api.events = {pod.uid: [odd] for pod in bench.pods}
     assert (await bench.look(SLOW_SECONDS))[0] == [f"FailedMount: {MOUNT}", ""]
@@ -76,7 +76,7 @@ async def test_an_event_of_no_time_is_read_and_a_job_that_goes_asks_for_none(ben
     assert bench.api.asked == ["u0"]
 
 
-async def test_a_volume_that_cannot_be_mounted_is_told_once_a_pod_has_waited_long(bench: Bench) -> None:
+async def test_a_failed_mount_is_reported_after_a_long_wait_of_the_pod(bench: Bench) -> None:
     bench.api.events = {pod.uid: [event("FailedMount", MOUNT, "09")] for pod in bench.pods}
     assert await bench.look(1.0) == (["", ""], SLOW_SECONDS - 1.0)
     assert bench.api.asked == []
@@ -89,7 +89,7 @@ async def test_a_volume_that_cannot_be_mounted_is_told_once_a_pod_has_waited_lon
     assert (await bench.look(SLOW_SECONDS + 2.0))[0][0] == "", "what started has no problem any more"
 
 
-async def test_a_job_that_goes_on_waiting_is_asked_about_ever_more_seldom(bench: Bench) -> None:
+async def test_events_of_a_waiting_job_are_read_at_growing_intervals(bench: Bench) -> None:
     now, pauses = 0.0, list[float]()
     for _ in range(6):
         _, due = await bench.look(now)
@@ -108,25 +108,25 @@ async def test_a_job_that_goes_on_waiting_is_asked_about_ever_more_seldom(bench:
         event("x", "", "31", "Normal", series=True),
     ],
 )
-async def test_what_went_well_after_a_warning_ends_it(bench: Bench, later: JsonObject) -> None:
+async def test_a_later_success_ends_a_warning(bench: Bench, later: JsonObject) -> None:
     bench.api.events = {"u0": [event("FailedMount", MOUNT, "09"), later]}
     assert await bench.all_asked() == ["", ""]
 
 
-async def test_whatever_warning_came_last_is_told(bench: Bench) -> None:
+async def test_the_latest_warning_is_reported(bench: Bench) -> None:
     before = event("Scheduled", "", "05", "Normal", series=True)
     words = "failed to set up sandbox container: plugin cni failed"
     bench.api.events = {"u0": [event("FailedCreatePodSandBox", words, "20"), before]}
     assert await bench.all_asked() == [f"FailedCreatePodSandBox: {words}", ""]
 
 
-async def test_the_redis_of_a_job_is_asked_about_first(bench: Bench) -> None:
+async def test_events_of_a_jobs_redis_are_read_first(bench: Bench) -> None:
     bench.redis = Pod("j-redis-0", "r", None, node="n1", started_at=NOW)
     bench.api.events = {"r": [event("FailedAttachVolume", "Multi-Attach error", "20")]}
     assert (await bench.look(SLOW_SECONDS))[0] == ["FailedAttachVolume: Multi-Attach error", "", ""]
 
 
-async def test_nothing_is_asked_of_pods_that_run_go_or_say_what_they_lack(bench: Bench) -> None:
+async def test_no_events_are_read_for_running_deleted_or_explained_pods(bench: Bench) -> None:
     changes: tuple[dict[str, Any], ...] = (
         {"phase": PodPhase.RUNNING},
         {"gone_by": NOW},
@@ -139,7 +139,7 @@ async def test_nothing_is_asked_of_pods_that_run_go_or_say_what_they_lack(bench:
     assert bench.api.asked == []
 
 
-async def test_what_cannot_be_asked_fails_no_look_and_forgets_nothing(bench: Bench) -> None:
+async def test_a_failed_read_of_events_fails_no_step_and_keeps_the_problems(bench: Bench) -> None:
     bench.pods = bench.pods[:1]
     bench.api.events = {"u0": [event("FailedMount", MOUNT, "09")]}
     await bench.look(SLOW_SECONDS)

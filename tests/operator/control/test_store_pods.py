@@ -1,4 +1,4 @@
-"""Which pods the operator takes for the Redis of a job: those of its own StatefulSet, whatever others are called."""
+"""The pods that count as a job's Redis: those of its own StatefulSet, by owner and not by name."""
 
 from typing import Any, cast
 
@@ -22,7 +22,7 @@ SETTINGS = OperatorSettings("system", "worker:1", "operator:1", stores=ACCESS)
 
 
 class Bench:
-    """A job whose Redis has its StatefulSet `u-set`, and what the operator sees of it."""
+    """A job whose Redis has the StatefulSet `u-set`, and the operator's observer."""
 
     def __init__(self) -> None:
         nobody = cast("Api", None)
@@ -52,7 +52,7 @@ class Bench:
         return body
 
     def see_pod(self, owner: str, *, uid: str = "u-pod", version: int = 5, **head: Any) -> None:
-        """A pod with the name, the labels and the stamp of the job's Redis, of the StatefulSet `owner`, for hours."""
+        """Adds a pod with name, labels and stamp of the job's Redis, hours old, of the StatefulSet `owner`."""
         pod = store_pod(self.stateful_set(owner))
         pod["metadata"] |= {"namespace": KEY[0], "uid": uid, "resourceVersion": str(version), **head}
         pod["spec"]["nodeName"] = "n1"
@@ -65,7 +65,7 @@ class Bench:
         return [action.uid for action in actions if isinstance(action, Stamp | DeletePod)]
 
 
-def test_the_pod_of_its_own_set_is_the_jobs_redis() -> None:
+def test_the_pod_of_the_jobs_stateful_set_is_its_redis() -> None:
     bench = Bench()
     bench.see_pod("u-set")
     seen = bench.observer.observe(bench.record, NOW)
@@ -83,7 +83,7 @@ def test_a_pod_of_another_set_is_neither_stamped_nor_deleted() -> None:
     assert bench.touched() == []
 
 
-def test_the_pod_of_a_set_that_is_gone_is_the_jobs_still() -> None:
+def test_the_pod_of_a_deleted_stateful_set_is_still_the_jobs_redis() -> None:
     bench = Bench()
     bench.see_pod("u-set")
     assert bench.observer.store_pods(bench.record)
@@ -94,7 +94,7 @@ def test_the_pod_of_a_set_that_is_gone_is_the_jobs_still() -> None:
     assert [pod.uid for pod in bench.observer.store_pods(bench.record)] == ["u-later"]
 
 
-def test_what_an_earlier_job_of_the_name_had_is_not_the_jobs() -> None:
+def test_a_pod_of_an_earlier_job_of_the_name_is_not_the_jobs_redis() -> None:
     bench = Bench()
     bench.see_pod("u-set")
     assert bench.observer.store_pods(bench.record)

@@ -1,4 +1,4 @@
-"""Stores of jobs are read beside all else: what they say is known soon, and one that is silent holds nobody up."""
+"""Stores of jobs are read in the background: changes are known soon, and a silent store delays no other."""
 
 import asyncio
 import gc
@@ -59,7 +59,7 @@ def record(
 async def reading(
     *records: JobRecord, api: Api | None = None, access: StoreAccess = ACCESS
 ) -> AsyncGenerator[tuple[StorePoller, Counter[JobKey]]]:
-    """The stores, and how often each said something new. No API server is asked for a URL that the job names."""
+    """The poller, and the number of announcements per job. A URL in the job needs no call to an API server."""
     changes = Counter[JobKey]()
     client = ApiClient(Configuration())
     stores = StorePoller(api or Api(client), lambda key: changes.update([key]), access=access)
@@ -84,7 +84,7 @@ def view(stores: StorePoller) -> StoreView:
     return found
 
 
-async def test_what_workers_say_is_known_by_their_pods(server: JobStore) -> None:
+async def test_reports_of_workers_are_stored_by_pod(server: JobStore) -> None:
     await server.heartbeat(ANN, "busy", pod="pod-a", held_tokens=700)
     await server.heartbeat(BOB, "sick", pod="pod-b", sick="Xid 79")
     await server.heartbeat(WorkerId("worker-2", "carl"), "busy")
@@ -97,7 +97,7 @@ async def test_what_workers_say_is_known_by_their_pods(server: JobStore) -> None
         }
 
 
-async def test_a_new_pod_of_a_worker_does_not_speak_for_the_old_one(server: JobStore) -> None:
+async def test_a_new_pods_report_does_not_count_for_the_old_pod(server: JobStore) -> None:
     await server.heartbeat(ANN, "busy", pod="old")
     async with reading(record(server.url)) as (stores, _):
         await until(lambda: stores.view(KEY) is not None)
@@ -106,13 +106,13 @@ async def test_a_new_pod_of_a_worker_does_not_speak_for_the_old_one(server: JobS
         assert set(view(stores).reports) == {"new"}
 
 
-async def test_somebody_is_told_of_what_calls_for_action_and_not_of_every_token(server: JobStore) -> None:
+async def test_changes_that_need_action_are_announced_and_tokens_are_not(server: JobStore) -> None:
     claims = await server.submit("a")
     await server.heartbeat(ANN, "busy", pod="pod-a", held_tokens=1)
     async with reading(record(server.url)) as (stores, announced):
         await until(lambda: announced[KEY] == 1)
         await server.heartbeat(ANN, "busy", pod="pod-a", held_tokens=101)
-        await server.extend(claims[0], 100)  # whoever reads the tokens reads what was said before
+        await server.extend(claims[0], 100)  # a read of these tokens follows the read of earlier changes
         await until(lambda: view(stores).progress.tokens == 100)
         assert view(stores).reports["pod-a"].held_tokens == 101
         assert announced[KEY] == 1
@@ -120,7 +120,7 @@ async def test_somebody_is_told_of_what_calls_for_action_and_not_of_every_token(
         await until(lambda: announced[KEY] == 2)
 
 
-async def test_a_serving_jobs_counts_are_those_of_the_batches_that_are_there_and_its_tokens_only_grow(
+async def test_a_serving_jobs_counts_follow_its_batches_and_its_tokens_only_grow(
     server: JobStore,
 ) -> None:
     (one, _), (two, _) = [await server.store.open_batch(OpenBatch("v1", "{}", key)) for key in "ab"]
@@ -143,7 +143,7 @@ async def test_a_serving_jobs_counts_are_those_of_the_batches_that_are_there_and
         assert speed > 0
 
 
-async def test_a_trainer_that_takes_the_gpus_is_heard_at_once(server: JobStore) -> None:
+async def test_a_release_of_the_gpus_is_announced_at_once(server: JobStore) -> None:
     async with reading(record(server.url, serves=True)) as (stores, announced):
         await until(lambda: announced[KEY] == 1)
         assert not view(stores).released
@@ -156,7 +156,7 @@ async def test_a_trainer_that_takes_the_gpus_is_heard_at_once(server: JobStore) 
         assert announced[KEY] == 3
 
 
-async def test_tokens_per_second_and_what_workers_hold_are_those_of_late(server: JobStore) -> None:
+async def test_speed_and_held_tokens_are_recent_values(server: JobStore) -> None:
     claims = await server.submit("a")
     await server.heartbeat(ANN, "busy", pod="pod-a")
     start = time.monotonic()
@@ -171,9 +171,7 @@ async def test_tokens_per_second_and_what_workers_hold_are_those_of_late(server:
         assert stores.inflight(KEY) == 2
 
 
-async def test_the_speed_of_a_worker_is_per_second_that_workers_were_busy(
-    server: JobStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_workers_speed_is_measured_per_busy_second(server: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_poller, "LEAST_BUSY_SECONDS", 1.0)
     claims = await server.submit("a")
     await server.heartbeat(ANN, "busy", pod="pod-a")
@@ -190,7 +188,7 @@ async def test_the_speed_of_a_worker_is_per_second_that_workers_were_busy(
         assert speed == pytest.approx(fleet / 2)
 
 
-async def test_a_job_that_scales_itself_is_looked_at_when_a_request_comes(server: JobStore) -> None:
+async def test_an_autoscaled_job_is_reconciled_when_a_request_arrives(server: JobStore) -> None:
     watched = record(server.url)
     assert watched.job is not None
     spec = watched.job.spec.model_copy(
@@ -203,7 +201,7 @@ async def test_a_job_that_scales_itself_is_looked_at_when_a_request_comes(server
         await until(lambda: announced[KEY] == 2)
 
 
-async def test_gpu_time_holds_that_of_workers_that_are_gone(server: JobStore) -> None:
+async def test_gpu_time_includes_ended_workers(server: JobStore) -> None:
     await server.store.heartbeat(ANN, Heartbeat(WorkerState.BUSY, idle_seconds=3.0, busy_seconds=40.0))
     await server.store.deregister(ANN)
     await server.store.heartbeat(BOB, Heartbeat(WorkerState.IDLE, idle_seconds=5.0))
@@ -218,7 +216,7 @@ def views_kept() -> int:
 
 
 @pytest.mark.slow
-async def test_a_silent_store_has_no_view_after_a_while_somebody_is_told_and_it_comes_back(server: JobStore) -> None:
+async def test_a_silent_store_loses_its_view_with_an_announcement_and_recovers(server: JobStore) -> None:
     before = views_kept()
     async with reading(record(server.url)) as (stores, announced):
         await until(lambda: announced[KEY] == 1)
@@ -235,7 +233,7 @@ async def test_a_silent_store_has_no_view_after_a_while_somebody_is_told_and_it_
         assert announced[KEY] == 3
 
 
-async def test_a_store_that_was_not_asked_yet_is_not_said_to_be_silent(server: JobStore) -> None:
+async def test_a_store_is_not_silent_before_its_first_read(server: JobStore) -> None:
     async with reading(record(server.url)) as (stores, _):
         assert stores.view(KEY) is None
         assert stores.settling(KEY)
@@ -246,7 +244,7 @@ async def test_a_store_that_was_not_asked_yet_is_not_said_to_be_silent(server: J
 
 @asynccontextmanager
 async def listener(answer: bytes) -> AsyncGenerator[tuple[str, list[float]]]:
-    """Takes every connection and answers whatever is said with `answer`; when connections came."""
+    """Accepts every connection and answers every command with `answer`; yields the times of connections."""
     times: list[float] = []
     writers: list[asyncio.StreamWriter] = []
 
@@ -267,7 +265,7 @@ async def listener(answer: bytes) -> AsyncGenerator[tuple[str, list[float]]]:
 
 
 @pytest.mark.slow
-async def test_a_store_that_refuses_is_asked_ever_more_seldom() -> None:
+async def test_a_refusing_store_is_read_at_growing_intervals() -> None:
     refusal = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
     async with listener(refusal) as (url, times), reading(record(url)) as (stores, _):
         await until(lambda: len(times) == 3)
@@ -278,16 +276,15 @@ async def test_a_store_that_refuses_is_asked_ever_more_seldom() -> None:
 
 
 @pytest.mark.slow
-async def test_stores_that_never_answer_do_not_keep_others_from_being_read(server: JobStore) -> None:
+async def test_silent_stores_do_not_delay_reads_of_others(server: JobStore) -> None:
     async with listener(b"") as (url, _):
-        silent = [
-            record(url, f"silent-{number}", namespace="other") for number in range(24 * READS_AT_ONCE)
-        ]  # one behind the other they would take 96 s
+        # In sequence the reads would take 96 s.
+        silent = [record(url, f"silent-{number}", namespace="other") for number in range(24 * READS_AT_ONCE)]
         async with reading(*silent, record(server.url)) as (stores, _):
             await until(lambda: stores.view(KEY) is not None, 60.0)
 
 
-async def test_words_that_nobody_understands_do_not_end_the_reading(server: JobStore) -> None:
+async def test_an_unreadable_heartbeat_does_not_end_the_reads(server: JobStore) -> None:
     await server.heartbeat(ANN, "busy", pod="pod-a")
     await server.command("HSET", "{openseer:default/job}:worker:worker-0", "info", "not what a worker says")
     async with reading(record(server.url)) as (stores, _):
@@ -297,7 +294,7 @@ async def test_words_that_nobody_understands_do_not_end_the_reading(server: JobS
         await until(lambda: stores.view(KEY) is not None)
 
 
-async def test_a_job_that_is_left_is_read_no_more_and_its_connection_is_given_up(server: JobStore) -> None:
+async def test_an_unwatched_job_is_not_read_and_its_connection_is_closed(server: JobStore) -> None:
     async with reading(record(server.url)) as (stores, _):
         await until(lambda: stores.view(KEY) is not None)
         before = len((await server.command("CLIENT", "LIST")).splitlines())
@@ -309,7 +306,7 @@ async def test_a_job_that_is_left_is_read_no_more_and_its_connection_is_given_up
                 await asyncio.sleep(0.02)
 
 
-async def test_a_job_of_the_same_name_is_another_one(server: JobStore) -> None:
+async def test_a_new_job_of_the_same_name_is_another_job(server: JobStore) -> None:
     async with reading(record(server.url)) as (stores, _):
         await until(lambda: stores.view(KEY) is not None)
         stores.watch(record(server.url))
@@ -319,7 +316,7 @@ async def test_a_job_of_the_same_name_is_another_one(server: JobStore) -> None:
         await until(lambda: stores.view(KEY) is not None)
 
 
-async def test_purging_leaves_what_keeps_old_fences_void_and_that_only_for_a_while(server: JobStore) -> None:
+async def test_a_purge_leaves_one_expiring_key_that_invalidates_old_fences(server: JobStore) -> None:
     await server.submit("a")
     await server.heartbeat(ANN, "busy", pod="pod-a")
     async with reading(record(server.url)) as (stores, _):
@@ -330,7 +327,7 @@ async def test_purging_leaves_what_keeps_old_fences_void_and_that_only_for_a_whi
     assert 0 < await server.command("TTL", "{openseer:default/job}:store") <= 24 * 3600
 
 
-async def test_many_stores_are_each_read_more_seldom(tmp_path: Path) -> None:
+async def test_each_of_many_stores_is_read_less_often(tmp_path: Path) -> None:
     many = [record(f"unix://{tmp_path}/nobody", f"job-{number}") for number in range(300)]
     async with reading(*many[:10]) as (stores, _):
         few = stores.interval
@@ -340,9 +337,7 @@ async def test_many_stores_are_each_read_more_seldom(tmp_path: Path) -> None:
 
 
 @pytest.mark.cluster
-async def test_a_store_whose_url_lies_in_a_secret_is_read_as_soon_as_the_secret_is_there(
-    server: JobStore, api: Api
-) -> None:
+async def test_a_store_with_its_url_in_a_secret_is_read_once_the_secret_exists(server: JobStore, api: Api) -> None:
     name = f"url-{uuid.uuid4().hex[:8]}"
     async with reading(record("", secretRef={"name": name, "key": "url"}), api=api) as (stores, _):
         await asyncio.sleep(0.3)
@@ -366,7 +361,7 @@ def _ended(number: int, phase: TransactionPhase, message: str = "") -> WeightsTr
     )
 
 
-def test_the_end_of_a_weights_transaction_is_an_event_that_says_how() -> None:
+def test_the_end_of_a_weights_transaction_is_an_event_with_its_outcome() -> None:
     done, failed = weights_event(_ended(1, "done")), weights_event(_ended(2, "failed", "worker-1: too late"))
     assert (done.warning, done.reason, done.message) == (False, "WeightsPublished", "weights v1 after 2.5 s")
     assert (failed.warning, failed.reason) == (True, "WeightsFailed")
@@ -376,7 +371,7 @@ def test_the_end_of_a_weights_transaction_is_an_event_that_says_how() -> None:
     assert weights_event(first).message == "weights v3 (adapter math) were not published: worker-1: too late"
 
 
-async def test_weights_are_announced_once_and_not_those_of_before_the_first_reading(server: JobStore) -> None:
+async def test_only_transactions_after_the_first_read_are_announced_once(server: JobStore) -> None:
     announced: list[Announce] = []
 
     async def announce(_job: JobRecord, what: Announce) -> None:

@@ -1,4 +1,4 @@
-"""The Secret of a managed Redis, against a real API server: made once, never read, kept by a job that began with it."""
+"""The Secret of a managed Redis, against a real API server: created once, never read, kept for the job's lifetime."""
 
 import base64
 from dataclasses import replace
@@ -38,7 +38,7 @@ async def test_the_password_of_a_store_is_written_and_never_read(job: Bench) -> 
     assert base64.b64decode(found["data"]["password"]).decode() == password
 
 
-async def test_a_secret_that_somebody_deleted_comes_back_with_the_same_password(job: Bench) -> None:
+async def test_a_deleted_secret_is_created_again_with_the_same_password(job: Bench) -> None:
     contents: list[Any] = []
     for _ in range(2):
         await job.apply(ApplyShared("storeSecret"))
@@ -47,7 +47,7 @@ async def test_a_secret_that_somebody_deleted_comes_back_with_the_same_password(
     assert contents[0] == contents[1]
 
 
-async def test_a_job_keeps_the_secret_that_it_began_with(job: Bench, tmp_path: Path) -> None:
+async def test_a_job_keeps_its_first_secret(job: Bench, tmp_path: Path) -> None:
     began = job.target().secret
     raw = await job.api.get("RolloutJob", *job.key)
     (tmp_path / "2").write_bytes(b"a later key of the installation, newest of all")
@@ -57,11 +57,11 @@ async def test_a_job_keeps_the_secret_that_it_began_with(job: Bench, tmp_path: P
     assert later.store_secret(job.record, job.target().job) == began
 
 
-async def test_a_job_that_began_with_a_random_password_keeps_its_secret_and_its_pods_name_it(job: Bench) -> None:
+async def test_a_job_with_a_random_password_keeps_its_secret_in_its_pods(job: Bench) -> None:
     old = f"{job.key[1]}-redis"
     made = store_stateful_set(job.target().job, job.record.uid, SETTINGS, 1, secret=old)
     job.census.put(await job.api.create("StatefulSet", "default", made), "StatefulSet")
-    assert job.observer.observe(job.record, 0.0).shared["storeSecret"], "nothing is to be made"
+    assert job.observer.observe(job.record, 0.0).shared["storeSecret"], "another Secret would be created"
     await job.apply(CreatePod(0, 0, 0), CreatePod(None, 0, 0), ScaleStore(0), ScaleStore(1))
     for name in ("worker-0", "driver"):
         (container,) = (await job.pod(f"{job.key[1]}-{name}"))["spec"]["containers"]
@@ -72,7 +72,7 @@ async def test_a_job_that_began_with_a_random_password_keeps_its_secret_and_its_
     assert config["secret"]["secretName"] == old
 
 
-async def test_a_lost_secret_that_no_key_tells_of_is_made_again_under_its_name(job: Bench) -> None:
+async def test_a_lost_secret_of_an_unknown_key_is_created_again_under_its_name(job: Bench) -> None:
     name = f"{job.key[1]}-redis"
     job.cache.put_job(_newer(await job.api.get("RolloutJob", *job.key), {"storeSecret": name}))
     await job.apply(ApplyShared("storeSecret"))
@@ -83,6 +83,6 @@ async def test_a_lost_secret_that_no_key_tells_of_is_made_again_under_its_name(j
 
 
 def _newer(raw: dict[str, Any], status: dict[str, Any]) -> dict[str, Any]:
-    """The job as it will be with that status."""
+    """The job's object with that status and a later version."""
     version = str(int(raw["metadata"]["resourceVersion"]) + 1)
     return {**raw, "metadata": {**raw["metadata"], "resourceVersion": version}, "status": status}

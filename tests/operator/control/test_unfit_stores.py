@@ -1,4 +1,4 @@
-"""Stores that the operator may not use, or not believe: people are told what to do, and no other job notices."""
+"""Stores that the operator may not use or cannot trust: the status has a remedy, and no other job is affected."""
 
 import asyncio
 import logging
@@ -37,7 +37,7 @@ def problem(stores: StorePoller) -> StoreProblem:
     return found
 
 
-async def test_a_host_that_is_not_listed_is_not_dialled_and_somebody_is_told() -> None:
+async def test_an_unlisted_host_is_not_dialled_and_is_reported() -> None:
     async with listener(b"") as (url, times):
         access = replace(ACCESS, hosts=StoreHosts())
         async with reading(record(url), access=access) as (stores, announced):
@@ -48,7 +48,7 @@ async def test_a_host_that_is_not_listed_is_not_dialled_and_somebody_is_told() -
         assert times == []
 
 
-async def test_a_name_that_leads_elsewhere_later_is_not_dialled_again() -> None:
+async def test_a_name_that_resolves_elsewhere_later_is_not_dialled() -> None:
     answers = [["127.0.0.1"], ["169.254.169.254"]]
 
     async def rebind(_host: str, _port: int) -> Answer:
@@ -63,7 +63,7 @@ async def test_a_name_that_leads_elsewhere_later_is_not_dialled_again() -> None:
         assert len(times) == 1
 
 
-async def test_a_secret_that_may_not_be_read_is_told_with_the_remedy_and_asked_for_seldom() -> None:
+async def test_an_unreadable_secret_is_reported_with_the_remedy_and_rarely_read() -> None:
     asked: list[str] = []
 
     class Forbidding(Api):
@@ -81,7 +81,7 @@ async def test_a_secret_that_may_not_be_read_is_told_with_the_remedy_and_asked_f
     await client.close()
 
 
-async def test_a_url_that_cannot_be_used_is_told_with_the_reason() -> None:
+async def test_an_unusable_url_is_reported_with_the_reason() -> None:
     async with reading(record("redis://127.0.0.1:1/0?ssl_ca_certs=/etc/passwd")) as (stores, announced):
         await until(lambda: announced[KEY] == 1)
         assert problem(stores).reason == "StoreInvalid"
@@ -90,7 +90,7 @@ async def test_a_url_that_cannot_be_used_is_told_with_the_reason() -> None:
 
 
 @pytest.mark.parametrize("found", ["9" * 400, str(-(2**63)), "1" + "0" * 16])
-async def test_a_store_that_counts_to_what_none_can_is_not_heard(server: JobStore, found: str) -> None:
+async def test_an_impossible_count_in_a_store_is_ignored(server: JobStore, found: str) -> None:
     await server.submit("a")
     async with reading(record(server.url)) as (stores, _):
         await until(lambda: stores.view(KEY) is not None)
@@ -102,7 +102,7 @@ async def test_a_store_that_counts_to_what_none_can_is_not_heard(server: JobStor
 
 
 class OwnSecret(Api):
-    """The Secret with the URL of a user's store, as it was put there last."""
+    """An API server with the Secret of a user's store, whose URL a test may change."""
 
     def __init__(self, client: ApiClient, url: str) -> None:
         super().__init__(client)
@@ -113,7 +113,7 @@ class OwnSecret(Api):
 
 
 @pytest.mark.slow
-async def test_a_changed_password_or_place_of_a_store_is_found(server: JobStore, tmp_path: Path) -> None:
+async def test_a_changed_password_or_url_of_a_store_is_noticed(server: JobStore, tmp_path: Path) -> None:
     await server.command("ACL", "SETUSER", "ann", "on", ">one", "allkeys", "+@all")
     async with ApiClient(Configuration()) as client, JobStore(tmp_path / "other") as other:
         secret = OwnSecret(client, server.url.replace("unix://", "unix://ann:one@"))
@@ -140,7 +140,7 @@ def requests(stores: StorePoller) -> int | None:
 
 
 @pytest.mark.slow
-async def test_a_fleet_of_the_greatest_size_is_heard_and_more_than_that_is_not(
+async def test_reports_of_the_largest_fleet_are_read_and_larger_ones_refused(
     server: JobStore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store_poller, "READ_SECONDS", 60.0)
@@ -163,7 +163,7 @@ async def test_a_fleet_of_the_greatest_size_is_heard_and_more_than_that_is_not(
         await until(lambda: "answers with more than 65536 elements" in caplog.text)
 
 
-def test_of_a_store_that_says_anything_no_more_is_kept_than_a_fleet_has() -> None:
+def test_a_hostile_store_cannot_make_more_reports_than_the_fleets_size() -> None:
     def worker(number: int, pod: str) -> WorkerStatus:
         metrics = WorkerMetrics({"pod": pod, "sick": "x" * 10**4})
         return WorkerStatus(f"worker-{number}", "boot", 0.0, 0, Heartbeat(WorkerState.SICK, metrics))

@@ -1,4 +1,4 @@
-"""Jobs are deleted before the operator goes, or whoever uninstalls it is told which are left."""
+"""The uninstall hook deletes all jobs before the operator, or names the remaining ones."""
 
 import asyncio
 from typing import Any
@@ -21,7 +21,7 @@ async def submit(api: Api, namespace: str, name: str, *finalizers: str) -> None:
     await api.create("RolloutJob", namespace, body)
 
 
-async def test_jobs_go_and_whoever_holds_a_finalizer_is_waited_for(api: Api, namespace: str) -> None:
+async def test_jobs_are_deleted_and_finalizers_are_waited_for(api: Api, namespace: str) -> None:
     await submit(api, namespace, "plain")
     await submit(api, namespace, "held", "openseer.dev/store")
     deletion = asyncio.create_task(delete_jobs(api, (namespace,), 120.0))
@@ -34,12 +34,12 @@ async def test_jobs_go_and_whoever_holds_a_finalizer_is_waited_for(api: Api, nam
     assert [page async for page in api.pages("RolloutJob", (namespace,))] == [[]]
 
 
-async def test_jobs_that_no_operator_lets_go_are_named(api: Api, namespace: str) -> None:
+async def test_jobs_whose_finalizer_remains_are_named(api: Api, namespace: str) -> None:
     await submit(api, namespace, "held", "openseer.dev/store")
     with pytest.raises(JobsLeftError, match=f"1 jobs still exist after 0 s: {namespace}/held"):
         await delete_jobs(api, (namespace,), 0.0)
 
 
-async def test_a_namespace_without_jobs_is_done_at_once(api: Api, namespace: str) -> None:
+async def test_a_namespace_without_jobs_is_finished_at_once(api: Api, namespace: str) -> None:
     await delete_jobs(api, (namespace,), 0.0)
     assert api.calls["DELETE", "RolloutJob", 200] == 0

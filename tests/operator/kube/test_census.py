@@ -1,4 +1,4 @@
-"""The census finds what the watch cannot tell, and that the watch has fallen silent."""
+"""The census finds changes that the watch missed, and detects a silent watch."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -19,13 +19,13 @@ pytestmark = [pytest.mark.cluster]
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pauses are minutes long; their order of length stays."""
+    """Shortens the pauses, which are minutes long, in the same order of length."""
     monkeypatch.setattr(census, "RECOUNT_SECONDS", 0.05)
     monkeypatch.setattr(census, "LATE_SECONDS", 0.3)
 
 
 class Counting:
-    """A census of one namespace, and which jobs it told of."""
+    """A census of one namespace. `told`: the jobs that it announced."""
 
     def __init__(self, api: Api, namespace: str) -> None:
         self.api = api
@@ -81,7 +81,7 @@ async def running(census: Census) -> AsyncGenerator[None]:
 
 
 async def lists(counting: Counting, at_least: int) -> None:
-    """Until the census has read the last kind of its list so often more."""
+    """Waits until the census has read the last kind of its list `at_least` more times."""
     goal = counting.api.calls["LIST", "StatefulSet", 200] + at_least
     async with asyncio.timeout(20.0):
         while counting.api.calls["LIST", "StatefulSet", 200] < goal:
@@ -97,7 +97,7 @@ async def test_at_the_start_every_job_and_pod_is_known(counting: Counting) -> No
     assert counting.record().job is not None
 
 
-async def test_what_somebody_deleted_is_missed_and_its_job_is_told_of(counting: Counting) -> None:
+async def test_a_deleted_object_is_noticed_and_its_job_announced(counting: Counting) -> None:
     await counting.job()
     await counting.census.fill()
     job = counting.record()
@@ -114,7 +114,7 @@ async def test_what_somebody_deleted_is_missed_and_its_job_is_told_of(counting: 
     assert counting.told == [(counting.namespace, "job")]
 
 
-async def test_what_another_job_of_that_name_had_is_not_the_jobs_own(counting: Counting) -> None:
+async def test_objects_of_an_earlier_job_of_the_name_are_not_the_jobs_own(counting: Counting) -> None:
     await counting.job()
     await counting.census.fill()
     counting.census.put(await counting.service(counting.record()), "Service")
@@ -123,7 +123,7 @@ async def test_what_another_job_of_that_name_had_is_not_the_jobs_own(counting: C
     assert counting.census.find(counting.record(), "Service", "job-workers") is None
 
 
-async def test_pods_and_jobs_that_went_unseen_are_dropped_and_their_job_is_told_of(counting: Counting) -> None:
+async def test_pods_and_jobs_deleted_unseen_are_dropped_and_announced(counting: Counting) -> None:
     await counting.job()
     await counting.pod()
     await counting.census.fill()
@@ -137,7 +137,7 @@ async def test_pods_and_jobs_that_went_unseen_are_dropped_and_their_job_is_told_
     assert counting.told == [key, key]
 
 
-async def test_a_watch_that_does_not_tell_is_stuck_until_it_does(counting: Counting) -> None:
+async def test_a_watch_that_misses_a_change_is_stuck_until_it_delivers_it(counting: Counting) -> None:
     await counting.census.fill()
     raw = await counting.job()
     async with running(counting.census):
@@ -159,7 +159,7 @@ async def test_a_watch_that_is_a_little_late_is_not_stuck(counting: Counting) ->
         assert counting.census.stuck == ""
 
 
-async def test_pods_that_are_nobodys_are_not_waited_for(counting: Counting) -> None:
+async def test_foreign_pods_are_not_expected_from_the_watch(counting: Counting) -> None:
     await counting.pod("stranger")
     await counting.census.fill()
     async with running(counting.census):

@@ -1,4 +1,4 @@
-"""Times are compared by the API server's clock, whatever the operator's own says."""
+"""Times are compared by the API server's clock, not the operator's own."""
 
 import time
 from collections.abc import AsyncIterator
@@ -34,12 +34,12 @@ def told(seconds: float) -> str:
 
 
 def moved(clock: ServerClock, seconds: float, within: float = 0.0) -> bool:
-    """Whether it was moved so far from our own."""
+    """Whether the clock was moved by so many seconds from the local one."""
     before, found, after = time.time(), clock.now(), time.time()
     return before + seconds - within <= found <= after + seconds + within
 
 
-def test_a_right_clock_is_left_alone() -> None:
+def test_a_correct_clock_is_not_moved() -> None:
     clock = ServerClock()
     before = clock.now()
     for late in (0.0, 0.4, 0.9):
@@ -48,7 +48,7 @@ def test_a_right_clock_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize("hours", [-2, 2])
-def test_a_wrong_clock_is_moved_no_further_than_it_must(hours: int) -> None:
+def test_a_wrong_clock_is_moved_by_its_difference(hours: int) -> None:
     clock = ServerClock()
     ours = 1_790_000_000.5
     theirs = ours + 3600 * hours
@@ -64,8 +64,7 @@ def test_an_answer_without_a_time_changes_nothing(date: str | None) -> None:
 
 
 class PlayedServer:
-    """Takes all that it is sent, as if it had made it, holds nothing, and has a clock that is behind; `asked`: the
-    calls."""
+    """A server that accepts every write, stores no object and has a clock that is behind. `asked`: the calls."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -96,7 +95,7 @@ async def server() -> AsyncIterator[PlayedServer]:
     await runner.cleanup()
 
 
-async def test_a_pod_that_leaves_has_its_time_by_the_servers_clock(server: PlayedServer) -> None:
+async def test_a_leaving_pods_deadline_is_compared_by_the_servers_clock(server: PlayedServer) -> None:
     configuration = Configuration()
     configuration.host = server.url
     api = Api(ApiClient(configuration))
@@ -107,7 +106,7 @@ async def test_a_pod_that_leaves_has_its_time_by_the_servers_clock(server: Playe
     observer = Observer(cache, census, stores, SETTINGS)
     reconciler = Reconciler(api, cache, census, stores, observer, applier, OperatorState(), SETTINGS)
     with pytest.raises(NotThereError):
-        await api.get("Lease", "default", "operator")  # what a leader has asked before its first job
+        await api.get("Lease", "default", "operator")  # a call that a leader makes before its first job
     leaves_in = timedelta(seconds=60)
     gone_by = datetime.now(UTC) - BEHIND + leaves_in
     cache.put_job(job())

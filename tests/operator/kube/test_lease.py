@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.cluster]
 
 @pytest.fixture
 def long_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It runs out in no test."""
+    """A lease that expires in no test."""
     monkeypatch.setattr(lease, "LEASE_SECONDS", 600.0)
 
 
@@ -24,7 +24,7 @@ def electors(api: Api, name: str = "") -> tuple[Elector, Elector]:
 
 
 async def held(elector: Elector, seconds: float) -> bool:
-    """Whether it leads within that time."""
+    """Whether the replica leads within `seconds`."""
     try:
         async with asyncio.timeout(seconds):
             await elector.acquire()
@@ -33,7 +33,7 @@ async def held(elector: Elector, seconds: float) -> bool:
     return True
 
 
-async def test_one_of_two_that_ask_at_once_leads(api: Api, long_lease: None) -> None:
+async def test_one_of_two_concurrent_candidates_leads(api: Api, long_lease: None) -> None:
     first, second = electors(api)
     leads = await asyncio.gather(held(first, 8.0), held(second, 8.0))
     assert sorted(leads) == [False, True]
@@ -45,12 +45,12 @@ async def test_a_released_lease_is_taken_over_at_once(api: Api, long_lease: None
     waiting = asyncio.create_task(held(second, 120.0))
     await asyncio.sleep(RETRY_SECONDS / 2)
     await first.release()
-    assert await waiting  # long before it runs out
+    assert await waiting  # long before its expiry
     assert (first.leads, second.leads) == (False, True)
 
 
 @pytest.mark.slow
-async def test_the_lease_of_a_holder_that_died_is_taken_when_it_has_run_out_and_not_before(api: Api) -> None:
+async def test_a_dead_holders_lease_is_taken_after_its_expiry_only(api: Api) -> None:
     first, second = electors(api)
     await first.acquire()
     start = asyncio.get_running_loop().time()

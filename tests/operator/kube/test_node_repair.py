@@ -21,8 +21,8 @@ SICK, WELL, BLIND = (8, "error: gpu1: Xid 79"), (0, "8 GPUs are well"), (1, "err
 
 
 class PlayedApi:
-    """Holds probes and conditions. `ends`: exit code and message of the probe of each node; `gone`: nodes that are no
-    more; `fails`: what the next conditions of nodes are answered with."""
+    """A server with probes and conditions. `ends`: exit code and message of each node's probe; `gone`: deleted nodes;
+    `fails`: errors of the next writes of conditions."""
 
     def __init__(self) -> None:
         self.gone: set[str] = set()
@@ -65,7 +65,7 @@ class PlayedApi:
 
 
 class Bench:
-    """A node repair with its played server, and what it told."""
+    """A node repair with its played server, and the events that it wrote."""
 
     def __init__(self) -> None:
         self.api = PlayedApi()
@@ -79,7 +79,7 @@ class Bench:
         self.told.append((node, event.reason))
 
     async def look(self, **ends: tuple[int, str]) -> None:
-        """One look, with probes that end like this."""
+        """One round in which the probes end like this."""
         self.api.ends |= ends
         await self.repair.look()
 
@@ -94,7 +94,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     return Bench()
 
 
-async def test_a_node_is_unfit_by_what_its_probe_finds_and_fit_again_once_well(bench: Bench) -> None:
+async def test_a_nodes_condition_follows_its_probe(bench: Bench) -> None:
     bench.repair.suspect(JOB, "n1")
     await bench.look(n1=SICK)
     assert bench.condition("n1") == ("False", "gpu1: Xid 79")
@@ -108,7 +108,7 @@ async def test_a_node_is_unfit_by_what_its_probe_finds_and_fit_again_once_well(b
     assert (bench.api.probed, bench.api.pods) == (["n1"] * 4, {})
 
 
-async def test_a_sick_node_that_was_made_anew_is_called_unfit_again(bench: Bench) -> None:
+async def test_a_sick_node_recreated_under_its_name_is_unfit_again(bench: Bench) -> None:
     bench.repair.suspect(JOB, "n1")
     await bench.look(n1=SICK)
     bench.api.conditions.pop("n1")
@@ -119,10 +119,10 @@ async def test_a_sick_node_that_was_made_anew_is_called_unfit_again(bench: Bench
     assert bench.api.conditions == {}
     probes = len(bench.api.probed)
     await bench.look()
-    assert len(bench.api.probed) == probes, "it is well, and no longer looked at"
+    assert len(bench.api.probed) == probes, "the node is well and is not probed again"
 
 
-async def test_what_a_job_says_of_a_node_sets_nothing_by_itself(bench: Bench) -> None:
+async def test_a_jobs_report_alone_sets_no_condition(bench: Bench) -> None:
     for node in ("n1", "n2"):
         bench.repair.suspect(JOB, node)
     await bench.look(n1=WELL, n2=BLIND)
@@ -130,7 +130,7 @@ async def test_what_a_job_says_of_a_node_sets_nothing_by_itself(bench: Bench) ->
     assert bench.told == [("n2", "GpuProbeFailed")]
 
 
-async def test_a_namespace_causes_so_many_probes_an_hour_and_another_its_own(bench: Bench) -> None:
+async def test_the_hourly_limit_of_probes_is_per_namespace(bench: Bench) -> None:
     for index in range(200):
         bench.repair.suspect(("lab", f"job-{index // 8}"), f"n{index}")
     bench.repair.suspect(("other", "job"), "o0")
@@ -139,7 +139,7 @@ async def test_a_namespace_causes_so_many_probes_an_hour_and_another_its_own(ben
     assert bench.api.probed == [*(f"n{index}" for index in range(PROBES_PER_NAMESPACE)), "o0"]
 
 
-async def test_a_node_that_is_well_again_is_probed_whatever_jobs_say_of_others(bench: Bench) -> None:
+async def test_a_recovered_node_is_probed_despite_reports_of_other_nodes(bench: Bench) -> None:
     bench.repair.suspect(JOB, "n1")
     await bench.look(n1=SICK)
     others = {f"o{index}": WELL for index in range(2 * PROBES_AT_ONCE)}
@@ -150,7 +150,7 @@ async def test_a_node_that_is_well_again_is_probed_whatever_jobs_say_of_others(b
     assert len(bench.api.probed) == 1 + PROBES_AT_ONCE
 
 
-async def test_a_node_that_goes_while_its_condition_is_set_leaves_the_others(bench: Bench) -> None:
+async def test_a_node_deleted_during_its_update_does_not_affect_others(bench: Bench) -> None:
     for node in ("n1", "n2"):
         bench.repair.suspect(JOB, node)
     await bench.look(n1=SICK, n2=SICK)
@@ -161,7 +161,7 @@ async def test_a_node_that_goes_while_its_condition_is_set_leaves_the_others(ben
     assert bench.api.probed.count("n1") == 2
 
 
-async def test_a_node_that_cannot_be_handled_stops_no_other(bench: Bench) -> None:
+async def test_an_error_at_one_node_stops_no_other(bench: Bench) -> None:
     for node in ("n1", "n2"):
         bench.repair.suspect(JOB, node)
     bench.api.fails["n1"] = ValueError("no JSON")
@@ -169,7 +169,7 @@ async def test_a_node_that_cannot_be_handled_stops_no_other(bench: Bench) -> Non
     assert bench.condition("n2") == ("False", "gpu1: Xid 79")
 
 
-async def test_a_condition_that_could_not_be_set_is_set_by_the_next_probe(bench: Bench) -> None:
+async def test_the_next_probe_sets_a_condition_that_failed_to_be_set(bench: Bench) -> None:
     bench.repair.suspect(JOB, "n1")
     for end, status in ((SICK, "False"), (WELL, "True")):
         bench.api.fails["n1"] = KubeApiError("busy", 429)
@@ -180,7 +180,7 @@ async def test_a_condition_that_could_not_be_set_is_set_by_the_next_probe(bench:
         assert (bench.condition("n1") or ("",))[0] == status
 
 
-async def test_no_more_than_a_few_nodes_are_unfit_at_a_time(bench: Bench) -> None:
+async def test_the_number_of_unfit_nodes_is_limited(bench: Bench) -> None:
     nodes = [f"n{index}" for index in range(MOST_UNFIT_NODES + 1)]
     for node in nodes:
         bench.repair.suspect(JOB, node)
@@ -189,7 +189,7 @@ async def test_no_more_than_a_few_nodes_are_unfit_at_a_time(bench: Bench) -> Non
     assert bench.told[-1] == (nodes[-1], "TooManyUnfitNodes")
 
 
-async def test_a_node_that_was_repaired_away_leaves_its_place_among_the_unfit_to_another(bench: Bench) -> None:
+async def test_a_deleted_unfit_node_frees_its_place_in_the_limit(bench: Bench) -> None:
     for index in range(MOST_UNFIT_NODES):
         bench.repair.suspect(JOB, f"n{index}")
         await bench.look(**{f"n{index}": SICK})
@@ -200,7 +200,7 @@ async def test_a_node_that_was_repaired_away_leaves_its_place_among_the_unfit_to
     assert bench.condition("n9") == ("False", "gpu1: Xid 79")
 
 
-async def test_another_replica_takes_up_the_nodes_that_are_unfit(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_another_replica_takes_over_unfit_nodes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.repair.suspect(JOB, "n1")
     await bench.look(n1=SICK)
     bench.api.conditions["n2"] = {"type": "GpuReady", "status": "False", "reason": "SomebodyElse", "message": ""}
@@ -211,10 +211,10 @@ async def test_another_replica_takes_up_the_nodes_that_are_unfit(bench: Bench, m
         while ("n1", "GpusWell") not in bench.told:
             await asyncio.sleep(0.001)
     work.cancel()
-    assert "n2" not in bench.api.probed, "what is not ours is left alone"
+    assert "n2" not in bench.api.probed, "a foreign condition was changed"
 
 
-def test_a_probe_is_restricted_tied_to_its_node_and_of_the_charts_image() -> None:
+def test_a_probe_is_restricted_and_tied_to_its_node_with_the_charts_image() -> None:
     pod: dict[str, Any] = probe_pod("n1", SETTINGS)
     spec = pod["spec"]
     assert (pod["metadata"]["name"], pod["metadata"]["namespace"]) == (probe_name("n1"), "system")
@@ -224,6 +224,6 @@ def test_a_probe_is_restricted_tied_to_its_node_and_of_the_charts_image() -> Non
     assert "imagePullSecrets" not in spec
 
 
-def test_a_probe_is_pulled_with_the_secrets_of_the_chart() -> None:
+def test_a_probe_has_the_charts_image_pull_secrets() -> None:
     secrets = ({"name": "registry"},)
     assert probe_pod("n1", replace(SETTINGS, pull_secrets=secrets))["spec"]["imagePullSecrets"] == list(secrets)

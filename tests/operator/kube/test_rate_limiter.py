@@ -1,11 +1,11 @@
-"""Turns: a rate over all who ask, in the order in which they asked."""
+"""The rate limiter: turns at a rate over all callers, in the order of their requests."""
 
 from openseer_operator.kube.rate_limiter import BURST_SECONDS, RateLimiter
 
 JOB, OTHER = ("lab", "a"), ("lab", "b")
 
 
-def test_no_more_turns_are_given_than_the_rate_allows() -> None:
+def test_the_number_of_turns_never_exceeds_the_rate() -> None:
     limiter, given = RateLimiter(10.0), 0
     for step in range(1000):
         now = 100.0 + step / 100
@@ -13,7 +13,7 @@ def test_no_more_turns_are_given_than_the_rate_allows() -> None:
     assert 100 <= given <= 100 + 10 * BURST_SECONDS + 1
 
 
-def test_who_comes_when_told_gets_the_turn_and_none_is_passed_over() -> None:
+def test_a_caller_at_its_given_time_gets_its_turn() -> None:
     limiter = RateLimiter(1.0)
     now = 100.0
     while limiter.wait(JOB, "first", now) == 0.0:
@@ -26,7 +26,7 @@ def test_who_comes_when_told_gets_the_turn_and_none_is_passed_over() -> None:
         assert limiter.wait(JOB, name, at) == 0.0
 
 
-def test_asking_again_does_not_lose_the_place() -> None:
+def test_a_repeated_request_keeps_its_turn() -> None:
     limiter = RateLimiter(1.0)
     while limiter.wait(JOB, "one", 100.0) == 0.0:
         pass
@@ -35,7 +35,7 @@ def test_asking_again_does_not_lose_the_place() -> None:
         assert limiter.wait(JOB, "one", 100.0) == first
 
 
-def test_turns_of_who_is_gone_go_to_others_and_are_not_remembered() -> None:
+def test_turns_of_ended_callers_are_reassigned_and_forgotten() -> None:
     limiter = RateLimiter(10.0)
     for number in range(1000):
         limiter.wait(JOB, f"pod-{number}", 100.0)
@@ -51,7 +51,7 @@ def test_turns_of_who_is_gone_go_to_others_and_are_not_remembered() -> None:
     assert len(limiter) == 0
 
 
-def test_turns_that_were_given_back_and_are_past_are_not_saved_up() -> None:
+def test_returned_turns_of_the_past_are_not_accumulated() -> None:
     limiter = RateLimiter(1.0)
     for number in range(100):
         limiter.wait(JOB, f"pod-{number}", 100.0)

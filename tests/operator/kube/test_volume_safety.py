@@ -1,4 +1,4 @@
-"""Whether the volume of a lost Redis is safe, as a real API server tells of it."""
+"""Whether the volume of a lost Redis is safe, from the objects of a real API server."""
 
 import uuid
 from typing import Any
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.cluster]
 
 
 async def lose_redis(api: Api, namespace: str, node: str = "gone", **mounts: dict[str, Any]) -> Pod:
-    """A pod of a Redis that has these volumes at its data folder and in folders there."""
+    """Creates a Redis pod with these volumes at its data folder and in folders below."""
     where = [{"name": name, "mountPath": "/data" if not at else f"/data/{name}"} for at, name in enumerate(mounts)]
     container = {"name": "redis", "image": "i", "volumeMounts": where}
     spec = {"containers": [container], "volumes": [{"name": name, **source} for name, source in mounts.items()]}
@@ -27,17 +27,17 @@ def claimed(claim: str) -> dict[str, Any]:
     return {"persistentVolumeClaim": {"claimName": claim}}
 
 
-async def test_a_volume_that_one_node_is_given_at_a_time_is_safe(api: Api, namespace: str) -> None:
+async def test_a_volume_attached_to_one_node_at_a_time_is_safe(api: Api, namespace: str) -> None:
     redis = await lose_redis(api, namespace, data=claimed(await make_claim(api, namespace, "disk", ["ReadWriteOnce"])))
     assert await volume_risk(api, namespace, redis) == ""
 
 
-async def test_data_whose_claim_is_gone_would_not_be_found_again(api: Api, namespace: str) -> None:
+async def test_a_deleted_claim_is_a_risk(api: Api, namespace: str) -> None:
     redis = await lose_redis(api, namespace, data=claimed("no-claim"))
     assert "its claim no-claim is gone" in await volume_risk(api, namespace, redis)
 
 
-async def test_whatever_is_in_the_data_folder_is_judged(api: Api, namespace: str) -> None:
+async def test_every_volume_in_the_data_folder_is_judged(api: Api, namespace: str) -> None:
     safe = claimed(await make_claim(api, namespace, "disk", ["ReadWriteOnce"]))
     shared = claimed(await make_claim(api, namespace, "disk", ["ReadWriteMany"]))
     redis = await lose_redis(api, namespace, data=safe, appendonlydir=shared)
@@ -46,7 +46,7 @@ async def test_whatever_is_in_the_data_folder_is_judged(api: Api, namespace: str
     assert await volume_risk(api, namespace, redis) == "its volume appendonlydir comes from no claim"
 
 
-async def test_a_pod_that_is_gone_leaves_nothing_to_decide(api: Api, namespace: str) -> None:
+async def test_a_missing_pod_has_no_risk(api: Api, namespace: str) -> None:
     redis = await lose_redis(api, namespace, data={"emptyDir": {}})
     assert await volume_risk(api, namespace, redis) != ""
     assert await volume_risk(api, namespace, Pod(redis.name, "another", None, node="gone")) == ""
@@ -61,7 +61,7 @@ async def test_a_pod_that_is_gone_leaves_nothing_to_decide(api: Api, namespace: 
         ("files", ["ReadWriteOnce"], False, "is not attached to nodes"),
     ],
 )
-async def test_a_volume_that_two_nodes_may_write_to_is_a_risk_and_the_reason_is_said(
+async def test_a_volume_writable_by_two_nodes_is_a_risk_with_its_reason(
     api: Api, namespace: str, driver: str | None, modes: list[str], attached: bool, why: str
 ) -> None:
     claim = await make_claim(api, namespace, driver, modes, attached=attached)
@@ -70,7 +70,7 @@ async def test_a_volume_that_two_nodes_may_write_to_is_a_risk_and_the_reason_is_
     assert why in risk
 
 
-async def test_a_node_that_answers_again_may_still_run_what_should_be_gone(api: Api, namespace: str) -> None:
+async def test_a_node_that_answers_again_is_a_risk(api: Api, namespace: str) -> None:
     claim, node = await make_claim(api, namespace, "disk", ["ReadWriteOnce"]), f"n-{uuid.uuid4().hex[:8]}"
     ready = {"conditions": [{"type": "Ready", "status": "True"}]}
     await api.create("Node", None, {"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}, "status": ready})

@@ -1,4 +1,4 @@
-"""Evaluates a NetworkPolicy as the API documents it, for the test cluster enforces none."""
+"""Evaluates a NetworkPolicy as the API documents it, because the test cluster enforces none."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,22 +19,22 @@ class Peer:
 
     @property
     def of_its_namespace(self) -> Mapping[str, str]:
-        """The labels of its namespace; Kubernetes gives each its name as one."""
+        """The labels of the peer's namespace; Kubernetes sets its name as one."""
         return {"kubernetes.io/metadata.name": self.namespace, **self.namespace_labels}
 
 
 def selects(policy: Json, pod: Peer) -> bool:
-    """Whether the policy is about this pod."""
+    """Whether the policy selects this pod."""
     return pod.namespace == policy["metadata"]["namespace"] and _matches(policy["spec"]["podSelector"], pod.labels)
 
 
 def lets_in(policy: Json, peer: Peer, port: int, protocol: str = "TCP") -> bool:
-    """Whether the selected pods may be reached by the peer."""
+    """Whether the peer may connect to the selected pods."""
     return _allows(policy, "Ingress", "from", peer, port, protocol)
 
 
 def lets_out(policy: Json, peer: Peer, port: int, protocol: str = "TCP") -> bool:
-    """Whether the selected pods may reach the peer."""
+    """Whether the selected pods may connect to the peer."""
     return _allows(policy, "Egress", "to", peer, port, protocol)
 
 

@@ -1,4 +1,4 @@
-"""An object that a tenant made to break the operator keeps it from nothing but that object."""
+"""A malformed object of a tenant affects only that object."""
 
 from collections.abc import AsyncIterator
 from typing import Any, cast
@@ -32,7 +32,7 @@ def listed(name: str = "x", *, annotations: dict[str, str], **more: Any) -> Json
 
 
 @pytest.mark.parametrize("text", [MANY_DIGITS, "9" * 10, "-1", "1e9", "²", ""])
-async def test_a_number_that_is_none_in_an_annotation_counts_as_not_given(text: str) -> None:
+async def test_an_invalid_number_in_an_annotation_counts_as_missing(text: str) -> None:
     cache = Cache()
     pod = listed(annotations={"openseer.dev/attempt": text})
     service = listed(annotations={"openseer.dev/replicas": text})
@@ -40,14 +40,14 @@ async def test_a_number_that_is_none_in_an_annotation_counts_as_not_given(text: 
     assert [record.pod.attempt for record in cache.pods(("t", "j"))] == [0]
 
 
-def test_a_pod_that_cannot_be_read_holds_its_place_and_says_so() -> None:
+def test_an_unreadable_pod_keeps_its_slot_with_a_problem() -> None:
     record = read_pod(listed(annotations={}, status={"startTime": 5}))
     assert record is not None
     assert (record.pod.problem, record.pod.phase) == (UNREADABLE, PodPhase.PENDING)
     assert (record.pod.name, record.version) == ("x", 5)
 
 
-def test_a_job_that_cannot_be_read_is_refused_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_job_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def breaks(*_: object) -> None:
         raise RecursionError
 

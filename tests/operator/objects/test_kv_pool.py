@@ -1,4 +1,4 @@
-"""Workers see the KV pool of their job, on its volume or in its pod, and nobody else does."""
+"""Only the workers of a job have access to its KV pool, on its volume or in its pod."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def test_workers_mount_the_volume_of_the_kv_pool_and_the_driver_does_not() -> No
 MOONCAKE = {"backend": "mooncake", "maxGigabytes": 64}
 
 
-def test_workers_are_told_of_the_service_of_a_pool_that_is_a_pod() -> None:
+def test_workers_get_the_service_name_of_a_pool_in_a_pod() -> None:
     rollout_job = job(kvPool=MOONCAKE)
     assert flag(worker(rollout_job), "--kv-pool") == "arithmetic-kv-pool.lab.svc:29600"
     assert flag(driver(rollout_job), "--kv-pool") is None
@@ -74,19 +74,19 @@ def test_the_pod_of_the_pool_is_built_on_a_template() -> None:
         ),
     ],
 )
-def test_a_template_cannot_take_from_the_pool_what_it_needs(spec: dict[str, Any], said: str) -> None:
+def test_a_template_cannot_remove_required_fields_of_the_pool(spec: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         shared(job(kvPool={**MOONCAKE, "template": {"spec": spec}}))
 
 
-def test_the_pool_of_a_job_that_does_not_run_has_no_pod() -> None:
+def test_the_pool_of_a_stopped_job_has_no_pod() -> None:
     rollout_job = job(kvPool=MOONCAKE)
     sets = [shared_objects(rollout_job, UID, SETTINGS, 1, secret="s", runs=runs)["kvPool"] for runs in (True, False)]
     assert [made["spec"]["replicas"] for made in sets] == [1, 0]
     assert sets[0]["metadata"]["annotations"] != sets[1]["metadata"]["annotations"]
 
 
-def test_the_kv_pool_does_not_leave_its_volume() -> None:
+def test_the_path_of_a_kv_pool_cannot_leave_its_volume() -> None:
     pool = {"backend": "shared-directory", "pvc": {"claimName": "c", "path": "../kv"}}
     with pytest.raises(InputError, match=r"spec\.kvPool\.pvc\.path: found .*, allowed: a path on the volume"):
         worker(job(kvPool=pool))

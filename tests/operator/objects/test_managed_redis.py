@@ -38,7 +38,7 @@ def template_of(manifest: dict[str, Any]) -> str:
     return manifest["metadata"]["annotations"]["openseer.dev/template"]
 
 
-def test_the_password_is_in_the_secret_alone_and_the_hash_does_not_depend_on_it() -> None:
+def test_the_password_is_only_in_the_secret_and_not_in_the_hash() -> None:
     secret = store_secret(job(), UID, SECRET, "sesame")
     assert secret["stringData"] == {
         "password": "sesame",
@@ -59,14 +59,14 @@ def test_redis_reads_its_password_from_a_file() -> None:
 
 
 @pytest.mark.parametrize("fsync", ["everysec", "always"])
-def test_redis_logs_every_write_and_drops_nothing(fsync: str) -> None:
+def test_redis_logs_every_write_and_evicts_no_key(fsync: str) -> None:
     command = container(job(store={"fsync": fsync}))["command"]
     options = dict(zip(command[2::2], command[3::2], strict=True))
     assert (options["--appendonly"], options["--appendfsync"], options["--save"]) == ("yes", fsync, "")
     assert (options["--maxmemory-policy"], options["--dir"]) == ("noeviction", "/data")
 
 
-def test_redis_keeps_its_volume_while_it_is_stopped_and_loses_it_when_it_is_deleted() -> None:
+def test_redis_keeps_its_volume_while_stopped_and_loses_it_when_deleted() -> None:
     stored = job(store={"persistence": {"size": "9Gi", "storageClass": "fast"}})
     spec = store_stateful_set(stored, UID, SETTINGS, 0, secret=SECRET)["spec"]
     assert (spec["replicas"], spec["updateStrategy"]) == (0, {"type": "OnDelete"})
@@ -94,45 +94,45 @@ def test_redis_is_restricted_and_never_evicted() -> None:
     assert "restartPolicy" not in template["spec"]
 
 
-def test_redis_has_modest_resources_until_others_are_asked_for_and_its_own_template() -> None:
+def test_redis_has_default_resources_and_its_own_template() -> None:
     assert container(job())["resources"] == {"requests": {"cpu": "100m", "memory": "256Mi"}}
     other = {"spec": {"containers": [{"name": "redis", "image": "valkey:8"}]}}
     found = container(job(store={"resources": {"limits": {"memory": "8Gi"}}, "template": other}))
     assert (found["resources"], found["image"]) == ({"limits": {"memory": "8Gi"}}, "valkey:8")
 
 
-def test_redis_command_is_not_the_templates_to_set() -> None:
+def test_a_template_cannot_set_the_redis_command() -> None:
     template = {"spec": {"containers": [{"name": "redis", "command": ["redis-server"]}]}}
     with pytest.raises(InputError, match=r"spec\.store\.template\.spec\.containers\[0\]\.command: cannot be set here"):
         redis(job(store={"template": template}))
 
 
-def test_redis_refuses_writes_before_the_kernel_ends_it() -> None:
+def test_redis_refuses_writes_before_the_kernel_kills_it() -> None:
     command = container(job(store={"resources": {"limits": {"memory": "4Gi"}}}))["command"]
     assert command[command.index("--maxmemory") + 1] == str(3 * 2**30)
     assert "--maxmemory" not in container(job())["command"]
 
 
 def placed(**store: Any) -> dict[str, Any]:
-    """The pod that the StatefulSet's controller makes."""
+    """The pod that the StatefulSet's controller creates."""
     found = redis(job(store=store))
     found["metadata"]["uid"] = "u"
     return store_pod(found)
 
 
 def mounting(path: str, **source: Any) -> dict[str, Any]:
-    """A template that puts a volume of the user's there."""
+    """A template that mounts a user's volume at `path`."""
     container = {"name": "redis", "volumeMounts": [{"name": "mine", "mountPath": path}]}
     return {"spec": {"volumes": [{"name": "mine", **source}], "containers": [container]}}
 
 
-def test_the_data_are_in_the_claim_of_the_set_and_nowhere_else() -> None:
+def test_the_data_are_only_in_the_claim_of_the_stateful_set() -> None:
     assert data_claims(placed()) == {"data": "data-arithmetic-redis-0"}
     assert data_claims(placed(persistence={"medium": "ephemeral", "size": "2Gi"})) == {"data": ""}
     assert data_claims(placed(template=mounting("/database", emptyDir={}))) == {"data": "data-arithmetic-redis-0"}
 
 
-def test_what_a_template_puts_over_the_data_is_known() -> None:
+def test_volumes_mounted_over_the_data_folder_are_known() -> None:
     shared = {"persistentVolumeClaim": {"claimName": "shared-nfs"}}
     assert data_claims(placed(template=mounting("/data", **shared))) == {"mine": "shared-nfs"}
     for path in ("/data/appendonlydir", "//data", "/data/", "/data/./x"):

@@ -1,4 +1,4 @@
-"""Names are predictable and never longer than Kubernetes takes."""
+"""Names are predictable and within Kubernetes' length limits."""
 
 from typing import Any
 
@@ -24,12 +24,12 @@ def job(name: str = "arithmetic", nodes: int = 1) -> RolloutJob:
     return parse_job(document, "job.yaml")
 
 
-def test_a_workers_pod_is_numbered_and_in_a_gang_ranked() -> None:
+def test_the_name_of_a_workers_pod_has_its_number_and_rank() -> None:
     assert worker_pod_name(job(), 3, 0) == "arithmetic-worker-3"
     assert worker_pod_name(job(nodes=2), 3, 1) == "arithmetic-worker-3-1"
 
 
-def test_a_pods_name_that_is_no_host_name_is_refused_with_the_remedy() -> None:
+def test_a_pod_name_invalid_as_host_name_is_refused_with_the_remedy() -> None:
     assert len(worker_pod_name(job("j" * 50), 99999, 0)) == 63
     with pytest.raises(InputError, match=r"metadata\.name: .* 64 characters, allowed: 63; make a job with a shorter"):
         worker_pod_name(job("j" * 50), 100000, 0)
@@ -39,7 +39,7 @@ def test_the_workers_of_a_job_are_selected_by_its_name_and_their_role() -> None:
     assert selector_text(job(), "worker") == "openseer.dev/job=arithmetic,openseer.dev/role=worker"
 
 
-def test_the_stamp_of_a_busy_worker_keeps_its_node_and_that_of_an_idle_one_frees_it() -> None:
+def test_a_busy_workers_stamp_keeps_its_node_and_an_idle_ones_frees_it() -> None:
     busy, idle = stamp_annotations(busy=True), stamp_annotations(busy=False)
     assert (busy["cluster-autoscaler.kubernetes.io/safe-to-evict"], busy["karpenter.sh/do-not-disrupt"]) == (
         "false",

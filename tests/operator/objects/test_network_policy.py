@@ -1,4 +1,4 @@
-"""Who reaches the pods of a job, and whom they reach: the policy's selectors, evaluated."""
+"""Connections from and to the pods of a job, by evaluation of the policies' selectors."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ OWN = {role: Peer("lab", {"openseer.dev/job": "arithmetic", "openseer.dev/role":
 
 
 def policies_of(pod: Peer, **settings: Any) -> list[dict[str, Any]]:
-    """Those that select a pod of a job with a pool: they add up."""
+    """The policies that select a pod of a job with a pool; their permissions add up."""
     made = shared(job(kvPool=MOONCAKE), **settings).values()
     return [each for each in made if each["kind"] == "NetworkPolicy" and selects(each, pod)]
 
@@ -46,7 +46,7 @@ def policy(**settings: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("who", STRANGERS)
 @pytest.mark.parametrize("port", [REDIS, HTTP, 29500])
-def test_strangers_reach_no_pod_of_a_job_whoever_may_scrape(who: str, port: int) -> None:
+def test_foreign_pods_reach_no_pod_of_a_job(who: str, port: int) -> None:
     scraped = policy(metrics_from=({**BY_NAMESPACE, **BY_POD},))
     assert selects(scraped, WORKER)
     assert not lets_in(scraped, STRANGERS[who], port)
@@ -55,7 +55,7 @@ def test_strangers_reach_no_pod_of_a_job_whoever_may_scrape(who: str, port: int)
 @pytest.mark.parametrize(
     "scraper", [{**BY_NAMESPACE, **BY_POD}, BY_NAMESPACE, BY_EXPRESSION, {"ipBlock": {"cidr": "10.0.0.0/24"}}]
 )
-def test_whoever_may_scrape_reaches_metrics_and_nothing_else(scraper: dict[str, Any]) -> None:
+def test_permitted_scrapers_reach_only_metrics(scraper: dict[str, Any]) -> None:
     found = policy(metrics_from=(scraper,))
     reached = [port for port in (REDIS, HTTP, 29500) if lets_in(found, PROMETHEUS, port)]
     assert reached == [HTTP]
@@ -63,7 +63,7 @@ def test_whoever_may_scrape_reaches_metrics_and_nothing_else(scraper: dict[str, 
 
 
 @pytest.mark.parametrize("settings", [{}, {"metrics_from": (BY_NAMESPACE,)}, {"egress": ()}])
-def test_the_job_itself_and_the_operators_namespace_get_in_always(settings: dict[str, Any]) -> None:
+def test_the_job_and_the_operators_namespace_are_always_admitted(settings: dict[str, Any]) -> None:
     found = policy(**settings)
     assert all(lets_in(found, WORKER, port) for port in (REDIS, HTTP, 29500, 40000))
     assert [port for port in (REDIS, HTTP, 29500) if lets_in(found, Peer("openseer"), port)] == [REDIS, HTTP]
@@ -74,13 +74,13 @@ def test_pods_reach_everything_unless_the_installation_restricts_them() -> None:
     assert all(lets_out(policy(), peer, 443) for peer in STRANGERS.values())
 
 
-def test_restricted_pods_reach_one_another_dns_and_what_is_listed() -> None:
+def test_restricted_pods_reach_each_other_dns_and_listed_addresses() -> None:
     hub = {"to": [{"ipBlock": {"cidr": "203.0.113.0/24", "except": ["203.0.113.8/32"]}}], "ports": [{"port": 443}]}
     closed, opened = policy(egress=()), policy(egress=(hub,))
     for found in (closed, opened):
         assert found["spec"]["policyTypes"] == ["Ingress", "Egress"]
         assert all(lets_out(found, WORKER, port) for port in (REDIS, HTTP, 29500, 40000))
-        # 5353: where pods of OpenShift's DNS listen behind its service.
+        # 5353: the port of OpenShift's DNS pods behind their service.
         dns = [(port, protocol) for port in (53, 5353) for protocol in ("UDP", "TCP")]
         assert all(lets_out(found, Peer("kube-system"), *each) for each in dns)
         assert not any(lets_out(found, peer, 80) for peer in STRANGERS.values())
@@ -102,7 +102,7 @@ def test_the_jobs_workers_alone_reach_the_pod_of_its_pool(settings: dict[str, An
 
 
 @pytest.mark.parametrize("settings", [{}, RESTRICTED])
-def test_the_pod_of_a_pool_answers_and_reaches_nobody(settings: dict[str, Any]) -> None:
+def test_the_pod_of_a_pool_opens_no_connection(settings: dict[str, Any]) -> None:
     [found] = policies_of(pool_pod(), **settings)
     asked = [*STRANGERS.values(), *OWN.values(), WORKER, Peer("kube-system"), Peer(address="169.254.169.254")]
     assert not any(lets_out(found, peer, port) for peer in asked for port in (53, 443, HTTP, REDIS, *POOL_PORTS))

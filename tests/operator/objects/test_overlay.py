@@ -1,4 +1,4 @@
-"""A user's pod template lies over ours, except where the operator depends on its own."""
+"""A user's pod template is merged over ours, except for fields that the operator depends on."""
 
 import copy
 from typing import Any
@@ -55,14 +55,14 @@ def test_neither_side_is_changed_by_the_merge() -> None:
     assert (before, kept) == (OURS, template)
 
 
-def test_maps_are_merged_and_a_null_says_nothing() -> None:
+def test_maps_are_merged_and_null_changes_nothing() -> None:
     found = spec_over(securityContext={"runAsUser": 7, "runAsNonRoot": None}, nodeSelector={"gpu": "h200"})
     assert found["securityContext"] == {"runAsNonRoot": True, "runAsUser": 7}
     assert found["nodeSelector"] == {"gpu": "h200"}
     assert found["restartPolicy"] == "Never"
 
 
-def test_openseers_container_is_merged_by_its_name_and_others_stand_beside_it() -> None:
+def test_openseers_container_is_merged_by_name_and_others_are_added() -> None:
     sidecar = {"name": "logs", "image": "fluent-bit:3"}
     container = {"name": "worker", "resources": {"requests": {"cpu": "2"}}, "lifecycle": {}}
     found = spec_over(containers=[sidecar, container])["containers"]
@@ -72,7 +72,7 @@ def test_openseers_container_is_merged_by_its_name_and_others_stand_beside_it() 
     assert found[1] == sidecar
 
 
-def test_variables_volumes_and_mounts_of_the_same_key_replace_ours_and_others_are_added() -> None:
+def test_list_entries_of_the_same_key_replace_ours_and_others_are_added() -> None:
     variable = {"name": "HOME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
     mount = {"name": "scratch", "mountPath": "/scratch"}
     found = spec_over(
@@ -128,11 +128,11 @@ def test_labels_and_annotations_of_the_users_own_are_added() -> None:
         ({"replicas": 3}, "spec.workers.template.replicas: cannot be set here, allowed: metadata and spec"),
     ],
 )
-def test_what_the_operator_depends_on_is_refused_by_its_path(template: dict[str, Any], expected: str) -> None:
+def test_fields_that_the_operator_depends_on_are_refused_by_path(template: dict[str, Any], expected: str) -> None:
     assert expected in refusal(template)
 
 
-def test_fields_that_a_pod_owns_beyond_these_are_refused_with_their_own_reason() -> None:
+def test_fields_owned_by_a_pod_are_refused_with_their_own_reason() -> None:
     template = {"spec": {"containers": [{"name": "worker", "image": "mine"}]}}
     assert over(template)["spec"]["containers"][0]["image"] == "mine"
     assert refusal(template, owned_container_fields={"image": "set spec.image"}).endswith(

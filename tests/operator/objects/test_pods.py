@@ -1,4 +1,4 @@
-"""Worker and driver pods: restricted, told what they need, placed where they should be."""
+"""Worker and driver pods: restrictions, arguments, placement."""
 
 import copy
 from dataclasses import replace
@@ -59,7 +59,7 @@ def environment(pod: dict[str, Any]) -> dict[str, Any]:
 
 
 def volume(pod: dict[str, Any], path: str) -> dict[str, Any]:
-    """The volume that the main container sees at `path`, and whether it may only read."""
+    """The volume mounted at `path` in the main container, with `ro` for read-only."""
     mount = next(entry for entry in main(pod)["volumeMounts"] if entry["mountPath"] == path)
     source = next(entry for entry in pod["spec"]["volumes"] if entry["name"] == mount["name"])
     return {**{name: value for name, value in source.items() if name != "name"}, "ro": mount.get("readOnly", False)}
@@ -87,7 +87,7 @@ def test_a_pod_is_restricted_and_holds_no_credentials(pod: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize("pod", [worker(job()), driver(job())], ids=["worker", "driver"])
-def test_a_pod_belongs_to_its_job_and_says_which_incarnation_it_is(pod: dict[str, Any]) -> None:
+def test_a_pod_belongs_to_its_job_and_has_its_incarnation(pod: dict[str, Any]) -> None:
     (owner,) = pod["metadata"]["ownerReferences"]
     assert (owner["kind"], owner["name"], owner["uid"], owner["controller"]) == ("RolloutJob", "arithmetic", UID, True)
     assert pod["metadata"]["labels"]["openseer.dev/job"] == "arithmetic"
@@ -97,7 +97,7 @@ def test_a_pod_belongs_to_its_job_and_says_which_incarnation_it_is(pod: dict[str
     assert "karpenter.sh/do-not-disrupt" not in pod["metadata"]["annotations"]
 
 
-def test_a_worker_is_told_its_job_number_and_store() -> None:
+def test_a_worker_gets_its_job_number_and_store() -> None:
     pod = worker(job())
     assert pod["metadata"]["name"] == "arithmetic-worker-3"
     assert main(pod)["command"] == [
@@ -125,7 +125,7 @@ def test_a_worker_has_its_grace_period_and_a_little_to_exit() -> None:
     assert worker(job(workers={"gracePeriodSeconds": 300}))["spec"]["terminationGracePeriodSeconds"] == 305
 
 
-def test_probes_wait_for_a_long_start_and_then_tell_dead_from_not_ready() -> None:
+def test_probes_wait_for_a_long_start_then_check_liveness_and_readiness() -> None:
     container = main(worker(job()))
     start, ready, live = (container[f"{name}Probe"] for name in ("startup", "readiness", "liveness"))
     assert (start["httpGet"]["path"], start["periodSeconds"] * start["failureThreshold"]) == ("/readyz", 3600)
@@ -143,7 +143,7 @@ def test_the_pods_of_a_gang_find_their_leader_by_name() -> None:
     assert (flag(alone, "--rank"), "hostname" in alone["spec"]) == (None, False)
 
 
-def test_a_worker_without_wishes_asks_for_nothing_and_one_with_a_gpu_tolerates_its_taint() -> None:
+def test_a_worker_has_no_default_requests_and_a_gpu_worker_a_toleration() -> None:
     plain, gpu = worker(job()), worker(job(workers={"resources": {"limits": {"nvidia.com/gpu": 2}}}))
     assert "resources" not in main(plain)
     assert main(gpu)["resources"] == {"limits": {"nvidia.com/gpu": "2"}}
@@ -152,14 +152,14 @@ def test_a_worker_without_wishes_asks_for_nothing_and_one_with_a_gpu_tolerates_i
     assert toleration not in plain["spec"]["tolerations"]
 
 
-def test_a_pod_on_a_lost_node_is_given_up_after_half_a_minute() -> None:
+def test_a_pod_on_a_lost_node_is_evicted_after_half_a_minute() -> None:
     taints = {
         toleration["key"]: toleration.get("tolerationSeconds") for toleration in worker(job())["spec"]["tolerations"]
     }
     assert taints == {"node.kubernetes.io/not-ready": 30, "node.kubernetes.io/unreachable": 30}
 
 
-def test_nodes_to_avoid_join_every_alternative_of_the_users_node_affinity() -> None:
+def test_nodes_to_avoid_are_added_to_every_term_of_the_users_affinity() -> None:
     terms = [{"matchExpressions": [{"key": "zone", "operator": "In", "values": [zone]}]} for zone in "ab"]
     node_affinity = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
     template = {"spec": {"affinity": {"nodeAffinity": node_affinity, "podAffinity": {}}}}
@@ -173,7 +173,7 @@ def test_nodes_to_avoid_join_every_alternative_of_the_users_node_affinity() -> N
     assert rollout_job.spec.workers.template == before
 
 
-def test_nodes_that_the_users_template_excludes_are_not_taken_for_ours_to_avoid() -> None:
+def test_nodes_excluded_by_the_users_template_are_not_our_avoided_nodes() -> None:
     rule = {"key": "metadata.name", "operator": "NotIn", "values": ["theirs"]}
     required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchFields": [rule]}]}}
     rollout_job = job(workers={"template": {"spec": {"affinity": {"nodeAffinity": required}}}})
@@ -184,7 +184,7 @@ def test_nodes_that_the_users_template_excludes_are_not_taken_for_ours_to_avoid(
         assert record.pod.avoids == set(avoid)
 
 
-def test_a_worker_without_an_affinity_keeps_off_bad_nodes_too() -> None:
+def test_a_worker_without_an_affinity_also_avoids_bad_nodes() -> None:
     rule = {"key": "metadata.name", "operator": "NotIn", "values": ["n1"]}
     required = worker(job(), avoid=("n1",))["spec"]["affinity"]["nodeAffinity"]
     assert required == {
@@ -203,7 +203,7 @@ def test_a_model_comes_from_a_claim_or_an_image_read_only() -> None:
     assert volume(image, "/models") == {"image": {"reference": "r/m:1"}, "ro": True}
 
 
-def test_the_cache_is_the_pods_own_or_a_claim_and_engines_are_told_where_it_is() -> None:
+def test_the_cache_is_the_pods_own_or_a_claim_and_its_path_is_set() -> None:
     own = worker(job())
     assert volume(own, "/cache") == {"emptyDir": {}, "ro": False}
     assert environment(own)["HF_HOME"] == "/cache/huggingface"
@@ -212,7 +212,7 @@ def test_the_cache_is_the_pods_own_or_a_claim_and_engines_are_told_where_it_is()
     assert volume(shared, "/cache") == {"persistentVolumeClaim": {"claimName": "cache"}, "ro": False}
 
 
-def test_the_hub_is_reached_with_a_token_or_not_at_all() -> None:
+def test_hub_token_and_offline_mode_are_set_only_on_request() -> None:
     token = {"name": "hub", "key": "token"}
     found = environment(worker(job(model={"path": "m", "hubTokenSecret": token, "offline": True})))
     assert found["HF_TOKEN"] == {"secretKeyRef": token}
@@ -220,14 +220,14 @@ def test_the_hub_is_reached_with_a_token_or_not_at_all() -> None:
     assert not {"HF_TOKEN", "HF_HUB_OFFLINE"} & environment(worker(job())).keys()
 
 
-def test_the_pull_policy_of_the_default_image_is_the_operators_and_that_of_another_the_jobs() -> None:
+def test_the_operators_pull_policy_applies_to_its_default_image_only() -> None:
     assert main(worker(job(), pull_policy="Never"))["imagePullPolicy"] == "Never"
     assert main(worker(job(imagePullPolicy="Always"), pull_policy="Never"))["imagePullPolicy"] == "Always"
     assert "imagePullPolicy" not in main(worker(job(image="mine:1"), pull_policy="Never"))
     assert worker(job(imagePullSecrets=[{"name": "registry"}]))["spec"]["imagePullSecrets"] == [{"name": "registry"}]
 
 
-def test_labels_of_the_job_stay_with_the_job_and_those_of_the_template_come_along() -> None:
+def test_pods_have_the_templates_labels_and_not_the_jobs() -> None:
     queue = "kueue.x-k8s.io/queue-name"
     template = {"metadata": {"labels": {"team": "a"}}}
     labels = worker(job(labels={queue: "q"}, workers={"template": template}))["metadata"]["labels"]
@@ -243,7 +243,7 @@ def test_labels_of_the_job_stay_with_the_job_and_those_of_the_template_come_alon
         ({"args": ["--index", "4"]}, "the operator sets it"),
     ],
 )
-def test_a_template_cannot_override_what_has_a_field_or_an_owner(container: dict[str, Any], advice: str) -> None:
+def test_a_template_cannot_override_fields_with_an_owner(container: dict[str, Any], advice: str) -> None:
     (field,) = container
     rollout_job = job(workers={"template": {"spec": {"containers": [{"name": "worker", **container}]}}})
     with pytest.raises(InputError) as caught:
@@ -311,12 +311,12 @@ def test_prompts_in_the_image_or_behind_a_url_need_no_volume(prompts: dict[str, 
         ({"prompts": {"pvc": {"claimName": "c", "path": "../p"}}}, "spec.prompts.pvc.path"),
     ],
 )
-def test_a_path_does_not_leave_its_volume(spec: dict[str, Any], field: str) -> None:
+def test_a_path_cannot_leave_its_volume(spec: dict[str, Any], field: str) -> None:
     with pytest.raises(InputError, match=rf"{field}: found .*, allowed: a path on the volume, without \.\."):
         driver(job(**spec))
 
 
-def test_the_driver_has_modest_resources_until_others_are_asked_for() -> None:
+def test_the_driver_has_small_default_resources() -> None:
     assert main(driver(job()))["resources"] == {"requests": {"cpu": "250m", "memory": "512Mi"}}
     asked = {"limits": {"memory": "2Gi"}}
     assert main(driver(job(driver={"resources": asked})))["resources"] == asked
@@ -328,7 +328,7 @@ def test_the_driver_is_built_on_its_own_template() -> None:
     assert "priorityClassName" not in worker(rollout_job)["spec"]
 
 
-def test_a_start_may_take_what_the_job_says_else_what_the_admin_says() -> None:
+def test_the_start_limit_is_the_jobs_or_else_the_admins() -> None:
     def start(pod: dict[str, Any]) -> int:
         probe = main(pod)["startupProbe"]
         return probe["periodSeconds"] * probe["failureThreshold"]
@@ -347,16 +347,16 @@ def test_probes_are_those_of_the_admin() -> None:
     assert {container[f"{name}Probe"]["timeoutSeconds"] for name in ("startup", "readiness", "liveness")} == {5}
 
 
-def test_a_longer_start_replaces_no_worker() -> None:
+def test_a_longer_start_limit_replaces_no_worker() -> None:
     assert template_hash(job(workers={"startSeconds": 7200})) == template_hash(job())
 
 
-def test_a_pod_has_the_security_context_of_the_admin_whole() -> None:
+def test_a_pod_has_the_admins_whole_security_context() -> None:
     pods = JobPodSettings(pod_security_context={"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}})
     assert worker(job(), pods=pods)["spec"]["securityContext"] == pods.pod_security_context
 
 
-def test_variables_of_the_admin_yield_to_ours_and_to_those_of_a_template() -> None:
+def test_our_variables_and_a_templates_override_those_of_the_admin() -> None:
     pods = JobPodSettings(env=({"name": "HTTPS_PROXY", "value": "a"}, {"name": "HOME", "value": "/root"}))
     assert environment(worker(job(), pods=pods)).items() >= {"HTTPS_PROXY": "a", "HOME": "/tmp"}.items()
     container = {"name": "worker", "env": [{"name": "HTTPS_PROXY", "value": "b"}]}
@@ -366,7 +366,7 @@ def test_variables_of_the_admin_yield_to_ours_and_to_those_of_a_template() -> No
     assert len(names) == len(set(names))
 
 
-def test_traces_are_sent_by_drivers_and_logs_have_one_form_everywhere() -> None:
+def test_drivers_send_traces_and_logs_have_one_form() -> None:
     variable = {"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector:4318"}
     pods = JobPodSettings(driver_env=(variable,), log_format="json")
     assert variable in main(driver(job(), pods=pods))["env"]
@@ -376,7 +376,7 @@ def test_traces_are_sent_by_drivers_and_logs_have_one_form_everywhere() -> None:
     assert "OPENSEER_LOG" not in environment(worker(job()))
 
 
-def test_certificates_of_the_admin_are_mounted_and_named_to_libraries() -> None:
+def test_certificates_of_the_admin_are_mounted_and_set_for_libraries() -> None:
     pod = worker(job(), pods=JobPodSettings(ca_bundle=CaBundle(config_map="trust", key="ca.pem")))
     items = [{"key": "ca.pem", "path": "ca.pem"}]
     assert volume(pod, "/etc/openseer-ca") == {"configMap": {"name": "trust", "items": items}, "ro": True}

@@ -1,4 +1,4 @@
-"""What is kept of pods and jobs as the API server gives them."""
+"""Parsing of pods and jobs from the API server."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def pod(
     node: str = "",
     version: int = 10,
 ) -> JsonObject:
-    """A pod as a LIST or a watch gives it."""
+    """A pod as in a LIST or a watch."""
     labels = {"openseer.dev/job": "sums", "openseer.dev/role": role}
     if role == "worker":
         labels |= {"openseer.dev/worker": "3", "openseer.dev/rank": "1"}
@@ -53,7 +53,7 @@ def container(state: JsonObject, name: str = "worker") -> JsonObject:
     return {"name": name, "ready": "running" in state, "restartCount": 0, "image": "i", "state": state}
 
 
-def test_a_fresh_pod_is_pending_and_nothing_stands_in_its_way() -> None:
+def test_a_new_pod_is_pending_without_a_problem() -> None:
     record = read_pod(
         pod(annotations={"openseer.dev/template": "abc", "openseer.dev/attempt": "4"}, status={"phase": "Pending"})
     )
@@ -64,7 +64,7 @@ def test_a_fresh_pod_is_pending_and_nothing_stands_in_its_way() -> None:
     )
 
 
-def test_a_ready_pod_says_where_it_runs_and_how_it_is_stamped() -> None:
+def test_a_ready_pod_has_its_node_and_stamp() -> None:
     conditions = [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "True"}]
     status = {"phase": "Running", "conditions": conditions, "containerStatuses": [container({"running": {}})]}
     for word, busy in (("false", True), ("true", False)):
@@ -74,7 +74,7 @@ def test_a_ready_pod_says_where_it_runs_and_how_it_is_stamped() -> None:
         assert found.conditions == {("PodScheduled", "True"), ("Ready", "True")}
 
 
-def test_a_pod_says_how_long_it_took_from_its_creation_until_it_was_ready() -> None:
+def test_a_pod_has_the_time_from_creation_to_readiness() -> None:
     made, ready = "2026-01-01T00:00:00Z", "2026-01-01T00:01:30Z"
     condition = {"type": "Ready", "status": "True", "lastTransitionTime": ready}
     raw = pod({"phase": "Running", "conditions": [condition]})
@@ -84,7 +84,7 @@ def test_a_pod_says_how_long_it_took_from_its_creation_until_it_was_ready() -> N
     assert seen(raw).start_seconds is None
 
 
-def test_an_unschedulable_pod_says_why() -> None:
+def test_an_unschedulable_pod_has_the_reason() -> None:
     message = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
     found = seen(pod({"phase": "Pending", "conditions": [condition]}))
@@ -108,7 +108,7 @@ def test_an_image_that_cannot_be_pulled_is_a_problem() -> None:
     assert not found.unschedulable
 
 
-def test_a_container_that_is_being_made_is_no_problem() -> None:
+def test_a_container_in_creation_is_no_problem() -> None:
     for reason in ("ContainerCreating", "PodInitializing"):
         status = {"phase": "Pending", "containerStatuses": [container({"waiting": {"reason": reason}})]}
         assert seen(pod(status)).problem == ""
@@ -120,14 +120,14 @@ def test_an_init_container_that_cannot_start_is_a_problem() -> None:
     assert seen(pod(status)).problem == 'CreateContainerConfigError: secret "x" not found'
 
 
-def test_a_container_killed_for_memory_says_so_with_its_exit_code() -> None:
+def test_a_container_killed_for_memory_has_reason_and_exit_code() -> None:
     ended = {"exitCode": 137, "reason": "OOMKilled", "startedAt": "2026-01-02T03:04:05Z"}
     found = seen(pod({"phase": "Failed", "containerStatuses": [container({"terminated": ended})]}, node="n1"))
     assert (found.phase, found.exit_code) == (PodPhase.FAILED, 137)
     assert found.problem.startswith("OOMKilled")
 
 
-def test_the_last_words_and_exit_code_are_those_of_our_container_not_of_a_sidecar() -> None:
+def test_message_and_exit_code_come_from_our_container_not_a_sidecar() -> None:
     status = {
         "phase": "Failed",
         "containerStatuses": [
@@ -149,7 +149,7 @@ CRASHES = {"waiting": {"reason": "CrashLoopBackOff"}}
 @pytest.mark.parametrize("sidecar", [RUNS, CRASHES, {"terminated": BROKEN}, {"terminated": ENDED}])
 @pytest.mark.parametrize("kind", ["containerStatuses", "initContainerStatuses"])
 @pytest.mark.parametrize(("own", "phase"), [(ENDED, PodPhase.SUCCEEDED), (BROKEN, PodPhase.FAILED)])
-def test_a_pod_has_ended_once_our_container_has_and_as_that_did(
+def test_a_pod_ends_with_our_container_and_its_outcome(
     own: JsonObject, phase: PodPhase, kind: str, sidecar: JsonObject
 ) -> None:
     runs = "terminated" not in sidecar
@@ -161,7 +161,7 @@ def test_a_pod_has_ended_once_our_container_has_and_as_that_did(
     assert (found.lingers, found.setup_failed, found.problem) == (runs, False, "")
 
 
-def test_a_sidecar_that_ended_takes_no_worker_out_of_service() -> None:
+def test_an_ended_sidecar_leaves_its_worker_in_service() -> None:
     def states(ready: str, containers: str) -> list[JsonObject]:
         return [{"type": "Ready", "status": ready}, {"type": "ContainersReady", "status": containers}]
 
@@ -169,14 +169,14 @@ def test_a_sidecar_that_ended_takes_no_worker_out_of_service() -> None:
     status = {"phase": "Running", "containerStatuses": [container(RUNS), sidecar]}
     found = seen(pod(status | {"conditions": states("False", "False")}, node="n1"))
     assert (found.phase, found.ready, found.problem) == (PodPhase.RUNNING, True, "")
-    # Of a lost node Kubernetes takes back Ready alone.
+    # For a lost node Kubernetes resets only Ready.
     assert not seen(pod(status | {"conditions": states("False", "True")}, node="n1")).ready
     starting = container(RUNS) | {"ready": False}
     status = {"phase": "Running", "containerStatuses": [starting], "conditions": states("False", "False")}
     assert not seen(pod(status, node="n1")).ready
 
 
-def test_a_container_that_kept_ours_from_running_is_named() -> None:
+def test_a_container_that_prevented_ours_from_starting_is_named() -> None:
     waiting = container({"waiting": {"reason": "PodInitializing"}})
     setup = container({"terminated": {"exitCode": 1, "message": "no such host\n"}}, "fetch")
     status = {"phase": "Failed", "containerStatuses": [waiting], "initContainerStatuses": [setup]}
@@ -185,7 +185,7 @@ def test_a_container_that_kept_ours_from_running_is_named() -> None:
     assert found.problem == "init container fetch: exit code 1: no such host"
 
 
-def test_an_evicted_pod_is_known_as_disrupted_and_why() -> None:
+def test_an_evicted_pod_counts_as_disrupted_with_the_reason() -> None:
     status = {
         "phase": "Failed",
         "reason": "Evicted",
@@ -198,17 +198,17 @@ def test_an_evicted_pod_is_known_as_disrupted_and_why() -> None:
     assert ("DisruptionTarget", "True") in found.conditions
 
 
-def test_a_pod_that_was_asked_to_go_says_when_it_must_be_gone() -> None:
+def test_a_deleted_pod_has_its_deadline() -> None:
     meta = {"deletionTimestamp": "1970-01-01T00:02:00Z", "deletionGracePeriodSeconds": 60}
     found = seen(pod({"phase": "Running"}, meta=meta))
     assert (found.leaving, found.gone_by) == (True, 120.0)
 
 
-def test_a_pod_that_nobody_hears_of_counts_as_running() -> None:
+def test_a_pod_of_unknown_phase_counts_as_running() -> None:
     assert seen(pod({"phase": "Unknown", "reason": "NodeLost"})).phase is PodPhase.RUNNING
 
 
-def test_pods_that_are_not_of_a_job_are_left_alone() -> None:
+def test_pods_without_a_job_are_ignored() -> None:
     foreign = pod()
     foreign["metadata"]["labels"] = {"app": "web"}
     nameless = pod()
@@ -247,7 +247,7 @@ def test_a_job_is_parsed_once_per_generation() -> None:
     assert (second.version, second.finalizers, second.status) == (6, ("openseer.dev/store",), {"reason": "Running"})
 
 
-def test_a_request_to_revive_is_read_anew_whatever_the_generation() -> None:
+def test_a_request_to_revive_is_read_at_every_version() -> None:
     first = read_job(job(version=5))
     raw = job(version=6)
     raw["metadata"]["annotations"] = {"openseer.dev/revive": "x" * 5000}
@@ -255,7 +255,7 @@ def test_a_request_to_revive_is_read_anew_whatever_the_generation() -> None:
     assert read_job(raw, first).revive == "x" * LONGEST_REQUEST
 
 
-def test_a_manifest_with_mistakes_gives_no_job_but_all_its_problems() -> None:
+def test_an_invalid_manifest_gives_all_its_problems_and_no_job() -> None:
     record = read_job(job(groupSize=0, nonsense=1))
     assert record.job is None
     assert "groupSize" in record.problems
@@ -272,7 +272,7 @@ def test_the_cache_never_replaces_newer_by_older() -> None:
     assert cache.put_job(job(version=10)) == ("team", "sums")
 
 
-def test_what_is_gone_is_not_brought_back_by_a_late_answer() -> None:
+def test_a_late_answer_does_not_restore_a_deleted_object() -> None:
     cache = Cache()
     cache.put_pod(pod(version=10))
     assert cache.drop_pod(("team", "sums"), "sums-worker-3-1", "u-pod") == ("team", "sums")
@@ -280,14 +280,14 @@ def test_what_is_gone_is_not_brought_back_by_a_late_answer() -> None:
     assert list(cache.pods(("team", "sums"))) == []
 
 
-def test_the_end_of_an_earlier_object_does_not_take_away_its_successor() -> None:
+def test_the_deletion_of_an_earlier_object_keeps_its_successor() -> None:
     cache = Cache()
     cache.put_pod(pod(version=20, meta={"uid": "u-new"}))
     assert cache.drop_pod(("team", "sums"), "sums-worker-3-1", "u-old") is None
     assert len(list(cache.pods(("team", "sums")))) == 1
 
 
-def test_pods_of_an_earlier_job_of_that_name_are_not_the_jobs_own() -> None:
+def test_pods_of_an_earlier_job_of_the_name_are_not_the_jobs_own() -> None:
     cache = Cache()
     cache.put_job(job())
     cache.put_pod(pod())
@@ -302,7 +302,7 @@ def test_pods_of_an_earlier_job_of_that_name_are_not_the_jobs_own() -> None:
     assert cache.pods_of(record) == ()
 
 
-def test_a_pod_that_its_node_refused_is_told_from_one_that_was_taken_away() -> None:
+def test_a_pod_refused_by_its_node_differs_from_a_disrupted_one() -> None:
     for reason in ("UnexpectedAdmissionError", "TopologyAffinityError", "OutOfcpu", "OutOfnvidia.com/gpu"):
         refused = seen(pod({"phase": "Failed", "reason": reason, "message": "no device"}, node="n1"))
         assert (refused.refused, refused.problem, refused.message) == (True, reason, "no device")

@@ -1,4 +1,4 @@
-"""Workers and driver see the volume for rows of routed experts; of a serving job a pod does that gives them away."""
+"""Workers and driver mount the volume for rows of routed experts; in a serving job a separate pod serves the rows."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def test_workers_and_driver_mount_the_volume_for_rows() -> None:
         assert "rows" not in {entry["name"] for entry in pod["spec"]["volumes"]}
 
 
-def test_a_capture_that_a_cluster_cannot_give_is_refused() -> None:
+def test_an_invalid_capture_for_a_cluster_is_refused() -> None:
     for pod in (worker, driver):
         with pytest.raises(InputError, match=r"spec\.routing\.capture\.pvc: missing; in a cluster"):
             pod(job(routing=routing(path="/rows")))
@@ -44,7 +44,7 @@ def shared(rollout_job: RolloutJob, *, runs: bool = True) -> dict[str, dict[str,
     return shared_objects(rollout_job, UID, SETTINGS, 1, secret="arithmetic-redis", runs=runs)
 
 
-def test_a_serving_job_has_a_pod_that_reads_what_its_workers_write() -> None:
+def test_a_serving_job_has_a_pod_that_reads_its_workers_rows() -> None:
     captured = serving(pvc=PVC)
     made = shared(captured)
     pod = made["rows"]["spec"]["template"]

@@ -36,7 +36,7 @@ def template_of(manifest: dict[str, Any]) -> str:
     return manifest["metadata"]["annotations"]["openseer.dev/template"]
 
 
-def test_a_job_has_what_it_needs_and_no_more() -> None:
+def test_a_job_has_exactly_its_required_objects() -> None:
     assert shared(job()).keys() == ALWAYS | {"networkPolicy", "output", "storeService"}
     assert shared(job(), network_policies=False).keys() == ALWAYS | {"output", "storeService"}
     own = job(store={"url": "redis://r:6379"}, output={"pvc": {"claimName": "c", "path": "p"}})
@@ -44,7 +44,7 @@ def test_a_job_has_what_it_needs_and_no_more() -> None:
     assert "output" not in shared(job(mode="serve", prompts=None))
 
 
-def test_every_object_goes_with_its_job_and_says_what_it_was_made_from() -> None:
+def test_every_object_has_its_job_as_owner_and_a_hash() -> None:
     for manifest in (
         *shared(job()).values(),
         store_stateful_set(job(), UID, SETTINGS, 1, secret="s"),
@@ -56,7 +56,7 @@ def test_every_object_goes_with_its_job_and_says_what_it_was_made_from() -> None
         assert template_of(manifest)
 
 
-def test_an_object_is_out_of_date_only_when_it_would_be_another() -> None:
+def test_an_object_is_outdated_only_if_its_content_would_change() -> None:
     def hashes(**spec: Any) -> dict[str, str]:
         return {key: template_of(manifest) for key, manifest in shared(job(**spec)).items()}
 
@@ -90,18 +90,18 @@ def test_the_workers_service_names_pods_before_they_are_ready() -> None:
         ({"replicas": 3, "parallelism": {"tensor": 2, "nodes": 2}}, 5),
     ],
 )
-def test_the_budget_lets_as_many_workers_go_as_may_be_unavailable(workers: dict[str, Any], least: int) -> None:
+def test_the_disruption_budget_follows_max_unavailable(workers: dict[str, Any], least: int) -> None:
     spec = shared(job(workers=workers))["disruptionBudget"]["spec"]
     assert (spec["minAvailable"], spec["unhealthyPodEvictionPolicy"]) == (least, "AlwaysAllow")
 
 
-def test_the_disruption_budget_follows_the_workers_that_can_come() -> None:
+def test_the_disruption_budget_follows_the_workers_that_can_run() -> None:
     for replicas, standing, least in ((6, 2, 1), (8, 4, 2), (8, 1, 0)):
         objects = shared_objects(job(workers={"replicas": replicas}), UID, SETTINGS, standing, secret="s")
         assert objects["disruptionBudget"]["spec"]["minAvailable"] == least
 
 
-def test_only_the_job_itself_and_the_operator_reach_its_pods() -> None:
+def test_only_the_job_and_the_operator_reach_its_pods() -> None:
     spec = shared(job())["networkPolicy"]["spec"]
     mine = {"matchLabels": {"openseer.dev/job": "arithmetic"}}
     assert (spec["podSelector"], spec["policyTypes"]) == (mine, ["Ingress"])
@@ -112,14 +112,14 @@ def test_only_the_job_itself_and_the_operator_reach_its_pods() -> None:
     assert [port["port"] for port in operator["ports"]] == [6379, 8080]
 
 
-def test_results_have_a_volume_of_the_asked_size_and_class() -> None:
+def test_results_have_a_volume_of_the_requested_size_and_class() -> None:
     plain = shared(job())["output"]["spec"]
     assert plain == {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
     asked = shared(job(output={"size": "5Gi", "storageClass": "fast"}))["output"]["spec"]
     assert (asked["resources"]["requests"]["storage"], asked["storageClassName"]) == ("5Gi", "fast")
 
 
-def test_objects_get_the_labels_and_annotations_that_policies_ask_for() -> None:
+def test_objects_get_the_configured_labels_and_annotations() -> None:
     pods = JobPodSettings(inherit_labels=("team",), inherit_annotations=("no*",))
     settings = OperatorSettings("openseer", "openseer-worker:1", "openseer-operator:1", pods=pods)
     redis = store_stateful_set(job(), UID, settings, 1, secret="s")
@@ -130,7 +130,7 @@ def test_objects_get_the_labels_and_annotations_that_policies_ask_for() -> None:
     assert redis["spec"]["selector"] == store_stateful_set(job(), UID, SETTINGS, 1, secret="s")["spec"]["selector"]
 
 
-def test_objects_are_the_same_while_nothing_is_inherited() -> None:
+def test_without_inherited_labels_objects_are_unchanged() -> None:
     assert "team" not in shared(job())["output"]["metadata"]["labels"]
     pods = JobPodSettings(inherit_labels=("cost",), inherit_annotations=("cost",))
     assert shared(job(), pods=pods) == shared(job())

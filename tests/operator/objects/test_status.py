@@ -1,4 +1,4 @@
-"""The status: what the operator remembers through it, and what a person reads in it."""
+"""The status: the operator's memory and the fields for users."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -90,18 +90,18 @@ MEMORIES = st.builds(
 
 
 @given(memory=MEMORIES)
-def test_what_is_remembered_is_read_back_as_it_was(memory: Memory) -> None:
+def test_the_memory_survives_a_round_trip_through_the_status(memory: Memory) -> None:
     assert memory_of(status_after(memory)) == memory
 
 
 @given(memory=MEMORIES)
-def test_the_status_is_one_that_the_api_server_takes(memory: Memory) -> None:
+def test_the_status_matches_the_schema_of_the_crd(memory: Memory) -> None:
     problems = list(misfits(status_after(memory), STATUS_SCHEMA, "status"))
     assert problems == []
 
 
 @pytest.mark.parametrize("pods", [(), (Pod("j-worker-0", "u", 0, ready=True, phase=PodPhase.RUNNING),)])
-def test_a_store_that_may_not_be_read_is_told_with_what_to_do(pods: tuple[Pod, ...]) -> None:
+def test_an_unreadable_store_is_reported_with_the_remedy(pods: tuple[Pod, ...]) -> None:
     problem = StoreProblem("StoreSecretForbidden", "Secret mine …: kubectl create role …")
     status = status_after(Memory(started_at=NOW, desired=1), pods=pods, store_problem=problem)
     assert conditions(status)["Available"] == conditions(status)["Ready"] == ("False", "StoreSecretForbidden")
@@ -136,7 +136,7 @@ def misfits(value: object, schema: Mapping[str, Any], place: str) -> Iterator[st
             yield from () if schema["type"] in SCALARS[type(value)] else (f"{place} is {schema['type']}",)
 
 
-def test_all_conditions_are_there_from_the_first_visit() -> None:
+def test_all_conditions_exist_after_the_first_step() -> None:
     found = conditions(status_after(Memory()))
     assert list(found) == [
         *("Suspended", "TemplateInvalid", "NameTaken", "PodsCreated", "VolumeResized", "PodsScheduled", "Available"),
@@ -158,7 +158,7 @@ def test_a_transition_time_moves_only_when_the_status_flips() -> None:
     assert moved == {"Suspended", "Progressing", "Ready"}
 
 
-def test_a_job_goes_from_starting_over_running_to_complete() -> None:
+def test_a_job_passes_from_starting_to_running_to_complete() -> None:
     cluster = Cluster(make_job())
     reasons: list[str] = []
 
@@ -178,7 +178,7 @@ def test_a_job_goes_from_starting_over_running_to_complete() -> None:
     assert reasons == ["NoWorkerReady", "Running", "Complete"]
 
 
-def test_a_serving_job_says_when_the_trainer_has_its_gpus_and_promises_no_end() -> None:
+def test_a_serving_job_reports_released_gpus_and_has_no_estimated_end() -> None:
     cluster = Cluster(serving(make_job()), progress=BatchProgress(groups=1, requests=8, ok=4))
 
     def reconciled() -> dict[str, Any]:
@@ -202,7 +202,7 @@ def test_a_serving_job_says_when_the_trainer_has_its_gpus_and_promises_no_end() 
     assert reconciled()["reason"] == "Running"
 
 
-def test_pods_that_no_node_takes_are_a_condition_and_not_a_failure() -> None:
+def test_unschedulable_pods_are_a_condition_and_not_a_failure() -> None:
     cluster = Cluster(make_job())
     cluster.step()
     cluster.step()
@@ -220,7 +220,7 @@ def test_pods_that_no_node_takes_are_a_condition_and_not_a_failure() -> None:
     assert status["reason"] == "Running"
 
 
-def test_pods_that_kueue_holds_back_are_told_as_such() -> None:
+def test_pods_held_back_by_kueue_are_reported_as_such() -> None:
     cluster = Cluster(make_job())
     cluster.step()
     cluster.step()
@@ -236,7 +236,7 @@ def test_pods_that_kueue_holds_back_are_told_as_such() -> None:
     assert status["reason"] == "SchedulingGated"
 
 
-def test_the_largest_status_stays_far_below_what_the_api_server_takes() -> None:
+def test_the_largest_status_is_far_below_the_api_servers_limit() -> None:
     members = {f"worker-{index}": Failure(9, 9, 9, "\u20ac" * LONGEST_REASON, NOW, NOW) for index in range(1500)}
     sick = tuple(SickNode(f"n{index}" * 60, "worker-1", "\u20ac" * 1024, NOW) for index in range(16))
     told = status_after(update_memory(observe(Memory(started_at=NOW, failures=members, sick_nodes=sick))).memory)
@@ -245,7 +245,7 @@ def test_the_largest_status_stays_far_below_what_the_api_server_takes() -> None:
     assert len(json.dumps(told, ensure_ascii=False).encode()) < 2**19
 
 
-def test_a_redis_that_cannot_start_says_why() -> None:
+def test_a_redis_that_cannot_start_is_reported_with_the_reason() -> None:
     redis = Pod("j-redis-0", "r", None, node="n1", problem="FailedMount: no such volume")
     waiting = Pod("j-worker-0", "u", 0, phase=PodPhase.RUNNING)
     for pods, reason in (((waiting,), "PodsNotStarting"), ((replace(waiting, ready=True),), "StoreUnreachable")):
@@ -255,7 +255,7 @@ def test_a_redis_that_cannot_start_says_why() -> None:
         assert found["message"].startswith("j-redis-0: FailedMount: no such volume")
 
 
-def test_a_pod_that_cannot_start_says_why() -> None:
+def test_a_pod_that_cannot_start_is_reported_with_the_reason() -> None:
     cluster = Cluster(make_job())
     cluster.step()
     cluster.step()
@@ -267,7 +267,7 @@ def test_a_pod_that_cannot_start_says_why() -> None:
     assert "no such image" in found["Ready"]["message"]
 
 
-def test_only_what_changes_all_the_time_can_wait() -> None:
+def test_only_changes_of_frequent_fields_can_wait() -> None:
     quiet = status_after(Memory(progress=BatchProgress(requests=10, ok=1)))
     moved = status_after(Memory(progress=BatchProgress(requests=10, ok=2, tokens=99)), quiet)
     assert moved != quiet
@@ -275,7 +275,7 @@ def test_only_what_changes_all_the_time_can_wait() -> None:
     assert is_urgent(status_after(Memory(desired=3), quiet), quiet)
 
 
-def test_a_manifest_that_cannot_be_read_keeps_what_is_remembered() -> None:
+def test_an_unreadable_manifest_keeps_the_memory() -> None:
     before = status_after(Memory(desired=2, failures={"worker-0": Failure(1, 1, 1, "why", NOW)}))
     status = refused_status("spec.workers: wrong", 4, before, NOW)
     assert status["reason"] == "InvalidManifest"
@@ -285,7 +285,7 @@ def test_a_manifest_that_cannot_be_read_keeps_what_is_remembered() -> None:
 
 
 @pytest.mark.parametrize("outcome", JobOutcome)
-def test_a_job_that_is_over_stays_so_when_its_manifest_cannot_be_read(outcome: JobOutcome) -> None:
+def test_an_ended_job_stays_ended_with_an_unreadable_manifest(outcome: JobOutcome) -> None:
     before = status_after(Memory(desired=0, ending=Ending(outcome, "Why", "as it was", NOW)))
     status = refused_status("spec.workers: wrong", 4, before, NOW + 60)
     assert memory_of(status) == memory_of(before)
@@ -293,7 +293,7 @@ def test_a_job_that_is_over_stays_so_when_its_manifest_cannot_be_read(outcome: J
     assert status["observedGeneration"] == 4
 
 
-def test_a_template_that_is_not_taken_is_told_beside_what_runs() -> None:
+def test_a_refused_template_is_reported_beside_running_pods() -> None:
     cluster = Cluster(make_job())
     for _ in range(4):
         cluster.step()
@@ -308,14 +308,14 @@ def test_a_template_that_is_not_taken_is_told_beside_what_runs() -> None:
 
 
 @pytest.mark.parametrize(("done", "expected"), [(0, None), (5, 100), (10, 0)])
-def test_the_time_left_is_told_once_a_length_is_known(done: int, expected: int | None) -> None:
+def test_the_time_left_is_given_once_a_length_is_known(done: int, expected: int | None) -> None:
     progress = BatchProgress(requests=10, ok=done, tokens=200 * done, ok_tokens=200 * done, closed_tokens=200 * done)
     memory = Memory(started_at=NOW - 100, progress=progress)
     status = status_of(observe(memory), Plan((), memory), replace(FACTS, tokens_per_second=10.0), {})
     assert status["progress"].get("etaSeconds") == expected
 
 
-def test_without_a_speed_no_time_left_is_told() -> None:
+def test_without_a_speed_there_is_no_time_left() -> None:
     progress = BatchProgress(requests=10, ok=5, tokens=1000, ok_tokens=1000, closed_tokens=1000)
     memory = Memory(started_at=NOW - 100, progress=progress)
     status = status_of(observe(memory), Plan((), memory), replace(FACTS, tokens_per_second=None), {})
@@ -336,7 +336,7 @@ def test_a_running_pod_without_a_store_is_not_available() -> None:
     assert "the store loads its data; workers keep their requests" in str(status_of(seen, plan(seen), FACTS, {}))
 
 
-def test_a_fleet_that_cannot_load_its_weights_is_not_available_and_says_why() -> None:
+def test_a_fleet_that_fails_to_load_its_weights_is_not_available() -> None:
     cluster = Cluster(make_job())
     for _ in range(3):
         cluster.step()
@@ -358,7 +358,7 @@ def test_a_fleet_that_cannot_load_its_weights_is_not_available_and_says_why() ->
     assert told(len(some))["reason"] == "WeightsNotLoaded"
 
 
-def test_a_store_that_is_nearly_full_is_told_with_its_numbers() -> None:
+def test_a_nearly_full_store_is_reported_with_its_numbers() -> None:
     cluster = Cluster(make_job())
     for _ in range(3):
         cluster.step()

@@ -1,4 +1,4 @@
-"""Who waits for a job comes to an end: kstatus (Flux, Helm) and Argo CD, by its health check in docs/gitops."""
+"""Waits for a job end in every state: kstatus (Flux, Helm), and Argo CD with the health check in docs/gitops."""
 
 import json
 from collections.abc import Mapping
@@ -63,7 +63,7 @@ def gated() -> Cluster:
 
 
 def states() -> dict[str, tuple[dict[str, Any], str, str]]:
-    """The status of a job in each state, and what kstatus and Argo CD have to make of it."""
+    """The status of a job in each state, with the expected results of kstatus and Argo CD."""
     waits, over, broken = ("InProgress", "Progressing"), ("Current", "Healthy"), ("Failed", "Degraded")
     running = settled(Cluster(make_job()))
     outdated = status_now(running) | {"observedGeneration": GENERATION - 1}
@@ -84,7 +84,7 @@ def states() -> dict[str, tuple[dict[str, Any], str, str]]:
 
 
 def kstatus(job: Mapping[str, Any]) -> str:
-    """What kstatus makes of an object of a kind that it does not know, by its documented rules."""
+    """The result of kstatus for an object of an unknown kind, by its documented rules."""
     status = job["status"]
     if status.get("observedGeneration", job["metadata"]["generation"]) != job["metadata"]["generation"]:
         return "InProgress"
@@ -101,13 +101,13 @@ def job_with(status: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("state", states())
-def test_kstatus_waits_for_what_comes_and_for_nothing_else(state: str) -> None:
+def test_kstatus_waits_only_for_states_that_will_change(state: str) -> None:
     status, expected, _ = states()[state]
     assert kstatus(job_with(status)) == expected
 
 
 @pytest.mark.redis
-async def test_the_health_check_for_argo_tells_every_state(tmp_path: Path) -> None:
+async def test_the_health_check_for_argo_covers_every_state(tmp_path: Path) -> None:
     # A Redis runs the same Lua 5.1.
     patch = yaml.safe_load((ROOT / "docs/gitops/argocd-cm.yaml").read_text(encoding="utf-8"))
     check = patch["data"]["resource.customizations.health.openseer.dev_RolloutJob"]
@@ -127,7 +127,7 @@ async def test_the_health_check_for_argo_tells_every_state(tmp_path: Path) -> No
     assert "it waits for its gate" in told["gated"][1]
 
 
-def test_a_suspended_pod_whose_sidecar_runs_is_not_gone() -> None:
+def test_a_suspended_pod_with_a_running_sidecar_still_counts() -> None:
     cluster = suspended(quiet=True)
     assert "no pod is left" in str(status_now(cluster))
     cluster = suspended(quiet=False)

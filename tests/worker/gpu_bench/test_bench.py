@@ -17,14 +17,14 @@ from openseer_worker.vllm.environment import is_cpu_build
 pytestmark = [
     pytest.mark.engine,
     pytest.mark.slow,
-    # A busy machine takes its time for five engines.
+    # Five engines are slow on a busy machine.
     pytest.mark.timeout(600),
     pytest.mark.skipif(not is_cpu_build(), reason="needs the CPU build of vLLM"),
 ]
 
 
 class Done(NamedTuple):
-    """A run of the bench: its exit code, what it showed at the end, and its lines on the way."""
+    """A run of the bench: exit code, final output, and progress lines."""
 
     code: int
     shown: list[str]
@@ -55,13 +55,13 @@ def test_a_whole_run_goes_from_start_to_table(folder: Path, done: Done) -> None:
     assert "cpu, model tiny" in done.shown[0]
 
 
-def test_each_measurement_is_shown_with_the_time_that_is_left(folder: Path, done: Done) -> None:
+def test_each_measurement_is_shown_with_the_remaining_time(folder: Path, done: Done) -> None:
     lines = [line for line in done.progress if "ms a step" in line]
     assert len(lines) == len(read(folder).steps)
     assert all(line.endswith("s left") for line in lines)
 
 
-def test_every_request_is_drafted_for_as_long_as_the_figure_says(folder: Path) -> None:
+def test_every_request_gets_drafts_of_the_stated_length(folder: Path) -> None:
     figures = [figure for figure in read(folder).steps.values() if figure.way == DRAFTS]
     assert [figure.drafted for figure in figures] == [figure.drafts for figure in figures]
 
@@ -75,7 +75,7 @@ def test_drafts_change_no_text_and_no_distribution(folder: Path) -> None:
     assert seen["deviations"] < FAR
 
 
-def test_the_same_command_again_measures_nothing_anew(folder: Path) -> None:
+def test_a_repeated_command_measures_nothing_again(folder: Path) -> None:
     before = (folder / FILE).read_bytes()
     again = bench(folder, as_json=True)
     assert (folder / FILE).read_bytes() == before
@@ -86,6 +86,6 @@ def test_the_same_command_again_measures_nothing_anew(folder: Path) -> None:
     assert "benchmarks/speculation.py" in result["no_draft_ratios"][0]
 
 
-def test_another_shape_is_not_mixed_into_its_figures(folder: Path) -> None:
+def test_another_shape_is_refused_in_the_same_folder(folder: Path) -> None:
     with pytest.raises(InputError, match="figures of something else"):
         bench(folder, "0.6b")

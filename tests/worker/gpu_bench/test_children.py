@@ -1,4 +1,4 @@
-"""What the bench needs to be there, and what becomes of orders and processes."""
+"""The bench's imports, its orders, and the ends of its processes."""
 
 # pyright: reportPrivateUsage=false
 
@@ -24,7 +24,7 @@ ELSEWHERE = (
 )  # fmt: skip
 
 
-def test_it_needs_of_openseer_only_core_draft_and_worker() -> None:
+def test_the_bench_imports_only_core_draft_and_worker_of_openseer() -> None:
     code = f"""
 import sys
 sys.modules.update(dict.fromkeys({ELSEWHERE!r}))
@@ -41,7 +41,7 @@ def order(folder: Path) -> Order:
     )  # fmt: skip
 
 
-def test_an_order_is_the_same_after_its_way_through_a_pipe(tmp_path: Path) -> None:
+def test_an_order_survives_a_pipe(tmp_path: Path) -> None:
     assert Order.from_json(order(tmp_path).to_json()) == order(tmp_path)
 
 
@@ -86,7 +86,8 @@ Played = Callable[[str], Path]
 
 @pytest.fixture
 def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Played:
-    """Has `Children` start a process that behaves as said; the file that the id of a child's own process goes to."""
+    """Makes `Children` start a process with the given behaviour; returns the file for the id of the child's own
+    process."""
     python = sys.executable
     found = tmp_path / "own-process"
 
@@ -114,26 +115,26 @@ def own_process(found: Path) -> int:
 
 
 def gone(pid: int) -> bool:
-    """Whether a process has ended; whoever inherits it may not have looked yet."""
+    """Whether a process has ended; it may still be a zombie of its new parent."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
         return True
 
 
-def test_a_bench_that_cannot_start_engines_says_why(tmp_path: Path, played: Played) -> None:
+def test_the_reason_is_shown_when_no_engine_can_start(tmp_path: Path, played: Played) -> None:
     played("no vLLM")
     with Children(tmp_path, tmp_path) as children, pytest.raises(EngineError, match=r"cannot be imported: .* 'vllm'"):
         children.warm_up()
 
 
-def test_an_import_that_takes_too_long_is_told_as_that(tmp_path: Path, played: Played) -> None:
+def test_a_slow_import_is_reported_as_such(tmp_path: Path, played: Played) -> None:
     played("slow")
     with Children(tmp_path, tmp_path) as children, pytest.raises(EngineError, match="not imported within 0 s"):
         children.warm_up(0.3)
 
 
-def test_a_child_that_comes_to_a_good_end_leaves_no_process(tmp_path: Path, played: Played) -> None:
+def test_a_successful_child_leaves_no_process(tmp_path: Path, played: Played) -> None:
     found = played("well")
     with Children(tmp_path, tmp_path) as children:
         children.warm_up()
@@ -142,7 +143,7 @@ def test_a_child_that_comes_to_a_good_end_leaves_no_process(tmp_path: Path, play
         assert children.cpu_seconds == 0.5
 
 
-def test_ctrl_c_ends_what_the_child_has_started(tmp_path: Path, played: Played) -> None:
+def test_ctrl_c_ends_the_processes_of_the_child(tmp_path: Path, played: Played) -> None:
     found = played("hangs")
 
     def interrupt() -> None:
@@ -156,7 +157,7 @@ def test_ctrl_c_ends_what_the_child_has_started(tmp_path: Path, played: Played) 
     until(lambda: gone(own_process(found)))
 
 
-def test_a_child_that_hangs_is_ended_and_the_next_one_runs(
+def test_a_hanging_child_is_killed_and_the_next_one_runs(
     tmp_path: Path, played: Played, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = played("hangs")
@@ -164,7 +165,7 @@ def test_a_child_that_hangs_is_ended_and_the_next_one_runs(
         children.warm_up()
 
         def clock() -> float:
-            return 2.0 if children._child and found.exists() else 0.0  # time is up once the child hangs
+            return 2.0 if children._child and found.exists() else 0.0  # the time limit passes while the child hangs
 
         monkeypatch.setattr(children_module, "time", SimpleNamespace(monotonic=clock))
         assert children.run(order(tmp_path), 1.0, lambda: None) == "ended by the bench after 1 s"
@@ -172,7 +173,7 @@ def test_a_child_that_hangs_is_ended_and_the_next_one_runs(
         assert children.warm
 
 
-def test_a_process_that_starts_nothing_is_ended_itself(tmp_path: Path, played: Played) -> None:
+def test_a_process_without_children_is_killed_itself(tmp_path: Path, played: Played) -> None:
     played("silent")
     with Children(tmp_path, tmp_path) as children:
         children.warm_up()
@@ -180,7 +181,7 @@ def test_a_process_that_starts_nothing_is_ended_itself(tmp_path: Path, played: P
         assert not children.warm
 
 
-def test_another_process_is_started_for_one_that_was_killed(tmp_path: Path, played: Played) -> None:
+def test_a_killed_process_is_replaced(tmp_path: Path, played: Played) -> None:
     found = played("forks die")
     with Children(tmp_path, tmp_path) as children:
         children.warm_up()
@@ -191,7 +192,7 @@ def test_another_process_is_started_for_one_that_was_killed(tmp_path: Path, play
         assert children.run(order(tmp_path), 120.0, lambda: None) == ""
 
 
-def test_a_log_that_cannot_be_written_is_told_with_the_folder(tmp_path: Path) -> None:
+def test_an_unwritable_log_is_reported_with_the_folder(tmp_path: Path) -> None:
     (tmp_path / LOG).mkdir()
     with Children(tmp_path, tmp_path) as children, pytest.raises(OutputError, match=str(tmp_path)):
         children.warm_up()

@@ -1,4 +1,4 @@
-"""What the machine is called: the card that the engines will run on, not the first of a list."""
+"""The name of the machine: that of the visible card, not of the first in a list."""
 
 from pathlib import Path
 
@@ -36,12 +36,12 @@ def program(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(folder), prepend=":")
 
 
-def test_a_driver_that_fails_names_no_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_driver_names_no_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(tmp_path, "echo 'NVIDIA-SMI has failed, because, it could not'; exit 9", monkeypatch)
     assert device_name(on_cpu=False) == "unknown GPU"
 
 
-def test_a_driver_is_asked_for_the_card_that_is_visible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_driver_is_queried_for_the_visible_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = "\\n".join(", ".join(card) for card in CARDS)
     program(tmp_path, f"[ $1 = --query-gpu=index,uuid,name ] && printf '{listed}\\n'", monkeypatch)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")

@@ -1,4 +1,4 @@
-"""The file of figures: whole lines count, a cut run goes on, and figures of two machines are not mixed."""
+"""The file of figures: whole lines count, an interrupted run continues, figures of two machines are not mixed."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_figure_is_read_as_it_was_written(folder: Path, tmp_path: Path) -> None:
+def test_a_figure_is_read_as_written(folder: Path, tmp_path: Path) -> None:
     figures = read(folder)
     other = tmp_path / "other"
     other.mkdir()
@@ -30,7 +30,7 @@ def test_a_figure_is_read_as_it_was_written(folder: Path, tmp_path: Path) -> Non
     assert Part(DRAFTS, 8, 3) in figures.steps
 
 
-def test_a_folder_without_figures_is_a_run_that_has_not_begun(tmp_path: Path) -> None:
+def test_a_folder_without_figures_is_a_new_run(tmp_path: Path) -> None:
     found = read(tmp_path)
     assert (found.header, found.steps, found.tier) == ({}, {}, None)
 
@@ -43,7 +43,7 @@ def test_a_half_written_last_line_is_dropped_and_the_rest_kept(folder: Path) -> 
     assert read(folder).steps == read(SAMPLE.parent).steps
 
 
-def test_a_line_after_a_half_written_one_stands_alone(folder: Path) -> None:
+def test_a_line_after_a_torn_one_is_read_by_itself(folder: Path) -> None:
     whole = (folder / FILE).read_bytes()
     (folder / FILE).write_bytes(whole[:-30])
     write(folder, {"kind": "note", "way": STOCK, "text": "of the next run"})
@@ -51,13 +51,13 @@ def test_a_line_after_a_half_written_one_stands_alone(folder: Path) -> None:
     assert read(folder).steps == read(SAMPLE.parent).steps
 
 
-def test_a_figure_that_was_measured_again_replaces_the_older(folder: Path) -> None:
+def test_a_figure_measured_again_replaces_the_older_one(folder: Path) -> None:
     old = read(folder).steps[Part(STOCK, 8, 0)]
     write_figure(folder, replace(old, step_ms=[1.0, 2.0]))
     assert read(folder).steps[Part(STOCK, 8, 0)].step_ms == [1.0, 2.0]
 
 
-def test_a_run_goes_on_in_a_folder_of_the_same_device_and_model(folder: Path) -> None:
+def test_a_run_continues_in_a_folder_of_the_same_device_and_model(folder: Path) -> None:
     found = read(folder)
     check_header(found, {**found.header, "date": "2026-12-01", "command": "another"}, folder)
 
@@ -71,7 +71,7 @@ def test_figures_of_another_machine_or_model_are_refused(folder: Path, field: st
         check_header(found, {**found.header, field: "other"}, folder)
 
 
-def test_figures_without_a_small_real_model_go_on_with_one(folder: Path) -> None:
+def test_figures_without_a_small_real_model_are_continued_with_one(folder: Path) -> None:
     found = read(folder)
     found.header["exact_model"] = ""
     check_header(found, {**found.header, "exact_model": "/a/model (0123456789ab)"}, folder)
@@ -108,7 +108,7 @@ def changed(**values: object) -> str:
     ],
     ids=lambda line: line[:40],
 )
-def test_a_line_that_means_nothing_is_passed_over(folder: Path, line: str) -> None:
+def test_an_unknown_line_is_ignored(folder: Path, line: str) -> None:
     with (folder / FILE).open("a") as file:
         file.write(line + "\n")
     assert read(folder) == read(SAMPLE.parent)
@@ -123,26 +123,26 @@ def test_figures_of_another_format_are_refused(folder: Path, header: dict[str, o
         check_header(read(folder), found.header, folder)
 
 
-def test_a_note_without_words_takes_the_last_one_back(folder: Path) -> None:
+def test_an_empty_note_removes_the_last_one(folder: Path) -> None:
     assert SUFFIX in read(folder).notes
     write(folder, {"kind": "note", "way": SUFFIX, "text": ""})
     assert SUFFIX not in read(folder).notes
 
 
-def test_a_full_disk_is_told_with_the_folder(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_with_the_folder(tmp_path: Path) -> None:
     (tmp_path / FILE).symlink_to("/dev/full")
     with pytest.raises(OutputError, match=f"{tmp_path} cannot be used: No space left"):
         write(tmp_path, {"kind": "note", "way": STOCK, "text": "a"})
 
 
-def test_a_folder_is_one_runs_alone(tmp_path: Path) -> None:
+def test_a_folder_is_locked_by_one_run(tmp_path: Path) -> None:
     with alone(tmp_path), pytest.raises(InputError, match="in use by another run"), alone(tmp_path):
         pass
     with alone(tmp_path):
         pass
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="file/x cannot be used"), alone(tmp_path / "file/x"):
         pass

@@ -1,4 +1,4 @@
-"""One run from start to end with engines that are played: time, failures, notes, a full disk."""
+"""One whole run with played engines: time, failures, notes, a full disk."""
 
 import errno
 import json
@@ -24,7 +24,7 @@ SEEN = {
 
 
 def measured(order: Order) -> str:
-    """What an engine would have written."""
+    """Writes an engine's figures."""
     folder = Path(order.folder)
     if order.way == SMOKE:
         if order.exact:
@@ -47,7 +47,7 @@ Outcome = Callable[[Order], str]
 
 
 class Played:
-    """Instead of `Children`. `outcomes`: by way what becomes of an order."""
+    """A replacement of `Children`. `outcomes`: function per way that plays an order."""
 
     outcomes: dict[str, Outcome]
     cannot_start = ""
@@ -86,7 +86,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> type[Played]:
 
 
 def bench(folder: Path, *, minutes: float = 5.0, exact: Path | None = None, fresh: bool = False) -> tuple[str, str]:
-    """What it showed at the end, and its lines on the way."""
+    """Runs the bench; returns its final output and its progress lines."""
     shown: list[str] = []
     progress: list[str] = []
     ways = (STOCK, DRAFTS)
@@ -100,7 +100,7 @@ def fails(order: Order) -> str:
     return "failed with exit code 1"
 
 
-def test_a_version_of_vllm_that_was_not_checked_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unchecked_version_of_vllm_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(main, "check_version", environment.check_version)
     monkeypatch.setattr(environment, "engine_version", lambda: "0.99.0")
     monkeypatch.delenv(environment.ANY_VERSION, raising=False)
@@ -109,19 +109,19 @@ def test_a_version_of_vllm_that_was_not_checked_is_refused(tmp_path: Path, monke
     assert not (tmp_path / "a").exists()
 
 
-def test_a_whole_run_says_why_a_cpu_has_no_rows(tmp_path: Path) -> None:
+def test_a_whole_run_on_a_cpu_states_why_there_are_no_rows(tmp_path: Path) -> None:
     shown, progress = bench(tmp_path)
     assert "no rows for draft_ratios.json: rows of CPUs come from benchmarks/speculation.py" in shown
     assert "drafts: an engine is built, and the drafter compiled" in progress
 
 
-def test_too_little_time_starts_nothing_and_says_so(tmp_path: Path) -> None:
+def test_too_little_time_starts_no_engine_and_is_reported(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"no step .* was measured: time is up after 3 s"):
         bench(tmp_path, minutes=0.05)
     assert not Played.left
 
 
-def test_figures_that_are_there_are_shown_when_no_engine_starts(tmp_path: Path) -> None:
+def test_existing_figures_are_shown_when_no_engine_starts(tmp_path: Path) -> None:
     Played.outcomes = {AGAIN: lambda order: "killed by signal 9"}
     bench(tmp_path)
     Played.cannot_start = "vLLM cannot be imported: no memory"
@@ -130,7 +130,7 @@ def test_figures_that_are_there_are_shown_when_no_engine_starts(tmp_path: Path) 
     assert "vLLM cannot be imported: no memory; the same command resumes" in progress
 
 
-def test_the_same_failure_twice_keeps_its_reason(tmp_path: Path) -> None:
+def test_a_repeated_failure_keeps_its_reason(tmp_path: Path) -> None:
     Played.outcomes = {AGAIN: fails}
     for _ in range(2):
         shown, progress = bench(tmp_path)
@@ -138,7 +138,7 @@ def test_the_same_failure_twice_keeps_its_reason(tmp_path: Path) -> None:
         assert "stock again: RuntimeError: no room" in shown
 
 
-def test_a_note_goes_when_the_way_is_measured_after_all(tmp_path: Path) -> None:
+def test_a_note_is_removed_when_the_way_is_measured_later(tmp_path: Path) -> None:
     Played.outcomes = {AGAIN: fails}
     bench(tmp_path)
     Played.outcomes = {}
@@ -153,7 +153,7 @@ def model(folder: Path) -> Path:
     return folder
 
 
-def test_a_broken_small_model_ends_exactness_and_nothing_else(tmp_path: Path) -> None:
+def test_a_broken_small_model_skips_only_exactness(tmp_path: Path) -> None:
     Played.outcomes = {SMOKE: lambda order: fails(order) if order.exact else measured(order)}
     exact = model(tmp_path / "broken")
     shown, _ = bench(tmp_path / "out", exact=exact)
@@ -163,7 +163,7 @@ def test_a_broken_small_model_ends_exactness_and_nothing_else(tmp_path: Path) ->
     assert "exactness: not measured" in shown
 
 
-def test_a_machine_on_which_no_engine_runs_says_why(tmp_path: Path) -> None:
+def test_the_reason_is_shown_when_no_engine_runs(tmp_path: Path) -> None:
     Played.outcomes = {SMOKE: fails}
     with pytest.raises(EngineError, match="vLLM does not run here: RuntimeError: no room"):
         bench(tmp_path)

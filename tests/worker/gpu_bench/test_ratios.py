@@ -1,4 +1,4 @@
-"""Rows for the table of devices: only of figures that can be relied on, and a reason where there are none."""
+"""Rows for the table of devices: from reliable figures only, else a reason."""
 
 import json
 from dataclasses import replace
@@ -28,7 +28,7 @@ def change(found: BenchFigures, part: Part, **values: Any) -> None:
     found.steps[part] = replace(found.steps[part], **values)
 
 
-def test_rows_for_the_table_of_devices_have_its_fields(found: BenchFigures) -> None:
+def test_rows_have_the_fields_of_the_table_of_devices(found: BenchFigures) -> None:
     ratios = ratios_of(found)
     assert ratios.missing == []
     assert len(ratios.rows) == len(BATCHES)
@@ -43,7 +43,7 @@ def test_rows_for_the_table_of_devices_have_its_fields(found: BenchFigures) -> N
     assert json.loads(f"[{lines[1]}]") == ratios.rows
 
 
-def test_a_batch_of_a_busy_machine_has_no_row(found: BenchFigures) -> None:
+def test_a_batch_measured_on_a_busy_machine_has_no_row(found: BenchFigures) -> None:
     part = Part(AGAIN, 8, 0)
     change(found, part, step_ms=[2 * time for time in found.steps[part].step_ms])
     ratios = ratios_of(found)
@@ -51,7 +51,7 @@ def test_a_batch_of_a_busy_machine_has_no_row(found: BenchFigures) -> None:
     assert ratios.missing == ["batch 8: the machine was busy (A/A)"]
 
 
-def test_a_batch_whose_second_engine_was_not_measured_has_no_row(found: BenchFigures) -> None:
+def test_a_batch_without_its_second_stock_engine_has_no_row(found: BenchFigures) -> None:
     del found.steps[Part(AGAIN, 8, 0)]
     ratios = ratios_of(found)
     assert [row["batch"] for row in ratios.rows] == [128]
@@ -59,7 +59,7 @@ def test_a_batch_whose_second_engine_was_not_measured_has_no_row(found: BenchFig
 
 
 @pytest.mark.parametrize("tier", ["eager", "not compiled"])
-def test_engines_that_run_other_than_vllms_default_give_no_row(found: BenchFigures, tier: str) -> None:
+def test_engines_with_other_than_vllms_default_settings_give_no_row(found: BenchFigures, tier: str) -> None:
     for part in [*found.steps]:
         change(found, part, tier=tier)
     ratios = ratios_of(found)
@@ -91,7 +91,7 @@ def test_a_cpu_and_a_gpu_without_a_name_give_no_row(found: BenchFigures, device:
     assert reason in rows_text(ratios)[0]
 
 
-def test_no_ratio_is_0_which_the_table_refuses(found: BenchFigures) -> None:
+def test_no_ratio_is_zero(found: BenchFigures) -> None:
     def slowed(figure: Figure) -> Figure:
         return replace(figure, step_ms=[time * 1000 for time in figure.step_ms]) if figure.way == DRAFTS else figure
 

@@ -1,4 +1,4 @@
-"""The played NVIDIA library, of a driver of today and of an old one, and a process that reads through it."""
+"""The played NVIDIA library of a present and of an old driver, and a process that reads through it."""
 
 from collections.abc import Iterator
 
@@ -9,14 +9,14 @@ from tests.worker.hardware.played import PlayedGpus, Reader, build
 
 @pytest.fixture(scope="session")
 def played(tmp_path_factory: pytest.TempPathFactory) -> PlayedGpus:
-    """GPUs of a driver of today."""
+    """GPUs of a present driver."""
     folder = tmp_path_factory.mktemp("nvml")
     return PlayedGpus(folder, build(folder))
 
 
 @pytest.fixture(scope="session")
 def process(played: PlayedGpus) -> Iterator[Reader]:
-    """One for all tests: it takes half a second to start."""
+    """One process for all tests; it takes half a second to start."""
     with Reader(played) as reader:
         yield reader
 
@@ -30,14 +30,14 @@ def gpus(played: PlayedGpus) -> PlayedGpus:
 
 @pytest.fixture
 def reader(gpus: PlayedGpus, process: Reader) -> Iterator[Reader]:
-    """Reads `gpus`, once it is told to `open`."""
+    """Reads `gpus` after `open`."""
     yield process
     process.close()
 
 
 @pytest.fixture
 def old_gpus(tmp_path_factory: pytest.TempPathFactory) -> PlayedGpus:
-    """Two healthy GPUs of a driver that lacks what came later."""
+    """Two healthy GPUs of a driver without later functions."""
     folder = tmp_path_factory.mktemp("old")
     gpus = PlayedGpus(folder, build(folder, "-DOLD"))
     gpus.reset(2)

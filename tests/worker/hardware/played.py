@@ -1,4 +1,4 @@
-"""The played NVIDIA library as tests use it: built by the C compiler, its GPUs described by a file that may change."""
+"""The played NVIDIA library: built by the C compiler, its GPUs described by a file that tests change."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def build(folder: Path, *flags: str) -> Path:
 
 
 class PlayedGpus:
-    """The machine's GPUs, as the library sees them from the next `write` on."""
+    """The machine's GPUs in the library, valid from the next `write` on."""
 
     def __init__(self, folder: Path, library: Path) -> None:
         self.file = folder / "gpus.txt"
@@ -45,7 +45,7 @@ class PlayedGpus:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Of a process that shall find this library."""
+        """The environment of a process that loads this library."""
         return {
             "LD_LIBRARY_PATH": str(self.library),
             "PLAYED_NVML": str(self.file),
@@ -53,7 +53,7 @@ class PlayedGpus:
         }
 
     def reset(self, count: int) -> None:
-        """So many GPUs in good health, no events."""
+        """Sets `count` healthy GPUs without events."""
         self.lines = {"gpus": count}
         self._events = 0
         for gpu in range(count):
@@ -62,7 +62,7 @@ class PlayedGpus:
         self.write()
 
     def split(self, gpu: int, parts: int) -> None:
-        """Cuts a GPU into parts (MIG); readings that no part has are gone from it."""
+        """Divides a GPU into parts (MIG); readings that parts do not have are removed."""
         self.lines[f"gpu{gpu}.mig"] = 1
         for key in ("utilisation", "ecc", "remap_failed"):
             self.lines.pop(f"gpu{gpu}.{key}", None)
@@ -73,7 +73,7 @@ class PlayedGpus:
         self.write()
 
     def set(self, **values: object) -> None:
-        """Changes lines; dots of a key are written as two underscores. None takes a line away."""
+        """Changes lines; two underscores in a name stand for a dot. None removes a line."""
         for key, value in values.items():
             name = key.replace("__", ".")
             if value is None:
@@ -83,33 +83,33 @@ class PlayedGpus:
         self.write()
 
     def xid(self, gpu: int, xid: int, *instance: int) -> None:
-        """One Xid error; `instance`: of which part."""
+        """Adds one Xid error. `instance`: number of the part."""
         self._events += 1
         self.lines[f"event.{self._events}"] = " ".join(map(str, (gpu, xid, *instance)))
         self.write()
 
     def write(self) -> None:
-        """Whole, so that no reader sees a half."""
+        """Writes the file atomically."""
         new = self.file.with_suffix(".new")
         new.write_text("".join(f"{key} {value}\n" for key, value in self.lines.items()))
         new.replace(self.file)
 
     def count_calls(self, name: str) -> int:
-        """How often a function was called since `reset_calls`."""
+        """Number of calls of a function since `reset_calls`."""
         return [line.split()[0] for line in self.calls.read_text().splitlines()].count(name)
 
     def reset_calls(self) -> None:
-        """Forgets the calls so far."""
+        """Resets the counts of calls."""
         self.calls.write_text("")
 
 
 def uuid_of(gpu: int) -> str:
-    """Of a whole GPU."""
+    """UUID of a whole GPU."""
     return f"GPU-{gpu}{gpu}{gpu}{gpu}0000-1111-2222-3333-444444444444"
 
 
 def part_of(gpu: int, part: int) -> str:
-    """Of a part of a GPU."""
+    """UUID of a part of a GPU."""
     return f"MIG-{gpu}{part}000000-5555-6666-7777-888888888888"
 
 
@@ -143,16 +143,16 @@ class Reader:
         return json.loads(self._answers.readline())
 
     def open(self, visible: str | None = None, most: int | None = None) -> None:
-        """Begins to read the GPUs of a process with this CUDA_VISIBLE_DEVICES."""
+        """Starts reading the GPUs of a process with this CUDA_VISIBLE_DEVICES."""
         self._ask(open={} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}, most=most)
 
     def read(self) -> tuple[dict[str, Any], str | None]:
-        """The readings, and why the worker should not go on."""
+        """The readings, and the reason for a worker to stop, if any."""
         answer = self._ask(read=True)
         return answer["metrics"], answer["sick"]
 
     def until(self, holds: Callable[[dict[str, Any], str | None], bool]) -> tuple[dict[str, Any], str | None]:
-        """Reads until it holds."""
+        """Reads until `holds` is true."""
         deadline = time.monotonic() + WAIT_SECONDS
         found: tuple[dict[str, Any], str | None] = ({}, None)
         while time.monotonic() < deadline:
@@ -162,17 +162,17 @@ class Reader:
         raise AssertionError(found)
 
     def first(self) -> dict[str, Any]:
-        """The first readings that are there."""
+        """Waits for the first readings."""
         return self.until(lambda metrics, _: bool(metrics))[0]
 
     def sickness(self) -> str | None:
-        """Why the worker should not go on, waited for."""
+        """Waits for a reason for the worker to stop."""
         return self.until(lambda _, sick: sick is not None)[1]
 
     def close(self) -> None:
-        """Ends the reading, if there is any."""
+        """Stops reading, if it was started."""
         self._ask(close=True)
 
     def pin(self, index: int, count: int, **environment: str) -> dict[str, str] | str:
-        """The environment of a pinned worker, or why there is none."""
+        """The environment of a pinned worker, or the error."""
         return self._ask(pin=environment, index=index, count=count)

@@ -1,7 +1,7 @@
-"""A process that reads GPUs as a worker does, at command: its library is the one that LD_LIBRARY_PATH leads to.
+"""A process that reads GPUs as a worker does, on command, through the library in LD_LIBRARY_PATH.
 
 Lines of JSON. In: {"open": environment, "most": count}, {"read": true}, {"close": true},
-{"pin": environment, "index": worker, "count": GPUs}. Out: one line each, what came of it.
+{"pin": environment, "index": worker, "count": GPUs}. Out: one line with the result of each.
 """
 
 import json
@@ -18,7 +18,7 @@ RETRY_SECONDS = 0.1
 
 
 def main() -> None:
-    """Until its input ends."""
+    """Reads commands until the end of the input."""
     telemetry: Telemetry | None = None
     for line in sys.stdin:
         answer: Any = None

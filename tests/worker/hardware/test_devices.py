@@ -1,4 +1,4 @@
-"""Which processors a local worker gets."""
+"""Assignment of cores and GPUs to local workers."""
 
 import sys
 from pathlib import Path
@@ -44,12 +44,12 @@ def test_workers_get_gpus_of_their_own() -> None:
     ("visible", "second"),
     [("3, 1", "1"), ("GPU-aa,GPU-bb", "GPU-bb"), ("MIG-1,MIG-2", "MIG-2"), ("2,0,-1,1", "0")],
 )
-def test_only_gpus_that_are_visible_are_given_out(visible: str, second: str) -> None:
+def test_only_visible_gpus_are_assigned(visible: str, second: str) -> None:
     assert gpus_of(1, 1, ["0", "1", "2", "3"], {"CUDA_VISIBLE_DEVICES": visible}) == second
 
 
 @pytest.mark.parametrize("visible", ["", "-1", "NoDevFiles"])
-def test_a_machine_whose_gpus_are_all_hidden_has_none_to_give(visible: str) -> None:
+def test_a_machine_with_hidden_gpus_assigns_none(visible: str) -> None:
     with pytest.raises(InputError, match=r"worker 0 needs 2 GPUs of its own, and 0 are visible"):
         gpus_of(0, 2, ["0", "1"], {"CUDA_VISIBLE_DEVICES": visible})
 
@@ -61,14 +61,14 @@ def test_more_workers_than_gpus_is_refused_with_the_field() -> None:
         gpus_of(1, 1, ["0"], {})
 
 
-def test_parts_of_gpus_do_not_work_together() -> None:
+def test_parts_of_gpus_cannot_form_one_worker() -> None:
     with pytest.raises(InputError, match=r"spec\.workers\.parallelism: worker 0 needs 2 GPUs, and MIG-1, MIG-2 are"):
         gpus_of(0, 2, ["MIG-1", "MIG-2"], {})
 
 
 @pytest.mark.parametrize("visible", ["0,0", "00,0", "2, 2", "GPU-aa,1,GPU-aa"])
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_gpu_that_is_named_twice_is_refused(visible: str, count: int) -> None:
+def test_a_gpu_named_twice_is_refused(visible: str, count: int) -> None:
     with pytest.raises(InputError, match=r"CUDA_VISIBLE_DEVICES: names the GPU \S+ twice; name each once"):
         gpus_of(0, count, ["0", "1", "2", "3"], {"CUDA_VISIBLE_DEVICES": visible})
 
@@ -84,7 +84,7 @@ def device_files(tmp_path: Path) -> Path:
 def test_without_a_library_device_files_are_counted_not_named(
     device_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", None)  # as where it is not installed
+    monkeypatch.setitem(sys.modules, "pynvml", None)  # as on a machine without the library
     environment: dict[str, str] = {}
     pin_to_gpus(1, 1, environment, devices=device_files)
     assert environment == {"CUDA_VISIBLE_DEVICES": "1"} | PINNED
@@ -93,7 +93,7 @@ def test_without_a_library_device_files_are_counted_not_named(
     assert environment == {}
 
 
-def test_a_driver_that_hangs_holds_up_no_local_worker(
+def test_a_hanging_driver_delays_no_local_worker(
     gpus: PlayedGpus, device_files: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name, value in gpus.environment.items():
@@ -117,25 +117,23 @@ def test_a_driver_that_hangs_holds_up_no_local_worker(
         ("GPU-2,GPU-22", "CUDA_VISIBLE_DEVICES: GPU-2 and GPU-22 are one GPU"),
     ],
 )
-def test_names_that_the_machine_does_not_bear_once_are_refused(
-    gpus: PlayedGpus, reader: Reader, visible: str, told: str
-) -> None:
+def test_unknown_and_ambiguous_gpu_names_are_refused(gpus: PlayedGpus, reader: Reader, visible: str, told: str) -> None:
     gpus.set(gpu3__uuid="GPU-00001234")
     assert told in reader.pin(0, 1, CUDA_VISIBLE_DEVICES=visible)
 
 
-def test_numbers_in_another_order_are_not_compared_with_uuids(gpus: PlayedGpus, reader: Reader) -> None:
+def test_gpu_numbers_of_another_order_are_not_compared_with_uuids(gpus: PlayedGpus, reader: Reader) -> None:
     chosen = {"CUDA_VISIBLE_DEVICES": f"1,{uuid_of(1)}", "CUDA_DEVICE_ORDER": "FASTEST_FIRST"}
     assert reader.pin(1, 1, **chosen) == chosen | {"CUDA_VISIBLE_DEVICES": uuid_of(1)}
 
 
 @pytest.mark.parametrize("code", [15, 999])
-def test_a_uuid_may_be_that_of_a_gpu_that_cannot_tell_it(gpus: PlayedGpus, reader: Reader, code: int) -> None:
+def test_a_uuid_of_an_unreadable_gpu_is_accepted(gpus: PlayedGpus, reader: Reader, code: int) -> None:
     gpus.set(gpu1__lost=code)
     assert reader.pin(0, 1, CUDA_VISIBLE_DEVICES=uuid_of(1)) == {"CUDA_VISIBLE_DEVICES": uuid_of(1)} | PINNED
 
 
-def test_local_workers_are_pinned_to_what_the_driver_counts(gpus: PlayedGpus, reader: Reader) -> None:
+def test_local_workers_are_pinned_to_the_drivers_gpus(gpus: PlayedGpus, reader: Reader) -> None:
     gpus.reset(11)
     assert reader.pin(10, 1) == {"CUDA_VISIBLE_DEVICES": "10"} | PINNED
     assert reader.pin(0, 2) == {"CUDA_VISIBLE_DEVICES": "0,1"} | PINNED
@@ -145,7 +143,7 @@ def test_local_workers_are_pinned_to_what_the_driver_counts(gpus: PlayedGpus, re
     assert "worker 5 needs 2 GPUs of its own, and 11 are visible on this machine" in refused
 
 
-def test_an_order_that_the_user_chose_with_his_gpus_stays(gpus: PlayedGpus, reader: Reader) -> None:
+def test_the_users_device_order_is_kept(gpus: PlayedGpus, reader: Reader) -> None:
     fastest = {"CUDA_DEVICE_ORDER": "FASTEST_FIRST"}
     assert reader.pin(1, 1, CUDA_VISIBLE_DEVICES="3,2") == {"CUDA_VISIBLE_DEVICES": "2"} | PINNED
     assert reader.pin(1, 1, CUDA_VISIBLE_DEVICES="3,2", **fastest) == {"CUDA_VISIBLE_DEVICES": "2"} | fastest
@@ -164,7 +162,7 @@ def test_a_machine_without_gpus_pins_nothing(gpus: PlayedGpus, reader: Reader) -
     assert reader.pin(0, 1) == {}
 
 
-def test_two_workers_of_two_gpus_each_suffer_only_from_their_own(gpus: PlayedGpus, reader: Reader) -> None:
+def test_a_worker_is_affected_only_by_its_own_gpus(gpus: PlayedGpus, reader: Reader) -> None:
     pinned = [reader.pin(index, 2, CUDA_VISIBLE_DEVICES=f"0,{uuid_of(1)},2,3") for index in range(2)]
     visible = [environment["CUDA_VISIBLE_DEVICES"] for environment in pinned if isinstance(environment, dict)]
     assert visible == [f"0,{uuid_of(1)}", "2,3"]

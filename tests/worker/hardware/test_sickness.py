@@ -1,4 +1,4 @@
-"""Which readings mean that a worker should not go on."""
+"""Readings that make a worker stop."""
 
 import pytest
 
@@ -9,7 +9,7 @@ OF_PROGRAMS = {13, 31, 43, 45, 68, 69, 109}
 HARMLESS = {63, 92, 154}
 
 
-def test_errors_of_programs_and_notices_make_no_gpu_sick() -> None:
+def test_program_errors_and_notices_do_not_make_a_gpu_sick() -> None:
     assert SICK_XIDS.isdisjoint(OF_PROGRAMS | HARMLESS)
 
 
@@ -24,7 +24,7 @@ def test_errors_of_programs_and_notices_make_no_gpu_sick() -> None:
         ({"steps": 7, "running": 3}, None),
     ],
 )
-def test_a_gpu_is_sick_only_by_its_own_errors_or_by_what_an_engine_says(
+def test_a_gpu_is_sick_only_by_its_own_errors_or_an_engines_report(
     metrics: dict[str, float | int | str], reason: str | None
 ) -> None:
     assert sick(WorkerMetrics(metrics)) == reason

@@ -1,4 +1,4 @@
-"""Telemetry through NVIDIA's own Python module and a played library, in a process as a worker's."""
+"""Telemetry through NVIDIA's own Python module and a played library, in a process like a worker's."""
 
 import threading
 from typing import Any
@@ -18,13 +18,13 @@ def of(*readings: dict[str, Any]) -> dict[str, Any]:
 
 
 def seen(gpus: PlayedGpus, reader: Reader, index: int = 0, **values: object) -> tuple[dict[str, Any], str | None]:
-    """What the worker says once it has read GPU `index` with these values."""
+    """The worker's report after it has read GPU `index` with these values."""
     used = int(str(gpus.lines[f"gpu{index}.memory_used"])) + 1
     gpus.set(**values, **{f"gpu{index}__memory_used": used})
     return reader.until(lambda metrics, _: used in metrics.values())
 
 
-def test_a_gpu_tells_what_it_can_and_nothing_after_the_end(gpus: PlayedGpus, reader: Reader) -> None:
+def test_a_gpu_reports_supported_readings_and_none_after_the_end(gpus: PlayedGpus, reader: Reader) -> None:
     gpus.set(gpus=2, gpu1__ecc=None, fail__nvmlDeviceGetClockInfo=3)
     reader.open()
     healthy = {name: value for name, value in HEALTHY.items() if name != "sm_mhz"}
@@ -55,7 +55,7 @@ def test_a_gpu_tells_what_it_can_and_nothing_after_the_end(gpus: PlayedGpus, rea
         ("NoDevFiles", None, []),
     ],
 )
-def test_a_worker_reads_the_gpus_that_it_sees_in_its_own_order(
+def test_a_worker_reads_its_visible_gpus_in_its_own_order(
     gpus: PlayedGpus, reader: Reader, visible: str | None, most: int | None, used: list[int]
 ) -> None:
     gpus.set(**{f"gpu{gpu}__memory_used": 1000 + gpu for gpu in range(4)})
@@ -72,7 +72,7 @@ def test_a_worker_reads_the_gpus_that_it_sees_in_its_own_order(
     }
 
 
-def test_what_ails_a_gpu_of_another_worker_makes_nobody_else_sick(gpus: PlayedGpus, reader: Reader) -> None:
+def test_errors_of_another_workers_gpu_make_no_worker_sick(gpus: PlayedGpus, reader: Reader) -> None:
     reader.open("2,3")
     reader.first()
     gpus.xid(0, 79)
@@ -83,14 +83,14 @@ def test_what_ails_a_gpu_of_another_worker_makes_nobody_else_sick(gpus: PlayedGp
     assert {name for name in metrics if "xid" in name} == {"gpu1_xid"}
 
 
-def test_an_xid_counts_for_the_gpu_as_the_worker_counts_it(gpus: PlayedGpus, reader: Reader) -> None:
+def test_an_xid_is_reported_under_the_workers_gpu_number(gpus: PlayedGpus, reader: Reader) -> None:
     reader.open("2,3")
     reader.first()
     gpus.xid(3, 79)
     assert reader.sickness() == "gpu1: Xid 79"
 
 
-def test_an_xid_from_before_the_worker_began_is_not_its_own(gpus: PlayedGpus, reader: Reader) -> None:
+def test_an_xid_before_the_workers_start_is_ignored(gpus: PlayedGpus, reader: Reader) -> None:
     gpus.xid(0, 79)
     reader.open()
     reader.first()
@@ -99,7 +99,7 @@ def test_an_xid_from_before_the_worker_began_is_not_its_own(gpus: PlayedGpus, re
     assert (metrics["gpu0_xid"], sick) == (31, None)
 
 
-def test_the_clean_up_after_a_sick_xid_does_not_hide_it(gpus: PlayedGpus, reader: Reader) -> None:
+def test_later_xids_of_the_clean_up_do_not_hide_a_sick_xid(gpus: PlayedGpus, reader: Reader) -> None:
     reader.open()
     reader.first()
     gpus.xid(0, 48)
@@ -109,7 +109,7 @@ def test_the_clean_up_after_a_sick_xid_does_not_hide_it(gpus: PlayedGpus, reader
     assert (metrics["gpu0_xid"], sick) == (48, "gpu0: Xid 48")
 
 
-def test_only_memory_errors_that_come_while_it_runs_make_a_worker_sick(gpus: PlayedGpus, reader: Reader) -> None:
+def test_only_memory_errors_during_its_run_make_a_worker_sick(gpus: PlayedGpus, reader: Reader) -> None:
     gpus.set(gpu0__ecc=3)
     reader.open()
     assert reader.first()["gpu0_ecc_uncorrected"] == 3
@@ -131,7 +131,7 @@ def test_a_memory_error_after_the_counter_was_cleared_is_noticed(gpus: PlayedGpu
     assert reader.sickness() == "gpu0: 1 new uncorrected memory errors"
 
 
-def test_a_row_of_memory_that_could_not_be_replaced_is_sickness(gpus: PlayedGpus, reader: Reader) -> None:
+def test_a_failed_row_remapping_is_sickness(gpus: PlayedGpus, reader: Reader) -> None:
     gpus.set(gpu1__remap_failed=1)
     reader.open()
     assert reader.sickness() == "gpu1: a row of its memory could not be replaced"
@@ -149,7 +149,7 @@ def test_a_row_of_memory_that_could_not_be_replaced_is_sickness(gpus: PlayedGpus
         (0, 99, "gpu0: the driver asks for action 99"),
     ],
 )
-def test_what_the_driver_recommends_is_followed(
+def test_the_drivers_recommended_action_is_followed(
     gpus: PlayedGpus, reader: Reader, before: int, later: int, sick: str | None
 ) -> None:
     gpus.set(gpu0__action=before)
@@ -159,7 +159,7 @@ def test_what_the_driver_recommends_is_followed(
 
 
 @pytest.mark.parametrize("code", [15, 16])
-def test_a_gpu_that_is_lost_while_it_is_read_is_sick(gpus: PlayedGpus, reader: Reader, code: int) -> None:
+def test_a_gpu_lost_during_reads_is_sick(gpus: PlayedGpus, reader: Reader, code: int) -> None:
     reader.open("1,2")
     reader.first()
     gpus.set(gpu2__lost=code)
@@ -168,7 +168,7 @@ def test_a_gpu_that_is_lost_while_it_is_read_is_sick(gpus: PlayedGpus, reader: R
     assert metrics["gpu0_memory_used"] == 10 * GIB
 
 
-def test_the_xid_of_a_gpu_that_cannot_tell_its_number_counts(gpus: PlayedGpus, reader: Reader) -> None:
+def test_an_xid_of_a_gpu_without_readable_number_counts(gpus: PlayedGpus, reader: Reader) -> None:
     gpus.set(fail__nvmlDeviceGetIndex=15)
     reader.open("2")
     reader.first()
@@ -176,7 +176,7 @@ def test_the_xid_of_a_gpu_that_cannot_tell_its_number_counts(gpus: PlayedGpus, r
     assert reader.sickness() == "gpu0: Xid 79"
 
 
-def test_a_gpu_that_was_lost_before_hides_no_other(gpus: PlayedGpus, reader: Reader) -> None:
+def test_a_gpu_lost_before_hides_no_other(gpus: PlayedGpus, reader: Reader) -> None:
     gpus.set(gpu1__lost=15)
     reader.open("2")
     assert reader.first() == of(HEALTHY)
@@ -186,7 +186,7 @@ def test_a_gpu_that_was_lost_before_hides_no_other(gpus: PlayedGpus, reader: Rea
 
 
 @pytest.mark.parametrize("name", ["1", uuid_of(1), f"0,{uuid_of(1)}"])
-def test_a_gpu_that_was_lost_before_is_noticed_by_any_name(gpus: PlayedGpus, reader: Reader, name: str) -> None:
+def test_a_gpu_lost_before_is_noticed_under_any_name(gpus: PlayedGpus, reader: Reader, name: str) -> None:
     gpus.set(gpu1__lost=15)
     reader.open(name)
     place = name.count(",")
@@ -194,7 +194,7 @@ def test_a_gpu_that_was_lost_before_is_noticed_by_any_name(gpus: PlayedGpus, rea
 
 
 @pytest.mark.parametrize("name", ["0", uuid_of(0)])
-def test_a_neighbour_that_cannot_be_asked_blinds_nobody(gpus: PlayedGpus, reader: Reader, name: str) -> None:
+def test_an_unreadable_neighbour_does_not_stop_readings(gpus: PlayedGpus, reader: Reader, name: str) -> None:
     gpus.set(gpu1__lost=999)
     reader.open(name)
     assert reader.first() == of(HEALTHY)
@@ -203,7 +203,7 @@ def test_a_neighbour_that_cannot_be_asked_blinds_nobody(gpus: PlayedGpus, reader
 
 
 @pytest.mark.parametrize("name", ["1", uuid_of(1)])
-def test_a_gpu_that_could_not_be_asked_at_first_is_read_later(gpus: PlayedGpus, reader: Reader, name: str) -> None:
+def test_a_gpu_unreadable_at_first_is_read_later(gpus: PlayedGpus, reader: Reader, name: str) -> None:
     gpus.reset_calls()
     gpus.set(gpu1__lost=999)
     reader.open(name)
@@ -214,7 +214,7 @@ def test_a_gpu_that_could_not_be_asked_at_first_is_read_later(gpus: PlayedGpus, 
 
 
 @pytest.mark.parametrize("call", ["nvmlInitWithFlags", "nvmlDeviceGetCount_v2"])
-def test_a_driver_that_fails_once_at_the_start_is_asked_again(gpus: PlayedGpus, reader: Reader, call: str) -> None:
+def test_a_driver_that_fails_once_at_the_start_is_tried_again(gpus: PlayedGpus, reader: Reader, call: str) -> None:
     gpus.reset_calls()
     gpus.set(**{f"fail__{call}": 999})
     reader.open("1")
@@ -224,7 +224,7 @@ def test_a_driver_that_fails_once_at_the_start_is_asked_again(gpus: PlayedGpus, 
     assert reader.first() == of(HEALTHY)
 
 
-def test_a_container_that_may_no_longer_ask_is_not_sick(gpus: PlayedGpus, reader: Reader) -> None:
+def test_a_container_without_permission_is_not_sick(gpus: PlayedGpus, reader: Reader) -> None:
     reader.open("0")
     reader.first()
     unknown = {f"fail__nvmlDeviceGet{name}": 999 for name in ("MemoryInfo", "UtilizationRates", "TotalEccErrors")}
@@ -237,7 +237,7 @@ def test_a_container_that_may_no_longer_ask_is_not_sick(gpus: PlayedGpus, reader
 @pytest.mark.parametrize(
     ("reasons", "throttled"), [(0x1, 0), (0x4, 0), (0x8, 1), (0x20, 1), (0x40, 1), (0x80 | 0x4, 1)]
 )
-def test_heat_and_power_supply_count_as_throttling_a_power_limit_does_not(
+def test_heat_and_power_supply_are_throttling_but_a_power_limit_is_not(
     gpus: PlayedGpus, reader: Reader, reasons: int, throttled: int
 ) -> None:
     gpus.set(gpu0__throttle=reasons)
@@ -245,7 +245,7 @@ def test_heat_and_power_supply_count_as_throttling_a_power_limit_does_not(
     assert reader.first()["gpu0_throttled"] == throttled
 
 
-def test_a_part_of_a_gpu_reads_its_own_memory_and_hears_its_own_xids(gpus: PlayedGpus, reader: Reader) -> None:
+def test_a_part_of_a_gpu_has_its_own_memory_and_xids(gpus: PlayedGpus, reader: Reader) -> None:
     gpus.split(0, 2)
     gpus.set(gpu0__mig1__memory_used=5 * GIB)
     reader.open(part_of(0, 1))
@@ -270,9 +270,7 @@ def test_a_part_of_a_gpu_reads_its_own_memory_and_hears_its_own_xids(gpus: Playe
         (uuid_of(0), []),
     ],
 )
-def test_parts_are_found_as_cuda_finds_them(
-    gpus: PlayedGpus, reader: Reader, visible: str | None, used: list[str]
-) -> None:
+def test_parts_are_numbered_as_by_cuda(gpus: PlayedGpus, reader: Reader, visible: str | None, used: list[str]) -> None:
     gpus.split(0, 2)
     gpus.reset_calls()
     reader.open(visible)
@@ -283,7 +281,7 @@ def test_parts_are_found_as_cuda_finds_them(
     assert list(asked) == used
 
 
-def test_a_driver_that_hangs_does_not_hold_up_the_worker(gpus: PlayedGpus, reader: Reader) -> None:
+def test_a_hanging_driver_does_not_delay_the_worker(gpus: PlayedGpus, reader: Reader) -> None:
     reader.open("0")
     before = reader.first()
     gpus.reset_calls()
@@ -295,7 +293,7 @@ def test_a_driver_that_hangs_does_not_hold_up_the_worker(gpus: PlayedGpus, reade
     reader.until(lambda metrics, _: metrics["gpu0_memory_used"] == 11 * GIB)
 
 
-def test_a_broken_wait_for_events_is_not_asked_more_often_than_readings(gpus: PlayedGpus, reader: Reader) -> None:
+def test_a_broken_wait_for_events_is_limited_to_the_read_interval(gpus: PlayedGpus, reader: Reader) -> None:
     gpus.set(fail__nvmlEventSetWait_v2=999)
     gpus.reset_calls()
     reader.open("0")
@@ -306,14 +304,14 @@ def test_a_broken_wait_for_events_is_not_asked_more_often_than_readings(gpus: Pl
     assert 3 <= gpus.count_calls("nvmlEventSetWait_v2") <= gpus.count_calls("nvmlDeviceGetUtilizationRates")
 
 
-def test_gpus_without_events_are_read_all_the_same(gpus: PlayedGpus, reader: Reader) -> None:
+def test_gpus_without_events_are_read(gpus: PlayedGpus, reader: Reader) -> None:
     gpus.set(gpus=1, fail__nvmlDeviceRegisterEvents=3)
     reader.open()
     reader.first()
     assert seen(gpus, reader, gpu0__sm_mhz=300)[0]["gpu0_sm_mhz"] == 300
 
 
-def test_an_old_driver_lacks_functions_and_tells_the_rest(old_gpus: PlayedGpus, old_reader: Reader) -> None:
+def test_an_old_driver_gives_its_supported_readings(old_gpus: PlayedGpus, old_reader: Reader) -> None:
     old_gpus.set(gpu1__throttle=0x40)
     old_reader.open()
     assert old_reader.first() == of(HEALTHY, {**HEALTHY, "throttled": 1})

@@ -1,10 +1,10 @@
-"""What a worker's seconds went to: idle, busy, waiting for the store, new weights."""
+"""A worker's seconds by use: idle, busy, waiting for the store, new weights."""
 
 from openseer_core.worker.time_metrics import WorkerSeconds
 from openseer_worker.hardware.usage import Doing, TimeSpent, Usage
 
 
-def test_an_interval_counts_as_the_state_at_its_begin() -> None:
+def test_an_interval_counts_by_its_initial_state() -> None:
     usage = Usage()
     usage.note(10.0, running=0, asleep=False)
     usage.note(13.0, running=2, asleep=False)
@@ -14,7 +14,7 @@ def test_an_interval_counts_as_the_state_at_its_begin() -> None:
     assert (usage.idle, usage.busy) == (4.0, 1.5)
 
 
-def test_time_that_waits_for_the_store_counts_only_where_the_engine_had_room() -> None:
+def test_store_waits_count_only_while_the_engine_has_room() -> None:
     spent = TimeSpent()
     busy = Doing(running=2, slots=4, calls=False, wants=True, changes=False)
     spent.note(0.0, busy)
@@ -28,6 +28,6 @@ def test_time_that_waits_for_the_store_counts_only_where_the_engine_had_room() -
     assert counted == WorkerSeconds(running=7.0, responses=22.0, store_idle=8.0, store_below=2.0, weights=32.0)
 
 
-def test_a_worker_that_counts_no_seconds_is_told_from_one_that_had_none() -> None:
+def test_missing_seconds_differ_from_zero_seconds() -> None:
     assert WorkerSeconds.of_heartbeat({"tokens": 5}) is None
     assert WorkerSeconds.of_heartbeat(TimeSpent().metrics()) == WorkerSeconds()

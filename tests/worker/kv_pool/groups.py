@@ -1,4 +1,4 @@
-"""What tests of a pool's removal share: groups with blocks."""
+"""Shared code of tests of a pool's removal: groups with blocks."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ EPOCH = 5
 
 
 def group(folder: Path, name: str, changed_at: float, epoch: int = EPOCH, version: str = "v1") -> Path:
-    """A group's folder with its blocks."""
+    """Writes a group's folder with its blocks."""
     place = folder / group_place(epoch, version, name)
     place.mkdir(parents=True)
     for number in range(BLOCKS):

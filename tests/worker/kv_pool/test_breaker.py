@@ -1,4 +1,4 @@
-"""A pool that fails is left alone for a while, then tried by one."""
+"""A failing pool is disabled for a pause, then tried by one caller."""
 
 from openseer_worker.kv_pool.breaker import FAILURES, OUT_SECONDS, Breaker
 
@@ -18,13 +18,13 @@ def broken(clock: Clock) -> Breaker:
     return breaker
 
 
-def test_failures_in_a_row_take_the_pool_out() -> None:
+def test_consecutive_failures_disable_the_pool() -> None:
     breaker = broken(Clock())
     assert breaker.is_out
     assert breaker.reason == f"failure {FAILURES - 1}"
 
 
-def test_a_success_between_failures_keeps_it_in() -> None:
+def test_a_success_between_failures_keeps_the_pool_enabled() -> None:
     breaker = Breaker(Clock())
     for _ in range(3 * FAILURES):
         breaker.failed("slow")
@@ -32,14 +32,14 @@ def test_a_success_between_failures_keeps_it_in() -> None:
     assert not breaker.is_out
 
 
-def test_after_its_time_out_one_caller_tries() -> None:
+def test_after_the_pause_one_caller_tries_the_pool() -> None:
     clock = Clock()
     breaker = broken(clock)
     clock.now += OUT_SECONDS
     assert [breaker.is_out for _ in range(3)] == [False, True, True]
 
 
-def test_a_trial_that_succeeds_brings_it_back() -> None:
+def test_a_successful_trial_enables_the_pool() -> None:
     clock = Clock()
     breaker = broken(clock)
     clock.now += OUT_SECONDS
@@ -48,7 +48,7 @@ def test_a_trial_that_succeeds_brings_it_back() -> None:
     assert [breaker.is_out for _ in range(3)] == [False, False, False]
 
 
-def test_a_trial_that_fails_keeps_it_out_as_long_again() -> None:
+def test_a_failed_trial_disables_the_pool_for_another_pause() -> None:
     clock = Clock()
     breaker = broken(clock)
     clock.now += OUT_SECONDS

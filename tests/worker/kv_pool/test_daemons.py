@@ -1,4 +1,4 @@
-"""Threads that may hang keep nobody: not the next one's work, and not the process."""
+"""Threads that may hang block neither later calls nor the exit of the process."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ def test_results_and_errors_are_in_the_future() -> None:
     threads.close()
 
 
-def test_one_that_hangs_leaves_the_others() -> None:
+def test_a_hanging_thread_leaves_the_others() -> None:
     threads, hold = DaemonThreads(2, "test"), threading.Event()
     hanging = threads.submit(hold.wait)
     assert [threads.submit(abs, -number).result(30) for number in range(5)] == list(range(5))
@@ -34,7 +34,7 @@ def test_one_that_hangs_leaves_the_others() -> None:
     threads.close()
 
 
-def test_what_waits_for_threads_that_hang_has_a_limit() -> None:
+def test_the_queue_behind_hanging_threads_has_a_limit() -> None:
     threads, hold, began = DaemonThreads(1, "test", most=2), threading.Event(), threading.Event()
 
     def hang() -> None:
@@ -51,6 +51,6 @@ def test_what_waits_for_threads_that_hang_has_a_limit() -> None:
     threads.close()
 
 
-def test_a_process_ends_although_a_thread_hangs() -> None:
+def test_a_process_exits_despite_a_hanging_thread() -> None:
     done = subprocess.run([sys.executable, "-c", HANGING], check=True, timeout=60, capture_output=True, text=True)
     assert done.stdout == "ends\n"

@@ -1,4 +1,4 @@
-"""Blocks never fill the disk that others need."""
+"""Blocks never fill a disk that other programs use."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ TOTAL = 1000
 
 
 class Disk:
-    """A disk of TOTAL blocks of 4096 bytes and TOTAL files, of which so many are free."""
+    """A disk of TOTAL blocks of 4096 bytes and TOTAL files, with numbers of free ones."""
 
     free = files = TOTAL
     most_files = TOTAL
@@ -38,20 +38,20 @@ def test_a_disk_with_room_is_written_to(disk: Disk, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("of", ["free", "files"])
-def test_a_disk_that_is_nearly_full_is_left_alone(disk: Disk, tmp_path: Path, of: str) -> None:
+def test_a_nearly_full_disk_is_not_written_to(disk: Disk, tmp_path: Path, of: str) -> None:
     setattr(disk, of, int(LEAST_FREE * TOTAL) - 1)
     with pytest.raises(OSError, match=r"4\.9% of its disk are free, 5% must be") as caught:
         FreeSpace(tmp_path).check()
     assert caught.value.errno == errno.ENOSPC
 
 
-def test_a_disk_that_counts_no_files_lacks_none(disk: Disk, tmp_path: Path) -> None:
+def test_a_disk_without_a_file_count_does_not_lack_files(disk: Disk, tmp_path: Path) -> None:
     disk.files = disk.most_files = 0
     FreeSpace(tmp_path).check()
     assert missing_room(tmp_path, 0.1).files <= 0
 
 
-def test_it_looks_no_more_often_than_it_must(disk: Disk, tmp_path: Path) -> None:
+def test_free_space_is_checked_at_most_once_per_interval(disk: Disk, tmp_path: Path) -> None:
     now = 50.0
     space = FreeSpace(tmp_path, lambda: now)
     for _ in range(10):
@@ -63,7 +63,7 @@ def test_it_looks_no_more_often_than_it_must(disk: Disk, tmp_path: Path) -> None
         space.check()
 
 
-def test_the_real_disk_is_asked(tmp_path: Path) -> None:
+def test_the_real_disk_is_queried(tmp_path: Path) -> None:
     disk = os.statvfs(tmp_path)
     room = missing_room(tmp_path, LEAST_FREE)
     assert (room.bytes > 0) == (disk.f_bavail < LEAST_FREE * disk.f_blocks)

@@ -1,4 +1,4 @@
-"""When a worker has something removed of a pool: groups that are over first, and what its version leaves behind."""
+"""Removal from a pool by a worker: ended groups first, and blocks of replaced versions."""
 
 import asyncio
 import logging
@@ -22,7 +22,8 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Fleet:
-    """What a worker serves, and its keeper of a pool. `now`: seconds of its clock; `looks`: how often it was asked."""
+    """A worker's served versions and its keeper of a pool. `now`: its clock in seconds; `looks`: number of reads of the
+    versions."""
 
     def __init__(self, folder: Path, most_bytes: int = 10**9) -> None:
         self.versions = ["v1"]
@@ -36,7 +37,7 @@ class Fleet:
         return self.versions
 
     def serve(self, *versions: str) -> None:
-        """These from now on; the keeper has noticed."""
+        """Sets the served versions and waits until the keeper has read them."""
         self.versions, before = list(versions), self.looks
         self.run_until(lambda: self.looks > before)
 
@@ -52,7 +53,7 @@ class Fleet:
         asyncio.run(story())
 
 
-def test_groups_that_are_over_are_removed_first(tmp_path: Path) -> None:
+def test_ended_groups_are_removed_first(tmp_path: Path) -> None:
     now = time.time()
     old, over, new = (group(tmp_path, name, now - age) for name, age in (("a", 1000), ("b", 500), ("c", 0)))
     fleet = Fleet(tmp_path, 3 * BLOCKS * BLOCK - 1)
@@ -61,7 +62,7 @@ def test_groups_that_are_over_are_removed_first(tmp_path: Path) -> None:
     assert present(old, over, new) == [True, False, True]
 
 
-def test_blocks_of_a_version_that_is_replaced_go_after_a_while(tmp_path: Path) -> None:
+def test_blocks_of_a_replaced_version_are_removed_after_a_while(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path)
     old, adapter, new = (group(tmp_path, "a", time.time(), version=one) for one in ("v1", "adapter", "v2"))
     fleet.serve("v1", "adapter")
@@ -75,7 +76,7 @@ def test_blocks_of_a_version_that_is_replaced_go_after_a_while(tmp_path: Path) -
     assert new.exists()
 
 
-def test_blocks_of_a_version_that_came_back_stay(tmp_path: Path) -> None:
+def test_blocks_of_a_restored_version_stay(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path)
     first, second = (group(tmp_path, "a", time.time(), version=one) for one in ("v1", "v2"))
     for version in ("v1", "v2", "v1"):
@@ -85,13 +86,13 @@ def test_blocks_of_a_version_that_came_back_stay(tmp_path: Path) -> None:
     assert first.exists()
 
 
-def test_versions_have_places_of_their_own(tmp_path: Path) -> None:
+def test_versions_have_their_own_places(tmp_path: Path) -> None:
     keeper = Fleet(tmp_path).keeper
     assert keeper.place("a", "adapter") != keeper.place("a", "v1")
     assert keeper.place("a", "adapter") == group_place(EPOCH, "adapter", "a")
 
 
-def test_a_sweep_that_fails_ends_no_worker_and_is_told_once(
+def test_a_failed_sweep_ends_no_worker_and_is_reported_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     tries: list[Path] = []
@@ -106,7 +107,7 @@ def test_a_sweep_that_fails_ends_no_worker_and_is_told_once(
     assert [record.message for record in caplog.records] == ["the KV pool is not swept: too deep"]
 
 
-def test_a_sweep_that_hangs_holds_up_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_sweep_delays_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     began, hold = threading.Event(), threading.Event()
 
     def hang(*_arguments: object) -> None:
@@ -116,14 +117,14 @@ def test_a_sweep_that_hangs_holds_up_nothing_else(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(sweepers, "sweep", hang)
     fleet = Fleet(tmp_path)
     try:
-        fleet.run_until(began.is_set)  # its end does not wait for the thread
+        fleet.run_until(began.is_set)  # the keeper's end does not wait for the thread
         for number in range(keeping.MOST_ENDED + 5):
             fleet.keeper.end(str(number), "v1")
     finally:
         hold.set()
 
 
-def test_without_a_pool_nothing_has_a_place() -> None:
+def test_without_a_pool_there_is_no_place() -> None:
     keeper = PoolKeeper(None, 10**9, lambda: EPOCH, lambda: ["v1"])
     keeper.end("a", "v1")
     assert keeper.place("a", "v1") == ""

@@ -1,4 +1,4 @@
-"""Where blocks lie, and how many of a context are there."""
+"""Places of blocks, and the number of a context's blocks in the pool."""
 
 import errno
 import fcntl
@@ -26,7 +26,7 @@ def keep(folder: Path, blocks: list[str], ranks: int = 1, layout: str = "plain")
             (folder / block_name(block, layout, rank)).write_bytes(b"")
 
 
-def test_a_fleet_an_epoch_a_version_and_a_group_have_places_of_their_own() -> None:
+def test_each_fleet_epoch_version_and_group_has_its_own_place() -> None:
     places = {
         fleet_folder("/pool", fleet) / group_place(epoch, version, group)
         for fleet in ("team/a redis://h", "team/b redis://h")
@@ -42,7 +42,7 @@ def test_a_stores_password_is_not_in_a_folders_name() -> None:
     assert "secret" not in str(fleet_folder("/pool", "team/a redis://:secret@host"))
 
 
-def test_a_fleets_folder_is_made_for_nobody_else_to_read(tmp_path: Path) -> None:
+def test_a_fleets_folder_is_private(tmp_path: Path) -> None:
     pool = EnginePool("shared-directory", tmp_path / "new" / "fleet")
     make_folder(pool)
     make_folder(pool)
@@ -56,14 +56,14 @@ def test_a_pool_where_nothing_can_be_written_is_refused_by_name(tmp_path: Path) 
         make_folder(EnginePool("shared-directory", tmp_path / "file" / "pool" / "fleet"))
 
 
-def test_a_fleets_folder_that_vanished_is_made_for_nobody_else_again(tmp_path: Path) -> None:
+def test_a_vanished_fleet_folder_is_recreated_as_private(tmp_path: Path) -> None:
     fleet = tmp_path / "fleet"
     make_group_folder(fleet, "1/v/g")
     assert fleet.stat().st_mode & 0o777 == 0o700
     assert (fleet / "1/v/g").is_dir()
 
 
-def test_a_pool_that_vanished_is_not_made_again_on_the_disk_below(tmp_path: Path) -> None:
+def test_a_vanished_pool_is_not_recreated_on_the_disk_below(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         make_group_folder(tmp_path / "pool" / "fleet", "1/v/g")
     assert not list(tmp_path.iterdir())
@@ -78,7 +78,7 @@ def test_a_pool_whose_files_cannot_be_locked_is_refused(tmp_path: Path, monkeypa
         make_folder(EnginePool("shared-directory", tmp_path / "fleet"))
 
 
-def test_only_the_first_blocks_without_a_gap_count(tmp_path: Path) -> None:
+def test_only_blocks_before_the_first_gap_count(tmp_path: Path) -> None:
     keep(tmp_path, ["a1", "b2", "d4"])
     assert count_present(tmp_path, BLOCKS, "plain", 1) == 2
     assert count_present(tmp_path, BLOCKS[:2], "plain", 1) == 2
@@ -96,5 +96,5 @@ def test_blocks_of_another_layout_do_not_count(tmp_path: Path) -> None:
     assert count_present(tmp_path, BLOCKS, "plain", 1) == 0
 
 
-def test_a_folder_that_is_not_there_has_no_blocks(tmp_path: Path) -> None:
+def test_a_missing_folder_has_no_blocks(tmp_path: Path) -> None:
     assert count_present(tmp_path / "nothing", BLOCKS, "plain", 1) == 0

@@ -1,4 +1,4 @@
-"""What is removed of a pool, and in which order."""
+"""Removal from a pool, and its order."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ GROUP = BLOCKS * BLOCK
 
 @pytest.fixture(autouse=True)
 def room(monkeypatch: pytest.MonkeyPatch) -> list[DiskRoom]:
-    """What the disk lacks: nothing, unless a test says so."""
+    """The room that the disk lacks; none unless a test sets it."""
     room = [DiskRoom(-(2**50), -(2**50))]
 
     def missing(_folder: Path, _share: float) -> DiskRoom:
@@ -32,47 +32,49 @@ def room(monkeypatch: pytest.MonkeyPatch) -> list[DiskRoom]:
 
 
 def aged(folder: Path, *ages: float) -> list[Path]:
-    """Groups that were used so many seconds ago."""
+    """Groups last used so many seconds ago."""
     return [group(folder, str(number), time.time() - age) for number, age in enumerate(ages)]
 
 
-def test_a_pool_within_its_bytes_keeps_all(tmp_path: Path) -> None:
+def test_a_pool_within_its_bytes_keeps_all_groups(tmp_path: Path) -> None:
     groups = aged(tmp_path, 1e6, 5, 0)
     sweep(tmp_path, 3 * GROUP, EPOCH)
     assert all(present(*groups))
 
 
-def test_groups_unused_for_longest_are_removed_until_there_is_room(tmp_path: Path) -> None:
+def test_the_longest_unused_groups_are_removed_until_there_is_room(tmp_path: Path) -> None:
     groups = aged(tmp_path, 10, 20, 0)
     sweep(tmp_path, 3 * GROUP - 1, EPOCH)
     assert present(*groups) == [True, False, True]
 
 
 @pytest.mark.parametrize("missing", [DiskRoom(1, -9), DiskRoom(-9, 1)])
-def test_a_disk_that_lacks_room_is_given_some(tmp_path: Path, room: list[DiskRoom], missing: DiskRoom) -> None:
+def test_groups_are_removed_for_a_disk_that_lacks_room(tmp_path: Path, room: list[DiskRoom], missing: DiskRoom) -> None:
     groups = aged(tmp_path, 10, 20, 0)
     room[0] = missing
     sweep(tmp_path, 10**9, EPOCH)
     assert present(*groups) == [True, False, True]
 
 
-def test_a_disk_that_others_have_filled_keeps_none(tmp_path: Path, room: list[DiskRoom]) -> None:
+def test_on_a_disk_filled_by_others_no_group_is_kept(tmp_path: Path, room: list[DiskRoom]) -> None:
     groups = aged(tmp_path, 10, 0)
     room[0] = DiskRoom(10**9, 10**9)
     sweep(tmp_path, 10**9, EPOCH)
     assert not any(present(*groups))
 
 
-def test_a_file_that_was_cut_short_makes_no_group_smaller(tmp_path: Path) -> None:
+def test_a_truncated_file_does_not_reduce_a_groups_size(tmp_path: Path) -> None:
     groups = aged(tmp_path, 10, 0)
     for one in groups:
         names = [entry.name for entry in os.scandir(one)]
-        (one / names[0]).write_bytes(b"")  # what a worker that was killed left behind
+        (one / names[0]).write_bytes(b"")  # left behind by a killed worker
     sweep(tmp_path, 2 * GROUP - 1, EPOCH)
     assert present(*groups) == [False, True]
 
 
-def test_a_group_that_cannot_be_read_keeps_no_other_from_going(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_group_does_not_stop_the_removal_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     old, new = aged(tmp_path, 10, 0)
     broken = group(tmp_path, "broken", time.time() - 5)
     real = os.scandir
@@ -87,7 +89,7 @@ def test_a_group_that_cannot_be_read_keeps_no_other_from_going(tmp_path: Path, m
     assert present(old, new) == [False, True]
 
 
-def test_what_cannot_be_removed_is_told_and_not_counted_as_gone(
+def test_a_failed_removal_is_reported_and_not_counted_as_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stays, goes, new = aged(tmp_path, 20, 10, 0)
@@ -107,7 +109,7 @@ def test_what_cannot_be_removed_is_told_and_not_counted_as_gone(
         sweep(tmp_path, GROUP, EPOCH)
 
 
-def test_a_group_that_has_not_changed_is_not_listed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unchanged_group_is_not_listed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old, new = aged(tmp_path, 10, 0)
     known: Sizes = {}
     sweep(tmp_path, 10**9, EPOCH, known)
@@ -128,10 +130,10 @@ def test_a_group_that_has_not_changed_is_not_listed_again(tmp_path: Path, monkey
     assert present(old, new) == [False, True]
     assert list(known) == [str(old), str(new)] or list(known) == [str(new), str(old)]
     sweep(tmp_path, 10**9, EPOCH, known)
-    assert list(known) == [str(new)], "what is known of groups that are gone grows for ever"
+    assert list(known) == [str(new)], "the record of removed groups grows without limit"
 
 
-def test_blocks_of_earlier_epochs_go_and_those_of_later_ones_stay(tmp_path: Path) -> None:
+def test_blocks_of_earlier_epochs_are_removed_and_later_ones_kept(tmp_path: Path) -> None:
     now = time.time()
     earlier, later = (group(tmp_path, "a", now, epoch) for epoch in (EPOCH - 1, EPOCH + 1))
     (tmp_path / "foreign").mkdir()
@@ -139,7 +141,7 @@ def test_blocks_of_earlier_epochs_go_and_those_of_later_ones_stay(tmp_path: Path
     assert present(earlier, later, tmp_path / "foreign") == [False, True, True]
 
 
-def test_blocks_of_all_epochs_are_within_the_bytes(tmp_path: Path) -> None:
+def test_blocks_of_all_epochs_count_to_the_bytes(tmp_path: Path) -> None:
     now = time.time()
     later, new = group(tmp_path, "a", now - 10, EPOCH + 1), group(tmp_path, "a", now)
     sweep(tmp_path, 2 * GROUP - 1, EPOCH)
@@ -147,7 +149,7 @@ def test_blocks_of_all_epochs_are_within_the_bytes(tmp_path: Path) -> None:
 
 
 def fleets(pool: Path, **ages: float) -> list[Path]:
-    """Fleets whose folders were swept so many seconds ago."""
+    """Fleets whose folders were last swept so many seconds ago."""
     for name, age in ages.items():
         (pool / name).mkdir(exist_ok=True)
         (pool / name / ".sweep").touch()
@@ -156,7 +158,7 @@ def fleets(pool: Path, **ages: float) -> list[Path]:
     return [pool / name for name in ages]
 
 
-def test_what_a_fleet_left_is_removed_by_another_after_hours(tmp_path: Path) -> None:
+def test_data_of_an_ended_fleet_are_removed_by_another_after_hours(tmp_path: Path) -> None:
     now = 0.0
     ended, young = fleets(tmp_path, ended=2 * STALE_SECONDS, young=0)
     (tmp_path / "foreign").mkdir()
@@ -178,7 +180,7 @@ time.sleep(600)
 """
 
 
-def test_what_a_local_run_left_that_was_killed_is_removed_at_once(tmp_path: Path) -> None:
+def test_data_of_a_killed_local_run_are_removed_at_once(tmp_path: Path) -> None:
     own, other = tmp_path / "own", tmp_path / "other"
     held = hold_fleet_folder(own)
     with subprocess.Popen([sys.executable, "-c", HOLDS, str(other)], stdout=subprocess.PIPE, text=True) as run:
@@ -196,17 +198,17 @@ def test_what_a_local_run_left_that_was_killed_is_removed_at_once(tmp_path: Path
     held.close()
 
 
-def test_a_clock_that_jumps_makes_no_fleet_stale(tmp_path: Path) -> None:
+def test_a_clock_jump_makes_no_fleet_stale(tmp_path: Path) -> None:
     now = 0.0
     stale = StaleFleets(lambda: now)
-    for sweeps in range(3):  # of a fleet whose machine is hours behind
+    for sweeps in range(3):  # a fleet whose machine's clock is hours behind
         fleets(tmp_path, behind=2 * STALE_SECONDS - sweeps)
         stale.remove(tmp_path)
         now += UNSWEPT_SECONDS + 1
     assert (tmp_path / "behind").exists()
 
 
-def test_a_fleet_of_somebody_else_keeps_no_other_from_going(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_foreign_fleet_does_not_stop_the_removal_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     closed, ended = fleets(tmp_path, closed=2 * STALE_SECONDS, ended=2 * STALE_SECONDS)
     real = Path.stat

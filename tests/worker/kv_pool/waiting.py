@@ -1,4 +1,4 @@
-"""Waits for what other threads and processes do."""
+"""Waits for actions of other threads and processes."""
 
 import os
 import signal
@@ -10,17 +10,17 @@ SECONDS = 120.0
 
 
 def eventually(holds: Callable[[], bool]) -> None:
-    """Returns once it holds; fails after SECONDS."""
+    """Waits until `holds` is true; fails after SECONDS."""
     end = time.monotonic() + SECONDS
     while not holds():
-        assert time.monotonic() < end, "nothing came of it"
+        assert time.monotonic() < end, "not within the time limit"
         time.sleep(0.01)
 
 
 def stop(pid: int) -> None:
     """Sends SIGSTOP, and returns once each thread of the process has stopped.
 
-    On a busy machine the thread that gets the signal may wait for a core while the others go on.
+    On a busy machine the thread that gets the signal may wait for a core while the others continue.
     """
     os.kill(pid, signal.SIGSTOP)
     eventually(lambda: all(_is_stopped(stat) for stat in Path(f"/proc/{pid}/task").glob("*/stat")))

@@ -1,4 +1,4 @@
-"""A small and a large worker in one fleet: what the small one cannot go on with, the large one does."""
+"""A small and a large worker in one fleet: the large one continues responses that exceed the small one's limits."""
 
 import asyncio
 import time
@@ -76,7 +76,7 @@ class Fleet:
         await task
 
     async def ends(self, count: int) -> dict[str, Result]:
-        """The results by group and index, once there are so many."""
+        """Waits for `count` results and returns them by group and index."""
         deadline = time.monotonic() + WAIT_SECONDS
         while time.monotonic() < deadline:
             entries = await self.store.results(0, 0, 1000)
@@ -99,7 +99,7 @@ def ended(result: Result) -> tuple[Status, FinishReason, int]:
 
 
 @pytest.mark.parametrize("forced", [False, True])
-def test_a_response_that_outgrows_a_small_worker_moves_to_a_larger_one(forced: bool) -> None:
+def test_a_response_too_large_for_a_worker_moves_to_a_larger_one(forced: bool) -> None:
     async def scenario(fleet: Fleet) -> None:
         await fleet.store.heartbeat(WorkerId("other", "1"), LARGER)
         fleet.start(SMALL)
@@ -118,7 +118,7 @@ def test_a_response_that_outgrows_a_small_worker_moves_to_a_larger_one(forced: b
     play(scenario)
 
 
-def test_a_response_that_waits_for_a_larger_worker_that_leaves_ends_where_it_is() -> None:
+def test_a_response_ends_when_the_only_larger_worker_leaves() -> None:
     async def scenario(fleet: Fleet) -> None:
         other = WorkerId("other", "1")
         await fleet.store.heartbeat(other, LARGER)
@@ -133,7 +133,7 @@ def test_a_response_that_waits_for_a_larger_worker_that_leaves_ends_where_it_is(
     play(scenario)
 
 
-def test_a_large_worker_keeps_responses_that_idle_small_ones_cannot_take() -> None:
+def test_a_large_worker_keeps_responses_too_large_for_idle_ones() -> None:
     async def scenario(fleet: Fleet) -> None:
         fleet.start(LARGE)
         await fleet.store.submit([group("g", 28, 600, size=2)])
@@ -150,7 +150,7 @@ def test_a_large_worker_keeps_responses_that_idle_small_ones_cannot_take() -> No
 
 
 @pytest.mark.redis
-async def test_a_mixed_fleet_ends_only_what_no_worker_takes(tmp_path: Path) -> None:
+async def test_a_mixed_fleet_ends_only_responses_that_fit_no_worker(tmp_path: Path) -> None:
     async with EmbeddedRedis(tmp_path / "redis") as url:
         store = await open_store(url, "mixed", "default")
         fleet = Fleet(store)
@@ -180,7 +180,7 @@ async def test_a_mixed_fleet_ends_only_what_no_worker_takes(tmp_path: Path) -> N
         await store.close()
 
 
-def test_nothing_is_refused_for_a_limit_that_a_new_worker_does_not_have() -> None:
+def test_a_request_too_large_for_one_worker_waits_for_a_larger_one() -> None:
     async def scenario(fleet: Fleet) -> None:
         fleet.start(SMALL)
         await asyncio.sleep(1.01)

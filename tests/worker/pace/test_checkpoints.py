@@ -1,4 +1,4 @@
-"""The interval of checkpoints: what it is for which store and fleet, and that a worker keeps to it."""
+"""The interval of checkpoints by store latency and fleet size, and its use by a worker."""
 
 import asyncio
 from typing import Any
@@ -30,12 +30,12 @@ def note(pace: CheckpointPace, latency: float = 0.002, inflight: int = 64, calls
     return pace.seconds
 
 
-def test_it_is_what_the_job_says_before_any_answer_and_with_a_fast_store() -> None:
+def test_the_interval_is_the_jobs_at_first_and_with_a_fast_store() -> None:
     assert pace().seconds == SHORTEST
     assert note(pace()) == SHORTEST
 
 
-def test_it_grows_while_the_store_is_slow_and_shrinks_back_after_that() -> None:
+def test_the_interval_grows_with_a_slow_store_and_shrinks_afterwards() -> None:
     found = pace()
     assert note(found, latency=0.05) == pytest.approx(0.05 / WAITING_SHARE)
     assert note(found, latency=0.1) == pytest.approx(0.1 / WAITING_SHARE)
@@ -48,22 +48,22 @@ def test_a_single_slow_call_changes_nothing() -> None:
     assert note(found, latency=30.0, calls=1) == SHORTEST
 
 
-def test_it_grows_with_the_fleet_before_the_store_is_slow() -> None:
+def test_the_interval_grows_with_the_fleet_before_the_store_is_slow() -> None:
     assert note(pace(), inflight=32_000) == pytest.approx(32_000 / REQUESTS_PER_SECOND)
 
 
 @pytest.mark.parametrize(("lease_seconds", "longest"), [(10.0, LONGEST_SECONDS), (600.0, LONGEST_SECONDS), (3.0, 1.0)])
-def test_it_has_a_limit_that_is_at_most_a_third_of_the_lease(lease_seconds: float, longest: float) -> None:
+def test_the_interval_is_at_most_a_third_of_the_lease(lease_seconds: float, longest: float) -> None:
     assert note(pace(lease_seconds), latency=60.0) == pytest.approx(longest)
     assert note(pace(lease_seconds), inflight=10**7) == pytest.approx(longest)
 
 
-def test_a_job_that_asks_for_a_longer_one_than_the_limit_gets_it() -> None:
+def test_a_jobs_interval_above_the_limit_is_used() -> None:
     assert note(pace(60.0, shortest=5.0)) == 5.0
 
 
 class SlowStore(MemoryStore):
-    """Takes its time for checkpoints, and keeps when each began."""
+    """A store that is slow for checkpoints and records their start times."""
 
     seconds = 0.0
 
@@ -94,7 +94,7 @@ def test_a_worker_writes_checkpoints_less_often_while_the_store_is_slow() -> Non
     play(scenario)
 
 
-def test_the_pace_of_responses_is_known_after_two_seconds_and_follows_the_engine() -> None:
+def test_the_pace_is_known_after_two_seconds_and_follows_the_engine() -> None:
     pace = ResponsePace()
     for beat in range(8):
         pace.note({"a": 10 * beat}, 100.0 + beat / 4)
@@ -106,7 +106,7 @@ def test_the_pace_of_responses_is_known_after_two_seconds_and_follows_the_engine
     assert pace.value == pytest.approx(20, rel=0.01)
 
 
-def test_time_in_which_nothing_runs_does_not_count_as_a_slow_engine() -> None:
+def test_idle_time_does_not_count_as_a_slow_engine() -> None:
     pace = ResponsePace()
     pace.note({"a": 0, "b": 0}, 0.0)
     pace.note({"a": 50, "b": 50}, 2.0)
@@ -117,7 +117,7 @@ def test_time_in_which_nothing_runs_does_not_count_as_a_slow_engine() -> None:
     assert pace.value == pytest.approx(25)
 
 
-def test_responses_that_come_and_go_leave_the_pace_of_the_others_alone() -> None:
+def test_short_responses_do_not_change_the_pace_of_the_others() -> None:
     pace = ResponsePace()
     for beat in range(100):
         come_and_gone = {f"{beat}-{index}": 1 for index in range(30)}
@@ -125,7 +125,7 @@ def test_responses_that_come_and_go_leave_the_pace_of_the_others_alone() -> None
     assert pace.value == pytest.approx(100)
 
 
-def test_a_pace_with_many_responses_is_not_one_with_few() -> None:
+def test_paces_of_many_and_few_responses_are_separate() -> None:
     pace = ResponsePace()
     for beat in range(20):
         pace.note({str(index): 10 * beat for index in range(32)}, beat / 4)

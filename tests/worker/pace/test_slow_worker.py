@@ -16,7 +16,7 @@ STEP, SLOWER = 0.01, 4
 LONGEST = 4000
 
 
-def test_a_speed_that_varies_for_a_moment_makes_no_worker_slow() -> None:
+def test_a_short_variation_of_speed_makes_no_worker_slow() -> None:
     pace, length, seen = ResponsePace(), 0, list[float]()
     for moment in range(200):
         pace.note({"a": length, "b": length}, 0.25 * moment)
@@ -31,13 +31,13 @@ def slow_engine(scene: Scene) -> ScriptedEngine:
     return ScriptedEngine(scripted.model_copy(update={"step_seconds": SLOWER * STEP}))
 
 
-def test_the_tail_of_a_slow_worker_goes_on_at_a_fast_one() -> None:
+def test_the_tail_of_a_slow_worker_continues_at_a_fast_one() -> None:
     async def scenario() -> None:
         scene = Scene(job(maxTokens=LONGEST, slots=SIZE), [[LONGEST] * SIZE, [LONGEST // 4] * SIZE])
         await scene.submit()
         began = asyncio.get_running_loop().time()
         scene.start(0, slow_engine(scene))
-        await asyncio.sleep(1.0)  # it has taken the first group before the fast one comes
+        await asyncio.sleep(1.0)  # the slow worker has claimed the first group before the fast one starts
         scene.start(1)
         await scene.finish()
         took = asyncio.get_running_loop().time() - began
@@ -57,7 +57,7 @@ def test_a_slow_worker_alone_keeps_its_responses() -> None:
     play(scenario)
 
 
-def test_what_a_free_worker_does_not_take_goes_on_at_the_slow_one() -> None:
+def test_responses_that_no_free_worker_claims_stay_at_the_slow_one() -> None:
     async def beat(scene: Scene) -> None:
         claims_nothing = Heartbeat(WorkerState.BUSY, WorkerMetrics({"free_pace": 1000.0}))
         while True:
@@ -76,7 +76,7 @@ def test_what_a_free_worker_does_not_take_goes_on_at_the_slow_one() -> None:
     play(scenario)
 
 
-def test_a_worker_that_sleeps_is_free_for_nobody() -> None:
+def test_a_sleeping_worker_reports_no_free_pace() -> None:
     async def scenario() -> None:
         scene, clock = Scene(job(), [[300] * SIZE]), asyncio.get_running_loop().time
         await scene.submit()

@@ -1,4 +1,5 @@
-"""Rows are on file before their tokens are in the store, whatever becomes of the worker, and a prompt's once."""
+"""Rows are in files before their tokens are in the store, also at a worker's death; a prompt's rows are written
+once."""
 
 import asyncio
 import shutil
@@ -30,7 +31,7 @@ PROMPT = 16
 
 
 def at(first: int, count: int) -> Stretch:
-    """Rows that name their positions."""
+    """Rows that contain their positions."""
     return Stretch(first, bytes(number for place in range(first, first + count) for number in (place, 0)))
 
 
@@ -48,7 +49,7 @@ class Fleet:
         return RowsFirst(self.store, keeper)
 
     def generate(self, worker: WorkerId, claim: Claim, count: int) -> None:
-        """The engine tells the rows of so many tokens more."""
+        """Plays `count` more tokens of the engine, with their rows."""
         keeper, before = self.keepers[worker], PROMPT + claim.generated - 1
         first = keeper.rows_from(claim.key)
         assert first is not None
@@ -67,7 +68,7 @@ def whole(found: RoutedExperts, total: int) -> bool:
     return found.gaps == 0 and list(found.rows[::2]) == list(range(total - 1))
 
 
-async def test_a_response_that_moved_has_all_rows_and_the_prompt_is_computed_once(fleet: Fleet) -> None:
+async def test_a_moved_response_has_all_rows_and_one_computed_prompt(fleet: Fleet) -> None:
     ann, bob = fleet.worker(ANN), fleet.worker(BOB)
     await fleet.store.submit([group("a", 2)])
     first, second = await ann.claim(ANN, query())
@@ -84,17 +85,17 @@ async def test_a_response_that_moved_has_all_rows_and_the_prompt_is_computed_onc
     assert [whole(found, total) for found, total in zip(await fleet.found(), (19, 25), strict=True)] == [True, True]
 
 
-async def test_a_response_that_ends_first_has_the_prompts_rows_of_its_sibling(fleet: Fleet) -> None:
+async def test_a_response_that_ends_first_uses_its_siblings_prompt_rows(fleet: Fleet) -> None:
     ann = fleet.worker(ANN)
     await fleet.store.submit([group("a", 2)])
     first, second = await ann.claim(ANN, query())
-    fleet.generate(ANN, first, 2)  # its next checkpoint has not come
+    fleet.generate(ANN, first, 2)  # before its next checkpoint
     fleet.generate(ANN, second, 3)
     await ann.complete(ANN, [finish(second, 3)])
     assert [whole(found, PROMPT + 3) for found in await fleet.found()] == [True]
 
 
-async def test_a_worker_that_dies_leaves_the_rows_of_what_the_store_has(fleet: Fleet) -> None:
+async def test_a_dead_worker_leaves_the_rows_of_all_stored_tokens(fleet: Fleet) -> None:
     ann, bob = fleet.worker(ANN), fleet.worker(BOB)
     await fleet.store.submit([group("a", 1)])
     [claim] = await ann.claim(ANN, query())
@@ -109,7 +110,7 @@ async def test_a_worker_that_dies_leaves_the_rows_of_what_the_store_has(fleet: F
     assert [whole(found, PROMPT + 7) for found in await fleet.found()] == [True]
 
 
-async def test_a_lease_that_ends_before_the_prompt_is_read_leaves_it_to_another(fleet: Fleet) -> None:
+async def test_a_lease_ended_during_prefill_leaves_the_prompt_to_another(fleet: Fleet) -> None:
     ann = fleet.worker(ANN)
     await fleet.store.submit([group("a", 1)])
     [claim] = await ann.claim(ANN, query(number=1))
@@ -123,7 +124,7 @@ async def test_a_lease_that_ends_before_the_prompt_is_read_leaves_it_to_another(
 
 
 @pytest.mark.parametrize("kept", [0, 20, -1])
-async def test_a_prompts_file_that_is_torn_is_written_again(fleet: Fleet, kept: int) -> None:
+async def test_a_torn_prompt_file_is_written_again(fleet: Fleet, kept: int) -> None:
     ann, bob = fleet.worker(ANN), fleet.worker(BOB)
     await fleet.store.submit([group("a", 2)])
     [first] = await ann.claim(ANN, query(slots=1))
@@ -138,7 +139,7 @@ async def test_a_prompts_file_that_is_torn_is_written_again(fleet: Fleet, kept: 
     assert [whole(found, PROMPT + 3) for found in await fleet.found()] == [True, True]
 
 
-async def test_what_was_appended_is_wanted_again(fleet: Fleet) -> None:
+async def test_rows_of_appended_tokens_are_requested(fleet: Fleet) -> None:
     ann = fleet.worker(ANN)
     await fleet.store.submit([group("a", 1)])
     [claim] = await ann.claim(ANN, query(number=1))
@@ -156,7 +157,7 @@ def hang(*_: object) -> None:
     time.sleep(2)
 
 
-async def test_of_equal_contexts_one_response_has_the_rows_that_another_computed(fleet: Fleet) -> None:
+async def test_equal_contexts_share_computed_rows(fleet: Fleet) -> None:
     ann = fleet.worker(ANN)
     await fleet.store.submit([group("a", 2)])
     leases = await ann.claim(ANN, query(number=1))
@@ -166,7 +167,7 @@ async def test_of_equal_contexts_one_response_has_the_rows_that_another_computed
         assert await fleet.store.go_on(claim.request, 0, tokens(4, 3))
     first, second = await ann.claim(ANN, query(number=2))
     fleet.keepers[ANN].take(EngineOutput(first.key, routes=(at(PROMPT + 3, 5),)))
-    # All but the last of its tokens was found in the cache.
+    # All but the last of its tokens were found in the cache.
     fleet.keepers[ANN].take(EngineOutput(second.key, routes=(at(PROMPT + 6, 2),)))
     await ann.complete(ANN, [finish(first, 2), finish(second, 2)])
     assert [whole(found, total) for found, total in zip(await fleet.found(), (20, 20, 25, 25), strict=True)] == [
@@ -174,7 +175,7 @@ async def test_of_equal_contexts_one_response_has_the_rows_that_another_computed
     ] * 4
 
 
-async def test_a_folder_that_hangs_costs_rows_and_no_tokens(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_hanging_folder_loses_rows_and_no_tokens(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "WAIT_SECONDS", 0.05)
     ann = fleet.worker(ANN)
     await fleet.store.submit([group("a", 1)])
@@ -188,7 +189,7 @@ async def test_a_folder_that_hangs_costs_rows_and_no_tokens(fleet: Fleet, monkey
     assert found.missing == ((PROMPT - 1, PROMPT + 2),)
 
 
-async def test_a_folder_that_hangs_is_waited_for_once(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_hanging_folder_delays_a_worker_once(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "WAIT_SECONDS", 0.4)
     ann, groups = fleet.worker(ANN), 12
     await fleet.store.submit([group(f"g{number}", 1) for number in range(groups)])
@@ -216,7 +217,7 @@ async def test_a_folder_that_hangs_is_waited_for_once(fleet: Fleet, monkeypatch:
 
 async def test_a_folder_that_hangs_for_long_ends_no_worker(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "WAIT_SECONDS", 0.01)
-    monkeypatch.setattr(writer, "UNSAVED_BYTES", 200)  # more than the thread is given, less than it is offered
+    monkeypatch.setattr(writer, "UNSAVED_BYTES", 200)  # more than the thread accepts, less than is offered to it
     ann, answers = fleet.worker(ANN), threading.Event()
     await fleet.store.submit([group("a", 1)])
     [claim] = await ann.claim(ANN, query())
@@ -248,7 +249,7 @@ async def test_a_folder_that_hangs_for_long_ends_no_worker(fleet: Fleet, monkeyp
     assert found.missing[-1] == (PROMPT + 20, PROMPT + 21)
 
 
-async def test_a_prompt_that_was_preempted_while_it_was_read_is_whole(fleet: Fleet) -> None:
+async def test_a_prompt_preempted_during_prefill_has_all_rows(fleet: Fleet) -> None:
     ann = fleet.worker(ANN)
     await fleet.store.submit([group("a", 1)])
     [claim] = await ann.claim(ANN, query())
@@ -258,7 +259,7 @@ async def test_a_prompt_that_was_preempted_while_it_was_read_is_whole(fleet: Fle
     assert [whole(found, PROMPT + 3) for found in await fleet.found()] == [True]
 
 
-async def test_rows_that_cannot_be_written_are_counted_and_miss(fleet: Fleet) -> None:
+async def test_unwritable_rows_are_counted_as_missing(fleet: Fleet) -> None:
     ann = fleet.worker(ANN)
     await fleet.store.submit([group("a", 1)])
     [claim] = await ann.claim(ANN, query())
@@ -270,8 +271,8 @@ async def test_rows_that_cannot_be_written_are_counted_and_miss(fleet: Fleet) ->
     assert int(fleet.keepers[ANN].metrics()["routes_lost_bytes"]) > 3 * SHAPE.row_bytes
 
 
-async def test_rows_are_written_for_as_long_as_a_job_runs(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody looks through their folder, as workers do through that of a KV pool."""
+async def test_rows_are_written_during_the_whole_job(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder of rows is not swept, unlike that of a KV pool."""
     monkeypatch.setattr(free_space, "LOOK_SECONDS", 0.0)
     monkeypatch.setattr(sweeps, "UNSWEPT_SECONDS", 0.0)
     ann = fleet.worker(ANN)
@@ -286,7 +287,7 @@ async def test_rows_are_written_for_as_long_as_a_job_runs(fleet: Fleet, monkeypa
     assert [whole(found, PROMPT + 5) for found in await fleet.found()] == [True]
 
 
-async def test_rows_are_written_before_the_store_is_told(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_rows_are_written_before_the_store_call(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     ann, seen = fleet.worker(ANN), list[bool]()
     await fleet.store.submit([group("a", 1)])
     [claim] = await ann.claim(ANN, query())
@@ -303,10 +304,10 @@ async def test_rows_are_written_before_the_store_is_told(fleet: Fleet, monkeypat
     assert count_items(claim.tokens) == 0
 
 
-async def test_files_of_a_lease_are_closed_before_the_store_hears_of_its_end(
+async def test_files_of_a_lease_are_closed_before_its_end_is_stored(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A volume of several machines shows the others what was closed."""
+    """A volume of several machines shows only closed files to the others."""
     ann, seen = fleet.worker(ANN), list[list[str]]()
     await fleet.store.submit([group("a", 1)])
     [claim] = await ann.claim(ANN, query())
@@ -330,7 +331,7 @@ async def test_files_of_a_lease_are_closed_before_the_store_hears_of_its_end(
     assert [whole(found, PROMPT + 3) for found in await fleet.found()] == [True]
 
 
-def test_a_worker_without_a_folder_or_with_one_it_cannot_write_is_refused(tmp_path: Path) -> None:
+def test_a_missing_or_unwritable_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="given no folder for rows; start it with --routed"):
         check_rows_folder(None)
     (tmp_path / "file").write_text("")
@@ -343,7 +344,7 @@ def test_every_verb_of_a_workers_store_is_passed_on() -> None:
     assert {name for name in vars(WorkerStore) if not name.startswith("_")} <= vars(RowsFirst).keys()
 
 
-def test_without_capture_nothing_is_kept() -> None:
+def test_without_capture_no_rows_are_kept() -> None:
     keeper = RouteKeeper(None, SHAPE, ANN)
     keeper.take(EngineOutput("k", routes=(at(0, 1),)))
     assert (keeper.is_on, keeper.rows_from("k"), keeper.metrics()) == (False, None, {})

@@ -24,7 +24,7 @@ STEPS = Scripted(
 
 
 class Play:
-    """An engine on virtual time, and what came of each work."""
+    """An engine on virtual time, and the outputs of each request."""
 
     def __init__(self, scripted: Scripted) -> None:
         self.engine = ScriptedEngine(scripted)
@@ -47,7 +47,7 @@ class Play:
                 self.ends[progress.key] = (round(asyncio.get_running_loop().time(), 2), progress.finish)
 
     async def until(self, seconds: float, every: float = 0.25) -> None:
-        """Collects now and then; a little after whole seconds, since the prompts take a little."""
+        """Collects outputs at intervals, shortly after whole seconds, because prompts take a short time."""
         if asyncio.get_running_loop().time() == 0:
             await asyncio.sleep(1e-3)
         while asyncio.get_running_loop().time() < seconds:
@@ -81,7 +81,7 @@ def test_a_response_has_its_given_length_and_its_own_tokens() -> None:
     assert max(play.logprobs["a"]) < 0
 
 
-def test_a_response_that_moves_is_the_same_response() -> None:
+def test_a_moved_response_has_the_same_tokens() -> None:
     async def script(play: Play) -> None:
         play.add("whole", 20)
         play.add("part", 20)
@@ -98,7 +98,7 @@ def test_a_response_that_moves_is_the_same_response() -> None:
     assert play.tokens["part"] + play.tokens["rest"] == play.tokens["whole"]
 
 
-def test_steps_take_what_the_model_says() -> None:
+def test_steps_take_the_time_of_the_step_time_model() -> None:
     scripted = Scripted(step_seconds=0.5, step_seconds_per_request=0.25, prefill_tokens_per_second=10, slots=4)
 
     async def script(play: Play) -> None:
@@ -111,7 +111,7 @@ def test_steps_take_what_the_model_says() -> None:
     assert play.ends == {"b": (3 + 2 * 1.0, FinishReason.STOP), "a": (3 + 2 * 1.0 + 2 * 0.75, FinishReason.STOP)}
 
 
-def test_a_response_that_comes_back_finds_its_tokens_cached() -> None:
+def test_a_returning_response_finds_its_tokens_cached() -> None:
     async def script(play: Play) -> None:
         play.add("a", 50, prompt=8)
         await play.until(21)
@@ -122,8 +122,8 @@ def test_a_response_that_comes_back_finds_its_tokens_cached() -> None:
     assert played(STEPS, script).engine.metrics()["context_cached"] == 28
 
 
-def test_a_response_that_comes_from_elsewhere_is_fetched_from_the_pool() -> None:
-    """Its seven full blocks: 28 tokens of 10 bytes at 70 bytes/s, and 3 computed at 2/s."""
+def test_the_context_of_a_moved_response_is_fetched_from_the_pool() -> None:
+    """Seven full blocks are fetched, 28 tokens of 10 bytes at 70 bytes/s; 3 tokens are computed at 2/s."""
 
     async def script(play: Play) -> None:
         play.add("b", 25, prompt=8, done=23)
@@ -139,7 +139,7 @@ def test_a_response_that_comes_from_elsewhere_is_fetched_from_the_pool() -> None
     assert play.engine.profile.contexts_move
 
 
-def test_without_a_pool_a_response_from_elsewhere_is_computed_again() -> None:
+def test_without_a_pool_the_context_of_a_moved_response_is_computed() -> None:
     async def script(play: Play) -> None:
         play.add("b", 25, prompt=8, done=23)
         await play.until(20)
@@ -151,7 +151,7 @@ def test_without_a_pool_a_response_from_elsewhere_is_computed_again() -> None:
     assert not play.engine.profile.contexts_move
 
 
-def test_a_prompt_that_has_not_run_is_computed_whatever_the_pool() -> None:
+def test_a_new_prompt_is_computed_also_with_a_pool() -> None:
     async def script(play: Play) -> None:
         play.add("a", 2, prompt=9)
         await play.until(10)
@@ -162,8 +162,8 @@ def test_a_prompt_that_has_not_run_is_computed_whatever_the_pool() -> None:
 
 
 @pytest.mark.parametrize("every", [0.25, 50.0])
-def test_blocks_that_do_not_suffice_make_the_newest_work_give_way(every: float) -> None:
-    """Looking rarely or often at the engine changes nothing of what it does."""
+def test_a_lack_of_blocks_preempts_the_newest_request(every: float) -> None:
+    """The interval of reads does not change the engine's behaviour."""
 
     async def script(play: Play) -> None:
         for key in "abc":
@@ -176,7 +176,7 @@ def test_blocks_that_do_not_suffice_make_the_newest_work_give_way(every: float) 
     assert all(play.tokens[key] == unpack_tokens(scripted_tokens("g", 0, 0, 60)) for key in "abc")
 
 
-def test_works_that_fit_to_the_last_block_never_give_way() -> None:
+def test_requests_that_fit_to_the_last_block_are_never_preempted() -> None:
     async def script(play: Play) -> None:
         for key in "ab":
             play.add(key, 77)
@@ -185,7 +185,7 @@ def test_works_that_fit_to_the_last_block_never_give_way() -> None:
     assert played(STEPS, script).engine.metrics()["preemptions"] == 0
 
 
-def test_slots_are_kept() -> None:
+def test_the_number_of_running_requests_is_limited_by_slots() -> None:
     async def script(play: Play) -> None:
         for key in "abcde":
             play.add(key, 5)
@@ -196,7 +196,7 @@ def test_slots_are_kept() -> None:
     assert played(STEPS, script).ends["e"] == (10.0, FinishReason.STOP)
 
 
-def test_why_a_response_ends() -> None:
+def test_the_finish_reason_follows_vllms_rules() -> None:
     async def script(play: Play) -> None:
         play.add("context", 500)
         play.add("forced", 9, sampling=Sampling(force_lengths=True))
@@ -215,7 +215,7 @@ def test_why_a_response_ends() -> None:
     assert play.logprobs["length"] == []
 
 
-def test_a_work_larger_than_the_cache_is_a_failure() -> None:
+def test_a_request_larger_than_the_cache_fails() -> None:
     async def script(play: Play) -> None:
         play.add("a", 50, prompt=90)
         await asyncio.sleep(1)
@@ -224,7 +224,7 @@ def test_a_work_larger_than_the_cache_is_a_failure() -> None:
         played(STEPS.model_copy(update={"kv_blocks": 8}), script)
 
 
-def test_the_worker_is_woken_when_a_work_ends_and_not_before() -> None:
+def test_the_worker_is_woken_only_at_the_end_of_a_request() -> None:
     async def main() -> list[float]:
         loop, woken = asyncio.get_running_loop(), list[float]()
         engine = ScriptedEngine(STEPS)
@@ -237,7 +237,7 @@ def test_the_worker_is_woken_when_a_work_ends_and_not_before() -> None:
     assert run_virtual(main()) == pytest.approx([30.0])
 
 
-def test_an_engine_that_is_held_stands_still_until_it_is_released() -> None:
+def test_a_held_engine_makes_no_step_until_its_release() -> None:
     async def main() -> list[tuple[float, int]]:
         loop, seen = asyncio.get_running_loop(), list[tuple[float, int]]()
         engine = ScriptedEngine(STEPS, most_steps=3)
@@ -255,7 +255,7 @@ def test_an_engine_that_is_held_stands_still_until_it_is_released() -> None:
     assert run_virtual(main()) == [(2.5, 2), (22.5, 1), (57.0, 5)]
 
 
-def test_drawn_lengths_have_a_heavy_tail_and_groups_are_alike() -> None:
+def test_drawn_lengths_have_a_heavy_tail_and_are_alike_within_groups() -> None:
     groups = [[drawn_length(f"g{group}", index, 8192) for index in range(8)] for group in range(300)]
     lengths = sorted(length for group in groups for length in group)
     assert lengths[-len(lengths) // 100] > 4 * statistics.median(lengths)

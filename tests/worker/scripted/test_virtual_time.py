@@ -34,7 +34,7 @@ def test_time_outs_work_on_virtual_time() -> None:
     run_virtual(main())
 
 
-def test_a_wait_for_the_very_next_moment_ends() -> None:
+def test_a_wait_for_the_smallest_time_step_ends() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(2.0)
@@ -43,12 +43,12 @@ def test_a_wait_for_the_very_next_moment_ends() -> None:
             if loop.time() >= due:
                 return
             await asyncio.sleep(due - loop.time())
-        pytest.fail("time does not move on")
+        pytest.fail("time does not advance")
 
     run_virtual(main())
 
 
-def test_a_program_that_waits_for_nothing_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_waits_without_a_timer_gets_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(virtual_time, "_STUCK_SECONDS", 0.05)
 
     async def main() -> None:

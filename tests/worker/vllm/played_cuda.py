@@ -1,7 +1,7 @@
-"""A played CUDA machine: what vLLM configures there is read on a machine without a GPU, with its build for CPUs.
+"""A played CUDA machine: vLLM's GPU configuration is read on a machine without a GPU, with the build for CPUs.
 
-vLLM's own CUDA platform decides; only what it would ask the driver is given. Nothing runs on such a machine: its
-kernels are missing. What is played holds for a whole process, so the code runs in one of its own.
+vLLM's own CUDA platform decides; only the driver's answers are played. No model can run there, because its kernels are
+missing. The played machine is valid for a whole process, so the code runs in a separate one.
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -83,16 +83,16 @@ _SUPPORTED_FROM = {
 
 
 def _outside() -> dict[str, str]:
-    """This process's environment, but for what engines on CPUs that it has run want to find there."""
+    """This process's environment without the variables of engines on CPUs."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("VLLM_", "TORCH_"))}
 
 
 def play(capability: tuple[int, int], name: str, devices: int, memory_bytes: int) -> None:
-    """Makes this process one that has such GPUs and vLLM's build for them. Before anything imports vLLM."""
+    """Plays such GPUs and vLLM's build for them in this process. To be called before vLLM is imported."""
     assert "vllm" not in sys.modules
     metadata.version = _without_cpu_build(metadata.version)
     sys.modules |= {name: ModuleType(name) for name in _KERNELS}
-    # Without a visible device vLLM takes Triton as it is, instead of asking for its driver.
+    # Without a visible device vLLM uses Triton without its driver.
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
     import torch  # noqa: PLC0415 - heavy
@@ -105,7 +105,7 @@ def play(capability: tuple[int, int], name: str, devices: int, memory_bytes: int
     from vllm.platforms.interface import DeviceCapability  # noqa: PLC0415 - heavy
 
     class PlayedCuda(NonNvmlCudaPlatform):
-        """Answers what NVML and the driver would."""
+        """vLLM's CUDA platform with the answers of NVML and the driver."""
 
         @classmethod
         def get_device_capability(cls, device_id: int = 0) -> Any:
@@ -138,7 +138,7 @@ def play(capability: tuple[int, int], name: str, devices: int, memory_bytes: int
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, range(devices)))
     from vllm.model_executor.models import registry  # noqa: PLC0415 - heavy
 
-    # What a model's class can do vLLM asks in another process, which would not be played and imports all anew.
+    # vLLM inspects a model's class in another process, which would not be played and would import everything again.
     registry._run_in_subprocess = _here
 
 
@@ -147,7 +147,7 @@ def _here(question: Callable[[], Any]) -> Any:
 
 
 def _without_cpu_build(version: Callable[[str], str]) -> Callable[[str], str]:
-    """The versions of installed distributions, as if vLLM's build for GPUs were there in place of that for CPUs."""
+    """The versions of installed distributions, with vLLM's build for GPUs in place of that for CPUs."""
 
     def played(distribution: str) -> str:
         if distribution == _CPU_BUILD:

@@ -1,4 +1,4 @@
-"""Drafts over several processes: the core in a child, the model on two ranks, the model's own log-probabilities."""
+"""Drafts over several processes: the core in a child process, the model on two ranks; raw log-probabilities."""
 
 import asyncio
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from tests.worker.player import Player
 
 pytestmark = [
     pytest.mark.engine,
-    # Of vLLM, torch and the compiled modules below them, at import.
+    # Import warnings of vLLM, torch and their compiled modules.
     pytest.mark.filterwarnings("default"),
     pytest.mark.skipif(not is_cpu_build(), reason="needs the CPU build of vLLM"),
 ]

@@ -20,7 +20,7 @@ from tests.worker.player import PROMPT, Player
 
 pytestmark = [
     pytest.mark.engine,
-    # Of vLLM, torch and the compiled modules below them, at import.
+    # Import warnings of vLLM, torch and their compiled modules.
     pytest.mark.filterwarnings("default"),
     pytest.mark.skipif(not is_cpu_build(), reason="needs the CPU build of vLLM"),
 ]
@@ -34,7 +34,7 @@ FAR = 5.0
 
 
 class Stubborn(Drafter):
-    """Always drafts how a sample goes on most likely, whatever came of it before."""
+    """A drafter that always drafts the likeliest continuation of a sample, independent of earlier acceptance."""
 
     def __init__(self) -> None:
         super().__init__(slots=16, max_tokens=LONG, memory_bytes=2**24)
@@ -42,7 +42,7 @@ class Stubborn(Drafter):
         self.drafted = 0
 
     def expect(self, chances: dict[tuple[int, ...], float]) -> None:
-        """Takes the chances of whole samples."""
+        """Sets the probabilities of whole samples."""
         self.ends = {}
         for text in sorted(chances, key=chances.__getitem__):
             self.ends |= {text[:done]: text[done:] for done in range(LONG)}
@@ -63,7 +63,7 @@ def stubborn() -> Stubborn:
 
 @pytest.fixture(scope="module")
 def player(folder: Path, stubborn: Stubborn) -> Iterator[Player]:
-    """An engine whose drafter is the stubborn one."""
+    """An engine with the stubborn drafter."""
     with drafting_player(folder) as player:
         player.engine._core.engine_core.model_executor.driver_worker.worker.model_runner.drafter._drafter = stubborn
         yield player
@@ -85,7 +85,7 @@ def logits_of(folder: Path) -> Any:
 
 
 def distribution(logits_of: Any, sampling: Sampling) -> dict[tuple[int, ...], float]:
-    """The chance of each sample, where it is at least one in ten thousand."""
+    """The probability of each sample, if at least 1e-4."""
     import torch  # noqa: PLC0415 - heavy
 
     chances: dict[tuple[int, ...], float] = {(): 1.0}
@@ -109,7 +109,7 @@ def distribution(logits_of: Any, sampling: Sampling) -> dict[tuple[int, ...], fl
 
 
 def surprise(player: Player, chances: dict[tuple[int, ...], float], sampling: Sampling) -> float:
-    """How many standard deviations the samples are further from what was expected of them than on average."""
+    """Chi-square of the samples against the expected distribution, as standard deviations of equal probability."""
     group = NAMES.new()
     works = [
         EngineRequest(
@@ -148,7 +148,7 @@ def test_samples_with_drafts_have_the_models_distribution(
     assert player.engine.metrics()["drafts"] == "on"
 
 
-def test_an_acceptance_that_favours_drafts_would_be_noticed(
+def test_the_test_detects_an_acceptance_that_favours_drafts(
     player: Player, stubborn: Stubborn, logits_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch  # noqa: PLC0415 - heavy

@@ -1,4 +1,5 @@
-"""Where drafts do not pay the engine is built without them; where they do, log-probabilities bound their length."""
+"""Without gain from drafts the engine is built without them; with gain, memory for log-probabilities bounds their
+length."""
 
 import asyncio
 import json
@@ -26,7 +27,7 @@ from tests.worker.player import GREEDY, Player, model
 
 pytestmark = [
     pytest.mark.engine,
-    # Of vLLM, torch and the compiled modules below them, at import.
+    # Import warnings of vLLM, torch and their compiled modules.
     pytest.mark.filterwarnings("default"),
     pytest.mark.skipif(not is_cpu_build(), reason="needs the CPU build of vLLM"),
 ]
@@ -43,24 +44,24 @@ def engine_of(folder: Path, no_gain: Path) -> Generator[VllmEngine]:
         asyncio.run(engine.close())
 
 
-def test_an_engine_that_drafts_cannot_help_is_built_without_them_once(
+def test_an_engine_without_gain_from_drafts_is_built_without_them(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(step_profile, "WORTH_IT", 1e9)
     with engine_of(folder, tmp_path) as engine:
         assert not engine.drafts
         assert str(engine.metrics()["drafts"]).startswith(f"off: {REASON}")
-        # minP is refused by an engine that was built for drafts, whether it drafts or not.
+        # An engine that was built for drafts refuses minP, whether it drafts or not.
         assert Player(engine).one(Sampling(min_p=0.1, ignore_eos=True), 4).finish is FinishReason.LENGTH
     (kept,) = tmp_path.glob("*.json")
     assert json.loads(kept.read_text())["device"] == "cpu"
-    monkeypatch.setattr(step_profile, "PROFILE_SECONDS", -1e9)  # a second profile would find nothing against drafts
+    monkeypatch.setattr(step_profile, "PROFILE_SECONDS", -1e9)  # a second profile would find a gain from drafts
     with engine_of(folder, tmp_path) as engine:
         assert not engine.drafts
         assert f"found before; {kept}" in str(engine.metrics()["drafts"])
 
 
-def test_a_fault_of_the_drafter_is_not_kept_as_drafts_that_do_not_pay(
+def test_a_drafter_error_is_not_recorded_as_a_lack_of_gain(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fault(*_: object, **__: object) -> None:
@@ -73,9 +74,10 @@ def test_a_fault_of_the_drafter_is_not_kept_as_drafts_that_do_not_pay(
 
 
 def test_log_probabilities_bound_the_drafts_of_a_full_batch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four of eight requests: with no memory beyond what was measured a draft has one token; alone up to six."""
+    """Four of eight requests: without memory beyond the measured one a draft has one token; a single request's has up
+    to six."""
     monkeypatch.setattr(proposer, "PADDED_BYTES", 0)
-    # Lengths that follow what a step costs would follow how busy this machine is, too.
+    # Lengths by step times would also depend on the load of this machine.
     monkeypatch.setattr(proposer, "Drafter", partial(Drafter, adaptive=False))
     with drafting_player(folder) as player:
         whole = player.run(of(0, GREEDY))[0].tokens
@@ -84,7 +86,7 @@ def test_log_probabilities_bound_the_drafts_of_a_full_batch(folder: Path, monkey
 
 
 def steps_of(player: Player, whole: list[int], requests: int) -> int:
-    """The engine's steps for so many responses that are all known already."""
+    """The engine's number of steps for so many responses that are known already."""
     group = NAMES.new()
     feed(player, tokens=[DraftTokens(group, 9, 0, pack_tokens(whole))])
     before = int(player.engine.metrics()["steps"])
@@ -96,7 +98,7 @@ def steps_of(player: Player, whole: list[int], requests: int) -> int:
 @pytest.mark.parametrize(
     ("rows", "longest"), [(1, 1138), (64, 16), (256, 3), (512, 1), (1139, 0), (4096, 0), (0, 1138)]
 )
-def test_the_longest_draft_takes_no_more_memory_than_is_there(rows: int, longest: int) -> None:
+def test_the_longest_draft_fits_the_available_memory(rows: int, longest: int) -> None:
     profiled, vocabulary = 256, 151936
     found = longest_draft(rows, profiled, vocabulary)
     assert found == longest
@@ -105,7 +107,7 @@ def test_the_longest_draft_takes_no_more_memory_than_is_there(rows: int, longest
     assert max(1, rows) * (2 + found) * vocabulary * 8 > bound - vocabulary * 8
 
 
-def test_records_are_kept_apart_and_a_broken_or_old_one_says_nothing(tmp_path: Path, folder: Path) -> None:
+def test_records_are_separate_and_broken_or_old_ones_are_ignored(tmp_path: Path, folder: Path) -> None:
     small, large = model(folder), model(folder, max_num_seqs=64)
 
     def record(of: Model = small, tensor: int = 1, logprobs: Logprobs = "sampled", most: int = 16) -> NoGainRecord:
@@ -126,7 +128,7 @@ def test_records_are_kept_apart_and_a_broken_or_old_one_says_nothing(tmp_path: P
         assert record().read() == ""
 
 
-def test_a_folder_that_cannot_be_written_keeps_nothing_and_breaks_nothing(tmp_path: Path) -> None:
+def test_an_unwritable_folder_keeps_no_record_without_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     record = NoGainRecord(tmp_path / "file" / "below", {"device": "H100"})
     record.keep("no gain")

@@ -1,4 +1,4 @@
-"""The real engine with drafts yields what it yields without: greedily, not a token differs."""
+"""The real engine with drafts generates the same greedy tokens as without."""
 
 # pyright: reportPrivateUsage=false
 
@@ -24,7 +24,7 @@ from tests.worker.player import GREEDY, Player, Response, model
 
 pytestmark = [
     pytest.mark.engine,
-    # Of vLLM, torch and the compiled modules below them, at import.
+    # Import warnings of vLLM, torch and their compiled modules.
     pytest.mark.filterwarnings("default"),
     pytest.mark.skipif(not is_cpu_build(), reason="needs the CPU build of vLLM"),
 ]
@@ -47,9 +47,9 @@ def plain(folder: Path) -> list[Response]:
 
 @pytest.fixture(scope="module")
 def player(folder: Path, plain: list[Response]) -> Iterator[Player]:
-    """An engine that drafts, once the other one has gone: two would share state.
+    """An engine that drafts, built after the other one has ended: two would share state.
 
-    Its steps are so small that prompts come in pieces, beside others' drafts, and not all drafts fit.
+    Its steps are so small that prompts are divided, run beside others' drafts, and not all drafts fit.
     """
     assert plain
     arguments = model(folder, max_num_batched_tokens=STEP_TOKENS).engine_args
@@ -62,13 +62,13 @@ def proposer(player: Player) -> Any:
 
 
 def expect(response: Response, whole: Response, begin: int = 0) -> None:
-    """A response is the other one, from there on, log-probabilities included."""
+    """Asserts that a response equals the other one from `start` on, log-probabilities included."""
     end = begin + len(response.tokens)
     assert response.tokens == whole.tokens[begin:end]
     assert response.logprobs == pytest.approx(whole.logprobs[begin:end], abs=1e-4)
 
 
-def test_this_vllm_has_what_drafting_relies_on(player: Player) -> None:
+def test_the_installed_vllm_has_the_parts_that_drafting_uses(player: Player) -> None:
     from vllm.v1.sample import rejection_sampler  # noqa: PLC0415 - heavy
     from vllm.v1.worker.gpu_model_runner import GPUModelRunner  # noqa: PLC0415 - heavy
 
@@ -89,16 +89,14 @@ def test_this_vllm_has_what_drafting_relies_on(player: Player) -> None:
     assert player.engine._core.engine_core.scheduler.dynamic_sd_lookup, "new requests are padded with empty drafts"
 
 
-def test_a_response_drafted_from_itself_is_the_same_up_to_the_contexts_end(
-    player: Player, plain: list[Response]
-) -> None:
+def test_a_response_drafted_from_itself_is_the_same_to_the_contexts_end(player: Player, plain: list[Response]) -> None:
     for number, whole in enumerate(plain):
         response = player.run(of(number, GREEDY))[0]
         assert (len(response.tokens), response.finish) == (ROOM, FinishReason.LENGTH)
         expect(response, whole)
 
 
-def test_siblings_make_it_faster_and_change_nothing(player: Player, plain: list[Response]) -> None:
+def test_drafts_of_siblings_save_steps_and_change_no_token(player: Player, plain: list[Response]) -> None:
     group = NAMES.new()
     feed(player, tokens=[DraftTokens(group, 0, 0, pack_tokens(plain[0].tokens))], importance={"nobody": 2.0})
     steps, accepted = int(player.engine.metrics()["steps"]), metric(player, "accepted_siblings")
@@ -118,7 +116,7 @@ def test_a_batch_of_long_short_wrong_and_no_drafts_changes_nothing(player: Playe
         DraftTokens(good, 0, 0, pack_tokens(plain[0].tokens)),
         DraftTokens(half, 0, 0, pack_tokens(mixed)),
         DraftTokens(wrong, 0, 0, pack_tokens(plain[2].tokens[::-1])),
-        # A response of which the beginning never came.
+        # A response without its first tokens.
         DraftTokens(good, 5, 90, pack_tokens(plain[3].tokens)),
     ]
     feed(player, tokens=tokens)
@@ -140,7 +138,7 @@ def test_drafts_at_random_change_nothing(player: Player, plain: list[Response]) 
 
 
 @pytest.mark.parametrize("split", [1, 17, 64, 150])
-def test_a_response_goes_on_from_any_token_with_drafts_from_all_its_group(
+def test_a_response_continues_from_any_token_with_its_groups_drafts(
     player: Player, plain: list[Response], split: int
 ) -> None:
     group = NAMES.new()
@@ -150,7 +148,7 @@ def test_a_response_goes_on_from_any_token_with_drafts_from_all_its_group(
     expect(response, plain[4], split)
 
 
-def test_an_aborted_response_goes_on_where_it_was(player: Player, plain: list[Response]) -> None:
+def test_an_aborted_response_continues_from_its_last_token(player: Player, plain: list[Response]) -> None:
     group = NAMES.new()
     first = of(5, GREEDY, group=group)
     begun = player.add(first)
@@ -169,7 +167,7 @@ def test_an_aborted_response_goes_on_where_it_was(player: Player, plain: list[Re
     assert [response.tokens for response in others] == [plain[0].tokens, plain[1].tokens]
 
 
-def test_responses_that_give_way_to_others_and_come_back_are_the_same(player: Player, plain: list[Response]) -> None:
+def test_preempted_responses_are_unchanged_after_their_return(player: Player, plain: list[Response]) -> None:
     before = int(player.engine.metrics()["preemptions"])
     group = NAMES.new()
     feed(player, tokens=[DraftTokens(group, 0, 0, pack_tokens(plain[6].tokens))])
@@ -180,9 +178,7 @@ def test_responses_that_give_way_to_others_and_come_back_are_the_same(player: Pl
     assert int(player.engine.metrics()["preemptions"]) > before
 
 
-def test_drafts_take_no_block_that_a_response_of_its_length_would_not_have(
-    player: Player, plain: list[Response]
-) -> None:
+def test_drafts_take_no_block_beyond_the_responses_length(player: Player, plain: list[Response]) -> None:
     """Three responses fill the cache to the last block, with drafts too."""
     group = NAMES.new()
     feed(player, tokens=[DraftTokens(group, 0, 0, pack_tokens(plain[0].tokens))])
@@ -191,7 +187,7 @@ def test_drafts_take_no_block_that_a_response_of_its_length_would_not_have(
     assert int(player.engine.metrics()["preemptions"]) == before
 
 
-def test_whatever_ends_a_response_cuts_it_within_a_draft(player: Player, plain: list[Response]) -> None:
+def test_every_end_condition_cuts_a_response_within_a_draft(player: Player, plain: list[Response]) -> None:
     whole = plain[7].tokens
     group = NAMES.new()
     feed(player, tokens=[DraftTokens(group, 0, 0, pack_tokens(whole))])
@@ -219,7 +215,7 @@ def test_greedy_responses_among_sampled_ones_stay_the_same(player: Player, plain
     expect(other, plain[1])
 
 
-def test_who_wants_no_logprobs_gets_none_with_drafts_too(player: Player, plain: list[Response]) -> None:
+def test_without_logprobs_requested_drafts_return_none(player: Player, plain: list[Response]) -> None:
     group = NAMES.new()
     feed(player, tokens=[DraftTokens(group, 0, 0, pack_tokens(plain[0].tokens))])
     silent = Sampling(temperature=0, ignore_eos=True, logprobs="none")
@@ -230,8 +226,8 @@ def test_who_wants_no_logprobs_gets_none_with_drafts_too(player: Player, plain: 
     expect(other, plain[0])
 
 
-def test_the_likeliest_tokens_are_the_models_within_drafts(player: Player, plain: list[Response], folder: Path) -> None:
-    """At a temperature, cut by a stop token, beside requests that want others, or none."""
+def test_within_drafts_the_likeliest_tokens_are_the_models(player: Player, plain: list[Response], folder: Path) -> None:
+    """At a temperature, cut by a stop token, beside requests with other numbers of likeliest tokens or none."""
     import torch  # noqa: PLC0415 - heavy
     from transformers import AutoModelForCausalLM  # noqa: PLC0415 - heavy
 
@@ -257,7 +253,7 @@ def test_the_likeliest_tokens_are_the_models_within_drafts(player: Player, plain
             assert dict(found).get(token, score) == score
 
 
-def test_steps_without_drafts_are_sampled_as_if_there_were_none(player: Player, plain: list[Response]) -> None:
+def test_steps_without_drafts_sample_as_an_engine_without_drafts(player: Player, plain: list[Response]) -> None:
     inside = proposer(player)
     verified: list[int] = []
 
@@ -277,12 +273,12 @@ def test_steps_without_drafts_are_sampled_as_if_there_were_none(player: Player, 
     assert all(verified)
 
 
-def test_min_tokens_ends_at_its_token_wherever_a_draft_does(player: Player, plain: list[Response]) -> None:
-    """vLLM would hold back a stop token behind a draft that begins before the least length and ends behind it."""
+def test_min_tokens_holds_at_its_exact_token_within_a_draft(player: Player, plain: list[Response]) -> None:
+    """vLLM would suppress a stop token after a draft that begins before the minimum length and ends after it."""
     group = NAMES.new()
     feed(player, tokens=[DraftTokens(group, 0, 0, pack_tokens(plain[0].tokens))])
     whole = plain[0].tokens
-    end = whole.index(2)  # the model's own end is held back too
+    end = whole.index(2)  # the model's own end token is suppressed, too
     positions = [position for position in range(8, end) if whole.index(whole[position]) == position]
     assert len(positions) > 8
     works = [
@@ -298,7 +294,7 @@ def test_min_tokens_ends_at_its_token_wherever_a_draft_does(player: Player, plai
         assert (response.tokens, response.finish) == (whole[: position + 1], FinishReason.STOP)
 
 
-def test_a_released_group_may_be_fed_and_worked_for_again(player: Player, plain: list[Response]) -> None:
+def test_a_released_group_can_be_fed_and_drafted_for_again(player: Player, plain: list[Response]) -> None:
     group = NAMES.new()
     for _ in range(2):
         feed(player, earlier=[(group, [pack_tokens(plain[2].tokens)])])
@@ -325,7 +321,7 @@ def test_a_canary_is_scored_beside_drafts(player: Player, plain: list[Response])
 def test_given_tokens_are_scored_beside_drafts_and_never_drafted_for(
     player: Player, plain: list[Response], piece: int
 ) -> None:
-    """Their prompts come in pieces of a step, those in pieces of logits; others of the step verify drafts."""
+    """Prompts are divided over steps and their logits into pieces, while other requests of the step verify drafts."""
     score_in_pieces(proposer(player)._runner, piece)
     given, names = PROMPTS[3] + plain[3].tokens[:-1], [NAMES.new() for _ in range(3)]
     feed(player, tokens=[DraftTokens(names[0], 1, 0, pack_tokens(plain[0].tokens))])
@@ -345,7 +341,7 @@ def test_given_tokens_are_scored_beside_drafts_and_never_drafted_for(
     assert player.engine.metrics()["drafts"] == "on"
 
 
-def test_metrics_add_up(player: Player) -> None:
+def test_metrics_of_drafts_are_consistent(player: Player) -> None:
     player.run(of(0, GREEDY, 20))
     found = {name: value for name, value in metrics(player).items() if isinstance(value, float | int)}
     origins = ("own", "siblings", "earlier", "prompt")
@@ -357,8 +353,8 @@ def test_metrics_add_up(player: Player) -> None:
     assert found["draft_seconds"] > 0
 
 
-def test_a_drafter_that_fails_ends_drafting_and_nothing_else(player: Player, plain: list[Response]) -> None:
-    """At the end: the engine of these tests does not draft any more."""
+def test_a_failing_drafter_ends_only_drafting(player: Player, plain: list[Response]) -> None:
+    """Runs last: the engine of these tests does not draft afterwards."""
 
     def step(*_: Any) -> None:
         raise RuntimeError("no memory")

@@ -1,4 +1,4 @@
-"""The real engine on a small random model in fp32, where no two tokens are nearly as likely."""
+"""The real engine on a small random model in fp32, whose token probabilities are well separated."""
 
 # pyright: reportPrivateUsage=false
 
@@ -24,14 +24,14 @@ from tests.worker.player import BLOCKS, CONTEXT, GREEDY, PROMPT, Player, model, 
 
 pytestmark = [
     pytest.mark.engine,
-    # Of vLLM, torch and the compiled modules below them, at import.
+    # Import warnings of vLLM, torch and their compiled modules.
     pytest.mark.filterwarnings("default"),
     pytest.mark.skipif(not is_cpu_build(), reason="needs the CPU build of vLLM"),
 ]
 
 
 class Bench:
-    """The one engine of this process: built anew when other settings are asked for, since two would share state."""
+    """The one engine of this process, rebuilt for other settings, because two engines would share state."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -104,7 +104,7 @@ def test_the_profile_is_the_engines_own(player: Player) -> None:
 
 
 @pytest.mark.parametrize("split", [1, 16, 31, 64])
-def test_a_greedy_response_goes_on_from_any_token_as_if_it_had_never_moved(player: Player, split: int) -> None:
+def test_a_greedy_response_continues_from_any_token_as_if_unmoved(player: Player, split: int) -> None:
     whole = player.one(GREEDY)
     rest = player.one(GREEDY, tokens=whole.tokens[:split])
     assert whole.finish == rest.finish == FinishReason.LENGTH
@@ -122,9 +122,7 @@ def test_a_greedy_response_goes_on_from_any_token_as_if_it_had_never_moved(playe
         Sampling(temperature=1.2, top_k=20, top_p=0.9, ignore_eos=True),
     ],
 )
-def test_logprobs_are_those_of_the_distribution_that_is_sampled(
-    player: Player, logits_of: Any, sampling: Sampling
-) -> None:
+def test_logprobs_are_those_of_the_sampled_distribution(player: Player, logits_of: Any, sampling: Sampling) -> None:
     first = player.one(sampling, 40, seed=3)
     rest = player.one(sampling, 80, first.tokens, seed=4)
     tokens = first.tokens + rest.tokens
@@ -134,7 +132,7 @@ def test_logprobs_are_those_of_the_distribution_that_is_sampled(
     assert first.logprobs + rest.logprobs == pytest.approx(expected, abs=2e-4)
 
 
-def test_no_logprobs_are_recorded_when_none_are_wanted(player: Player) -> None:
+def test_no_logprobs_are_recorded_unless_requested(player: Player) -> None:
     response = player.one(Sampling(logprobs="none", ignore_eos=True), 20)
     assert (len(response.tokens), response.logprobs) == (20, [])
 
@@ -155,7 +153,7 @@ def test_an_abort_returns_the_partial_tokens_once(player: Player) -> None:
     assert len(response.logprobs) == len(response.tokens) < 200
 
 
-def test_a_work_aborted_before_its_first_step_ends_too(player: Player) -> None:
+def test_a_request_aborted_before_its_first_step_ends(player: Player) -> None:
     one = work(GREEDY)
     response = player.add(one)
     player.engine.abort(one.key)
@@ -205,10 +203,10 @@ def test_a_stop_string_ends_a_response_at_the_token_that_completes_it(
 
 
 @pytest.mark.parametrize("before", [False, True])
-def test_a_stop_string_that_holds_the_end_token_stops_at_it(player: Player, before: bool) -> None:
+def test_a_stop_string_with_the_end_token_stops_at_it(player: Player, before: bool) -> None:
     free, end = Sampling(temperature=2.0, ignore_eos=True), 2
     drawn = ((seed, player.one(free, 230, seed=seed).tokens) for seed in range(20))
-    # The first letter is token 4; the ones below are special.
+    # The first letter is token 4; lower ids are special tokens.
     seed, whole, place = next(
         (seed, whole, place)
         for seed, whole in drawn
@@ -234,13 +232,13 @@ def test_context_full_is_distinct_from_length(player: Player) -> None:
     assert (done.finish, done.tokens) == (FinishReason.LENGTH, [])
 
 
-def test_a_forced_length_is_exact_whatever_would_stop_it(player: Player) -> None:
+def test_a_forced_length_is_exact_despite_stop_conditions(player: Player) -> None:
     sampling = Sampling(force_lengths=True, stop=("e",), stop_token_ids=tuple(range(97)))
     response = player.one(sampling, 40, [9] * 10, true_length=60)
     assert (len(response.tokens), response.finish) == (50, FinishReason.LENGTH)
 
 
-def test_without_a_seed_every_draw_is_new_and_with_one_it_repeats(player: Player) -> None:
+def test_samples_repeat_only_with_a_seed(player: Player) -> None:
     sampling = Sampling(temperature=2.0, ignore_eos=True)
     free, again = player.run(work(sampling, 30), work(sampling, 30))
     assert free.tokens != again.tokens
@@ -251,7 +249,7 @@ def test_without_a_seed_every_draw_is_new_and_with_one_it_repeats(player: Player
     assert moved.tokens != seeded.tokens
 
 
-def test_the_workers_count_of_blocks_is_the_engines(player: Player) -> None:
+def test_worker_and_engine_count_the_same_blocks(player: Player) -> None:
     """Three responses fill the cache to the last block; a fourth is one too many."""
     before = player.engine.metrics()["preemptions"]
     player.run(*(work(Sampling(ignore_eos=True), CONTEXT) for _ in range(3)))
@@ -276,8 +274,8 @@ def test_given_tokens_are_scored_as_when_they_were_sampled(player: Player, logit
     assert (moved.tokens, moved.finish) == ([], FinishReason.LENGTH)
 
 
-def test_the_likeliest_tokens_are_the_models_of_a_sample_and_of_given_tokens(player: Player, logits_of: Any) -> None:
-    """Beside requests that want others, or none."""
+def test_likeliest_tokens_of_samples_and_given_tokens_are_the_models(player: Player, logits_of: Any) -> None:
+    """Beside requests with other numbers of likeliest tokens or none."""
     sampling, wide = Sampling(ignore_eos=True, top_logprobs=3), Sampling(ignore_eos=True, top_logprobs=7)
     sampled, more, none = player.run(work(sampling, 30), work(wide, 10), work(Sampling(ignore_eos=True), 10))
     scoring = Sampling(score_from=len(PROMPT), top_logprobs=3)
@@ -293,7 +291,7 @@ def test_the_likeliest_tokens_are_the_models_of_a_sample_and_of_given_tokens(pla
     assert none.likeliest == []
 
 
-def test_what_a_cut_leaves_no_chance_is_not_among_the_likeliest(player: Player) -> None:
+def test_tokens_removed_by_top_k_are_not_among_the_likeliest(player: Player) -> None:
     cut = player.one(Sampling(ignore_eos=True, top_k=2, top_logprobs=4), 12)
     assert {len(top) for top in cut.likeliest} == {2}
     assert all(token in dict(top) for token, top in zip(cut.tokens, cut.likeliest, strict=True))
@@ -314,7 +312,7 @@ def test_a_scored_prompt_may_fill_the_context_but_for_one_token(player: Player, 
     assert int(player.engine.metrics()["tokens"]) == generated
 
 
-def test_metrics_report_what_runs(player: Player) -> None:
+def test_metrics_report_running_requests(player: Player) -> None:
     steps = int(player.engine.metrics()["steps"])
     responses = [player.add(work(GREEDY, 200)) for _ in range(2)]
     seen: list[dict[str, Any]] = []
@@ -324,7 +322,7 @@ def test_metrics_report_what_runs(player: Player) -> None:
         time.sleep(0.005)
     assert max(metrics["running"] for metrics in seen) == 2
     assert 0 < max(metrics["kv_used"] for metrics in seen) <= 2 * 8 / BLOCKS
-    while player.engine.metrics()["running"]:  # an output is there a moment before its request has left the engine
+    while player.engine.metrics()["running"]:  # an output is available a moment before its request has left the engine
         time.sleep(0.005)
     after = player.engine.metrics()
     assert int(after["steps"]) >= steps + 200
@@ -332,7 +330,7 @@ def test_metrics_report_what_runs(player: Player) -> None:
     assert int(after["context_cached"]) > 0
 
 
-def test_a_work_that_vllm_refuses_ends_alone(player: Player) -> None:
+def test_a_request_refused_by_vllm_fails_alone(player: Player) -> None:
     strange = EngineRequest("strange", "g", 0, [10**6], [], 5, GREEDY)
     refused, fine = player.run(strange, work(GREEDY, 5))
     assert (refused.finish, fine.finish) == (FinishReason.INFRA_FAILED, FinishReason.LENGTH)
@@ -350,7 +348,7 @@ def test_raw_logprobs_are_the_models_own(bench: Bench, logits_of: Any) -> None:
     assert "log-probabilities" in refused.stop_reason
 
 
-def test_an_engine_that_breaks_says_so(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_engine_raises_an_error(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = bench.engine()
     woken: list[bool] = []
 

@@ -1,4 +1,4 @@
-"""Which versions of vLLM openseer starts with. None is imported here."""
+"""Versions of vLLM that openseer accepts. vLLM is not imported here."""
 
 import logging
 from pathlib import Path
@@ -17,7 +17,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Install":
 
 
 class Install:
-    """Puts the metadata of a version in front of those of the version that is installed."""
+    """Puts the metadata of a version before those of the installed version."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -30,7 +30,7 @@ class Install:
 
 
 @pytest.mark.parametrize("patch", ["0", "7", "1.post1", "0+cpu"])
-def test_a_patch_of_a_version_that_was_checked_may_run(install: Install, patch: str) -> None:
+def test_a_patch_release_of_a_checked_version_is_accepted(install: Install, patch: str) -> None:
     install(f"{CHECKED_VERSIONS[-1]}.{patch}")
     check_version()
 
@@ -44,7 +44,7 @@ def test_another_version_is_refused_before_vllm_is_imported(install: Install, ve
     assert str(caught.value) == f"{expected}OPENSEER_ANY_VLLM=1 to try this one"
 
 
-def test_another_version_runs_where_it_is_asked_for_and_is_logged(
+def test_another_version_runs_on_request_with_a_log_line(
     install: Install, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     install("0.33.0")

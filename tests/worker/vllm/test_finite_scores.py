@@ -1,4 +1,4 @@
-"""The real engine with weights that are not finite: they are never served, and what comes of them fails."""
+"""The real engine with non-finite weights: they are never served, and their responses fail."""
 
 import asyncio
 import math
@@ -19,20 +19,20 @@ from tests.worker.player import GREEDY, Player, model, work
 
 pytestmark = [
     pytest.mark.engine,
-    # Three engines, and vLLM's import beside others' work.
+    # Three engines, and vLLM's import on a busy machine.
     pytest.mark.timeout(600),
-    # Of vLLM, torch and the compiled modules below them, at import.
+    # Import warnings of vLLM, torch and their compiled modules.
     pytest.mark.filterwarnings("default"),
     pytest.mark.skipif(not is_cpu_build(), reason="needs the CPU build of vLLM"),
 ]
 
 Variant = Callable[[float], Path]
-NORM = "model.layers.0.input_layernorm.weight"  # what comes of it is in the KV cache
+NORM = "model.layers.0.input_layernorm.weight"  # its non-finite values reach the KV cache
 
 
 @pytest.fixture(scope="module")
 def variant(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Variant:
-    """The model with one weight of that value."""
+    """Writes the model with one weight of that value."""
 
     def make(value: float) -> Path:
         from safetensors.torch import load_file, save_file  # noqa: PLC0415 - heavy
@@ -48,7 +48,7 @@ def variant(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Variant:
 
 
 def outputs(engine: VllmEngine, request: EngineRequest) -> list[EngineOutput]:
-    """All that an engine says of one request."""
+    """All outputs of an engine for one request."""
     engine.add(request)
     found: list[EngineOutput] = []
     while not found or found[-1].finish is None:
@@ -57,7 +57,7 @@ def outputs(engine: VllmEngine, request: EngineRequest) -> list[EngineOutput]:
     return found
 
 
-def test_weights_with_nan_or_infinity_are_refused_and_leave_nothing_behind(folder: Path, variant: Variant) -> None:
+def test_refused_weights_with_nan_or_infinity_leave_no_trace(folder: Path, variant: Variant) -> None:
     # The usual response fills all blocks, so each that has held NaN is used again.
     small = model(folder, max_model_len=128, num_gpu_blocks_override=5)
     engine = VllmEngine(small, Parallelism(), Sampling(), cache_salt="job@initial")
@@ -67,7 +67,7 @@ def test_weights_with_nan_or_infinity_are_refused_and_leave_nothing_behind(folde
     for number, value in enumerate((math.nan, math.inf)):
         with pytest.raises(LoadError, match=r"8 tokens were scored after the load: token 1: found log-probability nan"):
             story.run(engine.load_weights(NewWeights(f"job@v{number}", variant(value))))
-    # The worker serves nothing now; what the engine would give for it is seen, with and without log-probabilities.
+    # The worker serves nothing now; the engine's responses are tested, with and without log-probabilities.
     story.run(give_nan(engine, variant(math.nan)))
     assert player.one(GREEDY, 4).logprobs == pytest.approx([math.nan] * 4, nan_ok=True)
     (silent, *_) = outputs(engine, work(Sampling(temperature=0, logprobs="none", ignore_eos=True), 4))
@@ -99,7 +99,7 @@ async def give_nan(engine: VllmEngine, folder: Path) -> None:
         await engine.load_weights(NewWeights("job@v2", folder))
 
 
-def test_a_model_whose_scores_are_not_finite_is_refused_at_the_start(variant: Variant) -> None:
+def test_a_model_with_non_finite_scores_is_refused_at_the_start(variant: Variant) -> None:
     path = variant(math.nan)
     with pytest.raises(ModelError) as caught:
         VllmEngine(model(path), Parallelism(), Sampling(), cache_salt="x")

@@ -1,4 +1,4 @@
-"""What vLLM is configured to on a GPU, compared with what `vllm serve` makes of the same model: on a played one."""
+"""vLLM's configuration on a GPU compared with that of `vllm serve` for the same model, on a played GPU."""
 
 from pathlib import Path
 from typing import Any
@@ -71,11 +71,11 @@ answer = {
 
 @pytest.fixture(scope="module")
 def found(folder: Path) -> dict[str, Any]:
-    """The configurations; all in one process, for each imports vLLM anew."""
+    """The configurations, all from one process, because each process imports vLLM again."""
     return on_played_cuda(f"MODEL = {str(folder)!r}\n{COMMON}{CODE}")
 
 
-def test_without_drafts_a_gpu_runs_as_under_vllm_serve(found: dict[str, Any]) -> None:
+def test_without_drafts_a_gpus_configuration_equals_vllm_serves(found: dict[str, Any]) -> None:
     assert found["plain"] == found["serve"]
     assert found["plain"]["V2"]
     assert found["plain"]["async"]
@@ -83,30 +83,30 @@ def test_without_drafts_a_gpu_runs_as_under_vllm_serve(found: dict[str, Any]) ->
     assert (found["plain"]["requests"], found["plain"]["tokens"]) == (1024, 8192)
 
 
-def test_what_differs_from_vllm_serve_stands_in_the_docs(found: dict[str, Any]) -> None:
+def test_differences_from_vllm_serve_are_documented(found: dict[str, Any]) -> None:
     rows = [line.split("|")[2] for line in PAGE.read_text().splitlines() if line.startswith("| `")]
     documented = {name.strip("` ") for row in rows for name in row.split(",") if name.strip()}
     assert found["differences"]
     assert set(found["differences"]) <= documented
 
 
-def test_with_drafts_one_full_graph_covers_rows_of_all_lengths(found: dict[str, Any]) -> None:
+def test_with_drafts_one_full_graph_covers_all_draft_lengths(found: dict[str, Any]) -> None:
     for attention in ("drafts", "triton"):
         assert found[attention]["graphs"] == "FULL"
         assert found[attention]["scheduler"] == "DraftScheduler"
         assert (found[attention]["V2"], found[attention]["async"]) == (False, False)
 
 
-def test_attention_without_such_graphs_has_piecewise_ones(folder: Path) -> None:
+def test_attention_without_full_graphs_uses_piecewise_graphs(folder: Path) -> None:
     code = f"MODEL = {str(folder)!r}\n{COMMON}answer = paths(ours(Speculation(enabled=True)))"
     assert on_played_cuda(code, capability=(8, 0), name="NVIDIA A100-SXM4-80GB")["graphs"] == "PIECEWISE"
 
 
-def test_the_users_own_choice_of_graphs_stays(found: dict[str, Any]) -> None:
+def test_the_users_own_graph_mode_is_kept(found: dict[str, Any]) -> None:
     assert found["own graphs"]["graphs"] == "PIECEWISE"
     assert found["eager"]["graphs"] == "NONE"
     assert found["O0"] == ["NONE", "NONE"]
 
 
-def test_attention_in_chunks_which_has_no_full_graphs_has_piecewise_ones(found: dict[str, Any]) -> None:
+def test_chunked_attention_uses_piecewise_graphs(found: dict[str, Any]) -> None:
     assert found["in chunks"] == "PIECEWISE"

@@ -1,4 +1,4 @@
-"""A model whose layers hold different tokens: what a worker admits fills the engine, and none is ever preempted."""
+"""A model whose layers hold different tokens: admitted requests fill the engine, and none is ever preempted."""
 
 # pyright: reportPrivateUsage=false
 
@@ -26,7 +26,7 @@ from openseer_worker.vllm.environment import is_cpu_build
 
 pytestmark = [
     pytest.mark.engine,
-    # Of vLLM, torch and the compiled modules below them, at import.
+    # Import warnings of vLLM, torch and their compiled modules.
     pytest.mark.filterwarnings("default"),
     pytest.mark.skipif(not is_cpu_build(), reason="needs the CPU build of vLLM"),
 ]
@@ -41,14 +41,14 @@ SAMPLING = Sampling(ignore_eos=True)
 
 @dataclass
 class Run:
-    """What came of the requests: most that ran at once, and preemptions."""
+    """A run's maximum of concurrent requests, and its preemptions."""
 
     most: int = 0
     preemptions: int = 0
 
 
 class Stepped:
-    """An engine stepped by hand, so that nothing depends on how fast it is."""
+    """An engine stepped by hand, so that the result does not depend on its speed."""
 
     def __init__(self, folder: Path) -> None:
         arguments = {"num_gpu_blocks_override": BLOCKS + 1, "max_num_seqs": REQUESTS, "max_num_batched_tokens": 640}
@@ -62,7 +62,7 @@ class Stepped:
         engine._gather(engine._core.get_output())
 
     def run(self, queue: JobQueue, *, all_at_once: bool) -> Run:
-        """Runs all requests of a queue: as a worker admits them, or given to the engine all at once."""
+        """Runs all requests of a queue: admitted as by a worker, or added to the engine at once."""
         engine, run, done = self.engine, Run(), 0
         profile, rollout = engine.profile, RolloutSpec()
         running = RunningRequests(profile, policy("fifo"), rollout, profile.slots)
@@ -97,7 +97,7 @@ class Stepped:
 
 
 def queue() -> JobQueue:
-    """So many prompts that have nothing in common."""
+    """A queue of so many prompts without common tokens."""
     queue, draw = JobQueue(), random.Random(1)
     for place in range(REQUESTS):
         prompt = pack_tokens(draw.randrange(4, 90) for _ in range(PROMPT))
@@ -117,7 +117,7 @@ def stepped(windowed_folder: Path) -> Iterator[Stepped]:
     asyncio.run(stepped.engine.close())
 
 
-def test_the_workers_requests_are_never_preempted_and_fill_the_engine(stepped: Stepped) -> None:
+def test_admitted_requests_fill_the_engine_without_preemption(stepped: Stepped) -> None:
     own = stepped.run(queue(), all_at_once=True)
     ours = stepped.run(queue(), all_at_once=False)
     assert own.preemptions > 0

@@ -1,4 +1,4 @@
-"""Blocks are counted as vLLM's own managers take them: one request at a time is played on them, its blocks counted."""
+"""Block counts equal those of vLLM's own managers, on which one request at a time is played."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
@@ -15,7 +15,7 @@ from openseer_worker.vllm.profile import layout_of
 
 pytestmark = [
     pytest.mark.engine,
-    # Of vLLM, torch and the compiled modules below them, at import.
+    # Import warnings of vLLM, torch and their compiled modules.
     pytest.mark.filterwarnings("default"),
     pytest.mark.skipif(not is_cpu_build(), reason="needs the CPU build of vLLM"),
 ]
@@ -28,7 +28,7 @@ ROOM = 48
 
 
 def attention(kind: str, **more: Any) -> Any:
-    """A spec of vLLM's by the name of its class."""
+    """A KV cache spec of vLLM by the name of its class."""
     import torch  # noqa: PLC0415 - heavy
 
     prepare()
@@ -58,7 +58,7 @@ def mamba(mode: str, block_size: int = CONTEXT, drafts: int = 0) -> Any:
 
 
 def engine(steps: int, drafts: int) -> Any:
-    """What a VllmConfig says: so many steps under way at once, each with so many drafts for a request."""
+    """A VllmConfig with so many concurrent steps, each with so many drafts per request."""
     return SimpleNamespace(
         parallel_config=SimpleNamespace(decode_context_parallel_size=1),
         model_config=SimpleNamespace(max_model_len=CONTEXT),
@@ -83,9 +83,9 @@ def layout(specs: list[Any], config: Any) -> KvLayout:
 
 
 def held(specs: list[Any], config: Any, prompt: int, response: int, drafts: int) -> tuple[int, list[int]]:
-    """The most blocks while the prompt is computed, and those after each step in which tokens are generated.
+    """Maximum of blocks during the prefill, and the blocks after each step that generates tokens.
 
-    Every second draft comes true, so that the places at which steps begin are odd ones.
+    Every second draft is accepted, so that steps begin at odd positions.
     """
     from vllm.sampling_params import SamplingParams  # noqa: PLC0415 - heavy
     from vllm.v1.core.kv_cache_manager import KVCacheManager  # noqa: PLC0415 - heavy
@@ -138,7 +138,7 @@ KINDS: dict[str, Callable[[int], list[Any]]] = {
 @pytest.mark.parametrize("steps", [1, 2])
 @pytest.mark.parametrize("drafts", [0, 4])
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_request_holds_more_blocks_than_are_counted(kind: str, drafts: int, steps: int) -> None:
+def test_no_request_holds_more_blocks_than_counted(kind: str, drafts: int, steps: int) -> None:
     config = engine(steps, drafts)
     specs = KINDS[kind](drafts)
     counted = layout(specs, config)
@@ -146,12 +146,12 @@ def test_no_request_holds_more_blocks_than_are_counted(kind: str, drafts: int, s
         computing, generating = held(specs, config, prompt, response, drafts)
         assert computing <= counted.blocks(prompt, prompt)
         assert max(generating) <= counted.blocks(prompt + response, prompt)
-        # What was held while the prompt was computed is freed with the first step that generates.
+        # The blocks of the prefill are freed with the first step that generates.
         assert max(generating) <= counted.blocks(prompt + response, 0)
 
 
 @pytest.mark.parametrize("kind", ["full", "window", "hybrid", "two windows", "states"])
-def test_a_long_response_reaches_what_is_counted_but_for_a_block_of_each_group(kind: str) -> None:
+def test_a_long_response_holds_the_counted_blocks_less_one_per_group(kind: str) -> None:
     config = engine(steps=1, drafts=0)
     specs = KINDS[kind](0)
     counted = layout(specs, config)
@@ -160,13 +160,13 @@ def test_a_long_response_reaches_what_is_counted_but_for_a_block_of_each_group(k
     assert max(generating) >= counted.blocks(500, 0) - len(specs)
 
 
-def test_groups_that_hold_alike_are_counted_as_one() -> None:
+def test_kv_groups_with_equal_blocks_are_counted_as_one() -> None:
     found = layout([full(), *[window(40)] * 5], engine(steps=1, drafts=0))
     assert [group.count for group in found.groups] == [1, 5]
     assert found.blocks(500, 0) == 32 + 5 * 4
 
 
-def test_blocks_that_no_request_takes_by_its_tokens_are_counted_whole() -> None:
+def test_blocks_independent_of_tokens_are_counted_whole() -> None:
     ring = attention("CircularBufferSpec")
     encoder = attention("EncoderOnlyAttentionSpec")
     found = layout([ring, encoder], engine(steps=1, drafts=0))

@@ -1,4 +1,4 @@
-"""What one request may have is what vLLM's own configuration says, and a built engine says the same."""
+"""The limits of one request equal those of vLLM's own configuration and of a built engine."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ from tests.worker.player import Player
 
 pytestmark = [
     pytest.mark.engine,
-    # Of vLLM, torch and the compiled modules below them, at import.
+    # Import warnings of vLLM, torch and their compiled modules.
     pytest.mark.filterwarnings("default"),
     pytest.mark.skipif(not is_cpu_build(), reason="needs the CPU build of vLLM"),
 ]
@@ -41,7 +41,7 @@ LONGROPE = {
 
 @pytest.fixture(scope="module")
 def longrope(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model of `folder`, whose context of 128 tokens is stretched to 1024 by longrope."""
+    """The model of `folder` with its context of 128 tokens extended to 1024 by longrope."""
     path = tmp_path_factory.mktemp("longrope") / "model"
     shutil.copytree(folder, path)
     config = json.loads((path / "config.json").read_text())
@@ -53,7 +53,7 @@ def longrope(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def strange(longrope: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
-    """That model as code of its own, whose tokenizer has tokens past the embedding, end-of-sequence among them."""
+    """That model with its own code and a tokenizer with tokens past the embedding, end-of-sequence among them."""
     path = with_own_code(longrope, tmp_path_factory.mktemp("strange") / "model")
     core = json.loads((path / "tokenizer.json").read_text())
     special = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
@@ -71,7 +71,7 @@ def strange(longrope: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture(scope="module")
 def player(strange: Model) -> Iterator[Player]:
-    """One engine of it for the whole module."""
+    """One engine of the model for the whole module."""
     player = Player(VllmEngine(strange, cache_salt="limits"))
     yield player
     asyncio.run(player.engine.close())
@@ -90,7 +90,9 @@ def player(strange: Model) -> Iterator[Player]:
     ],
     ids=["linear", "plain", "given", "as memory allows", "overridden", "yarn"],
 )  # fmt: skip
-def test_the_context_is_that_of_vllms_own_configuration(folder: Path, arguments: dict[str, Any], context: int) -> None:
+def test_the_context_equals_that_of_vllms_own_configuration(
+    folder: Path, arguments: dict[str, Any], context: int
+) -> None:
     limits = model_limits(Model(path=str(folder), engine_args=arguments))
     assert limits == ModelLimits(context_tokens=context, vocabulary=VOCABULARY)
 
@@ -98,18 +100,18 @@ def test_the_context_is_that_of_vllms_own_configuration(folder: Path, arguments:
 @pytest.mark.parametrize(
     ("arguments", "context"), [({}, 128), ({"max_model_len": -1}, 128), ({"max_model_len": 512}, 512)]
 )
-def test_longrope_has_the_context_that_it_was_trained_with_unless_more_is_asked(
+def test_longrope_has_its_trained_context_unless_more_is_requested(
     longrope: Path, arguments: dict[str, Any], context: int
 ) -> None:
     assert model_limits(Model(path=str(longrope), engine_args=arguments)).context_tokens == context
 
 
-def test_an_argument_that_vllm_does_not_know_is_a_readable_error(folder: Path) -> None:
+def test_an_unknown_vllm_argument_is_a_readable_error(folder: Path) -> None:
     with pytest.raises(ModelError, match="vLLM has no argument max_modl_len"):
         model_limits(Model(path=str(folder), engine_args={"max_modl_len": 3}))
 
 
-def test_code_of_a_model_is_refused_in_the_manifests_words_unless_it_is_trusted(strange: Model) -> None:
+def test_untrusted_model_code_is_refused_with_the_manifests_field(strange: Model) -> None:
     with pytest.raises(ModelError) as refused:
         model_limits(strange.model_copy(update={"engine_args": {}}))
     assert str(refused.value) == f"spec.model: vLLM cannot run {strange.path}, {UNTRUSTED}"
@@ -121,7 +123,7 @@ def test_a_model_without_experts_has_no_routes_to_capture(folder: Path) -> None:
         model_limits(Model(path=str(folder)), routes=True)
 
 
-def test_an_error_without_a_text_is_told_by_its_place() -> None:
+def test_an_error_without_text_is_reported_by_its_location() -> None:
     def stumble() -> None:
         raise KeyError
 
@@ -129,7 +131,7 @@ def test_an_error_without_a_text_is_told_by_its_place() -> None:
         stumble()
 
 
-def test_a_built_engine_says_the_same_and_takes_no_prompt_that_it_cannot_read(player: Player, strange: Model) -> None:
+def test_a_built_engine_has_the_same_limits_and_refuses_unreadable_prompts(player: Player, strange: Model) -> None:
     profile = player.engine.profile
     assert model_limits(strange) == ModelLimits(profile.context_tokens, profile.vocabulary)
     sampling = Sampling(ignore_eos=True)
@@ -143,14 +145,14 @@ def test_a_built_engine_says_the_same_and_takes_no_prompt_that_it_cannot_read(pl
 
 
 @pytest.mark.parametrize("sampling", [Sampling(min_tokens=3), Sampling(stop=("</think>",)), Sampling(stop=(PAST,))])
-def test_tokens_that_only_the_tokenizer_has_end_nothing_and_no_engine(player: Player, sampling: Sampling) -> None:
+def test_tokens_of_the_tokenizer_alone_stop_no_response(player: Player, sampling: Sampling) -> None:
     response = player.one(sampling, max_tokens=6)
     assert response.finish in (FinishReason.LENGTH, FinishReason.STOP), response.stop_reason
     assert len(response.tokens) >= sampling.min_tokens
 
 
 @pytest.mark.slow
-def test_a_process_of_its_own_tells_the_limits(longrope: Path) -> None:
+def test_a_separate_process_returns_the_limits(longrope: Path) -> None:
     command = [sys.executable, "-m", "openseer_worker.vllm.model_limits"]
     given = Model(path=str(longrope)).model_dump_json(by_alias=True)
     told = subprocess.run(command, input=given, capture_output=True, text=True, check=True).stdout

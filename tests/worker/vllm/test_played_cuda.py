@@ -1,4 +1,4 @@
-"""What an engine's configuration is on GPUs, read on a played machine: parallelism, drafts, and what vLLM refuses."""
+"""An engine's configuration on GPUs, read on a played machine: parallelism, drafts, vLLM's refusals."""
 
 import json
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.skipif(not is_cpu_build(), reason="needs the CPU build of vLLM"),
 ]
 DENSE = str(ROOT / "examples" / "tiny-model" / "model")
-# Its files are enough for a configuration; there are no weights.
+# A configuration needs only these files; there are no weights.
 EXPERTS = {
     "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "vocab_size": 128, "hidden_size": 64,
     "intermediate_size": 128, "moe_intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 8,
@@ -132,13 +132,13 @@ def answer(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
     return on_played_cuda(f"DENSE, MOE = {DENSE!r}, {str(folder)!r}\n{SCRIPT}", devices=8)
 
 
-def test_a_model_without_drafts_runs_ahead_on_the_newer_runner(answer: Mapping[str, Any]) -> None:
+def test_without_drafts_the_newer_runner_runs_ahead(answer: Mapping[str, Any]) -> None:
     dense = answer["dense"]
     assert (dense["worker"], dense["processes"]) == ("vllm.v1.worker.gpu_worker.Worker", [1, "uni"])
     assert (dense["runner"], dense["ahead"]) == ("V2", True)
 
 
-def test_drafts_run_on_the_older_runner_which_waits_for_each_step(answer: Mapping[str, Any]) -> None:
+def test_drafts_run_on_the_older_runner_without_running_ahead(answer: Mapping[str, Any]) -> None:
     assert (answer["drafting"]["runner"], answer["drafting"]["ahead"]) == ("V1", False)
     assert "async scheduling is only supported with" in answer["drafting ahead"]
 
@@ -156,8 +156,8 @@ def test_a_block_shared_by_context_parallel_ranks_counts_whole(answer: Mapping[s
     assert answer["shared cache"]["profile"][:2] == [100, 64]
 
 
-def test_a_window_is_held_with_what_the_steps_under_way_write(answer: Mapping[str, Any]) -> None:
-    # Blocks of 16 tokens: 99 of the window, and 2 that run ahead, or one and 16 drafts that are waited for.
+def test_the_blocks_of_a_window_include_those_of_steps_under_way(answer: Mapping[str, Any]) -> None:
+    # Blocks of 16 tokens: 99 tokens of the window, and 2 that run ahead, or one and 16 drafts without running ahead.
     assert answer["dense"]["window"] == -(-(99 + 2) // 16) + 1
     assert answer["drafting"]["window"] == -(-(99 + 17) // 16) + 1
 
@@ -171,7 +171,7 @@ def test_data_parallel_ranks_from_the_environment_are_refused(answer: Mapping[st
     assert answer["data parallel by environment"].startswith(expected)
 
 
-def test_every_argument_of_vllms_parallelism_is_refused_or_harmless(answer: Mapping[str, Any]) -> None:
+def test_every_parallelism_argument_of_vllm_is_refused_or_harmless(answer: Mapping[str, Any]) -> None:
     refused = {*OWNED_ENGINE_ARGS, *UNFIT_ENGINE_ARGS}
     assert set(answer["parallel arguments"]) - refused == set(HARMLESS)
     assert refused - set(answer["all arguments"]) == set()

@@ -1,4 +1,4 @@
-"""How the real engine starts: with a model that cannot be used, and in a process forked from one that was warm."""
+"""Starts of the real engine: with an unusable model, and in a process forked from a preloaded one."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from openseer_worker.vllm.environment import is_cpu_build
 
 pytestmark = [
     pytest.mark.engine,
-    # Of vLLM, torch and the compiled modules below them, at import.
+    # Import warnings of vLLM, torch and their compiled modules.
     pytest.mark.filterwarnings("default"),
     pytest.mark.skipif(not is_cpu_build(), reason="needs the CPU build of vLLM"),
 ]
@@ -32,9 +32,7 @@ pytestmark = [
         ({"engine_args": {"max_model_len": 1024, "kv_cache_memory_bytes": 1024}}, ["spec.model", "memory"]),
     ],
 )
-def test_a_model_that_cannot_be_used_is_one_readable_error(
-    folder: Path, change: dict[str, Any], words: list[str]
-) -> None:
+def test_an_unusable_model_gives_one_readable_error(folder: Path, change: dict[str, Any], words: list[str]) -> None:
     with pytest.raises(ModelError) as caught:
         VllmEngine(Model.model_validate({"path": str(folder)} | change), cache_salt="x")
     text = str(caught.value)
@@ -66,13 +64,13 @@ sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
 
 
 @pytest.mark.slow
-def test_a_process_that_has_preloaded_can_fork_a_worker(folder: Path) -> None:
+def test_a_preloaded_process_can_fork_a_worker(folder: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", FORKING, str(folder)], capture_output=True, text=True, env=dict(os.environ), check=False
     )
     assert ended.returncode == 0, ended.stderr[-2000:]
 
 
-def test_an_engine_that_does_not_draft_brings_no_compiler_into_its_process() -> None:
+def test_an_engine_without_drafts_loads_no_compiler() -> None:
     code = "import sys, openseer_worker.vllm.engine; assert 'numba' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,4 +1,4 @@
-"""The profile of what verifying costs, on a core that is played."""
+"""The profile of verification costs, on a played engine core."""
 
 import math
 import time
@@ -46,7 +46,7 @@ def test_steps_of_other_batches_are_not_measured() -> None:
     assert probe.medians() == [(1, 2.0)]
 
 
-def test_the_best_gain_is_that_of_the_batch_that_profits_most() -> None:
+def test_the_best_gain_is_the_largest_of_all_batches() -> None:
     assert best_gain({}) == math.inf
     assert best_gain({(1, 0): 1.0}) == math.inf
     assert best_gain({(1, 0): 1.0, (1, 3): 2.0, (8, 0): 1.0, (8, 1): 4.0}) == 2.0
@@ -110,7 +110,7 @@ class Make(Protocol):
 
 @pytest.fixture
 def core_of() -> Make:
-    """Once vLLM is imported, as it is before an engine is built."""
+    """The class of the played core, after the import of vLLM, which also precedes a real core."""
     import_module("openseer_worker.vllm.arguments")
     return PlayedCore
 
@@ -128,7 +128,7 @@ def on_vllm(test: Any) -> Any:
 
 @on_vllm
 @pytest.mark.parametrize(("overhead", "pays"), [(0.01, True), (0.0, False)])
-def test_an_engine_that_drafts_cannot_help_does_not_draft(core_of: Make, overhead: float, pays: bool) -> None:
+def test_an_engine_without_gain_from_drafts_does_not_draft(core_of: Make, overhead: float, pays: bool) -> None:
     core = core_of(lambda tokens: overhead + 0.001 * tokens)
     link = DraftLink(core, "")
     link.start(PlayedInputs(), PROFILE, Sampling(), 8)
@@ -144,15 +144,15 @@ def test_an_engine_that_drafts_cannot_help_does_not_draft(core_of: Make, overhea
 
 
 @on_vllm
-def test_the_profile_of_a_slow_engine_ends_in_time(core_of: Make) -> None:
-    """No output of its engine ends a request: only the time ends the profile, at its first batch."""
+def test_the_profile_of_a_slow_engine_ends_at_its_time_limit(core_of: Make) -> None:
+    """The engine ends no request, so only the time limit ends the profile, at its first batch."""
     core = core_of(lambda tokens: 0.3 * tokens, pause=0.3)
     assert np.isfinite(best_gain(measure(core, DraftCalls(core), PlayedInputs(), PROFILE, Sampling(), 8)))
     assert (core.begun, core.aborted, core.resets) == ([1], 1, 1)
 
 
 @on_vllm
-def test_a_small_engine_is_measured_as_far_as_it_reaches(core_of: Make) -> None:
+def test_a_small_engine_is_measured_up_to_its_limits(core_of: Make) -> None:
     core = core_of(lambda tokens: 0.01)
     small = EngineProfile(blocks=24, layout=whole(32), slots=8, context_tokens=256, device="cpu", engine="played")
     assert {length for _, length in measure(core, DraftCalls(core), PlayedInputs(), small, Sampling(), 2)} == {0, 1}

@@ -1,4 +1,4 @@
-"""The real engine with other weights than it began with: loaded in place, proven by scores, nothing of the old left."""
+"""The real engine with new weights: loaded in place, verified by scores, without traces of the old ones."""
 
 import asyncio
 import shutil
@@ -20,15 +20,15 @@ from tests.repository import ROOT
 
 pytestmark = [
     pytest.mark.engine,
-    # Three engines, and vLLM's import beside others' work.
+    # Three engines, and vLLM's import on a busy machine.
     pytest.mark.timeout(600),
-    # Of vLLM, torch and the compiled modules below them, at import.
+    # Import warnings of vLLM, torch and their compiled modules.
     pytest.mark.filterwarnings("default"),
     pytest.mark.skipif(not is_cpu_build(), reason="needs the CPU build of vLLM"),
 ]
 
 OWN = ROOT / "examples" / "tiny-model" / "model"
-# Some of it must not be a whole block, and some must.
+# The prompt must have whole blocks and a partial one.
 TOKENS = [(7 * place) % 60 + 2 for place in range(200)]
 PROMPT, MAX_TOKENS = TOKENS[:100], 60
 GREEDY = Sampling(temperature=0, ignore_eos=True)
@@ -36,7 +36,7 @@ GREEDY = Sampling(temperature=0, ignore_eos=True)
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two models of the same shape with weights of their own."""
+    """Two models of the same shape with other weights."""
     prepare()
     import torch  # noqa: PLC0415 - heavy
     from safetensors.torch import load_file, save_file  # noqa: PLC0415 - heavy
@@ -80,7 +80,7 @@ async def generate(engine: VllmEngine, key: str) -> tuple[list[int], list[float]
 
 
 def play(folder: Path, story: Callable[[VllmEngine], Coroutine[Any, Any, None]], **arguments: Any) -> None:
-    """A story with an engine that began with the weights of that folder."""
+    """Runs `story` with an engine that was started with the weights of that folder."""
     small = {"max_model_len": 256, "num_gpu_blocks_override": 65, "max_num_seqs": 4}
     model = Model(path=str(folder), dtype="float32", engine_args=small | arguments)
     engine = VllmEngine(model, Parallelism(), Sampling(), cache_salt="job@initial")
@@ -102,7 +102,7 @@ def close(scored: list[float], expected: list[float]) -> bool:
     )
 
 
-def test_after_a_load_the_engine_is_as_one_that_began_with_those_weights(others: tuple[Path, Path]) -> None:
+def test_after_a_load_the_engine_equals_one_started_with_those_weights(others: tuple[Path, Path]) -> None:
     first, second = others
     fresh: dict[str, tuple[list[int], list[float]]] = {}
 
@@ -122,7 +122,7 @@ def test_after_a_load_the_engine_is_as_one_that_began_with_those_weights(others:
         assert int(engine.metrics()["context_cached"]) == cached
         assert new[0] == fresh["second"][0] != old[0]
         assert new[1] == pytest.approx(fresh["second"][1], abs=1e-4)
-        # What the prompt's cached blocks are worth is the new model's too.
+        # The prompt's cached blocks are also of the new model.
         again = await generate(engine, "c")
         assert int(engine.metrics()["context_cached"]) > cached
         assert again[0] == new[0]
@@ -151,7 +151,7 @@ def test_a_long_canary_is_scored_piece_by_piece(others: tuple[Path, Path]) -> No
     play(others[0], story, max_num_batched_tokens=64, enable_chunked_prefill=True)
 
 
-def test_weights_that_do_not_fit_are_refused_and_the_engine_goes_on(others: tuple[Path, Path], tmp_path: Path) -> None:
+def test_unfitting_weights_are_refused_and_the_engine_continues(others: tuple[Path, Path], tmp_path: Path) -> None:
     import torch  # noqa: PLC0415 - heavy
     from safetensors.torch import load_file, save_file  # noqa: PLC0415 - heavy
 

@@ -1,4 +1,4 @@
-"""Adapters that tests make: PEFT folders of one module, without torch."""
+"""Writes adapters for tests: PEFT folders of one module, without torch."""
 
 import json
 import struct
@@ -11,7 +11,7 @@ MODULE = "base_model.model.model.layers.0.self_attn.q_proj"
 def write_adapter(
     folder: Path, content: str = "a", *, rank: int = 2, module: str = MODULE, dtype: str = "F32", **config: Any
 ) -> Path:
-    """An adapter whose bytes are of this content."""
+    """Writes an adapter whose bytes depend on `content`."""
     item = 4 if dtype == "F32" else 2
     shapes = {f"{module}.lora_A.weight": (rank, 8), f"{module}.lora_B.weight": (8, rank)}
     header, end = {}, 0

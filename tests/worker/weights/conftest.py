@@ -1,4 +1,4 @@
-"""A folder of weights, and the same over HTTP."""
+"""A folder of weights, local and over HTTP."""
 
 import http.server
 import json
@@ -32,7 +32,7 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def url(folder: Path) -> Iterator[str]:
-    """The folder over HTTP."""
+    """URL of the folder over HTTP."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

@@ -1,4 +1,4 @@
-"""Files of weights that tests make."""
+"""Writes files of weights for tests."""
 
 import json
 import struct
@@ -8,7 +8,7 @@ from openseer_worker.weights.files import SINGLE
 
 
 def write_weights(folder: Path, content: str) -> None:
-    """Weights of this content, in place of those that the folder has."""
+    """Writes weights of this content, in place of those in the folder."""
     size = len(content.encode())
     header = json.dumps({"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
     folder.mkdir(exist_ok=True)
@@ -16,13 +16,13 @@ def write_weights(folder: Path, content: str) -> None:
 
 
 def safetensors(path: Path, count: int = 4, name: str = "w", fill: bytes = b"\0") -> None:
-    """A file of one tensor."""
+    """Writes a file of one tensor."""
     header = json.dumps({name: {"dtype": "F32", "shape": [count], "data_offsets": [0, 4 * count]}}).encode()
     _write(path, struct.pack("<Q", len(header)) + header + fill * (4 * count))
 
 
 def _write(path: Path, content: bytes) -> None:
-    """With other times than a file that was there before: a file system's clock moves on every few milliseconds."""
+    """Writes a file with another time than the file before; a file system's clock has steps of a few milliseconds."""
     before = path.stat().st_mtime_ns if path.exists() else None
     path.write_bytes(content)
     while path.stat().st_mtime_ns == before:

@@ -1,4 +1,4 @@
-"""Workers that pass weights on over loopback, a source that counts and can be held, and workers that do wrong."""
+"""Workers that pass weights on over loopback, a source that counts and can be stopped, and faulty workers."""
 
 import asyncio
 import hashlib
@@ -45,7 +45,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Responder:
-    """A server that answers each request as `respond` does. `asked`: the paths."""
+    """A server that answers each request by `respond`. `asked`: the paths."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -72,7 +72,7 @@ class Responder:
 
 
 class CountingSource(Responder):
-    """A folder. `sent`: bytes of each file so far; from byte `held_at` of a file on it waits for `go`."""
+    """A server of a folder. `sent`: bytes of each file so far; from byte `held_at` of a file on it waits for `go`."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -97,13 +97,13 @@ class CountingSource(Responder):
             self.sent[path.name] = self.sent.get(path.name, 0) + len(content[start : start + BLOCK])
 
     def sizes(self) -> dict[str, int]:
-        """What it sends to one worker that reads all."""
+        """Bytes per file that one full read takes."""
         return {path.name: path.stat().st_size for path in self.folder.iterdir()}
 
 
 class WrongPasser(Responder):
-    """A worker that says that it has the version, and does what `how` says: dies, lies, hangs, waits, misses,
-    changes (each answer is of another reading)."""
+    """A worker that reports the version and then misbehaves by `how`: dies, lies, hangs, waits, misses, changes (each
+    answer is of another reading)."""
 
     def __init__(self, how: str, folder: Path) -> None:
         self.how, self.folder = how, folder
@@ -146,7 +146,7 @@ class WrongPasser(Responder):
 
 
 class Node:
-    """One worker with a web server of its own, on a machine of its own: it shares no folder."""
+    """One worker with its own web server, as on another machine: it shares no folder."""
 
     def __init__(self, fleet: "Passers", name: str) -> None:
         self.name = name
@@ -187,7 +187,7 @@ class Passers:
         return self.nodes[-1]
 
     async def read(self) -> list[WorkerStatus]:
-        """All heartbeats, as a store gives them."""
+        """All heartbeats, as read from a store."""
         return [*self.others, *(node.status() for node in self.nodes)]
 
     def close(self) -> None:
@@ -196,18 +196,18 @@ class Passers:
 
 
 def write_version(folder: Path, *sizes: int, salt: str = "") -> None:
-    """Files of such sizes, with an index that names them."""
+    """Writes files of these sizes, with an index that names them."""
     names = [f"model-{number}.safetensors" for number in range(len(sizes))]
     for name, size in zip(names, sizes, strict=True):
         header = json.dumps({name: {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
-        block = hashlib.sha512(f"{name}{salt}".encode()).digest() + b"."  # of no length that divides a piece
+        block = hashlib.sha512(f"{name}{salt}".encode()).digest() + b"."  # of a length that does not divide a piece
         content = (block * (size // len(block) + 1))[:size]
         (folder / name).write_bytes(len(header).to_bytes(8, "little") + header + content)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {name: name for name in names}}))
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    """Waits for what is bound to come."""
+    """Waits until the condition is true."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not holds():
         if time.monotonic() > deadline:

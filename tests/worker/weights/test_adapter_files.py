@@ -1,4 +1,4 @@
-"""Which adapters a worker refuses before anybody loads one, and with which words."""
+"""Adapters that a worker refuses before it loads them, and the messages."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ MODEL = Model(path="org/model", lora=LORA)
 TINY = Model(path=str(ROOT / "examples" / "tiny-model" / "model"), lora=LORA)
 
 
-def test_an_adapter_that_fits_is_taken(tmp_path: Path) -> None:
+def test_a_fitting_adapter_is_accepted(tmp_path: Path) -> None:
     AdapterCheck(MODEL)(write_adapter(tmp_path / "a", dtype="BF16", use_rslora=True, init_lora_weights="gaussian"))
 
 
@@ -88,6 +88,6 @@ def test_a_folder_without_an_adapter_is_refused(tmp_path: Path) -> None:
         AdapterCheck(Model(path="none"))(write_adapter(tmp_path / "a"))
 
 
-def test_the_digest_of_an_adapter_is_of_its_configuration_too(tmp_path: Path) -> None:
+def test_the_digest_of_an_adapter_covers_its_configuration(tmp_path: Path) -> None:
     one, other = write_adapter(tmp_path / "a"), write_adapter(tmp_path / "b", lora_alpha=8)
     assert digest(one) != digest(other)

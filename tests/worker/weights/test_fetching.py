@@ -1,4 +1,4 @@
-"""Weights by URL: from the hosts that a job allows, and with no password in what is said of them."""
+"""Weights by URL: only from hosts that a job allows, and without passwords in messages."""
 
 import functools
 import http.server
@@ -18,7 +18,7 @@ from openseer_worker.weights.hashing import digest
 
 
 class Moved(http.server.BaseHTTPRequestHandler):
-    """Every file is somewhere else."""
+    """A handler that redirects every file."""
 
     def __init__(self, to: str, *rest: object) -> None:
         self._to = to
@@ -35,7 +35,7 @@ class Moved(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def moved(url: str) -> Iterator[str]:
-    """A server on 127.0.0.1 that leads to `url`, by the name localhost."""
+    """A server on 127.0.0.1 that redirects to `url` under the name localhost."""
     handler = functools.partial(Moved, url.replace("127.0.0.1", "localhost"))
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
         serving = threading.Thread(target=server.serve_forever, daemon=True)
@@ -45,9 +45,7 @@ def moved(url: str) -> Iterator[str]:
         serving.join()
 
 
-def test_a_redirect_to_another_host_is_followed_only_where_the_job_allows_it(
-    moved: str, folder: Path, tmp_path: Path
-) -> None:
+def test_a_redirect_to_another_host_is_followed_only_if_allowed(moved: str, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(LoadError, match=r"leads to http://localhost.*is on another host, which the job has to allow"):
         fetch(moved, tmp_path)
     with pytest.raises(LoadError, match=r"names host localhost, allowed by spec\.weights\.allowedHosts: 127\.0\.0\.1"):
@@ -56,7 +54,7 @@ def test_a_redirect_to_another_host_is_followed_only_where_the_job_allows_it(
 
 
 @pytest.mark.parametrize("to", ["http:", "http://a..b", "http://xn--zzzzzz--"])
-def test_a_redirect_to_what_no_host_can_be_is_an_error_of_the_weights(to: str, tmp_path: Path) -> None:
+def test_a_redirect_to_an_invalid_host_is_an_error_of_the_weights(to: str, tmp_path: Path) -> None:
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), functools.partial(Moved, to)) as server:
         serving = threading.Thread(target=server.serve_forever, daemon=True)
         serving.start()
@@ -119,7 +117,7 @@ def test_no_message_repeats_a_password(moved: str, url: str, tmp_path: Path) -> 
         ("https://[:::::]/v1", "is no IPv6 address"),
     ],
 )
-def test_hosts_of_new_weights_are_those_that_the_job_lists(url: str, problem: str) -> None:
+def test_new_weights_are_fetched_only_from_hosts_that_the_job_lists(url: str, problem: str) -> None:
     found = url_problem(url, ("store.example", "*.store.example", "cache"))
     assert problem in found
     assert bool(found) == bool(problem)

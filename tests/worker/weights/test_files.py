@@ -1,4 +1,4 @@
-"""Files of weights: what is refused."""
+"""Checks of files of weights."""
 
 import struct
 from pathlib import Path
@@ -17,7 +17,7 @@ def test_whole_files_are_accepted_and_measured(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 5, 30, -1])
-def test_a_file_that_is_cut_short_is_refused(folder: Path, size: int) -> None:
+def test_a_truncated_file_is_refused(folder: Path, size: int) -> None:
     path = folder / "b.safetensors"
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(LoadError, match=r"b\.safetensors .*cut short"):
@@ -31,13 +31,13 @@ def test_a_file_with_a_strange_header_is_refused(folder: Path, header: bytes) ->
         check_files(folder)
 
 
-def test_files_that_the_index_names_must_be_there(folder: Path) -> None:
+def test_files_named_by_the_index_must_exist(folder: Path) -> None:
     (folder / "b.safetensors").unlink()
     with pytest.raises(LoadError, match=r"lacks b\.safetensors"):
         check_files(folder)
 
 
-def test_tensors_that_the_jobs_model_has_must_be_there_in_its_shapes(folder: Path, tmp_path: Path) -> None:
+def test_tensors_of_the_jobs_model_must_exist_in_its_shapes(folder: Path, tmp_path: Path) -> None:
     own = tmp_path / "own"
     own.mkdir()
     safetensors(own / SINGLE)

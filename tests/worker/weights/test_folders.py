@@ -1,4 +1,4 @@
-"""A version is its content: what is read and fetched is known by its digest, and other content is refused."""
+"""A version is identified by its content: read and fetched files have a digest, and other content is refused."""
 
 import asyncio
 import hashlib
@@ -51,7 +51,7 @@ async def got(folders: WeightFolders, target: WeightsTarget) -> CheckedFolder:
 
 
 def age(folder: Path) -> None:
-    """The files were written long ago."""
+    """Sets the files' times to long ago."""
     for path in folder.iterdir():
         os.utime(path, (1.5, 1.5))
 
@@ -71,7 +71,7 @@ def test_a_digest_is_a_tree_over_pieces_names_and_sizes(tmp_path: Path) -> None:
     assert len({version_digest(files), *map(version_digest, others)}) == 4
 
 
-def test_beside_safetensors_no_other_file_counts(folder: Path) -> None:
+def test_only_safetensors_files_count(folder: Path) -> None:
     before = digest(folder)
     (folder / "README.md").write_text("more")
     safetensors(folder / "unnamed.safetensors")
@@ -86,7 +86,7 @@ async def test_the_parent_of_weights_is_refused_before_anything_is_hashed(folder
         await WeightFolders().get(local(folder.parent))
 
 
-async def test_a_folder_is_fetched_once_and_goes_when_it_is_old(folder: Path, url: str) -> None:
+async def test_a_folder_is_fetched_once_and_removed_when_it_is_old(folder: Path, url: str) -> None:
     folders, target = WeightFolders(), remote(url)
     fetched = await got(folders, target)
     assert fetched.digest == digest(fetched.path) == digest(folder)
@@ -100,7 +100,7 @@ async def test_a_folder_is_fetched_once_and_goes_when_it_is_old(folder: Path, ur
     assert not again.path.exists()
 
 
-async def test_other_weights_under_the_same_url_are_fetched_anew(folder: Path, url: str) -> None:
+async def test_other_weights_under_the_same_url_are_fetched_again(folder: Path, url: str) -> None:
     folders = WeightFolders()
     old = await got(folders, remote(url, 2))
     safetensors(folder / "a.safetensors", fill=b"\1")
@@ -146,14 +146,14 @@ def test_without_an_index_the_one_file_is_fetched(folder: Path, url: str, tmp_pa
     assert check_files(tmp_path) > 0
 
 
-def test_a_server_that_is_not_there_and_a_fetch_that_is_no_longer_wanted_are_named(url: str, tmp_path: Path) -> None:
+def test_an_unreachable_server_and_a_cancelled_fetch_are_named(url: str, tmp_path: Path) -> None:
     with pytest.raises(LoadError, match=r"127\.0\.0\.1:9"):
         fetch("http://127.0.0.1:9", tmp_path)
     with pytest.raises(LoadError, match="no longer wanted"):
         fetch(url, tmp_path, lambda: True)
 
 
-async def test_a_hanging_fetch_of_a_cancelled_publish_does_not_hold_up_the_next(folder: Path) -> None:
+async def test_a_hanging_fetch_of_a_cancelled_publish_does_not_delay_the_next(folder: Path) -> None:
     weights = ServedWeights(ScriptedEngine(Scripted()), "job", lambda: None)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         hanging = Publish(version="v1", source=Source(url=f"http://127.0.0.1:{mute.getsockname()[1]}"))
@@ -171,7 +171,7 @@ async def test_a_hanging_fetch_of_a_cancelled_publish_does_not_hold_up_the_next(
     await weights.close()
 
 
-async def test_a_hanging_fetch_of_an_adapter_does_not_hold_up_weights(folder: Path) -> None:
+async def test_a_hanging_fetch_of_an_adapter_does_not_delay_weights(folder: Path) -> None:
     def loading(fleet_spec: FleetSpec) -> FleetSpec:
         assert fleet_spec.transaction is not None
         return fleet_spec.changed(transaction=fleet_spec.transaction.model_copy(update={"phase": "load"}))
@@ -202,7 +202,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-async def test_whatever_a_header_holds_is_a_refusal_that_ends_no_worker(tmp_path: Path, name: str) -> None:
+async def test_an_invalid_header_is_refused_without_ending_the_worker(tmp_path: Path, name: str) -> None:
     for file in (SINGLE, TENSORS):
         (tmp_path / file).write_bytes(struct.pack("<Q", len(HOSTILE[name])) + HOSTILE[name] + bytes(4))
     (tmp_path / CONFIG).write_bytes(HOSTILE[name])
@@ -217,7 +217,7 @@ async def test_whatever_a_header_holds_is_a_refusal_that_ends_no_worker(tmp_path
         await WeightFolders((), AdapterCheck(ADAPTED)).get(adapter(tmp_path))
 
 
-async def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+async def test_a_path_that_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     folder = write_adapter(tmp_path / "a")
     for name in (TENSORS, CONFIG):
         (folder / name).unlink()
@@ -229,7 +229,7 @@ async def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
         await asyncio.wait_for(WeightFolders().get(local(tmp_path)), 120)
 
 
-async def test_a_folder_is_checked_anew_for_what_it_is_to_be(tmp_path: Path) -> None:
+async def test_a_folder_is_checked_again_when_used_as_an_adapter(tmp_path: Path) -> None:
     folder = write_adapter(tmp_path / "a")
     age(folder)
     folders = WeightFolders((), AdapterCheck(ADAPTED))

@@ -1,4 +1,4 @@
-"""A version behind a URL is read once: workers pass its pieces on to one another, and check what they are given."""
+"""A version at a URL is read once: workers pass its pieces on to one another and verify received ones."""
 
 import asyncio
 import errno
@@ -43,7 +43,7 @@ YEAR = 365 * 86400
 
 @pytest.fixture(autouse=True)
 def _limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No limit decides, but where a test is about one."""
+    """Raises all limits, except in tests of a limit."""
     monkeypatch.setattr(passing_module, "HEAR_SECONDS", 0.02)
     for name in ("FIRST_SECONDS", "PIECE_SECONDS", "READ_SECONDS"):
         monkeypatch.setattr(peers_module, name, NEVER_SECONDS)
@@ -86,7 +86,7 @@ def ask(address: str, path: str) -> http.client.HTTPResponse:
     return answer
 
 
-async def test_of_four_that_fetch_at_once_one_reads_the_source(source: CountingSource, fleet: Passers) -> None:
+async def test_one_of_four_concurrent_workers_reads_the_source(source: CountingSource, fleet: Passers) -> None:
     nodes = [fleet.add(f"worker-{number}") for number in range(4)]
     source.held_at = PIECE_BYTES + BLOCK
     fetches = [asyncio.create_task(node.get(Source(url=source.url))) for node in nodes]
@@ -95,7 +95,7 @@ async def test_of_four_that_fetch_at_once_one_reads_the_source(source: CountingS
     def has_first(address: str) -> bool:
         return ask(address, first).status == 206
 
-    for node in nodes:  # each has the first piece while the source has not given the second
+    for node in nodes:  # each has the first piece before the source has sent the second
         await until(lambda node=node: node.report.partial == (1,))
         while not await asyncio.to_thread(has_first, node.report.address):
             pass
@@ -108,7 +108,7 @@ async def test_of_four_that_fetch_at_once_one_reads_the_source(source: CountingS
 
 
 @pytest.mark.parametrize("transaction", [1, issue(1, base_of(next_epoch(0, EPOCHS_BEGIN + 2 * YEAR))), INT53_MAX])
-async def test_who_comes_later_has_it_from_others_and_needs_no_source(
+async def test_a_later_worker_gets_the_version_from_others_without_the_source(
     transaction: int, source: CountingSource, fleet: Passers
 ) -> None:
     first = await fleet.add("worker-1").get(Source(url=source.url), transaction)
@@ -140,7 +140,7 @@ async def test_a_file_that_ends_with_a_whole_piece_is_passed_on(source: Counting
 
 
 @pytest.mark.parametrize("wrong", ["dies", "lies", "misses", "changes"], indirect=True)
-async def test_after_one_that_does_wrong_the_source_is_asked(
+async def test_after_a_faulty_worker_the_source_is_read(
     wrong: WrongPasser, source: CountingSource, fleet: Passers, caplog: pytest.LogCaptureFixture
 ) -> None:
     found = await fleet.add("worker-1").get(Source(url=source.url))
@@ -148,7 +148,7 @@ async def test_after_one_that_does_wrong_the_source_is_asked(
     assert source.sent["model-0.safetensors"] == source.sizes()["model-0.safetensors"]
     assert "secret" not in caplog.text
     asked = len([path for path in wrong.asked if "model-1" not in path])
-    # The index, a piece, and half of one; another reading is begun with again, four times at most.
+    # The index, a piece, and half of one; another reading is started again, at most four times.
     assert asked == {"dies": 3, "changes": 10}.get(wrong.how, 1)
     assert ("worker-0 is not used any longer" in caplog.text) == (wrong.how != "changes")
 
@@ -156,7 +156,7 @@ async def test_after_one_that_does_wrong_the_source_is_asked(
 @pytest.mark.parametrize(
     ("wrong", "limit"), [("hangs", "READ_SECONDS"), ("waits", "PIECE_SECONDS")], indirect=["wrong"]
 )
-async def test_who_takes_longer_than_a_limit_is_asked_no_more(
+async def test_a_worker_slower_than_a_limit_is_not_used_again(
     wrong: WrongPasser, limit: str, source: CountingSource, fleet: Passers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(peers_module, limit, 0.2)
@@ -166,7 +166,7 @@ async def test_who_takes_longer_than_a_limit_is_asked_no_more(
     assert source.sent == source.sizes()
 
 
-async def test_a_full_disk_is_no_reason_to_ask_the_source(
+async def test_a_full_disk_does_not_cause_a_read_of_the_source(
     source: CountingSource, fleet: Passers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fleet.add("worker-0").get(Source(url=source.url))
@@ -180,7 +180,7 @@ async def test_a_full_disk_is_no_reason_to_ask_the_source(
     assert source.sent == source.sizes()
 
 
-async def test_where_nobody_listens_another_worker_is_asked(source: CountingSource, fleet: Passers) -> None:
+async def test_an_unreachable_worker_is_replaced_by_another(source: CountingSource, fleet: Passers) -> None:
     await fleet.add("worker-2").get(Source(url=source.url))
     gone = WrongPasser("dies", source.folder)
     fleet.others.append(gone.status())
@@ -191,7 +191,7 @@ async def test_where_nobody_listens_another_worker_is_asked(source: CountingSour
 
 
 @pytest.mark.parametrize("wrong", ["dies"], indirect=True)
-async def test_no_file_is_of_two_readings(
+async def test_no_file_mixes_two_readings_of_the_source(
     wrong: WrongPasser, source: CountingSource, fleet: Passers, tmp_path: Path
 ) -> None:
     source.folder = tmp_path / "changed"
@@ -202,7 +202,7 @@ async def test_no_file_is_of_two_readings(
     assert found.digest == digest(source.folder)
 
 
-async def test_pieces_of_a_version_that_changed_do_not_pass_for_it(
+async def test_pieces_of_a_changed_version_are_refused(
     source: CountingSource, fleet: Passers, caplog: pytest.LogCaptureFixture
 ) -> None:
     old = await fleet.add("worker-0").get(Source(url=source.url))
@@ -213,16 +213,15 @@ async def test_pieces_of_a_version_that_changed_do_not_pass_for_it(
     assert found.digest == new
     assert f"with pieces of worker-0: found digest {old.digest}, needed: {new}" in caplog.text
     unknown = await fleet.add("worker-2").get(Source(url=source.url))
-    assert unknown.digest in (old.digest, new)  # all of one of them; the transaction compares who found what
+    # All pieces are of one reading; the transaction compares the workers' digests.
+    assert unknown.digest in (old.digest, new)
     source.folder.joinpath("model-1.safetensors").unlink()
     with pytest.raises(LoadError, match="404"):
         await fleet.add("worker-3").get(Source(url=source.url, digest="0" * 64))
 
 
 @pytest.mark.parametrize("wrong", ["waits"], indirect=True)
-async def test_a_fetch_that_is_not_wanted_waits_for_nobody(
-    wrong: WrongPasser, source: CountingSource, fleet: Passers
-) -> None:
+async def test_a_cancelled_fetch_ends_at_once(wrong: WrongPasser, source: CountingSource, fleet: Passers) -> None:
     node = fleet.add("worker-1")
     task = asyncio.create_task(node.get(Source(url=source.url)))
     await until(lambda: bool(wrong.asked))
@@ -234,7 +233,7 @@ async def test_a_fetch_that_is_not_wanted_waits_for_nobody(
     assert source.asked == []
 
 
-async def test_who_waits_for_an_earlier_worker_goes_to_the_source_at_last(
+async def test_a_worker_that_waits_too_long_for_another_reads_the_source(
     source: CountingSource, fleet: Passers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(peers_module, "FIRST_SECONDS", 0.2)
@@ -254,7 +253,7 @@ async def test_a_store_that_does_not_answer_does_not_stop_a_fetch(
     assert (await node.get(Source(url=source.url))).digest == digest(source.folder)
 
 
-async def test_only_who_knows_the_secret_is_given_anything(source: CountingSource, fleet: Passers) -> None:
+async def test_only_requests_with_the_secret_are_answered(source: CountingSource, fleet: Passers) -> None:
     node = fleet.add("worker-1")
     await node.get(Source(url=source.url))
     address, name = node.report.address, "/1/model-1.safetensors?piece=0"
@@ -269,7 +268,7 @@ async def test_only_who_knows_the_secret_is_given_anything(source: CountingSourc
     assert address not in repr(node.status())
 
 
-async def test_what_is_not_whole_is_passed_on_to_later_workers_alone(source: CountingSource, fleet: Passers) -> None:
+async def test_an_incomplete_version_is_passed_only_to_later_workers(source: CountingSource, fleet: Passers) -> None:
     source.held_at = PIECE_BYTES + BLOCK
     node = fleet.add("worker-1")
     task = asyncio.create_task(node.get(Source(url=source.url)))
@@ -283,7 +282,7 @@ async def test_what_is_not_whole_is_passed_on_to_later_workers_alone(source: Cou
     assert (await asyncio.to_thread(ask, node.report.address, f"{name}worker-0")).status == 206
 
 
-async def test_what_is_let_go_is_passed_on_no_more(source: CountingSource, fleet: Passers) -> None:
+async def test_a_released_version_is_not_passed_on(source: CountingSource, fleet: Passers) -> None:
     node = fleet.add("worker-0")
     await node.get(Source(url=source.url))
     node.folders.keep([])
@@ -292,7 +291,7 @@ async def test_what_is_let_go_is_passed_on_no_more(source: CountingSource, fleet
 
 
 @pytest.mark.redis
-async def test_heartbeats_in_a_store_lead_one_worker_to_another(source: CountingSource, tmp_path: Path) -> None:
+async def test_workers_find_each_other_by_heartbeats_in_the_store(source: CountingSource, tmp_path: Path) -> None:
     async with EmbeddedRedis(tmp_path / "redis") as url:
         store = await open_store(url, "loop")
         spec = FleetSpec(revision=1, version="v1", publisher=1, source=Source(url=source.url))
@@ -301,7 +300,7 @@ async def test_heartbeats_in_a_store_lead_one_worker_to_another(source: Counting
         tasks: list[asyncio.Task[None]] = []
         with ExitStack() as servers:
             for index in range(2):
-                # Another URL of the store makes another machine of it: the two share no folder.
+                # Another URL of the store stands for another machine: the two share no folder.
                 settings, passing = WorkerSettings(job(), f"{url}#{index}", index), Passing()
                 http_server = PodHttp(0, ready=lambda: True, alive=lambda: True, others=passing.answer)
                 port = servers.enter_context(http_server).port
@@ -325,7 +324,7 @@ async def has_loaded(store: Store, name: str) -> bool:
     return report is not None and bool(report.loaded)
 
 
-def test_a_workers_address_is_the_one_that_its_store_sees() -> None:
+def test_a_workers_address_is_that_of_its_connection_to_the_store() -> None:
     assert own_address("redis://:password@127.0.0.1:6379/0", 8080) == "http://127.0.0.1:8080"
     assert own_address("unix:///tmp/store.sock", 8080) in ("http://127.0.0.1:8080", "http://[::1]:8080")
     with pytest.raises(socket.gaierror):

@@ -1,4 +1,4 @@
-"""Tensors as they arrive become files that any loader of weights reads."""
+"""Received tensors are written to files that any loader of weights can read."""
 
 # pyright: reportUnknownVariableType=false
 
@@ -39,7 +39,7 @@ def test_each_update_is_a_file_and_the_index_names_all(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["v1"]
 
 
-def test_what_was_not_announced_or_has_not_come_is_refused(tmp_path: Path) -> None:
+def test_unannounced_or_missing_tensors_are_refused(tmp_path: Path) -> None:
     files = ReceivedFiles(tmp_path / "v1")
     with pytest.raises(LoadError, match="no tensor has arrived"):
         files.finish()
@@ -54,7 +54,7 @@ def test_what_was_not_announced_or_has_not_come_is_refused(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_tensor_that_comes_twice_is_refused(tmp_path: Path) -> None:
+def test_a_tensor_received_twice_is_refused(tmp_path: Path) -> None:
     files = ReceivedFiles(tmp_path / "v1")
     with pytest.raises(LoadError, match="tensor one was announced twice"):
         files.expect([ONE, ONE])
@@ -66,7 +66,7 @@ def test_a_tensor_that_comes_twice_is_refused(tmp_path: Path) -> None:
     files.close()
 
 
-def test_tensors_that_the_disk_has_no_room_for_are_refused_before_they_come(tmp_path: Path) -> None:
+def test_tensors_too_large_for_the_disk_are_refused_in_advance(tmp_path: Path) -> None:
     files = ReceivedFiles(tmp_path / "v1")
     size = shutil.disk_usage(tmp_path).total
     with pytest.raises(LoadError, match=f"bytes free, the tensors need {size * 8:,}"):
@@ -86,7 +86,7 @@ def test_tensors_that_the_disk_has_no_room_for_are_refused_before_they_come(tmp_
         (["a"], ["float32"], ["3"], "needed: lengths"),
     ],
 )
-def test_announcements_that_fit_no_file_are_refused(
+def test_impossible_announcements_are_refused(
     names: list[object], dtypes: list[object], shapes: list[object], message: str
 ) -> None:
     with pytest.raises(LoadError, match=message):

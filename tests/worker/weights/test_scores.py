@@ -1,4 +1,4 @@
-"""A token without a finite score fails its response, and no other; what is recorded before it is finite."""
+"""A token without a finite score fails only its response; the scores recorded before it are finite."""
 
 import asyncio
 import math
@@ -36,7 +36,7 @@ def test_a_response_ends_before_the_first_token_without_a_finite_score(bad: floa
     assert response.stop_reason.startswith(
         f"scores are not finite: token 3: found log-probability {bad}, allowed: a finite number; weights v7 are damaged"
     )
-    # What the engine says until it has ended the request counts no more.
+    # Later outputs of the engine for this request are ignored.
     running.take(EngineOutput(key, pack_tokens([1]), pack_logprobs([-1.0]), FinishReason.LENGTH), "v7")
     assert running.newly_failed() == []
     assert (response.finish, response.generated) == (FinishReason.INFRA_FAILED, 3)
@@ -86,7 +86,7 @@ def test_a_worker_fails_that_response_alone_and_its_engine_ends_it(
     play(tmp_path, story)
 
 
-def test_a_canary_whose_scores_are_not_finite_is_refused_in_words(
+def test_a_canary_with_non_finite_scores_is_refused_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from openseer_worker.scripted import engine  # noqa: PLC0415 - what is replaced

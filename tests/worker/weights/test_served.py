@@ -23,12 +23,12 @@ def versions(results: list[Result]) -> set[tuple[str, ...]]:
 
 
 async def failing(fleet: Fleet, why: str) -> list[str]:
-    """Workers that report such an error."""
+    """Workers that report an error with `text`."""
     reports = [(status.name, status.heartbeat.weights) for status in await fleet.store.workers()]
     return [name for name, report in reports if report is not None and why in report.error]
 
 
-def test_drain_lets_the_old_batch_end_with_the_old_weights(tmp_path: Path) -> None:
+def test_drain_completes_the_old_batch_with_the_old_weights(tmp_path: Path) -> None:
     async def story(fleet: Fleet) -> None:
         await fleet.publish(mode="drain")
         assert (await fleet.until("quiesce")).seconds["prefetch"] < 0.5
@@ -40,7 +40,7 @@ def test_drain_lets_the_old_batch_end_with_the_old_weights(tmp_path: Path) -> No
     play(tmp_path, story)
 
 
-def test_keep_hands_running_responses_to_the_new_weights(tmp_path: Path) -> None:
+def test_keep_continues_running_responses_on_the_new_weights(tmp_path: Path) -> None:
     async def story(fleet: Fleet) -> None:
         await fleet.publish(mode="keep")
         transaction = await fleet.until("done", seconds=3)
@@ -53,7 +53,7 @@ def test_keep_hands_running_responses_to_the_new_weights(tmp_path: Path) -> None
     play(tmp_path, story)
 
 
-def test_keep_aborts_what_is_too_stale(tmp_path: Path) -> None:
+def test_keep_aborts_responses_that_are_too_stale(tmp_path: Path) -> None:
     async def story(fleet: Fleet) -> None:
         await fleet.publish(mode="keep", max_staleness=0)
         await fleet.until("done", seconds=3)
@@ -62,7 +62,7 @@ def test_keep_aborts_what_is_too_stale(tmp_path: Path) -> None:
     play(tmp_path, story)
 
 
-def test_abort_ends_what_runs_and_keeps_its_tokens(tmp_path: Path) -> None:
+def test_abort_ends_running_responses_and_keeps_their_tokens(tmp_path: Path) -> None:
     async def story(fleet: Fleet) -> None:
         await fleet.publish(mode="abort")
         await fleet.until("done", seconds=3)
@@ -76,9 +76,7 @@ def test_abort_ends_what_runs_and_keeps_its_tokens(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("phase", ["prefetch", "quiesce", "load"])
-def test_a_worker_that_dies_in_mid_transaction_is_not_waited_for_and_its_successor_joins(
-    tmp_path: Path, phase: str
-) -> None:
+def test_a_worker_that_dies_mid_transaction_is_dropped_until_its_next_boot(tmp_path: Path, phase: str) -> None:
     async def story(fleet: Fleet) -> None:
         fleet.engines["worker-1"].hangs = True
         await fleet.publish(mode="keep" if phase == "load" else "drain")
@@ -97,9 +95,7 @@ def test_a_worker_that_dies_in_mid_transaction_is_not_waited_for_and_its_success
 
 
 @pytest.mark.parametrize("phase", ["prefetch", "quiesce", "load", "commit"])
-def test_a_worker_that_joins_in_the_middle_never_works_with_weights_of_another_version(
-    tmp_path: Path, phase: str
-) -> None:
+def test_a_worker_that_joins_mid_transaction_never_uses_other_weights(tmp_path: Path, phase: str) -> None:
     async def story(fleet: Fleet) -> None:
         await fleet.publish("v1", mode="keep")
         await fleet.until("done")
@@ -117,7 +113,7 @@ def test_a_worker_that_joins_in_the_middle_never_works_with_weights_of_another_v
 
 
 @pytest.mark.parametrize("mode", ["keep", "abort"])
-def test_work_whose_claim_is_answered_after_the_order_is_handed_back(tmp_path: Path, mode: str) -> None:
+def test_requests_claimed_after_the_order_are_given_back(tmp_path: Path, mode: str) -> None:
     async def story(fleet: Fleet) -> None:
         fleet.store.delay = 1.5
         fleet.start(2)
@@ -132,7 +128,7 @@ def test_work_whose_claim_is_answered_after_the_order_is_handed_back(tmp_path: P
     play(tmp_path, story)
 
 
-def test_a_load_that_fails_is_tried_again(tmp_path: Path) -> None:
+def test_a_failed_load_is_tried_again(tmp_path: Path) -> None:
     async def story(fleet: Fleet) -> None:
         fleet.engines["worker-1"].failures = 2
         await fleet.publish(mode="keep", retries=2)
@@ -142,7 +138,7 @@ def test_a_load_that_fails_is_tried_again(tmp_path: Path) -> None:
     play(tmp_path, story)
 
 
-def test_a_load_that_fails_for_good_takes_the_fleet_back(tmp_path: Path) -> None:
+def test_a_permanently_failing_load_rolls_the_fleet_back(tmp_path: Path) -> None:
     async def story(fleet: Fleet) -> None:
         fleet.engines["worker-1"].failures = 1
         await fleet.publish(mode="keep")
@@ -157,7 +153,7 @@ def test_a_load_that_fails_for_good_takes_the_fleet_back(tmp_path: Path) -> None
     play(tmp_path, story)
 
 
-def test_a_worker_that_cannot_go_back_leaves(tmp_path: Path) -> None:
+def test_a_worker_that_cannot_roll_back_exits(tmp_path: Path) -> None:
     async def story(fleet: Fleet) -> None:
         fleet.engines["worker-1"].failures = 2
         await fleet.publish(mode="keep")
@@ -170,7 +166,7 @@ def test_a_worker_that_cannot_go_back_leaves(tmp_path: Path) -> None:
     play(tmp_path, story)
 
 
-def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
+def test_a_hanging_worker_is_replaced(tmp_path: Path) -> None:
     async def story(fleet: Fleet) -> None:
         fleet.engines["worker-1"].hangs = True
         await fleet.publish(mode="keep", on_failure="replace", deadlines={"load": 5.0})
@@ -186,7 +182,7 @@ def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
     play(tmp_path, story)
 
 
-def test_weights_that_are_not_there_are_refused_before_anybody_stops(tmp_path: Path) -> None:
+def test_missing_weights_are_refused_before_a_worker_stops(tmp_path: Path) -> None:
     async def story(fleet: Fleet) -> None:
         await fleet.publish(source=Source(path=str(tmp_path / "nowhere")), retries=1)
         transaction = await fleet.until("failed", seconds=3)
@@ -198,7 +194,7 @@ def test_weights_that_are_not_there_are_refused_before_anybody_stops(tmp_path: P
 
 
 @pytest.mark.parametrize("on_failure", ["abort", "replace"])
-def test_weights_that_are_not_the_publishers_are_never_served(tmp_path: Path, on_failure: str) -> None:
+def test_weights_that_differ_from_the_publishers_are_never_served(tmp_path: Path, on_failure: str) -> None:
     async def story(fleet: Fleet) -> None:
         fleet.weights("v1")
         logprobs = scripted_scores("other content", CANARY_TOKENS)
@@ -211,7 +207,7 @@ def test_weights_that_are_not_the_publishers_are_never_served(tmp_path: Path, on
     play(tmp_path, story)
 
 
-def test_a_canary_that_agrees_is_reported_also_by_who_loads_later(tmp_path: Path) -> None:
+def test_a_matching_canary_is_reported_also_by_later_workers(tmp_path: Path) -> None:
     async def story(fleet: Fleet) -> None:
         fleet.weights("v1")
         canary = Canary(token_ids=CANARY_TOKENS, logprobs=scripted_scores(digest(tmp_path / "v1"), CANARY_TOKENS))
@@ -234,7 +230,7 @@ def test_a_canary_that_agrees_is_reported_also_by_who_loads_later(tmp_path: Path
     play(tmp_path, story)
 
 
-def test_a_folder_that_was_written_over_is_not_gone_back_to(tmp_path: Path) -> None:
+def test_the_fleet_does_not_roll_back_to_an_overwritten_folder(tmp_path: Path) -> None:
     async def story(fleet: Fleet) -> None:
         await fleet.publish("v1", mode="keep")
         await fleet.until("done")
@@ -271,7 +267,7 @@ def test_weights_of_another_digest_than_the_publishers_are_refused(tmp_path: Pat
     play(tmp_path, story)
 
 
-def test_weights_published_at_rest_are_what_the_first_worker_that_loads_them_found(tmp_path: Path) -> None:
+def test_the_first_loader_fixes_the_digest_of_weights_published_at_rest(tmp_path: Path) -> None:
     async def story(fleet: Fleet) -> None:
         await rest(fleet, "sleep")
         await asyncio.sleep(1.5)
@@ -293,14 +289,14 @@ def test_weights_published_at_rest_are_what_the_first_worker_that_loads_them_fou
 
 
 @pytest.mark.parametrize("at_rest", [False, True])
-def test_who_loaded_other_bytes_before_a_digest_was_known_never_serves_them(tmp_path: Path, at_rest: bool) -> None:
+def test_other_bytes_loaded_before_the_digest_was_known_are_never_served(tmp_path: Path, at_rest: bool) -> None:
     async def story(fleet: Fleet) -> None:
         if at_rest:
             await rest(fleet, "sleep")
             await asyncio.sleep(1.5)
             await fleet.publish(mode="keep")
             await fleet.until("done")
-            fleet.controller.cancel()  # it learns of all loads at once
+            fleet.controller.cancel()  # it reads all loads at once
             await rest(fleet, None)
         else:
             fleet.engines["worker-1"].hangs = True
@@ -325,7 +321,7 @@ def test_who_loaded_other_bytes_before_a_digest_was_known_never_serves_them(tmp_
     play(tmp_path, story)
 
 
-def test_a_cancelled_load_goes_back(tmp_path: Path) -> None:
+def test_a_cancelled_load_is_rolled_back(tmp_path: Path) -> None:
     async def story(fleet: Fleet) -> None:
         fleet.engines["worker-1"].hangs = True
         await fleet.publish(mode="keep")
@@ -346,7 +342,7 @@ async def rest(fleet: Fleet, how: str | None) -> None:
     assert await fleet.store.swap_fleet_spec(fleet_spec.model_copy(update=update))
 
 
-def test_a_worker_sleeps_with_nothing_in_hand_and_wakes_with_what_was_published_meanwhile(tmp_path: Path) -> None:
+def test_a_worker_sleeps_without_requests_and_wakes_with_new_weights(tmp_path: Path) -> None:
     async def story(fleet: Fleet) -> None:
         await rest(fleet, "sleep")
         await asyncio.sleep(1.5)
@@ -370,7 +366,7 @@ def test_a_worker_sleeps_with_nothing_in_hand_and_wakes_with_what_was_published_
     play(tmp_path, story)
 
 
-def test_a_fleet_that_is_to_stop_hands_everything_back(tmp_path: Path) -> None:
+def test_a_stopping_fleet_gives_back_all_requests(tmp_path: Path) -> None:
     async def story(fleet: Fleet) -> None:
         await rest(fleet, "stop")
         await asyncio.sleep(1.5)

@@ -1,4 +1,4 @@
-"""A fleet that serves adapters beside its weights: who samples what, before, while and after they are published."""
+"""A fleet that serves adapters beside its weights: the versions that sample before, during and after a publish."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ LORA = Lora(max_rank=4, max_adapters=2)
 
 
 async def adapt(fleet: Fleet, version: str, name: str, **more: Any) -> None:
-    """Begins to publish an adapter."""
+    """Starts to publish an adapter."""
     folder = write_adapter(fleet.folder / version, version)
     values: dict[str, Any] = {"source": Source(path=str(folder)), "retries": 0} | more
     publish = Publish(version=version, adapter=AdapterSpec(name=name), **values)
@@ -26,7 +26,7 @@ def story(tmp_path: Path, told: Any) -> None:
     play(tmp_path, told, lora={"maxRank": LORA.max_rank, "maxAdapters": LORA.max_adapters})
 
 
-def test_an_adapter_is_loaded_beside_work_and_samples_its_batch_alone(tmp_path: Path) -> None:
+def test_an_adapter_is_loaded_during_work_and_samples_only_its_batch(tmp_path: Path) -> None:
     async def told(fleet: Fleet) -> None:
         loads = {name: engine.loaded for name, engine in fleet.engines.items()}
         await adapt(fleet, "a1", "a")
@@ -45,7 +45,7 @@ def test_an_adapter_is_loaded_beside_work_and_samples_its_batch_alone(tmp_path: 
     story(tmp_path, told)
 
 
-def test_an_adapter_replaced_by_keep_hands_its_requests_to_the_next(tmp_path: Path) -> None:
+def test_keep_continues_requests_of_a_replaced_adapter_on_the_next(tmp_path: Path) -> None:
     async def told(fleet: Fleet) -> None:
         await adapt(fleet, "a1", "a")
         await fleet.until("done")
@@ -61,7 +61,7 @@ def test_an_adapter_replaced_by_keep_hands_its_requests_to_the_next(tmp_path: Pa
     story(tmp_path, told)
 
 
-def test_a_worker_that_comes_later_loads_the_adapters_of_the_fleet(tmp_path: Path) -> None:
+def test_a_later_worker_loads_the_adapters_of_the_fleet(tmp_path: Path) -> None:
     async def told(fleet: Fleet) -> None:
         await adapt(fleet, "a1", "a")
         await fleet.until("done")
@@ -72,7 +72,7 @@ def test_a_worker_that_comes_later_loads_the_adapters_of_the_fleet(tmp_path: Pat
     story(tmp_path, told)
 
 
-def test_an_adapter_that_a_worker_refuses_is_served_by_nobody(tmp_path: Path) -> None:
+def test_an_adapter_refused_by_a_worker_is_not_served(tmp_path: Path) -> None:
     async def told(fleet: Fleet) -> None:
         write_adapter(fleet.folder / "big", rank=8)
         await adapt(fleet, "a1", "a", source=Source(path=str(fleet.folder / "big")))
@@ -84,7 +84,7 @@ def test_an_adapter_that_a_worker_refuses_is_served_by_nobody(tmp_path: Path) ->
     story(tmp_path, told)
 
 
-def test_new_weights_take_the_adapters_along(tmp_path: Path) -> None:
+def test_new_weights_remove_the_adapters(tmp_path: Path) -> None:
     async def told(fleet: Fleet) -> None:
         await adapt(fleet, "a1", "a")
         await fleet.until("done")
@@ -98,7 +98,7 @@ def test_new_weights_take_the_adapters_along(tmp_path: Path) -> None:
     story(tmp_path, told)
 
 
-def test_a_removed_adapter_samples_nothing_more(tmp_path: Path) -> None:
+def test_a_removed_adapter_samples_no_more_tokens(tmp_path: Path) -> None:
     async def told(fleet: Fleet) -> None:
         await adapt(fleet, "a1", "a")
         await fleet.until("done")
@@ -108,7 +108,7 @@ def test_a_removed_adapter_samples_nothing_more(tmp_path: Path) -> None:
         assert await fleet.store.swap_fleet_spec(spec.without("a"))
         await fleet.sleep(3.0)
         progress = await fleet.store.progress(1)
-        assert progress.closed == 0  # they wait: nobody answers them with other weights
+        assert progress.closed == 0  # the requests wait: no other weights sample them
         assert all(engine.held == [] for engine in fleet.engines.values())
         await fleet.results(0)
 

@@ -1,4 +1,4 @@
-"""Engines that sleep in stages, and throw their weights away: scripted ones on the reference store, in virtual time."""
+"""Engines that sleep in stages and discard their weights: scripted ones on the reference store, in virtual time."""
 
 import asyncio
 from collections.abc import Callable
@@ -21,7 +21,7 @@ async def change(fleet: Fleet, how: Callable[[FleetSpec], FleetSpec]) -> None:
 
 
 async def discard(fleet: Fleet) -> None:
-    """Sleep of level 2."""
+    """Requests sleep of level 2."""
     await change(fleet, lambda spec: asleep(spec, MEMORY_PARTS, fleet.now(), keep_weights=False))
     await at_rest(fleet)
 
@@ -32,7 +32,7 @@ async def wake(fleet: Fleet, *parts: str) -> None:
 
 
 async def at_rest(fleet: Fleet) -> None:
-    """Waits until all sleep as the fleet spec says; not at all where it says nothing."""
+    """Waits until all workers sleep as the fleet spec requires; returns at once if it requires no sleep."""
     spec = await fleet.store.fleet_spec()
     for _ in range(1000):
         if spec.rest is None or all(is_at_rest(spec, report) for report in await reported(fleet)):
@@ -51,7 +51,7 @@ def loaded(fleet: Fleet) -> set[str]:
     return {engine.loaded for engine in fleet.engines.values()}
 
 
-def test_a_trainers_order_thrown_away_loaded_awake(tmp_path: Path) -> None:
+def test_a_trainer_can_discard_load_and_wake_in_its_order(tmp_path: Path) -> None:
     async def story(fleet: Fleet) -> None:
         await discard(fleet)
         assert {(report.version, report.freed) for report in await reported(fleet)} == {("", False)}
@@ -71,7 +71,7 @@ def test_a_trainers_order_thrown_away_loaded_awake(tmp_path: Path) -> None:
     play(tmp_path, story)
 
 
-def test_weights_thrown_away_without_a_publish_are_loaded_from_their_source(tmp_path: Path) -> None:
+def test_discarded_weights_are_reloaded_without_a_publish(tmp_path: Path) -> None:
     async def story(fleet: Fleet) -> None:
         await fleet.publish(mode="keep")
         await fleet.until("done")
@@ -86,7 +86,7 @@ def test_weights_thrown_away_without_a_publish_are_loaded_from_their_source(tmp_
     play(tmp_path, story)
 
 
-def test_a_worker_that_begins_in_a_stage_is_where_the_others_are(tmp_path: Path) -> None:
+def test_a_worker_started_in_a_stage_joins_that_stage(tmp_path: Path) -> None:
     async def story(fleet: Fleet) -> None:
         await discard(fleet)
         await wake(fleet, "weights")
@@ -105,7 +105,7 @@ def test_a_worker_that_begins_in_a_stage_is_where_the_others_are(tmp_path: Path)
     play(tmp_path, story)
 
 
-def test_a_publish_that_fails_in_a_stage_leaves_the_weights_of_before(tmp_path: Path) -> None:
+def test_a_publish_that_fails_in_a_stage_keeps_the_previous_weights(tmp_path: Path) -> None:
     async def story(fleet: Fleet) -> None:
         await discard(fleet)
         await wake(fleet, "weights")
@@ -119,7 +119,7 @@ def test_a_publish_that_fails_in_a_stage_leaves_the_weights_of_before(tmp_path: 
     play(tmp_path, story)
 
 
-def test_a_canary_of_weights_that_came_in_a_stage_is_scored_before_anything_is_claimed(tmp_path: Path) -> None:
+def test_weights_loaded_in_a_stage_pass_their_canary_before_a_claim(tmp_path: Path) -> None:
     async def story(fleet: Fleet) -> None:
         content = digest(Path(fleet.weights("v1").path or ""))
         right = scripted_scores(content, CANARY_TOKENS)
@@ -141,7 +141,7 @@ def test_a_canary_of_weights_that_came_in_a_stage_is_scored_before_anything_is_c
     play(tmp_path, story)
 
 
-def test_whoever_is_still_waking_is_not_told_as_asleep(tmp_path: Path) -> None:
+def test_a_waking_worker_is_not_reported_as_asleep(tmp_path: Path) -> None:
     async def story(fleet: Fleet) -> None:
         for parts in (("weights",), MEMORY_PARTS):
             await discard(fleet)

@@ -1,4 +1,4 @@
-"""The workers of one machine share what they fetch and read: once for all, and nothing that a dead one has left."""
+"""The workers of one machine share fetched and read files: one fetch for all, no files left behind by a dead worker."""
 
 import asyncio
 import errno
@@ -45,7 +45,7 @@ sys.stdin.read()
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The machine's temporary files, of this test alone."""
+    """The machine's folder of temporary files, for this test only."""
     path = tmp_path / "temporary"
     path.mkdir()
     monkeypatch.setenv("TMPDIR", str(path))
@@ -55,7 +55,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def another(request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[bytes]]:
-    """Another process that makes the folder of "key"; it dies within that, or once it has it."""
+    """Another process that makes the folder of "key"; it is killed during that, or afterwards."""
     command = [sys.executable, "-c", _DIES, request.param]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -67,11 +67,11 @@ def another(request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[bytes]]
 
 
 def _removes_nothing(*_: object, **__: object) -> None:
-    """As if it had died."""
+    """A replacement of `rmtree` that removes nothing, as if the worker had died."""
 
 
 async def left_by_a_dead_worker(url: str) -> Path:
-    """What was fetched for a job, whose worker holds it no longer and has not removed it."""
+    """Files fetched for a job whose worker neither holds nor removed them."""
     worker = WeightFolders(scope="job")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shutil, "rmtree", _removes_nothing)
@@ -86,7 +86,7 @@ def made(key: str = "key", by: str = "me") -> SharedFolder:
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, name: str) -> list[object]:
-    """Calls of what fetches or reads a folder's weights."""
+    """Records the calls of a function that fetches or reads a folder's weights."""
     calls, function = list[object](), getattr(folders_module, name)
 
     def count(*arguments: object, **more: object) -> str:
@@ -143,7 +143,7 @@ async def test_the_workers_of_a_machine_read_a_folder_once(
     assert list(place.iterdir()) == []
 
 
-async def test_what_has_another_digest_is_taken_up_by_nobody(folder: Path, url: str) -> None:
+async def test_files_with_another_digest_are_not_shared(folder: Path, url: str) -> None:
     first, second = WeightFolders(scope="job"), WeightFolders(scope="job")
     old = await got(first, Source(url=url))
     safetensors(folder / "a.safetensors", fill=b"\1")
@@ -156,7 +156,7 @@ async def test_what_has_another_digest_is_taken_up_by_nobody(folder: Path, url: 
     second.close()
 
 
-async def test_a_fetched_file_that_was_written_over_is_fetched_anew(folder: Path, url: str) -> None:
+async def test_an_overwritten_fetched_file_is_fetched_again(folder: Path, url: str) -> None:
     first, second = WeightFolders(scope="job"), WeightFolders(scope="job")
     found = await got(first, Source(url=url))
     safetensors(found.path / "a.safetensors", fill=b"\1")
@@ -167,7 +167,7 @@ async def test_a_fetched_file_that_was_written_over_is_fetched_anew(folder: Path
     second.close()
 
 
-async def test_what_a_dead_worker_has_left_is_fetched_anew(folder: Path, url: str) -> None:
+async def test_files_of_a_dead_worker_are_fetched_again(folder: Path, url: str) -> None:
     path = await left_by_a_dead_worker(url)
     safetensors(folder / "a.safetensors", fill=b"\1")  # a later job of that name publishes again
     worker = WeightFolders(scope="job")
@@ -181,7 +181,7 @@ async def test_what_a_dead_worker_has_left_is_fetched_anew(folder: Path, url: st
 
 
 @pytest.mark.parametrize("gone", ["all", "one", "changed"])
-async def test_what_a_cleaner_of_temporary_files_took_is_fetched_anew(folder: Path, url: str, gone: str) -> None:
+async def test_files_removed_by_a_cleaner_are_fetched_again(folder: Path, url: str, gone: str) -> None:
     worker = WeightFolders(scope="job")
     found = await got(worker, Source(url=url))
     match gone:
@@ -216,7 +216,7 @@ def _full(*_: object, **__: object) -> None:
     [(tempfile, "gettempdir", _no_place), (fcntl, "flock", _no_locks), (Path, "write_text", _full)],
     ids=["no place", "no locks", "full"],
 )
-async def test_a_folder_is_read_without_any_temporary_files(
+async def test_a_folder_is_read_without_temporary_files(
     folder: Path, monkeypatch: pytest.MonkeyPatch, owner: object, name: str, broken: Callable[..., object]
 ) -> None:
     calls = counted(monkeypatch, "digest")
@@ -226,14 +226,14 @@ async def test_a_folder_is_read_without_any_temporary_files(
     assert len(calls) == 1
 
 
-async def test_a_place_without_locks_is_named_to_who_fetches(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_system_without_locks_is_named_in_the_error(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fcntl, "flock", _no_locks)
     with pytest.raises(OSError, match=r"cannot be locked here .*; set TMPDIR"):
         await got(WeightFolders(scope="job"), Source(url=url))
 
 
-async def test_who_reads_long_is_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock that the waiting worker's looks move on; between two of them the other reads a piece."""
+async def test_a_slow_reader_is_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The waiting worker's polls advance the clock; between two of them the other worker reads a piece."""
     looked, piece, readers = threading.Semaphore(0), threading.Semaphore(0), list[str]()
     clock, pieces = [0.0], 4
 
@@ -251,7 +251,7 @@ async def test_who_reads_long_is_waited_for(folder: Path, monkeypatch: pytest.Mo
         for _ in range(pieces):
             looked.acquire(timeout=10)
             before = shared.stat().st_mtime_ns
-            for _ in range(100_000):  # a file system's clock goes in steps of some milliseconds
+            for _ in range(100_000):  # a file system's clock has steps of some milliseconds
                 if stopped() or shared.stat().st_mtime_ns != before:
                     break
             piece.release()
@@ -269,9 +269,7 @@ async def test_who_reads_long_is_waited_for(folder: Path, monkeypatch: pytest.Mo
         worker.close()
 
 
-async def test_a_fetch_that_nobody_awaits_any_more_holds_nothing(
-    url: str, place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_abandoned_fetch_holds_no_lock(url: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, go_on = asyncio.Event(), threading.Event()
     loop, shared = asyncio.get_running_loop(), folders_module.shared_folder
 
@@ -294,7 +292,7 @@ async def test_a_fetch_that_nobody_awaits_any_more_holds_nothing(
 
 
 @pytest.mark.parametrize("another", ["half"], indirect=True)
-def test_what_a_killed_process_has_begun_is_made_anew(another: subprocess.Popen[bytes], place: Path) -> None:
+def test_a_folder_begun_by_a_killed_process_is_made_again(another: subprocess.Popen[bytes], place: Path) -> None:
     remove_left()
     assert len(list(place.iterdir())) == 1
     with pytest.raises(LoadError, match="no longer wanted"):
@@ -308,7 +306,9 @@ def test_what_a_killed_process_has_begun_is_made_anew(another: subprocess.Popen[
 
 
 @pytest.mark.parametrize("another", ["whole"], indirect=True)
-def test_what_a_killed_process_has_made_serves_others_or_goes(another: subprocess.Popen[bytes], place: Path) -> None:
+def test_a_folder_completed_by_a_killed_process_is_used_until_released(
+    another: subprocess.Popen[bytes], place: Path
+) -> None:
     held = made()
     assert held.record == {"by": "dead"}
     another.kill()
@@ -330,7 +330,7 @@ def test_a_maker_that_writes_nothing_is_not_waited_for(
     assert len(list(place.iterdir())) == 1
 
 
-def test_a_folder_that_others_may_write_is_left_alone(place: Path) -> None:
+def test_a_folder_writable_by_others_is_not_used(place: Path) -> None:
     held = made()
     held.path.chmod(0o777)
     other = made(by="another")
@@ -338,7 +338,7 @@ def test_a_folder_that_others_may_write_is_left_alone(place: Path) -> None:
     assert other.path != held.path
 
 
-def test_a_folder_whose_making_fails_is_gone(place: Path) -> None:
+def test_a_folder_that_fails_to_be_made_is_removed(place: Path) -> None:
     def fail(folder: Path) -> dict[str, object]:
         (folder / "half").write_text("x")
         raise LoadError("no")

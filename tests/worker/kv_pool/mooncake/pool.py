@@ -1,4 +1,4 @@
-"""Mooncake's master and store as tests run them: in a process of their own, on this machine's own address."""
+"""Mooncake's master and store for tests, in a separate process, on this machine's own address."""
 
 import http.client
 import json
@@ -20,7 +20,7 @@ SECONDS = 120.0
 
 
 def why_not() -> str:
-    """Why Mooncake cannot run here; "" where it can."""
+    """The reason why Mooncake cannot run here; "" if it can."""
     try:
         check_servers(2**30)
     except InputError as error:
@@ -29,7 +29,7 @@ def why_not() -> str:
 
 
 class Pool:
-    """A pool that runs; `master`: HOST:PORT."""
+    """A running pool. `master`: HOST:PORT."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
         self.process = process
@@ -43,7 +43,7 @@ class Pool:
             return False
 
     def pid(self, name: str) -> int:
-        """Of mooncake_master or mooncake_client, while it runs; 0 else."""
+        """Process id of mooncake_master or mooncake_client; 0 if it does not run."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         for child in children:
             if f"/{name}\0" in Path(f"/proc/{child}/cmdline").read_text():
@@ -61,7 +61,7 @@ class Pool:
 
 @contextmanager
 def running(logs: Path, gigabytes: int = 1) -> Generator[Pool]:
-    """A pool of so many GiB, once it is up."""
+    """Starts a pool of so many GiB and yields it when it is up."""
     port = free_ports(HOST)
     command = [
         *(sys.executable, "-m", "openseer_worker.kv_pool.mooncake.main", "--host", HOST, "--port", str(port)),

@@ -1,4 +1,4 @@
-"""Blocks in a real store of Mooncake, and what becomes of them when its processes die."""
+"""Blocks in a real store of Mooncake, also after deaths of its processes."""
 
 import os
 import signal
@@ -48,7 +48,7 @@ def put(store: MooncakeBlocks, place: str, count: int, rank: int = 0) -> list[bo
     return list(store.write(place, names(HASHES[:count], rank), rows(count, fill=1), begins=True))
 
 
-def test_blocks_come_as_they_went_and_are_written_once(store: MooncakeBlocks) -> None:
+def test_blocks_are_read_as_written_and_written_once(store: MooncakeBlocks) -> None:
     assert put(store, PLACE, 3) == [True] * 3
     assert put(store, PLACE, 4) == [False] * 3 + [True]
     assert store.count_present(PLACE, HASHES, LAYOUT, 1) == 4
@@ -57,13 +57,13 @@ def test_blocks_come_as_they_went_and_are_written_once(store: MooncakeBlocks) ->
     assert into == rows(4, fill=1)
 
 
-def test_a_block_counts_once_all_ranks_have_kept_their_part(store: MooncakeBlocks) -> None:
+def test_a_block_counts_once_all_ranks_have_stored_their_part(store: MooncakeBlocks) -> None:
     put(store, "1/aa/ranks", 3, rank=0)
     put(store, "1/aa/ranks", 2, rank=1)
     assert store.count_present("1/aa/ranks", HASHES, LAYOUT, 2) == 2
 
 
-def test_blocks_before_one_that_is_gone_come(store: MooncakeBlocks) -> None:
+def test_blocks_before_a_missing_one_are_read(store: MooncakeBlocks) -> None:
     put(store, "1/aa/gone", 2)
     reading = store.read("1/aa/gone", names(HASHES[:3]), rows(3))
     assert [next(reading), next(reading)] == [None, None]
@@ -72,7 +72,7 @@ def test_blocks_before_one_that_is_gone_come(store: MooncakeBlocks) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["a byte", "its size"])
-def test_a_block_that_is_not_what_was_written_is_told(store: MooncakeBlocks, pool: Pool, wrong: str) -> None:
+def test_a_corrupted_block_is_reported(store: MooncakeBlocks, pool: Pool, wrong: str) -> None:
     place = f"1/aa/{wrong[-4:]}"
     put(store, place, 1)
     key = f"{place}/{names(HASHES[:1])[0]}"
@@ -92,7 +92,7 @@ def test_a_group_and_a_version_are_removed_as_wholes(store: MooncakeBlocks) -> N
     assert store.count_present("1/new/ab", HASHES, LAYOUT, 1) == 2
 
 
-def test_groups_that_are_over_go_only_when_room_is_short(
+def test_ended_groups_are_removed_only_for_lack_of_room(
     store: MooncakeBlocks, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     places = [f"1/over/{number}" for number in range(4)]
@@ -105,7 +105,7 @@ def test_groups_that_are_over_go_only_when_room_is_short(
     assert [store.count_present(place, HASHES, LAYOUT, 1) for place in places] == [0, 0, 1, 1]
 
 
-def test_a_store_that_is_full_takes_new_blocks_and_stays_within_its_bytes(store: MooncakeBlocks, pool: Pool) -> None:
+def test_a_full_store_accepts_new_blocks_within_its_bytes(store: MooncakeBlocks, pool: Pool) -> None:
     size, most = 2**25, usage(pool.master).capacity
     count = 3 * most // (2 * size)
     for number in range(count):
@@ -118,11 +118,11 @@ def test_a_store_that_is_full_takes_new_blocks_and_stays_within_its_bytes(store:
 def _kept(store: MooncakeBlocks, name: str, size: int) -> bool:
     try:
         return bool(list(store.write("1/full/g", [name], rows(1, size=size), begins=True)))
-    except OSError:  # what is to go is not gone yet
+    except OSError:  # the removal is not finished yet
         return False
 
 
-def test_a_master_that_hangs_is_started_again_and_frees_who_waits(store: MooncakeBlocks, pool: Pool) -> None:
+def test_a_hanging_master_is_restarted_and_waiting_callers_return(store: MooncakeBlocks, pool: Pool) -> None:
     before = pool.pid("mooncake_master")
     stop(before)
     ended = threading.Event()
@@ -139,7 +139,7 @@ def test_a_master_that_hangs_is_started_again_and_frees_who_waits(store: Mooncak
 
 
 @pytest.mark.parametrize("name", ["mooncake_master", "mooncake_client"])
-def test_after_a_death_both_begin_again_empty_and_the_same_client_goes_on(
+def test_after_a_death_both_restart_empty_and_the_client_continues(
     store: MooncakeBlocks, pool: Pool, name: str
 ) -> None:
     place, before = f"1/death/{name[-6:]}", pool.pid("mooncake_master")
@@ -154,7 +154,7 @@ def test_after_a_death_both_begin_again_empty_and_the_same_client_goes_on(
 def _put(store: MooncakeBlocks, place: str) -> bool:
     try:
         return bool(put(store, place, 2))
-    except OSError:  # the connection is that to the one that died
+    except OSError:  # the connection is still that to the dead process
         return False
 
 
@@ -165,7 +165,7 @@ def _count(store: MooncakeBlocks, place: str) -> int:
         return -1
 
 
-def test_nothing_is_left_of_a_pool_whose_process_is_killed(tmp_path: Path) -> None:
+def test_a_killed_pool_process_leaves_nothing(tmp_path: Path) -> None:
     with running(tmp_path) as pool:
         pids = [pool.pid(name) for name in ("mooncake_master", "mooncake_client")]
         pool.process.kill()
@@ -179,7 +179,7 @@ def _runs(pid: int) -> bool:
         return False
 
 
-def test_a_process_whose_calls_hang_in_the_pool_ends_at_once_and_well(tmp_path: Path) -> None:
+def test_a_process_with_hanging_pool_calls_exits_at_once_with_0(tmp_path: Path) -> None:
     code = (
         "import sys, threading\n"
         "from openseer_worker.kv_pool.mooncake.client import MooncakeBlocks\n"
@@ -208,8 +208,8 @@ def test_a_process_whose_calls_hang_in_the_pool_ends_at_once_and_well(tmp_path: 
                 os.kill(pool.process.pid, signal.SIGCONT)
 
 
-def test_the_servers_ports_are_none_that_connections_get() -> None:
+def test_the_servers_ports_are_outside_of_the_ephemeral_range() -> None:
     first, _ = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
     if first < 32_768:
-        pytest.skip("connections of this machine have other ports than Linux gives them")
+        pytest.skip("this machine's ephemeral port range is not Linux's default")
     assert all(free_ports(HOST) + PORTS <= first for _ in range(200))

@@ -1,4 +1,4 @@
-"""A pool whose reads hang: what tests of the worker's side and of whole engines share."""
+"""A pool whose reads hang, shared by tests of the worker's side and of whole engines."""
 
 import threading
 from collections.abc import Generator
@@ -10,7 +10,8 @@ from openseer_worker.kv_pool import directory
 
 @contextmanager
 def hanging(folder: Path) -> Generator[threading.Event]:
-    """Reads of block files in a folder wait for the event, which the end of the `with` sets at last."""
+    """Makes reads of block files in a folder wait for the event, which is set at the latest at the end of the
+    `with`."""
     release, read_block = threading.Event(), directory.read_block
 
     def wait_and_read(path: Path, into: memoryview) -> None:

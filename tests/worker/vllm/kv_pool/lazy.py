@@ -1,4 +1,4 @@
-"""torch, imported when it is first used: it takes seconds, which only those who run these tests should wait."""
+"""torch, imported at its first use, because the import takes seconds."""
 
 from importlib import import_module
 from typing import Any

@@ -20,7 +20,7 @@ SALT = "drafts"
 
 
 def request(prompt: int, tokens: list[int], length: int, place: str, group: str = "") -> EngineRequest:
-    """The response to a prompt, by its number, up to `length`; `tokens`: those that it has."""
+    """A request for the response to a prompt, by number, up to `length`. `tokens`: its tokens so far."""
     name = NAMES.new()
     return EngineRequest(name, group or name, 0, PROMPTS[prompt], list(tokens), length, GREEDY, kv_place=place)
 

@@ -1,4 +1,4 @@
-"""Blocks as rows of bytes: what is taken from one KV cache is the same in another."""
+"""Blocks as rows of bytes: a block copied from one KV cache to another is unchanged."""
 
 from typing import Any
 
@@ -44,7 +44,7 @@ def test_blocks_are_the_same_in_another_cache(shape: tuple[int, ...], dtype: str
         assert not copied[1:5].any(), "another block was written"
 
 
-def test_a_cache_in_another_order_of_memory_is_the_same() -> None:
+def test_a_cache_with_another_memory_order_gives_the_same_blocks() -> None:
     shape = (BLOCKS, 2, 4, 8)
     first = caches(shape)
     turned = {name: torch.zeros(BLOCKS, 4, 2, 8).permute(0, 2, 1, 3) for name in first}
@@ -52,7 +52,7 @@ def test_a_cache_in_another_order_of_memory_is_the_same() -> None:
     assert torch.equal(turned["layer 0"][3], first["layer 0"][2])
 
 
-def test_an_attention_of_smaller_blocks_holds_one_in_several() -> None:
+def test_an_attention_with_smaller_blocks_holds_one_block_in_several() -> None:
     first = caches((2, 2 * BLOCKS, 4))
     second = {name: torch.zeros_like(cache) for name, cache in first.items()}
     block_tensors(second).put(block_tensors(first).take([4]), [1])
@@ -60,14 +60,14 @@ def test_an_attention_of_smaller_blocks_holds_one_in_several() -> None:
     assert not second["layer 0"][:, 4:].any()
 
 
-def test_a_cache_of_eight_bits_is_the_same() -> None:
+def test_an_eight_bit_cache_gives_the_same_blocks() -> None:
     first = {"layer 0": torch.randn(BLOCKS, 4, 8).to(torch.float8_e4m3fn)}
     second = {name: torch.zeros_like(cache) for name, cache in first.items()}
     block_tensors(second).put(block_tensors(first).take([4, 0]), [1, 2])
     assert torch.equal(second["layer 0"][[1, 2]].view(torch.uint8), first["layer 0"][[4, 0]].view(torch.uint8))
 
 
-def test_layers_of_different_sizes_lie_one_after_the_other() -> None:
+def test_layers_of_different_sizes_are_stored_in_sequence() -> None:
     first = caches((BLOCKS, 4), (2, BLOCKS, 3), (BLOCKS, 2, 5))
     second = {name: torch.zeros_like(cache) for name, cache in first.items()}
     tensors = block_tensors(first)
@@ -84,6 +84,6 @@ def test_rows_taken_do_not_change_with_the_cache() -> None:
     assert torch.equal(rows, before)
 
 
-def test_a_cache_whose_blocks_cannot_be_told_is_refused() -> None:
+def test_a_cache_with_unknown_block_layout_is_refused() -> None:
     with pytest.raises(ValueError, match=r"layer 0.*\(3, 7, 4\).*6 blocks"):
         block_tensors(caches((3, 7, 4)))

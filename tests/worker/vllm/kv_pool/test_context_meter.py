@@ -1,4 +1,4 @@
-"""The seconds that an engine spends on contexts are told from those in which responses grow."""
+"""The seconds that an engine spends on contexts are separated from those of generation."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -8,7 +8,7 @@ from openseer_worker.vllm.kv_pool.metrics import ContextMeter
 
 
 class Clock:
-    """Goes on when it is told to."""
+    """A clock that tests move."""
 
     now = 0.0
 
@@ -17,7 +17,7 @@ class Clock:
 
 
 def step(**computed: int) -> Any:
-    """A step of vLLM that ends the contexts of these requests, with the tokens that it computed for each."""
+    """A step of vLLM that completes the contexts of these requests, with the computed tokens of each."""
     outputs = [
         SimpleNamespace(request_id=key, prefill_stats=SimpleNamespace(num_computed_tokens=tokens))
         for key, tokens in computed.items()
@@ -31,7 +31,7 @@ def response(*, resumed: bool = False) -> Any:
     return SimpleNamespace(resumed=resumed)
 
 
-def test_steps_count_as_contexts_in_the_proportion_of_their_tokens() -> None:
+def test_step_time_is_divided_by_the_share_of_context_tokens() -> None:
     clock = Clock()
     meter = ContextMeter(clock)
     running = {"a": response(), "b": response(resumed=True)}
@@ -47,7 +47,7 @@ def test_steps_count_as_contexts_in_the_proportion_of_their_tokens() -> None:
     assert counts == ContextCounts(computed=90, recomputed=60, compute_seconds=3.6)
 
 
-def test_a_request_that_left_before_its_first_token_is_waited_for_no_longer() -> None:
+def test_a_request_that_left_before_its_first_token_is_forgotten() -> None:
     clock = Clock()
     meter = ContextMeter(clock)
     meter.awaits("a", generated=0)

@@ -1,4 +1,4 @@
-"""Real engines with a KV pool: a response that goes on elsewhere with fetched KV is the one that never moved."""
+"""Real engines with a KV pool: a response continued elsewhere with fetched KV equals the unmoved one."""
 
 import asyncio
 import shutil
@@ -26,9 +26,9 @@ from tests.worker.vllm.kv_pool.moving import BLOCK, CHUNK, PROMPTS, ROOM, WHOLE,
 
 pytestmark = [
     pytest.mark.engine,
-    # Four engines, and vLLM's import beside others' work.
+    # Four engines, and vLLM's import on a busy machine.
     pytest.mark.timeout(600),
-    # Of vLLM, torch and the compiled modules below them, at import.
+    # Import warnings of vLLM, torch and their compiled modules.
     pytest.mark.filterwarnings("default"),
     pytest.mark.skipif(not is_cpu_build(), reason="needs the CPU build of vLLM"),
 ]
@@ -40,7 +40,7 @@ def blocks(pool: EnginePool, place: str) -> list[Path]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _always_fetched() -> Iterator[None]:
-    """Also where computing is faster, as it often is for so small a model."""
+    """Always fetches, also if computing is faster, as often for so small a model."""
     before, rates.TRIAL_EVERY = rates.TRIAL_EVERY, 1
     yield
     rates.TRIAL_EVERY = before
@@ -48,7 +48,7 @@ def _always_fetched() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def whole(folder: Path) -> list[Response]:
-    """Responses that were never moved, of an engine without a pool."""
+    """Unmoved responses of an engine without a pool."""
     engine = plain_engine(folder, None)
     try:
         return Player(engine).run(*(request(number, [], WHOLE, "") for number in range(len(PROMPTS))))
@@ -58,7 +58,7 @@ def whole(folder: Path) -> list[Response]:
 
 @pytest.fixture(scope="module")
 def pool(folder: Path, whole: list[Response], tmp_path_factory: pytest.TempPathFactory) -> EnginePool:
-    """What an engine kept of the first CHUNK tokens of each response, before it ended."""
+    """The pool with the first CHUNK tokens of each response, stored by an engine that has ended."""
     pool = EnginePool("shared-directory", tmp_path_factory.mktemp("pool") / "fleet")
     engine = plain_engine(folder, pool)
     try:
@@ -85,7 +85,8 @@ def fetched(player: Player) -> int:
 
 
 def go_on(player: Player, whole: list[Response], number: int, place: str, drafts: list[int] | None = None) -> int:
-    """Takes a response up after CHUNK tokens, and expects the unmoved one; the tokens that were fetched."""
+    """Continues a response after CHUNK tokens and asserts that it equals the unmoved one; returns the number of fetched
+    tokens."""
     group, before = NAMES.new(), fetched(player)
     if drafts is not None:
         feed(player, tokens=[DraftTokens(group, 1, 0, pack_tokens(drafts))])
@@ -96,7 +97,7 @@ def go_on(player: Player, whole: list[Response], number: int, place: str, drafts
     return fetched(player) - before
 
 
-def test_a_moved_response_is_the_unmoved_one_and_its_context_is_fetched(player: Player, whole: list[Response]) -> None:
+def test_a_moved_response_equals_the_unmoved_one_with_a_fetched_context(player: Player, whole: list[Response]) -> None:
     tokens = go_on(player, whole, 0, "0/v/0")
     assert len(PROMPTS[0]) + CHUNK - 2 * BLOCK <= tokens < len(PROMPTS[0]) + CHUNK
     assert tokens % BLOCK == 0
@@ -104,19 +105,21 @@ def test_a_moved_response_is_the_unmoved_one_and_its_context_is_fetched(player: 
 
 
 @pytest.mark.parametrize("wrong", [False, True])
-def test_with_drafts_of_siblings_it_is_the_same(player: Player, whole: list[Response], wrong: bool) -> None:
+def test_with_drafts_of_siblings_a_moved_response_is_the_same(
+    player: Player, whole: list[Response], wrong: bool
+) -> None:
     number = 1 + wrong
     right = whole[number].tokens
     drafts = [token ^ 1 for token in right] if wrong else right
     assert go_on(player, whole, number, f"0/v/{number}", drafts) > 0
 
 
-def test_another_groups_folder_has_none_of_its_blocks(player: Player, whole: list[Response]) -> None:
+def test_a_group_has_no_blocks_in_another_groups_folder(player: Player, whole: list[Response]) -> None:
     assert go_on(player, whole, 3, "0/v/other") == 0
 
 
 @pytest.mark.parametrize(("number", "how"), [(4, "another byte"), (6, "another block")])
-def test_a_corrupted_block_costs_a_prefill_and_no_token(
+def test_a_corrupted_block_causes_a_prefill_and_loses_no_token(
     player: Player, pool: EnginePool, whole: list[Response], number: int, how: str
 ) -> None:
     place = f"0/v/{how}"
@@ -135,18 +138,20 @@ def test_a_corrupted_block_costs_a_prefill_and_no_token(
 
 @contextmanager
 def hanging_copy(pool: EnginePool, place: str) -> Generator[None]:
-    """A group with the blocks of the sixth, whose reads hang."""
+    """A group with the sixth's blocks, whose reads hang."""
     shutil.copytree(pool.folder / "0/v/5", pool.folder / place)
     with hanging(pool.folder / place):
         yield
 
 
-def test_a_pool_that_hangs_costs_a_wait_and_no_token(player: Player, pool: EnginePool, whole: list[Response]) -> None:
+def test_a_hanging_pool_causes_a_wait_and_loses_no_token(
+    player: Player, pool: EnginePool, whole: list[Response]
+) -> None:
     with hanging_copy(pool, "0/v/hanging"):
         assert go_on(player, whole, 5, "0/v/hanging") == 0
 
 
-def test_a_response_that_leaves_while_it_is_fetched_leaves_nothing_behind(
+def test_a_response_aborted_during_its_fetch_leaves_no_blocks(
     player: Player, pool: EnginePool, whole: list[Response]
 ) -> None:
     with hanging_copy(pool, "0/v/leaving"):
@@ -162,12 +167,12 @@ def test_a_response_that_leaves_while_it_is_fetched_leaves_nothing_behind(
 
 
 def test_other_weights_never_find_these_blocks(player: Player, whole: list[Response]) -> None:
-    """The last one: it replaces the engine's salt."""
+    """Runs last, because it replaces the engine's salt."""
     asyncio.run(player.engine.load_weights(NewWeights("job@v2#1")))
     assert go_on(player, whole, 0, "0/v/0") == 0
 
 
-def test_blocks_have_as_many_tokens_as_these_tests_say(folder: Path) -> None:
+def test_blocks_have_the_number_of_tokens_that_these_tests_assume(folder: Path) -> None:
     from openseer_worker.vllm.arguments import engine_arguments  # noqa: PLC0415 - heavy
 
     arguments: Any = engine_arguments(model(folder), Parallelism(), "none", on_cpu=True)

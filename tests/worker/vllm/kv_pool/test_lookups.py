@@ -1,4 +1,4 @@
-"""The scheduler's side of the connector: what is fetched and kept of a request, and that nothing waits for the pool."""
+"""The scheduler's side of the connector: a request's fetched and stored blocks; it never waits for the pool."""
 
 import functools
 import threading
@@ -18,7 +18,7 @@ from openseer_worker.vllm.environment import is_cpu_build, prepare
 
 pytestmark = [
     pytest.mark.engine,
-    # Of vLLM, torch and the compiled modules below them, at import.
+    # Import warnings of vLLM, torch and their compiled modules.
     pytest.mark.filterwarnings("default"),
     pytest.mark.skipif(not is_cpu_build(), reason="needs the CPU build of vLLM"),
 ]
@@ -36,7 +36,7 @@ def module() -> Any:
 
 
 def request(tokens: int, place: str = PLACE, name: str = "one") -> Any:
-    """What the connector reads of vLLM's request with so many tokens."""
+    """The connector's view of a request of vLLM with so many tokens."""
     hashes = [number.to_bytes(2, "big") for number in range(tokens // BLOCK)]
     params = SimpleNamespace(extra_args={"kv_place": place})
     return SimpleNamespace(
@@ -49,7 +49,7 @@ def block_ids(_name: str) -> tuple[range]:
 
 
 def scheduled(*names: str, tokens: int = 1, preempted: set[str] | None = None) -> Any:
-    """What the connector reads of vLLM's output of a step: a request's block n has the id 100 + n."""
+    """The connector's view of vLLM's output of a step: a request's block n has the id 100 + n."""
     return SimpleNamespace(
         num_scheduled_tokens=dict.fromkeys(names, tokens),
         total_num_scheduled_tokens=tokens * len(names),
@@ -77,7 +77,7 @@ REQUESTS: dict[str, Any] = {}
 
 
 def fetched(lookups: Any, *names: str) -> list[Any]:
-    """Fetches of these requests, of five blocks each, as the worker's side is told of them; none has ended yet."""
+    """Running fetches of these requests, of five blocks each, as the worker's side gets them."""
     loads: list[Any] = []
     for number, name in enumerate(names):
         one = REQUESTS[name] = request(200, name=name)
@@ -89,7 +89,7 @@ def fetched(lookups: Any, *names: str) -> list[Any]:
 
 
 def find(lookups: Any, found: Any, computed: int = 0) -> tuple[int, bool]:
-    """The answer, once it is there."""
+    """Repeats the lookup until it has an answer."""
     end = time.monotonic() + 60
     while (answer := lookups.find(found, computed))[0] is None:
         assert time.monotonic() < end
@@ -97,14 +97,14 @@ def find(lookups: Any, found: Any, computed: int = 0) -> tuple[int, bool]:
     return answer
 
 
-def test_the_blocks_that_are_there_are_found(lookups: Any, tmp_path: Path) -> None:
+def test_existing_blocks_are_found(lookups: Any, tmp_path: Path) -> None:
     keep(tmp_path, 5)
     one = request(200)
     lookups.add(one)
     assert find(lookups, one) == (5 * BLOCK, True)
 
 
-def test_the_pool_is_reached_before_the_first_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pool_is_opened_before_the_first_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reached = threading.Event()
 
     def reach(*_arguments: Any) -> int:
@@ -126,7 +126,7 @@ def test_the_last_token_is_never_fetched(lookups: Any, tmp_path: Path) -> None:
     assert find(lookups, one) == (4 * BLOCK, True)
 
 
-def test_what_the_engine_has_itself_is_not_fetched(lookups: Any, tmp_path: Path) -> None:
+def test_blocks_in_the_engines_own_cache_are_not_fetched(lookups: Any, tmp_path: Path) -> None:
     keep(tmp_path, 6)
     one = request(200)
     lookups.add(one)
@@ -150,7 +150,7 @@ def test_a_request_without_a_place_is_neither_fetched_nor_kept(lookups: Any, tmp
     assert lookups.step(scheduled("one")).saves == []
 
 
-def test_a_listing_that_hangs_is_not_waited_for(lookups: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_listing_is_not_waited_for(lookups: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module(), "LOOKUP_SECONDS", 0.05)
     hold = threading.Event()
 
@@ -166,12 +166,12 @@ def test_a_listing_that_hangs_is_not_waited_for(lookups: Any, tmp_path: Path, mo
             assert find(lookups, one) == (0, False)
         another = request(200, name="another")
         lookups.add(another)
-        assert lookups.find(another, 0) == (0, False), "the pool is asked although it is out"
+        assert lookups.find(another, 0) == (0, False), "the pool was read although it is disabled"
     finally:
         hold.set()
 
 
-def test_a_request_without_room_is_still_fetched_when_there_is_some(lookups: Any, tmp_path: Path) -> None:
+def test_a_request_without_free_blocks_is_fetched_later(lookups: Any, tmp_path: Path) -> None:
     keep(tmp_path, 5)
     one = request(200)
     lookups.add(one)
@@ -187,11 +187,11 @@ def test_a_fetch_is_tried_once(lookups: Any, tmp_path: Path) -> None:
     keep(tmp_path, 5)
     [load] = fetched(lookups, "one")
     lookups.note({"one"}, {103})
-    assert lookups.find(REQUESTS[load.request], 0) == (0, False), "a block that is wrong would be fetched for ever"
+    assert lookups.find(REQUESTS[load.request], 0) == (0, False), "a wrong block would be fetched without end"
 
 
 def is_out(lookups: Any) -> bool:
-    """Whether the pool is left alone: another request is not looked for."""
+    """Whether the pool is disabled: another request is not looked up."""
     another = request(200, name="another")
     lookups.add(another)
     answer = lookups.find(another, 0)
@@ -199,8 +199,8 @@ def is_out(lookups: Any) -> bool:
     return bool(answer == (0, False))
 
 
-def test_of_fetches_that_end_at_once_those_count_that_failed(lookups: Any, tmp_path: Path) -> None:
-    """Several in one step, one of them without a block: the pool has failed once, and answered since."""
+def test_each_failed_fetch_of_a_step_counts_as_a_failure(lookups: Any, tmp_path: Path) -> None:
+    """Several fetches end in one step. One of them misses a block: the pool has failed once and answered since."""
     keep(tmp_path, 5)
     names = [f"request {number}" for number in range(2 * FAILURES)]
     loads = fetched(lookups, *names)
@@ -211,8 +211,8 @@ def test_of_fetches_that_end_at_once_those_count_that_failed(lookups: Any, tmp_p
     assert is_out(lookups)
 
 
-def test_what_did_not_come_for_one_that_has_ended_is_no_failure(lookups: Any, tmp_path: Path) -> None:
-    """New weights give up all fetches, of requests that were aborted before."""
+def test_missing_blocks_of_an_ended_request_are_no_failure(lookups: Any, tmp_path: Path) -> None:
+    """New weights abandon all fetches of requests that were aborted before."""
     keep(tmp_path, 5)
     names = [f"request {number}" for number in range(FAILURES)]
     loads = fetched(lookups, *names)
@@ -222,8 +222,8 @@ def test_what_did_not_come_for_one_that_has_ended_is_no_failure(lookups: Any, tm
     assert not is_out(lookups)
 
 
-def test_a_rank_whose_blocks_did_not_come_fails_the_fetch_of_all(lookups: Any, tmp_path: Path) -> None:
-    """With several ranks a request's blocks are missing before the last of them has ended."""
+def test_missing_blocks_of_one_rank_fail_the_fetch_of_all_ranks(lookups: Any, tmp_path: Path) -> None:
+    """With several ranks, missing blocks are reported before the last rank has ended."""
     keep(tmp_path, 5)
     names = [f"request {number}" for number in range(FAILURES)]
     for load in fetched(lookups, *names):
@@ -232,7 +232,7 @@ def test_a_rank_whose_blocks_did_not_come_fails_the_fetch_of_all(lookups: Any, t
     assert is_out(lookups)
 
 
-def test_blocks_are_kept_once_full(lookups: Any) -> None:
+def test_blocks_are_stored_once_full(lookups: Any) -> None:
     one = request(200)
     lookups.add(one)
     assert lookups.step(scheduled("one")).saves == []
@@ -246,8 +246,8 @@ def test_blocks_are_kept_once_full(lookups: Any) -> None:
     assert lookups.step(scheduled()).saves == []
 
 
-def test_what_the_engine_had_of_another_group_is_kept_once(lookups: Any) -> None:
-    """Groups may have prompts in common; without its beginning no group could be fetched elsewhere."""
+def test_cached_blocks_of_another_group_are_stored_once(lookups: Any) -> None:
+    """Groups may share prompts; without its first blocks a group could not be fetched elsewhere."""
     for name, kept in (("one", [[100, 101, 102]]), ("sibling", [])):
         one = request(200, name=name)
         lookups.add(one)
@@ -255,7 +255,7 @@ def test_what_the_engine_had_of_another_group_is_kept_once(lookups: Any) -> None
         assert [saved.ids for saved in lookups.step(scheduled(name)).saves] == kept
 
 
-def test_what_was_fetched_is_not_kept_again(lookups: Any, tmp_path: Path) -> None:
+def test_fetched_blocks_are_not_stored_again(lookups: Any, tmp_path: Path) -> None:
     keep(tmp_path, 5)
     [load] = fetched(lookups, "one")
     lookups.note({"one"}, ())
@@ -264,7 +264,7 @@ def test_what_was_fetched_is_not_kept_again(lookups: Any, tmp_path: Path) -> Non
     assert load.first == 0
 
 
-def test_the_engine_forgets_which_groups_it_has_begun(lookups: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_of_begun_groups_is_limited(lookups: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module(), "MOST_PLACES", 2)
     kept: list[int] = []
     for place in ("a", "b", "c", "c", "a"):
@@ -276,16 +276,16 @@ def test_the_engine_forgets_which_groups_it_has_begun(lookups: Any, monkeypatch:
     assert kept == [1, 1, 1, 0, 1]
 
 
-def test_a_block_whose_tokens_are_not_known_yet_is_not_kept(lookups: Any) -> None:
+def test_a_block_with_unverified_tokens_is_not_stored(lookups: Any) -> None:
     one = request(4 * BLOCK + 5)
     lookups.add(one)
     lookups.step(scheduled("one"))
-    one.num_computed_tokens = 6 * BLOCK  # drafts that are not verified yet are computed, too
+    one.num_computed_tokens = 6 * BLOCK  # unverified drafts are computed, too
     [saved] = lookups.step(scheduled("one")).saves
     assert saved.ids == [100, 101, 102, 103]
 
 
-def test_a_request_that_ends_while_it_is_fetched_is_told(lookups: Any, tmp_path: Path) -> None:
+def test_a_request_that_ends_during_its_fetch_is_reported(lookups: Any, tmp_path: Path) -> None:
     keep(tmp_path, 5)
     fetched(lookups, "one")
     lookups.end("one")
@@ -295,7 +295,7 @@ def test_a_request_that_ends_while_it_is_fetched_is_told(lookups: Any, tmp_path:
     assert lookups.step(scheduled()).gone == []
 
 
-def test_requests_that_end_or_are_preempted_hold_their_blocks_no_longer(lookups: Any) -> None:
+def test_ended_and_preempted_requests_release_their_blocks(lookups: Any) -> None:
     for name in ("one", "two"):
         lookups.add(request(4 * BLOCK, name=name))
     lookups.end("one")

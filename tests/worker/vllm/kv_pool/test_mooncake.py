@@ -1,4 +1,5 @@
-"""Real engines with a pool in Mooncake's store: moved responses are the unmoved ones, whatever becomes of the store."""
+"""Real engines with a pool in Mooncake's store: moved responses equal the unmoved ones, also after failures of the
+store."""
 
 import asyncio
 import os
@@ -24,9 +25,9 @@ from tests.worker.vllm.kv_pool.moving import BLOCK, CHUNK, PROMPTS, ROOM, SALT, 
 
 pytestmark = [
     pytest.mark.engine,
-    # Two engines, and vLLM's import beside others' work.
+    # Two engines, and vLLM's import on a busy machine.
     pytest.mark.timeout(600),
-    # Of vLLM, torch and the compiled modules below them, at import.
+    # Import warnings of vLLM, torch and their compiled modules.
     pytest.mark.filterwarnings("default"),
     pytest.mark.skipif(not is_cpu_build(), reason="needs the CPU build of vLLM"),
     pytest.mark.skipif(bool(why_not()), reason=why_not()),
@@ -35,7 +36,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module", autouse=True)
 def _tried_at_once() -> Iterator[None]:
-    """Also where computing is faster, as it often is for so small a model, and soon after a failure."""
+    """Always fetches, also if computing is faster, as often for so small a model, and soon after a failure."""
     before = rates.TRIAL_EVERY, breaker.OUT_SECONDS
     rates.TRIAL_EVERY, breaker.OUT_SECONDS = 1, 0.1
     yield
@@ -50,7 +51,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
 
 @pytest.fixture(scope="module")
 def whole(folder: Path, pool: Pool) -> list[Response]:
-    """Responses that were never moved; what their engine kept is in the pool."""
+    """Unmoved responses; their engine's blocks are in the pool."""
     engine_pool = EnginePool("mooncake", master=pool.master)
     engine = plain_engine(folder, engine_pool)
     try:
@@ -73,7 +74,8 @@ def player(folder: Path, pool: Pool, whole: list[Response]) -> Iterator[Player]:
 
 
 def go_on(player: Player, whole: list[Response], number: int, place: str, drafts: list[int] | None = None) -> int:
-    """Takes a response up after CHUNK tokens, and expects the unmoved one; the tokens that were fetched."""
+    """Continues a response after CHUNK tokens and asserts that it equals the unmoved one; returns the number of fetched
+    tokens."""
     group, before = NAMES.new(), metric(player, "context_fetched")
     if drafts is not None:
         feed(player, tokens=[DraftTokens(group, 1, 0, pack_tokens(drafts))])
@@ -85,7 +87,7 @@ def go_on(player: Player, whole: list[Response], number: int, place: str, drafts
 
 
 @pytest.mark.parametrize("drafts", ["none", "right", "wrong"])
-def test_a_moved_response_is_the_unmoved_one_and_its_context_is_fetched(
+def test_a_moved_response_equals_the_unmoved_one_with_a_fetched_context(
     player: Player, whole: list[Response], drafts: str
 ) -> None:
     number = ("none", "right", "wrong").index(drafts)
@@ -95,7 +97,9 @@ def test_a_moved_response_is_the_unmoved_one_and_its_context_is_fetched(
     assert len(PROMPTS[0]) + CHUNK - 2 * BLOCK <= tokens < len(PROMPTS[0]) + CHUNK
 
 
-def test_a_store_that_lies_costs_a_prefill_and_no_token(player: Player, pool: Pool, whole: list[Response]) -> None:
+def test_a_corrupting_store_causes_a_prefill_and_loses_no_token(
+    player: Player, pool: Pool, whole: list[Response]
+) -> None:
     client = MooncakeBlocks(pool.master)._link.client()  # pyright: ignore[reportPrivateUsage]
     keys = [key for key in pool.names() if "0/v/3/" in key]
     assert keys
@@ -117,11 +121,11 @@ def test_a_store_that_lies_costs_a_prefill_and_no_token(player: Player, pool: Po
         ("mooncake_master", 5, signal.SIGKILL),
     ],
 )
-def test_a_store_that_hangs_or_dies_costs_a_prefill_and_no_token(
+def test_a_hanging_or_dead_store_causes_a_prefill_and_loses_no_token(
     player: Player, pool: Pool, whole: list[Response], program: str, number: int, end: signal.Signals
 ) -> None:
     eventually(lambda: pool.is_up)
-    time.sleep(1.0)  # until those who started it know, too: they wait longer for one that never answers
+    time.sleep(1.0)  # until its parent process has noticed, which waits longer for a process that never answers
     before = pool.pid("mooncake_master")
     if end is signal.SIGSTOP:
         stop(pool.pid(program))
@@ -131,7 +135,7 @@ def test_a_store_that_hangs_or_dies_costs_a_prefill_and_no_token(
     eventually(lambda: pool.is_up and pool.pid("mooncake_master") not in (0, before))
 
 
-def test_a_pool_that_came_back_is_used_again(player: Player, pool: Pool, whole: list[Response]) -> None:
+def test_a_recovered_pool_is_used_again(player: Player, pool: Pool, whole: list[Response]) -> None:
     def forget() -> None:
         asyncio.run(player.engine.load_weights(NewWeights(SALT)))
 
@@ -148,6 +152,6 @@ def test_a_pool_that_came_back_is_used_again(player: Player, pool: Pool, whole: 
 
 
 def test_other_weights_never_find_these_blocks(player: Player, pool: Pool, whole: list[Response]) -> None:
-    """The last one: it replaces the engine's salt."""
+    """Runs last, because it replaces the engine's salt."""
     asyncio.run(player.engine.load_weights(NewWeights("job@v2#1")))
     assert go_on(player, whole, 0, "0/v/0") == 0

@@ -1,4 +1,4 @@
-"""The worker's side of the connector: what one keeps another fetches, and a pool that fails is left behind."""
+"""The worker's side of the connector: one engine fetches another's blocks, and a failing pool is disabled."""
 
 # pyright: reportPrivateUsage=false
 
@@ -23,7 +23,7 @@ from tests.worker.vllm.kv_pool.lazy import torch
 
 pytestmark = [
     pytest.mark.engine,
-    # Of vLLM, torch and the compiled modules below them, at import.
+    # Import warnings of vLLM, torch and their compiled modules.
     pytest.mark.filterwarnings("default"),
     pytest.mark.skipif(not is_cpu_build(), reason="needs the CPU build of vLLM"),
 ]
@@ -67,7 +67,7 @@ class Side:
         self.transfers.save(step(saves=[blocks_of("one", hashes, ids, first)]))
 
     def fetch(self, ids: list[int], hashes: list[str], request: str = "two") -> set[int]:
-        """The blocks that did not come."""
+        """Fetches blocks and returns the missing ones."""
         self.transfers.start(step(loads=[blocks_of(request, hashes, ids)]))
         wait(lambda: request in self.transfers.take_ended(step(idle=True)))
         return self.transfers.take_missing()
@@ -76,13 +76,13 @@ class Side:
 def wait(until: Callable[[], bool]) -> None:
     end = time.monotonic() + 60
     while not until():
-        assert time.monotonic() < end, "nothing came of it"
+        assert time.monotonic() < end, "not within the time limit"
         time.sleep(0.001)
 
 
 @pytest.fixture
 def sides(tmp_path: Path) -> Iterator[tuple[Side, Side]]:
-    """One that has computed blocks, and one that has not."""
+    """One side with computed blocks, and one without."""
     both = Side(tmp_path, seed=1), Side(tmp_path)
     yield both
     for side in both:
@@ -93,7 +93,7 @@ def kept(folder: Path, count: int) -> None:
     wait(lambda: len(list((folder / PLACE).glob("[!.]*"))) == count)
 
 
-def test_what_one_keeps_another_fetches(sides: tuple[Side, Side], tmp_path: Path) -> None:
+def test_blocks_stored_by_one_engine_are_fetched_by_another(sides: tuple[Side, Side], tmp_path: Path) -> None:
     first, second = sides
     count = 2 * side_module().PIECE_BLOCKS + 3
     first.keep(list(range(count)), HASHES[:count])
@@ -108,7 +108,7 @@ def test_what_one_keeps_another_fetches(sides: tuple[Side, Side], tmp_path: Path
     assert counts.data["fetched_bytes"] == count * 2 * 2 * 4 * 4
 
 
-def test_blocks_before_a_wrong_one_come_and_the_rest_is_missing(sides: tuple[Side, Side], tmp_path: Path) -> None:
+def test_blocks_before_a_wrong_one_are_loaded_and_the_rest_is_missing(sides: tuple[Side, Side], tmp_path: Path) -> None:
     first, second = sides
     first.keep([0, 1, 2], HASHES[:3])
     kept(tmp_path, 3)
@@ -122,11 +122,11 @@ def test_blocks_before_a_wrong_one_come_and_the_rest_is_missing(sides: tuple[Sid
     assert counts.data["failed_fetches"] == 1
 
 
-def test_blocks_that_are_gone_are_missing(sides: tuple[Side, Side]) -> None:
+def test_removed_blocks_are_reported_as_missing(sides: tuple[Side, Side]) -> None:
     assert sides[1].fetch([3, 4], HASHES[:2]) == {3, 4}
 
 
-def test_a_read_that_hangs_is_given_up_and_writes_nothing_later(
+def test_a_hanging_read_is_abandoned_and_writes_nothing_later(
     sides: tuple[Side, Side], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(side_module(), "STUCK_SECONDS", 0.2)
@@ -135,7 +135,7 @@ def test_a_read_that_hangs_is_given_up_and_writes_nothing_later(
     kept(tmp_path, 1)
     with hanging(tmp_path / PLACE) as release:
         assert second.fetch([5], HASHES[:1]) == {5}
-        # The engine may have given this block to another request by now.
+        # The engine may have assigned this block to another request.
         for cache in second.caches.values():
             cache[:, 5] = 3.0
         release.set()
@@ -143,10 +143,10 @@ def test_a_read_that_hangs_is_given_up_and_writes_nothing_later(
         assert all(bool((part == 3.0).all()) for part in second.block(5))
 
 
-def test_fetches_that_wait_for_their_turn_do_not_hang(
+def test_waiting_fetches_do_not_count_as_hanging(
     sides: tuple[Side, Side], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Many responses come at once: all are fetched by a pool that is quick enough for each."""
+    """Many responses arrive at once: a pool that is fast enough for each fetches all."""
     monkeypatch.setattr(side_module(), "TURN_SECONDS", 60.0)
     first, second = sides
     first.keep([0], HASHES[:1])
@@ -170,7 +170,7 @@ def test_fetches_that_wait_for_their_turn_do_not_hang(
     assert second.transfers.take_missing() == set()
 
 
-def test_a_fetch_whose_turn_does_not_come_is_given_up(
+def test_a_fetch_without_a_turn_is_abandoned(
     sides: tuple[Side, Side], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(side_module(), "TURN_SECONDS", 0.1)
@@ -179,23 +179,23 @@ def test_a_fetch_whose_turn_does_not_come_is_given_up(
         second.transfers.start(
             step(loads=[blocks_of(f"first {number}", HASHES[:1], [5 + number]) for number in range(threads)])
         )
-        assert second.fetch([9], HASHES[:1]) == {9}, "one that hangs was given up before it"
+        assert second.fetch([9], HASHES[:1]) == {9}, "a hanging fetch was abandoned before it"
 
 
 def is_reading(thread: threading.Thread) -> bool:
-    """Whether a thread of fetches is still within one."""
+    """Whether a thread is still in a fetch."""
     frame = sys._current_frames().get(thread.ident or 0)
     return frame is not None and any(entry.name == "_fetch" for entry in traceback.extract_stack(frame))
 
 
-def test_a_fetch_nobody_waits_for_ends_at_once(sides: tuple[Side, Side], tmp_path: Path) -> None:
+def test_a_fetch_of_an_ended_request_ends_at_once(sides: tuple[Side, Side], tmp_path: Path) -> None:
     second = sides[1]
     with hanging(tmp_path / PLACE):
         second.transfers.start(step(loads=[blocks_of("two", HASHES[:1], [5])]))
         assert second.transfers.take_ended(step()) == set()
         second.transfers.start(step(gone=["two"]))
         assert second.transfers.take_ended(step()) == {"two"}
-        assert second.transfers.take_missing() == set(), "nobody needs to know"
+        assert second.transfers.take_missing() == set(), "an ended request's fetch was reported"
 
 
 def test_blocks_are_copied_before_the_engine_uses_them_again(sides: tuple[Side, Side], tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_blocks_are_copied_before_the_engine_uses_them_again(sides: tuple[Side, 
     assert all(map(torch.equal, second.block(9), original))
 
 
-def test_each_rank_keeps_and_fetches_its_own_part(tmp_path: Path) -> None:
+def test_each_rank_stores_and_fetches_its_own_part(tmp_path: Path) -> None:
     ranks = [Side(tmp_path, seed=1 + rank, rank=rank) for rank in range(2)]
     for rank in ranks:
         rank.keep([0], HASHES[:1])
@@ -221,7 +221,7 @@ def test_each_rank_keeps_and_fetches_its_own_part(tmp_path: Path) -> None:
         side.transfers.close()
 
 
-def test_blocks_beyond_the_memory_for_them_are_kept_in_later_steps(
+def test_blocks_beyond_the_buffer_are_stored_in_later_steps(
     sides: tuple[Side, Side], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = sides
@@ -240,7 +240,7 @@ def test_blocks_beyond_the_memory_for_them_are_kept_in_later_steps(
 
 
 @pytest.mark.parametrize("gone", ["one", "another"])
-def test_blocks_that_wait_for_room_are_kept_only_while_they_are_the_requests(
+def test_blocks_waiting_for_room_are_stored_only_while_their_request_runs(
     sides: tuple[Side, Side], monkeypatch: pytest.MonkeyPatch, gone: str
 ) -> None:
     first = sides[0]
@@ -253,35 +253,33 @@ def test_blocks_that_wait_for_room_are_kept_only_while_they_are_the_requests(
     assert unsaved(first) == (0 if gone == "one" else 2)
 
 
-def test_a_pool_that_takes_nothing_is_left_alone(sides: tuple[Side, Side], tmp_path: Path) -> None:
+def test_a_pool_that_refuses_writes_is_disabled(sides: tuple[Side, Side], tmp_path: Path) -> None:
     first = sides[0]
     (tmp_path / "5").write_text("a file in the place of the folder")
     for number in range(FAILURES):
         first.keep([number], HASHES[number : number + 1])
         wait(lambda: unsaved(first) == 1)
     first.keep([9], HASHES[9:10])
-    assert unsaved(first) == 1, "it was tried although the pool is out"
+    assert unsaved(first) == 1, "the block was written although the pool is disabled"
 
 
 def unsaved(side: Side) -> int:
-    """Blocks that the pool did not take, since the last call."""
+    """Number of blocks that were not stored since the last call."""
     counts = side.transfers.take_counts()
     return 0 if counts is None else int(counts.data.get("unsaved_blocks", 0))
 
 
-def test_blocks_of_a_group_that_was_removed_are_not_kept(sides: tuple[Side, Side], tmp_path: Path) -> None:
+def test_blocks_of_a_removed_group_are_not_stored(sides: tuple[Side, Side], tmp_path: Path) -> None:
     first = sides[0]
     for number in range(FAILURES + 1):
         first.keep([number], HASHES[number : number + 1], first=7)
         wait(lambda: unsaved(first) == 1)
-    assert not (tmp_path / PLACE).exists(), "they would stay, although nobody can use them"
+    assert not (tmp_path / PLACE).exists(), "unusable blocks would stay in the pool"
     first.keep([0], HASHES[:1])
-    kept(tmp_path, 1)  # the pool is not out for that
+    kept(tmp_path, 1)  # this does not disable the pool
 
 
-def test_a_pool_that_vanishes_is_written_to_again_once_it_is_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_vanished_pool_is_written_to_again_after_its_return(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(breaker, "OUT_SECONDS", 0.05)
     monkeypatch.setattr(free_space, "LOOK_SECONDS", 0.0)
     pool = tmp_path / "pool"
@@ -293,7 +291,7 @@ def test_a_pool_that_vanishes_is_written_to_again_once_it_is_back(
     for _ in range(FAILURES + 2):
         side.keep([1], HASHES[1:2])
         wait(lambda: unsaved(side) == 1)
-    assert not pool.exists(), "it was made again on the disk below"
+    assert not pool.exists(), "the pool was created again on the disk below"
     pool.mkdir()
 
     def is_kept() -> bool:

@@ -1,4 +1,4 @@
-"""LoRA adapters of the tiny model that tests make, as PEFT saves them, and the weights that they amount to."""
+"""Creates LoRA adapters of the tiny model as PEFT saves them, and the merged weights."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ RANK, ALPHA = 4, 8
 
 
 def make_adapter(folder: Path, seed: int, *, scale: float = 0.05, rank: int = RANK, **config: Any) -> Path:
-    """An adapter of all linear modules of all layers."""
+    """Writes an adapter of all linear modules of all layers."""
     import torch  # noqa: PLC0415 - heavy
     from safetensors.torch import load_file, save_file  # noqa: PLC0415 - heavy
 
@@ -32,7 +32,7 @@ def make_adapter(folder: Path, seed: int, *, scale: float = 0.05, rank: int = RA
 
 
 def merged(adapter: Path, folder: Path) -> Path:
-    """The tiny model with W + B A alpha / r in place of each W that the adapter changes."""
+    """Writes the tiny model with W + B A alpha / r in place of each W that the adapter changes."""
     from safetensors.torch import load_file, save_file  # noqa: PLC0415 - heavy
 
     shutil.copytree(OWN, folder)

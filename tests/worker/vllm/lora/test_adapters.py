@@ -1,4 +1,5 @@
-"""The real engine with LoRA adapters: each request as by the merged model, beside others, with drafts, after swaps."""
+"""The real engine with LoRA adapters: each request equals that of the merged model, beside others, with drafts, after
+swaps."""
 
 import asyncio
 import json
@@ -25,7 +26,7 @@ from tests.worker.vllm.lora.made import OWN, make_adapter, merged
 pytestmark = [
     pytest.mark.engine,
     pytest.mark.timeout(600),
-    # Of vLLM, torch and the compiled modules below them, at import.
+    # Import warnings of vLLM, torch and their compiled modules.
     pytest.mark.filterwarnings("default"),
     pytest.mark.skipif(not is_cpu_build(), reason="needs the CPU build of vLLM"),
 ]
@@ -41,14 +42,14 @@ ARGUMENTS = {"max_model_len": 256, "num_gpu_blocks_override": 129, "max_num_seqs
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[VllmEngine]:
-    """One that drafts, too."""
+    """An engine with adapters that also drafts."""
     with drafting_player(OWN, lora=LORA, dtype="float32", engine_args=ARGUMENTS) as player:
         yield player.engine
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Adapters, and under "=" and their name the models that they make; "": the model itself."""
+    """Folders of adapters by name, of the merged models under "=" and the name, of the base model under ""."""
     prepare()
     root = tmp_path_factory.mktemp("adapters")
     found = {"": OWN}
@@ -59,7 +60,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def forward(folder: Path, tokens: list[int]) -> tuple[list[float], list[int]]:
-    """Log-probabilities of `tokens[1:]`, and the most probable tokens in their places, computed without vLLM."""
+    """Log-probabilities of `tokens[1:]`, and the most probable tokens at their positions, computed without vLLM."""
     import torch  # noqa: PLC0415 - heavy
     from transformers import AutoModelForCausalLM  # noqa: PLC0415 - heavy
 
@@ -70,7 +71,7 @@ def forward(folder: Path, tokens: list[int]) -> tuple[list[float], list[int]]:
 
 
 async def run(engine: VllmEngine, requests: list[EngineRequest]) -> dict[str, EngineOutput]:
-    """What becomes of requests that run at once."""
+    """Runs requests concurrently and returns their responses by key."""
     for request in requests:
         engine.add(request)
     outputs: dict[str, EngineOutput] = {}
@@ -94,7 +95,7 @@ def request(key: str, adapter: str, group: str = "") -> EngineRequest:
 
 
 def expect(output: EngineOutput, folder: Path) -> None:
-    """A greedy response of the model in that folder."""
+    """Asserts a greedy response of the model in that folder."""
     tokens = unpack_tokens(output.tokens)
     assert output.finish is FinishReason.LENGTH
     logprobs, best = forward(folder, PROMPT + tokens)
@@ -102,7 +103,7 @@ def expect(output: EngineOutput, folder: Path) -> None:
     assert unpack_logprobs(output.logprobs) == pytest.approx(logprobs[len(PROMPT) - 1 :], abs=2e-4)
 
 
-def test_each_request_of_a_mixed_batch_is_of_its_own_adapter(engine: VllmEngine, folders: dict[str, Path]) -> None:
+def test_each_request_of_a_mixed_batch_uses_its_own_adapter(engine: VllmEngine, folders: dict[str, Path]) -> None:
     async def story() -> None:
         for name in ("a1", "b1"):
             await engine.load_adapter(NewAdapter(name, f"job@{name}", folders[name]))
@@ -111,14 +112,14 @@ def test_each_request_of_a_mixed_batch_is_of_its_own_adapter(engine: VllmEngine,
         for place, name in enumerate(wanted):
             expect(first[f"{place}"], folders[f"={name}" if name else ""])
         assert len({first[f"{place}"].tokens for place in range(3)}) == 3
-        # Again, from cached prompts and with drafts of what the same adapter has generated.
+        # Again, from cached prompts and with drafts from the same adapter's responses.
         drafts = [DraftTokens(f"again-{name}", 1, 0, first[f"{place}"].tokens) for place, name in enumerate(wanted[:3])]
         await engine.feed(DraftNews(tokens=drafts))
         cached, accepted = (int(engine.metrics()[name]) for name in ("context_cached", "accepted_tokens"))
         again = await run(engine, [request(f"r{name}", name, f"again-{name}") for name in wanted[:3]])
         for place, name in enumerate(wanted[:3]):
             assert again[f"r{name}"].tokens == first[f"{place}"].tokens
-        await engine.feed(DraftNews())  # taken once the metrics are of all responses
+        await engine.feed(DraftNews())  # news are taken once the metrics cover all responses
         assert int(engine.metrics()["context_cached"]) > cached
         assert int(engine.metrics()["accepted_tokens"]) > accepted
 
@@ -142,9 +143,7 @@ def test_given_tokens_are_scored_as_the_merged_model_does(engine: VllmEngine, fo
     play(story())
 
 
-def test_an_adapter_is_swapped_and_scored_beside_requests_that_run(
-    engine: VllmEngine, folders: dict[str, Path]
-) -> None:
+def test_an_adapter_is_swapped_and_scored_beside_running_requests(engine: VllmEngine, folders: dict[str, Path]) -> None:
     def close(scored: list[float], folder: Path) -> bool:
         wanted = forward(folder, PROMPT)[0]
         return max(abs(one - other) for one, other in zip(scored, wanted, strict=True)) < CANARY_TOLERANCE["float32"]
@@ -167,7 +166,7 @@ def test_an_adapter_is_swapped_and_scored_beside_requests_that_run(
     play(story())
 
 
-def test_other_weights_take_the_adapters_along(engine: VllmEngine, folders: dict[str, Path]) -> None:
+def test_new_base_weights_remove_the_adapters(engine: VllmEngine, folders: dict[str, Path]) -> None:
     async def story() -> None:
         await engine.load_adapter(NewAdapter("a1", "job@a1#3", folders["a1"]))
         await engine.load_weights(NewWeights("job@v1", folders["=b1"]))
@@ -181,7 +180,7 @@ def test_other_weights_take_the_adapters_along(engine: VllmEngine, folders: dict
     play(story())
 
 
-def test_an_adapter_that_does_not_fit_leaves_the_engine_as_it_was(
+def test_an_adapter_that_does_not_fit_leaves_the_engine_unchanged(
     engine: VllmEngine, tmp_path: Path, folders: dict[str, Path]
 ) -> None:
     import torch  # noqa: PLC0415 - heavy
@@ -214,7 +213,7 @@ def test_a_step_has_room_for_the_drafts_of_all_its_requests() -> None:
 
 
 def steps(**own: Any) -> int:
-    """Tokens that one step may hold, of an engine with adapters that drafts up to 16 tokens; it is not built."""
+    """Token limit per step of an engine with adapters that drafts up to 16 tokens, without building it."""
     from openseer_worker.vllm import arguments, configuration  # noqa: PLC0415 - vLLM
 
     model = Model(path=str(OWN), lora=LORA, engine_args=own)
@@ -222,7 +221,7 @@ def steps(**own: Any) -> int:
     return int(configuration.create(made).scheduler_config.max_num_batched_tokens)
 
 
-def test_adapters_that_vllm_refuses_half_loaded_leave_their_places_empty(
+def test_a_load_that_fails_halfway_leaves_the_adapters_slot_empty(
     engine: VllmEngine, tmp_path: Path, folders: dict[str, Path]
 ) -> None:
     import torch  # noqa: PLC0415 - heavy
@@ -249,7 +248,7 @@ def test_adapters_that_vllm_refuses_half_loaded_leave_their_places_empty(
     play(story())
 
 
-def test_an_adapter_whose_modules_the_model_has_not_is_refused(
+def test_an_adapter_with_unknown_modules_is_refused(
     engine: VllmEngine, tmp_path: Path, folders: dict[str, Path]
 ) -> None:
     from safetensors.torch import load_file, save_file  # noqa: PLC0415 - heavy
@@ -269,7 +268,7 @@ def test_an_adapter_whose_modules_the_model_has_not_is_refused(
         play(story())
 
 
-def test_what_peft_computes_by_module_the_engine_computes_too(engine: VllmEngine, tmp_path: Path) -> None:
+def test_adapters_with_settings_per_module_match_peft(engine: VllmEngine, tmp_path: Path) -> None:
     from peft import PeftModel  # noqa: PLC0415 - heavy
     from safetensors.torch import load_file, save_file  # noqa: PLC0415 - heavy
     from transformers import AutoModelForCausalLM  # noqa: PLC0415 - heavy
@@ -287,7 +286,7 @@ def test_what_peft_computes_by_module_the_engine_computes_too(engine: VllmEngine
     tensors: dict[str, Any] = {}
     for name, tensor in load_file(folder / "adapter_model.safetensors").items():
         if ".layers.0.self_attn.k_proj." in name:
-            continue  # a module of a packed layer that the adapter leaves as it is
+            continue  # a module of a packed layer that the adapter does not change
         keys = {"layers.1.self_attn.q_proj": 2, "o_proj": 3, "gate_proj": 1}
         rank = next((rank for key, rank in keys.items() if f"{key}.lora" in name), 4)
         tensors[name] = (tensor[:rank] if "lora_A" in name else tensor[:, :rank]).contiguous()
@@ -311,7 +310,7 @@ def test_what_peft_computes_by_module_the_engine_computes_too(engine: VllmEngine
 
 @contextmanager
 def slow_steps(engine: VllmEngine) -> Generator[None]:
-    """What runs is still running when the test has done what it does beside it."""
+    """Slows steps, so that requests still run while the test acts beside them."""
     core = cast("Any", engine)._core
     step = core.get_output
 
@@ -326,7 +325,7 @@ def slow_steps(engine: VllmEngine) -> Generator[None]:
         del core.get_output
 
 
-def test_an_adapter_is_loaded_beside_as_much_as_the_worker_takes(engine: VllmEngine, folders: dict[str, Path]) -> None:
+def test_an_adapter_is_loaded_beside_a_full_load_of_requests(engine: VllmEngine, folders: dict[str, Path]) -> None:
     async def story() -> None:
         keys = [f"l{number}" for number in range(engine.profile.slots)]
         running = asyncio.create_task(run(engine, [EngineRequest(k, k, 0, PROMPT, [], 180, GREEDY) for k in keys]))
@@ -339,7 +338,7 @@ def test_an_adapter_is_loaded_beside_as_much_as_the_worker_takes(engine: VllmEng
     play(story())
 
 
-def test_requests_are_aborted_while_a_score_waits_for_a_place(engine: VllmEngine, folders: dict[str, Path]) -> None:
+def test_requests_can_be_aborted_while_a_score_waits_for_a_slot(engine: VllmEngine, folders: dict[str, Path]) -> None:
     async def story() -> None:
         keys = [f"f{number}" for number in range(engine.profile.slots + 1)]
         running = asyncio.create_task(run(engine, [EngineRequest(k, k, 0, PROMPT, [], 180, GREEDY) for k in keys]))

@@ -1,4 +1,4 @@
-"""A small random mixture-of-experts model, and which experts its tokens go through by plain torch."""
+"""A small random mixture-of-experts model, and the experts of its tokens computed with torch."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
@@ -14,14 +14,14 @@ LAYERS, EXPERTS, CHOSEN = 3, 16, 4
 
 
 def make_moe(folder: Path, tokenizer_of: Path) -> None:
-    """A Qwen3 of 0.3 M parameters, with the tokens of another model."""
+    """Creates a Qwen3 of 0.3 M parameters with the tokenizer of another model."""
     import torch  # noqa: PLC0415 - heavy
     from transformers import AutoTokenizer, Qwen3MoeConfig, Qwen3MoeForCausalLM  # noqa: PLC0415 - heavy
 
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_of)
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
-    more: dict[str, Any] = {"head_dim": 32}  # which its types leave out
+    more: dict[str, Any] = {"head_dim": 32}  # missing in its types
     config = Qwen3MoeConfig(
         vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, moe_intermediate_size=32,
         num_hidden_layers=LAYERS, num_experts=EXPERTS, num_experts_per_tok=CHOSEN, norm_topk_prob=True,

@@ -1,4 +1,4 @@
-"""The real engine tells which experts each token went through, the same as plain torch, however it was generated."""
+"""The real engine returns the experts of each token, equal to plain torch's, for every kind of generation."""
 
 import asyncio
 import time
@@ -23,7 +23,7 @@ from tests.worker.vllm.routing.moe_model import CHOSEN, EXPERTS, LAYERS, experts
 pytestmark = [
     pytest.mark.engine,
     pytest.mark.timeout(600),
-    # Of vLLM, torch and the compiled modules below them, at import.
+    # Import warnings of vLLM, torch and their compiled modules.
     pytest.mark.filterwarnings("default"),
     pytest.mark.skipif(not is_cpu_build(), reason="needs the CPU build of vLLM"),
 ]
@@ -43,7 +43,8 @@ def request(
 
 
 def rows(response: Response, count: int, first: int = 0) -> NDArray[np.int64]:
-    """Of positions `first` to `count`, each in rising order; -1 where none came. A later one counts."""
+    """Rows of positions `first` to `count`, each in rising order; -1 for missing ones. A later row replaces an earlier
+    one."""
     found = np.full((count, LAYERS, CHOSEN), -1, np.int64)
     for start, data in response.routes:
         assert start >= first
@@ -78,13 +79,13 @@ def player(moe_folder: Path, plain: list[Response]) -> Iterator[Player]:
         yield player
 
 
-def test_without_drafts_all_rows_come_but_the_last_tokens(moe_folder: Path, plain: list[Response]) -> None:
+def test_without_drafts_only_the_last_tokens_row_is_missing(moe_folder: Path, plain: list[Response]) -> None:
     for number, response in enumerate(plain):
         assert len(response.tokens) == WHOLE
         assert_routed(moe_folder, number, response)
 
 
-def test_torch_agrees_with_the_engine_through_the_same_experts_only(moe_folder: Path, plain: list[Response]) -> None:
+def test_torch_agrees_with_the_engine_only_with_the_same_experts(moe_folder: Path, plain: list[Response]) -> None:
     for number, response in enumerate(plain[:2]):
         tokens, first = PROMPTS[number] + response.tokens, len(PROMPTS[number]) - 1
         routed = rows(response, len(tokens) - 1)[:, 1:]
@@ -114,7 +115,7 @@ def test_right_wrong_and_mixed_drafts_change_no_row(moe_folder: Path, player: Pl
     assert metric(player, "drafted_siblings") - drafted > metric(player, "accepted_siblings") - accepted
 
 
-def test_of_a_cached_prompt_the_rows_come_when_they_are_wanted(moe_folder: Path, player: Player) -> None:
+def test_rows_of_a_cached_prompt_are_returned_on_request(moe_folder: Path, player: Player) -> None:
     player.run(request(3, None, 8))
     without, cached, whole = player.run(request(3, None, 8), request(3, len(PROMPTS[3]) - 1, 8), request(3, 0, 8))
     assert without.routes == []
@@ -131,7 +132,7 @@ def test_chunks_have_the_rows_from_their_first_token_on(moe_folder: Path, player
         tokens += response.tokens
 
 
-def test_what_is_aborted_has_the_rows_of_its_tokens(moe_folder: Path, player: Player) -> None:
+def test_an_aborted_response_has_the_rows_of_its_tokens(moe_folder: Path, player: Player) -> None:
     work = request(2, 0, 180)
     response = player.add(work)
     while len(response.tokens) < 20:
@@ -144,7 +145,7 @@ def test_what_is_aborted_has_the_rows_of_its_tokens(moe_folder: Path, player: Pl
     assert_routed(moe_folder, 2, response)
 
 
-def test_an_engine_in_a_process_of_its_own_tells_the_same(moe_folder: Path, player: Player) -> None:
+def test_an_engine_in_its_own_process_returns_the_same_rows(moe_folder: Path, player: Player) -> None:
     child = model(moe_folder, **ROOM).model_copy(update={"engine_process": "child"})
     engine = VllmEngine(child, Parallelism(), Sampling(), cache_salt="child", routes=True)
     try:
@@ -154,7 +155,7 @@ def test_an_engine_in_a_process_of_its_own_tells_the_same(moe_folder: Path, play
         asyncio.run(engine.close())
 
 
-def test_experts_that_are_loaded_again_compute_as_at_the_start(moe_folder: Path, player: Player) -> None:
+def test_reloaded_experts_compute_as_at_the_start(moe_folder: Path, player: Player) -> None:
     first = asyncio.run(player.engine.score(PROMPTS[0]))
     for number in range(2):
         asyncio.run(player.engine.load_weights(NewWeights(f"job@{number}", moe_folder)))
