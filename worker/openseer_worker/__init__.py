@@ -20,8 +20,8 @@ since 3 s < 10 s. If the worker is killed, its requests return to the queue afte
 next boot. Another worker resumes them from the last checkpoint. It samples again the tokens that each response had
 generated since then: up to 10, or 80 at the longest interval of 2 s.
 
-So a death costs each response at most the tokens of one interval, plus those of the duration of one call. A write under
-an ended lease changes nothing, because the store compares its fence.
+So a death costs each response at most the tokens of one interval and of the duration of one call. A write under an
+ended lease changes nothing, because the store compares its fence.
 
 Seer's chunk is the quantum here: at its end a request continues on its worker unless the decision gives it back. A
 *chunk* in this code is one lease, which may last several quanta.

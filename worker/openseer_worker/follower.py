@@ -87,7 +87,7 @@ class _Share:
         raise EngineError(f"the engine's process on rank {self._settings.rank} ended; see this pod's log")
 
     async def watch(self) -> None:
-        """Reads the GPUs every HEARTBEAT_SECONDS after the build, and reports sick ones to the leader, once."""
+        """Reads the GPUs every HEARTBEAT_SECONDS after the build, and reports sick GPUs to the leader, once."""
         await self._built.wait()
         telemetry, reported = Telemetry(most=gpus_of_engine(self._settings)), False
         while True:

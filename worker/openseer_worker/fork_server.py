@@ -66,7 +66,7 @@ class ForkServer:
         self._held: IO[bytes] | None = None
 
     def handle(self, line: str) -> None:
-        """Carries out one command. Raises ValueError for an unknown one."""
+        """Carries out one command. Raises ValueError for an unknown command."""
         match json.loads(line):
             case {"spawn": int(index)}:
                 self._spawn(index)

@@ -71,7 +71,7 @@ class GangLeader:
         """The rank and the reason of a follower whose GPUs are sick, or ""."""
 
     async def assemble(self, seconds: float = ASSEMBLE_SECONDS) -> GangPlace:
-        """Waits until every rank is connected, and starts all of them. Raises EngineError when one is missing."""
+        """Waits until every rank is connected, and starts all of them. Raises EngineError when a rank is missing."""
         port = self._settings.gang_port
         server = await asyncio.start_server(self._serve, port=port + 1, limit=LINE_BYTES)
         try:

@@ -128,12 +128,12 @@ class Worker:
             raise self._failure
 
     def _cause(self, error: BaseException) -> BaseException:
-        """The error to raise. Reads the GPU again: the engine mostly fails earlier than a heartbeat reads the fault."""
+        """The error to raise. Reads the GPU again: an engine usually fails before a heartbeat reads the fault."""
         illness = self._illness or sick(self._telemetry())
         return GpuSickError(f"{illness}; {error}") if illness and isinstance(error, EngineError) else error
 
     async def _hand_back(self, cause: BaseException) -> None:
-        """Gives back the requests of a failed engine. Each has one more loss then, unless the GPU is sick."""
+        """Gives back the requests of a failed engine. This adds a loss to each, unless the GPU is sick."""
         with suppress(StoreError, TimeoutError):
             async with asyncio.timeout(GIVE_BACK_SECONDS):
                 await self._settle()
@@ -351,9 +351,8 @@ class Worker:
         return WorkerState.BUSY if len(self._running) else WorkerState.IDLE
 
     def _next_heartbeat_at(self) -> float:
-        """Time of the next heartbeat (the loop's clock): at once if a drain has begun. Otherwise it is, after the last
-        one, NEWS_SECONDS if the worker has become idle or busy, URGENT_SECONDS while weights change, else
-        HEARTBEAT_SECONDS."""
+        """Time of the next heartbeat (the loop's clock): at once if a drain has begun; else NEWS_SECONDS after the last
+        one if the worker has become idle or busy, URGENT_SECONDS while weights change, otherwise HEARTBEAT_SECONDS."""
         if (last := self._heartbeat) is not None and last.state != self._state:
             return self._heartbeat_at + (0.0 if self._draining else NEWS_SECONDS)
         urgent = self._weights.is_urgent(len(self._running)) or (

@@ -23,11 +23,11 @@ Of each response the worker counts three positions: `claim.generated` ≤ `writt
 leased at 3000 tokens, the store has 3040 and the engine 3070, then `delta` is the 30 tokens from 3040 on. After a reply
 with a gap `written` moves to the position that the store reports.
 
-Assumption: the engine does not preempt as long as a response generates at most `margin` tokens between two decisions.
-The first margin assumes at most 400 tokens/s per response (TOKENS_PER_SECOND), and a decision that is late by at most
-one checkpointSeconds. After a response has generated more, the margin is larger (at most a quantum). But no blocks are
-reserved for the excess itself: if none is free, the engine preempts a response and computes its context again. No token
-is lost, and heartbeats count the preemptions.
+Assumption: the engine does not preempt as long as each response generates at most `margin` tokens between two
+decisions. The first margin assumes at most 400 tokens/s per response (TOKENS_PER_SECOND), and a decision that is late
+by at most one checkpointSeconds. After a response has generated more, the margin is larger (at most a quantum). But no
+blocks are reserved for the excess itself: if none is free, the engine preempts a response and computes its context
+again. No token is lost, and heartbeats count the preemptions.
 
 So continuing costs nothing, and the number of responses follows their present lengths. The idea is Seer's divided
 rollout; its chunk is the quantum here, while a *chunk* in this code is one lease, which may last several quanta.
@@ -209,7 +209,7 @@ class RunningRequests:
         return outgrown or response.finish is FinishReason.ABORTED
 
     def members(self) -> dict[GroupId, dict[int, int]]:
-        """By group, the responses here: index → tokens generated."""
+        """The generated tokens of each response here, by group and index."""
         found: dict[GroupId, dict[int, int]] = {}
         for response in self._responses.values():
             request = response.claim.request

@@ -1,4 +1,4 @@
-"""Limits of one call to the store: Redis runs one script at a time, so a long one makes every worker wait.
+"""Limits of one call to the store: Redis runs one script at a time, so a long call makes every worker wait.
 
 Each limit keeps a call below 5 ms on an ordinary core. The exception: one group is always moved, given another version
 or freed in one call, which takes tens of milliseconds for 1,024 requests. Callers repeat a call until nothing is left.

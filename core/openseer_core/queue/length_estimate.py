@@ -22,7 +22,7 @@ section 3.2, where the estimate is the longest finished response of the group.
 from openseer_core.queue.group import GroupView
 
 STEP = 1.25
-"""A running response is reported when it exceeds its group's estimate by this factor, so O(log length) times."""
+"""A running response is reported when it has STEP times its group's estimate, so O(log length) times."""
 
 POSSIBLE = 6
 """Ratio of the longest possible response to the longest sibling so far. Chosen among simulated values from 1 to 8

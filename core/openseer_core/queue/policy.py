@@ -57,9 +57,9 @@ class Policy:
 def policy(name: str, *, probe: bool = True, ageing: float = 0.0) -> Policy:
     """The policy that a manifest calls `name`.
 
-    `probe`: whether a group's first request goes first. `ageing`: for each second of earlier submission a group's score
-    is lower by this number of tokens. All policies order by tier, then by the age of the batch. Raises KeyError for an
-    unknown name.
+    `probe`: whether a group's first request goes first (context-aware, seer). `ageing`: for each second that a group
+    was submitted earlier its score is lower by this many tokens (context-aware, longest-first-oracle). All policies
+    order by tier, then by the age of the batch. Raises KeyError for an unknown name.
     """
 
     def batch_place(view: GroupView) -> float:

@@ -26,8 +26,8 @@ from dataclasses import dataclass
 from openseer_core.queue.messages import FleetLoad
 
 YIELD_SHARE = 8
-"""For better requests, one decision gives back at most 1/YIELD_SHARE of the slots (at least one response); for a faster
-worker, too. Later decisions are based on the queue after these moves."""
+"""One decision gives back at most 1/YIELD_SHARE of the slots (at least one response) for better requests, and at most
+as many for a faster worker. Later decisions are based on the queue after these moves."""
 
 MOVE_SHARE = 0.5
 """Share of a response's tokens that counts as the cost of computing its context again elsewhere: a waiting request's
