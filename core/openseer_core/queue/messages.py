@@ -141,7 +141,7 @@ class Finish:
 @dataclass(frozen=True, slots=True)
 class ExtendReply:
     """The reply to an `extend`. `replies`: in the order of the deltas; `views`: the present views of the groups that
-    have a newer revision than their rescore assumes (such a rescore changes nothing)."""
+    have another revision than their rescore (such a rescore changes nothing)."""
 
     replies: tuple["Reply", ...]
     views: tuple[GroupView, ...]
@@ -157,7 +157,7 @@ class WriteOutcome(StrEnum):
     GAP = "gap"
     """The store has fewer tokens than `offset` (it lost its last second): send again from `have`."""
     STALE = "stale"
-    """The group has a newer revision: compute the rescore again from `view`. Nothing was written."""
+    """The group has another revision than the rescore: compute it again from `view`. Nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
