@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 
 NEARLY_FULL = 0.9
-"""Share of its memory above which a store is reported as nearly full, while there is still time to enlarge it."""
+"""Share of a store's memory limit from which it is reported as nearly full, so that the limit can be raised before
+writes are refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreMemory:
-    """Bytes that a store uses, and its limit (0: no limit of its own)."""
+    """Memory that a store uses, and its limit (0: the store has no limit), in bytes."""
 
     used: int = 0
     limit: int = 0
