@@ -46,8 +46,8 @@ class WorkerStore(Protocol):
         ...
 
     async def claim(self, worker: WorkerId, query: ClaimQuery) -> list[Claim]:
-        """Leases to the worker the waiting requests with the lowest scores that fit, and returns the leases with all
-        tokens so far. Also takes back expired leases.
+        """Leases waiting requests to the worker: those with the lowest scores that fit into its KV cache and its share
+        of the load. Returns the leases, with the tokens of each request so far. Also takes back expired leases.
 
         See ChunkQueue.claim. A repeat with the same `query.number` returns the leases of the first call that the worker
         still holds.
@@ -150,7 +150,7 @@ class DriverStore(Protocol):
         ...
 
     async def fleet_spec(self) -> FleetSpec:
-        """Returns the fleet spec, as in WorkerStore."""
+        """Returns the fleet spec, as the worker's verb of this name."""
         ...
 
     async def memory(self) -> StoreMemory:
@@ -332,8 +332,8 @@ class TrainerStore(DriverStore, Protocol):
         ...
 
     async def judge(self, batch: int, verdicts: dict[str, bool]) -> int:
-        """Stores for groups, by name, whether they are valid for training; the latest verdict counts. Returns the
-        number of groups that exist."""
+        """Stores for each named group whether it is valid for training; the latest verdict counts. Returns the number
+        of groups that exist."""
         ...
 
     async def verdict(self, group: GroupId) -> bool | None:
@@ -349,8 +349,8 @@ class TrainerStore(DriverStore, Protocol):
         ...
 
     async def load(self) -> QueueLoad:
-        """Returns the number of waiting requests of the job by weights version, the number of running ones, and the
-        idle and busy seconds of its workers."""
+        """Returns the job's numbers of waiting requests (by weights version) and of running requests, and its workers'
+        idle and busy seconds."""
         ...
 
     async def swap_fleet_spec(self, fleet_spec: FleetSpec) -> bool:

@@ -67,7 +67,7 @@ def pack_answer(contents: Sequence[bytes]) -> bytes:
 
 
 def unpack_answer(answer: bytes | bytearray, count: int) -> list[memoryview]:
-    """The contents of `count` files, not copied. Raises ValueError for a reply with another content."""
+    """The contents of `count` files, not copied. Raises ValueError for a reply that has another number of them."""
     contents: list[memoryview] = []
     whole = memoryview(answer)
     at = 0

@@ -15,7 +15,7 @@ LOOK_SECONDS = 30.0
 
 
 async def keep_rows_within(store: Store, folder: Path | None) -> None:
-    """Removes the rows of deleted batches every LOOK_SECONDS, until cancelled. `folder`: None if the job has no rows."""
+    """Removes the rows of deleted batches every LOOK_SECONDS, until cancelled. `folder`: None if there are no rows."""
     while True:
         await asyncio.sleep(LOOK_SECONDS)
         try:
