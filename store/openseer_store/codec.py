@@ -35,13 +35,11 @@ RESULT_FIELDS = 11
 """Number of fields of a result's row; the end of a group has fewer."""
 
 Row = list[Any]
-"""An array in a verb's reply: byte strings, whole numbers and further arrays. The header of the verb's script describes
-it."""
+"""An array in a verb's reply, as the header of its script describes it: byte strings, whole numbers, further arrays."""
 
 
 class SpecRow(msgspec.Struct, array_like=True, frozen=True):
-    """A group in the form that clients read; its id is in the key. `biases` is empty if all are 0, `lanes` if all
-    requests wait in the shared lane."""
+    """A group as clients read it; its id is in the key. `biases` is empty if all are 0, `lanes` if all are shared."""
 
     version: str
     ordinal: int
@@ -180,8 +178,7 @@ def pack_info(info: Heartbeat) -> bytes:
 
 
 def read_specs(flat: list[bytes]) -> dict[bytes, GroupSpec]:
-    """Groups by id, from the alternating ids and specs of a reply. A group without a spec, because its data were
-    deleted, is left out."""
+    """Groups by id, from alternating ids and specs. A group whose data were deleted has no spec and is left out."""
     return {gid: _read_spec(gid, data) for gid, data in zip(flat[::2], flat[1::2], strict=True) if data}
 
 

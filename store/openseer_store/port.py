@@ -86,8 +86,8 @@ class WorkerStore(Protocol):
     async def wait_for_work(
         self, version: str, lanes: tuple[str, ...], seconds: float, adapters: tuple[str, ...] = ()
     ) -> bool:
-        """Waits up to `seconds` until the store calls a worker to one of the lanes, which it does while requests of
-        `version` or `adapters` wait there. Returns whether there was a call.
+        """Waits up to `seconds` until the store calls a worker to one of the lanes, because requests of `version` or
+        `adapters` wait there. Returns whether there was a call.
 
         After a call a claim may find requests. At most two calls per lane are pending; a claim that leaves requests
         waiting sets them to two again. A call may be lost, or arrive after another worker has claimed the requests.
@@ -115,8 +115,8 @@ class WorkerStore(Protocol):
         ...
 
     async def fleet_spec(self) -> FleetSpec:
-        """Returns the fleet spec: the weights to serve, the weights transaction, the sleep of engines. FleetSpec()
-        before the first write."""
+        """Returns the fleet spec: the weights to serve, the weights transaction, the sleep of engines. It
+        is empty before the first write."""
         ...
 
     async def deregister(self, worker: WorkerId) -> None:
@@ -146,7 +146,7 @@ class DriverStore(Protocol):
         ...
 
     async def base(self) -> int:
-        """Returns the base of this epoch: all numbers issued in it are larger. FIRST_BASE in the job's first epoch."""
+        """Returns the base of this epoch: all numbers issued in it are larger. It is 0 in the job's first epoch."""
         ...
 
     async def fleet_spec(self) -> FleetSpec:

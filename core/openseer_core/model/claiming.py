@@ -10,9 +10,9 @@ from openseer_core.queue import budgets
 from openseer_core.queue.messages import Claim, ClaimQuery
 
 SIBLING_WINDOW = 4
-"""Number of first waiting requests of a group among which a claim prefers one that the worker has cached. Its score may
-be at most one quantum above that of the first request that fits. Otherwise the worker would soon give the request back
-for the first one, again and again."""
+"""Number of first waiting requests of a group among which a claim prefers a request that the worker has cached. The
+preferred request's score may be at most one quantum above the score of the first request that fits. Otherwise the
+worker would soon give it back for the first one, again and again."""
 
 
 @dataclass(slots=True)
@@ -43,8 +43,8 @@ class Claiming:
         return 0
 
     def claim_in(self, lane: str, heads: list[SortedSet], allowed: int) -> tuple[int, int]:
-        """Leases the best requests that fit from several sorted sets of groups (`heads`). Returns the remaining
-        allowance, and the number of groups without a request that fits."""
+        """Leases the requests with the lowest scores that fit, from several sorted sets of groups (`heads`). Returns
+        the remaining allowance, and the number of groups without a request that fits."""
         places, misses = [0] * len(heads), 0
         while allowed > 0 and self._may_go_on():
             fronts = [

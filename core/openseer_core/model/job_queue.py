@@ -248,7 +248,7 @@ class JobQueue(LossQueue):
         return any(self._oldest_version(group, request) in stale for request in group.requests)
 
     def _oldest_version(self, group: QueuedGroup, request: QueuedRequest) -> str:
-        """The version of the request's first tokens, "" if it has none."""
+        """The version that sampled the request's first tokens; "" if it has no tokens."""
         for chunk in request.chunks:
             if chunk.end > chunk.start:
                 return chunk.version

@@ -107,7 +107,8 @@ class ChunkQueue:
     # ---- the worker's verbs
 
     def claim(self, worker: WorkerId, query: ClaimQuery, now: float) -> list[Claim]:
-        """Leases the best waiting requests that fit the worker's free blocks and its fair share of the load."""
+        """Leases the waiting requests with the lowest scores that fit the worker's free blocks and its share of the
+        load."""
         self._max_losses = query.max_losses
         self.reap(now, query.max_losses)
         self.claimers.count_in(worker.name, query.context_tokens, now)
@@ -186,8 +187,8 @@ class ChunkQueue:
         return replies
 
     def reap(self, now: float, max_losses: int, *, everything: bool = False) -> int:
-        """Takes back leases past their deadline. A request that lost more than `max_losses` leases is reported as
-        failed.
+        """Takes back leases past their deadline. More than `max_losses` losses, or EXPIRY_LIMIT expiries, fail a
+        request.
 
         During grace, only leases of dead workers are taken back, and no worker is removed from the claimers.
         `everything`: takes back all leases; they then count neither as expiries nor as losses.
@@ -212,8 +213,7 @@ class ChunkQueue:
     # ---- reading
 
     def fleet_load(self, worker: WorkerId, versions: tuple[str, ...], lanes: tuple[str, ...]) -> FleetLoad:
-        """The fleet load for this worker. `best_waiting` leaves out requests that only workers with a larger limit
-        take."""
+        """The fleet load for this worker; `best_waiting` without requests that only workers with larger limits take."""
         limit = self.claimers.limit(worker.name)
         places = [(version, lane) for version in versions for lane in lanes]
         heads = [self._heads.get(place) for place in places]
@@ -375,7 +375,7 @@ class ChunkQueue:
         self._ledger.note(event, request, self._request(request), now)
 
     def _end(self, request: RequestId, event: Event, now: float) -> None:
-        """Ends an unfinished request by an event other than its own completion."""
+        """Ends an unfinished request by an event other than completion."""
         self._close(request, event, *ENDINGS[event], "", now)
 
     def _close(

@@ -4,7 +4,7 @@
 -- ARGV[1]  seconds of the wall clock, or "" for the server's own.
 -- ARGV[2]  the verb's arguments, msgpack. Binary arguments follow from ARGV[3] on.
 -- A call from Lua costs more than the Redis command itself. So each group and each request is one packed string, and
--- changes by many items of a verb (counters, deadlines, places of groups, fields of batches) are written by flush().
+-- flush() writes the collected changes of a verb (counters, deadlines, places of groups, fields of batches).
 
 local P, call, pack, unpack_row = KEYS[1], redis.call, cmsgpack.pack, cmsgpack.unpack
 local SIBLING_WINDOW, CALLS, LARGEST_SIZE = 4, 2, 24
@@ -120,7 +120,8 @@ local GROUP = {'version', 'ordinal', 'size', 'max_tokens', 'enqueued_at', 'promp
   'batch_ordinal', 'sizes', 'last_end', 'freed'}
 local groups = {}
 
--- The number of unfinished requests of a group (0: no length is known), their expected tokens: core's expected_of.
+-- Returns the number of unfinished requests of a group (0 if no length is known), and the sum of their expected tokens:
+-- core's expected_of.
 local function expected_of(group)
   local known = group.finished > 0 and group.longest_finished or group.longest_earlier
   local open = group.size - group.ok - group.aborted - group.failed - group.carried
@@ -225,7 +226,7 @@ local function drop_head(group, lane)
   call('ZREM', sized_key(group.version, lane, size_in(group, lane)), group.id)
 end
 
--- Puts a group into its lane. `score` ("-inf": a probe), `generated` (tokens): those of its first waiting request.
+-- Puts a group into its lane. `score` ("-inf" for a probe) and `generated` belong to its first waiting request.
 local function put_head(group, lane, score, generated)
   local place = score == '-inf' and (group.probe or 0) + generated or group.base + tonumber(score)
   local before, size = size_in(group, lane), size_of(group.prompt_tokens + generated)

@@ -164,8 +164,8 @@ local function room_in(lane)
   return math.min(room, fair_share + slack - load[3])
 end
 
--- Leases the best requests that fit from several sorted sets of groups. Returns the remaining allowance, and the number
--- of groups without a request that fits.
+-- Leases the requests with the lowest scores that fit, from several sorted sets of groups. Returns the remaining
+-- allowance, and the number of groups without a request that fits.
 local function claim_in(lane, keys, allowed)
   local places, fronts, misses = {}, {}, 0
   while allowed > 0 and #claims < most_requests and bytes_left > 0 do

@@ -1,4 +1,4 @@
--- Purpose    Ends unfinished requests of some groups by an event other than their own completion.
+-- Purpose    Ends unfinished requests of some groups by an event other than completion: abort, cancel, carry or fail.
 -- Guarantee  Partial tokens are kept; each request gets one result. Stops at the request limit; the caller continues. A
 --            repeat after a loss ends only requests in their first turn: a later turn may have begun since.
 -- KEYS[1]    the job's prefix

@@ -4,8 +4,8 @@
 -- ARGV[2]    {worker name, versions, lanes, lease_seconds, deltas, rescores}; a delta: {request, fence, offset}; a
 --            rescore: {group, the revision from which it was computed, longest_running, base, slope, probe or false}
 -- ARGV[3…]   tokens and log-probabilities of each delta, alternating
--- Returns    {replies, views, fleet load}; a reply: {outcome, have}; views of groups whose rescore was
---            computed from an older revision
+-- Returns    {replies, views, fleet load}; a reply: {outcome, have}; views of groups whose rescore was computed from an
+--            older revision
 
 local args = unpack_row(ARGV[2])
 local lease_seconds, replies, views = args[4], {}, {}

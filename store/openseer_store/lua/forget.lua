@@ -1,7 +1,7 @@
 -- Purpose    Deletes the data of a batch, a limited number of requests per call.
--- Guarantee  Unfinished requests are cancelled first. A repeat continues after the last call. Counts and key
---            stay for a limited time, for late readers. The mark `forgotten` is also set if the batch is missing: a
---            store that has lost the batch does not accept it again from other clients.
+-- Guarantee  Unfinished requests are cancelled first. A repeat continues after the last call. Counts and key stay
+--            for a limited time, for late readers. The mark `forgotten` is also set if the batch is missing: a store
+--            that has lost the batch does not accept it again from other clients.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {batch, request limit, time in seconds for which counts and key stay}
 -- Returns    1 while data are left, then 0

@@ -72,7 +72,7 @@ end
 group.ok = group.ok - 1
 bump(key, 'ok', -1)
 bump(key, 'ok_tokens', -start)
-bump(key, 'closed_tokens', -request.generated)  -- appended tokens were not generated
+bump(key, 'closed_tokens', -request.generated)  -- so that appended tokens do not count
 page_of(key).closed = page_of(key).closed - 1
 enqueue(group, request)
 flush()

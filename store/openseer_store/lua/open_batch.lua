@@ -1,6 +1,6 @@
 -- Purpose    Opens a batch and gives it the next number.
--- Guarantee  The same key returns the same batch while the key is stored. A batch that the store has lost gets
---            the number that it had before.
+-- Guarantee  The same key returns the same batch while the key is stored. A batch that the store has lost gets the
+--            number that it had before.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {version, spec (JSON), key or "", the batch's number before the loss or false, whether it takes the parked
 --            groups}

@@ -1,4 +1,4 @@
--- Purpose    Reads a batch's results stream from a number on, with the data of its results.
+-- Purpose    Reads a batch's results stream from a stream id on, with the data of its results.
 -- Guarantee  Changes nothing. A result contains its request as it was at that time, even if the request has continued
 --            since. Stops early if the reply has max_bytes or more, but returns at least one entry.
 -- KEYS[1]    the job's prefix
