@@ -1,6 +1,6 @@
 -- Purpose    Deletes the data of a job, scanning a part of the server's keys per call.
--- Guarantee  Every other verb is refused while a mark exists, so that one pass finds all keys. After an interruption the
---            caller starts the pass again; otherwise the mark expires. The epoch stays, so no number is issued twice.
+-- Guarantee  Every other verb is refused while a mark exists, so that one pass finds all keys. After an interruption
+--            the caller begins the pass again; else the mark expires. The epoch stays, so no number is issued twice.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {cursor of the scan ("0" at first), number of keys to scan, seconds for which the mark stays, seconds for
 --            which the epoch stays or false}
