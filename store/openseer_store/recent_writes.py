@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 KEPT_SECONDS = 60.0
-"""Time for which a write is kept, in seconds. A Redis that syncs its log every second may lose up to two seconds of
-writes in a crash, because a running sync delays the next writes to the log for up to two seconds. A failover to a
-replica loses the replication lag."""
+"""Time for which a write is kept, in seconds. A Redis that syncs its log every second loses, with its node, the writes
+since the last complete sync: about one second, and up to three on a slow disk, because Redis delays writes to the log
+for up to two seconds while a sync runs. A failover to a replica loses the replication lag."""
 KEPT_BYTES = 64 * 2**20
 """Limit of the kept writes, in bytes; beyond it the oldest writes are dropped."""
 
