@@ -43,7 +43,7 @@ which invalidates their fences."""
 SCAN_COUNT = 1000
 """Number of keys of the server that one call of a purge scans."""
 PURGING_SECONDS = 5
-"""Time, in seconds, after the last call of an interrupted purge for which all other calls are refused."""
+"""If a purge is interrupted, all other calls are refused for this time, in seconds, after its last call."""
 
 
 class RedisStore(RedisReading):

@@ -30,7 +30,7 @@ def group_folder(folder: Path, group: GroupId) -> Path:
 
 
 def lease_file(request: RequestId, start: int, fence: int, worker: str) -> str:
-    """The file of a lease. `start`: tokens of the response at the begin of the lease; `worker`: "name#boot"."""
+    """The file of a lease. `start`: tokens of the response at the start of the lease; `worker`: "name#boot"."""
     return f"{request.index}.{start}.{fence}.{digest(worker)}"
 
 
