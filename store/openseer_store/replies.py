@@ -5,14 +5,14 @@ from typing import TypeVar
 from openseer_core.errors import StoreError
 
 MOST_COUNT = 2**53
-"""Limit of a count: verbs count in doubles. A reader of untrusted stores sums counts and passes them to systems that
-fail at numbers with hundreds of digits."""
+"""Limit of a count: the scripts count in doubles. Readers of untrusted stores add counts and pass the sums to systems
+that fail at numbers with hundreds of digits."""
 
 N = TypeVar("N", int, float)
 
 
 def read_info(text: object) -> dict[str, str]:
-    """The fields of a reply to INFO. Raises StoreError if it is no text."""
+    """The fields of a reply to INFO. Raises StoreError if the reply is no text."""
     if not isinstance(text, bytes | str):
         raise StoreError("the store gives no information about itself; no store of openseer's does so")
     lines = (text.decode(errors="replace") if isinstance(text, bytes) else text).splitlines()
