@@ -1,4 +1,5 @@
-"""Carries out a plan's actions. The API server's answers update the caches at once, so the next step repeats no action."""
+"""Carries out a plan's actions. The API server's answers update the caches at once, so the next step repeats no
+action."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -75,7 +76,8 @@ class ApplyTarget:
 
 
 class Applier:
-    """Makes all calls that change more than a job's status. A failed call prevents only the later stages of its chain."""
+    """Makes all calls that change more than a job's status. A failed call prevents only the later stages of its
+    chain."""
 
     def __init__(
         self, api: Api, cache: Cache, census: Census, poller: StorePoller, events: Events, settings: OperatorSettings
@@ -131,8 +133,8 @@ class Applier:
         actions: Sequence[Action],
         refused: tuple[Refusal, ...],
     ) -> None:
-        """Makes the plan's events, and one event for the first refusal that is new in this step. Stores all refusals for
-        the next observation."""
+        """Makes the plan's events, and one event for the first refusal that is new in this step. Stores all refusals
+        for the next observation."""
         key = target.record.key
         known = self._census.refusals(key)
         refusals = (*(error.refusal for error in errors if isinstance(error, NotMadeError)), *refused)
@@ -145,7 +147,8 @@ class Applier:
     # ---- stages
 
     def _creation(self, target: ApplyTarget, actions: Sequence[Action]) -> Stages:
-        """The stages of creation. The driver is created before the workers, because a quota may have room for few pods."""
+        """The stages of creation. The driver is created before the workers, because a quota may have room for few
+        pods."""
         bodies: Mapping[str, JsonObject] = {}
         if any(isinstance(action, ApplyShared) for action in actions):
             standing = standing_workers_of(target.record, self._cache)
@@ -324,8 +327,8 @@ class Applier:
             await self._set_finalizers(record, [name for name in record.finalizers if name != FINALIZER])
 
     async def _set_finalizers(self, record: JobRecord, names: list[str]) -> None:
-        """Replaces the whole list, as a merge patch does. The resourceVersion makes the call fail if the job has changed
-        since it was read."""
+        """Replaces the whole list, as a merge patch does. The resourceVersion makes the call fail if the job has
+        changed since it was read."""
         key = record.key
         newest = self._cache.job(key) or record
         version = str(newest.version)

@@ -31,8 +31,8 @@ class BatchTokens:
 
 @dataclass(slots=True)
 class JobCounters:
-    """Counters of one job. `uid`: the job's uid; `tokens`, `gpu_seconds`: the job's totals; `ended`: unrequested ends of
-    workers and of the driver, by component, since this process first saw the job."""
+    """Counters of one job. `uid`: the job's uid; `tokens`, `gpu_seconds`: the job's totals; `ended`: unrequested ends
+    of workers and of the driver, by component, since this process first saw the job."""
 
     uid: str
     tokens: int = 0

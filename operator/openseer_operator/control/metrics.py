@@ -53,9 +53,9 @@ class StoreHealth:
 
 @dataclass(slots=True)
 class OperatorState:
-    """The data of the metrics, set by the operator's other parts. `calls`: number of API calls by verb, kind and status;
-    `leads`: whether this replica leads; `depth`, `lag`: those of the loop; `store`: returns the health of a job's store,
-    None if the operator does not read it."""
+    """The data of the metrics, set by the operator's other parts. `calls`: number of API calls by verb, kind and
+    status; `leads`: whether this replica leads; `depth`, `lag`: those of the loop; `store`: returns the health of a
+    job's store, None if the operator does not read it."""
 
     jobs: dict[JobKey, JobMetrics] = field(default_factory=dict[JobKey, JobMetrics])
     calls: Counter[tuple[str, str, int]] = field(default_factory=Counter[tuple[str, str, int]])
@@ -129,7 +129,8 @@ def _tell_job(families: Families, metrics: JobMetrics, **key: str) -> None:
 
 
 def _tell_store(families: Families, health: StoreHealth, **key: str) -> None:
-    """Adds a store's metrics. For a store that does not answer only openseer_job_store_up: the others would be outdated."""
+    """Adds a store's metrics. For a store that does not answer only openseer_job_store_up: the others would be
+    outdated."""
     families.add("openseer_job_store_up", float(health.up), **key)
     if not health.up:
         return
