@@ -58,9 +58,9 @@ class TemplateChecker:
         self._known: dict[JobKey, _Known] = {}
 
     async def verdict(self, record: JobRecord, job: RolloutJob, now: float) -> TemplateVerdict:
-        """The verdict on the job's templates: about the first one that the server finds invalid, else about the last
-        one that others refused, else TAKEN. If the server does not answer, an earlier verdict on the same templates
-        stays valid. `now`: seconds since the epoch."""
+        """The verdict on the job's templates: about the first one that the server finds invalid or does not answer
+        about, else about the last one that others refused, else TAKEN. If the server does not answer, an earlier
+        verdict on the same templates stays valid. `now`: seconds since the epoch."""
         known = self._known.get(record.key)
         if known is not None and (known.uid, known.generation) == (record.uid, record.generation) and known.holds(now):
             return known.verdict
@@ -105,7 +105,7 @@ class TemplateChecker:
         if job.spec.driver.template and job.spec.mode == "batch":
             pods.append(("driver", driver_pod(job, uid, settings, image, attempt=0, secret=secret)))
         for part, pod in pods:
-            # The ServiceAccount is created later. If it is missing, the server refuses the pod before it checks the fields.
+            # The ServiceAccount is created later. Without it the server would refuse the pod before it checks fields.
             pod["spec"].pop("serviceAccountName", None)
             yield part, pod
         if job.spec.store.template and manages_store(job):
