@@ -1,7 +1,8 @@
 """Sets the condition of nodes with sick GPUs, by the operator's own probes, not by the reports of jobs.
 
 A tenant controls the image, the store and the exit codes of a job, so a job's report about a node is only a suspicion.
-The report makes the operator probe the node. The result sets the condition; a later probe resets it once the GPUs work.
+The report makes the operator probe the node. The result sets the condition; a later probe resets it once the GPUs are
+healthy.
 """
 
 import asyncio
@@ -175,7 +176,7 @@ class NodeRepair:
         return False
 
     async def _probe(self, node: str) -> tuple[bool | None, str]:
-        """Probes a node. Returns whether its GPUs work (None if that is unknown), and the probe's message."""
+        """Probes a node. Returns whether its GPUs are healthy (None if that is unknown), and the probe's message."""
         namespace, name = self._settings.namespace, probe_name(node)
         try:
             uid = (await self._api.create("Pod", namespace, probe_pod(node, self._settings)))["metadata"]["uid"]

@@ -63,7 +63,7 @@ def probe_pod(node: str, settings: OperatorSettings) -> dict[str, Any]:
 
 
 def finding_of(raw: Mapping[str, Any]) -> tuple[bool | None, str] | None:
-    """Whether the node's GPUs work (None if unknown), and the probe's message; None while the probe runs."""
+    """Whether the node's GPUs are healthy (None if unknown), and the probe's message; None while the probe runs."""
     status: Mapping[str, Any] = raw.get("status") or {}
     phase = status.get("phase")
     if phase not in ("Succeeded", "Failed"):
