@@ -344,7 +344,7 @@ class Observation:
 
     @property
     def progress(self) -> BatchProgress:
-        """The newest known counts."""
+        """The newest known counts of requests and tokens."""
         return self.store.progress if self.store is not None else self.memory.progress
 
     @property

@@ -154,7 +154,7 @@ def _prerequisites(observation: Observation) -> list[Action]:
 
 
 def _others_end(observation: Observation) -> list[Action]:
-    """Removes the pods of KV pool and rows of a job that does not run."""
+    """Removes the pods of the KV pool and of the rows of a job that does not run."""
     return [ApplyShared(key) for key in (KV_POOL_OBJECT, ROWS_OBJECT) if observation.shared.get(key) is False]
 
 

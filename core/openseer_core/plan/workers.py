@@ -38,17 +38,17 @@ class WorkerPods:
 
     @property
     def leaving(self) -> bool:
-        """Whether any of its pods is being deleted."""
+        """Whether any of the worker's pods is being deleted."""
         return any(pod.leaving for pod in self.pods)
 
     @property
     def ended(self) -> bool:
-        """Whether any of its pods has ended; a gang ends as a whole."""
+        """Whether any of the worker's pods has ended; a gang ends as a whole."""
         return any(pod.ended for pod in self.pods)
 
     @property
     def ready(self) -> bool:
-        """Whether it takes requests."""
+        """Whether the worker takes requests: all its pods exist, are ready, and stay."""
         return len(self.pods) == self.size and all(pod.ready for pod in self.pods) and not self.leaving
 
     @property

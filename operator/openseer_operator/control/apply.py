@@ -231,7 +231,7 @@ class Applier:
     async def _delete_pod(self, target: ApplyTarget, action: DeletePod) -> None:
         try:
             answer = await self._api.delete("Pod", target.namespace, action.name, action.uid, at_once=action.force)
-        except (NotThereError, KubeConflictError):  # gone, or another pod has its name
+        except (NotThereError, KubeConflictError):  # the pod is gone, or another pod has its name
             self._cache.drop_pod(target.record.key, action.name, action.uid)
             return
         if answer.get("kind") == "Pod":

@@ -11,7 +11,7 @@ from openseer_core.errors import OpenseerError
 from openseer_operator.objects.reading import JobKey
 
 CONCURRENT_RECONCILES = 16
-"""Limit of concurrent reconcile steps; a step waits for the API server most of its time."""
+"""Limit of concurrent reconcile steps; a step spends most of its time waiting for the API server."""
 CONCURRENT_NEW = 4
 """Limit of new jobs among these. The creation of a new job's objects saturates the API server: more new jobs at once
 would only make each of them wait longer."""
@@ -51,10 +51,10 @@ class Loop:
         self._report = report
         self._is_new = is_new
         self._waiting: dict[JobKey, float] = {}  # time of the request, in order of arrival
-        self._new: dict[JobKey, float] = {}  # the same, of new jobs
+        self._new: dict[JobKey, float] = {}  # the same for new jobs
         self._new_running: set[JobKey] = set()
         self._running: dict[JobKey, float] = {}
-        self._requested: dict[JobKey, float] = {}  # requested while a step runs
+        self._requested: dict[JobKey, float] = {}  # time of a request while the job's step runs
         self._failures: dict[JobKey, int] = {}
         self._due: dict[JobKey, float] = {}
         self._timers: list[tuple[float, JobKey]] = []

@@ -309,7 +309,7 @@ def _without_gpu_time(status: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _counts(status: Mapping[str, Any]) -> dict[str, Any]:
-    """The progress without estimates, and the scaling state."""
+    """The progress without its estimates, together with the scaling state."""
     progress: Mapping[str, Any] = status.get("progress") or {}
     counts = {name: value for name, value in progress.items() if name not in ("etaSeconds", "tokensPerSecond")}
     return counts | {"scaling": status.get("scaling")}

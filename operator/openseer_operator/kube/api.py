@@ -67,14 +67,14 @@ class AlreadyThereError(KubeConflictError):
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """The place of a kind in the API."""
+    """The path of a kind in the Kubernetes API."""
 
     prefix: str
     plural: str
     namespaced: bool = True
 
     def path(self, namespace: str | None, name: str = "", sub: str = "") -> str:
-        """The path of a collection, an object or its subresource."""
+        """The path of the collection, of the object `name`, or of its subresource `sub`."""
         parts = [self.prefix]
         if self.namespaced and namespace is not None:
             parts += ["namespaces", namespace]

@@ -42,7 +42,7 @@ KINDS = (
 log = logging.getLogger(__name__)
 
 ObjectKey = tuple[str, str]
-"""Kind and name."""
+"""Kind and name of an object."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ class Events:
             self._suspect(job.key, event.node)
 
     async def tell_node(self, node: str, event: Announce) -> None:
-        """Makes an event on the node only."""
+        """Makes an event on the node, not on a job."""
         log.log(
             logging.WARNING if event.warning else logging.INFO, "node %s: %s: %s", node, event.reason, event.message
         )

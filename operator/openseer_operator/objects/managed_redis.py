@@ -195,7 +195,7 @@ def _command(store: StoreSpec) -> list[str]:
         "dir": _DATA,
         "appendonly": "yes",
         "appendfsync": store.fsync,
-        # The log is enough; snapshots would double the writes.
+        # No snapshots: the append-only log is sufficient, and they would double the writes.
         "save": "",
         # Redis must not evict a job's data.
         "maxmemory-policy": "noeviction",

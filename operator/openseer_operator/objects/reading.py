@@ -35,7 +35,7 @@ WORKER_ROLE, DRIVER_ROLE, STORE_ROLE = "worker", "driver", "redis"
 LONGEST_REQUEST = 256
 """Limit of characters stored of a request to revive a job."""
 LONGEST_TEXT = 1024
-"""Limit of characters stored of a pod's message."""
+"""Limit of characters stored of a pod's termination message, and of its problem."""
 LONGEST_NUMBER = 9
 """Limit of digits of a whole number in an annotation."""
 UNREADABLE = "the operator cannot read it"
