@@ -299,8 +299,8 @@ class TrainerStore(DriverStore, Protocol):
     async def go_on(self, request: RequestId, turn: int, tokens: bytes) -> bool:
         """Appends int32 `tokens` to a response whose turn has ended and queues it again.
 
-        Returns True, also for a repeat. Raises RequestStateError if the turn has not ended, was followed by other
-        tokens, or max_tokens leaves no room; FreedError after its group was freed.
+        Returns True, also for a repeat. Raises RequestStateError if the turn has not ended, was continued with other
+        tokens before, or max_tokens leaves no room; FreedError after its group was freed.
         """
         ...
 

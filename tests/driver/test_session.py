@@ -154,7 +154,7 @@ def test_a_run_whose_prompts_or_their_mapping_changed_says_what_to_do(tmp_path: 
     with path.open("a") as file:
         file.write('{"prompt": "c"}\n')
     assert refusal(planned(tmp_path, path, {"prompt": "prompt"})) == (
-        f"{other} prompts.sha256. {path} holds other bytes than when the run began; put them back. Use --fresh"
+        f"{other} prompts.sha256. {path} has changed since the run began; restore it. Use --fresh"
     )
 
 

@@ -81,7 +81,7 @@ def test_failed_responses_are_told_by_reason_and_end_the_run_with_9_unless_allow
     output, _ = process.communicate(timeout=END_SECONDS)
     assert process.returncode == 9, output
     failed = [line for line in bench.run.results() if line.status == "infra_failed"]
-    why = "losses of its worker: found 1, allowed: as spec.failurePolicy.requestRetries says"
+    why = "losses of its worker: found 1, allowed: spec.failurePolicy.requestRetries"
     assert {line.stop_reason for line in failed} == {why}
     told = f"{len(failed)} of {REQUESTS} failed: {why} ("
     assert told in output

@@ -142,7 +142,7 @@ def explained(fleet: Fleet, live: bool = True) -> Explained:
             itself=0.95 * seconds,
             unknown=["start-up, the store's and the network's time"],
         ),
-        no_best="it is simulated once the run has ended, for its lengths are not known before" if live else "",
+        no_best="it is simulated after the end of the run, when all lengths are known" if live else "",
         notes=["worker-0 had counted before: what it waited for is told since somebody looks"],
     )
 
@@ -152,8 +152,8 @@ def _slow(fleet: Fleet, worker: Worker) -> str:
     if not worker.running or worker.speed > 0.75 * fastest:
         return ""
     return (
-        f"grows responses at {worker.speed / fastest:.2f} of the others' pace with as many at once: "
-        f"{worker.speed:.1f} tokens/s each, not {fastest:.1f}"
+        f"generates responses at {worker.speed / fastest:.2f} of the other workers' pace with equally many: "
+        f"{worker.speed:.1f} tokens/s each instead of {fastest:.1f}"
     )
 
 

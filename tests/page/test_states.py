@@ -44,9 +44,9 @@ def test_a_token_that_is_not_taken_is_told_and_a_good_one_opens(page: "Page", si
 @pytest.mark.parametrize(
     ("job", "title", "advice"),
     [
-        ("secret", "You may not see this", "viewer may not get batches in team-a"),
+        ("secret", "No permission", "viewer may not get batches in team-a"),
         ("gone", "Not found", "there is no job team-a/gone"),
-        ("down", "No answer just now", "The page keeps trying"),
+        ("down", "No answer at the moment", "The page keeps trying"),
     ],
 )
 def test_a_refusal_is_told_with_what_to_do(page: "Page", site: Site, job: str, title: str, advice: str) -> None:
@@ -73,7 +73,7 @@ def test_no_jobs_and_no_workers_are_told(page: "Page", site: Site) -> None:
     page.goto(site.url)
     expect(page.get_by_role("heading", name="No jobs")).to_be_visible()
     page.goto(f"{site.url}#/job/team-a/empty")
-    expect(page.get_by_text("No worker has said anything yet.")).to_be_visible()
+    expect(page.get_by_text("No worker has sent a heartbeat yet.")).to_be_visible()
     expect(page.get_by_text("None yet: a trainer opens the first one")).to_be_visible()
 
 

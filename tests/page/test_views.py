@@ -40,7 +40,7 @@ def test_jobs_are_cards_with_the_reason_in_words(page: "Page", site: Site) -> No
 def test_a_viewer_goes_from_jobs_to_a_response_by_keyboard(page: "Page", site: Site) -> None:
     page.goto(site.url)
     page.get_by_role("link", name="team-a/math").press("Enter")
-    expect(page.get_by_role("region", name="Who runs what")).to_be_visible()
+    expect(page.get_by_role("region", name="Workers and their requests")).to_be_visible()
     page.get_by_role("link", name="3", exact=True).press("Enter")
     groups = page.get_by_role("slider", name=re.compile("^Groups"))
     groups.press("Home")
@@ -74,7 +74,7 @@ def test_a_killed_worker_is_named_within_two_seconds(page: "Page", site: Site) -
     page.goto(f"{site.url}#/job/team-a/math")
     expect(page.get_by_text("4/4", exact=True)).to_be_visible()
     site.played.fleet.silence("worker-2")
-    trouble = page.get_by_role("list", name="Workers that need a look")
+    trouble = page.get_by_role("list", name="Workers with problems")
     expect(trouble).to_contain_text("worker-2: has said nothing for", timeout=2_000)
     expect(page.locator("[aria-live]").first).to_contain_text("worker-2 is silent")
 
@@ -89,11 +89,11 @@ def test_a_worker_that_a_pulse_does_not_name_keeps_its_lane(page: "Page", site: 
 def test_a_slow_worker_is_named_with_its_pace(page: "Page", site: Site) -> None:
     site.played.fleet.workers[1].speed = 12.0
     page.goto(f"{site.url}#/job/team-a/math")
-    trouble = page.get_by_role("list", name="Workers that need a look")
-    expect(trouble).to_contain_text(re.compile(r"worker-1: slow: grows responses at 0\.\d+ of the others' pace"))
+    trouble = page.get_by_role("list", name="Workers with problems")
+    expect(trouble).to_contain_text(re.compile(r"worker-1: slow: generates responses at 0\.\d+ of the others' pace"))
     expect(page.locator(".lane").nth(1)).to_contain_text(re.compile(r"slow: 0\.\d+ × the others’ pace"))
     found = page.get_by_role("list", name="What stands out")
-    expect(found).to_contain_text(re.compile(r"worker-1 grows responses at 0\.\d+ of the others' pace"))
+    expect(found).to_contain_text(re.compile(r"worker-1 generates responses at 0\.\d+ of the others' pace"))
     expect(found).to_contain_text("look at its node and GPU")
 
 
@@ -106,7 +106,9 @@ def test_a_job_says_where_its_time_went_part_by_part(page: "Page", site: Site) -
     expect(panel.get_by_role("row", name=re.compile("^idle for other reasons"))).to_have_count(0)
     expect(panel).to_contain_text("The best time possible is not known: it is simulated once the run has ended")
     page.goto(f"{site.url}#/job/team-a/ended")
-    expect(panel).to_contain_text(re.compile(r"with an oracle, .* the run took .*: 1\.11, 1\.18 and 1\.25 times that"))
+    expect(panel).to_contain_text(
+        re.compile(r"with an oracle, .* The run took .*: 1\.11, 1\.18 and 1\.25 times as long")
+    )
 
 
 def test_a_weights_transaction_says_whom_it_waits_for(page: "Page", site: Site) -> None:

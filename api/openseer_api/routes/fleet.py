@@ -77,8 +77,8 @@ async def get_autoscaling(job: Job) -> Autoscaling:
     snapshot, load, batches = await asyncio.gather(job.snapshot(), job.store.load(), job.store.batches())
     depth, workers = sum(load.waiting.values()), job.job.spec.workers
     slots = max((worker.heartbeat.metrics.slots for worker in snapshot.workers), default=0) or SLOTS
-    told = job.job.recommended_workers
-    room = math.ceil((depth + load.running) / slots) if told is None else told
+    recommended = job.job.recommended_workers
+    room = math.ceil((depth + load.running) / slots) if recommended is None else recommended
     wanted = 0 if snapshot.fleet_spec.rest == "stop" else room
     most = workers.max if workers.max is not None else workers.replicas
     return Autoscaling(

@@ -84,7 +84,7 @@ def problem_of(status: int, content: bytes) -> Problem:
         return Problem.model_validate_json(content)
     except ValidationError:
         text = content.decode("utf-8", "replace").strip()
-        return Problem(title="Refused", status=status, detail=text[:500] or "the answer says no more")
+        return Problem(title="Refused", status=status, detail=text[:500] or "the response contains no details")
 
 
 def unreachable(call: Call[Any], why: str) -> ApiError:

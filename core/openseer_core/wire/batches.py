@@ -91,7 +91,9 @@ class BatchSpec(JsonModel):
         description="Carried groups whose oldest token is more published versions behind are dropped; unset: no limit.",
     )
     metadata: dict[str, JsonValue] = Field(default_factory=dict, description="Returned with the batch.")
-    traceparent: str | None = Field(default=None, max_length=512, description="W3C's; unset: the call's header field.")
+    traceparent: str | None = Field(
+        default=None, max_length=512, description="W3C traceparent; unset: the call's header field."
+    )
 
 
 class Group(JsonModel):
@@ -105,7 +107,9 @@ class Group(JsonModel):
     messages: ChatMessages | None = None
     n: int | None = Field(default=None, ge=1, le=MAX_GROUP_SIZE, description="Responses; unset: the batch's.")
     sampling: Sampling | None = Field(default=None, description="Unset: the batch's.")
-    reserve: bool = Field(default=False, description="Runs only when no other request of its batch waits.")
+    reserve: bool = Field(
+        default=False, description="Runs only when no other request of any batch of its priority waits."
+    )
     metadata: dict[str, JsonValue] = Field(default_factory=dict, description="Returned with each result.")
 
     @model_validator(mode="after")

@@ -25,8 +25,8 @@ class ServerClock:
         """Takes an answer's header `Date`, None without one, and the times of call and answer by the machine's
         clock."""
         try:
-            told = parsedate_to_datetime(date or "").timestamp()
+            stated = parsedate_to_datetime(date or "").timestamp()
         except ValueError:
             return
-        least, most = told - received, told + DATE_SECONDS - sent
+        least, most = stated - received, stated + DATE_SECONDS - sent
         self._offset = min(max(self._offset, least), most)

@@ -1,7 +1,7 @@
 """Sets the condition of nodes with sick GPUs, by the operator's own probes, not by the reports of jobs.
 
 A tenant controls the image, the store and the exit codes of a job, so its report about a node is only a suspicion. It
-makes the operator probe the node; the result sets the condition, and a later probe resets it once the GPUs are well.
+makes the operator probe the node; the result sets the condition, and a later probe resets it once the GPUs are healthy.
 """
 
 import asyncio
@@ -39,17 +39,17 @@ SICK, WELL = "GpuSick", "GpusWell"
 
 log = logging.getLogger(__name__)
 
-Tell = Callable[[str, Announce], Awaitable[None]]
+AnnounceFunction = Callable[[str, Announce], Awaitable[None]]
 """Makes an event of a node."""
 
 
 class NodeRepair:
-    """Probes nodes. `tell`: makes events. Without a condition in the settings it does nothing."""
+    """Probes nodes. `announce`: makes events. Without a condition in the settings it does nothing."""
 
-    def __init__(self, api: Api, settings: OperatorSettings, tell: Tell) -> None:
+    def __init__(self, api: Api, settings: OperatorSettings, announce: AnnounceFunction) -> None:
         self._api = api
         self._settings = settings
-        self._tell = tell
+        self._announce = announce
         self._suspects: dict[str, None] = {}  # in the order of reports
         self._unfit: dict[str, float] = {}  # time of the next probe, monotonic
         self._caused: dict[str, deque[float]] = {}  # times of the last reports by each namespace's jobs
@@ -104,7 +104,7 @@ class NodeRepair:
         """Makes the nodes that an earlier replica has called unfit due at once."""
         async for page in self._api.pages("Node", ()):
             for raw in page:
-                if self._says_sick(raw):
+                if self._is_marked_sick(raw):
                     self._unfit[raw["metadata"]["name"]] = 0.0
 
     async def _judge(self, node: str) -> None:
@@ -118,21 +118,23 @@ class NodeRepair:
     async def _look_at(self, node: str) -> None:
         try:
             # Read from the node itself: a new machine of the same name has lost the condition.
-            told = self._says_sick(await self._api.get("Node", None, node))
+            marked = self._is_marked_sick(await self._api.get("Node", None, node))
         except NotThereError:  # the node was removed, and is no longer unfit
             self._unfit.pop(node, None)
             return
         well, message = await self._probe(node)
         if well is None:
             if message:
-                await self._tell(node, Announce(True, "GpuProbeFailed", f"its GPUs could not be checked: {message}"))
+                await self._announce(
+                    node, Announce(True, "GpuProbeFailed", f"its GPUs could not be checked: {message}")
+                )
         elif well:
-            if node in self._unfit and (not told or await self._set_condition(node, "True", WELL, message)):
+            if node in self._unfit and (not marked or await self._set_condition(node, "True", WELL, message)):
                 self._unfit.pop(node, None)
-        elif not told:
+        elif not marked:
             await self._call_unfit(node, message)
 
-    def _says_sick(self, node: JsonObject) -> bool:
+    def _is_marked_sick(self, node: JsonObject) -> bool:
         """Whether a probe has set the Node's condition to sick."""
         conditions: list[JsonObject] = (node.get("status") or {}).get("conditions") or []
         found = ((entry["type"], entry["status"], entry.get("reason")) for entry in conditions)
@@ -142,7 +144,7 @@ class NodeRepair:
         kind, known = self._settings.node_condition, node in self._unfit
         if not known and len(self._unfit) >= MOST_UNFIT_NODES:
             why = f"{message}; condition {kind} is not set: {MOST_UNFIT_NODES} nodes have it already, repair them first"
-            await self._tell(node, Announce(True, "TooManyUnfitNodes", why))
+            await self._announce(node, Announce(True, "TooManyUnfitNodes", why))
             return
         self._unfit.setdefault(node, time.monotonic() + RECHECK_SECONDS)
         await self._set_condition(node, "False", SICK, message)
@@ -165,12 +167,12 @@ class NodeRepair:
         except KubeApiError as error:
             log.warning("condition %s of node %s is not set: %s", condition["type"], node, error)
         else:
-            await self._tell(node, Announce(status == "False", reason, message))
+            await self._announce(node, Announce(status == "False", reason, message))
             return True
         return False
 
     async def _probe(self, node: str) -> tuple[bool | None, str]:
-        """Probes a node: whether its GPUs are well, None if unknown, and the probe's message."""
+        """Probes a node: whether its GPUs are healthy, None if unknown, and the probe's message."""
         namespace, name = self._settings.namespace, probe_name(node)
         try:
             uid = (await self._api.create("Pod", namespace, probe_pod(node, self._settings)))["metadata"]["uid"]

@@ -63,7 +63,7 @@ def probe_pod(node: str, settings: OperatorSettings) -> dict[str, Any]:
 
 
 def finding_of(raw: Mapping[str, Any]) -> tuple[bool | None, str] | None:
-    """Whether the node's GPUs are well (None: unknown) and the probe's message; None while it runs."""
+    """Whether the node's GPUs are healthy (None: unknown) and the probe's message; None while it runs."""
     status: Mapping[str, Any] = raw.get("status") or {}
     phase = status.get("phase")
     if phase not in ("Succeeded", "Failed"):
@@ -75,4 +75,4 @@ def finding_of(raw: Mapping[str, Any]) -> tuple[bool | None, str] | None:
     code = ended.get("exitCode")
     if code == GpuSickError.exit_code:
         return False, message.removeprefix("error: ") or "a sick GPU"
-    return (True, message or "all GPUs are well") if code == 0 else (None, message or f"exit code {code}")
+    return (True, message or "all GPUs are healthy") if code == 0 else (None, message or f"exit code {code}")

@@ -149,9 +149,9 @@ def refused_status(problems: str, generation: int, previous: Mapping[str, Any], 
     """Renders the status of a job whose manifest the operator cannot read. Its memory stays, also its end."""
     if _ending(previous) is not None:
         return {**previous, "observedGeneration": generation}
-    told = Condition("True", INVALID_MANIFEST, problems[:LONGEST_MESSAGE])
+    stalled = Condition("True", INVALID_MANIFEST, problems[:LONGEST_MESSAGE])
     conditions = {kind: Condition("Unknown", INVALID_MANIFEST, "") for kind in KINDS}
-    conditions |= {"Stalled": told, "Ready": replace(told, status="False")}
+    conditions |= {"Stalled": stalled, "Ready": replace(stalled, status="False")}
     kept = {name: value for name, value in previous.items() if name not in ("conditions", "reason")}
     return kept | {
         "observedGeneration": generation,

@@ -4,7 +4,7 @@
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {group, index, turn, whether the store lost an earlier call}
 -- ARGV[3]    the tokens
--- Returns    {"ok" | "unknown" | "freed" | "other" (this turn was followed by other tokens) | "state" | "room", state,
+-- Returns    {"ok" | "unknown" | "freed" | "other" (this turn was continued with other tokens) | "state" | "room", state,
 --            turn, generated, max_tokens}
 
 tick()

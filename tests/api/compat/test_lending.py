@@ -84,7 +84,7 @@ async def test_weights_published_while_all_sleeps_are_loaded_at_the_waking(tmp_p
         await post(server, "/release_memory_occupation")
         body = {"model_path": folder(tmp_path, "v1"), "weight_version": "v1"}
         answer = await post(server, "/update_weights_from_disk", body)
-        assert answer["message"] == "Weights v1 are published; engines load them as they wake."
+        assert answer["message"] == "Weights v1 are published; engines load them when they wake."
         assert await reported(server) == {"initial"}
         await post(server, "/resume_memory_occupation")
         assert await reported(server) == {"v1"}

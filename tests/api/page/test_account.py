@@ -179,7 +179,9 @@ async def test_a_slow_worker_is_named_with_its_pace_and_advice_at_the_first_look
     found = await account_of(entries, fleet, 110.0, size=3)
     [finding] = found.findings
     assert (finding.cause, finding.subject) == ("slow_worker", "w2")
-    assert finding.says.startswith("w2 grows responses at 0.40 of the others' pace with as many at once: 8.0 tokens/s")
+    assert finding.says.startswith(
+        "w2 generates responses at 0.40 of the other workers' pace with equally many: 8.0 tokens/s"
+    )
     assert "its node and GPU" in finding.advice
 
 

@@ -96,7 +96,7 @@ async def test_a_card_says_in_words_why_nothing_is_known() -> None:
 
 async def test_a_defect_is_logged_and_its_card_stands(caplog: pytest.LogCaptureFixture) -> None:
     found = await seen()
-    assert found["broken"]["reason"] == "a defect of openseer: the log of this server says which"
+    assert found["broken"]["reason"] == "a defect of openseer; see the log of this server"
     [record] = [record for record in caplog.records if record.exc_info]
     assert record.message == "default/broken: no card for the page"
 

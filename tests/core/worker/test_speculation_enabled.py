@@ -29,7 +29,7 @@ def row(batch: int, ratio: float, device: str = "H100") -> DraftRatio:
 def test_a_job_that_says_nothing_drafts_where_it_was_measured_to_pay() -> None:
     assert reason("cpu") == ""
     assert reason("NVIDIA A1") == (
-        "spec.speculation.enabled is unset, and no measurement says that drafts pay on NVIDIA A1"
+        "spec.speculation.enabled is unset, and no measurement shows a gain from drafts on NVIDIA A1"
     )
 
 

@@ -45,7 +45,7 @@ def test_a_slowed_worker_is_named_with_its_pace(tmp_path: Path) -> None:
     finding = the_one(explained(tmp_path))
     assert (finding.cause, finding.subject) == ("slow_worker", "worker-1")
     assert finding.figure == pytest.approx((STEP + 0.002) / (2.5 * STEP + 0.002), rel=0.1)
-    assert finding.says.startswith("worker-1 grows responses at 0.4")
+    assert finding.says.startswith("worker-1 generates responses at 0.4")
 
 
 def test_a_worker_that_hangs_from_its_first_step_is_named(tmp_path: Path) -> None:

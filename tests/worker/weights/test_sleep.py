@@ -32,7 +32,7 @@ async def wake(fleet: Fleet, *parts: str) -> None:
 
 
 async def at_rest(fleet: Fleet) -> None:
-    """Waits until all sleep as the fleet spec says; not at all where it says nothing."""
+    """Waits until all sleep as in the fleet spec; not at all where it says nothing."""
     spec = await fleet.store.fleet_spec()
     for _ in range(1000):
         if spec.rest is None or all(is_at_rest(spec, report) for report in await reported(fleet)):
