@@ -102,9 +102,7 @@ def _possible(found: Explanation) -> Text:
         return Text(f"The best time possible is {NOT_KNOWN}: {found.no_best}")
     return Text(
         f"Possible makespans for these lengths, simulated on healthy engines: {best.known:,.1f} s with the lengths "
-        "known "
-        f"at each time (policy {best.policy}), {best.oracle:,.1f} s with an oracle, {best.bound:,.1f} s as the lower "
-        "bound "
-        f"(all engines full to the end). The run took {makespan / best.known:.2f}, {makespan / best.oracle:.2f} and "
-        f"{makespan / best.bound:.2f} times as long."
+        f"known at each time (policy {best.policy}), {best.oracle:,.1f} s with an oracle, {best.bound:,.1f} s as the "
+        f"lower bound (all engines full to the end). The run took {makespan / best.known:.2f}, "
+        f"{makespan / best.oracle:.2f} and {makespan / best.bound:.2f} times as long."
     )

@@ -163,8 +163,8 @@ class _Reporter(logging.Handler):
 
 @contextmanager
 def waits_reported(report: Callable[[str], None]) -> Generator[None]:
-    """Within the context, `report` receives the log messages of the store (waits, memory nearly full), of the sampler and
-    of the span export (lost spans)."""
+    """Within the context, `report` receives the log messages of the store (waits, memory nearly full), of the sampler
+    and of the span export (lost spans)."""
     names = ("openseer_store", "openseer_driver.sampler", "openseer_process.span_export")
     handler, loggers = _Reporter(report), [logging.getLogger(name) for name in names]
     for logger in loggers:

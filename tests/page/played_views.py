@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from openseer_core.explain.findings import SLOW_ADVICE
 from openseer_core.explain.parts import PART_LABELS
-from openseer_core.wire.batches import Batch, BatchMetrics, ChunkInfo, Target
+from openseer_core.wire.batches import Batch, BatchMetrics, Target
 from openseer_core.wire.page import (
     MOST_BARS,
     MOST_IN_TAIL,
@@ -29,6 +29,7 @@ from openseer_core.wire.page import (
     TailRequest,
     WorkerLane,
 )
+from openseer_core.wire.results import ChunkInfo
 from openseer_core.wire.weights import Transaction
 from tests.page.played_fleet import Fleet, Request, Worker, tokens_of
 

@@ -18,7 +18,6 @@ from openseer_core.queue.batch import BatchRecord, QueueLoad
 from openseer_core.weights.fleet_spec import MEMORY_PARTS, FleetSpec
 from openseer_core.weights.loaded import is_ready, why_not_loaded
 from openseer_core.weights.rest import asleep, awake_parts, is_at_rest, woken
-from openseer_core.wire.batches import MAX_WAIT_SECONDS
 from openseer_core.wire.fleet import (
     Acquire,
     Autoscaling,
@@ -29,6 +28,7 @@ from openseer_core.wire.fleet import (
     WorkerInfo,
     WorkerList,
 )
+from openseer_core.wire.results import MAX_WAIT_SECONDS
 from openseer_core.wire.weights import to_wire
 from openseer_core.worker.heartbeat import WorkerStatus
 

@@ -26,12 +26,12 @@ from openseer_core.wire.batches import (
     GroupInfo,
     GroupNames,
     RequestInfo,
-    ResultPage,
     UploadReceipt,
     Verdicts,
 )
 from openseer_core.wire.fleet import Acquire, Autoscaling, FleetState, JobStatus, Release, WorkerList
 from openseer_core.wire.problem import Problem
+from openseer_core.wire.results import ResultPage
 from openseer_core.wire.weights import Transaction, Weights
 
 T = TypeVar("T")

@@ -109,7 +109,7 @@ def large_parts(account: Account, *, least: float | None = None, but: Container[
     texts: dict[PartName, tuple[Cause, str, str]] = {
         "store": (
             "store",
-            "the store: workers with free slots waited for it",
+            "the store: workers waited for it with free slots",
             "check the store's host and the network to it: CPU, disk (store.fsync), latency",
         ),
         "lost": (

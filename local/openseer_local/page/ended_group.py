@@ -8,8 +8,8 @@ from openseer_api.page.book import BatchBook
 from openseer_api.page.group_views import STATES, Pieces, TokenTexts
 from openseer_core.ids import GroupId
 from openseer_core.queue.states import State, Status
-from openseer_core.wire.batches import ChunkInfo
 from openseer_core.wire.page import MOST_SIBLINGS, GroupPage, RequestWord, ResponseView
+from openseer_core.wire.results import ChunkInfo
 from openseer_driver.run_lines import ResultLine
 from openseer_local.page.kept_results import KeptResults
 from openseer_text.reading import Reader
