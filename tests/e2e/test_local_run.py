@@ -225,7 +225,7 @@ def test_a_complete_run_that_has_lost_results_is_not_called_complete(bench: Work
     shutil.rmtree(bench.run.store_folder)
     again = bench.call("run", "job.yaml")
     assert again.returncode == 2
-    assert "its store/ is gone" in again.stdout
+    assert "its folder store/ is missing" in again.stdout
 
 
 def test_fresh_starts_over(bench: Workbench) -> None:

@@ -33,7 +33,7 @@ def test_what_to_do_comes_first_then_the_parts_then_what_was_possible(folder: Ru
     [total] = [line for line in lines if line.startswith("makespan ")]
     assert "2 workers" in total
     assert sum(line.startswith("decoding, ") for line in lines) == 3
-    [possible] = [line for line in lines if line.startswith("Possible with these lengths")]
+    [possible] = [line for line in lines if line.startswith("Possible makespans for these lengths")]
     assert "with the lengths known at each time (policy context-aware)" in possible
     assert lines.index(total) < lines.index(possible)
 
@@ -62,7 +62,7 @@ def test_a_best_time_that_is_not_known_says_why(folder: RunFolder, tmp_path: Pat
 def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
     empty = write_planted(tmp_path / "empty", drawn(1))
     empty.results_file.write_text("")
-    with pytest.raises(InputError, match="no result here: there is nothing to explain"):
+    with pytest.raises(InputError, match="this folder has no results to explain"):
         shown(empty)
     with pytest.raises(InputError, match="not the folder of a run"):
         shown(RunFolder(tmp_path / "nowhere"))

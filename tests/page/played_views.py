@@ -132,7 +132,9 @@ def explained(fleet: Fleet, live: bool = True) -> Explained:
             )
             for name, words in found
         ],
-        tail="" if fleet.queue else "3 responses run and nothing waits; response 2 of group q7 is expected to end last",
+        tail=""
+        if fleet.queue
+        else "3 responses run and no request waits; response 2 of group q7 is expected to end last",
         best=None
         if live
         else Possible(

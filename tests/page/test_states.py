@@ -74,7 +74,7 @@ def test_no_jobs_and_no_workers_are_told(page: "Page", site: Site) -> None:
     expect(page.get_by_role("heading", name="No jobs")).to_be_visible()
     page.goto(f"{site.url}#/job/team-a/empty")
     expect(page.get_by_text("No worker has sent a heartbeat yet.")).to_be_visible()
-    expect(page.get_by_text("None yet: a trainer opens the first one")).to_be_visible()
+    expect(page.get_by_text("No batch yet. The trainer opens the first batch")).to_be_visible()
 
 
 def test_a_view_that_is_old_stays_and_says_since_when(page: "Page", site: Site) -> None:

@@ -99,7 +99,7 @@ def _reason(error: Exception, model: Model) -> str:
     if Path(path).is_dir():
         return f"whose tokenizer cannot be loaded: {reason}"
     closed = "; log in with `hf auth login`, or set HF_TOKEN" if re.search(r"gated repo|\b401\b", text) else ""
-    where = f"no folder here (working directory: {Path.cwd()})"
+    where = f"not a folder on this machine (working directory: {Path.cwd()})"
     folder = Path(path).parent
     beside = f"; {folder}/ is a folder here, and has no {Path(path).name}" if folder.name and folder.is_dir() else ""
     problem = f"whose tokenizer cannot be loaded as that of a hub's model: {reason}{closed}"

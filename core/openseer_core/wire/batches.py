@@ -183,7 +183,7 @@ class Batch(JsonModel):
     job: str = Field(default="", description="NAMESPACE/NAME of the job.")
     opened_at: float = Field(default=0.0, description="Time of the opening, in seconds of the store's clock.")
     state: BatchState = Field(
-        description="open accepts groups; sealed does not; complete has all results; acknowledged: its data are deleted."
+        description="open accepts groups; sealed does not; complete has all results; acknowledged: data are deleted."
     )
     weights_version: str
     purpose: Purpose

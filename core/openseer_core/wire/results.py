@@ -85,8 +85,8 @@ class ResultItem(JsonModel):
     )
     top_logprobs: list[list[LikelyToken]] | None = Field(
         default=None,
-        description="For each token the likeliest tokens of its position, as pairs of id and log-probability, likeliest "
-        "first.",
+        description="For each token the likeliest tokens of its position, as pairs of id and log-probability, "
+        "likeliest first.",
     )
     routed_experts: RoutedRows | None = Field(
         default=None, description="Experts of each token; None unless the job captures them."

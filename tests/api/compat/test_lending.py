@@ -152,7 +152,7 @@ async def test_a_call_that_another_one_overtakes_says_so() -> None:
         while (await server.store.fleet_spec()).rest is None:
             await asyncio.sleep(0.01)
         await post(server, "/v1/acquire")
-        assert "another call has put the engines to sleep, or woken them" in (await sleeping)["error"]["message"]
+        assert "another call put the engines to sleep, or woke them" in (await sleeping)["error"]["message"]
 
 
 async def test_a_call_names_the_workers_that_do_not_follow_and_why(monkeypatch: pytest.MonkeyPatch) -> None:

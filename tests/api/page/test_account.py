@@ -222,7 +222,7 @@ async def test_the_page_tells_it_while_a_job_runs_with_the_response_that_ends_la
         await served.upload(batch, [{"id": "q", "prompt_token_ids": [1, 2, 3]}], seal=True)
         await person.until(JOB, lambda view: len(view["bars"]["lane"]) == 4)
         view = await person.until(f"{JOB}/explained", lambda view: view["tail"])
-        assert view["tail"].startswith("4 responses run and nothing waits; response ")
+        assert view["tail"].startswith("4 responses run and no request waits; response ")
         assert "of group q is expected to end last: worker-0 has run it for" in view["tail"]
         assert view["live"] is True
         assert view["best"] is None
@@ -243,4 +243,4 @@ async def test_the_page_names_a_planted_slow_worker_in_lane_and_findings(monkeyp
             assert [lane["worker"] for lane in view["lanes"] if lane["slow"]] == ["worker-2"]
             told = await person.until(f"{JOB}/explained", lambda view: view["findings"])
         assert told["findings"][0]["subject"] == "worker-2"
-        assert "of the others' pace" in told["findings"][0]["says"]
+        assert "of the other workers' pace" in told["findings"][0]["says"]

@@ -92,7 +92,7 @@ def test_what_vllms_sender_sends_is_what_the_whole_fleet_serves(server: Threaded
     assert [worker["version"] for worker in shown["transaction"]["workers"]] == ["transfer.4"] * 2
     assert post(server, "/shutdown_weight_transfer_engine").status_code == 200
     refused = post(server, "/start_weight_update")
-    assert (refused.status_code, "init_weight_transfer_engine comes first" in refused.text) == (409, True)
+    assert (refused.status_code, "call /init_weight_transfer_engine first" in refused.text) == (409, True)
 
 
 def test_a_sender_or_a_receiver_that_is_lost_costs_that_transfer_alone(server: ThreadedServer, folder: Path) -> None:

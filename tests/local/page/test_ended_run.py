@@ -138,7 +138,7 @@ async def test_a_planted_slow_worker_of_a_run_is_named_in_its_lane_and_first_of_
     assert slow["worker-1"].startswith("generates responses at 0.4")
     finding = json.loads(await run.explained())["findings"][0]
     assert (finding["subject"], finding["cause"]) == ("worker-1", "slow_worker")
-    assert "look at its node and GPU" in finding["advice"]
+    assert "check its node and GPU" in finding["advice"]
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -87,5 +87,5 @@ def test_the_same_command_again_measures_nothing_anew(folder: Path) -> None:
 
 
 def test_another_shape_is_not_mixed_into_its_figures(folder: Path) -> None:
-    with pytest.raises(InputError, match="figures of something else"):
+    with pytest.raises(InputError, match="figures of another configuration"):
         bench(folder, "0.6b")
