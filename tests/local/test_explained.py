@@ -29,7 +29,7 @@ def shown(folder: RunFolder, *, as_json: bool = False, profile: Path | None = No
 def test_what_to_do_comes_first_then_the_parts_then_what_was_possible(folder: RunFolder) -> None:
     lines = [line.strip() for line in shown(folder).splitlines() if line.strip()]
     assert lines[0].startswith("worker-1 generates responses at 0.4")
-    assert lines[1].startswith("→ look at its node and GPU")
+    assert lines[1].startswith("→ check its node and GPU")
     [total] = [line for line in lines if line.startswith("makespan ")]
     assert "2 workers" in total
     assert sum(line.startswith("decoding, ") for line in lines) == 3

@@ -146,7 +146,7 @@ def explained(fleet: Fleet, live: bool = True) -> Explained:
             unknown=["start-up, the store's and the network's time"],
         ),
         no_best="it is simulated after the end of the run, when all lengths are known" if live else "",
-        notes=["worker-0 had counted before: what it waited for is told since somebody looks"],
+        notes=["worker-0 ran before this page was first opened: earlier waits count as idle or decoding"],
     )
 
 

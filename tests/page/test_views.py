@@ -30,7 +30,7 @@ def test_jobs_are_cards_with_the_reason_in_words(page: "Page", site: Site) -> No
     expect(card).to_contain_text("mount it, or name another in spec.model.path")
     expect(card.locator(".pill")).to_have_text("failed")
     silent = page.get_by_role("article", name="team-b/silent")
-    expect(silent).to_contain_text("the store does not answer: nothing came for 2 s")
+    expect(silent).to_contain_text("the store does not answer: no data within 2 s")
     expect(silent).not_to_contain_text("workers")
     running = page.get_by_role("article", name="team-a/math")
     expect(running).to_contain_text("4/4")
@@ -106,7 +106,7 @@ def test_a_job_says_where_its_time_went_part_by_part(page: "Page", site: Site) -
     row = panel.get_by_role("row", name=re.compile("^decoding, all slots in use"))
     expect(row.get_by_role("cell").nth(1)).to_have_text("70.0 %")
     expect(panel.get_by_role("row", name=re.compile("^idle for other reasons"))).to_have_count(0)
-    expect(panel).to_contain_text("The best time possible is not known: it is simulated once the run has ended")
+    expect(panel).to_contain_text("The best time possible is not known: it is simulated after the end of the run")
     page.goto(f"{site.url}#/job/team-a/ended")
     expect(panel).to_contain_text(
         re.compile(r"with an oracle, .* The run took .*: 1\.11, 1\.18 and 1\.25 times as long")

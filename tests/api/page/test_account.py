@@ -199,7 +199,7 @@ async def test_a_worker_that_becomes_slow_late_shows_all_the_same() -> None:
 
 async def test_a_young_job_is_given_no_advice_on_its_parts_and_says_so() -> None:
     young = await account_of([], [beat("w", 110.0, load=0)], 110.0, size=4)
-    assert (young.findings, [note for note in young.notes if "young" in note]) == ([], young.notes)
+    assert (young.findings, [note for note in young.notes if "need a job of" in note]) == ([], young.notes)
     assert len(young.notes) == 1
     later = await account_of([], [beat("w", 100.0 + ENOUGH_SECONDS, load=0)], 100.0 + ENOUGH_SECONDS, size=4)
     assert [finding.cause for finding in later.findings] == ["idle"]
@@ -210,8 +210,8 @@ async def test_counters_from_before_are_left_out_and_told() -> None:
     found = await account_of([told(100.0, "claim", 0, "w#a")], [before], 140.0, size=1)
     assert "store" not in seconds(found)
     assert found.notes == [
-        "w had counted before: what waited for the store, for weights and for contexts is told since somebody looks, "
-        "and is in idle and in decoding before"
+        "w ran before this page was first opened: earlier waits for the store, for weights and for contexts count "
+        "as idle or decoding"
     ]
 
 

@@ -90,7 +90,7 @@ async def test_each_job_has_a_card_whatever_becomes_of_its_store() -> None:
 async def test_a_card_says_in_words_why_nothing_is_known() -> None:
     found = await seen()
     assert found["away"]["reason"] == "the store does not answer: redis at there gave no answer for 30 s"
-    assert found["hangs"]["reason"] == "the store does not answer: nothing came for 0.3 s"
+    assert found["hangs"]["reason"] == "the store does not answer: no data within 0.3 s"
     assert found["closed"]["reason"] == "redis at nowhere gave no answer"
 
 

@@ -52,7 +52,7 @@ def test_a_worker_that_hangs_from_its_first_step_is_named(tmp_path: Path) -> Non
     write_planted(tmp_path, drawn(), steps=(STEP, inf))
     finding = explained(tmp_path).findings[0]
     assert (finding.cause, finding.subject, finding.figure) == ("slow_worker", "worker-1", 0.0)
-    assert finding.says.startswith("worker-1 grows none of its responses")
+    assert finding.says.startswith("worker-1 generates no tokens")
 
 
 def test_a_worker_that_is_a_seventh_slower_is_no_finding(tmp_path: Path) -> None:
