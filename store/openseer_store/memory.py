@@ -205,7 +205,7 @@ class MemoryStore:
 
     def _check_revision(self, revision: int | None) -> None:
         if revision not in (None, self._fleet_spec.revision):
-            raise FleetSpecMovedError("another fleet spec has followed")
+            raise FleetSpecMovedError("the fleet spec has changed meanwhile")
 
     async def request_drain(self, worker: str, revision: int | None = None) -> None:
         self._check_revision(revision)

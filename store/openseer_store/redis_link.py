@@ -117,7 +117,7 @@ class RedisLink:
         self.epoch = 0
         """The latest epoch that a connection has seen, 0 before the first connection."""
         self._recent = RecentWrites() if tells_again else None
-        self._told = 0
+        self._repeated_to = 0
         self._others_seconds = others_seconds
         self._telling = asyncio.Lock()
         make: Any = dialled(kind, dial, limit) if dial is not None and issubclass(kind, Connection) else kind
@@ -158,7 +158,7 @@ class RedisLink:
     async def begin_epoch(self) -> None:
         """Begins an epoch on the same server: numbers issued so far become invalid, and the kept writes are dropped."""
         await self.command("PING")
-        self.epoch = self._told = int(await self.run("epoch", (self._run_id, self.epoch + 1)))
+        self.epoch = self._repeated_to = int(await self.run("epoch", (self._run_id, self.epoch + 1)))
         if self._recent is not None:
             self._recent = RecentWrites()
 
@@ -205,34 +205,34 @@ class RedisLink:
         the store may have lost."""
         while True:
             try:
-                reply = await self._answer_to(call, self._check_told)
+                reply = await self._answer_to(call, self._check_repeated)
             except _NewEpochError:
-                await self._tell_again()
+                await self._repeat_writes()
                 continue
-            self._told = self._told or self.epoch
+            self._repeated_to = self._repeated_to or self.epoch
             if self._recent is not None:
                 self._recent.drop_old()
             return reply
 
-    def _check_told(self) -> None:
-        if self._recent is not None and self._told not in (0, self.epoch):
+    def _check_repeated(self) -> None:
+        if self._recent is not None and self._repeated_to not in (0, self.epoch):
             raise _NewEpochError
 
-    async def _tell_again(self) -> None:
+    async def _repeat_writes(self) -> None:
         async with self._telling:
-            while self._recent is not None and self._told != self.epoch:
+            while self._recent is not None and self._repeated_to != self.epoch:
                 epoch, writes = self.epoch, self._recent.writes()
-                await self._tell(writes)
+                await self._repeat(writes)
                 if self._others_seconds:
                     await asyncio.sleep(self._others_seconds)
-                    await self._tell(writes)
-                self._told = epoch
+                    await self._repeat(writes)
+                self._repeated_to = epoch
 
-    async def _tell(self, writes: Sequence[RecentWrite]) -> None:
+    async def _repeat(self, writes: Sequence[RecentWrite]) -> None:
         for write in writes:
             refusal = write.refusal(await self._answer_to(write.call, lambda: None))
             if refusal:
-                log.warning("redis at %s refused the repeated write %s: %s", self.shown_url, write.verb, refusal)
+                log.warning("redis at %s refused to repeat the write %s: %s", self.shown_url, write.verb, refusal)
 
     async def _answer_to(self, call: StoreCall, check: Check) -> Any:
         """Makes a call, and retries it within the time limits. Every verb may be repeated: a verb whose reply was lost
@@ -240,7 +240,7 @@ class RedisLink:
         loop = asyncio.get_running_loop()
         began = loop.time()
         give_up_at = began + self._retry_seconds
-        told = ""
+        logged = ""
         while True:
             try:
                 return await call(check)
@@ -255,9 +255,9 @@ class RedisLink:
                 kind = StoreLoadingError if loads else StoreUnavailableError
                 seconds = self._loading_seconds if loads else self._retry_seconds
                 raise kind(f"redis at {self.shown_url} gave no answer for {seconds:g} s: {why}")
-            if why != told:
+            if why != logged:
                 log.info("waiting for redis at %s: %s", self.shown_url, "the store loads its data" if loads else why)
-                told = why
+                logged = why
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
 
     def _advice(self, error: Exception) -> str:

@@ -243,7 +243,7 @@ class RedisStore(RedisReading):
         has another revision."""
         done = await self._link.run(verb, arguments, at=self._at())
         if done[0] < 0:
-            raise FleetSpecMovedError(f"{verb}: another fleet spec has followed")
+            raise FleetSpecMovedError(f"{verb}: the fleet spec has changed meanwhile")
         return done
 
     async def carry(self, groups: list[GroupId], batch: int, version: str, stale: tuple[str, ...] = ()) -> int:
@@ -276,7 +276,7 @@ class RedisStore(RedisReading):
             raise KeyError(request)
         _, state, current, length, limit = answer
         if outcome == "other":
-            raise RequestStateError(f"{request}: turn {turn} was followed by other tokens")
+            raise RequestStateError(f"{request}: turn {turn} was continued with other tokens before")
         if outcome == "state":
             raise RequestStateError(f"{request} is {state.decode()} in turn {current}: turn {turn} has not ended")
         if outcome == "freed":

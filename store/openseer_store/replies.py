@@ -14,7 +14,7 @@ N = TypeVar("N", int, float)
 def read_info(text: object) -> dict[str, str]:
     """The fields of a reply to INFO. Raises StoreError if the reply is no text."""
     if not isinstance(text, bytes | str):
-        raise StoreError("the store gives no information about itself; no store of openseer's does so")
+        raise StoreError("the store returns no information about itself, unlike every store of openseer")
     lines = (text.decode(errors="replace") if isinstance(text, bytes) else text).splitlines()
     return dict(line.split(":", 1) for line in lines if ":" in line)
 
@@ -31,5 +31,5 @@ def read_seconds(found: bytes) -> float:
 
 def _bounded(number: N) -> N:
     if not abs(number) <= MOST_COUNT:  # also true for NaN
-        raise StoreError(f"the store has a count beyond {MOST_COUNT}; no store of openseer's does")
+        raise StoreError(f"the store has a count beyond {MOST_COUNT}, unlike every store of openseer")
     return number

@@ -27,7 +27,7 @@ _COUNT = re.compile(rb"-1|[0-9]{1,18}")
 _WHOLE = re.compile(rb":[+-]?[0-9]{1,19}")
 
 
-UNFIT = "does not speak as Redis does"
+UNFIT = "does not follow the protocol of Redis"
 """The message about a server whose replies have an unexpected type or content."""
 
 
@@ -95,4 +95,4 @@ class BoundedReader:
 
 
 def _too_long(found: str) -> UnfitReplyError:
-    return UnfitReplyError(f"answers with {found}; no store of openseer's does")
+    return UnfitReplyError(f"answers with {found}, unlike every store of openseer")

@@ -81,7 +81,7 @@ def test_failed_responses_end_a_run_with_code_9_unless_allowed(bench: Workbench)
     output, _ = process.communicate(timeout=END_SECONDS)
     assert process.returncode == 9, output
     failed = [line for line in bench.run.results() if line.status == "infra_failed"]
-    why = "losses of its worker: found 1, allowed: as spec.failurePolicy.requestRetries says"
+    why = "losses of its worker: found 1, allowed: spec.failurePolicy.requestRetries"
     assert {line.stop_reason for line in failed} == {why}
     told = f"{len(failed)} of {REQUESTS} failed: {why} ("
     assert told in output
@@ -225,7 +225,7 @@ def test_a_complete_run_with_lost_results_is_not_called_complete(bench: Workbenc
     shutil.rmtree(bench.run.store_folder)
     again = bench.call("run", "job.yaml")
     assert again.returncode == 2
-    assert "its store/ is gone" in again.stdout
+    assert "its folder store/ is missing" in again.stdout
 
 
 def test_fresh_starts_over(bench: Workbench) -> None:

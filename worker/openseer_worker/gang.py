@@ -81,7 +81,7 @@ class GangLeader:
             missing = [str(rank) for rank in range(1, self._nodes) if rank not in self._followers]
             raise EngineError(
                 f"gang of {self._settings.worker.name}: no connection from rank {', '.join(missing)} within "
-                f"{seconds:g} s; look at those pods"
+                f"{seconds:g} s; see those pods"
             ) from None
         finally:
             server.close()
@@ -118,7 +118,7 @@ class GangLeader:
         # Until all ranks are connected, a rank that has requested a drain may disconnect without an error.
         excused = self._ending or (drains and not self._complete.is_set())
         if not excused and not self.broken.done():
-            self.broken.set_result(EngineError(f"rank {rank} of the gang has gone; look at its pod"))
+            self.broken.set_result(EngineError(f"rank {rank} of the gang has ended; see its pod"))
 
     def _rank_of(self, message: dict[str, Any] | None) -> int | str:
         """The rank in a hello, or the reason to refuse it."""
@@ -207,7 +207,7 @@ class GangFollower:
             await asyncio.sleep(RETRY_SECONDS)
 
     def _gone(self) -> EngineError:
-        return EngineError(f"rank 0 of the gang, at {self._where}, has gone; look at its pod")
+        return EngineError(f"rank 0 of the gang, at {self._where}, has ended; see its pod")
 
 
 def _identity(settings: WorkerSettings) -> str:

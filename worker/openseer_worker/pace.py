@@ -81,7 +81,7 @@ class Standstill:
         if steps != self._steps or not has_work:
             self._since, self._steps = now, steps
         if now - self._since > STALL_SECONDS:
-            raise EngineError(f"the engine made no step for {STALL_SECONDS:.0f} s; its work goes to other workers")
+            raise EngineError(f"the engine made no step for {STALL_SECONDS:.0f} s; its requests go to other workers")
 
 
 class CheckpointPace:

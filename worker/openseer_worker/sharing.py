@@ -83,7 +83,7 @@ class Sharing:
                 await self._share()
             except (StoreError, LoadError) as error:
                 if not self._failing:
-                    log.warning("no news of siblings for now: %s", error)
+                    log.warning("siblings' tokens cannot be read at the moment: %s", error)
                 self._failing = True
             else:
                 self._failing = False

@@ -60,7 +60,7 @@ class QueuedRequest:
         """Raises RequestStateError if the present turn began with other tokens; `turn` names the previous turn."""
         start, count = self.appended
         if bytes(self.tokens[start * ITEM_BYTES :][: count * ITEM_BYTES]) != appended:
-            raise RequestStateError(f"{turn} was followed by other tokens")
+            raise RequestStateError(f"{turn} was continued with other tokens before")
 
     def absolve(self) -> None:
         """Reduces the losses by one if the ended lease has generated tokens."""

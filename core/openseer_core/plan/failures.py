@@ -123,7 +123,9 @@ def _final_progress(observation: Observation) -> BatchProgress | None:
 def _completion(observation: Observation, memory: Memory) -> Ending | None:
     if any(pod.component == DRIVER and pod.phase is PodPhase.SUCCEEDED for pod in observation.pods):
         counts = memory.progress
-        failed = f", {counts.infra_failed} of them failed: report.json says why" if counts.infra_failed else ""
+        failed = (
+            f", {counts.infra_failed} of them failed: report.json contains the reasons" if counts.infra_failed else ""
+        )
         return Ending(
             JobOutcome.COMPLETE,
             "AllReported",
@@ -208,7 +210,7 @@ def _judge(observation: Observation, memory: Memory, pods: Sequence[Pod], size: 
     job = observation.job
     failed = [pod for pod in pods if pod.phase is PodPhase.FAILED and not pod.leaving]
     if not failed:
-        return 0, "left by itself", ""
+        return 0, "ended by itself", ""
     sick = next((pod for pod in failed if pod.exit_code == GpuSickError.exit_code), None)
     if sick is not None and _believes(observation, memory, sick.node):
         return 0, _end_reason(sick), ""

@@ -118,8 +118,8 @@ def _summarized(actions: Sequence[Action]) -> tuple[Action, ...]:
             events[action.reason].append(action)
         if not isinstance(action, Announce) or len(events[action.reason]) <= MOST_EVENTS:
             kept.append(action)
-    for reason, told in events.items():
-        rest = told[MOST_EVENTS:]
+    for reason, announced in events.items():
+        rest = announced[MOST_EVENTS:]
         if rest:
             warning = any(event.warning for event in rest)
             kept.append(Announce(warning, reason, f"and {len(rest)} more; the last: {rest[-1].message}"))

@@ -41,10 +41,10 @@ def desired_workers(
     unfinished = progress.requests - progress.closed
     scales_down = job.spec.workers.tail_release and job.spec.rollout.policy not in BINDING_POLICIES
     if scales_down and job.spec.mode == "batch" and progress.sealed and unfinished < number:
-        return unfinished, f"tail: {unfinished} unfinished requests need no more"
+        return unfinished, f"tail: {unfinished} unfinished requests need no more workers"
     if autoscaled is None:
         return number, "spec.workers.replicas"
-    return number, "spec.workers.autoscale" if number else "spec.workers.autoscale: nothing waits"
+    return number, "spec.workers.autoscale" if number else "spec.workers.autoscale: no request waits"
 
 
 def max_unavailable(job: RolloutJob) -> int:

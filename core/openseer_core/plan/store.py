@@ -85,8 +85,10 @@ def _leave(observation: Observation, memory: Memory) -> tuple[list[Action], floa
     assert redis is not None
     over = _is_needless(observation, memory)
     if keeps_lost_redis(observation, memory):
-        told = [] if observation.memory.redis_lost else [Announce(True, "StoreNodeLost", lost_message(observation))]
-        return [*told], observation.now + RISK_SECONDS
+        announced = (
+            [] if observation.memory.redis_lost else [Announce(True, "StoreNodeLost", lost_message(observation))]
+        )
+        return [*announced], observation.now + RISK_SECONDS
     where = "the job does not need it" if over else "its volume follows when that node has released it"
     moved = Announce(True, "StoreMoved", f"node {redis.node} of {redis.name} does not answer; {where}")
     return [moved, DeletePod(redis.name, redis.uid, "its node does not answer", force=True)], None

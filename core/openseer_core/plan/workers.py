@@ -162,7 +162,7 @@ def _delete_ended(workers: Sequence[WorkerPods]) -> Iterator[Action]:
     """Deletes all pods of each worker that has ended or has a leaving rank; the next incarnation replaces it."""
     for worker in workers:
         if worker.ended or worker.leaving:
-            yield from _delete_pods(worker, "it ended" if worker.ended else "another rank of its gang leaves")
+            yield from _delete_pods(worker, "it ended" if worker.ended else "another rank of its gang ends")
 
 
 def _delete_pods(worker: WorkerPods, reason: str) -> list[Action]:
@@ -192,7 +192,7 @@ def _complete_gangs(memory: Memory, live: Sequence[WorkerPods]) -> Iterator[Acti
     for worker in live:
         missing = sorted(set(range(worker.size)) - {pod.rank for pod in worker.pods})
         if missing and any(pod.phase is PodPhase.RUNNING for pod in worker.pods):
-            yield from _delete_pods(worker, "a rank of its gang is gone")
+            yield from _delete_pods(worker, "a rank of its gang has ended")
         elif created < MOST_CREATIONS:
             created += len(missing)
             yield from (CreatePod(worker.index, rank, worker.pods[0].attempt, memory.avoid) for rank in missing)

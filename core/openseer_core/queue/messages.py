@@ -274,7 +274,7 @@ class Result:
         if self.stop_reason or self.status is not Status.INFRA_FAILED:
             return self.stop_reason
         lost = sum(chunk.event in (Event.REAP, Event.FAIL) for chunk in self.chunks)
-        return f"losses of its worker: found {lost}, allowed: as spec.failurePolicy.requestRetries says"
+        return f"losses of its worker: found {lost}, allowed: spec.failurePolicy.requestRetries"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,10 @@ class StoreMemory:
     def problem(self) -> str:
         """The message for users, with the remedy."""
         return (
-            f"Redis uses {_size(self.used)} of its {_size(self.limit)}: at the limit nothing is leased until there is "
-            "room; a trainer acknowledges or deletes batches; else raise its maxmemory (of a job's own Redis three "
-            "quarters of spec.store.resources.limits.memory, read when its pod starts)"
+            f"Redis uses {_size(self.used)} of its {_size(self.limit)}: at the limit no request is leased; "
+            "acknowledge or "
+            "or delete batches, or raise its maxmemory (of a managed Redis three quarters of "
+            "spec.store.resources.limits.memory, read when its pod starts)"
         )
 
 

@@ -116,7 +116,7 @@ class Applier:
             self._removal(target, actions),
         ):
             errors += await _first_failure(chain)
-        await self._tell(target, errors, actions, refused)
+        await self._announce(target, errors, actions, refused)
         failures = [error for error in errors if not isinstance(error, NotMadeError)]
         if failures:
             raise failures[0]
@@ -126,7 +126,7 @@ class Applier:
         """Drops the data of a deleted job."""
         self._stamp_limiter.keep(key, ())
 
-    async def _tell(
+    async def _announce(
         self,
         target: ApplyTarget,
         errors: Sequence[BaseException],
@@ -140,8 +140,8 @@ class Applier:
         refusals = (*(error.refusal for error in errors if isinstance(error, NotMadeError)), *refused)
         self._census.put_refusals(key, refusals)
         news = [refusal for refusal in refusals if refusal not in known][:1]
-        told = [action for action in actions if isinstance(action, Announce)]
-        for event in [*told, *map(refusal_event, news)]:
+        announced = [action for action in actions if isinstance(action, Announce)]
+        for event in [*announced, *map(refusal_event, news)]:
             await self._events.announce(target.record, event)
 
     # ---- stages

@@ -74,7 +74,7 @@ class Metrics:
         self._waits = self._histogram("openseer_reconcile_wait_seconds", WAIT_BUCKETS)
         failures = BY_NAME["openseer_reconcile_errors_total"]
         self._failures = PrometheusCounter(failures.name, failures.text, registry=self.registry)
-        self.registry.register(Collected(lambda: _told(state)))
+        self.registry.register(Collected(lambda: _collected(state)))
 
     def reconciled(self, wait: float, seconds: float, failed: bool) -> None:
         """Records a reconcile step: the job's wait and the duration, in seconds, and whether the step failed."""
@@ -87,7 +87,7 @@ class Metrics:
         return Histogram(name, BY_NAME[name].text, buckets=buckets, registry=self.registry)
 
 
-def _told(state: OperatorState) -> Iterable[Metric]:
+def _collected(state: OperatorState) -> Iterable[Metric]:
     """All metrics at a scrape. Runs in a separate thread, so it copies collections before it iterates over them."""
     families = Families()
     families.add("openseer_operator_leader", float(state.leads()))

@@ -61,8 +61,8 @@ class SlowStarts:
             redis = observation.redis
             observation = replace(
                 observation,
-                redis=_told(redis, problems) if redis is not None else None,
-                pods=tuple(_told(pod, problems) for pod in observation.pods),
+                redis=_with_problem(redis, problems) if redis is not None else None,
+                pods=tuple(_with_problem(pod, problems) for pod in observation.pods),
             )
         return observation, max(_due(answers, since) - now, 1.0)
 
@@ -100,7 +100,7 @@ def _due(answers: Mapping[str, _Answer], since: float) -> float:
     return last + min(max(last - since, SLOW_SECONDS), MOST_PAUSE_SECONDS)
 
 
-def _told(pod: Pod, problems: Mapping[str, str]) -> Pod:
+def _with_problem(pod: Pod, problems: Mapping[str, str]) -> Pod:
     return replace(pod, problem=problems[pod.uid]) if pod.uid in problems else pod
 
 

@@ -121,7 +121,9 @@ class Api:
             try:
                 await load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=configuration)
             except (ConfigException, OSError) as error:
-                raise InputError(f"no access to the Kubernetes API, in a pod or by KUBECONFIG: {error}") from None
+                raise InputError(
+                    f"no access to the Kubernetes API, neither in a pod nor through KUBECONFIG: {error}"
+                ) from None
         configuration.connection_pool_maxsize = CONNECTIONS
         return Api(ApiClient(configuration))
 

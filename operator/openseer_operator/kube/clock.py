@@ -26,8 +26,8 @@ class ServerClock:
         """Corrects the offset by an answer. `date`: its header `Date`, None without one; `sent`, `received`: times of
         call and answer on the machine's clock, in seconds since the epoch."""
         try:
-            told = parsedate_to_datetime(date or "").timestamp()
+            stated = parsedate_to_datetime(date or "").timestamp()
         except ValueError:
             return
-        least, most = told - received, told + DATE_SECONDS - sent
+        least, most = stated - received, stated + DATE_SECONDS - sent
         self._offset = min(max(self._offset, least), most)

@@ -89,7 +89,11 @@ class Events:
                 await self._api.merge("Event", namespace, name, update)
         except KubeApiError as error:
             log.warning(
-                "event %s on %s %s is lost: %s", event.reason, involved_object["kind"], involved_object["name"], error
+                "event %s on %s %s was not created: %s",
+                event.reason,
+                involved_object["kind"],
+                involved_object["name"],
+                error,
             )
 
 

@@ -43,17 +43,17 @@ has set it. A probe that finds a sick GPU overwrites it."""
 
 log = logging.getLogger(__name__)
 
-Tell = Callable[[str, Announce], Awaitable[None]]
+AnnounceFunction = Callable[[str, Announce], Awaitable[None]]
 """A function that makes an event on a node."""
 
 
 class NodeRepair:
-    """Probes nodes. `tell`: makes events. If the settings name no condition, it does nothing."""
+    """Probes nodes. `announce`: makes events. If the settings name no condition, it does nothing."""
 
-    def __init__(self, api: Api, settings: OperatorSettings, tell: Tell) -> None:
+    def __init__(self, api: Api, settings: OperatorSettings, announce: AnnounceFunction) -> None:
         self._api = api
         self._settings = settings
-        self._tell = tell
+        self._announce = announce
         self._suspects: dict[str, None] = {}  # nodes, in the order of reports
         self._unfit: dict[str, float] = {}  # by node: monotonic time of the next probe
         self._caused: dict[str, deque[float]] = {}  # times of the last reports by each namespace's jobs
@@ -109,7 +109,7 @@ class NodeRepair:
         """Makes a probe due at once for each node whose condition an earlier leader has set to False."""
         async for page in self._api.pages("Node", ()):
             for raw in page:
-                if self._says_sick(raw):
+                if self._is_marked_sick(raw):
                     self._unfit[raw["metadata"]["name"]] = 0.0
 
     async def _judge(self, node: str) -> None:
@@ -123,21 +123,23 @@ class NodeRepair:
     async def _look_at(self, node: str) -> None:
         try:
             # The Node is read again: a new Node of the same name does not have the condition.
-            told = self._says_sick(await self._api.get("Node", None, node))
+            marked = self._is_marked_sick(await self._api.get("Node", None, node))
         except NotThereError:  # the node was removed, and is no longer unfit
             self._unfit.pop(node, None)
             return
         well, message = await self._probe(node)
         if well is None:
             if message:
-                await self._tell(node, Announce(True, "GpuProbeFailed", f"its GPUs could not be checked: {message}"))
+                await self._announce(
+                    node, Announce(True, "GpuProbeFailed", f"its GPUs could not be checked: {message}")
+                )
         elif well:
-            if node in self._unfit and (not told or await self._set_condition(node, "True", WELL, message)):
+            if node in self._unfit and (not marked or await self._set_condition(node, "True", WELL, message)):
                 self._unfit.pop(node, None)
-        elif not told:
+        elif not marked:
             await self._call_unfit(node, message)
 
-    def _says_sick(self, node: JsonObject) -> bool:
+    def _is_marked_sick(self, node: JsonObject) -> bool:
         """Whether an earlier probe has set the Node's condition to False."""
         conditions: list[JsonObject] = (node.get("status") or {}).get("conditions") or []
         found = ((entry["type"], entry["status"], entry.get("reason")) for entry in conditions)
@@ -147,7 +149,7 @@ class NodeRepair:
         kind, known = self._settings.node_condition, node in self._unfit
         if not known and len(self._unfit) >= MOST_UNFIT_NODES:
             why = f"{message}; condition {kind} is not set: {MOST_UNFIT_NODES} nodes have it already, repair them first"
-            await self._tell(node, Announce(True, "TooManyUnfitNodes", why))
+            await self._announce(node, Announce(True, "TooManyUnfitNodes", why))
             return
         self._unfit.setdefault(node, time.monotonic() + RECHECK_SECONDS)
         await self._set_condition(node, "False", SICK, message)
@@ -171,7 +173,7 @@ class NodeRepair:
         except KubeApiError as error:
             log.warning("condition %s of node %s is not set: %s", condition["type"], node, error)
         else:
-            await self._tell(node, Announce(status == "False", reason, message))
+            await self._announce(node, Announce(status == "False", reason, message))
             return True
         return False
 

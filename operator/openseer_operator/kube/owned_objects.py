@@ -139,7 +139,7 @@ def _taken(job: JobRecord, kind: str, meta: Mapping[str, Any]) -> Refusal:
     owners: list[JsonObject] = meta.get("ownerReferences") or []
     earlier = any((owner.get("kind"), owner.get("name")) == (KIND, job.key[1]) for owner in owners)
     message = (
-        "it belongs to an earlier job of this name; it is made again once that one is deleted"
+        "it belongs to an earlier job of this name; it is created again after that one is deleted"
         if earlier
         else "it exists and does not belong to this job, so it is not changed; delete it, or use another job name"
     )

@@ -32,7 +32,7 @@ class Condition:
     message: str
 
 
-_RELEASED = Condition("False", "Released", "the trainer has the GPUs; workers come back when it acquires them")
+_RELEASED = Condition("False", "Released", "the GPUs are lent to the trainer; workers start again when it returns them")
 _NOT_STALLED = Condition("False", "NotStalled", "")
 KINDS = (
     *("Suspended", TEMPLATE_INVALID, "NameTaken", "PodsCreated", "VolumeResized", "PodsScheduled", "Available"),

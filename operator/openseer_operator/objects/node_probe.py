@@ -75,4 +75,4 @@ def finding_of(raw: Mapping[str, Any]) -> tuple[bool | None, str] | None:
     code = ended.get("exitCode")
     if code == GpuSickError.exit_code:
         return False, message.removeprefix("error: ") or "a sick GPU"
-    return (True, message or "all GPUs are well") if code == 0 else (None, message or f"exit code {code}")
+    return (True, message or "all GPUs are healthy") if code == 0 else (None, message or f"exit code {code}")

@@ -151,9 +151,9 @@ def refused_status(problems: str, generation: int, previous: Mapping[str, Any], 
     job included. `now`: seconds since the epoch."""
     if _ending(previous) is not None:
         return {**previous, "observedGeneration": generation}
-    told = Condition("True", INVALID_MANIFEST, problems[:LONGEST_MESSAGE])
+    stalled = Condition("True", INVALID_MANIFEST, problems[:LONGEST_MESSAGE])
     conditions = {kind: Condition("Unknown", INVALID_MANIFEST, "") for kind in KINDS}
-    conditions |= {"Stalled": told, "Ready": replace(told, status="False")}
+    conditions |= {"Stalled": stalled, "Ready": replace(stalled, status="False")}
     kept = {name: value for name, value in previous.items() if name not in ("conditions", "reason")}
     return kept | {
         "observedGeneration": generation,

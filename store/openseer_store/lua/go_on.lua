@@ -5,7 +5,7 @@
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {group, index, turn, whether this is a repeat after a loss}
 -- ARGV[3]    the tokens
--- Returns    {"ok" | "unknown" | "freed" | "other" (this turn was followed by other tokens) | "state" | "room", state,
+-- Returns    {"ok" | "unknown" | "freed" | "other" (this turn was continued with other tokens) | "state" | "room", state,
 --            turn, generated, max_tokens}
 
 tick()

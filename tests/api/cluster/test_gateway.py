@@ -131,7 +131,7 @@ async def test_a_running_batch_job_is_visible_on_the_page_to_its_readers_only(
         view = await viewer.until("/jobs", lambda view: view["jobs"])
         assert [(card["name"], card["mode"]) for card in view["jobs"]] == [("ann", "batch")]
         view = await viewer.first(f"/jobs/{namespace}/ann")
-        assert view["card"]["reason"] == "no worker has started yet; the job wants 1"
+        assert view["card"]["reason"] == "no worker has started yet; wanted: 1"
         assert (await gateway.call(ann, "GET", "/v1/job")).status_code == 404
         assert await viewer.login(bob.token()) == 204
         assert await viewer.status(f"/jobs/{namespace}/ann") == 403
