@@ -177,8 +177,7 @@ async def test_what_people_read_is_written_in_turn(
     bench = Bench(api, namespace, server.url, status_writes=2.0)
     keys = [await bench.submit(f"job-{number}", workers={"replicas": 1}) for number in range(6)]
     for _ in range(3):  # whoever waits for a turn gets it
-        for key in keys:
-            await bench.settle(key)
+        await asyncio.gather(*(bench.settle(key) for key in keys))
         await asyncio.sleep(1.0)
     for key in keys:
         await bench.see_ready(key, "worker-0")

@@ -156,7 +156,10 @@ async def test_a_trainer_that_takes_the_gpus_is_heard_at_once(server: JobStore) 
         assert announced[KEY] == 3
 
 
-async def test_tokens_per_second_and_what_workers_hold_are_those_of_late(server: JobStore) -> None:
+async def test_tokens_per_second_and_what_workers_hold_are_those_of_late(
+    server: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_poller, "READ_EVERY_SECONDS", 1.0)
     claims = await server.submit("a")
     await server.heartbeat(ANN, "busy", pod="pod-a")
     start = time.monotonic()
@@ -267,13 +270,15 @@ async def listener(answer: bytes) -> AsyncGenerator[tuple[str, list[float]]]:
 
 
 @pytest.mark.slow
-async def test_a_store_that_refuses_is_asked_ever_more_seldom() -> None:
+async def test_a_store_that_refuses_is_asked_ever_more_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    interval = 0.3
+    monkeypatch.setattr(store_poller, "READ_EVERY_SECONDS", interval)
     refusal = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
     async with listener(refusal) as (url, times), reading(record(url)) as (stores, _):
         await until(lambda: len(times) == 3)
         first, second = times[1] - times[0], times[2] - times[1]
-        assert first > 1.5
-        assert second > 3.0
+        assert first > 1.5 * interval
+        assert second > 3 * interval
         assert stores.view(KEY) is None
 
 
@@ -391,7 +396,7 @@ async def test_weights_are_announced_once_and_not_those_of_before_the_first_read
         await until(lambda: stores.view(one.key) is not None)
         await server.store.swap_fleet_spec(FleetSpec(revision=2, transaction=_ended(2, "failed", "why")))
         await until(lambda: bool(announced))
-        await asyncio.sleep(2.5)
+        await asyncio.sleep(5 * stores.interval)
         assert [what.reason for what in announced] == ["WeightsFailed"]
     finally:
         await stores.close()
