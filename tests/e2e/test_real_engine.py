@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.workbench import Workbench, alive
+from tests.e2e.workbench import Workbench, alive, workbench_in
 from tests.repository import ROOT, SOAK
 from tests.worker.kv_pool.mooncake.pool import why_not
 
@@ -18,16 +18,20 @@ pytestmark = [pytest.mark.engine, pytest.mark.redis, pytest.mark.slow, pytest.ma
 TINY = ROOT / "examples/tiny-model/model"
 GROUPS, SIZE = 6, 4
 TOKENS = 320
+COMPARED_TOKENS = 320 if SOAK else 192
+"""Tokens of responses that are compared. In twelve chunks on two workers, many of them move."""
 # The shortest quantum gives up and moves most; `make soak` runs them all.
 QUANTA = (16, 64, 256) if SOAK else (16,)
 # A run takes half a minute alone. Beside a cluster's tests, importing the engine alone has taken two.
 RUN_SECONDS = 550
 
 
-def write_job(bench: Workbench, *, dtype: str = "float32", temperature: float = 0.0, **spec: Any) -> None:
+def write_job(
+    bench: Workbench, *, dtype: str = "float32", temperature: float = 0.0, tokens: int = TOKENS, **spec: Any
+) -> None:
     path = bench.write(
         model={"path": str(TINY), "dtype": dtype, **spec.pop("model", {})},
-        sampling={"maxTokens": TOKENS, "temperature": temperature, "ignoreEos": True},
+        sampling={"maxTokens": tokens, "temperature": temperature, "ignoreEos": True},
         **spec,
     )
     assert path.exists()
@@ -44,15 +48,26 @@ def moved(line: dict[str, Any]) -> bool:
     return len(line["workers"]) > 1
 
 
-def test_at_temperature_zero_tokens_are_the_same_whole_in_chunks_and_moved(bench: Workbench) -> None:
-    write_job(bench, rollout={"policy": "fifo", "quantumTokens": 65536}, workers={"replicas": 1})
-    assert bench.call("run", "job.yaml", "--output", "whole", timeout=RUN_SECONDS).returncode == 0
-    whole = responses(bench, "whole")
-    assert all(len(line["chunks"]) == 1 for line in whole.values())
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], Any]:
+    """The responses of one worker that moves none and divides none."""
+    with workbench_in(tmp_path_factory.mktemp("whole")) as bench:
+        rollout = {"policy": "fifo", "quantumTokens": 65536}
+        write_job(bench, tokens=COMPARED_TOKENS, rollout=rollout, workers={"replicas": 1})
+        assert bench.call("run", "job.yaml", "--output", "whole", timeout=RUN_SECONDS).returncode == 0
+        found = responses(bench, "whole")
+    assert all(len(line["chunks"]) == 1 for line in found.values())
+    return found
+
+
+def test_at_temperature_zero_tokens_are_the_same_whole_in_chunks_and_moved(
+    bench: Workbench, whole: dict[tuple[str, int], Any]
+) -> None:
     any_moved = 0
     for quantum in QUANTA:
         write_job(
             bench,
+            tokens=COMPARED_TOKENS,
             rollout={"quantumTokens": quantum, "checkpointSeconds": 0.05},
             workers={"replicas": 2, "maxInflight": 2},
         )
@@ -66,17 +81,17 @@ def test_at_temperature_zero_tokens_are_the_same_whole_in_chunks_and_moved(bench
     assert any_moved, "no response moved: this proved nothing about moves"
 
 
-def test_with_a_kv_pool_moved_contexts_are_fetched_also_after_a_death(bench: Workbench) -> None:
+def test_with_a_kv_pool_moved_contexts_are_fetched_also_after_a_death(
+    bench: Workbench, whole: dict[tuple[str, int], Any]
+) -> None:
     folder = bench.folder / "pool"
-    write_job(bench, rollout={"policy": "fifo", "quantumTokens": 65536}, workers={"replicas": 1})
-    assert bench.call("run", "job.yaml", "--output", "whole", timeout=RUN_SECONDS).returncode == 0
-    whole = responses(bench, "whole")
     pools: list[dict[str, Any]] = [{"backend": "shared-directory", "path": str(folder)}]
     if not why_not():  # else Mooncake cannot run here
         pools.append({"backend": "mooncake", "maxGigabytes": 1})
     for pool in pools:
         write_job(
             bench,
+            tokens=COMPARED_TOKENS,
             kvPool=pool,
             rollout={"quantumTokens": 16, "checkpointSeconds": 0.05, "leaseSeconds": 3},
             workers={"replicas": 2, "maxInflight": 2},
