@@ -18,7 +18,7 @@ settings.register_profile(
 settings.load_profile("house")
 
 
-LONGEST_FIRST = ("cluster", "e2e", "worker")
+LONGEST_FIRST = ("cluster", "e2e", "worker", "api", "operator", "client", "chaos", "page", "store")
 """Folders of tests/ in whose order tests run, the others after them: what is short fills the end of both lanes."""
 
 
