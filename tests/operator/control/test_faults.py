@@ -91,11 +91,11 @@ async def test_an_api_server_that_is_away_for_less_than_the_lease_costs_nothing(
 async def test_an_operator_that_cannot_renew_its_lease_ends_in_time_and_the_next_one_goes_on(
     own_api: Api, plane: ControlPlane, fault: str
 ) -> None:
-    shared = {"OPENSEER_LEASE": f"lost-by-{fault}"}
-    async with operator(plane.kubeconfig, 18192, **shared) as process:
+    lease = f"lost-by-{fault}"
+    async with operator(plane.kubeconfig, 18192, OPENSEER_LEASE=lease) as process:
         job = await submit(own_api, workers={"replicas": 1})
         await until_pods(own_api, job, "driver", "worker-0")
-        async with operator(plane.kubeconfig, 18193, **shared) as other:
+        async with operator(plane.kubeconfig, 18193, OPENSEER_LEASE=lease) as other:
             await until(partial(_is_ready, 18193))
             begin = time.monotonic()
             (plane.stop if fault == "crash" else plane.freeze)()
