@@ -19,9 +19,9 @@ TINY = ROOT / "examples/tiny-model/model"
 GROUPS, SIZE = 6, 4
 TOKENS = 320
 KILLED_SIZE = 16 if SOAK else 8
-"""Responses per group where a worker is killed: half a minute's work for the other one alone."""
+"""Responses per group where a worker is killed: about 30 s of work for one worker."""
 COMPARED_TOKENS = 320 if SOAK else 192
-"""Tokens of responses that are compared. In twelve chunks on two workers, many of them move."""
+"""Tokens of responses that are compared: twelve chunks each, so that many of them move between two workers."""
 # The shortest quantum gives up and moves most; `make soak` runs them all.
 QUANTA = (16, 64, 256) if SOAK else (16,)
 # A run takes half a minute alone. Beside a cluster's tests, importing the engine alone has taken two.

@@ -17,7 +17,7 @@ from tests.operator.control_plane import ControlPlane
 pytestmark = [pytest.mark.cluster]
 STORE = {"url": "redis://mine:6379/0"}
 FOUND_SECONDS = 1.0
-"""How long a job that was found is kept, here."""
+"""Cache TTL of a found job in these tests, in seconds."""
 
 
 class Desk:

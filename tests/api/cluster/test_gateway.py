@@ -29,7 +29,7 @@ from openseer_api.cluster import directory, jobs
 directory.SYNC_SECONDS, jobs.FOUND_SECONDS, main.FINISH_SECONDS = 1.0, 1.0, 2
 sys.exit(main.main())
 """
-"""The gateway, which finds changes of jobs sooner, and at its end waits less for calls that nobody ends."""
+"""The gateway with short intervals: it finds changes of jobs in a second, and ends open calls after two."""
 SPEC: dict[str, Any] = {"model": {"path": "none", "engine": "scripted"}, "sampling": {"maxTokens": 8}}
 
 

@@ -18,7 +18,7 @@ async def test_a_model_at_a_relative_path_that_is_not_here_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # a hub that is not reached is asked for 40 s
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # retries take 40 s without a network
     folder = RunFolder(tmp_path)
     spec = SPEC | {"model": {"path": "models/tiny"}}
     folder.write_run(RunRecord("seen", "", {"spec": spec}, "0", "complete"))

@@ -29,7 +29,7 @@ def own_plane(server_programs: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def plane(own_plane: ControlPlane) -> Iterator[ControlPlane]:
-    """That server, which a test may stop; it serves again for the next one, which finds no job."""
+    """That server; a test may stop it. After the test it serves again and has no jobs."""
     yield own_plane
     own_plane.serve_again()
     own_plane.request(JOBS, method="DELETE")
