@@ -101,12 +101,12 @@ class Training:
         """Groups of a batch with right and wrong responses, as many as an iteration needs."""
         rewards: list[float] = []
 
-        def teaches(group: FinishedGroup) -> bool:
+        def is_valid(group: FinishedGroup) -> bool:
             found = self.rewards(group)
             rewards.extend(found)
             return len(set(found)) > 1
 
-        groups = list(batch.fill(self.supply, teaches))
+        groups = list(batch.fill(self.supply, is_valid))
         metrics = batch.metrics()
         batch.acknowledge(batch.status().last_cursor)
         return groups, metrics | {"reward": sum(rewards) / len(rewards)}
