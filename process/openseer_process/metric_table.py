@@ -202,9 +202,7 @@ WORKER = (
     ExportedMetric(
         "openseer_worker_fetched_tokens_total", "counter", "tokens", "Tokens of context loaded from the KV pool."
     ),
-    ExportedMetric(
-        "openseer_worker_kv_pool_loaded_bytes_total", "counter", "bytes", "KV data loaded from the KV pool."
-    ),
+    ExportedMetric("openseer_worker_kv_pool_loaded_bytes_total", "counter", "bytes", "KV loaded from the KV pool."),
     ExportedMetric(
         "openseer_worker_kv_pool_load_seconds_total", "counter", "seconds", "Summed time of fetches from the KV pool."
     ),
@@ -214,15 +212,12 @@ WORKER = (
         "fetches",
         "Failed fetches from the KV pool; the contexts were computed instead.",
     ),
-    ExportedMetric("openseer_worker_kv_pool_saved_bytes_total", "counter", "bytes", "KV data written to the KV pool."),
+    ExportedMetric("openseer_worker_kv_pool_saved_bytes_total", "counter", "bytes", "KV written to the KV pool."),
     ExportedMetric(
         "openseer_worker_kv_pool_unsaved_blocks_total", "counter", "blocks", "KV blocks that the KV pool refused."
     ),
     ExportedMetric(
-        "openseer_worker_routes_lost_bytes_total",
-        "counter",
-        "bytes",
-        "Bytes of rows of routed experts that were not written.",
+        "openseer_worker_routes_lost_bytes_total", "counter", "bytes", "Bytes of unwritten rows of routed experts."
     ),
     ExportedMetric("openseer_worker_kv_used_ratio", "gauge", "ratio", "Share of the KV cache in use."),
     ExportedMetric("openseer_worker_kv_reserved_ratio", "gauge", "ratio", "Share of the KV cache that is reserved."),
@@ -240,11 +235,7 @@ WORKER = (
     ),
     ExportedMetric("openseer_worker_gpu_sm_clock_hertz", "gauge", "hertz", "Clock of the processors.", _GPU),
     ExportedMetric(
-        "openseer_worker_gpu_throttled",
-        "gauge",
-        "1",
-        "1 while temperature or the power supply throttles the GPU.",
-        _GPU,
+        "openseer_worker_gpu_throttled", "gauge", "1", "1 while heat or the power supply throttles the GPU.", _GPU
     ),
     ExportedMetric(
         "openseer_worker_gpu_ecc_uncorrected_errors_total",
@@ -292,10 +283,7 @@ WORKER = (
     ExportedMetric("openseer_worker_draft_groups", "gauge", "groups", "Groups available for drafting."),
     ExportedMetric("openseer_worker_draft_memory_bytes", "gauge", "bytes", "Memory of the drafting data."),
     ExportedMetric(
-        "openseer_worker_shared_tokens_total",
-        "counter",
-        "tokens",
-        "Tokens of siblings on other workers that were read from the store.",
+        "openseer_worker_shared_tokens_total", "counter", "tokens", "Tokens read from siblings on other workers."
     ),
     ExportedMetric("openseer_worker_shared_bytes_total", "counter", "bytes", "Bytes read for these tokens."),
     ExportedMetric(
