@@ -1,7 +1,7 @@
-"""The chart's Grafana dashboards, from a list of questions: `python charts/dashboards.py` writes the files.
+"""The chart's Grafana dashboards. `python charts/dashboards.py` writes their files.
 
-A panel has one question, and its queries answer it. Gauges of the operator are aggregated by their maximum: for a short
-time after a change of its leader two replicas may report the same job.
+Each panel asks one question, and its queries answer it. Gauges of the operator are aggregated by their maximum, since
+two replicas may report the same job for a short time after a change of the leader.
 """
 
 import json
@@ -28,7 +28,7 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Dashboard:
-    """A dashboard. `of_job`: its user selects a job."""
+    """A dashboard. `of_job`: the user selects a job."""
 
     name: str
     panels: tuple[Panel, ...]
@@ -66,7 +66,7 @@ FLEET = Dashboard(
             {"{{namespace}}/{{job}}": _rate("openseer_job_tokens_total", "namespace, job")},
         ),
         Panel(
-            "What is left to do?",
+            "How many tokens are left?",
             "Expected remaining tokens, at the mean length of the responses so far.",
             "short",
             {"{{namespace}}/{{job}}": "max by (namespace, job) (openseer_job_backlog_tokens)"},
@@ -101,13 +101,13 @@ JOB = Dashboard(
         Panel("How fast is it?", "Tokens per second.", "short", {"tokens/s": _rate(f"openseer_job_tokens_total{_OF}")}),
         Panel(
             "Which workers delay the batch?",
-            "Responses that each worker holds: in the tail, the workers that still hold some delay the batch.",
+            "Responses that each worker holds; in the tail, workers that still hold responses delay the batch.",
             "short",
             {"worker {{worker}}": f"sum by (worker) (openseer_worker_inflight{_OF})"},
         ),
         Panel(
             "Which worker is slow?",
-            "Tokens per second that one running response gains at each worker.",
+            "Tokens per second of one running response, by worker.",
             "short",
             {
                 "worker {{worker}}": _rate(f"openseer_worker_tokens_total{_OF}", "worker")
@@ -116,13 +116,13 @@ JOB = Dashboard(
         ),
         Panel(
             "Is the KV cache the limit?",
-            "Reserved share of the KV cache: near 100 % a worker claims no further response.",
+            "Reserved share of the KV cache; near 100 % a worker claims no further request.",
             "percentunit",
             {"worker {{worker}}": f"max by (worker) (openseer_worker_kv_reserved_ratio{_OF})"},
         ),
         Panel(
             "Do drafts pay?",
-            "Acceptance length: tokens that a request gains in a step; 1 without drafts.",
+            "Acceptance length: mean tokens per request and step; 1 without drafts.",
             "short",
             {
                 "worker {{worker}}": _rate(f"openseer_worker_row_tokens_total{_OF}", "worker")
@@ -132,7 +132,7 @@ JOB = Dashboard(
         ),
         Panel(
             "What is computed twice?",
-            "Context tokens computed per second, and the part of responses that ran before.",
+            "Context tokens computed per second: all, and those of responses that ran before.",
             "short",
             {
                 "computed": _rate(f"openseer_worker_computed_tokens_total{_OF}"),
@@ -153,7 +153,7 @@ JOB = Dashboard(
         ),
         Panel(
             "Do workers or driver fail?",
-            "Unrequested ends within an hour, by component.",
+            "Ends without a deletion of the pod, within an hour, by component.",
             "short",
             {"{{component}}": f"sum by (component) (increase(openseer_job_ended_members_total{_OF}[1h]))"},
         ),
@@ -167,13 +167,13 @@ OPERATOR = Dashboard(
         Panel("Does a replica lead?", "1 while one leads.", "short", {"leaders": "sum(openseer_operator_leader)"}),
         Panel(
             "Does it keep up?",
-            "Age of the longest present wait, or reconcile step, of a job.",
+            "Longest present wait for a reconcile step, or duration of the longest running one.",
             "s",
             {"lag": "max(openseer_operator_lag_seconds)"},
         ),
         Panel(
             "How long does a reconcile step take?",
-            "95th percentiles: of a step of one job, and of a job's wait for it.",
+            "95th percentiles of the duration of one job's step, and of the job's wait for it.",
             "s",
             {
                 "step": f"histogram_quantile(0.95, {_rate('openseer_reconcile_seconds_bucket', 'le')})",
@@ -194,7 +194,7 @@ OPERATOR = Dashboard(
         ),
         Panel(
             "Which calls does Kubernetes refuse?",
-            "Calls per second without success; 404 and 409 are normal, 0 is no answer.",
+            "Failed calls per second; 404 and 409 are normal; 0: no answer.",
             "reqps",
             {"{{kind}} {{code}}": _rate('openseer_operator_api_calls_total{code!~"2.."}', "kind, code")},
         ),
@@ -228,7 +228,7 @@ API = Dashboard(
         ),
         Panel(
             "Do requests of compatible clients find their groups?",
-            "Requests per second of the compatible routes, and the part in groups.",
+            "Requests per second of the compatible routes: all, and those that joined a group.",
             "reqps",
             {
                 "requests": _rate("openseer_api_compatible_requests_total"),
@@ -249,13 +249,13 @@ STORE = Dashboard(
         ),
         Panel(
             "Is a store slow?",
-            "Duration of the operator's latest reading, which is a few calls.",
+            "Duration of the operator's latest read, which takes a few calls.",
             "s",
             {"{{namespace}}/{{job}}": "max by (namespace, job) (openseer_job_store_read_seconds)"},
         ),
         Panel(
             "Is a store nearly full?",
-            "Used share of the memory limit: at the limit no request is leased.",
+            "Used share of the memory limit; at the limit no request is leased.",
             "percentunit",
             {
                 "{{namespace}}/{{job}}": "max by (namespace, job) (openseer_job_store_memory_used_bytes)"
@@ -270,13 +270,13 @@ STORE = Dashboard(
         ),
         Panel(
             "Do workers write checkpoints less often?",
-            "Interval of checkpoints: it grows with the store's latency and the size of the fleet, up to 2 s.",
+            "Interval of checkpoints; it grows with the store's latency and the size of the fleet, up to 2 s.",
             "s",
             {"{{namespace}}/{{job}}": "max by (namespace, job) (openseer_worker_checkpoint_interval_seconds)"},
         ),
         Panel(
             "Does the KV pool fail?",
-            "Failed fetches, and blocks that were not written, per second; each costs a context's computation.",
+            "Failed fetches, and blocks that were not written, per second; contexts are computed instead.",
             "short",
             {
                 "failed fetches": _rate("openseer_worker_kv_pool_failed_loads_total"),

@@ -1,5 +1,5 @@
-"""The table of all metrics that processes of openseer export. Tests compare it with the code, docs/metrics.md and the
-chart's dashboards and alerts.
+"""The table of all metrics that openseer's processes export. Tests compare it with the processes, docs/metrics.md
+and the chart's dashboards and alerts.
 
 Names follow Prometheus: base units, `_total` for counters. Each label states its number of values, which is small.
 """
@@ -21,7 +21,7 @@ class MetricLabel:
 
 @dataclass(frozen=True, slots=True)
 class ExportedMetric:
-    """A metric under its Prometheus name. `unit`: of its value; "1": the value is 0 or 1."""
+    """A metric. `name`: in Prometheus; `unit`: of the value; "1": the value is 0 or 1; `text`: the description."""
 
     name: str
     kind: MetricKind
@@ -36,14 +36,14 @@ class ExportedMetric:
 
     @property
     def sample_names(self) -> tuple[str, ...]:
-        """The names of its samples."""
+        """Names of the metric's samples."""
         ends = ("_bucket", "_count", "_sum") if self.kind == "histogram" else ("",)
         return tuple(self.name + end for end in ends)
 
 
 JOB = (
     MetricLabel("namespace", "namespaces with jobs"),
-    MetricLabel("job", "jobs that there are"),
+    MetricLabel("job", "existing jobs"),
 )
 """Labels of a metric in a process that exports metrics of several jobs."""
 
@@ -58,14 +58,19 @@ def _states(text: str) -> tuple[MetricLabel, ...]:
 
 _GPU = (MetricLabel("gpu", "GPUs of the worker, by number"),)
 _ORIGIN = (MetricLabel("source", "4: own, siblings, earlier, prompt"),)
-_CORPUS = (MetricLabel("references", "6: 0, 1, 2, 4, 8, 16; each up to the next"),)
+_CORPUS = (MetricLabel("references", "6: the number of siblings, rounded down to 0, 1, 2, 4, 8 or 16"),)
 _WORKER_STATES = "starting, idle, busy, draining, sick"
 
 OPERATOR = (
     ExportedMetric("openseer_operator_leader", "gauge", "1", "1 while this replica leads."),
     ExportedMetric("openseer_operator_jobs", "gauge", "jobs", "Jobs that the operator reconciles."),
-    ExportedMetric("openseer_operator_queue", "gauge", "jobs", "Jobs that wait for a reconciliation."),
-    ExportedMetric("openseer_operator_lag_seconds", "gauge", "seconds", "Age of the oldest queued or running one."),
+    ExportedMetric("openseer_operator_queue", "gauge", "jobs", "Jobs that wait for a reconcile step."),
+    ExportedMetric(
+        "openseer_operator_lag_seconds",
+        "gauge",
+        "seconds",
+        "Longest present wait for a reconcile step, or duration of the longest running one.",
+    ),
     ExportedMetric(
         "openseer_operator_api_calls_total",
         "counter",
@@ -73,19 +78,19 @@ OPERATOR = (
         "Calls to the Kubernetes API, watches excluded.",
         (
             MetricLabel("verb", "6: GET, LIST, POST, PUT, PATCH, DELETE"),
-            MetricLabel("kind", "15: kinds of objects that the operator reads or writes"),
+            MetricLabel("kind", "16: kinds of objects that the operator reads or writes"),
             MetricLabel("code", "about 15: HTTP statuses; 0: no answer"),
         ),
     ),
-    ExportedMetric("openseer_reconcile_seconds", "histogram", "seconds", "Duration of one reconciliation of a job."),
+    ExportedMetric("openseer_reconcile_seconds", "histogram", "seconds", "Duration of one reconcile step of a job."),
     ExportedMetric(
-        "openseer_reconcile_wait_seconds", "histogram", "seconds", "Time that a job waited for its reconciliation."
+        "openseer_reconcile_wait_seconds", "histogram", "seconds", "Time that a job waited for its reconcile step."
     ),
     ExportedMetric(
         "openseer_reconcile_errors_total",
         "counter",
-        "reconciliations",
-        "Reconciliations that failed; each is repeated.",
+        "steps",
+        "Reconcile steps that failed; each is repeated.",
     ),
     *_of_job(
         ExportedMetric(
@@ -115,7 +120,7 @@ OPERATOR = (
             "openseer_job_ended_members_total",
             "counter",
             "ends",
-            "Unrequested ends of workers and of the driver.",
+            "Ends of workers and of the driver by themselves, without a deletion of their pods.",
             (MetricLabel("component", "2: worker, driver"),),
         ),
         ExportedMetric(
@@ -134,7 +139,7 @@ OPERATOR = (
             "openseer_job_store_memory_limit_bytes",
             "gauge",
             "bytes",
-            "Memory limit of the store; missing if it has none.",
+            "Memory limit of the store; absent without a limit.",
         ),
         ExportedMetric(
             "openseer_job_weights_transaction_seconds",
@@ -144,7 +149,7 @@ OPERATOR = (
         ),
     ),
 )
-"""Metrics of jobs come from the leading replica only."""
+"""Metrics of the operator. Only the leading replica exports those of jobs."""
 
 DRIVER = (
     ExportedMetric(
@@ -182,7 +187,7 @@ WORKER = (
         "openseer_worker_preemptions_total",
         "counter",
         "responses",
-        "Responses that the engine preempted because KV blocks were missing.",
+        "Preemptions of responses by the engine, because KV blocks were missing.",
     ),
     ExportedMetric("openseer_worker_computed_tokens_total", "counter", "tokens", "Tokens of context computed."),
     ExportedMetric(
@@ -199,7 +204,7 @@ WORKER = (
     ),
     ExportedMetric("openseer_worker_kv_pool_loaded_bytes_total", "counter", "bytes", "KV loaded from the KV pool."),
     ExportedMetric(
-        "openseer_worker_kv_pool_load_seconds_total", "counter", "seconds", "Time of all fetches from the KV pool."
+        "openseer_worker_kv_pool_load_seconds_total", "counter", "seconds", "Summed time of fetches from the KV pool."
     ),
     ExportedMetric(
         "openseer_worker_kv_pool_failed_loads_total",
@@ -212,10 +217,10 @@ WORKER = (
         "openseer_worker_kv_pool_unsaved_blocks_total", "counter", "blocks", "KV blocks that the KV pool refused."
     ),
     ExportedMetric(
-        "openseer_worker_routes_lost_bytes_total", "counter", "bytes", "Rows of routed experts that were not written."
+        "openseer_worker_routes_lost_bytes_total", "counter", "bytes", "Bytes of unwritten rows of routed experts."
     ),
-    ExportedMetric("openseer_worker_kv_used_ratio", "gauge", "ratio", "Part of the KV cache in use."),
-    ExportedMetric("openseer_worker_kv_reserved_ratio", "gauge", "ratio", "Part of the KV cache that is reserved."),
+    ExportedMetric("openseer_worker_kv_used_ratio", "gauge", "ratio", "Share of the KV cache in use."),
+    ExportedMetric("openseer_worker_kv_reserved_ratio", "gauge", "ratio", "Share of the KV cache that is reserved."),
     ExportedMetric("openseer_worker_held_tokens", "gauge", "tokens", "Context tokens of the held responses."),
     ExportedMetric(
         "openseer_worker_checkpoint_interval_seconds",
@@ -226,17 +231,17 @@ WORKER = (
     ExportedMetric("openseer_worker_gpu_memory_used_bytes", "gauge", "bytes", "Memory in use.", _GPU),
     ExportedMetric("openseer_worker_gpu_memory_total_bytes", "gauge", "bytes", "Memory of the GPU.", _GPU),
     ExportedMetric(
-        "openseer_worker_gpu_utilisation_ratio", "gauge", "ratio", "Part of the time in which a kernel ran.", _GPU
+        "openseer_worker_gpu_utilisation_ratio", "gauge", "ratio", "Share of the time in which a kernel ran.", _GPU
     ),
     ExportedMetric("openseer_worker_gpu_sm_clock_hertz", "gauge", "hertz", "Clock of the processors.", _GPU),
     ExportedMetric(
-        "openseer_worker_gpu_throttled", "gauge", "1", "1 while heat or the power supply slows the GPU.", _GPU
+        "openseer_worker_gpu_throttled", "gauge", "1", "1 while heat or the power supply throttles the GPU.", _GPU
     ),
     ExportedMetric(
         "openseer_worker_gpu_ecc_uncorrected_errors_total",
         "counter",
         "errors",
-        "Memory errors since the driver was loaded.",
+        "Uncorrected memory errors since the NVIDIA driver was loaded.",
         _GPU,
     ),
     ExportedMetric("openseer_worker_gpu_xid", "gauge", "Xid", "Number of the last Xid error; 0 for none.", _GPU),
@@ -273,19 +278,22 @@ WORKER = (
         "openseer_worker_draft_full_total",
         "counter",
         "times",
-        "Times that a request continued without drafts because memory was missing.",
+        "Times that a request continued without drafts because the memory for drafting data was full.",
     ),
     ExportedMetric("openseer_worker_draft_groups", "gauge", "groups", "Groups available for drafting."),
     ExportedMetric("openseer_worker_draft_memory_bytes", "gauge", "bytes", "Memory of the drafting data."),
     ExportedMetric(
-        "openseer_worker_shared_tokens_total", "counter", "tokens", "Tokens read of siblings that run on other workers."
+        "openseer_worker_shared_tokens_total", "counter", "tokens", "Tokens read from siblings on other workers."
     ),
     ExportedMetric("openseer_worker_shared_bytes_total", "counter", "bytes", "Bytes read for these tokens."),
     ExportedMetric(
-        "openseer_worker_share_lag_seconds", "gauge", "seconds", "Age of siblings' latest tokens on arrival."
+        "openseer_worker_share_lag_seconds",
+        "gauge",
+        "seconds",
+        "Upper bound of the age of siblings' tokens at the latest read that returned some.",
     ),
 )
-"""A worker exports those that its machine and engine have: without a GPU no GPU metrics."""
+"""Metrics of a worker. It exports only those of its machine and engine: without a GPU no GPU metrics."""
 
 _CALLS = _of_job(
     ExportedMetric(
@@ -312,11 +320,11 @@ _CALLS = _of_job(
     ),
 )
 GATEWAY = _CALLS
-"""Each replica counts the calls that it answered."""
+"""Metrics of the gateway. Each replica counts the calls that it answered."""
 
 API = (
     *_of_job(
-        ExportedMetric("openseer_api_queue_depth", "gauge", "requests", "Requests that wait."),
+        ExportedMetric("openseer_api_queue_depth", "gauge", "requests", "Requests that wait for a worker."),
         ExportedMetric("openseer_api_running", "gauge", "requests", "Requests that are leased."),
         ExportedMetric("openseer_api_batches", "gauge", "batches", "Batches whose data are stored."),
         ExportedMetric("openseer_api_workers", "gauge", "workers", "Workers that have sent a heartbeat."),
@@ -343,19 +351,27 @@ API = (
             "openseer_api_weights_waiting", "gauge", "workers", "Workers that the latest transaction waits for."
         ),
         ExportedMetric(
-            "openseer_api_weights_replaced", "gauge", "workers", "Workers that the latest transaction went on without."
+            "openseer_api_weights_replaced",
+            "gauge",
+            "workers",
+            "Workers that left the latest transaction, or did not confirm it in time.",
         ),
         ExportedMetric(
             "openseer_api_drafted_tokens", "gauge", "tokens", "Tokens that the present workers have drafted."
         ),
-        ExportedMetric("openseer_api_accepted_tokens", "gauge", "tokens", "Of these, tokens that were accepted."),
+        ExportedMetric(
+            "openseer_api_accepted_tokens",
+            "gauge",
+            "tokens",
+            "Drafted tokens of the present workers that were accepted.",
+        ),
         ExportedMetric(
             "openseer_api_acceptance_length", "gauge", "tokens", "Mean number of tokens that a request gains per step."
         ),
     ),
     *_CALLS,
 )
-"""Metrics of one job, read from its store at the scrape. Calls: those that the scraped process answered."""
+"""Metrics of a job's API, read from the job's store at the scrape. Calls: those that the scraped process answered."""
 
 METRICS: Mapping[str, tuple[ExportedMetric, ...]] = {
     "operator": OPERATOR,

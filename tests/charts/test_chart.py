@@ -1,6 +1,7 @@
 """The chart renders the right objects for every variant of its values, and requests only rights that are used."""
 
 import base64
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -255,6 +256,22 @@ def test_operator_and_api_have_only_the_listed_rights() -> None:
     }
     assert set().union(*(found[name] for name in ("nodes", "persistentvolumes", "csidrivers"))) == {"get", "list"}
     assert found["secrets"] == {"create"}
+
+
+def test_the_page_lists_the_rights_of_the_operator() -> None:
+    text = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+    section = text.split("\n## Rights\n")[1].split("\n### ")[0]
+    listed = {
+        resource: set(verbs.split(", "))
+        for names, verbs in re.findall(r"^\| (`[^|]+`) \| ([a-z, ]+) \|", section, re.MULTILINE)
+        for resource in re.findall(r"`([^`]+)`", names)
+    }
+    granted: dict[str, set[str]] = {}
+    for _, name, rule in rules("as it is"):
+        if name in ("rel-openseer", "rel-openseer-lease"):
+            for resource in rule["resources"]:
+                granted.setdefault(resource, set()).update(rule["verbs"])
+    assert listed == granted
 
 
 def test_operator_and_api_mount_the_store_keys_of_one_secret() -> None:

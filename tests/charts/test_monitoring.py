@@ -76,6 +76,13 @@ def test_every_alert_has_texts_and_a_runbook_and_vice_versa() -> None:
     assert linked == anchors
 
 
+def test_a_runbook_names_existing_panels() -> None:
+    text = (ROOT / "docs" / "runbooks.md").read_text(encoding="utf-8")
+    named = re.findall(r'"([^"]+\?)"', text)
+    assert named
+    assert set(named) <= {panel.question for dashboard in DASHBOARDS for panel in dashboard.panels}
+
+
 @needs_promtool
 @pytest.mark.parametrize(
     "arguments", [("check", "rules", str(ALERTS)), ("test", "rules", str(ROOT / "tests/charts/alerts_test.yaml"))]

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
+from openseer_operator.kube.api import RESOURCES
 from openseer_process.metric_table import BY_NAME, METRICS, ExportedMetric
 from tests.contract.forms.recorded import load
 from tests.contract.pages.marked import holds
 
-HEAD = "| metric | type | unit | labels beside | what |\n|---|---|---|---|---|\n"
+HEAD = "| metric | type | unit | further labels | meaning |\n|---|---|---|---|---|\n"
 BOUNDS = "| label | metrics | values |\n|---|---|---|\n"
 EVERYWHERE = ("namespace", "job")
 
@@ -41,6 +42,12 @@ def test_a_metric_is_defined_once_with_unit_and_description() -> None:
             assert (metric.kind == "counter") == metric.name.endswith("_total")
 
 
+def test_the_label_kind_counts_the_operators_kinds() -> None:
+    labels = BY_NAME["openseer_operator_api_calls_total"].labels
+    (kind,) = (label.values for label in labels if label.name == "kind")
+    assert kind.startswith(f"{len(RESOURCES)}: ")
+
+
 def test_the_page_shows_the_table() -> None:
     holds("metrics.md", tables())
 
@@ -53,7 +60,7 @@ def tables() -> Mapping[str, str]:
         for label in metric.labels:
             bounds.setdefault((label.name, label.values), []).append(f"`{metric.name}`")
     lines = [
-        f"| {name} | {'all with it' if name in EVERYWHERE else ', '.join(metrics)} | {values} |\n"
+        f"| {name} | {'all metrics of jobs' if name in EVERYWHERE else ', '.join(metrics)} | {values} |\n"
         for (name, values), metrics in bounds.items()
     ]
     return {**found, "labels": BOUNDS + "".join(lines)}

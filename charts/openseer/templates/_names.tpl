@@ -108,7 +108,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end -}}
 
-{{/* Of what sends traces, as JSON: drivers have them from the operator. */}}
+{{/* Variables of processes that send traces, as JSON; the operator passes them to drivers. */}}
 {{- define "openseer.tracesVariables" -}}
 {{- $variables := .Values.traces.env -}}
 {{- with .Values.traces.endpoint -}}
@@ -117,7 +117,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- toJson $variables -}}
 {{- end -}}
 
-{{/* What the operator is told of jobs' pods, as JSON. */}}
+{{/* The operator's settings for pods of jobs, as JSON. */}}
 {{- define "openseer.jobs" -}}
 {{- $more := dict "caBundle" .Values.caBundle "logFormat" .Values.logs.format -}}
 {{- $_ := set $more "driverEnv" (include "openseer.tracesVariables" . | fromJsonArray) -}}
@@ -165,7 +165,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - {name: OPENSEER_STORE_READERS, value: {{ include "openseer.storeReaderNames" . | quote }}}
 {{- end -}}
 
-{{/* The operator's rules in namespaces of jobs: exactly the calls that it makes. It reads existing objects to check their owner. */}}
+{{/* The operator's rules in namespaces of jobs: exactly the calls that it makes. It reads
+existing objects to check their owner. */}}
 {{- define "openseer.rules" -}}
 - apiGroups: [openseer.dev]
   resources: [rolloutjobs]
