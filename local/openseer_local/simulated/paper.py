@@ -151,7 +151,7 @@ def systems_table(case: PaperCase, rows: list[PaperRow]) -> Table:
 
 def dependence_table(name: str, rows: list[VariationRow]) -> Table:
     """A row for each variation."""
-    table = _table(f"{name}: what the results depend on; throughput, veRL = 1, and the part of the tail that is gone")
+    table = _table(f"{name}: throughput (veRL = 1) and reduction of the tail, by varied parameters")
     table.add_column("varied")
     table.add_column("value")
     systems = list(dict.fromkeys(system for row in rows for system in row.ratios))
@@ -176,7 +176,7 @@ def _notes(rows: dict[str, PaperRow]) -> Iterator[str]:
     april = rows.get(APRIL)
     ours = next((row for name, row in rows.items() if name.startswith("Seer as printed +")), None)
     if april and ours:
-        yield f"Seer with drafts over APRIL: {ours.ratio / april.ratio:.2f} (paper: 1.43, workload not said)."
+        yield f"Seer with drafts over APRIL: {ours.ratio / april.ratio:.2f} (paper: 1.43 on an unstated workload)."
 
 
 def _table(title: str, caption: str | None = None) -> Table:
@@ -191,7 +191,7 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
+        raise OutputError(f"{folder}: cannot be created: {error.strerror}") from error
 
 
 def _write(path: Path, drawing: str) -> None:
