@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--group-size", type=int, default=1)
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
     parser.add_argument("--quick", action="store_true", help="few prompts, JSON lines only")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     stamp = Stamp()
     if options.quick:

@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--pool", type=Path, default=Path("/dev/shm"), help="folder in which the pool is made")
     parser.add_argument("--prompt", action="store_true", help=f"a prompt of {LONG_PROMPT:,} tokens, no responses")
     parser.add_argument("--quick", action="store_true", help="one repeat of the shorter length")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     stamp = Stamp()
     lengths, repeats = (LENGTHS[:1], 1) if options.quick else (LENGTHS, options.repeats)

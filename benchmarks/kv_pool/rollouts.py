@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--groups", type=int, default=6)
     parser.add_argument("--pool", type=Path, default=Path("/dev/shm"), help="folder in which the pool is made")
     parser.add_argument("--quick", action="store_true", help="one seed of two groups, memory small")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     stamp = Stamp()
     if options.quick:

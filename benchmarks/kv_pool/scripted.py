@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--prefill", type=float, nargs="+", default=[20_000.0], help="tokens computed in a second")
     parser.add_argument("--quick", action="store_true", help="one seed of a small workload, memory small")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     stamp, settings = Stamp(), SETTINGS["scripted"] | {"groups": options.groups}
     if options.quick:

@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--groups", type=int, default=96, help="of a batch")
     parser.add_argument("--pairs", type=int, default=8)
     parser.add_argument("--quick", action="store_true", help="one pair of small batches")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     stamp = Stamp()
     pairs, groups = (1, 8) if options.quick else (options.pairs, options.groups)

@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--groups", type=int, default=6)
     parser.add_argument("--drafts", action="store_true")
     parser.add_argument("--quick", action="store_true", help="one round of one group")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.groups = 1, 1

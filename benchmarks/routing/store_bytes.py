@@ -41,7 +41,7 @@ MOST = 1.05
 def main() -> None:
     """Plays both arms and prints their bytes by token of response."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     stamp = Stamp()
     arms = {arm: asyncio.run(measure(captures=arm == "capture")) for arm in ("without", "capture")}

@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--groups", type=int, default=24, help="of each batch, of 8 requests each")
     parser.add_argument("--quick", action="store_true", help="two batches of fewer groups")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     stamp = Stamp()
     counts = [2] if options.quick else [1, 2, 4, 8]

@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--drafts", action="store_true", help="with grouped drafts")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_PART} times smaller")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     stamp = Stamp()
     part = QUICK_PART if options.quick else 1

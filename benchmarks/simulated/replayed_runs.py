@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kept", type=Path, help="folder of folders, each with a run named run")
     parser.add_argument("--kv-tokens", type=int, default=0, help="room of one vLLM engine")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     stamp = Stamp()
     console = Console(width=130)

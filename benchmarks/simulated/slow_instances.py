@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=["moonlight", "qwen2-vl-72b"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="one seed of the first case, one slow instance")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     stamp, rows = Stamp(), list[dict[str, Any]]()
     cases = options.cases[:1] if options.quick else options.cases

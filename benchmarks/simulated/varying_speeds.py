@@ -59,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=12)
     parser.add_argument("--quick", action="store_true", help="one seed")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     stamp, rows = Stamp(), list[dict[str, Any]]()
     for interval in INTERVALS:
