@@ -2,8 +2,8 @@
 
     PYTHONPATH=benchmarks python benchmarks/simulated/slow_instances.py
 
-A quarter of one of the paper's fleets, contexts moved, no drafts; steps of some instances are slower by a factor.
-Ratios are to the same seed's makespan without a slow instance.
+The fleet is a quarter of one of the paper's, with moved contexts and without drafts. The steps of some instances take
+longer by a factor. Makespans are divided by the makespan of the same seed without a slow instance.
 """
 
 import argparse

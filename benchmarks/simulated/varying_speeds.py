@@ -3,7 +3,7 @@
     PYTHONPATH=benchmarks python benchmarks/simulated/varying_speeds.py
 
 Four workers with scripted engines on the in-process store, in virtual time. At a fixed interval each engine's step
-takes 0.6 to 1.4 times as long as usual. Ratios are to the same seed's makespan without the rule.
+takes 0.6 to 1.4 times as long as usual. Makespans are divided by the makespan of the same seed without the rule.
 """
 
 import argparse
