@@ -161,7 +161,7 @@ def await_moments(moments: Mapping[str, float], expected: set[str]) -> None:
     end = time.monotonic() + PATIENCE_SECONDS
     while missing := expected - moments.keys():
         if time.monotonic() > end:
-            raise NotPossibleError(f"after {PATIENCE_SECONDS:.0f} s still not: {', '.join(sorted(missing))}")
+            raise NotPossibleError(f"after {PATIENCE_SECONDS:.0f} s still missing: {', '.join(sorted(missing))}")
         time.sleep(0.05)
 
 
@@ -171,7 +171,7 @@ def engine_ran(log: str) -> float:
         at, _, message = line.partition(" ")
         if " ready: " in message:
             return datetime.fromisoformat(at[:26].rstrip("Z") + "+00:00").timestamp()
-    raise NotPossibleError(f"the worker's log does not say that it is ready:\n{log}")
+    raise NotPossibleError(f"the worker's log does not contain that it is ready:\n{log}")
 
 
 class Watch:

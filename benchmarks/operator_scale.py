@@ -242,16 +242,16 @@ class Scale:
 
     async def _looked_at(self) -> str:
         now = await self._reading()
-        return f"{now.jobs} jobs looked at" if now.jobs < len(self._keys) or now.queue else ""
+        return f"{now.jobs} jobs reconciled" if now.jobs < len(self._keys) or now.queue else ""
 
     async def _pods_ready(self) -> str:
         rows = await self._client.rows("/api/v1/pods")
         count = sum(row[1] == "1/1" for row in rows)
-        return f"{count} of {self._pods} pods Ready, {len(rows)} made" if count < self._pods else ""
+        return f"{count} of {self._pods} pods Ready, {len(rows)} created" if count < self._pods else ""
 
     async def _jobs_ready(self) -> str:
         count = sum(ready(raw, self._workers) for raw in await self._client.items(JOBS_PATH))
-        return f"{count} of {len(self._keys)} jobs say Ready" if count < len(self._keys) else ""
+        return f"{count} of {len(self._keys)} jobs report Ready" if count < len(self._keys) else ""
 
     # ---- helpers
 
@@ -339,7 +339,7 @@ def show(measurements: Json) -> None:
     )
     print(
         f"restart: ended in {restart['ended_seconds']} s; the new one leads after {restart['leads_seconds']} s and has "
-        f"looked at all after {restart['looked_at_all_seconds']} s"
+        f"reconciled all after {restart['looked_at_all_seconds']} s"
     )
     print(f"operator: {ramp['memory_mb_peak']} MB at most in the ramp, {rest['memory_mb']} MB at rest")
     head = ("", "s", "looks", "p50 ms", "p99 ms", "max s ≤", "≤ 1 s", "wait p50", "wait p99", "writes/s", "per job/min")
