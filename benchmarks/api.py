@@ -26,7 +26,7 @@ from support.served_api import GROUP_SIZE, PLAYERS, TOKEN, groups, play, serve
 from support.stamp import Stamp
 
 from openseer_client import AsyncClient
-from openseer_core.wire.batches import ResultItem
+from openseer_core.wire.results import ResultItem
 from openseer_store.embedded import EmbeddedRedis
 
 

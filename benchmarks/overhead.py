@@ -35,7 +35,8 @@ from openseer_client import AsyncClient
 from openseer_core.admission import limits_of_manifest
 from openseer_core.ids import worker_name
 from openseer_core.manifest.parse import parse_job
-from openseer_core.wire.batches import Group, ResultItem
+from openseer_core.wire.batches import Group
+from openseer_core.wire.results import ResultItem
 from openseer_driver.driver import Driver
 from openseer_driver.prompts.source import open_source
 from openseer_driver.run_folder import ResultsWriter, RunFolder

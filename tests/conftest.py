@@ -18,7 +18,7 @@ settings.register_profile(
 settings.load_profile("house")
 
 
-LONGEST_FIRST = ("cluster", "e2e", "worker")
+LONGEST_FIRST = ("cluster", "e2e", "worker", "api", "operator", "client", "chaos", "page", "store")
 """Folders of tests/ that run first, in this order; the other tests are shorter and fill the end of both lanes."""
 
 

@@ -32,8 +32,9 @@ from openseer_client.http.retry import Limits
 from openseer_client.rewards import RewardPool
 from openseer_core.manifest.generation import Sampling
 from openseer_core.weights.publish import AdapterSpec, Canary, Deadlines, Publish, Source
-from openseer_core.wire.batches import Batch, BatchSpec, Group, GroupItem, ResultItem, Target
+from openseer_core.wire.batches import Batch, BatchSpec, Group, Target
 from openseer_core.wire.fleet import Acquire, Release
+from openseer_core.wire.results import GroupItem, ResultItem
 from openseer_core.wire.weights import Transaction
 
 __all__ = [

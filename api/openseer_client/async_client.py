@@ -21,19 +21,9 @@ from openseer_client.reading import Environment, Judge
 from openseer_client.settings import Credentials, base_url, trusted
 from openseer_core.errors import OpenseerError
 from openseer_core.weights.publish import Publish
-from openseer_core.wire.batches import (
-    Batch,
-    BatchSpec,
-    Cancel,
-    Group,
-    GroupInfo,
-    GroupItem,
-    RequestInfo,
-    ResultItem,
-    UploadReceipt,
-    Verdicts,
-)
+from openseer_core.wire.batches import Batch, BatchSpec, Cancel, Group, GroupInfo, RequestInfo, UploadReceipt, Verdicts
 from openseer_core.wire.fleet import Acquire, Autoscaling, FleetState, JobStatus, Release, WorkerInfo
+from openseer_core.wire.results import GroupItem, ResultItem
 from openseer_core.wire.weights import Transaction, Weights
 
 T = TypeVar("T")

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from openseer_core.errors import OpenseerError
-from openseer_core.wire.batches import GroupItem, ResultItem
 from openseer_core.wire.problem import Problem
+from openseer_core.wire.results import GroupItem, ResultItem
 from openseer_core.wire.weights import Transaction
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from openseer_core.wire.batches import GroupItem, ResultItem
+from openseer_core.wire.results import GroupItem, ResultItem
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,8 +37,9 @@ from openseer_core.errors import InputError
 from openseer_core.manifest.generation import Sampling
 from openseer_core.weights.fleet_spec import MemoryPart
 from openseer_core.weights.publish import Publish, PublishMode, Source
-from openseer_core.wire.batches import MAX_GROUP_SIZE, BatchSpec, Group, ResultItem
+from openseer_core.wire.batches import MAX_GROUP_SIZE, BatchSpec, Group
 from openseer_core.wire.fleet import Acquire, Release
+from openseer_core.wire.results import ResultItem
 
 TIMED = "prepare_for_generation/transfer_and_update_weights"
 """NeMo-RL's name of the time of its own transports."""

@@ -44,6 +44,6 @@ def for_all(error: Exception) -> OpenseerError:
     """The error in a form that other processes can raise, which may not have its class."""
     if isinstance(error, OpenseerError):
         return error
-    told = OpenseerError(f"{type(error).__name__}: {error}")
-    told.__cause__ = error
-    return told
+    raised = OpenseerError(f"{type(error).__name__}: {error}")
+    raised.__cause__ = error
+    return raised

@@ -13,7 +13,8 @@ from openseer_client.groups import Collector, FinishedGroup
 from openseer_client.http import calls, flows
 from openseer_client.http.calls import Call, ask
 from openseer_client.http.flows import Emit, Flow, Pause, Stream
-from openseer_core.wire.batches import Continue, Group, GroupItem, ResultItem, ResultPage, Verdicts
+from openseer_core.wire.batches import Continue, Group, Verdicts
+from openseer_core.wire.results import GroupItem, ResultItem, ResultPage
 
 PAGE = 512
 """Limit of items in one read."""

@@ -19,7 +19,7 @@ from typing import Any, NoReturn, Self
 
 from openseer_client.errors import RewardError
 from openseer_client.groups import FinishedGroup
-from openseer_core.wire.batches import ResultItem
+from openseer_core.wire.results import ResultItem
 
 Reward = Callable[[ResultItem], float]
 """Maps a response to its reward, a finite number."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from openseer_client.groups import FinishedGroup
-from openseer_core.wire.batches import ResultItem
+from openseer_core.wire.results import ResultItem
 
 
 @dataclass(frozen=True, slots=True)

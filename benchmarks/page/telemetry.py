@@ -27,7 +27,8 @@ import httpx
 from support.stamp import Stamp
 
 from openseer_client import AsyncClient
-from openseer_core.wire.batches import Group, ResultItem
+from openseer_core.wire.batches import Group
+from openseer_core.wire.results import ResultItem
 
 TOKEN = "benchmark"
 WORKERS, SLOTS, SIZE, LONGEST = 4, 32, 8, 512

@@ -55,11 +55,11 @@ def wrong_places(entries: Sequence[Mapping[str, Any]], most: int) -> list[tuple[
     furthest: dict[tuple[Any, ...], int] = {}
     for field, place, _ in placed:
         furthest[field] = max(furthest.get(field, 0), len(place))
-    told: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    by_place: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for field, place, entry in placed:
         if len(place) == furthest[field]:
-            told.setdefault(place, []).append(entry)
-    return [(".".join(map(str, place)), _words(found)) for place, found in list(told.items())[:most]]
+            by_place.setdefault(place, []).append(entry)
+    return [(".".join(map(str, place)), _words(found)) for place, found in list(by_place.items())[:most]]
 
 
 def what_is_wrong(entry: Mapping[str, Any]) -> str:

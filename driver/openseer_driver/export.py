@@ -31,7 +31,9 @@ def export_parquet(folder: RunFolder, output: Path) -> int:
         raise InputError("Parquet files need pyarrow: pip install 'openseer[datasets]'") from None
     folder.read_run()
     if not folder.results_file.is_file():
-        raise InputError(f"{folder.path}: no {RESULTS_FILE} here; of a serving job its trainer has the results")
+        raise InputError(
+            f"{folder.path}: no {RESULTS_FILE} in this folder; the results of a serving job are with its trainer"
+        )
     schema = _schema(pyarrow)
     draft = draft_of(output)
     rows = 0

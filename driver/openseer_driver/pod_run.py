@@ -122,7 +122,7 @@ class PodRun:
             return reported.else_by(limits_of_manifest(run.plan.job.spec.model))
 
         async with run.plan.prepared(limits, await store.now(), _Progress("rendered"), log.info) as (codec, groups):
-            told = _Progress("submitted")
+            progress = _Progress("submitted")
             driver = Driver(
                 store,
                 groups,
@@ -131,7 +131,7 @@ class PodRun:
                 boot,
                 fence,
                 policy=run.plan.policy,
-                on_submitted=lambda count: told(f"{count:,} groups"),
+                on_submitted=lambda count: progress(f"{count:,} groups"),
                 routed=self._routed(run),
                 traces=traces,
             )
@@ -186,8 +186,8 @@ class _Progress:
 def make_plan(settings: PodSettings) -> RunPlan:
     """Makes all checks that do not need the model. Raises InputError and its subclasses."""
     document, job = read_job_file(settings.job_file)
-    told = _Progress("prompts:")
-    prompts = check_prompts(job, open_source(job, settings.prompts, note=told), told)
+    progress = _Progress("prompts:")
+    prompts = check_prompts(job, open_source(job, settings.prompts, note=progress), progress)
     plan = RunPlan(job, document, RunFolder(settings.output), prompts)
     plan.check_resumable("Give the job a folder of its own in spec.output, or empty this one")
     return plan

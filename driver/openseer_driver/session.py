@@ -69,7 +69,7 @@ class RunPlan:
             if not name.startswith(_PLACES)  # the same prompts may have been moved
         ]
         if _CONTENT in changed:
-            advice = f"{self.prompts.source.name} holds other bytes than when the run began; put them back. {advice}"
+            advice = f"{self.prompts.source.name} has changed since the run began; restore it. {advice}"
         if changed:
             raise InputError(
                 f"{self.folder.path}: holds a run of another manifest; changed: {', '.join(changed)}. {advice}"
@@ -77,15 +77,15 @@ class RunPlan:
 
     @asynccontextmanager
     async def prepared(
-        self, limits: Callable[[], Awaitable[ModelLimits]], now: float, note: Note, say: Callable[[str], None]
+        self, limits: Callable[[], Awaitable[ModelLimits]], now: float, note: Note, warn: Callable[[str], None]
     ) -> AsyncGenerator[tuple[TextCodec, GroupSpool]]:
         """The codec, and all groups to submit, rendered in threads.
 
         `limits`: called once the tokenizer is loaded. `now`: seconds of the store's clock. `note`: called with the
-        progress. `say`: see open_codec, called in a thread.
+        progress. `warn`: see open_codec, called in a thread.
         Raises InputError, PromptsError: lists the wrong prompts, ModelError, OutputError.
         """
-        codec = await asyncio.to_thread(open_codec, self.job.spec.model, say)
+        codec = await asyncio.to_thread(open_codec, self.job.spec.model, warn)
         groups = read_groups(self.job, self.prompts, codec, await limits(), now)
         with GroupSpool(self.folder.path) as spool:
             while await asyncio.to_thread(lambda: spool.add(islice(groups, PIECE))):

@@ -64,6 +64,6 @@ class GroupSpool:
 
     def _failure(self, error: OSError) -> OutputError:
         return OutputError(
-            f"{self._folder}: cannot store the rendered prompts: {error.strerror}; nothing is lost: make room "
-            "or repair that, and run the same command again"
+            f"{self._folder}: cannot store the rendered prompts: {error.strerror}; no data are lost: free disk space "
+            "or repair the folder, and run the same command again"
         )

@@ -35,7 +35,7 @@ def show_explanation(
     for a folder that holds no run, or a run without results."""
     trace = read_trace(folder)
     if not trace.facts:
-        raise InputError(f"{folder.path}: no result here: there is nothing to explain")
+        raise InputError(f"{folder.path}: this folder has no results to explain")
     with ERR.status(f"simulating {folder.name} on healthy engines"):
         best, why = possible(folder, trace, profile, kv_tokens)
     found = explain(trace, best, why)
@@ -78,8 +78,8 @@ def page(found: Explanation) -> RenderableType:
 
 def finding_lines(findings: Sequence[Finding | StandsOut]) -> list[Text]:
     """One text per finding, with its cost and its advice."""
-    told = [Text(f"{at.says}. Cost: {at.share:.0%} of all workers' time.\n  → {at.advice}") for at in findings]
-    return told or [Text("Nothing stands out.")]
+    lines = [Text(f"{at.says}. Cost: {at.share:.0%} of all workers' time.\n  → {at.advice}") for at in findings]
+    return lines or [Text("Nothing stands out.")]
 
 
 def parts_table(parts: Sequence[TimePart | PartOfTime]) -> Table:
@@ -101,8 +101,8 @@ def _possible(found: Explanation) -> Text:
     if best is None:
         return Text(f"The best time possible is {NOT_KNOWN}: {found.no_best}")
     return Text(
-        f"Possible with these lengths, simulated on healthy engines: {best.known:,.1f} s with what was known "
-        f"({best.policy}), {best.oracle:,.1f} s with an oracle, {best.bound:,.1f} s with engines full to the end; "
-        f"the run took {makespan / best.known:.2f}, {makespan / best.oracle:.2f} and {makespan / best.bound:.2f} times "
-        "that."
+        f"Possible makespans for these lengths, simulated on healthy engines: {best.known:,.1f} s with the lengths "
+        f"known at each time (policy {best.policy}), {best.oracle:,.1f} s with an oracle, {best.bound:,.1f} s as the "
+        f"lower bound (all engines full to the end). The run took {makespan / best.known:.2f}, "
+        f"{makespan / best.oracle:.2f} and {makespan / best.bound:.2f} times as long."
     )

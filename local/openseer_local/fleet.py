@@ -194,7 +194,7 @@ class LocalFleet:
                 self._spawned.discard(index)
                 self._worker_ended(index, code)
             case other:
-                raise JobFailedError(f"the fork server said {other!r}")
+                raise JobFailedError(f"the fork server sent an unknown message: {other!r}")
 
     def _note_limits(self, limits: ModelLimits) -> None:
         if self._limits is not None and not self._limits.done():

@@ -11,8 +11,8 @@ from openseer_worker.kv_pool.mooncake.installed import check_servers
 from openseer_worker.kv_pool.places import check_folder
 
 _WRONG_MODE = {
-    "batch": "found serve; `openseer run` runs batch jobs, `openseer serve` this one",
-    "serve": "found batch; `openseer serve` serves jobs of mode serve (without prompts)",
+    "batch": "found serve; `openseer run` runs batch jobs; run this job with `openseer serve`",
+    "serve": "found batch; `openseer serve` serves jobs of mode serve; run this job with `openseer run`",
 }
 _VERBS = {"batch": "run", "serve": "serve"}
 

@@ -92,7 +92,7 @@ def run(
         state = "complete" if ran_before else run_job(plan, progress, page=page)
     if ran_before:
         _note(f"{folder.path}: already complete, so nothing was started; --fresh starts over")
-    again = f"look again: openseer view {folder.path}"
+    again = f"to view the run: openseer view {folder.path}"
     if state == "stopped":
         if page:
             ERR.print(again, highlight=False, soft_wrap=True)
@@ -281,9 +281,9 @@ def trace(
     folder = RunFolder(run)
     file = output or folder.trace_file
     counts = write_trace(folder, file)
-    told = {"output": str(file), "workers": counts.workers, "leases": counts.leases, "moves": counts.moves}
+    report = {"output": str(file), "workers": counts.workers, "leases": counts.leases, "moves": counts.moves}
     line = f"{file}: {counts.leases:,} leases of {counts.workers} workers, {counts.moves:,} moves; open it in Perfetto"
-    typer.echo(json.dumps(told) if as_json else line)
+    typer.echo(json.dumps(report) if as_json else line)
 
 
 @app.command()
@@ -297,8 +297,8 @@ def export(
     from openseer_driver.export import export_parquet  # noqa: PLC0415 - as above
 
     rows = export_parquet(RunFolder(run), output)
-    told = {"output": str(output), "format": form, "results": rows}
-    typer.echo(json.dumps(told) if as_json else f"{output}: {rows} results")
+    report = {"output": str(output), "format": form, "results": rows}
+    typer.echo(json.dumps(report) if as_json else f"{output}: {rows} results")
 
 
 @app.command()

@@ -30,6 +30,6 @@ def computed_limits(model: Model, *, routes: bool = False) -> ModelLimits:
     except subprocess.TimeoutExpired:
         return stated
     if ended.returncode == InputError.exit_code:
-        told = [error for line in ended.stderr.splitlines() if (error := error_in(line)) is not None]
-        raise ModelError(told[-1] if told else ended.stderr.strip())
+        errors = [error for line in ended.stderr.splitlines() if (error := error_in(line)) is not None]
+        raise ModelError(errors[-1] if errors else ended.stderr.strip())
     return stated if ended.returncode else ModelLimits.from_json(ended.stdout).else_by(stated)

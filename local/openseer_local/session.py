@@ -61,7 +61,7 @@ class LocalSession:
         """URL of the store: a Redis of your own once it has answered, else one that runs in the job's folder. Raises
         StoreError."""
         job, spec = self._job, self._job.spec.store
-        with waits_told(self._display.message):
+        with waits_reported(self._display.message):
             if spec.url is not None:
                 await (await open_store(spec.url, job.name, job.namespace, retry_seconds=REACH_SECONDS)).close()
                 yield spec.url
@@ -146,10 +146,10 @@ class LocalSession:
         return tasks
 
 
-class _Told(logging.Handler):
-    def __init__(self, tell: Callable[[str], None]) -> None:
+class _Reporter(logging.Handler):
+    def __init__(self, report: Callable[[str], None]) -> None:
         super().__init__(logging.INFO)
-        self._tell = tell
+        self._report = report
         self._last: tuple[str, float] = ("", 0.0)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -158,15 +158,15 @@ class _Told(logging.Handler):
         # Concurrent calls that wait for the store log the same message.
         if message != last or record.created > told_at + TELL_AGAIN_SECONDS:
             self._last = (message, record.created)
-            self._tell(message)
+            self._report(message)
 
 
 @contextmanager
-def waits_told(tell: Callable[[str], None]) -> Generator[None]:
-    """Within the context, `tell` receives the log messages of the store (waits, memory nearly full), of the sampler and
-    of the span export (lost spans)."""
+def waits_reported(report: Callable[[str], None]) -> Generator[None]:
+    """Within the context, `report` receives the log messages of the store (waits, memory nearly full), of the sampler
+    and of the span export (lost spans)."""
     names = ("openseer_store", "openseer_driver.sampler", "openseer_process.span_export")
-    handler, loggers = _Told(tell), [logging.getLogger(name) for name in names]
+    handler, loggers = _Reporter(report), [logging.getLogger(name) for name in names]
     for logger in loggers:
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)

@@ -26,23 +26,23 @@ _UNREAD = ("tokenizer", "dtype", "engine_args")
 """Fields of spec.model that the scripted engine ignores."""
 
 
-def checked(job: RolloutJob, document: dict[str, Any], display: Display, say: Callable[[str], None]) -> dict[str, int]:
-    """Checks a job and returns its counts. `say`: called with a note on settings that have no effect.
+def checked(job: RolloutJob, document: dict[str, Any], display: Display, warn: Callable[[str], None]) -> dict[str, int]:
+    """Checks a job and returns its counts. `warn`: called with a note on settings that have no effect.
 
     Raises InputError and its subclasses, OutputError.
     """
     model = job.spec.model
     if ignored := [name for name in _UNREAD if model.engine == "scripted" and name in model.model_fields_set]:
         names = ", ".join(f"spec.model.{Model.model_fields[name].alias or name}" for name in ignored)
-        say(f"the scripted engine ignores {names}")
+        warn(f"the scripted engine ignores {names}")
     if job.spec.mode == "serve":
         ServingPlan(job, document, RunFolder(f"runs/{job.name}"), Address("localhost", 0), fresh=True).check()
-        _checked_codec(model, display, say)
+        _checked_codec(model, display, warn)
         check_stops(job.spec.sampling, _limits(job, display))
         return {}
     display.phase("reading prompts")
     plan = plan_run(job, document, RunFolder(job.output_path), fresh=True, note=display.detail)
-    codec = _checked_codec(model, display, say)
+    codec = _checked_codec(model, display, warn)
     limits = _limits(job, display)
     display.phase("rendering prompts")
     longest = 0
@@ -59,14 +59,16 @@ def _limits(job: RolloutJob, display: Display) -> ModelLimits:
     return computed_limits(job.spec.model, routes=job.spec.routing.capture is not None)
 
 
-def _checked_codec(model: Model, display: Display, say: Callable[[str], None]) -> TextCodec:
+def _checked_codec(model: Model, display: Display, warn: Callable[[str], None]) -> TextCodec:
     """Loads the codec of a model and checks the model's files if they are on this machine."""
     if model.engine == "scripted":
-        return open_codec(model, say)
+        return open_codec(model, warn)
     place = model.tokenizer_path
     is_here = Path(place).is_dir()
-    display.phase("loading the tokenizer" if is_here else f"asking the hub for {place}, which is no folder here")
-    codec = open_codec(model, say)
+    display.phase(
+        "loading the tokenizer" if is_here else f"asking the hub for {place}, which is not a folder on this machine"
+    )
+    codec = open_codec(model, warn)
     _require_weights(model)
     return codec
 

@@ -26,15 +26,15 @@ from openseer_operator.settings import OperatorSettings
 from openseer_process.logs import start_log
 
 LOOP_STOP_SECONDS = 15.0
-"""Timeout for running reconcile steps at the end of the process, in seconds."""
+"""Timeout for the running reconcile steps when the process ends, in seconds."""
 WATCH_STOP_SECONDS = 10.0
-"""Timeout for kopf to close its watches, in seconds."""
+"""Timeout for kopf to close its watches when the process ends, in seconds."""
 
 log = logging.getLogger("openseer_operator")
 
 
 class Operator:
-    """One replica: waits for the lease, and reconciles while it holds it."""
+    """One replica: waits for the lease, and reconciles jobs while it holds the lease."""
 
     def __init__(self, api: Api, settings: OperatorSettings) -> None:
         self._settings = settings
@@ -58,11 +58,12 @@ class Operator:
         self._state.depth, self._state.lag = (lambda: self._loop.depth), (lambda: self._loop.lag)
 
     def stop(self) -> None:
-        """Requests an orderly end of the replica."""
+        """Requests the orderly end of this replica."""
         self._stopping.set()
 
     async def run(self) -> bool:
-        """Runs until `stop` (returns True) or the loss of the lease (False). Raises the error of a part that failed."""
+        """Runs until `stop` (returns True) or the loss of the lease (returns False). Raises the error of a failed
+        part."""
         async with serve_http(self._settings.http_port, self._checks, self._ready, self._metrics.registry):
             if not await self._finished_before_stop(self._elector.acquire()):
                 return True
@@ -72,7 +73,8 @@ class Operator:
                 await self._elector.release()
 
     async def _lead(self) -> bool:
-        """Runs all parts until the first ends; then finishes the reconcile steps, then closes the watches."""
+        """Runs all parts until the first one ends; then finishes the running reconcile steps, and closes the
+        watches."""
         loop = asyncio.create_task(self._loop.run(), name="loop")
         lease = asyncio.create_task(self._elector.hold(), name="lease")
         stopped = asyncio.create_task(self._stopping.wait(), name="stop")
@@ -87,8 +89,8 @@ class Operator:
             self._loop.stop()
             if self._elector.leads:
                 await asyncio.wait([loop], timeout=LOOP_STOP_SECONDS)
-            loop.cancel()  # without the lease no further write: another replica may lead already
-            # kopf treats every task that is younger than itself as its own, and waits for it.
+            loop.cancel()  # no write without the lease: another replica may lead already
+            # kopf waits for every task that was created after it.
             await self._poller.close()
             self._watch.stop()
             await asyncio.wait([work], timeout=WATCH_STOP_SECONDS)
@@ -97,7 +99,7 @@ class Operator:
             await asyncio.wait(tasks)
 
     async def _work(self) -> None:
-        """Fills the cache first, so that no step sees incomplete state."""
+        """Fills the cache, then watches, takes censuses and probes nodes. So no step observes an incomplete cache."""
         await self._census.fill()
         for key in list(self._cache.keys()):
             self._loop.add(key)
@@ -118,7 +120,7 @@ class Operator:
         self._loop.add(key)
 
     def _ready(self) -> str:
-        """A replica that waits for the lease is ready, since it can take over."""
+        """The readiness check: "" if ready. A replica that waits for the lease is ready, because it can take over."""
         return "" if self._watch.started or not self._elector.leads else "starting"
 
     async def _finished_before_stop(self, work: Coroutine[Any, Any, None]) -> bool:
@@ -135,7 +137,8 @@ class Operator:
 
 
 async def serve(settings: OperatorSettings) -> int:
-    """Runs one replica; returns the process's exit code. A replica that lost its lease ends, to start again."""
+    """Runs one replica; returns the process's exit code. A replica that has lost its lease exits with 1, so that
+    Kubernetes restarts it."""
     api = await Api.connect()
     try:
         operator = Operator(api, settings)
@@ -146,7 +149,7 @@ async def serve(settings: OperatorSettings) -> int:
 
 
 def main() -> int:
-    """The entry point; logs an expected error as one line."""
+    """Entry point of the operator; logs an expected error as one line."""
     start_log()
     logging.getLogger("kopf").setLevel(logging.WARNING)
     try:

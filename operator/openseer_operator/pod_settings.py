@@ -1,7 +1,7 @@
 """An admin's settings for the objects of all jobs: metadata, security, environment, certificates, probes.
 
-The names are those of the chart's value `jobs`; beside them `caBundle`, `logFormat` (of the chart's `logs`) and
-`driverEnv` (the variables of the chart's `traces`).
+The names are those of the chart's value `jobs`. Three come from other values: `caBundle`, `logFormat` (from `logs`) and
+`driverEnv` (the variables from `traces`).
 """
 
 from typing import Annotated, Any, Literal
@@ -12,15 +12,15 @@ from openseer_core.errors import InputError
 from openseer_core.manifest.base import ManifestModel, Positive
 
 USER_ID = 65532
-"""Default user and group of every process; the images are built for it."""
+"""Default user and group id of every process; the images are built for it."""
 OWN_VARIABLES = "OPENSEER_"
-"""Prefix of openseer's own variables."""
+"""Prefix of openseer's own environment variables."""
 
 NamePatterns = Annotated[tuple[str, ...], Field(strict=False)]
 
 
 class Probes(ManifestModel):
-    """Period, timeout and thresholds of the probes of workers and drivers."""
+    """Periods, timeout (in seconds) and threshold of the probes of workers and drivers."""
 
     timeout_seconds: Positive = 2
     readiness_period_seconds: Positive = 2
@@ -29,17 +29,21 @@ class Probes(ManifestModel):
 
 
 class CaBundle(ManifestModel):
-    """A ConfigMap with certificates, of the same name in every namespace of jobs; name "" for none."""
+    """A ConfigMap with certificates. It has the same name in every namespace of jobs; "" for none."""
 
     config_map: str = ""
     key: str = "ca-bundle.crt"
 
 
 class JobPodSettings(ManifestModel):
-    """`inherit_labels`, `inherit_annotations`: names of a job's labels and annotations that its objects inherit; a "*"
-    at the end matches any rest. `pod_security_context`: of every pod. `env`: additional variables of workers and
-    drivers, entries of a container's env; `driver_env`: of drivers alone. `log_format`: of all processes.
-    `start_seconds`: default timeout of a worker's start, in seconds."""
+    """An admin's settings of the objects of all jobs.
+
+    `inherit_labels`, `inherit_annotations`: names of a job's labels and annotations that its objects inherit; a "*" at
+    the end matches any rest. `pod_security_context`: the securityContext of every pod. `env`: additional environment
+    variables of workers and drivers, as entries of a container's `env`; `driver_env`: additional ones of drivers only.
+    `log_format`: format of the logs of all processes. `start_seconds`: default timeout of a worker's start, in seconds.
+    `probes`: of workers and drivers. `ca_bundle`: certificates for all of them.
+    """
 
     inherit_labels: NamePatterns = ()
     inherit_annotations: NamePatterns = ()
@@ -62,7 +66,8 @@ class JobPodSettings(ManifestModel):
 
 
 def read_pod_settings(variable: str, text: str) -> JobPodSettings:
-    """Parses JSON, "" for the defaults. Raises InputError with the variable's name and the problem."""
+    """Parses the settings from JSON. `variable`: the environment variable that contains `text`; "" gives the defaults.
+    Raises InputError with the variable's name and the problem."""
     try:
         settings = JobPodSettings.model_validate_json(text or "{}")
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""The settings of the operator, from its environment; the chart sets them."""
+"""The operator's settings, from environment variables that the chart sets."""
 
 import json
 import os
@@ -12,22 +12,25 @@ from openseer_operator.pod_settings import JobPodSettings, read_pod_settings
 from openseer_process.store_access import StoreAccess
 
 FIELD_MANAGER = "openseer-operator"
-"""Field manager of the fields that the operator applies."""
+"""Name of the operator as the manager of fields that it writes (server-side apply)."""
 FINALIZER = "openseer.dev/store"
-"""Finalizer of jobs with a Redis of the user's own, whose keys must be deleted with them."""
+"""Finalizer of jobs with a Redis of the user's own: their keys in it must be deleted before the job."""
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorSettings:
-    """`namespace`: the operator's own. `watched`: namespaces of jobs; empty: all namespaces.
+    """The settings of one operator.
 
-    `worker_image`, `store_image`: default images of workers and drivers, and of managed Redis; `pull_policy`: of these
-    ("" for Kubernetes' default); `pull_secrets`: Secrets in the operator's namespace for the image of node probes.
-    `status_writes`, `stamps`: limits of writes per second, over all jobs. `node_condition`: type of the condition that
-    is set to False on a node with a sick GPU, "" for none; `probe_runtime_class`: of node probes. `http_port`: of
-    health and metrics. `network_policies`: whether each job gets one; `metrics_from`: permitted readers of its metrics,
-    entries of a policy's `from`; `egress`: permitted destinations in addition to the job and DNS, entries of a policy's
-    `egress`, None for all. `stores`: access to the jobs' stores. `pods`: an admin's settings of all jobs' objects.
+    `namespace`: the operator's own namespace; `watched`: the namespaces of jobs, empty for all namespaces.
+    `worker_image`: default image of workers and drivers; `store_image`: image of the managed Redis; `pull_policy`: pull
+    policy of both images, "" for Kubernetes' default; `pull_secrets`: Secrets in the operator's namespace for
+    the image of node probes. `lease`: name of the Lease for leader election; `identity`: name of this replica.
+    `http_port`: port of health and metrics. `status_writes`, `stamps`: limits of writes of statuses and stamps, per
+    second over all jobs. `node_condition`: type of the condition that is set to False on a node with a sick GPU, "" for
+    none; `probe_runtime_class`: runtime class of node probes, "" for the default. `network_policies`: whether each job
+    gets a NetworkPolicy; `metrics_from`: permitted readers of its metrics, as entries of the policy's `from`; `egress`:
+    permitted destinations in addition to the job and DNS, as entries of the policy's `egress`, None for all
+    destinations. `stores`: access to the jobs' stores. `pods`: an admin's settings of the objects of all jobs.
     """
 
     namespace: str
@@ -51,7 +54,7 @@ class OperatorSettings:
 
     @staticmethod
     def read(environment: Mapping[str, str] = os.environ) -> "OperatorSettings":
-        """Reads OPENSEER_* variables. Raises InputError with the name of a missing or invalid one."""
+        """Reads the OPENSEER_* variables. Raises InputError with the name of a missing or invalid variable."""
 
         def required(name: str) -> str:
             value = environment.get(name, "")

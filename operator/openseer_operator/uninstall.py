@@ -1,7 +1,7 @@
-"""Deletes every RolloutJob and waits until all are gone: `python -m openseer_operator.uninstall`.
+"""Deletes every RolloutJob and waits until none exists: `python -m openseer_operator.uninstall`.
 
-The chart runs it before it removes the operator and the CRD. The operator, which still runs, removes the finalizers; a
-job that is left would block the deletion of the CRD for ever.
+The chart runs it before it removes the operator and the CRD. The operator still runs and removes the finalizers. A
+remaining job would block the deletion of the CRD for ever.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ WAIT_SECONDS = 300.0
 LOOK_SECONDS = 1.0
 """Interval of listing the remaining jobs, in seconds."""
 MOST_NAMES = 10
-"""Limit of jobs named in the error."""
+"""Limit of the jobs that the error names."""
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +31,8 @@ class JobsLeftError(OpenseerError):
 
 
 async def delete_jobs(api: Api, namespaces: Sequence[str], seconds: float) -> None:
-    """Deletes the jobs of these namespaces, empty: of all, including jobs that are created during the deletion; returns
-    when none is left. Raises JobsLeftError after `seconds`, and KubeApiError."""
+    """Deletes the jobs of these namespaces (empty: of all namespaces), including jobs that are created during the
+    deletion. Returns when none exists. Raises JobsLeftError after `seconds`, and KubeApiError."""
     give_up_at = time.monotonic() + seconds
     deleted: set[str] = set()
     while True:
@@ -69,7 +69,7 @@ async def _run() -> None:
 
 
 def main() -> int:
-    """The entry point; logs an expected error as one line."""
+    """Entry point of the deletion; logs an expected error as one line."""
     start_log()
     try:
         asyncio.run(_run())

@@ -1,4 +1,4 @@
-// The frame around all views: where one is, the way back, the theme, logging out.
+// The frame around all views: breadcrumbs, theme, logging out.
 
 import { useEffect, useRef, useState } from "preact/hooks";
 
@@ -78,7 +78,7 @@ function View({ route, onLogin }: { route: Route; onLogin(): void }) {
     case "nothing":
       return (
         <Empty title="No such view">
-          <p>The address names nothing that this page shows.</p>
+          <p>No view of this page has this address.</p>
           <p>
             <a href="#/">All jobs</a>
           </p>
@@ -101,7 +101,7 @@ function crumbs(route: Route): [string, string][] {
 function ThemeButton() {
   const [theme, next] = useTheme();
   return (
-    <button type="button" class="plain" onClick={next} title="Theme: as the system, light, dark">
+    <button type="button" class="plain" onClick={next} title="Theme: system, light, dark">
       {{ system: "◐", light: "☀", dark: "☾" }[theme]} <span class="wide">{theme}</span>
       <span class="unseen"> theme; change it</span>
     </button>

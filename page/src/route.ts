@@ -1,4 +1,4 @@
-// Which view the address asks for: everything stands behind the #, so that the server knows one page only.
+// The view of an address. The route is the part behind the #, so the server serves one page only.
 
 import { useEffect, useState } from "preact/hooks";
 
@@ -31,7 +31,7 @@ export function responseLink(job: JobPlace, batch: number, group: string, index:
   return `${groupLink(job, batch, group)}/${index}`;
 }
 
-/** The group of a request that is named "batch/group/index"; null where that is no such name. */
+/** The place of a request named "batch/group/index"; null for any other name. */
 export function requestPlace(request: string): { batch: number; group: string; index: number } | null {
   const [, batch, group, index] = /^(\d{1,15})\/(.+)\/(\d{1,15})$/.exec(request) ?? [];
   return group === undefined ? null : { batch: Number(batch), group, index: Number(index) };

@@ -1,4 +1,4 @@
-// Dark or light: as the system says, or as the viewer chose.
+// The theme, dark or light: the system's, or the viewer's choice.
 
 import { useEffect, useState } from "preact/hooks";
 
@@ -15,7 +15,7 @@ function stored(): Theme {
   }
 }
 
-/** Before anything is drawn. */
+/** Applies the stored theme; to be called before anything is drawn. */
 export function applyTheme(theme: Theme = stored()): void {
   document.documentElement.dataset["theme"] = theme;
   for (const listener of listeners) listener();
@@ -29,7 +29,7 @@ export function useTheme(): [Theme, () => void] {
     try {
       localStorage.setItem(KEY, chosen);
     } catch {
-      // It then lasts as long as the page.
+      // Without storage the choice lasts as long as the page.
     }
     setTheme(chosen);
     applyTheme(chosen);

@@ -1,4 +1,4 @@
-// Numbers and times as people read them.
+// Formats numbers and times for readers.
 
 const WHOLE = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const THREE = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
@@ -16,7 +16,7 @@ export function count(value: number | null | undefined): string {
   return value == null ? UNKNOWN : WHOLE.format(value);
 }
 
-/** 12,345 → 12.3 k: three digits are enough for a glance. */
+/** 12,345 → 12.3 k: three significant digits. */
 export function short(value: number | null | undefined): string {
   if (value == null) return UNKNOWN;
   const size = Math.abs(value);
@@ -31,7 +31,7 @@ export function fixed(value: number | null | undefined): string {
   return value == null ? UNKNOWN : FIXED.format(value);
 }
 
-/** Rounded down, so that only a complete whole is shown as 100 %. */
+/** Rounded down, so that only 1 is shown as 100 %. */
 export function percent(share: number | null | undefined): string {
   return share == null ? UNKNOWN : `${Math.floor(100 * share + 1e-9)} %`;
 }
@@ -60,12 +60,12 @@ function pad(value: number): string {
   return String(value).padStart(2, "0");
 }
 
-/** A name; "" for "none", which scripted engines have in place of a model or a device. */
+/** A name; "" for "none", the model and device of scripted engines. */
 export function named(name: string): string {
   return name === "none" ? "" : name;
 }
 
-/** Of a number; null, and so "–", where 0 means that it is not known. */
+/** The number; null (shown as "–") if 0 means that it is not known. */
 export function known(value: number): number | null {
   return value > 0 ? value : null;
 }

@@ -28,14 +28,14 @@ class Families:
 
 
 class Collected(Collector):
-    """Calls `tell` at every scrape and returns its metrics."""
+    """Calls `collect` at every scrape and returns its metrics."""
 
-    def __init__(self, tell: Callable[[], Iterable[Metric]]) -> None:
-        self._tell = tell
+    def __init__(self, collect: Callable[[], Iterable[Metric]]) -> None:
+        self._collect = collect
 
     def collect(self) -> Iterable[Metric]:
         """The metrics at the moment of the scrape."""
-        return self._tell()
+        return self._collect()
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: the set of metrics may differ between scrapes."""

@@ -11,8 +11,8 @@ from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import parse_job
 
 HOW = (
-    "--job takes the manifest as JSON: `openseer run` and `serve` leave it in the run's folder as job.json, and "
-    "`kubectl create --dry-run=client -o json -f FILE` makes it of a manifest in YAML"
+    "--job takes the manifest as JSON: `openseer run` and `serve` write it to job.json in the run's folder, and "
+    "`kubectl create --dry-run=client -o json -f FILE` converts a manifest in YAML"
 )
 
 

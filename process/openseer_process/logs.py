@@ -109,7 +109,7 @@ class JsonLines(TextLines):
 
     def format(self, record: logging.LogRecord) -> str:
         """Without secrets."""
-        told = {
+        entry = {
             "time": datetime.fromtimestamp(record.created, UTC)
             .isoformat(timespec="milliseconds")
             .replace("+00:00", "Z"),
@@ -119,10 +119,10 @@ class JsonLines(TextLines):
         }
         fields = {**_process, **(_about.get() or {})}
         fields |= {name: str(getattr(record, name)) for name in FIELDS if hasattr(record, name)}
-        told |= {name: self.without_secrets(fields[name]) for name in FIELDS if name in fields}
+        entry |= {name: self.without_secrets(fields[name]) for name in FIELDS if name in fields}
         if record.exc_info:
-            told["exception"] = self.without_secrets(self.formatException(record.exc_info))
-        return json.dumps(told, ensure_ascii=False)
+            entry["exception"] = self.without_secrets(self.formatException(record.exc_info))
+        return json.dumps(entry, ensure_ascii=False)
 
 
 def error_in(line: str) -> str | None:
@@ -135,8 +135,8 @@ def error_in(line: str) -> str | None:
             message = f" openseer: {json.loads(line)['message']}"
         except (ValueError, KeyError, TypeError):
             return None
-    _, told, error = message.partition(f" openseer: {_ERROR}")
-    return error if told else None
+    _, mark, error = message.partition(f" openseer: {_ERROR}")
+    return error if mark else None
 
 
 def _hidden(match: re.Match[str]) -> str:

@@ -20,7 +20,7 @@ SEND_SECONDS = 1.0
 """Interval at which the queue is sent, in seconds."""
 CLOSE_SECONDS = 5.0
 """Timeout of sending the waiting spans when the process ends, in seconds."""
-TELL_SECONDS = 60.0
+REPORT_SECONDS = 60.0
 """Least interval between log lines about lost spans, in seconds."""
 EXTRA = "pip install 'openseer[traces]'"
 
@@ -55,7 +55,7 @@ class SpanExport:
         self._sender = sender
         self._waiting: deque[TraceSpan] = deque()
         self._ends = threading.Event()
-        self._told, self._told_at = 0, float("-inf")
+        self._reported, self._reported_at = 0, float("-inf")
         self._queued = self._no_room = self._refused = self.sent = 0
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="spans", daemon=True)
@@ -81,8 +81,8 @@ class SpanExport:
         self._thread.join(CLOSE_SECONDS)
         self._closed = True
         if self._thread.is_alive():
-            self._told_at = float("-inf")
-            self._tell()
+            self._reported_at = float("-inf")
+            self._report_losses()
         self._sender.end()
 
     def _run(self) -> None:
@@ -91,19 +91,19 @@ class SpanExport:
             ends = self._ends.wait(SEND_SECONDS)
             while count := min(len(self._waiting), BATCH_SPANS):
                 self._send([self._waiting.popleft() for _ in range(count)])
-            self._tell()
+            self._report_losses()
 
     def _send(self, spans: list[TraceSpan]) -> None:
         if self._sender.send(spans):
             self.sent += len(spans)
         else:
             self._refused += len(spans)
-        self._tell()
+        self._report_losses()
 
-    def _tell(self) -> None:
+    def _report_losses(self) -> None:
         now, lost = time.monotonic(), self.lost
-        if lost > self._told and now - self._told_at >= TELL_SECONDS:
-            self._told, self._told_at = lost, now
+        if lost > self._reported and now - self._reported_at >= REPORT_SECONDS:
+            self._reported, self._reported_at = lost, now
             log.warning(
                 "traces: %d spans lost so far, %d because the queue was full: check the receiver", lost, self._no_room
             )

@@ -66,8 +66,8 @@ def history_of(job: RolloutJob, runs: Sequence[Path] = (), shape: str = "") -> L
     if RunFolder(own).exists() and RunFolder(own).results_file.is_file():
         return _of_runs(job, [own])
     raise InputError(
-        f"{job.name}: no lengths are known: {own} holds no run; pass --history RUN, of a run of the same model and "
-        f"like prompts, or --lengths NAME:MEAN with NAME one of {', '.join(SHAPES)} and the mean length in tokens"
+        f"{job.name}: no lengths are known: {own} holds no run; pass --history RUN, of a run of the same model with "
+        f"similar prompts, or --lengths NAME:MEAN with NAME one of {', '.join(SHAPES)} and the mean length in tokens"
     )
 
 

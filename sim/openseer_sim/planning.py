@@ -207,27 +207,27 @@ def _choice(fleets: Sequence[PlannedFleet], options: PlanOptions) -> tuple[Plann
             )
         chosen = min(in_time, key=lambda fleet: fleet.gpu_hours.median)
         end = f"ends within {spoken(options.deadline)} {_each(options)}"
-        return chosen, f"{_said(chosen)}: the cheapest fleet that {end}."
+        return chosen, f"{_fleet_text(chosen)}: the cheapest fleet that {end}."
     least = min(fleet.gpu_hours.median for fleet in fleets)
     chosen = max((fleet for fleet in fleets if fleet.gpu_hours.median <= NEAR * least), key=lambda fleet: fleet.gpus)
-    return chosen, f"{_said(chosen)}: the largest fleet within {NEAR - 1:.0%} of the fewest GPU-hours."
+    return chosen, f"{_fleet_text(chosen)}: the largest fleet within {NEAR - 1:.0%} of the fewest GPU-hours."
 
 
 def _start(options: PlanOptions) -> str:
     """The start of the workers, which is included in the time; empty if it takes no time."""
     if not options.start_seconds:
         return ""
-    told = f", of which {spoken(options.start_seconds)} are the start of the workers (--start)"
+    text = f", of which {spoken(options.start_seconds)} are the start of the workers (--start)"
     if options.deadline is not None and options.start_seconds >= options.deadline:
-        told += ": no fleet can end before; pass the time in which your workers start, 0 if they already run"
-    return told
+        text += ": no fleet can end before; pass the time in which your workers start, 0 if they already run"
+    return text
 
 
 def _each(options: PlanOptions) -> str:
     return "in the one draw of lengths" if options.draws == 1 else f"in each of {options.draws} draws of lengths"
 
 
-def _said(fleet: PlannedFleet) -> str:
+def _fleet_text(fleet: PlannedFleet) -> str:
     cost = f", {fleet.cost.median:,.2f} EUR" if fleet.cost is not None else ""
     hours = f"{brief(fleet.gpu_hours.median)} GPU-hours{cost}"
     return f"Take {fleet.gpus} GPU{'s' if fleet.gpus > 1 else ''} ({spoken(fleet.seconds.median)}, {hours})"
@@ -282,10 +282,12 @@ def _assumptions(
         "no worker is lost, and the time of store and network is not counted",
     ]
     if groups is None:
-        lines.append("as many groups as the history has (--groups), for the prompts are not JSON lines on this machine")
+        lines.append(
+            "as many groups as the history has (--groups), because the prompts are not JSON lines on this machine"
+        )
     if left := sorted(set(options.gpus) - set(sizes)):
         each = spec.workers.parallelism.gpus
-        why = f"one worker takes {each}, and more workers than responses have nothing to do"
+        why = f"one worker takes {each}, and workers beyond the number of responses would be idle"
         lines.append(f"{_listed(left)} GPUs are left out: {why}")
     if options.price is None:
         lines.append("no price was given (--price)")

@@ -102,7 +102,7 @@ def engine_of_samples(job: RolloutJob, samples: Sequence[SampleLine], kv_tokens:
     fixed, each = _line(windows)
     most = max(window.running for window in windows)
     step = StepTime(((1.0, fixed + each), (max(2.0, most), fixed + each * max(2.0, most))), 0.0, each)
-    notes = ("step times are the run's own means: contexts and prefills of other orders would take others",)
+    notes = ("step times are the run's own means: orders with other contexts and prefills would take other times",)
     room = max(worker.kv_tokens for sample in samples for worker in sample.workers.values())
     engine = EngineModel(step, room, math.ceil(most), "the run's own samples", notes, of_run=True)
     return _room(engine, job.spec.workers.max_inflight or job.spec.model.engine_args.get("max_num_seqs"), kv_tokens)
@@ -183,7 +183,7 @@ def _of_bench(report: _BenchReport, path: Path) -> EngineModel:
     longest = max(row.context for row in report.batches)
     notes = (
         f"steps were measured with the model {report.model} on one {report.device}; the job's model may differ",
-        f"steps were measured at a context of {longest:,} tokens: longer contexts take longer than is counted here",
+        f"steps were measured at a context of {longest:,} tokens: longer contexts take longer than simulated",
         f"computing a prompt's token is assumed to cost as much as one more response in a step, {each * 1e6:,.0f} µs",
     )
     step = StepTime(points, per_context=0.0, per_prefill=each)
@@ -215,7 +215,7 @@ def _room(engine: EngineModel, slots: object, kv_tokens: int) -> EngineModel:
         raise InputError(f"{engine.source}: the number of concurrent responses is unknown: set workers.maxInflight")
     if not kv_tokens:
         raise InputError(
-            f"{engine.source}: the capacity of the KV cache is unknown: pass --kv-tokens, of one worker ({LOG_LINE})"
+            f"{engine.source}: the size of the KV cache is unknown: pass --kv-tokens, of one worker ({LOG_LINE})"
         )
     notes = engine.notes
     if most > measured:

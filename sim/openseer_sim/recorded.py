@@ -72,7 +72,8 @@ def run_of(folder: RunFolder, trace: Trace) -> RecordedRun:
     notes += _notes(report)
     if not fleet.is_steady:
         notes.append(
-            f"workers came and went, {fleet.mean:.1f} in the mean: simulated with {fleet.most}, the most, all the time"
+            f"the number of workers changed, {fleet.mean:.1f} in the mean: simulated with {fleet.most}, the most, all "
+            "the time"
         )
     return RecordedRun(folder, job, fleet.most, groups, report, trace.samples, tuple(notes), fleet.is_steady)
 
@@ -154,7 +155,7 @@ def _job_of(folder: RunFolder, trace: Trace) -> tuple[RolloutJob, list[str]]:
     job, is_whole = recorded_job(folder, trace.record)
     if is_whole:
         return job, []
-    return job, [f"{folder.job_file.name} is not there: quantum and most responses in flight are the defaults"]
+    return job, [f"{folder.job_file.name} is missing: quantum and limit of responses in flight are the defaults"]
 
 
 def length_notes(report: Report) -> list[str]:

@@ -24,7 +24,7 @@ MOST_ITEMS = 8_000_000
 LOOKS = 1_000
 """Limit of looks per worker and rollout; and at most ten per response of mean length."""
 ALWAYS_UNKNOWN = (
-    "lengths are those of this run: sampled again they differ",
+    "lengths are those of this run: a repeated sampling gives others",
     "start-up, the store's and the network's time, and losses of workers",
 )
 
@@ -97,7 +97,7 @@ def _draft_notes(run: RecordedRun, engine: EngineModel) -> list[str]:
         return []
     if engine.of_run:
         return ["the run drafted: it is simulated at its mean speed, drafts included, for responses of any length"]
-    return [f"the run drafted: what is simulated does not ({engine.source})"]
+    return [f"the run drafted: the simulated engine does not ({engine.source})"]
 
 
 def best_times(run: RecordedRun, engine: EngineModel) -> BestTimes:
@@ -143,7 +143,7 @@ def play(
     else:
         settings = rollout.model_copy(update={"policy": policy})
         outcome = DividedRollout(fleet, groups, cap, settings).run()
-    assert len(outcome.ends) == sum(len(group.lengths) for group in groups), "the simulation came to a stand"
+    assert len(outcome.ends) == sum(len(group.lengths) for group in groups), "the simulation made no progress"
     return outcome
 
 

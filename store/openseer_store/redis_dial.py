@@ -1,4 +1,4 @@
-"""Connections to checked addresses only, even if the host's name resolves to others a moment later."""
+"""Connections only to checked addresses: a second lookup of the host's name may return others (DNS rebinding)."""
 
 # redis comes without complete types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -20,8 +20,8 @@ CONNECT_SECONDS = 5.0
 
 
 def dialled(kind: type[Connection], dial: Dial, limit: ReplyLimit) -> type[Connection]:
-    """A class of connections to untrusted stores, each to an address from `dial`; `connect` passes on its exceptions.
-    No reply may be longer than `limit`."""
+    """A class of connections to untrusted stores, each to an address that `dial` returns. `connect` passes on the
+    exceptions of `dial`. No reply may be longer than `limit`."""
 
     class Dialled(kind):
         """Resolves the name once per connection; TLS still checks the certificate for the name."""
@@ -34,7 +34,8 @@ def dialled(kind: type[Connection], dial: Dial, limit: ReplyLimit) -> type[Conne
             await super().connect()
 
         async def _connect(self) -> None:
-            """Gives each address an equal share of the timeout, so that a dead one leaves time for the others."""
+            """Tries each address for an equal share of the timeout, so that an unreachable one leaves time for the
+            others."""
             *first, last = self._addresses
             share = (self.socket_connect_timeout or CONNECT_SECONDS) / len(self._addresses)
             for address in first:

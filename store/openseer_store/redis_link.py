@@ -1,4 +1,4 @@
-"""The link to Redis: checked connections, retries within time limits, and errors with a remedy."""
+"""The link to Redis: it checks connections, retries calls within time limits, and raises errors with a remedy."""
 
 # redis comes without complete types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -31,23 +31,25 @@ log = logging.getLogger(__name__)
 OLDEST = (6, 2)
 """Oldest Redis version that has all used commands."""
 REPLY_SECONDS = 30.0
-"""Timeout of one reply, in seconds: scripts take milliseconds, an append-only file on a slow disk seconds."""
+"""Timeout of one reply, in seconds. A script takes milliseconds; a write to an append-only file on a slow disk takes
+seconds."""
 RETRY_SECONDS = 600.0
 """Time for which a call is retried, in seconds, in workers and drivers alike: a moved pod first needs a node, an image
 and its volume."""
 LOADING_FACTOR = 6.0
 """Factor of the retry time while a server reports that it loads its data. It reads about 100 MB of its append-only file
-per second, so an hour is longer than any load."""
+per second, so one hour (6 * RETRY_SECONDS) suffices for 360 GB."""
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 2.0
 PAUSE_SHARE = 0.25
-"""Share of the time waited so far by which a call may notice the store's return later than possible."""
+"""Pause between two tries as a share of the time waited so far: a call notices a returning store at most this share too
+late."""
 TELL_SECONDS = 3.0
-"""Wait, in seconds, for the repeated writes of other clients of the store after a new epoch began: longer than the
-longest pause between two tries."""
+"""Time, in seconds, that a client waits for other clients' repeated writes in a new epoch. It is longer than
+LONGEST_PAUSE_SECONDS, so that all clients have noticed the epoch."""
 
 BOUNDS = ("epoch", "purge")
-"""The verbs that begin and end a job's data: all others are refused without an epoch and during a purge."""
+"""The verbs that also run without an epoch and during a purge, when all others are refused."""
 ADVICE = {
     "LOADING": "it still loads its data; wait, or read its log",
     "MISCONF": "it cannot write to its disk: free some space or repair the volume",
@@ -61,13 +63,14 @@ ADVICE = {
     "NOEPOCH": "it has lost all its data",
     "PURGING": "the job's data are being deleted from it",
 }
-"""Temporary refusals, and those that an admin can end during the retries: error code → remedy."""
+"""Error codes after which a call is retried, because the error ends by itself or by an admin's action: code →
+remedy."""
 _CODES = re.compile(r"\b(" + "|".join(ADVICE) + r")\b")
 _REFUSED = (redis.exceptions.AuthenticationError, redis.exceptions.AuthorizationError)
 
 
 class _NewEpochError(Exception):
-    """Recent writes have to be repeated to the store before the next call."""
+    """The store is in a new epoch: recent writes have to be repeated before the next call."""
 
 
 class TooOldError(redis.exceptions.RedisError):
@@ -84,7 +87,7 @@ def script(verb: str) -> tuple[str, str]:
 
 
 class RedisLink:
-    """Calls to one Redis. Every new connection first checks the server and its epoch."""
+    """Makes the calls to one Redis. Every new connection first checks the server and its epoch."""
 
     def __init__(
         self,
@@ -100,10 +103,10 @@ class RedisLink:
     ) -> None:
         """`tells_again`: in a new epoch the recent writes are repeated before any other call.
 
-        `others_seconds`: time for other clients to repeat theirs; afterwards this client repeats its own once more,
-        because they may depend on those, and only then other calls continue. `dial`: returns the addresses for each new
-        connection to a host; its exceptions are passed on. With `dial` the store is untrusted: options of its URL are
-        restricted, and its replies may not be longer than `limit`.
+        `others_seconds`: time that this client then waits for the repeats of other clients. Afterwards it repeats its
+        own writes once more, because they may depend on those, and only then other calls continue. `dial`: returns the
+        addresses for each new connection to a host; its exceptions are passed on. With `dial` the store is untrusted:
+        options of its URL are restricted, and its replies may not be longer than `limit`.
         """
         kind, options = connection_kind(url, foreign=dial is not None)
         self.shown_url = public_url(url)
@@ -112,9 +115,9 @@ class RedisLink:
         self._loading_seconds = LOADING_FACTOR * retry_seconds if loading_seconds is None else loading_seconds
         self._run_id = ""
         self.epoch = 0
-        """The latest epoch that any connection has seen, 0 before the first."""
+        """The latest epoch that a connection has seen, 0 before the first connection."""
         self._recent = RecentWrites() if tells_again else None
-        self._told = 0
+        self._repeated_to = 0
         self._others_seconds = others_seconds
         self._telling = asyncio.Lock()
         make: Any = dialled(kind, dial, limit) if dial is not None and issubclass(kind, Connection) else kind
@@ -129,14 +132,15 @@ class RedisLink:
         self._pool = RedisPool(lambda: make(**settings))
 
     async def run(self, verb: str, arguments: object, *blobs: bytes, at: str = "", again: bool = False) -> Any:
-        """Runs one verb. `at`: time to pass, or "" for the server's clock. `again`: `note` it as a write to repeat."""
+        """Runs one verb. `at`: the time to pass, or "" for the server's clock. `again`: keeps the call as a write to
+        repeat (see `note`)."""
         reply = await self._retrying(self._call_of(verb, arguments, blobs, at))
         if again:
             self.note(verb, arguments, *blobs, at=at)
         return reply
 
     def note(self, verb: str, arguments: object, *blobs: bytes, at: str = "") -> None:
-        """Keeps a verb to be repeated if the store loses it (with `tells_again`)."""
+        """Keeps a call, to repeat it if the store loses it (with `tells_again`)."""
         if self._recent is not None:
             size = len(pack(arguments)) + sum(map(len, blobs))
             self._recent.note(verb, size, self._call_of(verb, arguments, blobs, at))
@@ -152,9 +156,9 @@ class RedisLink:
         return await self._retrying(lambda check: self._pool.call(parts, seconds, waits=waits, check=check))
 
     async def begin_epoch(self) -> None:
-        """Begins an epoch on the same server: numbers issued so far become invalid."""
+        """Begins an epoch on the same server: numbers issued so far become invalid, and the kept writes are dropped."""
         await self.command("PING")
-        self.epoch = self._told = int(await self.run("epoch", (self._run_id, self.epoch + 1)))
+        self.epoch = self._repeated_to = int(await self.run("epoch", (self._run_id, self.epoch + 1)))
         if self._recent is not None:
             self._recent = RecentWrites()
 
@@ -172,7 +176,8 @@ class RedisLink:
             return await self._pool.call(("EVALSHA", sha, *tail), REPLY_SECONDS, check=check)
 
     async def _check_server(self, connection: AbstractConnection) -> None:
-        """First call on a new connection: checks the version, and the epoch of the server's process."""
+        """Makes the first calls on a new connection: checks the server's version, and begins or reads the epoch of its
+        process."""
         await connection.on_connect()
         await connection.send_command("INFO", "server", check_health=False)
         reply: Any = await connection.read_response(disable_decoding=True)
@@ -196,44 +201,46 @@ class RedisLink:
     # ---- trying again
 
     async def _retrying(self, call: StoreCall) -> Any:
-        """The reply to a call, which is sent after writes that the store may have lost were repeated."""
+        """Makes a call and returns its reply. If the store is in a new epoch, first repeats the recent writes, which
+        the store may have lost."""
         while True:
             try:
-                reply = await self._answer_to(call, self._check_told)
+                reply = await self._answer_to(call, self._check_repeated)
             except _NewEpochError:
-                await self._tell_again()
+                await self._repeat_writes()
                 continue
-            self._told = self._told or self.epoch
+            self._repeated_to = self._repeated_to or self.epoch
             if self._recent is not None:
                 self._recent.drop_old()
             return reply
 
-    def _check_told(self) -> None:
-        if self._recent is not None and self._told not in (0, self.epoch):
+    def _check_repeated(self) -> None:
+        if self._recent is not None and self._repeated_to not in (0, self.epoch):
             raise _NewEpochError
 
-    async def _tell_again(self) -> None:
+    async def _repeat_writes(self) -> None:
         async with self._telling:
-            while self._recent is not None and self._told != self.epoch:
+            while self._recent is not None and self._repeated_to != self.epoch:
                 epoch, writes = self.epoch, self._recent.writes()
-                await self._tell(writes)
+                await self._repeat(writes)
                 if self._others_seconds:
                     await asyncio.sleep(self._others_seconds)
-                    await self._tell(writes)
-                self._told = epoch
+                    await self._repeat(writes)
+                self._repeated_to = epoch
 
-    async def _tell(self, writes: Sequence[RecentWrite]) -> None:
+    async def _repeat(self, writes: Sequence[RecentWrite]) -> None:
         for write in writes:
             refusal = write.refusal(await self._answer_to(write.call, lambda: None))
             if refusal:
-                log.warning("redis at %s refused the repeated write %s: %s", self.shown_url, write.verb, refusal)
+                log.warning("redis at %s refused to repeat the write %s: %s", self.shown_url, write.verb, refusal)
 
     async def _answer_to(self, call: StoreCall, check: Check) -> Any:
-        """Retries a call. Every verb may be repeated: a lost reply's effect is found, or (a claim) expires."""
+        """Makes a call, and retries it within the time limits. Every verb may be repeated: a verb whose reply was lost
+        finds its own effect, and the leases of a lost claim expire."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         give_up_at = began + self._retry_seconds
-        told = ""
+        logged = ""
         while True:
             try:
                 return await call(check)
@@ -242,22 +249,22 @@ class RedisLink:
             loads = why == ADVICE["LOADING"]
             if loads:
                 give_up_at = min(loop.time() + self._retry_seconds, began + self._loading_seconds)
-            waited = min(loop.time() - began, self._retry_seconds)  # a load may have taken longer
+            waited = min(loop.time() - began, self._retry_seconds)  # the loading of the data may have taken longer
             pause = max(FIRST_PAUSE_SECONDS, min(PAUSE_SHARE * waited, LONGEST_PAUSE_SECONDS))
             if loop.time() + pause > give_up_at:
                 kind = StoreLoadingError if loads else StoreUnavailableError
                 seconds = self._loading_seconds if loads else self._retry_seconds
                 raise kind(f"redis at {self.shown_url} gave no answer for {seconds:g} s: {why}")
-            if why != told:
+            if why != logged:
                 log.info("waiting for redis at %s: %s", self.shown_url, "the store loads its data" if loads else why)
-                told = why
+                logged = why
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
 
     def _advice(self, error: Exception) -> str:
-        """The remedy for a failure that may pass. Raises StoreError for one that will not."""
+        """The remedy for an error after which the call is retried. Raises StoreError for any other error."""
         if isinstance(error, (TooOldError, UnfitReplyError)):
             raise StoreError(f"redis at {self.shown_url} {error}") from None
-        if isinstance(error, _REFUSED) or isinstance(error.__cause__, _REFUSED):  # redis-py wraps those of sockets
+        if isinstance(error, _REFUSED) or isinstance(error.__cause__, _REFUSED):  # redis-py wraps errors of sockets
             raise StoreError(f"redis at {self.shown_url} refused the user name or password") from None
         found = _CODES.search(refusal(error))
         if found:

@@ -11,12 +11,14 @@ import redis.exceptions
 from redis.asyncio.connection import AbstractConnection
 
 CALLS = 32
-"""Limit of connections for calls that Redis answers at once; it runs one at a time, so more would only queue there."""
+"""Limit of connections for commands that do not wait. Redis runs one command at a time, so further ones would only
+queue at the server."""
 WAITS = 256
-"""Limit of connections for commands that wait at the server, separate from CALLS: readers never block a writer."""
+"""Limit of connections for commands that wait at the server. It is separate from CALLS, so that waiting readers never
+block a writer."""
 ELSEWHERE = re.compile(r"\b(READONLY|MASTERDOWN|CLUSTERDOWN|NOEPOCH)\b")
-"""Refusals of a server that is no longer the primary, or has lost its data: only a new connection finds the present
-server of that name, and begins an epoch."""
+"""Error codes of a server that is no longer the primary, or has lost its data. The idle connections are closed then: a
+new connection resolves the name again, and begins an epoch if there is none."""
 BROKEN = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError, TimeoutError)
 """Exceptions of a call whose connection is broken."""
 _CODES: dict[type[Exception], str] = {
@@ -29,12 +31,12 @@ _CODES: dict[type[Exception], str] = {
 
 
 def refusal(error: Exception) -> str:
-    """The error's text, or only its code where redis-py removes the text."""
+    """The text of the server's error, or its code if redis-py has removed the text."""
     return _CODES.get(type(error)) or str(error)
 
 
 class RedisPool:
-    """Runs commands, each on a connection of its own."""
+    """Runs commands; no two of them share a connection at the same time."""
 
     def __init__(self, make: Callable[[], AbstractConnection]) -> None:
         self._make = make
@@ -46,21 +48,21 @@ class RedisPool:
     async def call(
         self, parts: Sequence[Any], seconds: float, *, waits: bool = False, check: Callable[[], None] = lambda: None
     ) -> Any:
-        """The reply to one command, within `seconds`, including the wait for a connection.
+        """Runs one command and returns its reply, within `seconds`, including the wait for a connection.
 
-        `waits`: the command waits at the server. `check`: called after connecting; if it raises, nothing
+        `waits`: the command waits at the server. `check`: called after connecting; if it raises an exception, nothing
         is sent. Raises redis-py's exceptions, and TimeoutError.
         """
         try:
             async with asyncio.timeout(seconds), self._waits if waits else self._calls:
                 return await self._exchange(parts, check)
         except BROKEN:
-            # A restarting server closes all connections: finding each dead one would cost one failed call each.
+            # A restarting server closes all connections. Dropping them all now saves one failed call for each.
             await self._drop_idle(nowait=True)
             raise
 
     async def close(self) -> None:
-        """Closes all connections, those in use at the end of their call."""
+        """Closes all connections; one in use is closed at the end of its call."""
         self._closed = True
         await self._drop_idle(nowait=False)
 
@@ -78,14 +80,14 @@ class RedisPool:
             reply: Any = await connection.read_response(disable_decoding=True)
             in_order = True
         except redis.exceptions.ResponseError as error:
-            in_order = connection.is_connected  # a refusal is a complete reply
+            in_order = connection.is_connected  # an error is a complete reply
             if ELSEWHERE.search(refusal(error)):
                 await self._drop_idle(nowait=True)
             raise
         finally:
             if in_order and not self._closed and idle is self._idle:
                 idle.append(connection)
-            else:  # a reply may still come, and a later call must not read it
+            else:  # its reply may still arrive, and a later call must not read it
                 await connection.disconnect(nowait=True)
         return reply
 

@@ -1,4 +1,4 @@
-"""The reading verbs of a job's store on Redis, and the link that reading and writing share."""
+"""The reading verbs of a job's store on Redis, and the link that reading and writing verbs share."""
 
 import asyncio
 from collections.abc import Callable
@@ -19,13 +19,13 @@ from openseer_store.replies import read_count, read_info
 from openseer_store.reply_limit import USUAL_LIMIT, ReplyLimit
 
 BLOCK_SECONDS = 1.0
-"""Limit of a single wait for a result on a connection, in seconds."""
+"""Limit of one wait for a result on a connection, in seconds; a longer wait is repeated."""
 STEP_WORKERS = 128
-"""Number of heartbeats that are decoded without a pause."""
+"""Number of heartbeats that are decoded before other asyncio tasks may run."""
 
 
 class RedisReading:
-    """A job's store on a Redis server. `clock`: a wall clock for tests; default: the server's."""
+    """A job's store on a Redis server: the reading verbs. `clock`: a wall clock for tests; default: the server's."""
 
     def __init__(
         self,

@@ -34,15 +34,16 @@ from openseer_store import codec
 from openseer_store.redis_reading import RedisReading
 
 REMEMBER_SECONDS = 24 * 3600
-"""Time, in seconds, for which the counts and the key of a deleted batch stay."""
+"""Time, in seconds, for which the counts and the idempotency key of a deleted batch stay."""
 SHORTEST_BLOCK_SECONDS = 0.01
-"""Shortest wait, in seconds: Redis treats a wait that it rounds to 0 ms as endless."""
+"""Shortest wait for a call, in seconds: Redis waits without limit if the time rounds to 0 ms."""
 FORGET_SECONDS = 24 * 3600
-"""Time, in seconds, after which unreachable workers of a deleted job are assumed dead."""
+"""Time, in seconds, after which unreachable workers of a deleted job are assumed dead; until then the epoch is kept,
+which invalidates their fences."""
 SCAN_COUNT = 1000
 """Number of keys of the server that one call of a purge scans."""
 PURGING_SECONDS = 5
-"""Time, in seconds, for which an interrupted purge refuses all other calls after its last call."""
+"""If a purge is interrupted, all other calls are refused for this time, in seconds, after its last call."""
 
 
 class RedisStore(RedisReading):
@@ -182,7 +183,7 @@ class RedisStore(RedisReading):
             pass
         if not answer:
             raise self._fenced(driver or 0)
-        # The repeat frees nothing: a repeated turn may follow that needs the data.
+        # The repeat deletes no data (limit 0): a repeated turn may follow that needs them.
         self._link.note("acknowledge", (*arguments, 0))
 
     async def request_drain(self, worker: str, revision: int | None = None) -> None:
@@ -231,17 +232,18 @@ class RedisStore(RedisReading):
         while step := codec.group_names(groups[place : place + budgets.STEP_GROUPS]):
             arguments = (event.value, step, only, first, *rest)
             ended, done, first = await self._act("end_requests", (*arguments, False))
-            if revision is None:  # the batch controller repeats an action that depends on a fleet spec itself
+            if revision is None:  # else not kept: the batch controller itself repeats such an action
                 self._link.note("end_requests", (*arguments, True), at=self._at())
             place += done
             total += ended
         return total
 
     async def _act(self, verb: str, arguments: tuple[object, ...]) -> list[int]:
-        """An action that may depend on a fleet spec. Raises FleetSpecMovedError if another one has replaced it."""
+        """Runs an action that may depend on a revision of the fleet spec. Raises FleetSpecMovedError if the fleet spec
+        has another revision."""
         done = await self._link.run(verb, arguments, at=self._at())
         if done[0] < 0:
-            raise FleetSpecMovedError(f"{verb}: another fleet spec has followed")
+            raise FleetSpecMovedError(f"{verb}: the fleet spec has changed meanwhile")
         return done
 
     async def carry(self, groups: list[GroupId], batch: int, version: str, stale: tuple[str, ...] = ()) -> int:
@@ -274,7 +276,7 @@ class RedisStore(RedisReading):
             raise KeyError(request)
         _, state, current, length, limit = answer
         if outcome == "other":
-            raise RequestStateError(f"{request}: turn {turn} was followed by other tokens")
+            raise RequestStateError(f"{request}: turn {turn} was continued with other tokens before")
         if outcome == "state":
             raise RequestStateError(f"{request} is {state.decode()} in turn {current}: turn {turn} has not ended")
         if outcome == "freed":

@@ -1,4 +1,4 @@
-"""A store's URL: its public part, and its settings of connections."""
+"""A store's URL: the part that messages may show, and the settings of connections."""
 
 # redis comes without complete types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -12,8 +12,8 @@ from openseer_core.errors import InputError
 from openseer_core.manifest.store_url import url_parts
 
 FOREIGN_OPTIONS = ("db", "ssl_cert_reqs", "ssl_check_hostname")
-"""Allowed options in the URL of an untrusted store: none names a file, which would be a file of this process's
-machine, and each is a single word."""
+"""Allowed options in the URL of an untrusted store. No option names a file (it would be read on this machine), and each
+value is a single word."""
 _ADDRESS = {"connection_class", "host", "port", "username", "password", "path"}
 
 
@@ -24,10 +24,10 @@ def public_url(url: str) -> str:
 
 
 def connection_kind(url: str, *, foreign: bool) -> tuple[type[AbstractConnection], dict[str, Any]]:
-    """The class of connections that a URL asks for, and their settings. `foreign`: an untrusted user wrote the URL.
+    """The class of connections for a URL, and their settings. `foreign`: an untrusted user wrote the URL.
 
-    Raises InputError for a URL of another kind, and for options that are unknown or not allowed. The message has only
-    the names of options: redis-py's own messages repeat values, and one may be a password.
+    Raises InputError for a URL of another kind, and for options that are unknown or not allowed. The message contains
+    only the names of options: redis-py's own messages repeat values, and a value may be a password.
     """
     options = parse_qs(url_parts(url).query).keys()
     if foreign and (more := options - {*FOREIGN_OPTIONS, *_ADDRESS}):

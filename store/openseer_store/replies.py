@@ -5,16 +5,16 @@ from typing import TypeVar
 from openseer_core.errors import StoreError
 
 MOST_COUNT = 2**53
-"""Limit of a count: verbs count in doubles. A reader of untrusted stores sums counts and passes them to systems that
-fail at numbers with hundreds of digits."""
+"""Limit of a count: the scripts count in doubles. Readers of untrusted stores add counts and pass the sums to systems
+that fail at numbers with hundreds of digits."""
 
 N = TypeVar("N", int, float)
 
 
 def read_info(text: object) -> dict[str, str]:
-    """The fields of a reply to INFO. Raises StoreError if it is no text."""
+    """The fields of a reply to INFO. Raises StoreError if the reply is no text."""
     if not isinstance(text, bytes | str):
-        raise StoreError("the store gives no information about itself; no store of openseer's does so")
+        raise StoreError("the store returns no information about itself, unlike every store of openseer")
     lines = (text.decode(errors="replace") if isinstance(text, bytes) else text).splitlines()
     return dict(line.split(":", 1) for line in lines if ":" in line)
 
@@ -31,5 +31,5 @@ def read_seconds(found: bytes) -> float:
 
 def _bounded(number: N) -> N:
     if not abs(number) <= MOST_COUNT:  # also true for NaN
-        raise StoreError(f"the store has a count beyond {MOST_COUNT}; no store of openseer's does")
+        raise StoreError(f"the store has a count beyond {MOST_COUNT}, unlike every store of openseer")
     return number

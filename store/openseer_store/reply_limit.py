@@ -1,4 +1,4 @@
-"""Limits of one reply of a store, for untrusted stores: operator and gateway read those of all jobs."""
+"""Limits of one reply of an untrusted store: operator and gateway read the stores of all jobs."""
 
 # redis comes without complete types.
 # pyright: reportUnknownMemberType=false
@@ -11,9 +11,9 @@ import redis.exceptions
 
 @dataclass(frozen=True, slots=True)
 class ReplyLimit:
-    """Limits of one reply. `bytes`: the limit of a reading verb and one more response, of two million tokens or the
-    longest scores (core's MOST_SCORE_BYTES), with its prompt. `parts`: elements over all its lists, because the parser
-    reserves memory for the stated length of a list."""
+    """Limits of one reply. `bytes`: enough for a reading verb's own limit plus one response with its prompt: two
+    million tokens, or scores of core's MOST_SCORE_BYTES. `parts`: total length of all lists of the reply, because the
+    parser allocates a list in the length that the server announces."""
 
     bytes: int = 32 * 2**20
     parts: int = 2**19
@@ -22,17 +22,17 @@ class ReplyLimit:
 USUAL_LIMIT = ReplyLimit()
 
 LINE_BYTES = 2**14
-"""Limit of a line: a number, a length, or a refusal's text."""
+"""Limit of a line, in bytes: a number, a length, or the text of an error."""
 _COUNT = re.compile(rb"-1|[0-9]{1,18}")
 _WHOLE = re.compile(rb":[+-]?[0-9]{1,19}")
 
 
-UNFIT = "does not speak as Redis does"
+UNFIT = "does not follow the protocol of Redis"
 """The message about a server whose replies have an unexpected type or content."""
 
 
 class UnfitReplyError(redis.exceptions.RedisError):
-    """The server's replies are not those of a store."""
+    """A reply of the server has an unexpected structure, type or length."""
 
 
 class BoundedReader:
@@ -47,7 +47,7 @@ class BoundedReader:
         self._parts = 0
 
     def begin(self) -> None:
-        """Starts the limits again for the next reply."""
+        """Begins the count for the next reply."""
         self._bytes = self._parts = 0
 
     async def read(self, most: int) -> bytes:
@@ -95,4 +95,4 @@ class BoundedReader:
 
 
 def _too_long(found: str) -> UnfitReplyError:
-    return UnfitReplyError(f"answers with {found}; no store of openseer's does")
+    return UnfitReplyError(f"answers with {found}, unlike every store of openseer")

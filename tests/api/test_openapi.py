@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import (
 from openseer_api.app import create_app
 from openseer_api.http.auth import BearerAuth
 from openseer_api.job.context import JobContext, OneJob
-from openseer_core.wire.batches import MAX_WAIT_SECONDS
+from openseer_core.wire.results import MAX_WAIT_SECONDS
 from openseer_store.memory import MemoryStore
 from tests.api.served import TOKEN, prompts, serving_job
 from tests.api.threaded import ThreadedServer

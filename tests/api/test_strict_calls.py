@@ -71,7 +71,7 @@ COMPATIBLE: list[tuple[str, Any, str]] = [
     ("/v1/completions", {"prompt": [True]}, "prompt.0: found true, allowed: a whole number or text or a list"),
     ("/v1/completions", {"prompt": [[5], ["5"]]}, 'prompt.1.0: found "5", allowed: a whole number'),
     ("/v1/completions", {"prompt": [5], "maxtokens": 5}, "maxtokens: unknown field; did you mean max_tokens?"),
-    ("/v1/completions", {"prompt": [5], "sampling_params": SAMPLING}, "its fields stand beside the prompt here"),
+    ("/v1/completions", {"prompt": [5], "sampling_params": SAMPLING}, "give its fields beside the prompt"),
     ("/generate", {"input_ids": [5], "sampling_params": {"temperature": "x"}}, "sampling_params.temperature: found"),
     ("/generate", {"input_ids": [5], "max_new_tokns": 5}, "did you mean sampling_params.max_new_tokens?"),
     ("/generate", {"input_ids": [5], "max_new_tokens": 5}, "did you mean sampling_params.max_new_tokens?"),

@@ -9,18 +9,8 @@ from typing import Any
 import httpx
 
 from openseer_client import Client, Limits
-from openseer_core.wire.batches import (
-    Batch,
-    BatchList,
-    BatchMetrics,
-    BatchSpec,
-    BatchState,
-    Group,
-    GroupItem,
-    ResultItem,
-    ResultPage,
-    UploadReceipt,
-)
+from openseer_core.wire.batches import Batch, BatchList, BatchMetrics, BatchSpec, BatchState, Group, UploadReceipt
+from openseer_core.wire.results import GroupItem, ResultItem, ResultPage
 
 URL = "http://api.test/jobs/team/math"
 QUICK = Limits(unreachable=60.0, busy=60.0, first_delay=0.001, longest_delay=0.01)

@@ -152,7 +152,7 @@ def test_a_run_with_changed_prompts_or_mapping_is_refused_with_the_remedy(tmp_pa
     with path.open("a") as file:
         file.write('{"prompt": "c"}\n')
     assert refusal(planned(tmp_path, path, {"prompt": "prompt"})) == (
-        f"{other} prompts.sha256. {path} holds other bytes than when the run began; put them back. Use --fresh"
+        f"{other} prompts.sha256. {path} has changed since the run began; restore it. Use --fresh"
     )
 
 

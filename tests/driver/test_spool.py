@@ -110,8 +110,8 @@ async def test_a_full_disk_is_reported_with_the_remedy_and_the_run_resumes(
         with pytest.raises(OutputError) as caught:
             await prepared(plan)
     assert str(caught.value) == (
-        f"{tmp_path}/run: cannot store the rendered prompts: No space left on device; nothing is lost: make "
-        "room or repair that, and run the same command again"
+        f"{tmp_path}/run: cannot store the rendered prompts: No space left on device; no data are lost: free disk "
+        "space or repair the folder, and run the same command again"
     )
     assert plan.folder.read_run().state == "failed"
     plan.check_resumable("")

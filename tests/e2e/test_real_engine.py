@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.workbench import Workbench, alive
+from tests.e2e.workbench import Workbench, alive, workbench_in
 from tests.repository import ROOT, SOAK
 from tests.worker.kv_pool.mooncake.pool import why_not
 
@@ -44,11 +44,19 @@ def moved(line: dict[str, Any]) -> bool:
     return len(line["workers"]) > 1
 
 
-def test_at_temperature_0_chunks_and_moves_change_no_token(bench: Workbench) -> None:
-    write_job(bench, rollout={"policy": "fifo", "quantumTokens": 65536}, workers={"replicas": 1})
-    assert bench.call("run", "job.yaml", "--output", "whole", timeout=RUN_SECONDS).returncode == 0
-    whole = responses(bench, "whole")
-    assert all(len(line["chunks"]) == 1 for line in whole.values())
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], Any]:
+    """The responses of one worker, each generated in a single chunk."""
+    with workbench_in(tmp_path_factory.mktemp("whole")) as bench:
+        rollout = {"policy": "fifo", "quantumTokens": 65536}
+        write_job(bench, rollout=rollout, workers={"replicas": 1})
+        assert bench.call("run", "job.yaml", "--output", "whole", timeout=RUN_SECONDS).returncode == 0
+        found = responses(bench, "whole")
+    assert all(len(line["chunks"]) == 1 for line in found.values())
+    return found
+
+
+def test_at_temperature_0_chunks_and_moves_change_no_token(bench: Workbench, whole: dict[tuple[str, int], Any]) -> None:
     any_moved = 0
     for quantum in QUANTA:
         write_job(
@@ -66,11 +74,10 @@ def test_at_temperature_0_chunks_and_moves_change_no_token(bench: Workbench) -> 
     assert any_moved, "no response moved, so moves were not tested"
 
 
-def test_with_a_kv_pool_moved_contexts_are_fetched_also_after_a_death(bench: Workbench) -> None:
+def test_with_a_kv_pool_moved_contexts_are_fetched_also_after_a_death(
+    bench: Workbench, whole: dict[tuple[str, int], Any]
+) -> None:
     folder = bench.folder / "pool"
-    write_job(bench, rollout={"policy": "fifo", "quantumTokens": 65536}, workers={"replicas": 1})
-    assert bench.call("run", "job.yaml", "--output", "whole", timeout=RUN_SECONDS).returncode == 0
-    whole = responses(bench, "whole")
     pools: list[dict[str, Any]] = [{"backend": "shared-directory", "path": str(folder)}]
     if not why_not():  # else Mooncake cannot run here
         pools.append({"backend": "mooncake", "maxGigabytes": 1})

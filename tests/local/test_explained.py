@@ -28,13 +28,13 @@ def shown(folder: RunFolder, *, as_json: bool = False, profile: Path | None = No
 
 def test_the_output_has_advice_then_parts_then_best_times(folder: RunFolder) -> None:
     lines = [line.strip() for line in shown(folder).splitlines() if line.strip()]
-    assert lines[0].startswith("worker-1 grows responses at 0.4")
-    assert lines[1].startswith("→ look at its node and GPU")
+    assert lines[0].startswith("worker-1 generates responses at 0.4")
+    assert lines[1].startswith("→ check its node and GPU")
     [total] = [line for line in lines if line.startswith("makespan ")]
     assert "2 workers" in total
     assert sum(line.startswith("decoding, ") for line in lines) == 3
-    [possible] = [line for line in lines if line.startswith("Possible with these lengths")]
-    assert "with what was known (context-aware)" in possible
+    [possible] = [line for line in lines if line.startswith("Possible makespans for these lengths")]
+    assert "with the lengths known at each time (policy context-aware)" in possible
     assert lines.index(total) < lines.index(possible)
 
 
@@ -62,7 +62,7 @@ def test_an_unknown_best_time_has_its_reason(folder: RunFolder, tmp_path: Path) 
 def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
     empty = write_planted(tmp_path / "empty", drawn(1))
     empty.results_file.write_text("")
-    with pytest.raises(InputError, match="no result here: there is nothing to explain"):
+    with pytest.raises(InputError, match="this folder has no results to explain"):
         shown(empty)
     with pytest.raises(InputError, match="not the folder of a run"):
         shown(RunFolder(tmp_path / "nowhere"))

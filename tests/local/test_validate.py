@@ -78,7 +78,7 @@ def test_a_model_that_is_no_folder_is_checked_before_vllm_starts(
     done = validate(folder, model={"path": "model/gone"})
     assert isinstance(done.exception, ModelError)
     assert "model/ is a folder here, and has no gone" in str(done.exception)
-    assert phases[-1] == "asking the hub for model/gone, which is no folder here"
+    assert phases[-1] == "asking the hub for model/gone, which is not a folder on this machine"
 
 
 @pytest.mark.parametrize(

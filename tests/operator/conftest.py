@@ -6,9 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from openseer_operator.control import store_poller
 from openseer_operator.kube.api import Api
 from tests.operator.control_plane import ControlPlane, programs
 from tests.operator.job_store import JobStore
+
+
+@pytest.fixture(autouse=True)
+def frequent_readings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stores are read ten times a second; at the usual interval of a second, most tests would only wait."""
+    monkeypatch.setattr(store_poller, "READ_EVERY_SECONDS", 0.1)
 
 
 @pytest.fixture(scope="session")

@@ -89,6 +89,12 @@ class ControlPlane:
         """Continues a frozen API server."""
         self._running["api"].send_signal(signal.SIGCONT)
 
+    def serve_again(self) -> None:
+        """Undoes `stop` and `freeze`."""
+        if "api" not in self._running:
+            self.start()
+        self.unfreeze()
+
     def request(
         self, path: str, data: bytes | None = None, method: str | None = None, content: str = "application/yaml"
     ) -> str:

@@ -24,7 +24,7 @@ async def get(url: str) -> tuple[int, str]:
 
 
 async def test_a_job_is_created_rests_scales_suspends_and_is_deleted(api: Api, kubeconfig: Path) -> None:
-    async with operator(kubeconfig, 18180) as process:
+    async with operator(kubeconfig, 18180, OPENSEER_LEASE="released") as process:
         job = await submit(api, workers={"replicas": 2})
         await until(lambda: _equal(components(api, job), {"driver", "worker-0", "worker-1"}))
         await until(lambda: _current(api, job, 2))
@@ -48,7 +48,7 @@ async def test_a_job_is_created_rests_scales_suspends_and_is_deleted(api: Api, k
         await until(lambda: _metrics_lack("http://127.0.0.1:18180/metrics", job))
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), PATIENCE_SECONDS) == 0
-        lease = await api.get("Lease", "default", "whole-process")
+        lease = await api.get("Lease", "default", "released")
         assert not lease["spec"].get("holderIdentity")
 
 
@@ -111,10 +111,17 @@ async def _current(api: Api, job: str, workers: int) -> bool:
 
 
 async def _rests(api: Api, job: str) -> bool:
-    """Whether the operator writes nothing for some seconds."""
-    before = (await api.get("RolloutJob", "default", job))["metadata"]["resourceVersion"]
-    await asyncio.sleep(3.0)
-    return (await api.get("RolloutJob", "default", job))["metadata"]["resourceVersion"] == before
+    """Whether the operator writes nothing for three seconds; False at the first write."""
+
+    async def version() -> str:
+        return (await api.get("RolloutJob", "default", job))["metadata"]["resourceVersion"]
+
+    before = await version()
+    for _ in range(30):
+        await asyncio.sleep(0.1)
+        if await version() != before:
+            return False
+    return True
 
 
 async def _metrics_lack(url: str, job: str) -> bool:

@@ -41,7 +41,7 @@ async def operator(
         "OPENSEER_STORE_IMAGE": "operator:1",
         "OPENSEER_HTTP_PORT": str(port),
         "OPENSEER_IDENTITY": f"replica-{port}",
-        "OPENSEER_LEASE": "whole-process",
+        "OPENSEER_LEASE": f"whole-process-{uuid.uuid4().hex[:8]}",  # a killed process keeps its lease
         **ENVIRONMENT,
         **settings,
     }

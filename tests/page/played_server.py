@@ -84,7 +84,7 @@ class Played:
             name="silent",
             mode="serve",
             state="unknown",
-            reason="the store does not answer: nothing came for 2 s",
+            reason="the store does not answer: no data within 2 s",
         )
         return JobCards(
             jobs=[refused, card(self.fleet, "ended", live=False), card(self.fleet, "math"), waiting, silent]

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from openseer_core.explain.findings import SLOW_ADVICE
 from openseer_core.explain.parts import PART_LABELS
-from openseer_core.wire.batches import Batch, BatchMetrics, ChunkInfo, Target
+from openseer_core.wire.batches import Batch, BatchMetrics, Target
 from openseer_core.wire.page import (
     MOST_BARS,
     MOST_IN_TAIL,
@@ -29,6 +29,7 @@ from openseer_core.wire.page import (
     TailRequest,
     WorkerLane,
 )
+from openseer_core.wire.results import ChunkInfo
 from openseer_core.wire.weights import Transaction
 from tests.page.played_fleet import Fleet, Request, Worker, tokens_of
 
@@ -131,7 +132,9 @@ def explained(fleet: Fleet, live: bool = True) -> Explained:
             )
             for name, words in found
         ],
-        tail="" if fleet.queue else "3 responses run and nothing waits; response 2 of group q7 is expected to end last",
+        tail=""
+        if fleet.queue
+        else "3 responses run and no request waits; response 2 of group q7 is expected to end last",
         best=None
         if live
         else Possible(
@@ -142,8 +145,8 @@ def explained(fleet: Fleet, live: bool = True) -> Explained:
             itself=0.95 * seconds,
             unknown=["start-up, the store's and the network's time"],
         ),
-        no_best="it is simulated once the run has ended, for its lengths are not known before" if live else "",
-        notes=["worker-0 had counted before: what it waited for is told since somebody looks"],
+        no_best="it is simulated after the end of the run, when all lengths are known" if live else "",
+        notes=["worker-0 ran before this page was first opened: earlier waits count as idle or decoding"],
     )
 
 
@@ -152,8 +155,8 @@ def _slow(fleet: Fleet, worker: Worker) -> str:
     if not worker.running or worker.speed > 0.75 * fastest:
         return ""
     return (
-        f"grows responses at {worker.speed / fastest:.2f} of the others' pace with as many at once: "
-        f"{worker.speed:.1f} tokens/s each, not {fastest:.1f}"
+        f"generates responses at {worker.speed / fastest:.2f} of the other workers' pace with equally many: "
+        f"{worker.speed:.1f} tokens/s each instead of {fastest:.1f}"
     )
 
 

@@ -89,4 +89,4 @@ def test_every_view_of_a_real_server_is_reached_and_used_on_a_phone(bench: Workb
     ribbons.press("Enter")
     looked_at(phone, "response", phone.get_by_role("slider", name=re.compile("^The .* tokens of the response")))
     opened(phone, phone.get_by_role("navigation", name="Breadcrumbs").get_by_role("link").first)
-    expect(phone.get_by_role("region", name="Who runs what")).to_be_visible(timeout=WITHIN)
+    expect(phone.get_by_role("region", name="Workers and their requests")).to_be_visible(timeout=WITHIN)

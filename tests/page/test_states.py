@@ -44,9 +44,9 @@ def test_a_wrong_token_is_reported_and_a_valid_one_opens_the_page(page: "Page", 
 @pytest.mark.parametrize(
     ("job", "title", "advice"),
     [
-        ("secret", "You may not see this", "viewer may not get batches in team-a"),
+        ("secret", "No permission", "viewer may not get batches in team-a"),
         ("gone", "Not found", "there is no job team-a/gone"),
-        ("down", "No answer just now", "The page keeps trying"),
+        ("down", "No answer at the moment", "The page keeps trying"),
     ],
 )
 def test_a_refusal_is_shown_with_the_remedy(page: "Page", site: Site, job: str, title: str, advice: str) -> None:
@@ -73,8 +73,8 @@ def test_missing_jobs_and_workers_are_reported(page: "Page", site: Site) -> None
     page.goto(site.url)
     expect(page.get_by_role("heading", name="No jobs")).to_be_visible()
     page.goto(f"{site.url}#/job/team-a/empty")
-    expect(page.get_by_text("No worker has said anything yet.")).to_be_visible()
-    expect(page.get_by_text("None yet: a trainer opens the first one")).to_be_visible()
+    expect(page.get_by_text("No worker has sent a heartbeat yet.")).to_be_visible()
+    expect(page.get_by_text("No batch yet. The trainer opens the first batch")).to_be_visible()
 
 
 def test_an_old_view_stays_with_its_time(page: "Page", site: Site) -> None:

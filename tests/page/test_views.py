@@ -30,7 +30,7 @@ def test_jobs_are_cards_with_the_reason_of_an_error(page: "Page", site: Site) ->
     expect(card).to_contain_text("mount it, or name another in spec.model.path")
     expect(card.locator(".pill")).to_have_text("failed")
     silent = page.get_by_role("article", name="team-b/silent")
-    expect(silent).to_contain_text("the store does not answer: nothing came for 2 s")
+    expect(silent).to_contain_text("the store does not answer: no data within 2 s")
     expect(silent).not_to_contain_text("workers")
     running = page.get_by_role("article", name="team-a/math")
     expect(running).to_contain_text("4/4")
@@ -40,7 +40,7 @@ def test_jobs_are_cards_with_the_reason_of_an_error(page: "Page", site: Site) ->
 def test_a_response_can_be_reached_from_jobs_by_keyboard(page: "Page", site: Site) -> None:
     page.goto(site.url)
     page.get_by_role("link", name="team-a/math").press("Enter")
-    expect(page.get_by_role("region", name="Who runs what")).to_be_visible()
+    expect(page.get_by_role("region", name="Workers and their requests")).to_be_visible()
     page.get_by_role("link", name="3", exact=True).press("Enter")
     groups = page.get_by_role("slider", name=re.compile("^Groups"))
     groups.press("Home")
@@ -74,7 +74,7 @@ def test_a_killed_worker_is_named_within_two_seconds(page: "Page", site: Site) -
     page.goto(f"{site.url}#/job/team-a/math")
     expect(page.get_by_text("4/4", exact=True)).to_be_visible()
     site.played.fleet.silence("worker-2")
-    trouble = page.get_by_role("list", name="Workers that need a look")
+    trouble = page.get_by_role("list", name="Workers with problems")
     expect(trouble).to_contain_text("worker-2: has said nothing for", timeout=2_000)
     expect(page.locator("[aria-live]").first).to_contain_text("worker-2 is silent")
 
@@ -89,12 +89,14 @@ def test_a_worker_missing_in_a_pulse_keeps_its_lane(page: "Page", site: Site) ->
 def test_a_slow_worker_is_named_with_its_pace(page: "Page", site: Site) -> None:
     site.played.fleet.workers[1].speed = 12.0
     page.goto(f"{site.url}#/job/team-a/math")
-    trouble = page.get_by_role("list", name="Workers that need a look")
-    expect(trouble).to_contain_text(re.compile(r"worker-1: slow: grows responses at 0\.\d+ of the others' pace"))
+    trouble = page.get_by_role("list", name="Workers with problems")
+    expect(trouble).to_contain_text(
+        re.compile(r"worker-1: slow: generates responses at 0\.\d+ of the other workers' pace")
+    )
     expect(page.locator(".lane").nth(1)).to_contain_text(re.compile(r"slow: 0\.\d+ × the others’ pace"))
     found = page.get_by_role("list", name="What stands out")
-    expect(found).to_contain_text(re.compile(r"worker-1 grows responses at 0\.\d+ of the others' pace"))
-    expect(found).to_contain_text("look at its node and GPU")
+    expect(found).to_contain_text(re.compile(r"worker-1 generates responses at 0\.\d+ of the other workers' pace"))
+    expect(found).to_contain_text("check its node and GPU")
 
 
 def test_a_job_shows_its_time_by_parts(page: "Page", site: Site) -> None:
@@ -104,9 +106,11 @@ def test_a_job_shows_its_time_by_parts(page: "Page", site: Site) -> None:
     row = panel.get_by_role("row", name=re.compile("^decoding, all slots in use"))
     expect(row.get_by_role("cell").nth(1)).to_have_text("70.0 %")
     expect(panel.get_by_role("row", name=re.compile("^idle for other reasons"))).to_have_count(0)
-    expect(panel).to_contain_text("The best time possible is not known: it is simulated once the run has ended")
+    expect(panel).to_contain_text("The best time possible is not known: it is simulated after the end of the run")
     page.goto(f"{site.url}#/job/team-a/ended")
-    expect(panel).to_contain_text(re.compile(r"with an oracle, .* the run took .*: 1\.11, 1\.18 and 1\.25 times that"))
+    expect(panel).to_contain_text(
+        re.compile(r"with an oracle, .* The run took .*: 1\.11, 1\.18 and 1\.25 times as long")
+    )
 
 
 def test_a_weights_transaction_names_the_workers_that_it_waits_for(page: "Page", site: Site) -> None:
@@ -123,7 +127,9 @@ def test_a_batch_shows_groups_lengths_estimates_and_tail(page: "Page", site: Sit
     for name in ("^Groups", "^Histogram"):
         assert colours(page.get_by_role("slider", name=re.compile(name))) > 2
     assert colours(page.get_by_role("img", name=re.compile("over their lengths"))) > 2
-    expect(page.get_by_text(re.compile("came within .* × of the estimate"), exact=False).last).to_be_visible()
+    expect(
+        page.get_by_text(re.compile("differ from the estimate by a factor of at most"), exact=False).last
+    ).to_be_visible()
     rows = page.get_by_role("region", name="Table of running responses").get_by_role("row")
     assert rows.count() > 5
 

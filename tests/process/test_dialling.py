@@ -132,10 +132,10 @@ async def store_that_says(answer: bytes) -> AsyncGenerator[int]:
         (b"*2\r\n*400000\r\n*400000\r\n", "answers with more than 524288 elements"),
         (b"$3\r\n*9\n\r\n*1000000\r\n", "answers with more than 524288 elements"),
         (b"+" + 20_000 * b"x", "answers with a line of more than 16384 bytes"),
-        (b"%1000000\r\n", "does not speak as Redis does"),
-        (b":%d\r\n" % 10**400, "does not speak as Redis does"),
-        (b"$1_0\r\n", "does not speak as Redis does"),
-        (b"+OK\r\n", "does not speak as Redis does"),
+        (b"%1000000\r\n", "does not follow the protocol of Redis"),
+        (b":%d\r\n" % 10**400, "does not follow the protocol of Redis"),
+        (b"$1_0\r\n", "does not follow the protocol of Redis"),
+        (b"+OK\r\n", "does not follow the protocol of Redis"),
     ],
 )
 async def test_a_store_with_an_endless_or_invalid_answer_is_an_error(answer: bytes, found: str) -> None:

@@ -70,13 +70,13 @@ def test_a_replay_has_the_workers_of_the_run(tmp_path: Path, late: int, steady: 
     folder.samples_file.write_bytes(b"".join(msgspec.json.encode(sample) + b"\n" for sample in samples))
     run = read_run(folder)
     assert (run.workers, run.steady) == (3, steady)
-    assert any("workers came and went" in note for note in run.notes) is not steady
+    assert any("the number of workers changed" in note for note in run.notes) is not steady
     shown = replay(run, engine_of(run.job, None), ("fifo",))
     assert shown.rows[-1].seconds <= shown.measured.seconds  # the bound
     assert ("off by" in sentence(shown)) is steady
 
 
-@pytest.mark.parametrize(("own", "said"), [(True, "drafts included"), (False, "what is simulated does not")])
+@pytest.mark.parametrize(("own", "said"), [(True, "drafts included"), (False, "the simulated engine does not")])
 def test_a_replay_of_a_drafting_run_states_whether_its_steps_draft(tmp_path: Path, own: bool, said: str) -> None:
     run = read_run(write_recorded(tmp_path / "drafted", replace(SHAPE, drafts=True)))
     engine = replace(engine_of(run.job, None), of_run=own)

@@ -127,7 +127,7 @@ async def test_a_finished_request_continues_with_appended_tokens(store: Store, c
     ]
     assert len(second.logprobs) == len(second.tokens)
     for other in (b"", tokens(4, 1), tokens(4, 3), tokens(5, 2)):
-        with pytest.raises(RequestStateError, match="turn 0 was followed by other tokens"):
+        with pytest.raises(RequestStateError, match="turn 0 was continued with other tokens before"):
             await store.go_on(request("a/0"), 0, other)
     assert await store.go_on(request("a/0"), 0, tokens(4, 2))
     with pytest.raises(RequestStateError, match="turn 5 has not ended"):

@@ -69,7 +69,7 @@ def test_a_missing_folder_is_reported_as_one(hub: Path, path: str) -> None:
         with pytest.raises(ModelError) as refused:
             load_tokenizer(model)
         assert str(refused.value) == (
-            f"spec.model.{field}: found {path}, which is no folder here (working directory: {hub.parent})"
+            f"spec.model.{field}: found {path}, which is not a folder on this machine (working directory: {hub.parent})"
         )
 
 
@@ -77,7 +77,9 @@ def test_an_unknown_name_is_reported_as_folder_and_hub_model(hub: Path) -> None:
     with pytest.raises(ModelError) as refused:
         load_tokenizer(Model(path="gone", engine_args={"download_dir": str(hub)}))
     message = str(refused.value)
-    assert message.startswith(f"spec.model.path: found gone, which is no folder here (working directory: {hub.parent})")
+    assert message.startswith(
+        f"spec.model.path: found gone, which is not a folder on this machine (working directory: {hub.parent})"
+    )
     assert "whose tokenizer cannot be loaded as that of a hub's model: " in message
 
 

@@ -46,9 +46,7 @@ def test_a_prompt_that_begins_with_bos_gets_no_second_one(make: Callable[[], Any
     opening = text if text.startswith(BOS) else BOS + text
     assert [text_of(codec, text).replace(" ", "") for _ in range(2)] == [opening] * 2
     assert said == (
-        [f"prompts that begin with {BOS} get no second one, which the tokenizer would put before it"]
-        if text.startswith(BOS)
-        else []
+        [f"prompts that begin with {BOS} get no second one from the tokenizer"] if text.startswith(BOS) else []
     )
 
 

@@ -31,7 +31,9 @@ _ONE_AT_A_TIME = threading.Lock()
 def check_place(field: str, path: str) -> None:
     """Raises ModelError for a path that is neither a local folder nor a possible name on a hub."""
     if not Path(path).is_dir() and not _HUB_NAME.fullmatch(path):
-        raise ModelError(f"{field}: found {path}, which is no folder here (working directory: {Path.cwd()})")
+        raise ModelError(
+            f"{field}: found {path}, which is not a folder on this machine (working directory: {Path.cwd()})"
+        )
 
 
 def trusts_code(model: Model) -> bool:
@@ -97,11 +99,11 @@ def _reason(error: Exception, model: Model) -> str:
     if Path(path).is_dir():
         return f"whose tokenizer cannot be loaded: {reason}"
     closed = "; log in with `hf auth login`, or set HF_TOKEN" if re.search(r"gated repo|\b401\b", text) else ""
-    where = f"no folder here (working directory: {Path.cwd()})"
+    where = f"not a folder on this machine (working directory: {Path.cwd()})"
     folder = Path(path).parent
     beside = f"; {folder}/ is a folder here, and has no {Path(path).name}" if folder.name and folder.is_dir() else ""
-    told = f"whose tokenizer cannot be loaded as that of a hub's model: {reason}{closed}"
-    return f"which is {where}{beside}, and {told}"
+    problem = f"whose tokenizer cannot be loaded as that of a hub's model: {reason}{closed}"
+    return f"which is {where}{beside}, and {problem}"
 
 
 @contextmanager

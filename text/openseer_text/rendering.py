@@ -64,13 +64,13 @@ class TextCodec(Protocol):
         ...
 
 
-def open_codec(model: Model, say: Callable[[str], None] = _LOG.warning, *, run_code: bool = True) -> TextCodec:
-    """The codec of a model. `say`: called once with a message if a prompt is rendered differently from its text.
+def open_codec(model: Model, warn: Callable[[str], None] = _LOG.warning, *, run_code: bool = True) -> TextCodec:
+    """The codec of a model. `warn`: called once with a message if a prompt is rendered differently from its text.
 
     `run_code`: a tokenizer that is code may run in this process if the manifest trusts it. Raises ModelError when
     the model or its tokenizer cannot be found or read.
     """
-    return ScriptedCodec() if model.engine == "scripted" else ModelCodec(model, say, run_code=run_code)
+    return ScriptedCodec() if model.engine == "scripted" else ModelCodec(model, warn, run_code=run_code)
 
 
 class ScriptedCodec:
@@ -91,7 +91,7 @@ class ScriptedCodec:
 class ModelCodec:
     """The model's own tokenizer and chat template."""
 
-    def __init__(self, model: Model, say: Callable[[str], None], *, run_code: bool) -> None:
+    def __init__(self, model: Model, warn: Callable[[str], None], *, run_code: bool) -> None:
         check_place("spec.model.path", model.path)
         self._place = model.tokenizer_path
         self._tokenizer = load_tokenizer(model, run_code=run_code)
@@ -99,7 +99,7 @@ class ModelCodec:
         template = self._tokenizer.chat_template
         self._template_hash = hashlib.sha256(str(template).encode()).hexdigest()[:16] if template else None
         self._opening = self._find_opening()
-        self._say: Callable[[str], None] | None = say
+        self._warn: Callable[[str], None] | None = warn
 
     def render(self, prompt: PromptLine, options: RenderOptions = USUAL) -> Rendered:
         """Text through the tokenizer; messages through the chat template, up to the start of the response.
@@ -156,10 +156,10 @@ class ModelCodec:
         return opened[: next(starts, 0)]
 
     def _note_opening(self, token: int) -> None:
-        say, self._say = self._say, None
-        if say is not None:
+        warn, self._warn = self._warn, None
+        if warn is not None:
             word = self._tokenizer.convert_ids_to_tokens(token)
-            say(f"prompts that begin with {word} get no second one, which the tokenizer would put before it")
+            warn(f"prompts that begin with {word} get no second one from the tokenizer")
 
 
 def _syntax_line(error: Exception) -> int | None:

@@ -19,11 +19,15 @@ _FIGURES: Mapping[str, tuple[str, Mapping[str, str]]] = {
     **{f"steps_refs_{size}": ("openseer_worker_row_steps_total", {"references": str(size)}) for size in CORPUS_SIZES},
     **{f"tokens_refs_{size}": ("openseer_worker_row_tokens_total", {"references": str(size)}) for size in CORPUS_SIZES},
 }
-"""Prometheus metrics with their labels, by the name in a heartbeat."""
+"""Prometheus metric and its labels by the name in a heartbeat."""
 
 
 def add_draft_metrics(families: Families, metrics: Mapping[str, float | int | str]) -> None:
-    """Adds the metrics of drafts: none for an engine that cannot draft, only the reason for one that does not."""
+    """Adds the metrics of drafts.
+
+    An engine that cannot draft has none. If drafting is off, `openseer_worker_drafting` is 0 and its label contains the
+    reason.
+    """
     drafts = str(metrics.get("drafts", ""))
     if not drafts:
         return

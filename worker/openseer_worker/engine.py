@@ -1,4 +1,5 @@
-"""The interface between the worker and an engine. `vllm` is the real one, `scripted` plays given lengths."""
+"""The interface between the worker and an engine: `vllm`, or `scripted`, which generates given lengths without a
+model."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,12 +16,12 @@ from openseer_core.tokens import count_items
 
 @dataclass(frozen=True, slots=True)
 class EngineProfile:
-    """The capacity of an engine: `blocks` KV blocks, which a request takes as `layout` says, `slots` responses at once.
+    """The capacity of an engine. `blocks`: KV blocks; `layout`: blocks of a request; `slots`: concurrent responses.
 
-    `context_tokens`: limit of prompt and response together, by the model; `device`: its name, for people; `dtype`: the
-    number format of its weights, by torch's name; `vocabulary`: rows of the model's embedding; `request_tokens`: limit
-    of prompt and response together, by the model and the blocks; `routing`: shape of its rows of routed experts, None
-    where it captures none; `contexts_move`: another engine can load a response's KV from a pool.
+    `context_tokens`: limit of prompt and response together, by the model; `request_tokens`: the same limit, by the
+    model and the blocks. `device`: name of the device, for display; `dtype`: number format of the weights, by torch's
+    name; `vocabulary`: rows of the model's embedding; `routing`: shape of its rows of routed experts, None if it
+    captures none; `contexts_move`: whether another engine can load a response's KV from a pool.
     """
 
     blocks: int
@@ -45,20 +46,20 @@ class EngineProfile:
 
     @property
     def metrics(self) -> dict[str, int | str]:
-        """Its part of a worker's metrics."""
+        """The profile's part of a worker's metrics."""
         room = self.layout.tokens(self.blocks, UNLIMITED)
         return {"device": self.device, "dtype": self.dtype, "kv_tokens": room, **self.limits.metrics}
 
 
 @dataclass(frozen=True, slots=True)
 class EngineRequest:
-    """A response to generate to its end; it has no quantum: `abort` ends it early.
+    """A response to generate. The engine knows no quanta: it generates to the end unless `abort` is called.
 
-    `key` is unique among all requests of the engine. `tokens`: the response so far. `seed` is derived by the caller
-    from the request's seed and the position, so no draw repeats after a move. `true_length`: 0 or the forced length.
-    `adapter`: version of its adapter, "" for none. `kv_place`: folder of its blocks in the KV pool, "" for none.
-    `rows_from`: the first position whose routed experts the caller needs, None for none; with 0 the engine computes the
-    whole context, without its cache.
+    `key` is unique among all requests of the engine. `tokens`: the response so far. `seed`: the caller derives it from
+    the request's seed and the position, so that no draw repeats after a move. `true_length`: the forced length, 0 for
+    none. `adapter`: version of its adapter, "" for none. `kv_place`: folder of its blocks in the KV pool, "" for none.
+    `rows_from`: the first position of which the caller needs the routed experts, None for none; with 0 the engine
+    computes the whole context, without its cache.
     """
 
     key: str
@@ -82,7 +83,8 @@ class EngineOutput:
 
     `finish` is set exactly once, on the last output of a request; after an abort it is ABORTED. `unscored`: index in
     `tokens` of the first token sampled from logits with NaN, for a request without log-probabilities; None: none found.
-    `routes`: routed experts of all positions before its last token, from `rows_from` on; later ones are ignored.
+    `routes`: routed experts of the positions from `rows_from` to the one before the last token, which the engine has
+    not processed yet; rows of later positions are ignored.
     """
 
     key: str
@@ -108,7 +110,7 @@ class EngineOutput:
 class NewWeights:
     """Weights to load: from a folder of safetensors, or the job's model (None).
 
-    `salt`: part of every key of cached KV, different for all other weights.
+    `salt`: part of every key of cached KV; no other weights have the same one.
     """
 
     salt: str
@@ -125,7 +127,7 @@ class NewAdapter:
 
 
 class DraftTokens(NamedTuple):
-    """Tokens to draft from, of a group's response at another worker, from token `position` on: int32 bytes."""
+    """Tokens of a group's response at another worker, for drafts: int32 bytes, from token `position` on."""
 
     group: str
     response_index: int
@@ -137,9 +139,9 @@ class DraftTokens(NamedTuple):
 class DraftNews:
     """Changes in an engine's groups, for its drafts; tokens are bytes as in openseer_core.tokens.
 
-    `tokens`: of responses at other workers. `earlier`: (group, responses of earlier batches to the same prompt, newest
-    first). `importance`: weight of a request's speed by its key, 1 without an entry; replaces all earlier entries.
-    `released`: groups that the worker no longer follows.
+    `tokens`: new tokens of responses at other workers. `earlier`: (group, responses of earlier batches to the same
+    prompt, newest first). `importance`: weight of a request's speed by its key, 1 without an entry; replaces all
+    earlier entries. `released`: groups that need no drafts any more.
     """
 
     tokens: list[DraftTokens] = field(default_factory=list[DraftTokens])
@@ -149,17 +151,17 @@ class DraftNews:
 
 
 class Engine(Protocol):
-    """One engine. All methods are called from the worker's event loop; those that are not async return at once.
+    """One engine. All methods are called from the worker's event loop; the methods that are not async return at once.
 
-    The async ones raise LoadError when the operation fails. All but `feed`, `score` and those of adapters require an
-    engine without requests.
+    The async methods raise LoadError when the operation fails. `load_weights`, `sleep`, `wake` and `check_weights`
+    require that no request runs.
     """
 
     profile: EngineProfile
 
     @property
     def drafts(self) -> bool:
-        """Whether it drafts; if not, the worker feeds it no news."""
+        """Whether it drafts; if not, the worker does not call `feed`."""
         ...
 
     def start(self, wake: Callable[[], None]) -> None:
@@ -167,12 +169,12 @@ class Engine(Protocol):
         ...
 
     def add(self, request: EngineRequest) -> None:
-        """Adds a request. The caller counts blocks and slots, so it fits. One whose adapter is not loaded ends as
+        """Adds a request. It fits, because the caller counts blocks and slots. If its adapter is not loaded, it ends as
         ABORTED."""
         ...
 
     def abort(self, key: str) -> None:
-        """Ends a request early; its last tokens still come, with finish ABORTED. Unknown keys are ignored."""
+        """Ends a request early; its last tokens are still collected, with finish ABORTED. Ignores unknown keys."""
         ...
 
     def collect(self) -> list[EngineOutput]:
@@ -182,7 +184,7 @@ class Engine(Protocol):
     def metrics(self) -> dict[str, float | int | str]:
         """Counters for heartbeats: steps, tokens, preemptions, running, kv_used (0 to 1); `drafts`: "on", "off: why".
 
-        `sick`, where present, is the reason to stop using this engine.
+        `sick`, if present: why the GPU must not be used any longer.
         """
         ...
 
@@ -191,41 +193,45 @@ class Engine(Protocol):
         ...
 
     async def feed(self, news: DraftNews) -> list[int]:
-        """Takes news between two steps; returns, for each entry of `tokens`, the tokens that it has of the response."""
+        """Applies `news` between two steps. Returns, for each entry of `news.tokens`, the number of tokens of that
+        response that the engine now has."""
         ...
 
     async def load_weights(self, weights: NewWeights) -> None:
         """Replaces the weights and drops all adapters; KV cached with other weights never matches again.
 
-        Raises LoadError also for weights whose scores are not finite. After LoadError the engine may have no complete
-        weights: it takes requests only after another load.
+        Raises LoadError also if the scores of the new weights are not finite. After LoadError the engine may have no
+        complete weights: it accepts requests only after another load.
         """
         ...
 
     async def load_adapter(self, adapter: NewAdapter) -> None:
-        """Adds an adapter while requests run. Raises LoadError also for one whose scores are not finite."""
+        """Adds an adapter; requests may run. Raises LoadError also if its scores are not finite."""
         ...
 
     async def drop_adapter(self, version: str) -> None:
-        """Removes an adapter that no request uses; unknown ones are ignored."""
+        """Removes an adapter that no request uses; ignores an unknown version."""
         ...
 
     async def score(self, tokens: list[int], adapter: str = "") -> list[float]:
-        """Log-probabilities of `tokens[1:]`, each given those before it, at temperature 1, with the model or an
+        """Log-probabilities of `tokens[1:]`, each given all tokens before it, at temperature 1, by the model or an
         adapter; requests may run."""
         ...
 
     async def sleep(self, *, keep_weights: bool) -> bool:
-        """Frees the GPU's memory, also again after `wake(weights_only=True)`; only `wake` and `close` may follow.
+        """Frees the GPU's memory, also after `wake(weights_only=True)`; only `wake` and `close` may follow.
 
-        Returns whether memory was freed: False without a GPU. Unless `keep_weights`, it takes requests only after
-        another load.
+        Returns whether memory was freed: False without a GPU. Unless `keep_weights`, the engine accepts requests only
+        after another load.
         """
         ...
 
     async def wake(self, *, weights_only: bool) -> None:
-        """Allocates the memory again, with the earlier weights. With `weights_only` that of the weights alone: then
-        only `load_weights` may follow, which does not score them, until another `wake`."""
+        """Allocates the memory again, with the earlier weights.
+
+        With `weights_only` it allocates the memory of the weights alone. Until another `wake` only `load_weights` and
+        `sleep` may follow; such a load does not score the weights.
+        """
         ...
 
     async def check_weights(self) -> None:

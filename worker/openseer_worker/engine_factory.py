@@ -1,4 +1,4 @@
-"""Imports and builds the engine that a job names. vLLM takes seconds to import, so only its jobs import it."""
+"""Imports and builds the engine that a job names. Importing vLLM takes about 20 s, so only its jobs import it."""
 
 import os
 from pathlib import Path
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from openseer_worker.vllm.gang import VllmRank
 
 SICK_FILE = "SCRIPTED_ENGINE_SICK"
-"""Environment: path of a file whose existence makes a scripted engine sick, to test a cluster's reaction."""
+"""Environment: path of a file. While it exists, a scripted engine reports a sick GPU, to test a cluster's reaction."""
 
 
 def warm_up(job: RolloutJob) -> bool:
-    """Imports the modules of the job's engine. True when each worker should be pinned to a core (CPU engines)."""
+    """Imports the modules of the job's engine. Returns whether to pin each worker to a core (vLLM's CPU build)."""
     if job.spec.model.engine == "scripted":
         return False
-    from openseer_worker.vllm.building import preload  # noqa: PLC0415 - takes seconds: only for this engine
+    from openseer_worker.vllm.building import preload  # noqa: PLC0415 - takes about 20 s: only for this engine
 
     preload(job.spec.model.path)
     return is_cpu_build()
@@ -42,7 +42,7 @@ def limits_of(job: RolloutJob) -> ModelLimits:
 
 
 def build_engine(settings: WorkerSettings, place: GangPlace | None = None) -> Engine:
-    """Builds the engine that the job names; in a gang that of rank 0, at `place`. Takes seconds to minutes."""
+    """Builds the engine that the job names; in a gang the part of rank 0, at `place`. Takes seconds to minutes."""
     spec = settings.job.spec
     if spec.model.engine == "scripted":
         sick_file = os.environ.get(SICK_FILE)
@@ -64,12 +64,12 @@ def build_engine(settings: WorkerSettings, place: GangPlace | None = None) -> En
 
 
 def gpus_of_engine(settings: WorkerSettings) -> int:
-    """Number of GPUs that the job's engine takes in this pod; 0 for engines that need none."""
+    """Number of GPUs that the job's engine uses in this pod; 0 for engines that need none."""
     return 0 if settings.job.spec.model.engine == "scripted" or is_cpu_build() else settings.gpus
 
 
 def build_rank(settings: WorkerSettings, place: GangPlace) -> "VllmRank | None":
-    """A follower's part of the engine, at `place`; None for a scripted engine, which runs in its leader alone."""
+    """Builds a follower's part of the engine, at `place`; None for a scripted engine: it runs in its leader alone."""
     spec = settings.job.spec
     if spec.model.engine == "scripted":
         return None
@@ -91,7 +91,7 @@ def _speculation(spec: Spec) -> Speculation | None:
 
 
 def _device() -> str:
-    """The device's name in the table of measurements."""
+    """The device's name in openseer_core/worker/draft_ratios.json (measured cost of drafts)."""
     if is_cpu_build():
         return CPU
     from openseer_worker.vllm.profile import gpu_name  # noqa: PLC0415 - see above

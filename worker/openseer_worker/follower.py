@@ -1,4 +1,4 @@
-"""A follower of a gang: joins its leader, runs its part of the engine, and ends when either ends."""
+"""A follower of a gang: joins its leader, runs its part of the engine, and ends when the leader or this part ends."""
 
 import asyncio
 import logging
@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 async def follow(settings: WorkerSettings, health: Health, stop: asyncio.Event) -> None:
     """Runs one follower until the leader ends it. Raises EngineError, InputError.
 
-    `stop` requests a drain of the whole worker, since the other ranks cannot go on without this one. When the leader is
-    lost the process ends at once, without cleanup: an engine that has lost a rank hangs in any call.
+    `stop` requests a drain of the whole worker, because the other ranks cannot continue without this one. When the
+    leader is lost the process ends at once, without cleanup, because collective operations of the other ranks hang.
     """
     link = GangFollower(settings)
     joining = asyncio.create_task(link.join())
@@ -75,7 +75,7 @@ class _Share:
         self._heartbeat = Heartbeat(WorkerState.STARTING)
 
     async def compute(self, place: GangPlace) -> None:
-        """Builds this rank's part and raises EngineError when it ends; for a scripted engine it never returns."""
+        """Builds this rank's part, and raises EngineError when the part ends; never returns for a scripted engine."""
         rank = self._rank = await in_thread(lambda: build_rank(self._settings, place))
         self._built.set()
         log.info("%s rank %d ready on %s", self._settings.worker, self._settings.rank, place.host)
@@ -87,7 +87,7 @@ class _Share:
         raise EngineError(f"the engine's process on rank {self._settings.rank} ended; see this pod's log")
 
     async def watch(self) -> None:
-        """Reads the GPUs every HEARTBEAT_SECONDS after the build, and reports sick ones to the leader, once."""
+        """Reads the GPUs every HEARTBEAT_SECONDS after the build, and reports sick GPUs to the leader, once."""
         await self._built.wait()
         telemetry, reported = Telemetry(most=gpus_of_engine(self._settings)), False
         while True:

@@ -1,11 +1,12 @@
 """A fork server: imports the engine once, then forks workers, each pinned to its own core on a CPU.
 
-Importing vLLM takes some twenty seconds of CPU. A forked worker has it imported already, so a fleet starts in the time
-of one worker, and a killed worker restarts in seconds. This process must stay single-threaded and never touch a GPU.
+Importing vLLM takes about 20 s of CPU time. A forked worker has it imported already, so a fleet starts in the time of
+one worker, and a killed worker restarts in seconds. This process must stay single-threaded and never use a GPU, because
+a fork copies only the calling thread and CUDA cannot be used after a fork.
 
 Messages are lines of JSON. In: {"spawn": index}, {"stop": index}. Out: {"warm": seconds}, {"started": index, "pid": …},
 {"ended": index, "pid": …, "code": …} (negative: the signal's number); once {"limits": …}: the limits of a request,
-empty where unknown. The end of input kills all workers.
+empty if unknown. The end of input kills all workers.
 """
 
 import argparse
@@ -40,7 +41,7 @@ READ_BYTES = 65536
 
 
 class ForkServer:
-    """The parent of local workers; stores the process id of each."""
+    """The parent of local workers; it stores the process id of each worker."""
 
     def __init__(
         self,
@@ -65,7 +66,7 @@ class ForkServer:
         self._held: IO[bytes] | None = None
 
     def handle(self, line: str) -> None:
-        """Carries out one command. Raises ValueError for an unknown one."""
+        """Carries out one command. Raises ValueError for an unknown command."""
         match json.loads(line):
             case {"spawn": int(index)}:
                 self._spawn(index)
@@ -86,7 +87,7 @@ class ForkServer:
                 self._send({"ended": index, "pid": pid, "code": os.waitstatus_to_exitcode(status)})
 
     def report_limits(self) -> None:
-        """Sends the model's limits from a child process: reading the configuration may start threads or touch a GPU."""
+        """Sends the model's limits from a child process: reading the configuration may start threads or use a GPU."""
         parent = os.getpid()
         self._aside = os.fork()
         if self._aside:
@@ -96,10 +97,10 @@ class ForkServer:
             die_with_parent(parent)
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            _close_input()  # it carries the parent's commands; a library that prompts reads nothing
+            _close_input()  # it carries the parent's commands; a library that reads it must get end-of-file
             limits = limits_of(self._job)
         except OpenseerError as error:
-            report(error)  # a worker will fail with the same error, and end the job
+            report(error)  # a worker will fail with the same error and end the job
         except BaseException:  # noqa: BLE001 - as in a worker
             traceback.print_exc()
         finally:
@@ -170,12 +171,15 @@ class ForkServer:
             traceback.print_exc()
         finally:
             sys.stderr.flush()
-            os._exit(code)  # the parent's exit handlers are not the child's to run
+            os._exit(code)  # the child must not run the parent's exit handlers
 
 
 def _outlive_parent() -> None:
-    """Lets this process outlive its parent, whose death ends standard input: it still has to kill the workers' process
-    groups, which hold their engines."""
+    """Disables the kill signal at the parent's death.
+
+    This process reads the end of standard input instead, and then kills the workers' process groups, which contain
+    their engines.
+    """
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, 0)
 
 
@@ -199,7 +203,7 @@ def _redirect(path: Path) -> None:
 
 
 def _ignore_signal(_number: int, _frame: FrameType | None) -> None:
-    """Does nothing; Python writes to the wake-up pipe only if the signal has a handler."""
+    """Does nothing. Python writes to the wake-up pipe only if the signal has a handler."""
 
 
 def _serve(server: ForkServer, children: int) -> None:

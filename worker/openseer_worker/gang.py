@@ -1,10 +1,12 @@
-"""A gang: one worker over several pods, linked so that all ranks run or none.
+"""A gang: one worker over several pods, connected so that, when one rank ends, all end.
 
-Rank 0 leads: the store sees it as the worker. Each follower keeps one TCP connection to it, from before the engine is
-built until the end. The death of any rank closes its connection; the others then end too, since an engine that has lost
-a rank hangs. Messages are lines of JSON. Follower: {"hello": …} first, later {"drain": true} when it is asked to end,
-{"sick": reason} when its GPUs are sick. Leader: {"go": …} once all ranks are connected, or {"refused": why};
-{"end": true} after a drain. TCP's keepalive detects a cut network, also while a process is busy.
+Rank 0 leads: it acts as the worker towards the store. Each follower holds one TCP connection to rank 0, from before the
+build of the engine to its end. The death of a rank closes its connection; the other ranks then end too, because their
+collective operations would hang.
+
+Messages are lines of JSON. Follower: {"hello": …} first; later {"drain": true} after SIGTERM, {"sick": reason} when its
+GPUs are sick. Leader: {"go": …} once all ranks are connected, or {"refused": reason}; {"end": true} after a drain.
+TCP's keepalive detects a cut network, also while a process is busy.
 """
 
 import asyncio
@@ -22,7 +24,8 @@ from openseer_worker.settings import WorkerSettings
 log = logging.getLogger(__name__)
 
 ASSEMBLE_SECONDS = 1800.0
-"""Timeout for all ranks to connect, in seconds: a node may have to start and pull an image of many gigabytes."""
+"""Timeout for all ranks to connect, in seconds. It is long, because a node may have to start and to pull an image of
+many gigabytes."""
 HELLO_SECONDS = 10.0
 """Timeout of a connection attempt, and of a connection's first line, in seconds."""
 RETRY_SECONDS = 0.5
@@ -37,9 +40,10 @@ SILENCE_SECONDS = IDLE_SECONDS + PROBE_SECONDS * PROBES
 
 @dataclass(frozen=True, slots=True)
 class GangPlace:
-    """The position of a rank: `leader` and `host` are the addresses of rank 0 and of its own; `port` is torch's.
+    """The position of a rank. `leader`: address of rank 0; `host`: address of this rank; `port`: for the rendezvous of
+    torch.distributed.
 
-    `seed`: drawn by the leader, the same on all ranks, so that they sample alike.
+    `seed`: the leader draws it; it is the same on all ranks, so that all sample the same tokens.
     """
 
     nodes: int
@@ -51,7 +55,7 @@ class GangPlace:
 
 
 class GangLeader:
-    """The leader's side: `assemble` connects all ranks; then `broken` is set when one is lost."""
+    """The leader's side: `assemble` connects all ranks; later `broken` is set when a rank is lost."""
 
     def __init__(self, settings: WorkerSettings, seed: int, on_drain: Callable[[], None]) -> None:
         self._settings = settings
@@ -62,12 +66,12 @@ class GangLeader:
         self._complete = asyncio.Event()
         self._ending = False
         self.broken: asyncio.Future[EngineError] = asyncio.get_running_loop().create_future()
-        """Set to the error once a rank is lost."""
+        """Receives the error when a rank is lost."""
         self.sick = ""
         """The rank and the reason of a follower whose GPUs are sick, or ""."""
 
     async def assemble(self, seconds: float = ASSEMBLE_SECONDS) -> GangPlace:
-        """Waits until every rank is connected, and starts all of them. Raises EngineError when one is missing."""
+        """Waits until every rank is connected, and starts all of them. Raises EngineError when a rank is missing."""
         port = self._settings.gang_port
         server = await asyncio.start_server(self._serve, port=port + 1, limit=LINE_BYTES)
         try:
@@ -77,7 +81,7 @@ class GangLeader:
             missing = [str(rank) for rank in range(1, self._nodes) if rank not in self._followers]
             raise EngineError(
                 f"gang of {self._settings.worker.name}: no connection from rank {', '.join(missing)} within "
-                f"{seconds:g} s; look at those pods"
+                f"{seconds:g} s; see those pods"
             ) from None
         finally:
             server.close()
@@ -88,7 +92,7 @@ class GangLeader:
         return GangPlace(self._nodes, 0, host, host, port, self._seed)
 
     async def end(self) -> None:
-        """Sends all followers the end, and closes their connections."""
+        """Sends {"end": true} to all followers, and closes their connections."""
         self._ending = True
         for follower in self._followers.values():
             _send(follower, {"end": True})
@@ -111,10 +115,10 @@ class GangLeader:
         while (message := await _receive(reader)) is not None:
             drains = drains or "drain" in message
             self._handle(rank, message)
-        # Until all ranks are connected, one that was asked to end may leave.
+        # Until all ranks are connected, a rank that has requested a drain may disconnect without an error.
         excused = self._ending or (drains and not self._complete.is_set())
         if not excused and not self.broken.done():
-            self.broken.set_result(EngineError(f"rank {rank} of the gang has gone; look at its pod"))
+            self.broken.set_result(EngineError(f"rank {rank} of the gang has ended; see its pod"))
 
     def _rank_of(self, message: dict[str, Any] | None) -> int | str:
         """The rank in a hello, or the reason to refuse it."""
@@ -169,7 +173,7 @@ class GangFollower:
                 raise self._gone()
 
     async def hold(self) -> None:
-        """Returns when the leader ends the gang. Raises EngineError when the link breaks before that."""
+        """Returns when the leader ends the gang. Raises EngineError when the connection breaks before that."""
         assert self._link is not None
         reader, writer = self._link
         message = await _receive(reader)
@@ -178,7 +182,7 @@ class GangFollower:
             raise self._gone()
 
     def ask_drain(self) -> None:
-        """Requests a drain of the worker from the leader, because this rank was asked to end."""
+        """Requests a drain of the whole worker from the leader, because this rank must end."""
         if self._link is not None:
             _send(self._link[1], {"drain": True})
 
@@ -203,7 +207,7 @@ class GangFollower:
             await asyncio.sleep(RETRY_SECONDS)
 
     def _gone(self) -> EngineError:
-        return EngineError(f"rank 0 of the gang, at {self._where}, has gone; look at its pod")
+        return EngineError(f"rank 0 of the gang, at {self._where}, has ended; see its pod")
 
 
 def _identity(settings: WorkerSettings) -> str:
@@ -229,7 +233,7 @@ def _send(writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:
 
 
 async def _receive(reader: asyncio.StreamReader, seconds: float | None = None) -> dict[str, Any] | None:
-    """The next message; None at the end of the link, after `seconds` and for a line that is no message."""
+    """The next message; None at the end of the connection, after `seconds`, or for a line that is no message."""
     try:
         async with asyncio.timeout(seconds):
             message: Any = json.loads(await reader.readline())
@@ -239,7 +243,7 @@ async def _receive(reader: asyncio.StreamReader, seconds: float | None = None) -
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:
-    """Closes a link after sending its buffered lines."""
+    """Closes a connection after sending its buffered lines."""
     writer.close()
     with suppress(OSError):
         await writer.wait_closed()

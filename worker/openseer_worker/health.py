@@ -15,7 +15,7 @@ from openseer_worker.draft_metrics import add_draft_metrics
 
 TICK_SECONDS = 1.0
 STUCK_SECONDS = 30.0
-"""An event loop whose last tick is older than this, in seconds, counts as dead."""
+"""The event loop counts as dead if its last tick is older than this, in seconds."""
 
 _FIGURES = {
     "inflight": "openseer_worker_inflight",
@@ -64,18 +64,18 @@ class Health(Collector):
         self.registry.register(self)
 
     def serve(self, ready: Callable[[], bool], heartbeat: Callable[[], Heartbeat | None]) -> None:
-        """Starts to report the results of `ready` and `heartbeat`, which must return at once."""
+        """Starts reporting the results of `ready` and `heartbeat`; both functions must return at once."""
         self._ready, self._heartbeat = ready, heartbeat
 
     async def tick(self) -> None:
-        """Records ticks of the event loop until cancelled. Start it once the engine is built: import and build hold
-        Python's lock for long."""
+        """Records ticks of the event loop until cancelled. Start it once the engine is built: importing and building
+        the engine hold the GIL for long."""
         while True:
             self._ticked_at = time.monotonic()
             await asyncio.sleep(TICK_SECONDS)
 
     def ready(self) -> bool:
-        """Whether the worker takes requests."""
+        """Whether the worker claims requests."""
         return self._ready()
 
     def alive(self) -> bool:

@@ -1,8 +1,8 @@
 """The worker: claim → generate → record, until it drains. The package's docstring explains the loop with an example.
 
 Its tasks share one event loop. `_watch` reads the engine every `checkpointSeconds` and never awaits the store, so the
-engine stays within its blocks while the store is unreachable. `_record` does every call that holds or ends a lease.
-`Sharing` feeds an engine that drafts with siblings' tokens; `PoolKeeper` removes KV blocks from the pool.
+engine stays within its blocks while the store is unreachable. `_record` makes all calls that take, renew or end a
+lease, except those after a failure. `Sharing` passes siblings' tokens to the engine; `PoolKeeper` removes KV blocks.
 """
 
 import asyncio
@@ -35,13 +35,13 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 1.0
 NEWS_SECONDS = 0.2
-"""Shortest interval between a heartbeat and one that reports a change between idle and busy, in seconds."""
+"""Shortest interval between two heartbeats when the worker has become idle or busy, in seconds."""
 URGENT_SECONDS = 0.1
 """Interval of heartbeats while the fleet changes its weights, or when the weights report has changed, in seconds."""
-LAST_WORD_SECONDS = 5.0
-"""Timeout for returning the requests of an engine that broke, in seconds; then the worker ends."""
+GIVE_BACK_SECONDS = 5.0
+"""Timeout for giving back the requests of a failed engine, in seconds; then the process ends."""
 MAX_STALE_REPLIES = 8
-"""Limit of retries of a finish whose view of the group was stale; then it is sent without a rescore of its siblings."""
+"""Limit of retries of a finish with its group's new priority (compare-and-set); then it is sent without a priority."""
 
 
 class Worker:
@@ -81,12 +81,12 @@ class Worker:
 
     @property
     def heartbeat(self) -> Heartbeat | None:
-        """The last heartbeat that the store answered; None before the first."""
+        """The last heartbeat that the store acknowledged; None before the first one."""
         return self._heartbeat
 
     @property
     def is_ready(self) -> bool:
-        """True from the first answer of the store until the worker drains."""
+        """Whether the store has acknowledged a heartbeat and the worker does not drain."""
         return self._heartbeat is not None and not self._draining
 
     def drain(self) -> None:
@@ -95,10 +95,10 @@ class Worker:
         self._wake.set()
 
     async def run(self) -> None:
-        """Works until drained.
+        """Runs until drained.
 
-        Raises EngineError when the engine fails, StoreError when the store does, and GpuSickError after a
-        drain for that reason, or when the engine fails on a sick GPU.
+        Raises EngineError when the engine fails, StoreError when the store fails, and GpuSickError after a drain
+        because of a sick GPU, or when the engine fails on a sick GPU.
         """
         loop = asyncio.get_running_loop()
 
@@ -128,14 +128,14 @@ class Worker:
             raise self._failure
 
     def _cause(self, error: BaseException) -> BaseException:
-        """The error to end with; reads the GPU again, since an engine mostly fails before the next regular reading."""
+        """The error to raise. Reads the GPU again: an engine usually fails before a heartbeat reads the fault."""
         illness = self._illness or sick(self._telemetry())
         return GpuSickError(f"{illness}; {error}") if illness and isinstance(error, EngineError) else error
 
     async def _hand_back(self, cause: BaseException) -> None:
-        """Gives back the requests of a failed engine; they count as lost unless the GPU is sick."""
+        """Gives back the requests of a failed engine. This adds a loss to each, unless the GPU is sick."""
         with suppress(StoreError, TimeoutError):
-            async with asyncio.timeout(LAST_WORD_SECONDS):
+            async with asyncio.timeout(GIVE_BACK_SECONDS):
                 await self._settle()
                 deltas = [response.delta() for response in self._running.running() if not response.lost]
                 await self._store.give_back(self._settings.worker, deltas, lost=isinstance(cause, EngineError))
@@ -150,7 +150,7 @@ class Worker:
             await asyncio.sleep(self._rollout.checkpoint_seconds)
 
     def _read_engine(self) -> None:
-        """Takes the engine's outputs and decides which requests go on."""
+        """Collects the engine's outputs and decides which requests continue."""
         self._engine.check()
         for output in self._engine.collect():
             self._routes.take(output)
@@ -184,9 +184,10 @@ class Worker:
             await self._sleep(min(extend_at, self._next_heartbeat_at()) - now())
 
     def _advance_weights(self) -> bool:
-        """Takes the next step of the weights and aborts the requests that must not go on; True when claims are allowed.
+        """Performs the worker's next step of the weights transaction, and aborts requests that may not continue.
 
-        Nothing else changes fleet spec or weights before the reply to a claim, so the claimed requests fit both.
+        Returns whether claims are allowed. Neither fleet spec nor weights change from here to the reply to a claim, so
+        the claimed requests match both.
         """
         step = self._weights.advance(len(self._running), self._running.versions)
         if step.leaves and not self._draining:
@@ -211,14 +212,14 @@ class Worker:
         self._note_time(calls=True)
 
     def _note_time(self, *, calls: bool) -> None:
-        """Notes the worker's activity from now on; `calls`: the store's side awaits a reply, or is about to call."""
+        """Records the worker's activity from now on. `calls`: the store's side awaits a reply, or is about to call."""
         running = len(self._running.running())
         wants = len(self._running) > running or not self._arrivals.is_waiting
         doing = Doing(running, self._running.room.slots, calls, wants, not (self._claiming or self._draining))
         self._time.note(asyncio.get_running_loop().time(), doing)
 
     async def _settle(self) -> None:
-        """Reports every response that the engine has ended to the store."""
+        """Reports to the store every response that the engine has ended."""
         ended = self._running.ended()
         for response in [response for response in ended if response.lost]:
             self._drop(response)
@@ -227,7 +228,7 @@ class Worker:
         if moved:
             replies = await self._store.give_back(self._settings.worker, [response.delta() for response in moved])
             for response, reply in zip(moved, replies, strict=True):
-                self._is_settled(response, reply)  # after a gap it stays, and is sent again with the missing tokens
+                self._is_settled(response, reply)  # after GAP it stays listed: the next pass sends the missing tokens
         await self._complete([response for response in ended if not self._running.is_for_others(response)])
 
     async def _complete(self, responses: list[RunningRequest]) -> None:
@@ -279,7 +280,7 @@ class Worker:
             max_losses=self._settings.job.spec.failure_policy.request_retries,
             number=self._claims,
             adapters=self._weights.adapters,
-            pace=running.pace.value if self._arrivals.is_patient else 0.0,
+            pace=running.pace.value if self._arrivals.yields_to_faster else 0.0,
         )
         claims = await self._store.claim(self._settings.worker, query)
         refused = self._admit(claims)
@@ -291,7 +292,7 @@ class Worker:
         self._arrivals.note_claim(query.versions, found=bool(claims))
 
     def _admit(self, claims: Iterable[Claim]) -> list[tuple[Claim, str]]:
-        """Adds leased requests to the engine; returns those that it cannot take, each with the reason."""
+        """Adds leased requests to the engine. Returns the requests that it cannot run, each with the reason."""
         refused: list[tuple[Claim, str]] = []
         for claim in claims:
             version = self._weights.version
@@ -305,10 +306,8 @@ class Worker:
         return refused
 
     async def _checkpoint(self, now: float) -> None:
-        """One call for all running requests: appends tokens, renews leases, rescores groups, returns the fleet's load.
-
-        Its duration sets the next interval (`CheckpointPace`).
-        """
+        """One call for all running requests: appends tokens, renews leases, rescores groups, reads the fleet's load.
+        Its duration influences the next interval (`CheckpointPace`)."""
         self._standstill.check(self._engine.metrics().get("steps", 0), now, has_work=bool(self._running.running()))
         running = [response for response in self._running.running() if not response.lost]
         self._running.pace.note({response.key: response.generated for response in running if response.tokens}, now)
@@ -352,7 +351,8 @@ class Worker:
         return WorkerState.BUSY if len(self._running) else WorkerState.IDLE
 
     def _next_heartbeat_at(self) -> float:
-        """When the next heartbeat is due (loop's clock): at once when a drain begins, soon after other changes."""
+        """Time of the next heartbeat (the loop's clock): at once if a drain has begun; else NEWS_SECONDS after the last
+        one if the worker has become idle or busy, URGENT_SECONDS while weights change, otherwise HEARTBEAT_SECONDS."""
         if (last := self._heartbeat) is not None and last.state != self._state:
             return self._heartbeat_at + (0.0 if self._draining else NEWS_SECONDS)
         urgent = self._weights.is_urgent(len(self._running)) or (
@@ -362,7 +362,7 @@ class Worker:
 
     async def _send_heartbeat(self, now: float) -> None:
         metrics = self._metrics()
-        self._illness = self._illness or sick(metrics)  # kept: a failing GPU may report good readings again
+        self._illness = self._illness or sick(metrics)  # not reset: a failing GPU may report good readings again
         if self._illness and not self._draining:
             log.error("draining, for the GPU is sick: %s", self._illness)
             self.drain()

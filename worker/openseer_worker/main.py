@@ -1,6 +1,6 @@
-"""Composition root of a worker process: settings → web server, store, engine, loop; owns the signals.
+"""Composition root of a worker process: builds settings, web server, store, engine and loop, and handles the signals.
 
-Exit codes: 0 drained, or asked to end before it began; those of openseer_core.errors otherwise.
+Exit codes: 0: drained, or stopped before it was ready; otherwise the codes of openseer_core.errors.
 """
 
 import argparse
@@ -116,7 +116,7 @@ async def _run(settings: WorkerSettings, health: Health, passing: Passing) -> No
 
 
 async def _end_when_broken(gang: GangLeader) -> None:
-    """Ends the process without cleanup when a rank is lost: an engine that has lost a rank hangs in any call."""
+    """Ends the process without cleanup when a rank is lost: the collective operations of the other ranks hang."""
     end_at_once(report(await gang.broken))
 
 
@@ -137,7 +137,7 @@ async def _lead(
 
 
 async def _join(settings: WorkerSettings, passing: Passing, store: Store) -> None:
-    """Starts passing on weights, if this process has a web server that others can reach."""
+    """Starts passing weights on to other workers, if this process has a web server."""
     if not passing.port:
         return
     try:

@@ -1,29 +1,36 @@
-"""The requests that a worker runs: their tokens, the part that the store has, and the blocks reserved for them.
+"""The requests that a worker runs: their tokens, how many of these the store has, and the blocks reserved for them.
 
-An engine that runs out of KV blocks preempts a response, and computes its whole context again later. To reserve blocks
-for the longest possible response prevents that, but leaves most of the GPU's memory unused, for few responses become so
-long. So a worker reserves in steps. A response's `horizon` is the number of its tokens that the reservation covers: on
+Problem: an engine that runs out of KV blocks preempts a response, and computes its whole context again later. Reserving
+blocks for max_tokens prevents that, but leaves most of the KV cache unused, because few responses become that long.
+
+Idea: a worker reserves in steps. A response's `horizon` is the number of its tokens that the reservation covers: on
 admission its tokens plus one quantum. At the horizon the response is due, and `decide` (core's queue/quantum.py) either
-moves the horizon on by a quantum, which stops nothing, or the response leaves: the engine aborts it and the worker
-gives it back with its tokens. `margin` covers the tokens generated between two decisions.
+moves the horizon by a quantum (the engine continues without a pause), or makes the response leave: the engine aborts it
+and the worker gives it back with its tokens. `margin` covers the tokens generated between two decisions.
 
 Example: 10,900 blocks of 16 tokens, full attention, quantumTokens 1024, checkpointSeconds 0.25: the margin is
 2 × 0.25 s × 400 tokens/s = 200 tokens. Each request has a prompt of 512 tokens and maxTokens 8192.
 
-  reservation                      tokens                      blocks    requests that fit
-  the longest possible response    512 + 8192        = 8704    544       20
-  on admission                     512 + 1024 + 200  = 1736    109       100
-  second quantum                   512 + 2048 + 200  = 2760    173       63
+  reservation       tokens                      blocks    requests that fit
+  maxTokens         512 + 8192        = 8704    544       20
+  on admission      512 + 1024 + 200  = 1736    109       100
+  second quantum    512 + 2048 + 200  = 2760    173       63
 
-The worker has room for 100 requests instead of 20. If all still run at 1024 tokens, 63 go on, and the 37 with the worst
-scores leave; each response that has ended by then makes room for another one.
+The worker has room for 100 requests instead of 20. If all 100 reach 1024 tokens, 63 continue, and the 37 with the
+highest scores are given back; each response that ends before then saves one of these.
 
 Of each response the worker counts three positions: `claim.generated` ≤ `written` ≤ `generated`. If a response was
 leased at 3000 tokens, the store has 3040 and the engine 3070, then `delta` is the 30 tokens from 3040 on. After a reply
 with a gap `written` moves to the position that the store reports.
 
-It follows that the engine never preempts, that going on costs nothing, and that the number of responses adapts to their
-present lengths. The idea is Seer's divided rollout; a quantum takes the place of its chunk.
+Assumption: the engine does not preempt as long as each response generates at most `margin` tokens between two
+decisions. The first margin assumes at most 400 tokens/s per response (TOKENS_PER_SECOND), and a decision that is late
+by at most one checkpointSeconds. After a response has generated more, the margin is larger (at most a quantum). But no
+blocks are reserved for the excess itself: if none is free, the engine preempts a response and computes its context
+again. No token is lost, and heartbeats count the preemptions.
+
+So continuing costs nothing, and the number of responses follows their present lengths. The idea is Seer's divided
+rollout; its chunk is the quantum here, while a *chunk* in this code is one lease, which may last several quanta.
 """
 
 from collections import Counter
@@ -46,20 +53,23 @@ from openseer_worker.pace import ResponsePace
 from openseer_worker.weights.scores import first_wrong, wrong_score
 
 NO_REVISION = -1
-"""Below every revision that a store issues."""
+"""Lower than every revision of the store, so that the store refuses a rescore with it."""
 
-MOST_COUNTED_FOR = 4
+BLOCK_COUNTS = 4
 """Limit of entries in `RunningRequest.reserved`: this quantum and the next, before and after the first token."""
 
 TOKENS_PER_SECOND = 400
-"""Assumed upper bound of a response's tokens per second; sizes the initial margin. A response with many accepted drafts
-on a small model gains more; the margin then becomes twice the largest gain per collected output."""
+"""Assumed upper bound of a response's tokens per second, for the initial margin. If a response generates more (small
+model, many accepted drafts), the margin grows to twice the largest number of tokens of one collected output; it stays
+at most a quantum, or the initial margin if that is larger."""
 
 
 @dataclass(slots=True)
 class RunningRequest:
-    """One leased request in the engine. `generated`: tokens of the response, those before this lease included;
-    `written`: tokens that the store has; `horizon`: tokens that its reservation covers."""
+    """One leased request in the engine. `generated`: number of tokens of the response, with the tokens before this
+    lease; `written`: number that the store has; `horizon`: number that its reservation covers. `tokens`, `logprobs`:
+    generated under this lease, as in openseer_core.tokens and token_scores. `leaving`: it will be given back; `lost`:
+    its lease has ended."""
 
     claim: Claim
     key: str
@@ -73,13 +83,13 @@ class RunningRequest:
     leaving: bool = False
     lost: bool = False
     reserved: dict[tuple[int, int, int], int] = field(default_factory=dict[tuple[int, int, int], int])
-    """Cache of block counts by (promised tokens, margin, context to compute): asked for often, changed seldom."""
+    """Cache of block counts by (promised tokens, margin, context to compute): read at each decision, changes rarely."""
 
     def take(self, output: EngineOutput, weights: str, dtype: str) -> bool:
-        """Adds the engine's output; False when the response has failed, so that the caller aborts it in the engine.
+        """Adds the engine's output. Returns False if the response has failed: the caller then aborts it in the engine.
 
-        A response fails at its first token without a finite score, and ends before that token. `weights` and `dtype`:
-        of the engine, for the message.
+        A response fails at its first token without a finite score, and ends before that token. `weights` (with the
+        version) and `dtype` (of the engine) are for the message.
         """
         if self.finish is not None:
             return True
@@ -106,18 +116,20 @@ class RunningRequest:
 
 
 class RunningRequests:
-    """All requests of one worker. The engine never uses more than the blocks and slots that are counted here."""
+    """All requests of one worker. The engine uses at most the blocks and slots that are counted here, under the
+    assumption in the module's docstring."""
 
     def __init__(self, profile: EngineProfile, policy: Policy, rollout: RolloutSpec, slots: int) -> None:
         self.room = Room(slots, profile.blocks)
         self.margin = int(2 * rollout.checkpoint_seconds * TOKENS_PER_SECOND)
         self._move_share = 0.0 if profile.contexts_move else MOVE_SHARE
-        """See `decide`."""
+        """See `move_share` of quantum.decide (core)."""
         self.pace = ResponsePace()
         self.largest = 0
-        """Tokens that one request may have at the fleet's largest worker, by the latest heartbeat's reply."""
+        """The largest token limit per request of any worker in the fleet, from the latest heartbeat's reply."""
         self.fleet_load: FleetLoad | None = None
-        """The latest load of the fleet; None after a decision that moved work, until the next checkpoint."""
+        """The latest load of the fleet; None after a decision that gave requests back, until the next checkpoint, so
+        that no load is used for two such decisions."""
         self._slack = max(1, slots // 16)
         self._fair_share = 1
         self._most_margin = max(self.margin, rollout.quantum_tokens)
@@ -143,9 +155,10 @@ class RunningRequests:
         return response
 
     def take(self, output: EngineOutput, version: str) -> bool:
-        """Adds an output that the engine generated with weights `version`; ignored if the response is no longer here.
+        """Adds an output, generated with weights `version`; ignores it if the response is no longer here.
 
-        True when that frees blocks: those reserved for the computation of its context, at its first token.
+        Returns whether this frees reserved blocks: from its first token on a response does not need the blocks reserved
+        for prefill.
         """
         response = self._responses.get(output.key)
         if response is None:
@@ -159,7 +172,7 @@ class RunningRequests:
         return begins and self._blocks(response, response.horizon) < before
 
     def newly_failed(self) -> list[str]:
-        """Keys of responses whose scores have failed since the last call; the caller aborts them in the engine."""
+        """Keys of the responses that have failed since the last call; the caller aborts them in the engine."""
         failed, self._failed = self._failed, []
         return failed
 
@@ -172,21 +185,22 @@ class RunningRequests:
 
     @property
     def versions(self) -> set[str]:
-        """Versions of all responses here."""
+        """The weights versions of all responses here."""
         return {response.claim.version for response in self._responses.values()}
 
     def running(self) -> list[RunningRequest]:
-        """Responses that the engine still generates."""
+        """The responses that the engine still generates."""
         return [response for response in self._responses.values() if response.finish is None]
 
     def ended(self) -> list[RunningRequest]:
-        """Responses that the engine has ended and that are not yet reported to the store."""
+        """The responses that the engine has ended and that are not yet reported to the store."""
         return [response for response in self._responses.values() if response.finish is not None]
 
     def is_for_others(self, response: RunningRequest) -> bool:
-        """Whether an ended response returns to the queue: it was aborted, or it has reached this worker's limit.
+        """Whether an ended response returns to the queue: it was aborted, or it has reached this worker's token limit.
 
-        The latter only if a larger worker may go on with it. One that was full when claimed came here to be ended.
+        The latter only if a worker with a larger limit may exist. A request that had reached the limit when it was
+        claimed was claimed to be ended.
         """
         prompt, limit = count_items(response.claim.prompt), self._profile.request_tokens
         is_full = prompt + response.claim.generated < limit <= prompt + response.generated
@@ -195,7 +209,7 @@ class RunningRequests:
         return outgrown or response.finish is FinishReason.ABORTED
 
     def members(self) -> dict[GroupId, dict[int, int]]:
-        """By group, the responses here: index → tokens generated."""
+        """The generated tokens of each response here, by group and index."""
         found: dict[GroupId, dict[int, int]] = {}
         for response in self._responses.values():
             request = response.claim.request
@@ -207,12 +221,15 @@ class RunningRequests:
         return self._views[group]
 
     def note_load(self, fleet_load: FleetLoad) -> None:
-        """Takes the latest load of the fleet."""
+        """Records the latest load of the fleet."""
         self.fleet_load, self._fair_share = fleet_load, fleet_load.fair_share
 
     @property
     def claim_slack(self) -> int:
-        """Limit of claimed requests above the fair share: half the share, below the surplus at which it gives back."""
+        """Number of requests above the fair share that the worker may claim; 1 while it runs none.
+
+        A sixteenth of the slots, at most half the fair share: never above the surplus at which it gives requests back.
+        """
         return min(self._slack, -(-self._fair_share // 2)) if self._responses else 1
 
     @property
@@ -222,7 +239,7 @@ class RunningRequests:
 
     @property
     def tokens(self) -> int:
-        """Context tokens of all responses, prompts included: another worker would have to compute them again."""
+        """Context tokens of all responses, prompts included. Another worker would have to compute them again."""
         return sum(count_items(response.claim.prompt) + response.generated for response in self._responses.values())
 
     @property
@@ -256,7 +273,7 @@ class RunningRequests:
         }
 
     def decide(self) -> Decision:
-        """Decides which due responses go on for a quantum and which leave (see openseer_core.queue.quantum)."""
+        """Decides which due responses continue for a quantum and which leave (see openseer_core.queue.quantum)."""
         states: list[QuantumState] = []
         occupied = 0
         for response in self._responses.values():
@@ -286,13 +303,13 @@ class RunningRequests:
     # ---- views of groups
 
     def learn(self, view: GroupView) -> None:
-        """Takes the newest view of a group."""
+        """Records a view of a group, unless a newer one is known."""
         known = self._views.get(view.id)
         if known is None or view.revision >= known.revision:
             self._views[view.id] = view
 
     def finish(self, response: RunningRequest, *, rescore: bool) -> Finish:
-        """The report of an ended response to the store. `rescore`: with its group's new priority."""
+        """The report of an ended response to the store. `rescore`: whether it contains its group's new priority."""
         assert response.finish is not None
         if response.finish is FinishReason.INFRA_FAILED:  # the engine refused this one request
             return Finish(response.delta(), Status.INFRA_FAILED, response.finish, response.stop_reason)
@@ -300,13 +317,13 @@ class RunningRequests:
         return Finish(response.delta(), Status.OK, response.finish, response.stop_reason, rescored)
 
     def rescore_finish(self, response: RunningRequest) -> Rescore:
-        """The group's priority once this response has finished, if no other worker changes the group first."""
+        """The group's priority after this response has finished, valid if no other worker changes the group before."""
         view = self._views[response.claim.request.group].with_finish(response.generated)
         self.learn(view)
         return Rescore(view, self._policy.priority(view))
 
     def rescore_running(self, responses: Iterable[RunningRequest]) -> list[Rescore]:
-        """New priorities of groups whose running responses have outgrown the estimate by a step."""
+        """New priorities of the groups with a running response that exceeds the estimate by the factor STEP (1.25)."""
         rescores: list[Rescore] = []
         for response in responses:
             view = self._views[response.claim.request.group]
@@ -317,14 +334,14 @@ class RunningRequests:
         return rescores
 
     def relearn(self, view: GroupView) -> None:
-        """Replaces the view of a group by the store's, without comparing revisions."""
+        """Replaces the view of a group by the store's view, without comparing revisions."""
         self._views[view.id] = view
 
     def note_reply(self, response: RunningRequest, reply: Reply) -> None:
-        """Takes the store's view of the group from the reply to a response's end.
+        """Records the store's view of the group from the reply to a response's end.
 
-        If the lease was lost, the view here may assume a finish that the store never took. Its revision becomes
-        NO_REVISION, so the store refuses the next rescore of the group and returns its own view.
+        If the lease was lost, the worker's view may include a finish that the store has refused. Its revision becomes
+        NO_REVISION, so that the store refuses the next rescore of the group and returns its own view.
         """
         group = response.claim.request.group
         if reply.view is not None:
@@ -346,7 +363,7 @@ class RunningRequests:
             context = prompt + claim.generated if computing else 0
             footprint = Footprint(prompt, generated, promised, longest, self.margin, context)
             blocks = footprint.blocks(self._profile.layout)
-            if len(response.reserved) >= MOST_COUNTED_FOR:
+            if len(response.reserved) >= BLOCK_COUNTS:
                 response.reserved.clear()
             response.reserved[wanted] = blocks
         return blocks

@@ -18,10 +18,10 @@ def _boot_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """One boot of one worker. `index` determines its own lane, and its core on a CPU.
+    """The settings of one boot of one worker. `index` determines its own lane, and its core on a CPU.
 
     `node` and `pod`: in a cluster, the name of its node and the uid of its pod. `leader`: in a gang the host of rank 0,
-    else "" (see gang). `kv_pool`: mount point of spec.kvPool.pvc, or HOST:PORT of Mooncake's master. `routed`: the
+    otherwise "" (see gang). `kv_pool`: mount point of spec.kvPool.pvc, or HOST:PORT of Mooncake's master. `routed`: the
     job's folder for rows of routed experts; the process that returns results reads it.
     """
 
@@ -40,17 +40,17 @@ class WorkerSettings:
 
     @property
     def worker(self) -> WorkerId:
-        """The worker's name, which recurs after a restart, and its boot id, which never does."""
+        """The worker's name, the same after a restart, and its boot id, new at each start."""
         return WorkerId(worker_name(self.index), self.boot)
 
     @property
     def is_gang(self) -> bool:
-        """Whether this process is one rank of several. Without a leader, as locally, one process has all GPUs."""
+        """Whether this process is one rank of several. Without a leader (a local run) one process has all GPUs."""
         return bool(self.leader) and self.job.spec.workers.parallelism.nodes > 1
 
     @property
     def gpus(self) -> int:
-        """Number of GPUs that an engine takes in this pod: the first visible ones."""
+        """Number of GPUs of this pod that the engine uses; they are the first visible ones."""
         parallelism = self.job.spec.workers.parallelism
         return parallelism.gpus // (parallelism.nodes if self.is_gang else 1)
 
@@ -61,7 +61,7 @@ class WorkerSettings:
 
     @property
     def lanes(self) -> tuple[str, ...]:
-        """The lanes that it claims from: its own first, then the shared one."""
+        """The lanes that the worker claims from: its own lane first, then the shared lane."""
         return (str(self.index), SHARED_LANE)
 
     @property
@@ -71,7 +71,8 @@ class WorkerSettings:
 
     @property
     def fleet(self) -> str:
-        """Identifies the workers of one job among those of all jobs; it may contain a password."""
+        """Key of the job's workers in a shared KV pool, from job and store URL. It may contain a password, so only its
+        digest is used as a name."""
         return f"{self.job_name} {self.store_url}"
 
     @property
@@ -85,10 +86,10 @@ class WorkerSettings:
 
     @property
     def routes(self) -> Path | None:
-        """Folder for rows of routed experts; None where none are captured."""
+        """Folder for rows of routed experts; None if none are captured."""
         return Path(self.routed) if self.job.spec.routing.capture is not None and self.routed else None
 
     @property
     def job_name(self) -> str:
-        """Namespace and name."""
+        """The job's namespace and name."""
         return f"{self.job.namespace}/{self.job.name}"

@@ -1,8 +1,8 @@
-"""Fetches siblings' tokens from the store, for the engine to draft from.
+"""Fetches siblings' tokens from the store, from which the engine drafts.
 
-A task beside the worker's loop, off the path of every token. Drafts are optional: while the store is unreachable, the
-engine drafts from the tokens that it has. A response without new tokens (it waits, or it has ended) is queried at
-doubling intervals, up to QUIET_SECONDS.
+It is a separate task of the event loop; no token waits for it. While the store is unreachable, the engine drafts from
+the tokens that it has. A response without new tokens (it waits, or it has ended) is queried at doubling intervals, up
+to QUIET_SECONDS.
 """
 
 import asyncio
@@ -23,22 +23,23 @@ from openseer_worker.running import RunningRequests
 log = logging.getLogger(__name__)
 
 FETCH_BYTES = 2**18
-"""Limit of bytes per fetch: the engine takes them within some milliseconds, between two steps."""
+"""Limit of bytes per fetch. The engine processes these within some milliseconds, between two steps."""
 KEEP_SECONDS = 30.0
-"""Time that a group is followed after its last request left, in seconds: its next request often comes soon."""
+"""Time for which a group's drafts are kept after its last request left the worker, in seconds: the worker often claims
+another of its requests soon."""
 QUIET_SECONDS = 4.0
 """Limit of the query interval of a response without new tokens, in seconds."""
 PROBE_IMPORTANCE = 2.0
-"""Importance of a probe while requests wait: its length orders them."""
+"""Weight of a probe's speed in the choice of draft lengths while requests wait: its length determines their order."""
 LARGEST_IMPORTANCE = 4.0
-"""Limit of a request's importance when nothing waits: the batch ends with the requests that have most left to do."""
+"""Limit of a response's weight when no request waits. Then the responses with the most tokens left have the largest
+weights, because they determine the end of the batch."""
 
 
 @dataclass(slots=True)
 class _Log:
-    """One response's tokens: how many are `known` here, and when it is queried next.
-
-    `queried_at`: time of the last query, 0 for none; `pause`: seconds until the next one, 0 after new tokens.
+    """The state of the queries for one response. `known`: number of its tokens here; `queried_at`: time of the last
+    query, 0 for none; `pause`: seconds until the next query, 0 after new tokens.
     """
 
     known: int = 0
@@ -48,7 +49,9 @@ class _Log:
 
 @dataclass(slots=True)
 class _FollowedGroup:
-    """A group that has, or had, requests here. `logs`: by index, of the responses that run here or were queried."""
+    """A group with requests here now or within KEEP_SECONDS. `logs`: by index, for the responses that run here or were
+    queried. `running_at`: time at which it last had a request here; `earlier`: whether the responses of earlier batches
+    are still to be queried."""
 
     running_at: float
     earlier: bool
@@ -73,20 +76,20 @@ class Sharing:
         self._failing = False
 
     async def run(self) -> None:
-        """Fetches every checkpoint interval until cancelled; ends at once for an engine that does not draft."""
+        """Fetches once per checkpoint interval until cancelled; returns at once if the engine does not draft."""
         while self._engine.drafts:
             await asyncio.sleep(self._pace.seconds)
             try:
                 await self._share()
             except (StoreError, LoadError) as error:
                 if not self._failing:
-                    log.warning("no news of siblings for now: %s", error)
+                    log.warning("siblings' tokens cannot be read at the moment: %s", error)
                 self._failing = True
             else:
                 self._failing = False
 
     def metrics(self) -> WorkerMetrics:
-        """shared_tokens, shared_bytes: totals; share_lag: age of the latest tokens in seconds; empty without drafts."""
+        """shared_tokens, shared_bytes: totals; share_lag: age of the latest tokens in seconds. Empty without drafts."""
         if not self._engine.drafts:
             return WorkerMetrics()
         shared_bytes = self._tokens * ITEM_BYTES
@@ -100,7 +103,7 @@ class Sharing:
         queries = self._queries(began)
         found = await self._store.siblings(queries, FETCH_BYTES) if queries else []
         news = DraftNews(importance=importance(self._running), released=[str(group) for group in released])
-        # All tokens that came now are newer than the last query for their response.
+        # New tokens were written after the last query for their response, so their age is at most the time since then.
         since = [queried_at for siblings in found for queried_at in self._add(siblings, news) if queried_at]
         self._note_queried(queries, began)
         if news.tokens or news.earlier or news.released or news.importance != self._importance:
@@ -110,7 +113,7 @@ class Sharing:
             self._lag = now() - min(since)
 
     def _follow_groups(self, now: float) -> list[GroupId]:
-        """Updates the followed groups by the running requests; returns the groups that it has dropped."""
+        """Updates the followed groups from the running requests. Returns the groups that are no longer followed."""
         for group, generated in self._running.members().items():
             followed = self._groups.get(group)
             if followed is None:
@@ -125,7 +128,7 @@ class Sharing:
         return released
 
     def _queries(self, now: float) -> list[SiblingQuery]:
-        """For every group that runs here: its responses that run elsewhere and whose pause is over."""
+        """One query for every group that runs here: for its responses that do not run here and are not paused."""
         queries: list[SiblingQuery] = []
         for group, generated in self._running.members().items():
             followed = self._groups[group]
@@ -140,7 +143,7 @@ class Sharing:
         return queries
 
     def _add(self, siblings: Siblings, news: DraftNews) -> list[float]:
-        """Adds the store's reply to the news, and notes the position of the next query.
+        """Adds the store's reply to the news, and records the position of the next query.
 
         Returns the time of the last query for each response with new tokens, 0 for none.
         """
@@ -167,10 +170,10 @@ class Sharing:
 
 
 def importance(running: RunningRequests) -> dict[str, float]:
-    """The importance of each running response by key, where it is not 1.
+    """The importance of each running response by key, if it is not 1.
 
-    While requests wait, it is PROBE_IMPORTANCE for probes. When none wait, it is the rest of a response by its group's
-    estimate, divided by the mean rest.
+    While requests wait, it is PROBE_IMPORTANCE for probes. When none wait, it is a response's expected remaining tokens
+    (its group's estimate - generated) divided by their mean, if above 1, and at most LARGEST_IMPORTANCE.
     """
     requests = running.running()
     if running.fleet_load is None or running.fleet_load.waiting:

@@ -1,4 +1,6 @@
-"""The start of a worker: builds the engine and connects to the store concurrently; a stop request ends it at once.
+"""The start of a worker: builds the engine and connects to the store concurrently.
+
+SIGTERM, SIGINT or a drain request ends the start immediately.
 
 Engines are imported and built in threads, so that signals, probes and heartbeats are served during the build.
 """
@@ -38,7 +40,7 @@ _Result = TypeVar("_Result")
 
 
 def stop_on_signals() -> asyncio.Event:
-    """Returns an event of the running loop that SIGTERM and SIGINT set."""
+    """Returns an event that SIGTERM and SIGINT set, for the running loop."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -59,7 +61,7 @@ async def in_thread(work: Callable[[], _Result]) -> _Result:
         outcome: object
         try:
             outcome = work()
-        except BaseException as error:  # noqa: BLE001 - it is raised again where it is awaited
+        except BaseException as error:  # noqa: BLE001 - the awaiting code raises it again
             set_outcome, outcome = future.set_exception, error
         with suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(settle, set_outcome, outcome)
@@ -69,23 +71,24 @@ async def in_thread(work: Callable[[], _Result]) -> _Result:
 
 
 def end_process(code: int) -> NoReturn:
-    """Ends the process; without cleanup if a thread still builds or watches an engine, or may hang in a pool."""
+    """Ends the process; without cleanup if a thread still builds or watches an engine, or if Mooncake's client is
+    loaded: its threads may hang."""
     if mooncake_is_loaded() or any(thread.name == THREAD for thread in threading.enumerate()):
         end_at_once(code)
     sys.exit(code)
 
 
 def end_at_once(code: int) -> NoReturn:
-    """Ends the process without cleanup; its children detect that and end too."""
+    """Ends the process without cleanup. Its child processes detect the death of their parent and exit."""
     logging.shutdown()
     sys.stdout.flush()
     os._exit(code)
 
 
 async def all_or_stop(stop: asyncio.Event, *tasks: asyncio.Task[Any]) -> bool:
-    """Waits for all tasks: True when they are done, False when `stop` is set before. Raises the first task's error.
+    """Waits for all tasks. Returns True when they are done, False if `stop` is set before.
 
-    Unfinished tasks are cancelled.
+    Raises the first task's error. Cancels unfinished tasks.
     """
     stopping = asyncio.create_task(stop.wait())
     pending = set(tasks)
@@ -112,9 +115,9 @@ class Start:
         self._store: Store | None = None
 
     async def run(self) -> tuple[Store, Engine] | None:
-        """Returns store and engine; None when `stop` is set, or a drain is requested, before both are ready.
+        """Returns store and engine; None if `stop` is set, or a drain is requested, before both are ready.
 
-        Raises InputError, StoreError or EngineError. Unless it returns the store, it closes it.
+        Raises InputError, StoreError or EngineError. Closes the store unless it returns it.
         """
         building = asyncio.create_task(self._build())
         reaching = asyncio.create_task(self._reach_store(building))

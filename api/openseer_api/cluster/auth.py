@@ -71,7 +71,7 @@ class KubernetesAuth:
         key = hashlib.sha256(token.encode()).digest()
         subject = await self._subjects.get(key, lambda: self._subject_of(token))
         if not subject.fields:
-            raise Unauthenticated("the token is not valid in this cluster, or no longer")
+            raise Unauthenticated("the token is not valid in this cluster or has expired; create a new one")
         return key, subject
 
     async def _subject_of(self, token: str) -> Subject:

@@ -51,7 +51,9 @@ class Kube:
             try:
                 await load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=configuration)
             except (ConfigException, OSError) as error:
-                raise InputError(f"no way to the Kubernetes API: neither in a pod nor by KUBECONFIG: {error}") from None
+                raise InputError(
+                    f"no access to the Kubernetes API, neither in a pod nor through KUBECONFIG: {error}"
+                ) from None
         return Kube(ApiClient(configuration))
 
     async def close(self) -> None:

@@ -100,7 +100,7 @@ class KubeJobs:
         try:
             return await self._access.url(job, served.uid, served.secret, partial(self._read_secret, job.namespace))
         except InputError as error:
-            raise JobsUnavailable(f"the job's store is not known: {error}") from None
+            raise JobsUnavailable(f"the job's store cannot be determined: {error}") from None
 
     async def _read_secret(self, namespace: str, name: str) -> Mapping[str, str]:
         try:

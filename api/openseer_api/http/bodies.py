@@ -131,8 +131,8 @@ class OwnRoute(StrictRoute):
         given = [name for name, _ in request.query_params.multi_items()]
         for name in given:
             if name not in self._known:
-                told = ", ".join(sorted(self._known)) or "none"
-                raise InputError(f"query.{name[:MOST_SHOWN]}: unknown parameter, known: {told}")
+                known = ", ".join(sorted(self._known)) or "none"
+                raise InputError(f"query.{name[:MOST_SHOWN]}: unknown parameter, known: {known}")
             if given.count(name) > 1:
                 raise InputError(f"query.{name}: found {given.count(name)} times, allowed: once")
         if not self._takes_body and (await request.body()).strip() not in (b"", b"{}", b"null"):

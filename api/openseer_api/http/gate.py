@@ -115,7 +115,7 @@ class Gate:
             _check_head(headers)
             if not open_:
                 if place is None:
-                    raise NotFoundProblem("the path names no job")
+                    raise NotFoundProblem("the path contains no job; a job's routes are below /jobs/NAMESPACE/NAME")
                 client = scope.get("client")
                 state["job"] = await self._admit(scope["method"], headers, place, client[0] if client else "")
             limit = self._paths.body_bytes(path)

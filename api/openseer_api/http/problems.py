@@ -122,8 +122,8 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def fault_of(error: Exception) -> Fault:
     """The fault that a caller receives for an exception. Each error that a body or a name can cause is a 4xx."""
     fault = _fault_of(error)
-    told = [{name: without_passwords(text) for name, text in entry.items()} for entry in fault.errors]
-    return replace(fault, detail=without_passwords(fault.detail), errors=told)
+    errors = [{name: without_passwords(text) for name, text in entry.items()} for entry in fault.errors]
+    return replace(fault, detail=without_passwords(fault.detail), errors=errors)
 
 
 def _fault_of(error: Exception) -> Fault:
@@ -187,7 +187,9 @@ async def _answered(request: Request, error: Exception) -> JSONResponse:
 
 async def _answered_and_logged(request: Request, error: Exception) -> JSONResponse:
     """Refuses a call that an earlier check should have refused, and logs the place."""
-    log.warning("%s %s: missed by the checks before: %s", request.method, request.url.path, error, exc_info=error)
+    log.warning(
+        "%s %s: an earlier check should have refused this: %s", request.method, request.url.path, error, exc_info=error
+    )
     return await _answered(request, error)
 
 
@@ -203,6 +205,6 @@ def _ours(error: OpenseerError) -> Fault:
 
 
 def _wrong(found: Sequence[Any]) -> Fault:
-    told = wrong_places(found, MOST_ERRORS)
-    errors = [{"where": where[:LONGEST_PLACE], "what": what} for where, what in told]
+    wrong = wrong_places(found, MOST_ERRORS)
+    errors = [{"where": where[:LONGEST_PLACE], "what": what} for where, what in wrong]
     return Fault(422, "; ".join(f"{entry['where']}: {entry['what']}" for entry in errors), errors=errors)

@@ -14,16 +14,8 @@ from openseer_core.queue.messages import APPEND, Chunk, RequestRecord, Result
 from openseer_core.queue.time_left import mean_length, seconds_left, tokens_left
 from openseer_core.token_scores import likeliest, own_scores
 from openseer_core.tokens import readable_logprobs, unpack_tokens
-from openseer_core.wire.batches import (
-    Batch,
-    BatchMetrics,
-    BatchSpec,
-    BatchState,
-    ChunkInfo,
-    RequestInfo,
-    Target,
-    VersionSpan,
-)
+from openseer_core.wire.batches import Batch, BatchMetrics, BatchSpec, BatchState, RequestInfo, Target
+from openseer_core.wire.results import ChunkInfo, VersionSpan
 from openseer_core.worker.draft_metrics import DraftMetrics
 from openseer_store.routed.assembly import RoutedExperts
 from openseer_text.rendering import TextCodec

@@ -53,7 +53,7 @@ class Connection(H11Protocol):
         super().connection_made(transport)
         if len(self.connections) > self._most:
             if not self._idle:
-                log.warning("%s connections are open, and none is idle: another one is refused", self._most)
+                log.warning("%s connections are open, and none is idle; a new one is refused", self._most)
                 transport.abort()
                 return
             next(iter(self._idle)).drop()

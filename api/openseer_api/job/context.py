@@ -175,11 +175,11 @@ class JobContext:
 
 
 def _open_codec(job: RolloutJob, run_code: bool, on_codec: Callable[[], None]) -> TextCodec | ModelError:
-    def say(message: str) -> None:
+    def warn(message: str) -> None:
         log.info("%s/%s: %s", job.namespace, job.name, message)
 
     try:
-        codec = open_codec(job.spec.model, say, run_code=run_code)
+        codec = open_codec(job.spec.model, warn, run_code=run_code)
     except ModelError as error:
         log.warning("%s/%s: %s", job.namespace, job.name, error)
         return error

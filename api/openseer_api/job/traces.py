@@ -29,18 +29,18 @@ class JobTraces:
     def __init__(self, job: RolloutJob, taker: SpanTaker) -> None:
         self._job = f"{job.namespace}/{job.name}"
         self._taker = taker
-        self._told: dict[_Key, int] = {}
+        self._sent: dict[_Key, int] = {}
         self._ended: dict[_Key, None] = {}
 
     def note_entries(self, record: BatchRecord, spec: BatchSpec, entries: Sequence[Entry]) -> None:
         """Creates the spans of entries that a reader of a batch gets; skips entries that were noted before."""
         key = (record.number, record.opened_at)
-        told = self._told.get(key, 0)
+        sent = self._sent.get(key, 0)
         trace = self._trace(record, spec)
-        fresh = [entry for entry in entries if entry.cursor > told]
+        fresh = [entry for entry in entries if entry.cursor > sent]
         self._taker.give(request_span(trace, entry) for entry in fresh if isinstance(entry, Result))
         if fresh:
-            _keep(self._told, key, fresh[-1].cursor)
+            _keep(self._sent, key, fresh[-1].cursor)
 
     def note_end(self, record: BatchRecord, spec: BatchSpec, drafts: DraftMetrics, now: float) -> None:
         """Creates, once, the span of a batch that has ended or was deleted. `now`: seconds of the store's clock."""

@@ -57,7 +57,9 @@ class Upload:
     def counted(self, error: InputError) -> InputError:
         """The error, with the number of groups that this upload has queued before; they stay."""
         if self._accepted:
-            error.args = (f"{error}; {self._accepted} groups of this call were queued before it, and stay",)
+            error.args = (
+                f"{error}; {self._accepted} groups of this call were queued before the error and remain queued",
+            )
         return error
 
     async def finish(self) -> UploadReceipt:
@@ -73,7 +75,9 @@ class Upload:
             raise BusyProblem(f"{job.limits.queued} requests wait already; send the upload again when some have ended")
         fleet_spec = (await job.snapshot()).fleet_spec
         if not takes_groups(fleet_spec, self._record.version):
-            raise BusyProblem(f"new weights are coming: batch {self._record.number} takes groups again afterwards")
+            raise BusyProblem(
+                f"new weights are being published: batch {self._record.number} takes groups again afterwards"
+            )
         await self._check_version(piece)
         self._waiting, self._waiting_bytes = [], 0
         self._accepted += await self._queue(await with_earlier(job, piece))
@@ -90,8 +94,9 @@ class Upload:
         new = next((spec.id.name for spec, known in zip(piece, there, strict=True) if not known), None)
         if new is not None:
             raise ConflictProblem(
-                f"batch {record.number} was opened for weights {named}, and the fleet has gone on to {record.version}: "
-                f"group {new} is new and would be sampled from those; open another batch, or one that names no version"
+                f"batch {record.number} was opened for weights {named}, but the fleet now serves {record.version}: "
+                f"group {new} is new and would be sampled from those; open another batch, or a batch without "
+                "weights_version"
             )
 
     async def _is_there(self, group: GroupId) -> bool:
@@ -140,8 +145,8 @@ class Upload:
         size = group.n or spec.group_size or job.job.spec.group_size
         if sampling.score_from is not None and size > 1:
             raise InputError(
-                f"group {group.id}: found {size} responses, allowed with sampling.scoreFrom: 1, for all would be the "
-                "same; set group_size or n to 1"
+                f"group {group.id}: found {size} responses, allowed with sampling.scoreFrom: 1, because all would be "
+                "the same; set group_size or n to 1"
             )
         ordinal, self._ordinal = self._ordinal, self._ordinal + 1
         return job.placement.group(

@@ -41,10 +41,10 @@ HALF_SECONDS = 60.0
 """Half-life of the growth of responses, in seconds, so that a worker that has become slow is found."""
 STEPS = 1000
 """Events that are processed before the event loop runs other tasks."""
-BETWEEN = "waiting for the trainer: nothing was in the queue"
+BETWEEN = "waiting for the trainer: the queue was empty"
 NO_BEST: Mapping[JobMode, str] = {
-    "batch": "it is simulated once the run has ended, for its lengths are not known before",
-    "serve": "how many responses come, and how long they get, is up to the trainer",
+    "batch": "it is simulated after the end of the run, when all lengths are known",
+    "serve": "the number and the lengths of the responses depend on the trainer",
 }
 ROUGHLY = 1.0
 """Error, in seconds, of a worker's start time as derived from its heartbeats."""
@@ -61,7 +61,7 @@ class _Counted(NamedTuple):
 
 @dataclass(slots=True)
 class _Worker:
-    """The state of a worker. `told_all`: all counts of its first boot fall within the account's time."""
+    """The state of a worker. `counted_all`: all counts of its first boot fall within the account's time."""
 
     parts: WorkerParts
     boot: str = ""
@@ -69,7 +69,7 @@ class _Worker:
     sums: CounterSums = field(default_factory=CounterSums)
     growth: WorkerGrowth = field(default_factory=WorkerGrowth)
     before: _Counted | None = None
-    told_all: bool = True
+    counted_all: bool = True
 
 
 class _Queued(NamedTuple):
@@ -203,11 +203,11 @@ class LiveAccount:
     def _notes(self, seconds: float) -> list[str]:
         notes: list[str] = []
         if seconds < ENOUGH_SECONDS:
-            notes.append(f"the job is young: parts of its time are judged from {ENOUGH_SECONDS:g} s on")
-        if partly := [name for name, worker in self._workers.items() if not worker.told_all]:
+            notes.append(f"findings on the parts of the time need a job of at least {ENOUGH_SECONDS:g} s")
+        if partly := [name for name, worker in self._workers.items() if not worker.counted_all]:
             notes.append(
-                f"{named(partly)} had counted before: what waited for the store, for weights and for contexts is told "
-                "since somebody looks, and is in idle and in decoding before"
+                f"{named(partly)} ran before this page was first opened: earlier waits for the store, for weights and "
+                "for contexts count as idle or decoding"
             )
         return notes
 
@@ -246,7 +246,7 @@ class LiveAccount:
             worker.sums.note(counted)
             if first_boot and began < since - ROUGHLY:
                 worker.sums.sums.clear()
-                worker.told_all = False
+                worker.counted_all = False
         else:
             worker.growth.note(worker.before, counted)
             worker.sums.note(counted)
@@ -305,6 +305,6 @@ def holder_of_tail(books: Mapping[int, BatchBook], running: Iterable[LeaseBar], 
     last = max(bars, key=left)
     request, seconds = RequestId.parse(last.request), max(0.0, now - last.start)
     return (
-        f"{len(bars):,} responses run and nothing waits; response {request.index} of group {request.group.name} is "
+        f"{len(bars):,} responses run and no request waits; response {request.index} of group {request.group.name} is "
         f"expected to end last: {last.worker} has run it for {seconds:,.0f} s"
     )

@@ -160,10 +160,10 @@ class JournalReader(Protocol):
 class BatchBook:
     """The state of a batch, from its journal."""
 
-    def __init__(self, number: int, leases: LeaseRows, told: JournalReader | None = None) -> None:
-        """`told`: another reader of the same requests and entries."""
+    def __init__(self, number: int, leases: LeaseRows, reader: JournalReader | None = None) -> None:
+        """`reader`: another reader of the same requests and entries."""
         self.number = number
-        self._told = told
+        self._reader = reader
         self.named = self.read = 0
         """Numbers of group names, and of journal entries, that were read."""
         self.began_at = 0.0
@@ -206,8 +206,8 @@ class BatchBook:
     def _queue(self, at: float, requests: int) -> None:
         self._waiting += requests
         self.tail_since = None
-        if self._told is not None:
-            self._told.queue(self.number, at, requests)
+        if self._reader is not None:
+            self._reader.queue(self.number, at, requests)
 
     def note(self, entries: Iterable[JournalEntry]) -> None:
         """Takes the next entries of its journal. A group has at least the requests that they name."""
@@ -222,8 +222,8 @@ class BatchBook:
             if group is not None and word is not None:
                 self.grow(request.group.name, request.index + 1, entry.at)
                 change = self._move(group, request.index, word, entry)
-            if self._told is not None:
-                self._told.note(self.number, entry, change)
+            if self._reader is not None:
+                self._reader.note(self.number, entry, change)
 
     def _move(self, group: GroupBook, index: int, word: RequestWord, entry: JournalEntry) -> int:
         """Returns the change of the number of waiting requests."""

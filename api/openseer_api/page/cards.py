@@ -67,12 +67,12 @@ async def _card(job: Listed) -> JobCard:
         async with asyncio.timeout(CARD_SECONDS):
             return await job.card()
     except TimeoutError:
-        reason = f"{SILENT}: nothing came for {CARD_SECONDS:g} s"
+        reason = f"{SILENT}: no data within {CARD_SECONDS:g} s"
     except OpenseerError as error:
         reason = f"{SILENT}: {error}" if error.retryable else str(error)
     except Exception:
         log.exception("%s/%s: no card for the page", *job.place)
-        reason = "a defect of openseer: the log of this server says which"
+        reason = "a defect of openseer; see the log of this server"
     return _unknown(job, reason)
 
 

@@ -184,13 +184,13 @@ class JobFeed:
             del self._books[gone]
             self._leases.drop_batch(gone)
             self._account.drop_batch(gone)
-        reached, told = inf, list[tuple[BatchBook, JournalEntry]]()
+        reached, noted = inf, list[tuple[BatchBook, JournalEntry]]()
         for record in records:
             book = self._books.setdefault(record.number, BatchBook(record.number, self._leases, self._account))
             entries, until = await self._read(book)
             reached = min(reached, until)
-            told += [(book, entry) for entry in entries]
-        await self._note(told)
+            noted += [(book, entry) for entry in entries]
+        await self._note(noted)
         await self._account.settle(snapshot.workers, snapshot.now, reached)
         self._batches = [rendered(job, record, snapshot, snapshot.now) for record in records]
         self._looked_at = time.monotonic()
@@ -204,11 +204,11 @@ class JobFeed:
         began = book.began_at if book is not None else 0.0
         return [BatchRecord(BATCH_JOB_BATCH, INITIAL_VERSION, "{}", progress, began, began)]
 
-    async def _note(self, told: list[tuple[BatchBook, JournalEntry]]) -> None:
+    async def _note(self, noted: list[tuple[BatchBook, JournalEntry]]) -> None:
         """Notes the entries of all batches in the order of their times, as leases of all share the rows of a worker."""
-        told.sort(key=lambda one: one[1].at)
-        for start in range(0, len(told), PAGE):
-            for book, entries in groupby(told[start : start + PAGE], key=lambda one: one[0]):
+        noted.sort(key=lambda one: one[1].at)
+        for start in range(0, len(noted), PAGE):
+            for book, entries in groupby(noted[start : start + PAGE], key=lambda one: one[0]):
                 book.note(entry for _, entry in entries)
             await asyncio.sleep(0)
 

@@ -15,7 +15,7 @@ from openseer_core.wire.page import MOST_SIBLINGS, GroupPage, ResponseView
 MOST_PROMPT_TOKENS = 8192
 """Limit of tokens of a prompt that is shown."""
 FindBook = Callable[[GroupId], Awaitable[GroupBook | None]]
-NO_TEXT = "the model's tokenizer is not loaded here, or not yet: token ids are shown"
+NO_TEXT = "this server has not loaded the model's tokenizer (yet); token ids are shown"
 
 
 async def no_book(_: GroupId) -> GroupBook | None:
@@ -34,7 +34,7 @@ class GroupFeed:
         self._group = group
         self._index = index
         self._prompt: tuple[str, int] | None = None
-        self._told = place
+        self._place = place
         self._pieces: Pieces | None = None
         self._texts: dict[int, TokenTexts] = {}
         self._known: dict[int, str] = {}
@@ -70,7 +70,7 @@ class GroupFeed:
         return self._pieces.place(self._texts) if self._pieces is not None else ""
 
     async def _responses(self, shown: list[int], queued_at: float) -> list[ResponseView]:
-        pieces = self._pieces = self._pieces or Pieces(queued_at, self._told)
+        pieces = self._pieces = self._pieces or Pieces(queued_at, self._place)
         known = await self._job.store.lengths([RequestId(self._group, index) for index in shown])
         lengths = dict(zip(shown, known, strict=True))
         most, book = pieces.share(lengths), await self._book(self._group)

@@ -69,13 +69,13 @@ class Pieces:
     """The positions up to which the responses of a group were sent to a viewer.
 
     A viewer that reconnects sends the id of its last event (`Last-Event-ID`), and the stream continues from there.
-    `told`: that id; an id of another group, or none, starts from the beginning.
+    `last_id`: that id; an id of another group, or none, starts from the beginning.
     """
 
-    def __init__(self, queued_at: float, told: str = "") -> None:
+    def __init__(self, queued_at: float, last_id: str = "") -> None:
         """`queued_at`: of the group, which distinguishes it from others of its name."""
         self._of = repr(queued_at)
-        found = PLACE.fullmatch(told)
+        found = PLACE.fullmatch(last_id)
         known = found[2].split() if found and found[1] == self._of else []
         self._sent = {int(index): int(sent) for index, _, sent in (one.partition(":") for one in known)}
 

@@ -61,15 +61,15 @@ def _state(
     """The job's state and the reason for it; the most urgent reason counts."""
     fleet, spec = fleet_state(snapshot, load, job), snapshot.fleet_spec
     if spec.rest:
-        waits = f"; it waits for {_named(fleet.waiting_for)}" if fleet.waiting_for else ""
+        waits = f"; waiting for {_named(fleet.waiting_for)}" if fleet.waiting_for else ""
         return "lent", f"the GPUs are lent to the trainer{waits}"
     if transaction is not None and spec.active_transaction is not None:
-        waits = f", waits for {_named(transaction.waiting_for)}" if transaction.waiting_for else ""
+        waits = f", waiting for {_named(transaction.waiting_for)}" if transaction.waiting_for else ""
         return "running", f"publishes weights {transaction.version}: {transaction.phase}{waits}"
     if problem := _problem(snapshot, card):
         return ("running" if card.workers_ready else "waiting"), problem
     if spec.held:
-        return "waiting", "new requests of the compatible routes wait: a trainer has paused them"
+        return "waiting", "a trainer has paused new requests of the compatible routes"
     return _work(snapshot, card)
 
 
@@ -80,7 +80,7 @@ def _problem(snapshot: FleetSnapshot, card: JobCard) -> str:
     if sick:
         return sick[0]
     if not card.workers:
-        return f"no worker has started yet; the job wants {card.workers_wanted}"
+        return f"no worker has started yet; wanted: {card.workers_wanted}"
     if silent:
         return f"no heartbeat from {_named(silent)}"
     return "" if card.workers_ready else "no worker has loaded the weights yet"
@@ -88,11 +88,11 @@ def _problem(snapshot: FleetSnapshot, card: JobCard) -> str:
 
 def _work(snapshot: FleetSnapshot, card: JobCard) -> tuple[JobWord, str]:
     if card.waiting:
-        return "running", f"{card.running} responses run, {card.waiting} requests wait for room"
+        return "running", f"{card.running} responses run, {card.waiting} requests wait for free slots or KV blocks"
     if not card.running:
         return "idle", "nothing to run: no request waits"
     idle = sum(not worker.inflight for worker in snapshot.workers)
-    rest = f"; {idle} of {card.workers} workers have nothing to do" if idle else ""
+    rest = f"; {idle} of {card.workers} workers are idle" if idle else ""
     return "running", f"the last {card.running} responses run{rest}"
 
 

@@ -136,9 +136,9 @@ def _waits(worker: WorkerStatus, waiting: int) -> str:
     metrics, weights = worker.heartbeat.metrics, worker.heartbeat.weights
     match worker.heartbeat.state:
         case WorkerState.STARTING:
-            return "starts"
+            return "starting"
         case WorkerState.DRAINING:
-            return "drains: gives back its requests and ends"
+            return "draining: it gives back its requests and ends"
         case WorkerState.FOLLOWING:
             return "a rank of a gang; its leader works for it"
         case _:
@@ -150,5 +150,5 @@ def _waits(worker: WorkerStatus, waiting: int) -> str:
     if waiting and metrics.kv_reserved >= NEARLY_FULL:
         return "its KV cache is full"
     if not worker.inflight:
-        return "has no room for what waits" if waiting else "nothing waits"
+        return "cannot run the waiting requests" if waiting else "no request waits"
     return ""

@@ -145,7 +145,7 @@ class _Streams:
         """A stream of views, with a pulse between two of them; `place` returns the id of the latest view. Raises
         BusyProblem if MOST_STREAMS are open."""
         if self._open >= MOST_STREAMS:
-            raise BusyProblem(f"{MOST_STREAMS} pages are open here already")
+            raise BusyProblem(f"{MOST_STREAMS} pages are open on this server already; close one and reload")
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(self._counted(_events(view, seconds, pulse, place)), media_type=SSE, headers=headers)
 

@@ -123,8 +123,8 @@ async def _opened(job: JobContext, spec: BatchSpec, key: str | None, fleet_spec:
             raise
         record, new = there, False
     else:
-        told = spec.model_dump_json(exclude_defaults=True)
-        record, new = await job.store.open_batch(OpenBatch(version, told, key or "", spec.carry))
+        text = spec.model_dump_json(exclude_defaults=True)
+        record, new = await job.store.open_batch(OpenBatch(version, text, key or "", spec.carry))
     if not new:
         _check_same(job, record, spec)
     return record, new
@@ -163,7 +163,7 @@ def _version(spec: BatchSpec, fleet_spec: FleetSpec) -> str:
     carries = spec.carry or (spec.target is not None and spec.target.rest == "carry")
     is_weights = active is None or active.publish.adapter is None
     if carries and version != fleet_spec.version and not (is_weights and version == coming):
-        raise ConflictProblem("carry: groups of an adapter are not carried over, for any batch would take them")
+        raise ConflictProblem("carry: groups of an adapter are not carried over, because any batch could take them")
     return version
 
 

@@ -18,7 +18,6 @@ from openseer_core.queue.batch import BatchRecord, QueueLoad
 from openseer_core.weights.fleet_spec import MEMORY_PARTS, FleetSpec
 from openseer_core.weights.loaded import is_ready, why_not_loaded
 from openseer_core.weights.rest import asleep, awake_parts, is_at_rest, woken
-from openseer_core.wire.batches import MAX_WAIT_SECONDS
 from openseer_core.wire.fleet import (
     Acquire,
     Autoscaling,
@@ -29,6 +28,7 @@ from openseer_core.wire.fleet import (
     WorkerInfo,
     WorkerList,
 )
+from openseer_core.wire.results import MAX_WAIT_SECONDS
 from openseer_core.wire.weights import to_wire
 from openseer_core.worker.heartbeat import WorkerStatus
 
@@ -77,8 +77,8 @@ async def get_autoscaling(job: Job) -> Autoscaling:
     snapshot, load, batches = await asyncio.gather(job.snapshot(), job.store.load(), job.store.batches())
     depth, workers = sum(load.waiting.values()), job.job.spec.workers
     slots = max((worker.heartbeat.metrics.slots for worker in snapshot.workers), default=0) or SLOTS
-    told = job.job.recommended_workers
-    room = math.ceil((depth + load.running) / slots) if told is None else told
+    recommended = job.job.recommended_workers
+    room = math.ceil((depth + load.running) / slots) if recommended is None else recommended
     wanted = 0 if snapshot.fleet_spec.rest == "stop" else room
     most = workers.max if workers.max is not None else workers.replicas
     return Autoscaling(

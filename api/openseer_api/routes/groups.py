@@ -32,10 +32,10 @@ from openseer_core.wire.batches import (
     GroupInfo,
     GroupNames,
     GroupsUpload,
-    Origin,
     RequestInfo,
     UploadReceipt,
 )
+from openseer_core.wire.results import Origin
 
 router = APIRouter(tags=["groups"], route_class=OwnRoute)
 

@@ -19,7 +19,7 @@ from openseer_api.routes.batches import BatchNumber, batch_of, check_cursor, che
 from openseer_core.json_model import INT53_MAX
 from openseer_core.queue.batch import BatchRecord, Entry
 from openseer_core.queue.messages import Result
-from openseer_core.wire.batches import MAX_PAGE, MAX_WAIT_SECONDS, ResultPage
+from openseer_core.wire.results import MAX_PAGE, MAX_WAIT_SECONDS, ResultPage
 from openseer_store.routed.assembly import RoutedExperts
 from openseer_text.rendering import TextCodec
 

@@ -17,7 +17,7 @@ from openseer_core.weights import transaction
 from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.weights.publish import Publish
 from openseer_core.weights.url import shown_url, url_problem
-from openseer_core.wire.batches import MAX_WAIT_SECONDS
+from openseer_core.wire.results import MAX_WAIT_SECONDS
 from openseer_core.wire.weights import Transaction, Weights, to_wire
 
 router = APIRouter(tags=["weights"], route_class=OwnRoute)

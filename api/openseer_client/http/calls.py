@@ -26,12 +26,12 @@ from openseer_core.wire.batches import (
     GroupInfo,
     GroupNames,
     RequestInfo,
-    ResultPage,
     UploadReceipt,
     Verdicts,
 )
 from openseer_core.wire.fleet import Acquire, Autoscaling, FleetState, JobStatus, Release, WorkerList
 from openseer_core.wire.problem import Problem
+from openseer_core.wire.results import ResultPage
 from openseer_core.wire.weights import Transaction, Weights
 
 T = TypeVar("T")
@@ -84,7 +84,7 @@ def problem_of(status: int, content: bytes) -> Problem:
         return Problem.model_validate_json(content)
     except ValidationError:
         text = content.decode("utf-8", "replace").strip()
-        return Problem(title="Refused", status=status, detail=text[:500] or "the answer says no more")
+        return Problem(title="Refused", status=status, detail=text[:500] or "the response contains no details")
 
 
 def unreachable(call: Call[Any], why: str) -> ApiError:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openseer_core.wire.batches import ResultItem
+from openseer_core.wire.results import ResultItem
 from openseer_core.wire.routed import RoutedRows
 
 MISSING = -1

@@ -25,7 +25,7 @@ Cause = Literal[
 ]
 SLOW = 0.75
 """Ratio of a worker's pace to that of the others below which it is slow; equal machines vary by less."""
-SLOW_ADVICE = "look at its node and GPU (clocks, other processes, memory), or take it out"
+SLOW_ADVICE = "check its node and GPU (clocks, other processes, memory), or remove the worker"
 LEAST_SHARES: dict[PartName, float] = {
     "store": 0.03,
     "lost": 0.03,
@@ -85,10 +85,10 @@ def slow_pace(pace: WorkerPace) -> str:
     if pace.ratio is None or pace.ratio >= SLOW:
         return ""
     if not pace.ratio:
-        return "grows none of its responses, while those of the others grow with as many at once"
+        return "generates no tokens, while other workers with equally many responses do"
     return (
-        f"grows responses at {pace.ratio:.2f} of the others' pace with as many at once: "
-        f"{pace.tokens_per_second:.1f} tokens/s each, not {pace.tokens_per_second / pace.ratio:.1f}"
+        f"generates responses at {pace.ratio:.2f} of the other workers' pace with equally many: "
+        f"{pace.tokens_per_second:.1f} tokens/s each instead of {pace.tokens_per_second / pace.ratio:.1f}"
     )
 
 
@@ -109,40 +109,40 @@ def large_parts(account: Account, *, least: float | None = None, but: Container[
     texts: dict[PartName, tuple[Cause, str, str]] = {
         "store": (
             "store",
-            "the store: workers waited for its answers with slots free",
-            "look at the store's host and the network to it: CPU, disk (store.fsync), latency",
+            "the store: workers waited for it with free slots",
+            "check the store's host and the network to it: CPU, disk (store.fsync), latency",
         ),
         "lost": (
             "lost",
             "workers were drained or lost before the end",
-            "look at their logs and nodes; spot nodes and preemptions by others cost this",
+            "check their logs and nodes; causes are spot nodes and preemptions by other pods",
         ),
-        "weights": ("weights", "workers had nothing to do while weights were changed", "see `openseer weights status`"),
+        "weights": ("weights", "workers were idle while weights were changed", "see `openseer weights status`"),
         "recompute": (
             "recompute",
             "engines computed contexts again for responses that had moved",
-            "set spec.kvPool, so that contexts move along, or a larger rollout.quantumTokens",
+            "set spec.kvPool, so that contexts are fetched instead, or a larger rollout.quantumTokens",
         ),
         "idle": (
             "idle",
-            "workers held nothing before the tail",
-            "requests are bound to workers by the policy: set rollout.policy: context-aware"
+            "workers had no requests before the tail",
+            "the policy binds requests to workers: set rollout.policy: context-aware"
             if binding
-            else "why is not known from the run's folder: see the workers' logs",
+            else "the run's folder does not contain the reason: see the workers' logs",
         ),
         "boot": (
             "boot",
-            "workers were not there yet",
+            "workers had not started yet",
             "start workers before the job, keep them (`openseer serve`), or cache image and model on the nodes",
         ),
         "prompts": (
             "prompts",
-            "workers were there and the driver had not submitted a prompt",
-            "give prompts as token ids, so that none is rendered, or a store of files nearer to the driver",
+            "workers had started and the driver had not submitted a prompt",
+            "give prompts as token ids, so that none is rendered, or store the files nearer to the driver",
         ),
         "tail": (
             "tail",
-            f"workers of {room:,} slots in all, for {account.requests:,} requests, idled while the last ones ran",
+            f"workers of {room:,} slots in all, for {account.requests:,} requests, were idle while the last ones ran",
             f"more requests in a batch, fewer workers, or workers.tailRelease in a cluster.{best}",
         ),
         "prefill": (
@@ -156,9 +156,9 @@ def large_parts(account: Account, *, least: float | None = None, but: Container[
         if name in but or account.share(seconds) < LEAST_SHARES[name]:
             continue
         worker, most = account.most(name)
-        told = f"{says} for {seconds:,.1f} worker-seconds; most {worker}, {most:,.1f} s"
+        sentence = f"{says} for {seconds:,.1f} worker-seconds; most {worker}, {most:,.1f} s"
         subject = cause if cause in ("store", "weights") else named(_with(account, name))
-        yield finding(account, cause, subject, account.share(seconds), told, advice, seconds)
+        yield finding(account, cause, subject, account.share(seconds), sentence, advice, seconds)
 
 
 def _with(account: Account, part: PartName) -> list[str]:

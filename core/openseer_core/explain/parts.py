@@ -21,7 +21,7 @@ PartName = Literal[
 PART_NAMES: tuple[PartName, ...] = get_args(PartName)
 PART_LABELS: dict[PartName, str] = {
     "boot": "waiting for engines",
-    "prompts": "waiting for prompts: none was in the queue yet",
+    "prompts": "waiting for prompts: the queue was empty",
     "weights": "changes of weights",
     "lost": "workers drained or lost",
     "store": "waiting for the store",
@@ -29,8 +29,8 @@ PART_LABELS: dict[PartName, str] = {
     "recompute": "computing contexts again, after moves",
     "decode_full": "decoding, all slots in use",
     "decode_below_waiting": "decoding, slots free while requests waited",
-    "decode_below": "decoding, slots free, nothing waited",
-    "tail": "idle in the tail: nothing waited any more",
+    "decode_below": "decoding, slots free, no request waited",
+    "tail": "idle in the tail: no request waited",
     "idle": "idle for other reasons",
 }
 TimeSpan = tuple[float, float]

@@ -4,8 +4,8 @@ docs/engine-features.md states how vLLM uses each. All other arguments reach the
 """
 
 _POD_OF_GANG = "set spec.workers.parallelism.nodes; openseer gives each pod of a worker its place"
-_OPENSEER_DRAFTS = "set spec.speculation; openseer drafts itself"
-_NO_API_SERVER = "vLLM's API servers do not run here; openseer speaks to the engine itself"
+_OPENSEER_DRAFTS = "set spec.speculation; openseer has its own drafter"
+_NO_API_SERVER = "vLLM's API servers do not run here; openseer calls the engine directly"
 
 OWNED_ENGINE_ARGS = {
     "model": "set spec.model.path",

@@ -38,8 +38,9 @@ class RolloutSpec(ManifestModel):
 
     policy: PolicyName = Field(
         default="context-aware",
-        description="Order of the requests. context-aware: longest possible rest first, as far as the group's other "
-        "responses tell. seer: by the longest finished response of the group, as in the Seer paper. fifo: in order of "
+        description="Order of the requests. context-aware: longest possible remaining length first, estimated from the "
+        "group's other responses. seer: by the longest finished response of the group, as in the Seer paper. "
+        "fifo: in order of "
         "submission. longest-first-oracle: by the lengths in the prompt lines (mode batch only). round-robin: whole "
         "groups to workers in turn. least-inflight: each request to the worker with the fewest.",
     )
@@ -243,7 +244,7 @@ class WeightsSpec(ManifestModel):
 
 
 class StoreSpec(ManifestModel):
-    """The place of queue and tokens while the job runs."""
+    """The Redis that stores queue and tokens while the job runs."""
 
     url: Annotated[str, StringConstraints(pattern=r"^(redis|rediss|unix)://.+$")] | None = Field(
         default=None,
@@ -261,7 +262,7 @@ class StoreSpec(ManifestModel):
         default="everysec",
         description="How often the Redis that openseer runs writes its log to disk. everysec: a lost node loses at "
         "most a second, which workers and drivers write again; while the disk is full all writes wait. always: no "
-        "write that was answered is lost; costs about a third of the queue's rate, and on a full disk Redis exits.",
+        "acknowledged write is lost; costs about a third of the queue's rate, and on a full disk Redis exits.",
     )
     resources: Resources = Field(
         default_factory=Resources,
@@ -283,8 +284,8 @@ class KvPool(ManifestModel):
         default="none",
         description="none: a worker that continues another's response computes its context again. shared-directory: "
         "workers store each full KV block as a file and fetch blocks that others have computed. mooncake: the same in "
-        "the memory of Mooncake's store, which openseer runs. A slow, full or lost pool costs that computation and "
-        "nothing else. Models whose layers all have full attention, engine vllm.",
+        "the memory of Mooncake's store, which openseer runs. If the pool is slow, full or lost, contexts are "
+        "computed again. Models whose layers all have full attention, engine vllm.",
     )
     path: Text | None = Field(
         default=None,

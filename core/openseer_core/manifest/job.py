@@ -173,7 +173,7 @@ class Spec(ManifestModel):
     )
     kv_pool: KvPool = Field(
         default_factory=KvPool,
-        description="Whether, and through which pool, a request takes its KV cache along to another worker.",
+        description="The KV pool, through which a request keeps its KV cache when it moves to another worker.",
     )
     routing: Routing = Field(
         default_factory=Routing, description="Routing data of a mixture-of-experts model in results."
@@ -183,13 +183,15 @@ class Spec(ManifestModel):
         default_factory=DriverSpec,
         description="The pod that submits the prompts and writes the results; mode batch only.",
     )
-    store: StoreSpec = Field(default_factory=StoreSpec, description="The place of queue and tokens while the job runs.")
+    store: StoreSpec = Field(
+        default_factory=StoreSpec, description="The Redis that stores queue and tokens while the job runs."
+    )
     weights: WeightsSpec = Field(
-        default_factory=WeightsSpec, description="The ways of new weights to the fleet; read only in mode serve."
+        default_factory=WeightsSpec, description="Transfer of new weights to the fleet; read only in mode serve."
     )
     output: Output = Field(
         default_factory=Output,
-        description="The place of the results, at most one of path and pvc; read only in mode batch.",
+        description="The folder or volume of the results, at most one of path and pvc; read only in mode batch.",
     )
     suspend: bool = Field(
         default=False, description="Gives back all running requests and stops the workers; false continues from there."

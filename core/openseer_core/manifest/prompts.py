@@ -170,8 +170,8 @@ def _prompt(fields: Mapping[str, Any], row: PromptRow, rules: PromptRules) -> Pr
 def _only_known(fields: Mapping[str, Any]) -> None:
     name = next((name for name in fields if name not in _FIELDS), None)
     if name is not None:
-        told = unknown_field(name, _FIELDS, more="; columns of other names are mapped by spec.prompts.fields")
-        raise ColumnError(f"{one_line(name)}: {told}", is_whole=True)
+        problem = unknown_field(name, _FIELDS, more="; columns of other names are mapped by spec.prompts.fields")
+        raise ColumnError(f"{one_line(name)}: {problem}", is_whole=True)
 
 
 def _id(value: object, number: int) -> str:

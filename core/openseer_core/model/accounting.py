@@ -11,7 +11,7 @@ from openseer_core.queue.states import Event, Status
 
 
 class Ledger:
-    """One page per batch, created at the first write."""
+    """One page (QueuedBatch) per batch, created at the first use."""
 
     def __init__(self, base: int = FIRST_BASE) -> None:
         self._base = base
@@ -27,18 +27,19 @@ class Ledger:
         page.progress = replace(page.progress, sealed=True)
 
     def count(self, number: int, **by: int) -> BatchProgress:
-        """Adds to the counts of a batch."""
+        """Adds numbers to the counts of a batch, by field of BatchProgress. Returns the new counts."""
         page = self.page(number)
         page.progress = replace(page.progress, **{name: getattr(page.progress, name) + n for name, n in by.items()})
         return page.progress
 
     def note(self, event: Event, request: RequestId, state: QueuedRequest, now: float) -> None:
-        """Adds a line to the journal."""
+        """Adds an entry to the batch's journal."""
         entry = JournalEntry(now, event.value, str(request), state.holder, state.fence, state.generated)
         self.page(request.group.batch).journal.append(entry)
 
     def report(self, request: RequestId, group: QueuedGroup, state: QueuedRequest, now: float) -> None:
-        """Counts a request that has ended, and appends its result, and with the last one the group's end."""
+        """Counts a request that has ended, and appends its result. After the last request of a group, also appends the
+        group's end."""
         assert state.status is not None
         page = self.page(request.group.batch)
         whole = state.generated if state.status is Status.OK else 0

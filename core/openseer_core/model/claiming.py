@@ -10,14 +10,16 @@ from openseer_core.queue import budgets
 from openseer_core.queue.messages import Claim, ClaimQuery
 
 SIBLING_WINDOW = 4
-"""Among this many first waiting requests of a group, a claim prefers one that the worker has cached. It may be at most
-one quantum behind the first that fits: otherwise the worker would soon give it back for the first, again and again."""
+"""Number of first waiting requests of a group among which a claim prefers a request that the worker has cached. The
+preferred request's score may be at most one quantum above the score of the first request that fits. Otherwise the
+worker would soon give it back for the first one, again and again."""
 
 
 @dataclass(slots=True)
 class Claiming:
-    """A running claim: its leases so far and its remaining blocks. `group`: finds a group by id; `lease`: leases one
-    request of a group; `ends`: whether the worker ends requests that have no room to continue."""
+    """A running claim: its leases so far, and the blocks that are left. `group`: a function that returns a group by id;
+    `lease`: a function that leases one request of a group; `ends`: whether the worker ends requests that fill its
+    context."""
 
     worker: WorkerId
     query: ClaimQuery
@@ -41,8 +43,8 @@ class Claiming:
         return 0
 
     def claim_in(self, lane: str, heads: list[SortedSet], allowed: int) -> tuple[int, int]:
-        """Leases the best requests that fit from several sets of groups. Returns the remaining allowance, and the
-        number of groups that did not fit."""
+        """Leases the requests with the lowest scores that fit, from several sorted sets of groups (`heads`). Returns
+        the remaining allowance, and the number of groups without a request that fits."""
         places, misses = [0] * len(heads), 0
         while allowed > 0 and self._may_go_on():
             fronts = [
@@ -82,7 +84,7 @@ class Claiming:
         return len(self.claims) < budgets.CLAIM_REQUESTS and self.bytes < budgets.CLAIM_BYTES
 
     def _take(self, claim: Claim) -> None:
-        """Adds a lease; the prompt counts once per group."""
+        """Adds a lease and its bytes. A prompt's bytes count once per group."""
         if claim.request.group not in self.groups:
             self.bytes += len(claim.prompt)
         self.groups.add(claim.request.group)

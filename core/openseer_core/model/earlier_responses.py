@@ -8,7 +8,7 @@ from openseer_core.tokens import ITEM_BYTES
 
 @dataclass(slots=True)
 class _Kept:
-    """Data of one prompt: responses (cut to EARLIER_TOKENS), their full lengths, newest first, and the expiry."""
+    """The responses to one prompt, newest first, cut to EARLIER_TOKENS; their full lengths; and the time of expiry."""
 
     until: float = 0.0
     responses: list[bytes] = field(default_factory=list[bytes])
@@ -22,7 +22,7 @@ class EarlierResponses:
         self._kept: dict[str, _Kept] = {}
 
     def keep(self, digest: str, size: int, tokens: bytes, now: float) -> None:
-        """Adds a complete response in front; the newest `size` are kept."""
+        """Adds a complete response as the newest. The newest `size` responses are kept."""
         kept = self._of(digest, now)
         kept.responses = [_cut(tokens), *kept.responses][:size]
         kept.lengths = [len(tokens) // ITEM_BYTES, *kept.lengths][:size]
@@ -30,7 +30,7 @@ class EarlierResponses:
         self._kept[digest] = kept
 
     def take_back(self, digest: str, tokens: bytes, now: float) -> None:
-        """Removes a response whose request goes on: it was not complete."""
+        """Removes a response that was not complete: its request continues with another turn."""
         kept = self._of(digest, now)
         if _cut(tokens) in kept.responses:
             kept.responses.remove(_cut(tokens))
@@ -41,7 +41,7 @@ class EarlierResponses:
         return tuple(self._of(digest, now).responses)
 
     def longest(self, digest: str, now: float) -> int:
-        """Tokens of the longest stored response to a prompt; 0 if there is none."""
+        """The length, in tokens, of the longest stored response to a prompt; 0 if there is none."""
         return max(self._of(digest, now).lengths, default=0)
 
     def _of(self, digest: str, now: float) -> _Kept:

@@ -1,17 +1,18 @@
 """The job's clock: the time of every verb, protected from steps of the server's wall clock."""
 
 CLOCK_STEP_SECONDS = 1.5
-"""Limit in seconds by which the job's time advances between two verbs. Every live worker calls once a second;
-the shortest lease has 2 seconds."""
+"""Limit, in seconds, by which the job's time advances between two verbs. Every live worker calls the store once a
+second, and the shortest lease lasts 2 seconds."""
 
 
 class JobClock:
-    """The job's time: the server's time at the first verb, plus the limited steps of the server's clock since.
+    """The job's time: the server's time at the first verb, plus the later steps of the server's clock, each limited.
 
-    A step back counts as 0, a step longer than CLOCK_STEP_SECONDS as that limit. After either there is *grace*: the
-    store or its clock was away, so a silent worker need not be dead. After a long step, grace lasts as long as the part
-    that was not counted, at most the longest lease in use: frequent short pauses do not add up to endless grace. After
-    a step back, or in a new epoch, it lasts as long as that lease.
+    A step back counts as 0. A step longer than CLOCK_STEP_SECONDS counts as CLOCK_STEP_SECONDS. After both there is
+    *grace*: the store did not answer or its clock was set, so a worker that did not call may still be alive. After a
+    long step, grace lasts as long as the part that was not counted, but at most as long as the longest lease in use, so
+    that frequent short pauses do not add up to endless grace. After a step back, or in a new epoch, grace lasts as long
+    as the longest lease in use.
     """
 
     def __init__(self) -> None:
@@ -21,7 +22,8 @@ class JobClock:
         self._longest_lease = 0.0
 
     def tick(self, wall: float, lease_seconds: float = 0.0) -> float:
-        """The job's time at the server's time `wall`. `lease_seconds`: of leases that this verb gives or renews."""
+        """Advances the clock to the server's time `wall` and returns the job's time. `lease_seconds`: length of the
+        leases that this verb gives or renews."""
         self._longest_lease = max(self._longest_lease, lease_seconds)
         now = self.read(wall)
         if self._time is not None and (self._wall is None or not 0 <= wall - self._wall <= CLOCK_STEP_SECONDS):
@@ -32,12 +34,12 @@ class JobClock:
         return now
 
     def read(self, wall: float) -> float:
-        """The job's time, for a verb that only reads."""
+        """The job's time at the server's time `wall`; does not advance the clock."""
         if self._time is None:
             return wall
         step = CLOCK_STEP_SECONDS if self._wall is None else wall - self._wall
         return self._time + min(max(step, 0.0), CLOCK_STEP_SECONDS)
 
     def in_grace(self, now: float) -> bool:
-        """Whether no lease counts as expired and no worker as dead."""
+        """Whether there is grace: no lease expires, and no worker is removed for its silence."""
         return now < self._grace_until

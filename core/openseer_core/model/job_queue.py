@@ -1,4 +1,4 @@
-"""The reference model of the verbs of trainers, drivers and reports, on top of the queue of requests."""
+"""The reference model of the verbs of trainers, drivers and reports, in addition to the workers' verbs."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
@@ -32,7 +32,8 @@ class JobQueue(LossQueue):
     # ---- batches
 
     def open_batch(self, batch: OpenBatch, now: float) -> tuple[BatchRecord, bool]:
-        """Opens a batch under a new number, and True; or the batch that was opened with the same key, and False."""
+        """Opens a batch under a new number, and returns it and True. If the key was used before, returns that batch and
+        False."""
         if batch.key in self._keys:
             return self._record(self._ledger.page(self._keys[batch.key])), False
         self._numbers = issue(self._numbers, self._base)
@@ -54,12 +55,12 @@ class JobQueue(LossQueue):
         ]
 
     def batch(self, number: int) -> BatchRecord | None:
-        """One opened batch."""
+        """One opened batch; None if there is none."""
         found = self._ledger.pages.get(number)
         return self._record(found) if found is not None and number > 0 else None
 
     def batch_of_key(self, key: str) -> BatchRecord | None:
-        """The batch that was opened with this key."""
+        """The batch that was opened with this key; None if there is none."""
         number = self._keys.get(key)
         return self.batch(number) if number is not None else None
 
@@ -86,7 +87,7 @@ class JobQueue(LossQueue):
         known.names, known.entries, known.journal, known.verdicts = [], [], [], {}
 
     def judge(self, batch: int, verdicts: dict[str, bool]) -> int:
-        """Stores which groups are valid; the latest verdict counts. Returns the number of groups that exist."""
+        """Stores for each named group whether it is valid. Returns the number of groups that exist."""
         known, present = self._ledger.page(batch), 0
         for name, valid in verdicts.items():
             if GroupId(batch, name) not in self._groups:
@@ -100,13 +101,13 @@ class JobQueue(LossQueue):
         return present
 
     def verdict(self, group: GroupId) -> bool | None:
-        """The verdict on a group."""
+        """The latest verdict on a group; None if there is none."""
         return self._ledger.page(group.batch).verdicts.get(group.name)
 
     # ---- groups and requests
 
     def grow(self, spec: GroupSpec, present: int) -> None:
-        """Replaces the group's spec by `spec`; its requests from number `present` on are new."""
+        """Replaces a group's spec by `spec`, and queues the requests from number `present` on, which are new."""
         group = self._groups[spec.id]
         if group.spec.size != present:
             return
@@ -119,7 +120,7 @@ class JobQueue(LossQueue):
             self._enqueue(group, index)
 
     def end(self, groups: Iterable[GroupId], event: Event, now: float, index: int | None = None) -> int:
-        """Ends unfinished requests of groups (only number `index`, if given). Returns their number."""
+        """Ends the unfinished requests of groups (only number `index`, if given). Returns their number."""
         count = 0
         for gid in groups:
             group = self._groups.get(gid)
@@ -134,7 +135,7 @@ class JobQueue(LossQueue):
         return self.end(self._ids(batch), event, now)
 
     def go_on(self, request: RequestId, turn: int, tokens: bytes, now: float) -> bool:
-        """Appends tokens to a response whose turn has ended, and queues it again; a repeat changes nothing."""
+        """Appends tokens to a response whose turn has ended, and queues it again. A repeat changes nothing."""
         group, state = self._groups[request.group], self._request(request)
         if group.freed:
             raise FreedError(f"{request} was acknowledged in a sealed batch: its data are gone")
@@ -223,7 +224,7 @@ class JobQueue(LossQueue):
                 self._enqueue(moved, index)
 
     def change_version(self, batch: int, version: str, stale: tuple[str, ...], now: float) -> None:
-        """Gives the batch's unfinished requests another version; groups with tokens of `stale` versions abort."""
+        """Lets the batch's unfinished requests continue with another version (see port.TrainerStore.change_version)."""
         for gid in self._ids(batch):
             group = self._groups[gid]
             if group.version == version:
@@ -247,7 +248,7 @@ class JobQueue(LossQueue):
         return any(self._oldest_version(group, request) in stale for request in group.requests)
 
     def _oldest_version(self, group: QueuedGroup, request: QueuedRequest) -> str:
-        """The version of the request's first tokens, "" if it has none."""
+        """The version that sampled the request's first tokens; "" if it has no tokens."""
         for chunk in request.chunks:
             if chunk.end > chunk.start:
                 return chunk.version
@@ -257,7 +258,7 @@ class JobQueue(LossQueue):
         return replace(page.record(), progress=self._counts(page))
 
     def _counts(self, page: QueuedBatch) -> BatchProgress:
-        """With what is expected of the groups, which a store keeps as sums."""
+        """The counts of a batch, with the expected totals of its groups. The Redis store keeps these totals as sums."""
         groups = [self._groups[gid] for gid in self._ids(page.number)]
         expected = [expected_of(group.view, group.spec.size - group.endings.total()) for group in groups]
         known, tokens = (sum(column) for column in zip(*expected, strict=True)) if expected else (0, 0)
@@ -269,29 +270,29 @@ class JobQueue(LossQueue):
     # ---- reading
 
     def inflight(self, worker: str) -> int:
-        """Requests leased to the worker of that name."""
+        """Number of requests that are leased to the worker of that name."""
         return self._inflight.get(worker, 0)
 
     def load(self) -> QueueLoad:
-        """Number of waiting requests by version, and of running ones."""
+        """The number of waiting requests by version, and the number of running requests."""
         return QueueLoad(self._waiting.by_version(), len(self._deadlines))
 
     def progress(self, batch: int) -> BatchProgress:
-        """Counts of a batch (all zero when it is unknown)."""
+        """The counts of a batch; all are zero if the batch is unknown."""
         page = self._ledger.pages.get(batch)
         return self._counts(page) if page is not None else BatchProgress()
 
     def view(self, group: GroupId) -> GroupView:
-        """The facts known of a group. Raises KeyError when it is unknown."""
+        """The known facts of a group. Raises KeyError if the group is unknown."""
         return self._groups[group].view
 
     def spec(self, group: GroupId) -> GroupSpec | None:
-        """A group as it was submitted; None when it is unknown or was freed."""
+        """A group's spec; None if the group is unknown or its data were deleted."""
         found = self._groups.get(group)
         return found.spec if found is not None and not found.freed else None
 
     def siblings(self, queries: Sequence[SiblingQuery], limit_bytes: int, now: float) -> list[Siblings]:
-        """New tokens for each group that has any (see port.WorkerStore.siblings)."""
+        """New tokens of responses, and earlier responses, by group (see port.WorkerStore.siblings)."""
         known = [query for query in queries if query.group in self._groups]
         earlier = self._earlier_of(known, limit_bytes // 2, now)
         used = sum(len(tokens) for responses in earlier for tokens in responses or ())
@@ -311,7 +312,8 @@ class JobQueue(LossQueue):
         return [answer for answer in answers if answer.news or answer.earlier is not None]
 
     def _earlier_of(self, queries: Sequence[SiblingQuery], room: int, now: float) -> list[tuple[bytes, ...] | None]:
-        """The earlier responses of each group whose query asks for them, until they fill `room` bytes."""
+        """For each query that asks for them, the earlier responses to the group's prompt, until they fill `room` bytes;
+        else None."""
         found: list[tuple[bytes, ...] | None] = []
         for query in queries:
             wanted = query.earlier and room > 0
@@ -324,17 +326,17 @@ class JobQueue(LossQueue):
         return bytes(requests[index].tokens[position * ITEM_BYTES :]) if index < len(requests) else b""
 
     def longest_earlier(self, digests: Sequence[str], now: float) -> list[int]:
-        """Tokens of the longest stored response to each prompt."""
+        """The length, in tokens, of the longest stored response to each prompt; 0 if there is none."""
         return [self._earlier.longest(digest, now) for digest in digests]
 
     def results(self, batch: int, cursor: int, limit: int) -> list[Entry]:
-        """Entries of a batch's stream after `cursor`, in the order they happened."""
+        """Up to `limit` entries of a batch's results after `cursor`, in the order in which they were added."""
         entries = self._ledger.page(batch).entries
         start = bisect_right(entries, cursor, key=lambda entry: entry.cursor)
         return entries[start : start + limit]
 
     def journal(self, batch: int, start: int, limit: int) -> list[JournalEntry]:
-        """Entries `start` to `start + limit` of a batch's event log."""
+        """Entries `start` to `start + limit` of a batch's journal."""
         return self._ledger.page(batch).journal[start : start + limit]
 
     def names(self, batch: int) -> list[str]:
@@ -342,13 +344,14 @@ class JobQueue(LossQueue):
         return self._ledger.page(batch).names
 
     def groups(self, batch: int, start: int, limit: int) -> list[GroupSpec]:
-        """Groups `start` to `start + limit` of a batch in the order of submission, without those that were freed."""
+        """Groups `start` to `start + limit` of a batch in the order of submission, without groups whose data were
+        deleted."""
         found = [self._groups[gid] for gid in self._ids(batch)[start : start + limit]]
         return [group.spec for group in found if not group.freed]
 
     def record(self, request: RequestId, start: int = 0, most: int | None = None) -> RequestRecord:
-        """All data of one request; of its tokens and scores those from `start` on, `most` of them. Raises KeyError when
-        its group is unknown."""
+        """All data of one request, with at most `most` of its tokens and scores, from `start` on. Raises KeyError if
+        the group or the request is unknown."""
         if request.index >= len(self._groups[request.group].requests):
             raise KeyError(request)
         state = self._request(request)
@@ -361,7 +364,7 @@ class JobQueue(LossQueue):
         )
 
     def lengths(self, requests: Sequence[RequestId]) -> list[int]:
-        """Tokens that are held of each request, 0 where none are."""
+        """The number of stored tokens of each request, 0 if there are none."""
         return [self._length(request) for request in requests]
 
     def _length(self, request: RequestId) -> int:

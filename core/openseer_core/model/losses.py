@@ -1,6 +1,6 @@
-"""Worker boots: repeated claims, and leases that ended by the death of their worker.
+"""The boots of workers: repeated claims, and leases that ended by the death of their worker.
 
-A lease that ends without a call of its holder is an expiry; with evidence of a death it is also a loss.
+A lease that ends without a write of its holder is an expiry. With evidence of the holder's death it is also a loss.
 """
 
 from openseer_core.ids import RequestId, WorkerId
@@ -10,14 +10,15 @@ from openseer_core.queue.messages import REAP_LIMIT, Claim, ClaimQuery
 from openseer_core.queue.states import Event, State
 
 PAST_BOOTS = 16
-"""Number of earlier boots that are remembered per worker: a late heartbeat of one of them changes nothing."""
+"""Number of past boots that are kept per worker. A late heartbeat of one of them changes nothing."""
 
 
 class LossQueue(ChunkQueue):
-    """The queue of requests with the boots of its workers."""
+    """The queue of requests, with the boots of its workers."""
 
     def claim(self, worker: WorkerId, query: ClaimQuery, now: float) -> list[Claim]:
-        """Leases requests; a repeat (same `query.number`) returns the first call's leases that are still held."""
+        """Leases requests. A repeat (same `query.number`) returns the leases of the first call that the worker still
+        holds."""
         boot, number, leases = self._claimed.get(worker.name, ("", 0, []))
         if query.number and (boot, number) == (worker.boot, query.number):
             return [
@@ -38,10 +39,11 @@ class LossQueue(ChunkQueue):
         return state.state is State.LEASED and state.fence == fence
 
     def note_boot(self, worker: WorkerId, now: float) -> bool:
-        """Handles a heartbeat. Returns False if a later boot has the name; then nothing changes.
+        """Handles a heartbeat. Returns False, and changes nothing, if a later boot has the worker's name.
 
-        A new boot is evidence that the last one died: that one's leases expire at once and count as losses, and so do
-        its leases that had expired before. If the boot is the present one, its expired leases were lost by a stall.
+        A new boot is evidence that the previous boot died. The leases of the previous boot expire at once and count as
+        losses; its leases that had expired before now count as losses, too. If the boot is the present one, a stall let
+        its expired leases expire, and they do not count as losses.
         """
         boots = self._boots.get(worker.name, [])
         if worker.boot in boots[1:]:
@@ -55,7 +57,7 @@ class LossQueue(ChunkQueue):
         return True
 
     def forget_worker(self, worker: WorkerId) -> None:
-        """Forgets a worker that has left."""
+        """Deletes the data of a worker that has left."""
         self._boots.pop(worker.name, None)
         self._lost.pop(worker.name, None)
         self._claimed.pop(worker.name, None)
@@ -73,12 +75,12 @@ class LossQueue(ChunkQueue):
                 self._lose_late(request, now)
 
     def _lose_late(self, request: RequestId, now: float) -> None:
-        """Counts the loss of a lease that expired before its holder's death was known."""
+        """Counts the loss of a lease that expired before there was evidence of its holder's death."""
         state = self._request(request)
         if state.state is State.QUEUED:
             self._dequeue(self._groups[request.group], request.index)
             state.losses += 1
-            self._enqueue(self._groups[request.group], request.index)  # with the suspects, if it has become one
+            self._enqueue(self._groups[request.group], request.index)  # among the suspects, if it has become one
             if state.losses > self._max_losses:
                 self._end(request, Event.FAIL, now)
         elif state.state is State.LEASED:

@@ -1,8 +1,8 @@
 """The reference model of the queue of requests: the behaviour of every store, in plain Python.
 
-Two levels (see queue.group): per weights version and lane a sorted set of groups by score; per group and lane a sorted
-set of its waiting requests. One update moves all waiting siblings of a finished request. Time is an argument.
-The verbs of trainers are in job_queue.py.
+The queue has two levels (see queue.group): per weights version and lane a sorted set of groups by score; per group and
+lane a sorted set of its waiting requests. So one update moves all waiting siblings of a finished request. Time is an
+argument. The verbs of trainers are in job_queue.py.
 """
 
 from openseer_core.errors import BatchClosedError, NameTakenError
@@ -39,17 +39,17 @@ from openseer_core.tokens import count_items
 from openseer_core.worker.heartbeat import FRESH_SECONDS
 
 EXPIRY_LIMIT = 16
-"""Limit of expired leases of a request: after more it is reported as failed, even without evidence of a death."""
+"""Limit of expired leases of a request. After more it is reported as failed, even without evidence of a death."""
 EXPIRED = 0.0
-"""The deadline of a lease whose holder has died: it is taken back at once, also in grace."""
+"""The deadline of a lease whose holder has died. Such a lease is taken back at once, also in grace."""
 
 OUTCOME_EVENTS = {Status.OK: Event.COMPLETE, Status.ABORTED: Event.ABORT, Status.INFRA_FAILED: Event.FAIL}
 """The event for each status with which a worker may end a request."""
 
 
 class ChunkQueue:
-    """The workers' verbs of a job's queue. `now`: seconds of `clock`, which gives grace. `base`: see numbers.issue;
-    `fence_base`: the base of fences."""
+    """The workers' verbs of a job's queue. `now` is in seconds of `clock`, which also decides about grace. `base`: the
+    base of numbers (see numbers.issue); `fence_base`: the base of fences."""
 
     def __init__(self, base: int = FIRST_BASE, clock: JobClock | None = None, fence_base: int = FIRST_BASE) -> None:
         self._base = base
@@ -73,10 +73,10 @@ class ChunkQueue:
     # ---- submitting
 
     def submit(self, spec: GroupSpec) -> bool:
-        """Queues a group's requests; returns False without a change if the group exists already.
+        """Queues a group's requests and returns True. Returns False, and changes nothing, if the group exists already.
 
         The group gets the present version of its batch, which may have changed since the spec was made. Raises
-        BatchClosedError for a new group of a sealed or deleted batch, NameTakenError if another group has the name.
+        BatchClosedError for a new group of a sealed or deleted batch, NameTakenError if another group has its name.
         """
         if spec.id in self._groups:
             if self._groups[spec.id].content != spec.content():
@@ -107,7 +107,8 @@ class ChunkQueue:
     # ---- the worker's verbs
 
     def claim(self, worker: WorkerId, query: ClaimQuery, now: float) -> list[Claim]:
-        """Leases the best waiting requests that fit the worker's free blocks and its fair share of the load."""
+        """Leases the waiting requests with the lowest scores that fit the worker's free blocks and its share of the
+        load."""
         self._max_losses = query.max_losses
         self.reap(now, query.max_losses)
         self.claimers.count_in(worker.name, query.context_tokens, now)
@@ -147,7 +148,7 @@ class ChunkQueue:
         lanes: tuple[str, ...],
         adapters: tuple[str, ...] = (),
     ) -> ExtendReply:
-        """Appends new tokens, renews the leases, and returns the load of the fleet."""
+        """Appends new tokens, renews the leases, writes the rescores, and returns the fleet load."""
         replies: list[Reply] = []
         for delta in deltas:
             reply = self._check(delta)
@@ -167,7 +168,7 @@ class ChunkQueue:
         return ExtendReply(tuple(replies), tuple(views), self.fleet_load(worker, (version, *adapters), lanes))
 
     def complete(self, finishes: list[Finish], now: float) -> list[Reply]:
-        """Ends requests: last tokens, result, the group's estimate and its siblings' scores, all in one step."""
+        """Ends requests: writes last tokens, result, the group's facts and its siblings' scores, all in one step."""
         return [self._complete(finish, now) for finish in finishes]
 
     def give_back(self, deltas: list[Delta], now: float, *, lost: bool = False) -> list[Reply]:
@@ -186,10 +187,11 @@ class ChunkQueue:
         return replies
 
     def reap(self, now: float, max_losses: int, *, everything: bool = False) -> int:
-        """Takes back leases past their deadline; a request that lost more than `max_losses` is reported as failed.
+        """Takes back leases past their deadline. More than `max_losses` losses, or EXPIRY_LIMIT expiries, fail a
+        request.
 
-        During grace it takes back only leases of dead workers, and removes no worker from the claimers.
-        `everything`: all leases, which then count neither as expiries nor as losses.
+        During grace, only leases of dead workers are taken back, and no worker is removed from the claimers.
+        `everything`: takes back all leases; they then count neither as expiries nor as losses.
         """
         grace = self._clock.in_grace(now)
         expired = self._deadlines.up_to(float("inf") if everything else EXPIRED if grace else now, REAP_LIMIT)
@@ -201,7 +203,7 @@ class ChunkQueue:
             elif self._has_died(holder):
                 self._lose(request, max_losses, now, died=True)
             else:
-                self.claimers.count_out(holder.name)  # the worker is silent
+                self.claimers.count_out(holder.name)  # the worker did not renew the lease
                 self._lost.setdefault(holder.name, set()).add(name)
                 self._lose(request, max_losses, now, died=False)
         if not grace:
@@ -211,7 +213,7 @@ class ChunkQueue:
     # ---- reading
 
     def fleet_load(self, worker: WorkerId, versions: tuple[str, ...], lanes: tuple[str, ...]) -> FleetLoad:
-        """Load and best waiting score for this worker, without requests that only larger workers take."""
+        """The fleet load for this worker; `best_waiting` without requests that only workers with larger limits take."""
         limit = self.claimers.limit(worker.name)
         places = [(version, lane) for version in versions for lane in lanes]
         heads = [self._heads.get(place) for place in places]
@@ -228,11 +230,11 @@ class ChunkQueue:
         )
 
     def take_call(self, versions: tuple[str, ...], lanes: tuple[str, ...]) -> bool:
-        """Takes a call of one of the lanes, where requests wait. Returns whether there was one."""
+        """Removes a pending call of the first lane that has one. Returns whether there was a call."""
         return self._waiting.take_call([(version, lane) for version in versions for lane in lanes])
 
     def inflight(self, worker: str) -> int:
-        """Requests leased to the worker of that name."""
+        """Number of requests that are leased to the worker of that name."""
         return self._inflight.get(worker, 0)
 
     # ---- the queue's two levels
@@ -373,7 +375,7 @@ class ChunkQueue:
         self._ledger.note(event, request, self._request(request), now)
 
     def _end(self, request: RequestId, event: Event, now: float) -> None:
-        """Ends an unfinished request by an event other than its own completion."""
+        """Ends an unfinished request by an event other than completion."""
         self._close(request, event, *ENDINGS[event], "", now)
 
     def _close(

@@ -1,4 +1,4 @@
-"""A set of names ordered by score, ties by name: the Redis sorted set of the reference queue."""
+"""A set of names ordered by score, then by name: the counterpart of a Redis sorted set in the reference queue."""
 
 from bisect import bisect_left, insort
 
@@ -17,18 +17,18 @@ class SortedSet:
         return name in self._scores
 
     def put(self, name: str, score: float) -> None:
-        """Adds `name` or moves it."""
+        """Adds `name`, or changes its score."""
         self.discard(name)
         self._scores[name] = score
         insort(self._order, (score, name))
 
     def discard(self, name: str) -> None:
-        """Removes `name` if it is there."""
+        """Removes `name` if it is in the set."""
         if name in self._scores:
             del self._order[bisect_left(self._order, (self._scores.pop(name), name))]
 
     def score(self, name: str) -> float:
-        """The score of `name`. Raises KeyError when it is absent."""
+        """The score of `name`. Raises KeyError if it is absent."""
         return self._scores[name]
 
     def at(self, place: int) -> tuple[float, str] | None:

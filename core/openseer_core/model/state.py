@@ -19,9 +19,10 @@ from openseer_core.tokens import ITEM_BYTES, count_items
 class QueuedRequest:
     """One request: its place, its lease, and its tokens so far.
 
-    `expiries`: leases that ended without a call of their holder; `losses`: leases whose holder has died, less the
-    leases that ended well since. `suspect`: it is leased as a suspect. `appended`: start and number of the tokens that
-    a trainer appended at the start of the present turn.
+    `expiries`: number of leases that ended without a write of their holder; `losses`: number of leases that ended by
+    the death of their holder, less the later leases that generated tokens and ended well. `suspect`: whether the
+    request is leased as a suspect. `appended`: start and number of the tokens that a trainer appended at the start of
+    the present turn.
     """
 
     bias: float
@@ -46,7 +47,7 @@ class QueuedRequest:
 
     @property
     def generated(self) -> int:
-        """Tokens of the response so far."""
+        """Number of tokens of the response so far."""
         return count_items(self.tokens)
 
     def add(self, delta: Delta) -> None:
@@ -59,7 +60,7 @@ class QueuedRequest:
         """Raises RequestStateError if the present turn began with other tokens; `turn` names the previous turn."""
         start, count = self.appended
         if bytes(self.tokens[start * ITEM_BYTES :][: count * ITEM_BYTES]) != appended:
-            raise RequestStateError(f"{turn} was followed by other tokens")
+            raise RequestStateError(f"{turn} was continued with other tokens before")
 
     def absolve(self) -> None:
         """Reduces the losses by one if the ended lease has generated tokens."""
@@ -71,9 +72,10 @@ class QueuedRequest:
 class QueuedGroup:
     """One group: its spec, its known facts, and its waiting requests per lane.
 
-    `endings`: number of ended requests by status; `version`: the weights version for its next tokens; `sizes`: by lane,
-    the size (kv_blocks.size_of) of the context of the first waiting request; `last_end`: cursor of its latest GroupEnd
-    entry; `freed`: see port.DriverStore.acknowledge; `content`: GroupSpec.content of the submitted spec.
+    `endings`: number of ended requests by status; `version`: the weights version for the group's next tokens; `sizes`:
+    by lane, the size class (kv_blocks.size_of) of the first waiting request's context; `last_end`: cursor of the
+    group's latest GroupEnd entry; `freed`: whether its data were deleted (port.DriverStore.acknowledge); `content`:
+    GroupSpec.content of the submitted spec.
     """
 
     spec: GroupSpec
@@ -92,7 +94,7 @@ class QueuedGroup:
         self.content = self.spec.content()
 
     def free(self) -> None:
-        """Deletes the data of its results; the group's existence and its endings stay."""
+        """Deletes the data of the group's results. The group itself and its endings stay."""
         self.freed = True
         for request in self.requests:
             request.fence, request.tokens, request.logprobs, request.chunks = 0, bytearray(), bytearray(), []
@@ -100,7 +102,8 @@ class QueuedGroup:
 
 @dataclass(slots=True)
 class QueuedBatch:
-    """One batch: the fields of its record, its counts, its groups' names in order, its stream and its journal."""
+    """One batch: the fields of its record, its counts, the names of its groups in order, its results and its
+    journal."""
 
     number: int
     version: str = ""
@@ -122,7 +125,7 @@ class QueuedBatch:
     verdicts: dict[str, bool] = field(default_factory=dict[str, bool])
 
     def record(self) -> BatchRecord:
-        """The batch in the form that readers get."""
+        """The batch's record, which readers get."""
         return BatchRecord(
             self.number,
             self.version,
@@ -141,8 +144,8 @@ class QueuedBatch:
 
 
 def blocks_needed(group: QueuedGroup, index: int, query: ClaimQuery, *, ends: bool) -> int:
-    """KV blocks of the next chunk of a waiting request. A request without room to continue needs 0 blocks at a worker
-    that ends it, and UNLIMITED at any other."""
+    """The number of KV blocks for the next chunk of a waiting request. A request that fills the worker's context needs
+    0 blocks if the worker ends such requests (`ends`), else UNLIMITED."""
     prompt, generated = count_items(group.spec.prompt), group.requests[index].generated
     context = prompt + generated
     if context >= query.context_tokens:

@@ -1,4 +1,4 @@
-"""The number of waiting requests per lane, and the calls to workers with room for them."""
+"""The number of waiting requests per lane, and the calls of workers to lanes in which requests wait."""
 
 from collections.abc import Sequence
 
@@ -6,19 +6,19 @@ Lane = tuple[str, str]
 """Weights version and name of a lane."""
 
 CALLS = 2
-"""Limit of calls per lane that no worker has taken yet. A claim that leaves requests waiting restores this number:
-as many workers as are needed claim soon, and never all at once."""
+"""Limit of pending calls per lane. A claim that leaves requests waiting restores this number, so that as many workers
+as are needed claim soon, but never all at once."""
 
 
 class WaitingCounts:
-    """A count per lane; each change to a positive count sets the calls of the lane."""
+    """A count per lane. Each change sets the lane's pending calls: CALLS if the new count is positive, else 0."""
 
     def __init__(self) -> None:
         self._counts: dict[Lane, int] = {}
         self._calls: dict[Lane, int] = {}
 
     def add(self, lane: Lane, by: int) -> None:
-        """Changes a lane's count."""
+        """Adds `by` to a lane's count."""
         count = self._counts[lane] = self._counts.get(lane, 0) + by
         self._calls[lane] = CALLS if count else 0
 
@@ -27,7 +27,7 @@ class WaitingCounts:
         return self._counts.get(lane, 0)
 
     def by_version(self) -> dict[str, int]:
-        """Number of waiting requests by weights version; versions without any are left out."""
+        """Number of waiting requests by weights version. A version without waiting requests is left out."""
         found: dict[str, int] = {}
         for (version, _), count in self._counts.items():
             if count:
@@ -35,7 +35,7 @@ class WaitingCounts:
         return found
 
     def take_call(self, lanes: Sequence[Lane]) -> bool:
-        """Takes a call of the first of the lanes that has one."""
+        """Removes a pending call of the first lane that has one. Returns whether there was a call."""
         for lane in lanes:
             if self._calls.get(lane, 0):
                 self._calls[lane] -= 1

@@ -1,5 +1,5 @@
 """The operator's decisions for a job: a pure function of an observation and a memory.
 
-Read `observation` (input), `actions` (output), `plan`, and its parts `workers`, `failures` and `scaling`. Tests:
-tests/core/plan; its transcripts show examples.
+Read `observation` (input), `actions` (output), `plan`, and its parts `workers`, `failures`, `revival`, `scaling`,
+`autoscale` with `backlog`, and `store`. Tests: tests/core/plan; its transcripts show examples.
 """

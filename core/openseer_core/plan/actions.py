@@ -1,23 +1,23 @@
-"""The operator's actions on a job's objects: the output of `plan`. Each is idempotent."""
+"""The operator's actions on a job's objects: the output of `plan`. Each action is idempotent."""
 
 from dataclasses import dataclass
 
 KV_POOL_OBJECT = "kvPool"
-"""Key of the KV pool's pod among the shared objects."""
+"""Key of the KV pool's StatefulSet among the shared objects."""
 ROWS_OBJECT = "rows"
-"""Key of the pod that serves rows of routed experts, among the shared objects."""
+"""Key, among the shared objects, of the Deployment that serves rows of routed experts."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApplyShared:
-    """Creates or corrects a shared object."""
+    """Creates or corrects the shared object with this key."""
 
     key: str
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteStore:
-    """Deletes the managed Redis and its volume: the results contain all its data."""
+    """Deletes the managed Redis and its volume, after the results contain all its data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +29,13 @@ class ScaleStore:
 
 @dataclass(frozen=True, slots=True)
 class InspectStore:
-    """Reads from Kubernetes why the managed Redis has no pod."""
+    """Reads the events that explain why the managed Redis has no pod."""
 
 
 @dataclass(frozen=True, slots=True)
 class CreatePod:
-    """Creates one pod of a component: `index` None is the driver. `avoid`: nodes that it must not run on."""
+    """Creates one pod. `index`: number of its worker, None for the driver; `attempt`: number of the incarnation;
+    `avoid`: nodes on which it must not run."""
 
     index: int | None
     rank: int
@@ -44,9 +45,10 @@ class CreatePod:
 
 @dataclass(frozen=True, slots=True)
 class DeletePod:
-    """Asks a pod to end: its worker gives back its requests and exits within its grace period.
+    """Deletes a pod: its worker gives back its requests and exits within its grace period.
 
-    `force`: at once, without waiting for its node. That is safe, because the fences refuse later writes of the pod.
+    `force`: a forced deletion, which does not wait for the node. It is safe, because fences refuse later writes of the
+    pod.
     """
 
     name: str
@@ -57,7 +59,7 @@ class DeletePod:
 
 @dataclass(frozen=True, slots=True)
 class EndSidecars:
-    """Ends the sidecars in a pod whose own process has ended; the pod stays, for its log."""
+    """Ends the sidecars in a pod after openseer's own process has ended. The pod stays, because it has the log."""
 
     name: str
     uid: str
@@ -65,7 +67,7 @@ class EndSidecars:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """Annotates a pod for node autoscalers: whether evicting it now would lose work."""
+    """Sets the annotations that inform node autoscalers whether the pod is busy."""
 
     name: str
     uid: str
@@ -74,12 +76,12 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class AddFinalizer:
-    """Delays the job's deletion until its keys are deleted from a store that openseer does not manage."""
+    """Adds the finalizer. It delays the job's deletion until the job's keys are deleted from a user's own Redis."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoveFinalizer:
-    """Allows the deletion of the job."""
+    """Removes the finalizer, which permits the deletion of the job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +91,12 @@ class Purge:
 
 @dataclass(frozen=True, slots=True)
 class DeleteJob:
-    """Deletes the finished job after its time to live."""
+    """Deletes the finished job (spec.ttlSecondsAfterFinished)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """An event for users on the job, and also on `node` if one is named."""
+    """Makes an event for users on the job, and on `node` unless it is ""."""
 
     warning: bool
     reason: str

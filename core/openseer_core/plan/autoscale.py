@@ -1,5 +1,5 @@
-"""From the observation of a job to the workers that its backlog needs: `recommend` for external autoscalers,
-`autoscaled` for a job that scales itself."""
+"""Computes the number of workers that a job's backlog needs: `recommend` for external autoscalers, `autoscaled` for a
+job with `workers.autoscale`."""
 
 from dataclasses import replace
 from statistics import median
@@ -18,15 +18,17 @@ from openseer_core.plan.observation import Memory, Observation
 from openseer_core.queue.messages import BatchProgress
 
 LEARN_SHARE = 0.9
-"""Share of finished requests from which the mean length of a batch is used."""
+"""Share of a batch's requests that must have finished before their mean length is used."""
 MOST_START_SECONDS = 1800.0
-"""Limit of a measured start, in seconds: a later one is a worker that was ready before and became ready again."""
+"""Limit of a measured start time, in seconds. A longer one belongs to a worker that was ready earlier and has become
+ready again."""
 DEADLINE_SHARE = 0.8
-"""Share of the time until the deadline in which the backlog should be done; the rest is reserve for a long tail."""
+"""Share of the time until the deadline that is planned for the backlog; the rest is a reserve for a long tail."""
 
 
 def recommend(observation: Observation, memory: Memory) -> Backlog:
-    """The present backlog with the number of workers that it needs; the last one while the store does not answer."""
+    """The present backlog, with the number of workers that it needs; the last known one while the store does not
+    answer."""
     store, known = observation.store, memory.backlog
     if store is None:
         return known
@@ -47,8 +49,8 @@ def recommend(observation: Observation, memory: Memory) -> Backlog:
 
 
 def autoscaled(observation: Observation, memory: Memory) -> ScalingDecision:
-    """The number of workers of a job with `workers.autoscale`, from `memory.backlog`; the last one while the store does
-    not answer."""
+    """The number of workers of a job with `workers.autoscale`, from `memory.backlog`; the last number while the store
+    does not answer."""
     options = observation.job.spec.workers.autoscale
     assert options is not None
     present = _bounded(observation.job, _present(observation.job, memory))
@@ -66,7 +68,8 @@ def autoscaled(observation: Observation, memory: Memory) -> ScalingDecision:
 
 
 def _present(job: RolloutJob, memory: Memory) -> int:
-    """The last wanted number of workers; a job that scales itself starts with its replicas."""
+    """The present number of workers: with autoscaling the last wanted number; before the first step, and without
+    autoscaling, `workers.replicas`."""
     workers = job.spec.workers
     return workers.replicas if workers.autoscale is None or memory.desired is None else memory.desired
 
@@ -87,14 +90,14 @@ def _target(observation: Observation, memory: Memory, backlog: Backlog) -> float
 
 
 def _learned_length(progress: BatchProgress) -> float | None:
-    """Mean tokens of a response; None while too few have finished, because short ones finish first."""
+    """Mean tokens of a response; None below LEARN_SHARE, because short responses finish first."""
     if not progress.closed or progress.closed < LEARN_SHARE * progress.requests:
         return None
     return progress.tokens / progress.closed
 
 
 def _start_seconds(observation: Observation) -> float | None:
-    """Median start time of the present workers, in seconds."""
+    """Median start time of the present workers' pods, in seconds; None if no start was measured."""
     took = (pod.start_seconds for pod in observation.pods if pod.index is not None)
     seen = [seconds for seconds in took if seconds is not None and seconds <= MOST_START_SECONDS]
     return median(seen) if seen else None

@@ -1,25 +1,25 @@
-"""The number of workers that a backlog needs: measurements, the formula, and the damping."""
+"""Computes the number of workers for a backlog: from measurements, by a formula, with damping."""
 
 import math
 from dataclasses import dataclass, replace
 
 TARGET_SECONDS = 600.0
-"""Time for the backlog, in seconds, where neither a target nor a deadline is given."""
+"""Target time for the backlog, in seconds, for a job without a target or deadline of its own."""
 START_SECONDS = 120.0
-"""Assumed start time of a worker, in seconds, until one was measured."""
+"""Start time of a worker, in seconds, that is assumed until one was measured."""
 GROW_TOLERANCE = 0.1
-"""Share by which the present workers may exceed the target before others are added."""
+"""Share of the target time by which the present workers may exceed it before workers are added."""
 MEASURE_STEP = 0.1
 """Relative difference below which a new measurement is ignored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """The backlog and the measurements of the fleet. `requests`: unfinished ones; `tokens`: expected of them.
+    """The backlog of a job, and the measurements of its fleet.
 
-    `length`: mean tokens of a response; `speed`: tokens per second of one busy worker;
-    `start_seconds`: from a worker's creation until it takes requests. Each is 0 while unknown. `workers`: the
-    recommended number.
+    `requests`: number of unfinished requests; `tokens`: the tokens expected of them; `length`: mean tokens of a
+    response; `speed`: tokens per second of one busy worker; `start_seconds`: time from a worker's creation until it
+    takes requests. The last three are 0 while unknown. `workers`: the recommended number of workers.
     """
 
     requests: int = 0
@@ -32,10 +32,11 @@ class Backlog:
 
 @dataclass(frozen=True, slots=True)
 class ScalingState:
-    """Damping of the number of workers (times: seconds since the epoch).
+    """The state of the damping of the number of workers.
 
-    `idle_since`: since when no request is unfinished; `lower_since`: since when fewer workers are recommended than
-    present; `peak`: the largest recommendation since then.
+    `idle_since`: time since which no request is unfinished; `lower_since`: time since which fewer workers are
+    recommended than present; `peak`: the largest recommendation since `lower_since`. Times are seconds since the epoch,
+    None if the condition does not hold.
     """
 
     idle_since: float | None = None
@@ -45,7 +46,8 @@ class ScalingState:
 
 @dataclass(frozen=True, slots=True)
 class ScalingDecision:
-    """The number of workers, the state to remember, and when the number may change without an event."""
+    """The number of workers, and the state to remember. `due`: time at which the number may change without an event
+    (seconds since the epoch), None for none."""
 
     workers: int
     scaling: ScalingState
@@ -53,26 +55,29 @@ class ScalingDecision:
 
 
 def measured(known: float, found: float | None) -> float:
-    """The new measurement, or the known one while they hardly differ."""
+    """`found`, unless it is None, not positive, or differs from `known` by a share of at most MEASURE_STEP; then
+    `known`."""
     if found is None or found <= 0 or abs(found - known) <= MEASURE_STEP * known:
         return known
     return found
 
 
 def target_seconds(asked: float | None, left: float | None, start_seconds: float) -> float:
-    """The time for the backlog, in seconds. `asked`: from the job; `left`: until its deadline.
+    """The target time for the backlog, in seconds. `asked`: the target in the job's spec; `left`: the part of the time
+    until the job's deadline that is planned for the backlog; None for none.
 
-    At least twice a worker's start time, so that the start pays, but never past the deadline.
+    The target is at least twice a worker's start time, so that a start is worth its time, but never exceeds `left`.
     """
     target = max(asked or (TARGET_SECONDS if left is None else left), 2 * start_seconds)
     return max(1.0, target if left is None else min(target, left))
 
 
 def recommended(backlog: Backlog, present: int, target: float, unmeasured: int) -> int:
-    """The number of workers that finish the backlog within `target` seconds; `present` of them exist already.
+    """The number of workers that finish the backlog within `target` seconds; `present`: the number of existing workers.
 
-    An added worker loses its start time; none is added that would start too late. The number grows with the backlog,
-    and is at most the number of unfinished requests. `unmeasured`: the number while no speed is known.
+    An added worker contributes only after its start time; a worker that would start too late is not added. The number
+    grows with the backlog, and is at most the number of unfinished requests. `unmeasured`: least number while no speed
+    is known.
     """
     if not backlog.requests:
         return 0
@@ -91,8 +96,11 @@ def recommended(backlog: Backlog, present: int, target: float, unmeasured: int) 
 def decide(
     wanted: int, present: int, scaling: ScalingState, now: float, *, idle: bool, window: float, patience: float
 ) -> ScalingDecision:
-    """Raises the number of workers at once. Lowers it after fewer were wanted for the whole `window`, to the peak
-    wanted in it; or, if the job was `idle` for the whole `patience`, to `wanted`. Both are in seconds."""
+    """Decides the number of workers. A larger `wanted` applies at once.
+
+    If fewer than `present` were wanted for `window` seconds, the number falls to the largest number wanted in that
+    time. If the job was `idle` for `patience` seconds, it falls to `wanted`.
+    """
     if idle:
         since = now if scaling.idle_since is None else scaling.idle_since
         due = since + patience

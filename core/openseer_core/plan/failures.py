@@ -1,8 +1,8 @@
-"""Conclusions from ended pods: restarts are counted, nodes avoided, and the job may end.
+"""Evaluates ended pods: counts restarts, remembers nodes to avoid, and ends the job if a limit is exceeded.
 
-The failure policy follows that of batch/v1 Jobs: first the user's matching rule; then exit codes that a restart
-cannot cure; then evidence of infrastructure failures; all others count against the component's restart budget. A sick
-GPU is checked before all and never counted.
+The failure policy resembles that of batch/v1 Jobs. The first matching case decides: an accepted report of a sick GPU
+(not counted); a rule of the user; an exit code that a restart cannot cure (the job fails); an infrastructure failure
+(not counted); any other failure counts against the component's restart budget.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,31 +26,34 @@ from openseer_core.plan.revival import DEADLINE_EXCEEDED, RESTARTS_EXHAUSTED, re
 from openseer_core.queue.messages import BatchProgress
 
 FIRST_BACKOFF_SECONDS = 0.5
+"""Back-off after the first end of a component, in seconds; it doubles with each further end in quick succession."""
 MOST_BACKOFF_SECONDS = 120.0
+"""Limit of the back-off, in seconds."""
 QUIET_SECONDS = 600.0
-"""Run time, in seconds, after which a component's back-off starts again."""
+"""Time since a component's last end, in seconds, after which its back-off starts again from the first one."""
 MOST_FAILED_MEMBERS = 256
-"""Limit of components whose failures are remembered; those with the lowest counts, then the oldest, are forgotten."""
+"""Limit of components with remembered failures. Beyond it those with the lowest counts are forgotten, and of equal
+counts the oldest."""
 LONGEST_REASON = 256
-"""Limit of the remembered reason of each, in characters."""
+"""Limit of the reason remembered of each component, in characters."""
 MOST_SICK_NODES = 16
-"""Limit of remembered sick nodes, and of nodes that refused a pod; the oldest of each are forgotten."""
+"""Limit of remembered sick nodes, and of remembered nodes that refused a pod; the oldest are forgotten."""
 SICK_WINDOW_SECONDS = 86400.0
-"""Window, in seconds, in which a job may report MOST_SICK_NODES nodes as sick; further reports count as failures."""
+"""Window, in seconds, in which MOST_SICK_NODES reports of sick nodes are accepted; further ends count as failures."""
 GPU_SICK = "GpuSick"
 """Reason of the event on a node that a job reports as sick."""
 REFUSAL_SECONDS = 600.0
-"""Time, in seconds, for which a node that refused a pod is avoided."""
+"""Time for which a node that refused a pod is avoided, in seconds."""
 LONGEST_MESSAGE = 1024
 """Limit of a pod's termination message in a status, in characters."""
 DISRUPTED = ("DisruptionTarget", "True")
 FAIL_JOB = {2: "InvalidInput", 5: "StoreLost", 6: "AuditFailed"}
-"""Exit codes (openseer_core.errors) that a restart cannot cure."""
+"""Reasons of a failed job by the exit codes (openseer_core.errors) that a restart cannot cure."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryUpdate:
-    """The new memory after an observation, the events for users, and the components that ended unasked."""
+    """The new memory after an observation, the events for users, and the components with an unrequested end."""
 
     memory: Memory
     events: tuple[Announce, ...] = ()
@@ -58,7 +61,7 @@ class MemoryUpdate:
 
 
 def update_memory(observation: Observation) -> MemoryUpdate:
-    """The memory after this observation. The memory of an ended job does not change, unless the job is revived."""
+    """The memory after this observation. An ended job keeps its end, unless it is revived."""
     progress = _final_progress(observation) or observation.progress
     memory = replace(observation.memory, progress=progress, gpu_seconds=observation.gpu_seconds)
     memory, revived = revive(observation, memory)
@@ -80,15 +83,15 @@ def update_memory(observation: Observation) -> MemoryUpdate:
 
 
 def backoff_until(failure: Failure | None) -> float:
-    """The earliest start of the next incarnation of a component (seconds since the epoch)."""
+    """Time of the earliest start of the next incarnation of a component (seconds since the epoch), 0 for at once."""
     if failure is None or not failure.streak:
         return 0.0
     return failure.at + min(FIRST_BACKOFF_SECONDS * 2.0 ** min(failure.streak - 1, 30), MOST_BACKOFF_SECONDS)
 
 
 def unremembered(failures: Mapping[str, Failure]) -> Failure:
-    """The record of a component that is not remembered. If the memory is full, its failures may have been forgotten:
-    then it has the longest back-off of the remembered ones."""
+    """The record of a component that is not in `failures`. If the memory is full, its failures may have been forgotten:
+    then it gets the longest back-off in `failures`."""
     if len(failures) < MOST_FAILED_MEMBERS:
         return Failure()
     longest = max(failures.values(), key=backoff_until)
@@ -96,7 +99,7 @@ def unremembered(failures: Mapping[str, Failure]) -> Failure:
 
 
 def _update_start(observation: Observation, memory: Memory) -> tuple[Memory, list[Announce]]:
-    """Starts or stops the deadline: it counts while the job is not suspended, as in a batch/v1 Job."""
+    """Starts or stops the time of the deadline. As in a batch/v1 Job, it does not run while the job is suspended."""
     if observation.job.spec.suspend:
         if memory.suspended:
             return memory, []
@@ -112,7 +115,7 @@ def _update_start(observation: Observation, memory: Memory) -> tuple[Memory, lis
 
 
 def _final_progress(observation: Observation) -> BatchProgress | None:
-    """The counts in the termination message of a finished driver: its store may be deleted already."""
+    """The counts in the termination message of a finished driver; the store may be deleted already."""
     done = (pod for pod in observation.pods if pod.component == DRIVER and pod.phase is PodPhase.SUCCEEDED)
     return next(filter(None, (BatchProgress.from_json(pod.message) for pod in done)), None)
 
@@ -120,7 +123,9 @@ def _final_progress(observation: Observation) -> BatchProgress | None:
 def _completion(observation: Observation, memory: Memory) -> Ending | None:
     if any(pod.component == DRIVER and pod.phase is PodPhase.SUCCEEDED for pod in observation.pods):
         counts = memory.progress
-        failed = f", {counts.infra_failed} of them failed: report.json says why" if counts.infra_failed else ""
+        failed = (
+            f", {counts.infra_failed} of them failed: report.json contains the reasons" if counts.infra_failed else ""
+        )
         return Ending(
             JobOutcome.COMPLETE,
             "AllReported",
@@ -145,7 +150,7 @@ def _deadline_exceeded(observation: Observation, memory: Memory) -> Ending | Non
 def _count_failures(
     observation: Observation, memory: Memory, ended: Mapping[str, Sequence[Pod]]
 ) -> tuple[Memory, Ending | None, list[Announce]]:
-    """Counts each incarnation that ended unasked, once."""
+    """Counts each incarnation with an unrequested end once. `ended`: its pods by component."""
     failures, unknown = {**memory.failures}, unremembered(memory.failures)
     events: list[Announce] = []
     for component, pods in ended.items():
@@ -155,7 +160,7 @@ def _count_failures(
         quiet = observation.now - known.at > QUIET_SECONDS
         failures[component] = failure = Failure(
             known.count + counted,
-            # One more than the pod's number, not the memory's, which may have forgotten some.
+            # One more than the pod's number, because the memory's number may have been forgotten.
             max(pod.attempt for pod in pods) + 1,
             1 if quiet else known.streak + 1,
             reason[:LONGEST_REASON],
@@ -167,7 +172,7 @@ def _count_failures(
             fatal, reason = RESTARTS_EXHAUSTED, f"failed {failure.count} times, {budget} are allowed; last: {reason}"
         if fatal:
             ending = Ending(JobOutcome.FAILED, fatal, f"{component}: {reason}", observation.now)
-            # Its remembered record shows later whether the limit was raised.
+            # `revive` needs the record, to find out whether the limit was raised.
             return replace(memory, failures=_weightiest(failures, component)), ending, events
         counting = f"failure {failure.count} of {budget} allowed" if counted else "not counted as a failure"
         events.append(Announce(bool(counted), "MemberEnded", f"{component}: {reason} ({counting})"))
@@ -175,14 +180,14 @@ def _count_failures(
 
 
 def _decayed(failure: Failure, observation: Observation) -> Failure:
-    """The failures that are not forgotten yet."""
+    """The record without the failures that the failure policy has forgotten by now."""
     policy = observation.job.spec.failure_policy
     count, since = policy.remembered(failure.count, failure.since, observation.now)
     return replace(failure, count=count, since=since)
 
 
 def _weightiest(failures: Mapping[str, Failure], kept: str = "") -> Mapping[str, Failure]:
-    """The failures to remember, `kept` among them. A forgotten component has a new budget (see `unremembered`)."""
+    """The failures to remember, always with `kept`. A forgotten component has a new budget (see `unremembered`)."""
     if len(failures) <= MOST_FAILED_MEMBERS:
         return failures
     by_weight = sorted(failures, key=lambda name: (name == kept, failures[name].count, failures[name].at, name))
@@ -190,7 +195,7 @@ def _weightiest(failures: Mapping[str, Failure], kept: str = "") -> Mapping[str,
 
 
 def _ended_incarnations(observation: Observation, memory: Memory) -> dict[str, list[Pod]]:
-    """The pods of components whose present incarnation ended without having been asked to."""
+    """The pods of the present incarnation of each component that has ended without a request of the operator."""
     present: dict[str, list[Pod]] = {}
     for pod in observation.pods:
         attempts = memory.failures.get(pod.component, Failure()).attempts
@@ -201,15 +206,15 @@ def _ended_incarnations(observation: Observation, memory: Memory) -> dict[str, l
 
 
 def _judge(observation: Observation, memory: Memory, pods: Sequence[Pod], size: int) -> tuple[int, str, str]:
-    """Whether the end counts (0 or 1), its cause, and the reason if the whole job has to fail."""
+    """Whether the end counts (0 or 1), its cause, and the reason if the whole job fails, else ""."""
     job = observation.job
     failed = [pod for pod in pods if pod.phase is PodPhase.FAILED and not pod.leaving]
     if not failed:
-        return 0, "left by itself", ""
+        return 0, "ended by itself", ""
     sick = next((pod for pod in failed if pod.exit_code == GpuSickError.exit_code), None)
     if sick is not None and _believes(observation, memory, sick.node):
         return 0, _end_reason(sick), ""
-    # In a gang most ranks end because another did: the pod without the usual exit code shows the cause.
+    # In a gang most ranks end because another rank has ended: the pod without the usual exit code (7) shows the cause.
     pod = max(
         failed, key=lambda candidate: (bool(candidate.message), candidate.exit_code not in (None, 7), -candidate.rank)
     )
@@ -225,7 +230,7 @@ def _judge(observation: Observation, memory: Memory, pods: Sequence[Pod], size: 
 
 
 def _rule_action(job: RolloutJob, pod: Pod) -> str | None:
-    """The action of the user's first matching rule."""
+    """The action of the user's first matching rule; None without a match."""
     for rule in job.spec.failure_policy.rules:
         codes = rule.on_exit_codes
         if codes is not None:
@@ -238,7 +243,7 @@ def _rule_action(job: RolloutJob, pod: Pod) -> str | None:
 
 
 def _is_infrastructure(pods: Sequence[Pod], size: int) -> bool:
-    """Whether the pods were evicted, deleted, or never ran. A gang that lost a rank this way counts as well."""
+    """Whether the pods were evicted or deleted, or never ran. A gang that lost a rank in this way is included."""
     if len(pods) < size or any(pod.leaving or DISRUPTED in pod.conditions for pod in pods):
         return True
     failed = [pod for pod in pods if pod.phase is PodPhase.FAILED]
@@ -256,15 +261,15 @@ def _budget(job: RolloutJob, component: str) -> int:
 
 
 def _believes(observation: Observation, memory: Memory, node: str) -> bool:
-    """Whether the job's report of a sick node is accepted: the node is known, or there were few such reports lately."""
+    """Whether a report of a sick node is accepted: the node is known, or the window has fewer than MOST_SICK_NODES."""
     since = observation.now - SICK_WINDOW_SECONDS
     recent = [sick.node for sick in memory.sick_nodes if sick.until is None and sick.at > since]
     return node in recent or len(recent) < MOST_SICK_NODES
 
 
 def _update_sick_nodes(observation: Observation, memory: Memory) -> tuple[Memory, list[Announce]]:
-    """Remembers nodes whose GPUs a worker reported as sick, by heartbeat or termination message, and for a limited time
-    nodes that refused a pod."""
+    """Remembers nodes with a GPU that a worker reported as sick, by heartbeat or termination message; and, for
+    REFUSAL_SECONDS, nodes that refused a pod."""
     nodes = {sick.node: sick for sick in memory.sick_nodes if sick.until is None or sick.until > observation.now}
     events: list[Announce] = []
     for pod in observation.pods:
@@ -294,7 +299,7 @@ def _update_sick_nodes(observation: Observation, memory: Memory) -> tuple[Memory
 
 
 def _gpu_fault(observation: Observation, pod: Pod) -> str:
-    """The fault of the GPU of a worker's pod, "" if none is known."""
+    """The fault of a GPU that the worker in this pod has reported, "" for none."""
     if pod.exit_code == GpuSickError.exit_code:
         return pod.message.removeprefix("error: ").strip() or "a sick GPU"
     report = observation.report_of(pod)

@@ -1,6 +1,6 @@
-"""The state of one job at one moment, and the job's memory: the input of `plan`.
+"""The state of one job at one moment, with the job's memory: the input of `plan`.
 
-All fields are plain values: the observer converts objects of Kubernetes and the store into these.
+All fields are plain values: the operator's `Observer` converts the objects of Kubernetes and the store.
 """
 
 from collections.abc import Mapping
@@ -16,15 +16,15 @@ from openseer_core.queue.store_memory import StoreMemory
 from openseer_core.worker.heartbeat import WorkerState
 
 DRIVER = "driver"
-"""The component that submits prompts and writes results."""
+"""Name of the component that submits prompts and writes results."""
 
 
 RELEASED = "released to the trainer"
-"""Reason for 0 workers while the trainer has the GPUs; kept in the status as the reason of the last scaling."""
+"""Reason for 0 workers while the trainer has the GPUs; the status contains it as the reason of the last scaling."""
 
 
 class PodPhase(StrEnum):
-    """A pod's phase by its Kubernetes name; an unknown phase counts as RUNNING."""
+    """A pod's phase, by its name in Kubernetes; an unknown phase counts as RUNNING."""
 
     PENDING = "Pending"
     RUNNING = "Running"
@@ -34,17 +34,20 @@ class PodPhase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """One pod of a worker or the driver.
+    """One pod of a worker, the driver or the managed Redis.
 
-    `index`: of its worker (None: the driver); `rank`: within the gang; `template`: hash of the spec it was created
-    from; `attempt`: number of its incarnation; `gone_by`: end of its grace period (seconds since the epoch), None while
-    it is not being deleted; `conditions`: (type, status) pairs; `problem`: why it does not start, "" when unknown;
-    `message`: its termination message; `stamp`: whether its annotations report it as busy, None without annotations;
-    `start_seconds`: from its creation until it was ready, None before; `started_at`: when its node accepted it (seconds
-    since the epoch); `refused`: whether its node refused it; `avoids`: nodes that the operator excludes for it. Its
-    state is that of openseer's own container: `phase` is that container's end, `ready` its readiness. `lingers`: it has
-    ended and a sidecar has not. `gated`: another controller decides when it is scheduled. `setup_failed`: a container
-    before it failed, so that it never ran.
+    `index`: number of its worker, None for driver and Redis; `rank`: its rank in a gang, else 0; `template`: hash of
+    the spec from which it was created; `attempt`: number of its incarnation; `gone_by`: end of its grace period
+    (seconds since the epoch), None unless it is being deleted; `node`: its node, "" before it has one; `conditions`:
+    (type, status) pairs; `problem`: why it does not start, or why it ended, "" if unknown; `stamp`: whether its
+    annotations report it as busy, None without annotations; `start_seconds`: time from its creation until it was ready,
+    None before; `started_at`: time at which its node accepted it (seconds since the epoch), None before; `refused`:
+    whether its node refused it; `avoids`: nodes that the operator excludes for it; `unschedulable`: whether the
+    scheduler finds no node for it; `gated`: whether another controller has to permit its scheduling.
+
+    The state is that of openseer's own container: `phase` and `exit_code` are those of its end, `message` is its
+    termination message, `ready` its readiness. `lingers`: whether it has ended but a sidecar has not; `setup_failed`:
+    whether an init container failed, so that it never ran.
     """
 
     name: str
@@ -73,22 +76,22 @@ class Pod:
 
     @property
     def component(self) -> str:
-        """The name of its component: worker-3, driver."""
+        """The name of its component: worker-3 or driver."""
         return DRIVER if self.index is None else worker_name(self.index)
 
     @property
     def leaving(self) -> bool:
-        """Whether it is being deleted."""
+        """Whether the pod is being deleted."""
         return self.gone_by is not None
 
     @property
     def ended(self) -> bool:
-        """Whether openseer's own process in it has ended."""
+        """Whether openseer's own process in the pod has ended."""
         return self.phase in (PodPhase.SUCCEEDED, PodPhase.FAILED)
 
     @property
     def is_held_up(self) -> bool:
-        """Whether a known cause prevents its start: no room, a gate, an image."""
+        """Whether a known cause prevents the pod's start: no node with room, a gate, a problem (such as an image)."""
         return not (self.ready or self.ended or self.leaving) and bool(self.unschedulable or self.gated or self.problem)
 
 
@@ -96,9 +99,9 @@ class Pod:
 class WorkerReport:
     """The last report of a worker in the store.
 
-    `pod`: uid of the pod that sent it (a name recurs, a uid does not); `held_tokens`: context tokens of its requests,
-    which another worker would have to compute again; `sick`: the fault of its GPU, "" for none;
-    `not_loaded`: the reason why it cannot load the fleet's weights, "" for none.
+    `index`: the worker's number; `pod`: uid of the pod that sent the report (names recur, uids do not); `held_tokens`:
+    context tokens of its requests, which another worker would have to compute again; `sick`: the fault of its GPU, ""
+    for none; `not_loaded`: why it cannot load the fleet's weights, "" if it can.
     """
 
     index: int
@@ -111,9 +114,10 @@ class WorkerReport:
 
 @dataclass(frozen=True, slots=True)
 class GpuSeconds:
-    """GPU time of a job's workers so far, in whole seconds summed over GPUs: awake without and with requests.
+    """GPU time of a job's workers so far, in whole seconds, summed over GPUs.
 
-    A starting or sleeping engine counts as neither.
+    `idle`: time in which engines were awake without requests; `busy`: time with requests. Starting and sleeping engines
+    count as neither.
     """
 
     idle: int = 0
@@ -121,21 +125,24 @@ class GpuSeconds:
 
     @staticmethod
     def of(job: RolloutJob, load: QueueLoad) -> "GpuSeconds":
-        """From the reports of all workers so far, stopped ones included."""
+        """Computes the GPU time from the sums of all workers that the job has had, stopped ones included."""
         gpus = job.spec.workers.parallelism.gpus
         return GpuSeconds(int(gpus * load.idle_seconds), int(gpus * load.busy_seconds))
 
     def at_least(self, other: "GpuSeconds") -> "GpuSeconds":
-        """The maximum of both: a store that lost its last second has lower sums."""
+        """The larger value of each: a store that lost its last writes has lower sums."""
         return GpuSeconds(max(self.idle, other.idle), max(self.busy, other.busy))
 
 
 @dataclass(frozen=True, slots=True)
 class StoreView:
-    """The content of the job's store: counts of the batch (in mode serve of all batches with data), and fresh reports
-    of workers by pod uid. `released`: the trainer took the GPUs and wants no worker. `memory`: use of its memory.
-    `inflight`: requests that workers run; `worker_speed`: recent tokens per second of a busy worker, None while
-    unknown. `gpu_seconds`: of all its workers so far."""
+    """The content of the job's store.
+
+    `progress`: counts of the batch (in mode serve, of all batches with data); `reports`: recent reports of workers, by
+    the pods' uids; `released`: whether the trainer has the GPUs and wants no worker; `memory`: use of the store's
+    memory; `inflight`: number of running requests; `worker_speed`: recent tokens per second of a busy worker, None
+    while unknown; `gpu_seconds`: GPU time of all workers so far.
+    """
 
     progress: BatchProgress
     reports: Mapping[str, WorkerReport] = field(default_factory=dict[str, WorkerReport])
@@ -148,8 +155,8 @@ class StoreView:
 
 @dataclass(frozen=True, slots=True)
 class StoreProblem:
-    """Why the operator cannot read a store that may work: it lacks a right, or the job's URL is unusable.
-    `reason`: one CamelCase word."""
+    """Why the operator cannot read a store, although the store may work: the operator lacks a permission, or the job's
+    URL is unusable. `reason`: one CamelCase word."""
 
     reason: str
     message: str
@@ -159,9 +166,10 @@ class StoreProblem:
 class Failure:
     """The ended incarnations of a component.
 
-    `count`: failures that the restart budget counts; `attempts`: all ends, including infrastructure failures, and the
-    number of the next incarnation; `streak`: ends in quick succession, by which the back-off grows; `at`: time of the
-    last one; `since`: start of the restart window at whose end one of `count` is forgotten.
+    `count`: number of failures that count against the restart budget; `attempts`: number of all ends, infrastructure
+    failures included, which is the number of the next incarnation; `streak`: number of ends in quick succession, with
+    which the back-off grows; `reason`, `at`: cause and time of the last end; `since`: start of the restart window, at
+    the end of which one failure of `count` is forgotten. Times are seconds since the epoch.
     """
 
     count: int = 0
@@ -174,8 +182,11 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class SickNode:
-    """A node with a GPU that a worker reported as sick, avoided until a user clears it; or a node that refused a pod,
-    avoided `until` a time (seconds since the epoch)."""
+    """A node that new pods avoid. Either a worker reported a GPU of the node as sick: then it is avoided until a user
+    clears it (`until` is None). Or the node refused a pod: then it is avoided `until` that time.
+
+    `worker`: the component that reported it; `at`: time of the report. Times are seconds since the epoch.
+    """
 
     node: str
     worker: str
@@ -186,8 +197,8 @@ class SickNode:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An object that Kubernetes refused to create in the last reconcile step, with its `message`.
-    `taken`: the name belongs to an object of another owner."""
+    """An object that Kubernetes refused to create in the last reconcile step. `message`: Kubernetes' message; `taken`:
+    whether an object of another owner has the name."""
 
     kind: str
     name: str
@@ -196,8 +207,11 @@ class Refusal:
 
 
 class TemplateAnswer(Enum):
-    """Whether Kubernetes accepts the pods of a job's templates. HINDERED: others than the API server refuse them
-    now, so that the server may not have validated them."""
+    """Whether Kubernetes accepts the objects of a job's templates.
+
+    TAKEN: it accepts them. INVALID: the API server finds them invalid. HINDERED: an admission plugin refuses them
+    now, so that the API server may not have validated them. UNANSWERED: the API server has not answered.
+    """
 
     TAKEN = auto()
     INVALID = auto()
@@ -207,24 +221,24 @@ class TemplateAnswer(Enum):
 
 @dataclass(frozen=True, slots=True)
 class TemplateVerdict:
-    """The verdict on the templates of one job; a job without templates is TAKEN. `problem`: Kubernetes' message."""
+    """The verdict on the templates of one job; TAKEN for a job without templates. `problem`: Kubernetes' message."""
 
     answer: TemplateAnswer = TemplateAnswer.TAKEN
     problem: str = ""
 
     @property
     def makes(self) -> bool:
-        """Whether pods may be created from them; the job's deadline does not run before."""
+        """Whether pods may be created from the templates. Before that the time of the job's deadline does not run."""
         return self.answer in (TemplateAnswer.TAKEN, TemplateAnswer.HINDERED)
 
     @property
     def replaces(self) -> bool:
-        """Whether pods may be deleted to be replaced."""
+        """Whether pods may be deleted in order to replace them."""
         return self.answer is TemplateAnswer.TAKEN
 
 
 class JobOutcome(StrEnum):
-    """The outcome of a job."""
+    """The outcome of a finished job."""
 
     COMPLETE = "Complete"
     FAILED = "Failed"
@@ -232,7 +246,8 @@ class JobOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The end of a job: outcome, reason in one CamelCase word, message for users, and time."""
+    """The end of a job: outcome, reason in one CamelCase word, message for users, and time (seconds since the
+    epoch)."""
 
     outcome: JobOutcome
     reason: str
@@ -242,13 +257,16 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """The operator's memory of a job, kept in the job's status and written there before it is acted upon.
+    """The operator's memory of a job. It is stored in the job's status, and written before any action that relies on
+    it.
 
-    `desired`: workers wanted at the last reconcile step; `scaled_at`: when that last changed, and why;
-    `progress`: the last counts; `revived_by`: the last request to revive the job;
-    `backlog`: the backlog and its need of workers; `scaling`: of a job that scales itself;
-    `gpu_seconds`: the GPU time, which outlives the store; `redis_lost`: whether
-    Redis had to stay on a node that does not answer.
+    `started_at`: time from which the deadline counts (seconds since the epoch), None before the start and while
+    suspended; `suspended`: whether the job was suspended at the last reconcile step; `ending`: the end of the job, None
+    before; `desired`: number of workers wanted at the last reconcile step; `scaled_at`, `scale_reason`: time and reason
+    of its last change; `failures`: by component; `sick_nodes`: the nodes that new pods avoid; `progress`: the last
+    known counts; `revived_by`: the last request to revive the job; `backlog`: the backlog and the number of workers
+    that it needs; `scaling`: the state of autoscaling; `gpu_seconds`: the GPU time so far, also after the store was
+    deleted; `redis_lost`: whether Redis had to stay on a node that does not answer.
     """
 
     started_at: float | None = None
@@ -268,34 +286,39 @@ class Memory:
 
     @property
     def avoid(self) -> tuple[str, ...]:
-        """Nodes that new worker pods must not run on."""
+        """The nodes on which new pods of workers must not run."""
         return tuple(sick.node for sick in self.sick_nodes)
 
     @property
     def refusing(self) -> tuple[str, ...]:
-        """Avoided nodes that refused a pod: the driver, which needs no GPU, avoids only these."""
+        """The nodes that refused a pod. The driver needs no GPU, so it avoids only these."""
         return tuple(sick.node for sick in self.sick_nodes if sick.until is not None)
 
     @property
     def released(self) -> bool:
-        """Whether no worker is wanted because the trainer has the GPUs."""
+        """Whether no worker is wanted, because the trainer has the GPUs."""
         return self.scale_reason == RELEASED
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One job at one moment (`now`: seconds since the epoch, by the clock of the cluster's timestamps).
+    """One job at one moment.
 
-    `shared`: the objects that the job's pods need (services, policies, its Redis, …) by key: True when the object
-    exists as specified. `store_replicas`: of the managed Redis; None when there is none. `store_current`: whether
-    it is as specified; `volume_problem`: why its volume is too small, "" when it is not. `store_pods`: number of
-    its pods; `store_missing_since`: since when it lacks its pod. `redis`: the serving pod;
-    `volume_risk`: why a second one might write to the volume of one whose node does not answer, "" when Kubernetes
-    prevents that. `refusals`: objects that could not be created in the last reconcile step, in order of creation;
-    `templates`: whether Kubernetes accepts pods of the templates.
-    `store`: None when the store did not answer; `store_loads`: it is loading its data; `store_problem`: why the
-    operator cannot read it. `finalizer`: whether the job has openseer's. `revive`: the request to revive it if it has
-    failed, "" for none.
+    `now`: the time on the API server's clock; `deleting_since`: time of the job's deletion, None without one;
+    `finalizer`: whether the job has openseer's finalizer; `revive`: the request to revive the job if it has failed, ""
+    for none. Times are seconds since the epoch. `shared`: the objects that the job's pods need (Services, policies, …),
+    by key: True if the object exists as specified.
+
+    Of the managed Redis: `store_replicas`: replicas of its StatefulSet, None if that does not exist; `store_current`:
+    whether the StatefulSet is as specified; `volume_problem`: why its volume is too small, "" if it is not;
+    `store_pods`: number of its pods; `store_missing_since`: time since which it lacks its pod, None if it has one;
+    `redis`: its serving pod, None without one; `volume_risk`: why a second pod could damage or lack the data if the
+    node of `redis` does not answer, "" if Kubernetes prevents that.
+
+    `refusals`: objects that Kubernetes refused to create in the last reconcile step, in the order of creation;
+    `templates`: whether Kubernetes accepts the objects of the templates. `store`: the content of the store, None if it
+    does not answer; `store_loads`: whether it is loading its data; `store_problem`: why the operator cannot read it,
+    None for none.
     """
 
     now: float
@@ -321,20 +344,20 @@ class Observation:
 
     @property
     def progress(self) -> BatchProgress:
-        """The newest known counts."""
+        """The newest known counts of requests and tokens."""
         return self.store.progress if self.store is not None else self.memory.progress
 
     @property
     def gpu_seconds(self) -> GpuSeconds:
-        """The newest known sums; they only grow."""
+        """The newest known GPU time; it never decreases."""
         known = self.memory.gpu_seconds
         return self.store.gpu_seconds.at_least(known) if self.store is not None else known
 
     @property
     def released(self) -> bool:
-        """Whether the trainer has the GPUs; the last known answer while the store does not answer."""
+        """Whether the trainer has the GPUs; the last known value while the store does not answer."""
         return self.store.released if self.store is not None else self.memory.released
 
     def report_of(self, pod: Pod) -> WorkerReport | None:
-        """The last report of the worker in this pod."""
+        """The last report of the worker in this pod; None without one."""
         return self.store.reports.get(pod.uid) if self.store is not None else None

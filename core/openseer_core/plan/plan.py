@@ -1,8 +1,8 @@
 """The operator's next actions for one job: a pure function of an observation and a memory.
 
-`plan` is level-triggered: it sees no events, only states. Called again after its actions were applied, it returns
-fewer actions, until none are left. The memory must be written before the actions are applied, because they rely on it
-(a failure is counted before its pod is deleted).
+`plan` is level-triggered: it depends on the state, not on events. Called again after its actions were applied, it
+returns fewer actions, and finally none. The memory must be written before the actions are applied, because they rely on
+it (a failure is counted before its pod is deleted).
 """
 
 from collections import defaultdict
@@ -33,17 +33,23 @@ from openseer_core.plan.store import keeps_lost_redis, plan_redis, plan_store
 from openseer_core.plan.workers import avoids_in_vain, forced_deletions, plan_fleet
 
 PURGE_SECONDS = 60.0
-"""Time, in seconds, that a deleted job waits for a user's store that does not answer; then its keys stay there."""
+"""Time for which a deleted job waits for a user's store that does not answer, in seconds; then its keys stay there."""
 PURGE_RETRY_SECONDS = 5.0
+"""Interval of reconcile steps of a deleted job during that time, in seconds."""
 MOST_EVENTS = 16
-"""Limit of events of one reason per reconcile step; the rest are combined into one, because each costs API calls."""
+"""Limit of events of one reason per reconcile step; one more event stands for the rest, because each costs API
+calls."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Actions in order, the memory to write before them, and when to plan again even without an event. `refused`:
-    refusals of Kubernetes that still hold, because their objects are tried again later. `ended`: components that ended
-    unasked; after the memory is written, later steps do not list them again."""
+    """The plan of one reconcile step.
+
+    `actions`: in order; `memory`: the memory to write before them; `wake_at`: time of the next step without an event
+    (seconds since the epoch), None for none; `refused`: refusals of Kubernetes that still hold, because this step does
+    not try their objects again; `ended`: components with an unrequested end; once the memory is written, later plans do
+    not contain them again.
+    """
 
     actions: tuple[Action, ...]
     memory: Memory
@@ -56,7 +62,7 @@ _MAKES = (AddFinalizer, ApplyShared, CreatePod)
 
 
 def _without_creations(actions: Iterable[Action]) -> list[Action]:
-    """The actions that create nothing from the job's templates."""
+    """The actions without those that prepare or create pods."""
     return [action for action in actions if not isinstance(action, _MAKES) and action != ScaleStore(1)]
 
 
@@ -96,7 +102,7 @@ def plan(observation: Observation) -> Plan:
 
 
 def _still_refused(observation: Observation, actions: Iterable[Action]) -> tuple[Refusal, ...]:
-    """Refusals of workers while none is created in this step, and likewise of the driver."""
+    """The refusals of workers if this step creates no worker, and of the driver if it creates no driver."""
     driver = f"{observation.job.name}-{DRIVER}"
     tried = {action.index is None for action in actions if isinstance(action, CreatePod)}
     pods = (refusal for refusal in observation.refusals if refusal.kind == "Pod")
@@ -104,7 +110,7 @@ def _still_refused(observation: Observation, actions: Iterable[Action]) -> tuple
 
 
 def _summarized(actions: Sequence[Action]) -> tuple[Action, ...]:
-    """The actions with at most MOST_EVENTS events of one reason, and one event with the number of the others."""
+    """The actions with at most MOST_EVENTS events of each reason, and one event with the number of the other events."""
     events: dict[str, list[Announce]] = defaultdict(list)
     kept: list[Action] = []
     for action in actions:
@@ -112,8 +118,8 @@ def _summarized(actions: Sequence[Action]) -> tuple[Action, ...]:
             events[action.reason].append(action)
         if not isinstance(action, Announce) or len(events[action.reason]) <= MOST_EVENTS:
             kept.append(action)
-    for reason, told in events.items():
-        rest = told[MOST_EVENTS:]
+    for reason, announced in events.items():
+        rest = announced[MOST_EVENTS:]
         if rest:
             warning = any(event.warning for event in rest)
             kept.append(Announce(warning, reason, f"and {len(rest)} more; the last: {rest[-1].message}"))
@@ -123,7 +129,7 @@ def _summarized(actions: Sequence[Action]) -> tuple[Action, ...]:
 def _number_of_workers(
     observation: Observation, memory: Memory, *, runs: bool
 ) -> tuple[Memory, int, str, float | None]:
-    """The wanted number of workers, its reason, and when it may change without an event; and the new memory."""
+    """The new memory, the wanted number of workers, its reason, and when it may change without an event."""
     job, number, due = observation.job, None, None
     if runs:
         memory = replace(memory, backlog=recommend(observation, memory))
@@ -137,7 +143,7 @@ def _number_of_workers(
 
 
 def _prerequisites(observation: Observation) -> list[Action]:
-    """Creates all objects that pods need, before them."""
+    """Creates all objects that pods need; these actions come before the creation of pods."""
     actions: list[Action] = []
     if not manages_store(observation.job) and not observation.finalizer:
         actions.append(AddFinalizer())
@@ -148,13 +154,13 @@ def _prerequisites(observation: Observation) -> list[Action]:
 
 
 def _others_end(observation: Observation) -> list[Action]:
-    """Removes the pods of KV pool and rows of a job that does not run."""
+    """Removes the pods of the KV pool and of the rows of a job that does not run."""
     return [ApplyShared(key) for key in (KV_POOL_OBJECT, ROWS_OBJECT) if observation.shared.get(key) is False]
 
 
 def _most_needed_first(observation: Observation, actions: list[Action]) -> list[Action]:
-    """Creates no pod before that of the managed Redis; and, where some were refused, no worker before the driver,
-    because workers would take the room and wait for ever."""
+    """Without creations that have to wait. No pod is created before the pod of the managed Redis. After a refusal no
+    worker is created before the driver, because workers would take the room of a quota and wait for ever."""
     if manages_store(observation.job) and not observation.store_pods:
         return [action for action in actions if not isinstance(action, CreatePod)]
     if not observation.refusals or observation.job.spec.mode != "batch":
@@ -164,7 +170,8 @@ def _most_needed_first(observation: Observation, actions: list[Action]) -> list[
 
 
 def _plan_driver(observation: Observation, memory: Memory, *, runs: bool) -> tuple[list[Action], float | None]:
-    """One driver while a batch runs. The pod of a finished job stays, for its log; a failed one is replaced."""
+    """Keeps one driver while a batch job runs, and replaces an ended one. The driver's pod of a finished job stays,
+    because it has the log."""
     if observation.job.spec.mode != "batch":
         return [], None
     pods = [pod for pod in observation.pods if pod.component == DRIVER]
@@ -187,7 +194,7 @@ def _plan_driver(observation: Observation, memory: Memory, *, runs: bool) -> tup
 
 
 def _record_scaling(observation: Observation, memory: Memory, desired: int, reason: str) -> tuple[Memory, list[Action]]:
-    """Remembers when and why the number of workers changed last; a job that does not run stays released."""
+    """Remembers time and reason of the last change of the number of workers. A job that does not run stays released."""
     runs = memory.ending is None and not observation.job.spec.suspend
     if desired == memory.desired:
         changed_release = runs and (reason == RELEASED) != memory.released
@@ -200,7 +207,8 @@ def _record_scaling(observation: Observation, memory: Memory, desired: int, reas
 
 
 def _plan_deletion(observation: Observation) -> tuple[list[Action], float | None]:
-    """A deleted job: owner references delete its objects; only keys in a user's own store need a purge."""
+    """The actions on a deleted job. Kubernetes deletes its objects; only its keys in a user's own Redis need a
+    purge."""
     if not observation.finalizer:
         return [], None
     if manages_store(observation.job):

@@ -1,4 +1,4 @@
-"""Revival of a failed job: the limit by which it failed is raised, or a user requests it."""
+"""Revives a failed job if a user has raised the limit that ended it, or requests it."""
 
 from dataclasses import replace
 
@@ -6,14 +6,14 @@ from openseer_core.plan.actions import Announce
 from openseer_core.plan.observation import DRIVER, JobOutcome, Memory, Observation
 
 RESTARTS_EXHAUSTED, DEADLINE_EXCEEDED = "RestartsExhausted", "DeadlineExceeded"
-"""Reasons of a failure by a limit of the spec."""
+"""Reasons of an end by a limit of the spec."""
 
 
 def revive(observation: Observation, memory: Memory) -> tuple[Memory, list[Announce]]:
-    """The memory without the job's failed end if the job is revived, and the event with the cause.
+    """The memory, without the job's failed end if the job is revived, and the event with the cause.
 
-    A request counts once, for an end before it. It forgets the failures and starts the deadline again; after a raised
-    limit the counts continue.
+    A request revives a job once, and only if the job has failed before the request. It resets the counts of failures
+    and starts the time of the deadline again. After a raised limit the counts continue.
     """
     asked = observation.revive not in ("", memory.revived_by)
     memory = replace(memory, revived_by=observation.revive)
@@ -32,7 +32,7 @@ def _announce(why: str, reason: str) -> Announce:
 
 
 def _raised_limit(observation: Observation, memory: Memory, reason: str) -> str:
-    """The changed limit in the spec that no longer ends the job, "" if there is none."""
+    """Text about the limit of the spec that no longer ends the job, "" if it still does."""
     spec = observation.job.spec
     if reason == RESTARTS_EXHAUSTED:
         policy = spec.failure_policy
@@ -43,7 +43,7 @@ def _raised_limit(observation: Observation, memory: Memory, reason: str) -> str:
         return "spec.failurePolicy allows more restarts" if within else ""
     if reason == DEADLINE_EXCEEDED:
         limit = spec.active_deadline_seconds
-        # The time of its end counts too: it is past the old limit, even if the clock was set back.
+        # The end of the job is after the old limit, also if the clock was set back since.
         latest = max(observation.now, memory.ending.at if memory.ending is not None else 0.0)
         past = limit is not None and memory.started_at is not None and latest >= memory.started_at + limit
         return "" if past else "spec.activeDeadlineSeconds allows more time"

@@ -1,8 +1,8 @@
 """The managed Redis: protection from autoscalers, its move from a lost node, and its deletion.
 
-Epochs keep the numbers of one Redis apart from those of the next (docs/decisions/0016). They do not prevent two
-servers from writing to one log: that takes a volume that only one node mounts. So a Redis moves only when Kubernetes
-guarantees that, or when its data are not needed.
+Epochs separate the numbers of successive Redis servers (docs/decisions/0016). They do not prevent two servers from
+writing to one log: that requires a volume that only one node mounts at a time. So Redis moves only if Kubernetes
+guarantees this, or if its data are not needed.
 """
 
 from openseer_core.manifest.store_url import manages_store
@@ -11,10 +11,10 @@ from openseer_core.plan.observation import JobOutcome, Memory, Observation
 from openseer_core.plan.workers import FORCE_SECONDS, PROTECTED_SECONDS, is_protected
 
 STORE_POD_SECONDS = 5.0
-"""Time without a pod, in seconds, after which a Redis that should run is inspected, at each reconcile step."""
+"""Time without a pod, in seconds, after which each reconcile step inspects a Redis that should run."""
 RISK_SECONDS = 30.0
-"""Interval, in seconds, of checks whether the volume of a lost Redis is safe: its node may have been declared out of
-service, or deleted."""
+"""Interval of checks whether a lost Redis may move, in seconds: an admin may have deleted its node or declared it out
+of service."""
 
 
 def is_lost(observation: Observation) -> bool:
@@ -24,7 +24,7 @@ def is_lost(observation: Observation) -> bool:
 
 
 def plan_store(observation: Observation, memory: Memory, *, runs: bool) -> tuple[list[Action], float | None]:
-    """Actions on the managed Redis, and when to plan again. `runs`: whether the job does."""
+    """Actions on the managed Redis, and the time of the next plan (None for none). `runs`: whether the job runs."""
     if observation.redis is not None:
         actions, due = plan_redis(observation, memory)
     else:
@@ -33,7 +33,7 @@ def plan_store(observation: Observation, memory: Memory, *, runs: bool) -> tuple
 
 
 def plan_redis(observation: Observation, memory: Memory) -> tuple[list[Action], float | None]:
-    """Actions on its pod, and when to plan again."""
+    """Actions on the pod of Redis, and the time of the next plan (None for none)."""
     redis = observation.redis
     if redis is None:
         return [], None
@@ -49,7 +49,7 @@ def plan_redis(observation: Observation, memory: Memory) -> tuple[list[Action], 
 
 
 def _inspect(observation: Observation) -> tuple[list[Action], float | None]:
-    """Inspects a Redis without a pod after STORE_POD_SECONDS; before, returns that time."""
+    """Inspects a Redis that has had no pod for STORE_POD_SECONDS; before, returns the time at which that is due."""
     if observation.store_missing_since is None:
         return [], None
     due = observation.store_missing_since + STORE_POD_SECONDS
@@ -57,7 +57,7 @@ def _inspect(observation: Observation) -> tuple[list[Action], float | None]:
 
 
 def _stop(observation: Observation, memory: Memory) -> list[Action]:
-    """Stops it after all pods that might still write to it have ended."""
+    """Stops Redis after all pods that could write to it have ended; deletes it if the job is complete."""
     if (
         not manages_store(observation.job)
         or observation.store_replicas is None
@@ -70,12 +70,12 @@ def _stop(observation: Observation, memory: Memory) -> list[Action]:
 
 
 def keeps_lost_redis(observation: Observation, memory: Memory) -> bool:
-    """Whether Redis is lost and must not move."""
+    """Whether Redis is lost (`is_lost`) and must not move."""
     return is_lost(observation) and bool(observation.volume_risk) and not _is_needless(observation, memory)
 
 
 def _is_needless(observation: Observation, memory: Memory) -> bool:
-    """Whether its data are all in the results, or are deleted with the job."""
+    """Whether the results contain all data of Redis, or the data are deleted with the job."""
     complete = memory.ending is not None and memory.ending.outcome is JobOutcome.COMPLETE
     return complete or observation.deleting_since is not None
 
@@ -85,15 +85,17 @@ def _leave(observation: Observation, memory: Memory) -> tuple[list[Action], floa
     assert redis is not None
     over = _is_needless(observation, memory)
     if keeps_lost_redis(observation, memory):
-        told = [] if observation.memory.redis_lost else [Announce(True, "StoreNodeLost", lost_message(observation))]
-        return [*told], observation.now + RISK_SECONDS
+        announced = (
+            [] if observation.memory.redis_lost else [Announce(True, "StoreNodeLost", lost_message(observation))]
+        )
+        return [*announced], observation.now + RISK_SECONDS
     where = "the job does not need it" if over else "its volume follows when that node has released it"
     moved = Announce(True, "StoreMoved", f"node {redis.node} of {redis.name} does not answer; {where}")
     return [moved, DeletePod(redis.name, redis.uid, "its node does not answer", force=True)], None
 
 
 def lost_message(observation: Observation) -> str:
-    """Why Redis cannot move, and the remedy."""
+    """The message why Redis cannot move, with the remedy."""
     redis = observation.redis
     assert redis is not None
     node = redis.node
@@ -106,6 +108,6 @@ def lost_message(observation: Observation) -> str:
 
 
 def _is_ephemeral(observation: Observation) -> bool:
-    """Whether a move would lose its data."""
+    """Whether the data of Redis are on its node, so that a move would lose them."""
     persistence = observation.job.spec.store.persistence
     return persistence is not None and persistence.medium == "ephemeral"

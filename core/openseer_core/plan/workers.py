@@ -1,4 +1,4 @@
-"""The fleet of one job: from the existing pods to the wanted ones, with the least loss of work."""
+"""Plans the fleet of one job: the actions from the existing pods to the wanted ones, with the least loss of work."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,20 +11,21 @@ from openseer_core.plan.scaling import max_unavailable, template_hash
 from openseer_core.worker.heartbeat import WorkerState
 
 FORCE_SECONDS = 30.0
-"""Time after a pod's grace period, in seconds, after which its node counts as not answering."""
+"""Time after the end of a pod's grace period, in seconds, after which its node counts as not answering."""
 PROTECTED_SECONDS = 4 * 3600.0
-"""Time from its start, in seconds, for which a busy pod is protected from node autoscalers."""
+"""Time after its start, in seconds, for which a busy pod is protected from node autoscalers."""
 
 MOST_CREATIONS = 256
-"""Limit of worker pods that one reconcile step creates, except to complete the last gang; the next step continues."""
+"""Limit of worker pods that one reconcile step creates; it is exceeded only to complete the last gang."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerPods:
-    """One worker: its pod, or the pods of its gang by rank.
+    """One worker: its pod, or the pods of its gang in the order of ranks.
 
-    `size`: number of its pods when complete. `held_tokens`: context to compute again if it is removed; `busy`: as
-    reported; `workers_on_node`: workers of this job on its node.
+    `size`: number of its pods when it is complete; `held_tokens`: context tokens to compute again if it is removed;
+    `busy`, `sick`: whether it reports requests, or a sick GPU; `workers_on_node`: number of workers of this job on its
+    node (in a gang, the smallest number of its nodes).
     """
 
     index: int
@@ -37,27 +38,27 @@ class WorkerPods:
 
     @property
     def leaving(self) -> bool:
-        """Whether any of its pods is being deleted."""
+        """Whether any of the worker's pods is being deleted."""
         return any(pod.leaving for pod in self.pods)
 
     @property
     def ended(self) -> bool:
-        """Whether any of its pods has ended: a gang ends as one."""
+        """Whether any of the worker's pods has ended; a gang ends as a whole."""
         return any(pod.ended for pod in self.pods)
 
     @property
     def ready(self) -> bool:
-        """Whether it takes requests."""
+        """Whether the worker takes requests: all its pods exist, are ready, and stay."""
         return len(self.pods) == self.size and all(pod.ready for pod in self.pods) and not self.leaving
 
     @property
     def removal_cost(self) -> tuple[bool, int, bool, int, int]:
-        """Sort key of the cost of its removal, least first: work, then a completed start, then emptying a node."""
+        """Sort key, lowest cost first: lost work, then a lost start, then the number of workers on the node."""
         return self.busy, self.held_tokens, self.ready, self.workers_on_node, -self.index
 
 
 def workers_of(observation: Observation) -> list[WorkerPods]:
-    """The workers that have pods, by index."""
+    """The workers with pods, in the order of their numbers."""
     pods: dict[int, list[Pod]] = {}
     indices_by_node: dict[str, set[int]] = {}
     for pod in observation.pods:
@@ -85,8 +86,8 @@ def _worker(
 
 @dataclass(frozen=True, slots=True)
 class FleetPlan:
-    """Actions on the workers, and when to plan again (None: nothing is due). `waits`: whether missing workers are
-    created later."""
+    """Actions on the workers. `wake_at`: time of the next plan without an event (seconds since the epoch), None for
+    none; `waits`: whether missing workers are created later."""
 
     actions: tuple[Action, ...]
     wake_at: float | None = None
@@ -94,7 +95,7 @@ class FleetPlan:
 
 
 def plan_fleet(observation: Observation, memory: Memory, desired: int) -> FleetPlan:
-    """Actions towards `desired` workers of the present template."""
+    """The actions that lead to `desired` workers of the present template."""
     workers = workers_of(observation)
     actions = list(_delete_ended(workers))
     going = [worker for worker in workers if worker.leaving or worker.ended]
@@ -126,22 +127,24 @@ def plan_fleet(observation: Observation, memory: Memory, desired: int) -> FleetP
 
 
 def avoids_in_vain(observation: Observation, pod: Pod, memory: Memory) -> bool:
-    """Whether a pod without a node excludes a node that may be used again, and can be replaced."""
+    """Whether a pod that waits for a node excludes a node that may be used again, and may be replaced."""
     waits = not pod.node and not pod.leaving
     return waits and observation.templates.replaces and not pod.avoids <= set(memory.avoid)
 
 
 def standing_workers(pods: Iterable[Pod], desired: int) -> int:
-    """The wanted workers less those with a known obstacle: an eviction takes work only from these.
+    """The wanted workers minus those with a known obstacle to their start: the number that the PodDisruptionBudget
+    counts.
 
-    An evicted worker counts until its successor is known to find no room, so workers are evicted one after another.
+    A worker with an obstacle has no work that an eviction could take. An evicted worker counts until its successor is
+    known to find no room, so workers are evicted one after another.
     """
     held_up = {pod.index for pod in pods if pod.index is not None and pod.is_held_up}
     return max(0, desired - len(held_up))
 
 
 def forced_deletions(observation: Observation) -> tuple[list[Action], float | None]:
-    """Forced deletions of pods whose node does not answer, and when the next one is due."""
+    """Forced deletions of pods on nodes that do not answer, and the time of the next one (None for none)."""
     actions: list[Action] = []
     wake_at: float | None = None
     for pod in observation.pods:
@@ -156,10 +159,10 @@ def forced_deletions(observation: Observation) -> tuple[list[Action], float | No
 
 
 def _delete_ended(workers: Sequence[WorkerPods]) -> Iterator[Action]:
-    """Deletes all pods of a worker that ended or lost a rank; the next incarnation replaces it."""
+    """Deletes all pods of each worker that has ended or has a leaving rank; the next incarnation replaces it."""
     for worker in workers:
         if worker.ended or worker.leaving:
-            yield from _delete_pods(worker, "it ended" if worker.ended else "another rank of its gang leaves")
+            yield from _delete_pods(worker, "it ended" if worker.ended else "another rank of its gang ends")
 
 
 def _delete_pods(worker: WorkerPods, reason: str) -> list[Action]:
@@ -167,7 +170,7 @@ def _delete_pods(worker: WorkerPods, reason: str) -> list[Action]:
 
 
 def _replaceable(observation: Observation, live: Sequence[WorkerPods], desired: int) -> Iterator[WorkerPods]:
-    """Workers of an older template that may be replaced now: unready ones, then others within the limit."""
+    """The workers of an older template that may be replaced now: all unready ones, and ready ones within the limit."""
     template = template_hash(observation.job)
     old = sorted(
         (worker for worker in live if worker.pods[0].template != template), key=lambda worker: worker.removal_cost
@@ -183,12 +186,13 @@ def _replaceable(observation: Observation, live: Sequence[WorkerPods], desired: 
 
 
 def _complete_gangs(memory: Memory, live: Sequence[WorkerPods]) -> Iterator[Action]:
-    """Handles gangs that lack a rank: a running one has lost its link and is deleted, another one is completed."""
+    """Handles gangs that lack a rank. A gang with running pods has lost its connections, and is deleted; any other gang
+    is completed."""
     created = 0
     for worker in live:
         missing = sorted(set(range(worker.size)) - {pod.rank for pod in worker.pods})
         if missing and any(pod.phase is PodPhase.RUNNING for pod in worker.pods):
-            yield from _delete_pods(worker, "a rank of its gang is gone")
+            yield from _delete_pods(worker, "a rank of its gang has ended")
         elif created < MOST_CREATIONS:
             created += len(missing)
             yield from (CreatePod(worker.index, rank, worker.pods[0].attempt, memory.avoid) for rank in missing)
@@ -197,14 +201,15 @@ def _complete_gangs(memory: Memory, live: Sequence[WorkerPods]) -> Iterator[Acti
 def _create_workers(
     observation: Observation, memory: Memory, occupied: set[int], missing: int, room: int
 ) -> tuple[list[Action], float | None]:
-    """New workers under the lowest free numbers, each after its back-off, while there is `room` for pods."""
+    """Creates missing workers under the lowest free numbers, each after its back-off. `room`: number of pods after
+    which it creates no further worker. Also returns the time of the next creation, None for none."""
     actions: list[Action] = []
     wake_at: float | None = None
     unknown = unremembered(memory.failures)
     index = 0
     while missing > 0:
         if len(actions) >= room:
-            # Where Kubernetes refuses some, the others are not urgent.
+            # If Kubernetes refuses some pods, the others are not urgent.
             return actions, wake_at if observation.refusals else observation.now
         if index not in occupied:
             missing -= 1
@@ -220,7 +225,7 @@ def _create_workers(
 
 
 def _stamps(observation: Observation, workers: Sequence[WorkerPods]) -> Iterator[Action]:
-    """Annotates each change between idle and busy for autoscalers; a leaving worker needs no protection."""
+    """Stamps each pod that has changed between idle and busy. A leaving worker needs no protection."""
     if observation.store is None:
         return
     for worker in workers:
@@ -232,7 +237,7 @@ def _stamps(observation: Observation, workers: Sequence[WorkerPods]) -> Iterator
 
 
 def _protection_ends(observation: Observation, workers: Sequence[WorkerPods]) -> Iterator[float]:
-    """Times at which the annotations of busy pods expire."""
+    """The times at which the protection of busy pods ends."""
     for worker in workers:
         for pod in worker.pods:
             if pod.stamp and pod.started_at is not None and is_protected(pod, observation.now):
@@ -240,5 +245,5 @@ def _protection_ends(observation: Observation, workers: Sequence[WorkerPods]) ->
 
 
 def is_protected(pod: Pod, now: float) -> bool:
-    """Whether node autoscalers are asked not to evict the pod."""
+    """Whether a busy pod is still protected from node autoscalers."""
     return pod.started_at is None or now < pod.started_at + PROTECTED_SECONDS

@@ -1,4 +1,4 @@
-"""A trainer's batch as the store keeps it, and the entries of its results stream."""
+"""The record of a trainer's batch in the store, and the entries of its results stream."""
 
 from dataclasses import dataclass, field
 
@@ -8,8 +8,8 @@ from openseer_core.queue.messages import BatchProgress, Result
 
 @dataclass(frozen=True, slots=True)
 class OpenBatch:
-    """A batch as it is opened. `spec`: JSON of wire.BatchSpec. `key`: idempotency key, "" for none.
-    `carry`: it takes over the groups that wait in PARKED_BATCH.
+    """The arguments of opening a batch. `spec`: JSON of wire.BatchSpec. `key`: idempotency key, "" for none.
+    `carry`: the batch takes the carried-over groups that wait in PARKED_BATCH (ids.py).
     """
 
     version: str
@@ -22,12 +22,13 @@ class OpenBatch:
 class BatchRecord:
     """The state of a batch. Times are seconds of the store's clock; 0.0 means that the event has not happened.
 
-    `ordinal`: its place in the order of opening, from 1; 0 for a batch job's batch, and for batches opened by an
-    earlier release.
+    `ordinal`: place in the order of opening, from 1; 0 for a batch job's batch, and for batches that an earlier release
+    opened.
 
-    `started_at`: first claim; `tail_at`: nine tenths of its requests had ended; `ended_at`: the latest end.
-    `acknowledged`: cursor up to which the reader has stored all entries; `swept`: cursor up to which entries are
-    deleted; `forgotten`: all data are deleted. `takes_parked`: the groups in PARKED_BATCH have not been moved here yet.
+    `started_at`: time of the first claim; `tail_at`: time at which nine tenths of its requests had ended; `ended_at`:
+    time of the latest end of a request. `acknowledged`: cursor up to which the reader has stored all entries; `swept`:
+    cursor up to which entries are deleted; `forgotten`: the deletion of its data has begun; this record stays for a
+    limited time. `takes_parked`: the groups in PARKED_BATCH have not been moved here yet.
     """
 
     number: int
@@ -47,7 +48,10 @@ class BatchRecord:
 
 @dataclass(frozen=True, slots=True)
 class GroupEnd:
-    """All requests of a group have ended. A group ends again after each further turn."""
+    """The entry for a group of which all requests have ended. A group ends again after each further turn.
+
+    `ok`, `aborted`, `infra_failed`, `carried_over`: number of its requests by status.
+    """
 
     cursor: int
     group: GroupId
@@ -60,7 +64,7 @@ class GroupEnd:
 
     @property
     def whole(self) -> bool:
-        """Whether every response may be trained on."""
+        """Whether every response of the group may be used for training (status ok)."""
         return self.ok == self.size
 
 
@@ -70,8 +74,10 @@ Entry = Result | GroupEnd
 
 @dataclass(frozen=True, slots=True)
 class QueueLoad:
-    """`waiting`: queued requests by weights version; `running`: leased ones.
-    `idle_seconds`, `busy_seconds`: sums over all workers that the job has had, stopped ones included.
+    """The load of a job. `waiting`: number of queued requests by weights version; `running`: number of leased requests.
+
+    `idle_seconds`, `busy_seconds`: worker-seconds with an awake engine, without and with requests, summed over all
+    workers that the job has had, stopped workers included.
     """
 
     waiting: dict[str, int] = field(default_factory=dict[str, int])
@@ -81,4 +87,4 @@ class QueueLoad:
 
 
 TAIL = 10
-"""The tail of a batch is the last tenth of its requests."""
+"""The tail of a batch begins when (TAIL - 1) / TAIL of its requests have ended."""

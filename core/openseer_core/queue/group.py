@@ -1,7 +1,8 @@
 """A prompt group: its specification, the facts known while it runs, and its place in the two-level queue.
 
 Problem: a finished response changes the expected length of all its waiting siblings. One flat queue of requests would
-need one write per sibling. The store (Lua) would also have to call the policy (Python) at each requeue.
+need one write per sibling. And when a request is given back, the store (Lua) would need the policy (Python) to compute
+its place.
 
 Idea: the queue has two levels. Groups are sorted by score, and within a group its waiting requests are sorted. A policy
 gives a group a `Priority(base, slope, probe)` and each request a `bias`; the store computes the scores from them:
@@ -12,11 +13,13 @@ gives a group a `Priority(base, slope, probe)` and each request a `bias`; the st
 
 Example: slope 1, bias 0. Group a has base -12000, and requests with 500 and 2000 tokens wait: its score is -11500.
 Group b has base -10500, and a request without tokens waits: its score is -10500. A claim of three requests leases a's
-request with 500 tokens (a's score becomes -10000), b's (-10500), and a's other one (-10000). If instead a sibling in
-group b finishes first and its policy's new base is -24000, one update moves all of b's waiting requests to the front.
+request with 500 tokens (a's score becomes -10000), b's request (-10500), and a's other request (-10000). If, before
+this claim, a sibling in group b finishes and the policy gives b the base -24000, one update moves all of b's waiting
+requests ahead of a's.
 
 So a finish costs one sorted-set update, whatever the size of the group, and the store places a returned request without
-the policy. In return, every policy must have this form. Source: docs/decisions/0002; the scores themselves: policy.py.
+the policy. The price: a policy can choose only base, slope, probe and biases. Source: docs/decisions/0002; the scores
+themselves: policy.py.
 """
 
 from dataclasses import dataclass, replace
@@ -25,19 +28,19 @@ from hashlib import blake2b
 from openseer_core.ids import GroupId
 
 SHARED_LANE = ""
-"""The lane that every worker claims from. Any other lane is named by the number of the only worker that claims from
-it."""
+"""The lane that every worker claims from. Every other lane belongs to one worker; its name is that worker's index."""
 CONTENT_BYTES = 16
-"""Digest size, in bytes, of a group's content. It tells a repeated submission from another group of the same name."""
+"""Digest size, in bytes, of a group's content. The digest distinguishes a repeated submission from another group of the
+same name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Priority:
     """The output of a policy for one group; the queue computes the group's score from it (lowest first).
 
-    While the group's first request waits and the number `probe` is not None: `probe` + tokens it has generated.
-    Otherwise: `base` + the least, over its waiting requests, of bias + `slope` × tokens generated.
-    So the store can place a request that is given back without a call of the policy.
+    While the group's first request waits and `probe` is not None: `probe` + generated tokens of that request.
+    Otherwise: `base` + the minimum of bias + `slope` × generated tokens over the group's waiting requests.
+    So the store can place a returned request without a call of the policy.
     """
 
     base: float
@@ -55,9 +58,11 @@ class Priority:
 class GroupView:
     """The facts known of a group at one `revision`; the only input of a policy.
 
-    `longest_*` are token counts, 0 where unknown; `longest_earlier`: of responses of earlier batches to the same
-    prompt. `enqueued_at` in seconds of the store's clock. `tier`: of its batch's priority, lowest first (see
-    policy.py). `batch_ordinal`: the place of its first batch in the order of opening.
+    `ordinal`: the group's place in its batch. `longest_*`: tokens of the longest response of a kind, 0 if unknown;
+    `longest_earlier`: among the responses of earlier batches to the same prompt. `enqueued_at`: seconds of the store's
+    clock. `tier`: the tier of its batch's priority (policy.TIERS), + RESERVE for a reserve group; lowest first.
+    `batch_ordinal`: place, in the order of opening, of the batch that it was submitted to; kept when it is carried
+    over.
     """
 
     id: GroupId
@@ -75,11 +80,11 @@ class GroupView:
 
     @property
     def is_over(self) -> bool:
-        """Whether all of its requests have finished their latest turn."""
+        """Whether all requests of the group have finished their latest turn."""
         return self.finished >= self.size
 
     def with_finish(self, length: int) -> "GroupView":
-        """The view after one more of its requests finished with `length` tokens."""
+        """The view after one more request of the group finished with `length` tokens."""
         return replace(
             self,
             revision=self.revision + 1,
@@ -88,7 +93,7 @@ class GroupView:
         )
 
     def with_running(self, length: int) -> "GroupView":
-        """The view after a running request was seen at `length` tokens."""
+        """The view after a running request has reached `length` tokens."""
         return replace(self, revision=self.revision + 1, longest_running=max(self.longest_running, length))
 
 
@@ -97,12 +102,12 @@ class GroupSpec:
     """A group as it is submitted: all data that a worker needs to generate its responses.
 
     `prompt`: int32 token ids. `biases` (see policy.py) and `lanes`: one per request.
-    `enqueued_at`: seconds of the store's clock; `priority` was computed from it. `lengths`: true lengths in tokens
-    where a study gives them, else empty. `sampling` and `metadata`: JSON. `seeds`: one per request, replacing the seed
-    of the sampling parameters, or empty. `history`: digest of the prompt, the key under which the newest `history_size`
-    complete responses are kept for groups of later batches; "" for none. `longest_earlier`: tokens of the longest
-    response that was kept at submission.
-    `tier`, `batch_ordinal`: see GroupView.
+    `enqueued_at`: seconds of the store's clock; `priority` was computed from it. `lengths`: forced response lengths in
+    tokens, one per request, for benchmarks and simulations; otherwise empty. `sampling` and `metadata`: JSON. `seeds`:
+    one per request, in place of the seed of the sampling parameters, or empty. `history`: digest of the prompt, the key
+    under which the store keeps the newest `history_size` complete responses for groups of later batches; "" for none.
+    `longest_earlier`: tokens of the longest response under that key at submission.
+    `ordinal`, `tier`, `batch_ordinal`: see GroupView.
     """
 
     id: GroupId
@@ -130,11 +135,11 @@ class GroupSpec:
 
     @property
     def size(self) -> int:
-        """How many requests the group has."""
+        """The number of requests."""
         return len(self.biases)
 
     def content(self) -> str:
-        """Digest of the submitter's data, in hex; time of submission and place in the queue are left out.
+        """Digest of the submitter's data, in hex, without the time of submission and the place in the queue.
 
         A group may be submitted again under its name only with equal content.
         """

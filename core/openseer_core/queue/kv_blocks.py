@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from openseer_core.json_model import INT32_MAX
 
 UNLIMITED = INT32_MAX
-"""Value of a number of blocks that has no limit."""
+"""Value of a limit of blocks if there is no limit."""
 
 
 def blocks_for(tokens: int, block_tokens: int) -> int:
@@ -18,9 +18,9 @@ def blocks_for(tokens: int, block_tokens: int) -> int:
 class KvGroup:
     """`count` KV-cache groups (vLLM) with the same block size and window.
 
-    Each takes `fixed` blocks per request and one block per `block_tokens` tokens. `most`: limit of the per-token blocks
-    held during decode, because attention over a window frees the blocks behind the window; `most_computing`: during
-    prefill, because one step writes many tokens before any block is freed.
+    Each takes `fixed` blocks per request and, in addition, one block per `block_tokens` tokens. `most`: limit of these
+    additional blocks during decode (sliding-window attention frees the blocks behind the window); `most_computing`:
+    their limit during prefill, where one step writes many tokens before blocks are freed.
     """
 
     block_tokens: int
@@ -42,55 +42,61 @@ class KvLayout:
     groups: tuple[KvGroup, ...]
 
     def blocks(self, tokens: int, computing: int) -> int:
-        """The most blocks that a request holds until it has `tokens` tokens, prompt included.
+        """The largest number of blocks that a request holds at any time up to `tokens` tokens, prompt included.
 
-        `computing`: the length of the context that the engine has to compute first; 0 once it generates.
+        `computing`: length of the context that the engine must compute first, in tokens; 0 once it generates.
         """
         return sum(group.blocks(tokens, computing) for group in self.groups)
 
     def tokens(self, blocks: int, most: int) -> int:
-        """The most tokens, up to `most`, that a request can have in `blocks` blocks.
+        """The length of the largest context, at most `most` tokens, that fits into `blocks` blocks.
 
-        Assumes that the whole context is prefilled there (worst case after a move).
+        Assumes that all of it is prefilled (the worst case after a move).
         """
         return bisect_right(range(1, most + 1), blocks, key=lambda tokens: self.blocks(tokens, tokens))
 
 
 def whole(block_tokens: int) -> KvLayout:
-    """The layout of full attention: one group, which holds every token."""
+    """The layout of full attention: one group, which contains every token."""
     return KvLayout((KvGroup(block_tokens),))
 
 
 LARGEST_SIZE = 24
-"""The largest size class. No request has 2^25 tokens: they would take 128 MiB."""
+"""The largest size class: contexts of 2^24 tokens or more. Contexts of 2^25 tokens do not occur in practice: their
+int32 ids alone would take 128 MiB."""
 
 
 def size_of(tokens: int) -> int:
     """The size class of a context: the exponent of the largest power of two not above `tokens`, up to LARGEST_SIZE.
 
-    Groups also wait in one set per size class.
+    Each lane also has one sorted set of groups per size class.
     """
     return min(max(1, tokens).bit_length() - 1, LARGEST_SIZE)
 
 
 def sizes_below(tokens: int) -> range:
-    """The size classes whose smallest member has fewer than `tokens` tokens."""
+    """The size classes that contain contexts of fewer than `tokens` tokens."""
     return range(size_of(tokens - 1) + 1 if tokens > 1 else 0)
 
 
 def sizes_to_claim(blocks: int, layout: KvLayout, context_tokens: int, *, ends: bool) -> list[int]:
-    """The size classes that may fit into `blocks` free blocks, and with `ends` also those that reach `context_tokens`,
-    because the worker ends such requests."""
+    """The size classes that a claim searches.
+
+    These are the classes of which the smallest context fits into `blocks` free blocks and is below `context_tokens`.
+    With `ends` also the classes with contexts of at least `context_tokens` tokens: the worker ends such requests, which
+    needs no blocks.
+    """
     fitting = [size for size in sizes_below(context_tokens) if layout.blocks(2**size, 2**size) <= blocks]
     return fitting + [size for size in range(size_of(context_tokens), LARGEST_SIZE + 1) if ends and size not in fitting]
 
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """The KV use of one response: prompt, tokens so far, and up to `horizon` reserved tokens of response.
+    """The KV use of one request: its prompt, and its response up to `horizon` tokens plus `margin`, at most `longest`.
 
-    `longest`: the response's upper limit (max_tokens, or the context's). `margin`: tokens that may be generated
-    beyond the horizon before the next decision, drafts included. `computing`: as in KvLayout.blocks.
+    `horizon` counts from the beginning of the response; if `generated` is larger, it counts instead. `margin`: tokens
+    that may be generated beyond the horizon before the next decision, drafts included. `longest`: upper limit of the
+    response in tokens, by max_tokens and by the context. `computing`: as in KvLayout.blocks.
     """
 
     prompt_tokens: int

@@ -3,44 +3,45 @@
 Problem: a rollout ends with its longest response, so long responses must start early; but no length is known before the
 response ends.
 
-Idea: responses to one prompt have similar lengths. Each group runs one request first, the probe. When it finishes, its
-length becomes the *estimate* for its siblings; each longer sibling raises it, also while it still runs. The order does
-not use the estimate itself but the *longest possible* length, a multiple of the estimate, because a response several
-times as long as its siblings must not start last (docs/decisions/0028). The order needs no model of lengths.
+Idea: responses to one prompt have similar lengths. The first request of each group, the probe, is queued ahead of all
+its siblings. The length of the longest finished response is the group's *estimate*; a longer running sibling raises the
+estimate. The order does not use the estimate itself but the *longest possible* length, a multiple of the estimate,
+because a response several times as long as its siblings must not start last (docs/decisions/0028).
 
-Example: max_tokens 32768. Before the probe has finished, estimate and longest possible are 32768. It finishes with 2000
-tokens: estimate 2000, longest possible 6 * 2000 = 12000. A running sibling reaches 2500 = 1.25 * 2000 tokens: its
-worker reports it, estimate 2500, longest possible 15000; the next report comes at 3125 tokens. Since each report needs
-1.25 times the length of the one before, a running response costs O(log length) reports. A second sibling finishes with
-900 tokens: nothing changes, for the longest counts.
+Example: max_tokens 32768. Before a response has finished, estimate and longest possible are 32768. The probe finishes
+with 2000 tokens: the estimate becomes 2000, longest possible 6 * 2000 = 12000. A running sibling reaches 2500 =
+1.25 * 2000 tokens: its worker reports it, the estimate becomes 2500, longest possible 15000. The next report follows at
+3125 tokens. Since each report needs 1.25 times the previous length, a running response costs O(log length) reports. A
+second sibling finishes with 900 tokens: nothing changes, because the estimate is the longest response.
 
-Where responses of earlier batches to the prompt are kept, the longest of them counts from the start: with 4000 tokens,
-estimate 4000 and longest possible 4 * 4000 = 16000 before any sibling has finished. Source: Seer, section 3.2, whose
-estimate is the longest finished response of the group.
+If the store keeps responses of earlier batches to the prompt, the longest of them counts from the start: if it has 4000
+tokens, the estimate is 4000 and longest possible 4 * 4000 = 16000 before any sibling has finished. Source: Seer,
+section 3.2, where the estimate is the longest finished response of the group.
 """
 
 from openseer_core.queue.group import GroupView
 
 STEP = 1.25
-"""Growth factor between two reports of a running response: O(log length) writes."""
+"""A running response is reported when it has STEP times its group's estimate, so O(log length) times."""
 
 POSSIBLE = 6
-"""Ratio of the longest possible response to the longest sibling so far, for the order. Chosen among simulated values
-from 1 to 8 (docs/decisions/0028)."""
+"""Ratio of the longest possible response to the longest sibling so far. Chosen among simulated values from 1 to 8
+(docs/decisions/0028)."""
 
 POSSIBLE_OF_KNOWN = 4
-"""The same ratio where responses of earlier batches to the prompt are known; the longest of them counts as a sibling.
-It is smaller because a complete group says more than the first responses of a running one."""
+"""The same ratio if responses of earlier batches to the prompt are known; the longest of them counts as a sibling.
+Smaller than POSSIBLE: all lengths of an earlier group are known, but in a running group the short responses finish
+first."""
 
 FIRST_BOUND = 64
 """Length in tokens below which a running response is not reported."""
 
 
 def estimate(view: GroupView) -> int:
-    """Expected length in tokens: the longest finished response; before the first one the longest of earlier batches
-    to the same prompt, or max_tokens where none is kept.
+    """Expected length in tokens: that of the longest finished response; before the first one that of the longest
+    response of earlier batches to the same prompt, or max_tokens if none is known.
 
-    A running sibling that is already longer raises it; the paper's estimate does not use running siblings.
+    A longer running sibling raises it; the paper's estimate does not use running siblings.
     """
     known = view.longest_finished if view.finished else view.longest_earlier or view.max_tokens
     return min(max(known, view.longest_running), view.max_tokens)
@@ -49,7 +50,7 @@ def estimate(view: GroupView) -> int:
 def expected_of(view: GroupView, unfinished: int) -> tuple[int, int]:
     """Expected tokens of `unfinished` responses of a group.
 
-    Returns (number with known length: all or none, their expected total tokens).
+    Returns (number of them that have an estimate: `unfinished` or 0, their expected total tokens at their end).
     """
     if not view.finished and not view.longest_earlier:
         return 0, 0
@@ -57,7 +58,7 @@ def expected_of(view: GroupView, unfinished: int) -> tuple[int, int]:
 
 
 def longest_possible(view: GroupView) -> int:
-    """The longest possible response of the group, in tokens, for the order; max_tokens while nothing is known."""
+    """The longest possible response of the group, in tokens, for the order; max_tokens while no length is known."""
     if view.longest_earlier:
         return min(POSSIBLE_OF_KNOWN * max(estimate(view), view.longest_earlier), view.max_tokens)
     return min(POSSIBLE * estimate(view), view.max_tokens)

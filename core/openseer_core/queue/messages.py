@@ -1,8 +1,8 @@
 """The messages between a worker and the store: queries, leases, deltas and replies.
 
-A *chunk* is one lease on one request, with the tokens generated under it. Its `fence` belongs to the request and only
-grows; every write carries it, so a worker that lost its lease cannot write. Every write names the offset of its first
-token, so a repeat is harmless.
+A *chunk* is one lease on one request, with the tokens generated under it. Each lease has a `fence`, a number that grows
+from lease to lease of the request (a fencing token). Every write contains the fence, so a worker that lost its lease
+cannot write. Every write of tokens contains the offset of its first token, so a repeat is harmless.
 """
 
 import json
@@ -18,12 +18,12 @@ from openseer_core.tokens import count_items
 REAP_LIMIT = 64
 """Limit of expired leases that one call takes back."""
 SUSPECT_LOSSES = 2
-"""Losses after which a request is a suspect. A worker holds one suspect at a time, so a request that crashes engines
-cannot take a second suspect down with it."""
+"""Losses from which a request is a *suspect*: it may be the cause of the crashes. A worker runs at most one suspect at
+a time, so that a crash adds a loss to only one of them."""
 
 
 def suspect_losses(max_losses: float) -> float:
-    """Losses after which a request is a suspect: SUSPECT_LOSSES, or `max_losses` if that is smaller; at least 1."""
+    """Losses from which a request is a suspect: SUSPECT_LOSSES, or `max_losses` if that is smaller; at least 1."""
     return max(1, min(SUSPECT_LOSSES, max_losses))
 
 
@@ -31,15 +31,20 @@ def suspect_losses(max_losses: float) -> float:
 class ClaimQuery:
     """The capacity of a worker that claims.
 
-    `blocks` are free KV blocks. A chunk takes the blocks that `layout` gives for its prompt, its tokens so far, one
-    quantum and `margin` tokens (drafts, and tokens generated until the next decision), but for at most `context_tokens`
-    tokens: the limit of prompt and response together at this worker. A request at that limit needs no blocks, because
-    the worker ends it; in the shared lane the worker skips it while a worker with a larger limit claims. `slots`: limit
-    of requests to lease. `slack`: number of requests above its fair share (FleetLoad.fair_share) that the worker may
-    lease. `number`: grows with each claim of a boot, so that a claim whose reply was lost gets the same leases again;
-    0: every call leases more. `adapters`: further versions that the worker has loaded; requests of all versions compete
-    by score. `pace`: tokens per second of a response here, 0 if unknown; at the end of the queue (FleetLoad.is_tail) it
-    decides which of the free workers gets a request.
+    `version`: the weights version that it has loaded. `lanes`: the lanes that it claims from, in order.
+    `slots`: limit of requests to lease. `blocks`: free KV blocks; `layout`: how many blocks a context needs.
+    `quantum`, `margin`: a request needs blocks for its prompt, its tokens so far, one quantum and `margin` tokens
+    (drafts, and tokens generated until the next decision), but at most for `context_tokens` tokens.
+    `context_tokens`: limit of prompt and response together at this worker. A request that has reached it needs no
+    blocks: the worker ends it (in the shared lane only if no worker with a larger limit claims; otherwise it skips the
+    request).
+    `slack`: number of requests above its fair share (FleetLoad.fair_share) that the worker may lease.
+    `lease_seconds`: duration of the leases. `max_losses`: limit of the losses of one request.
+    `number`: the boot's count of claims. A repeat with the same number returns the same leases, because the first reply
+    may have been lost. 0: no such check.
+    `adapters`: further versions that the worker has loaded; requests of all versions compete by score.
+    `pace`: tokens per second of a response here, 0 if unknown; at the end of the queue (FleetLoad.is_tail) it decides
+    which of the free workers gets a request.
     """
 
     version: str
@@ -59,14 +64,14 @@ class ClaimQuery:
 
     @property
     def versions(self) -> tuple[str, ...]:
-        """All versions whose requests the worker takes."""
+        """The versions of the requests that the worker claims."""
         return (self.version, *self.adapters)
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A lease on a request, with all data needed to continue it. `version`: the version to sample from.
-    `appended`: number of trailing tokens that the trainer appended and after which nothing has been generated."""
+    `appended`: number of tokens at its end that the trainer appended; no token has been generated after them."""
 
     request: RequestId
     fence: int
@@ -95,7 +100,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Rescore:
-    """New facts of a group and its new priority, valid only if the group still has revision `revision`."""
+    """New facts of a group and its new priority. The store applies them only if the group still has `revision`."""
 
     view: GroupView
     priority: Priority
@@ -135,7 +140,8 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class ExtendReply:
-    """Replies in the order of the deltas; `views`: the present view of each group whose rescore came too late."""
+    """The reply to an `extend`. `replies`: in the order of the deltas; `views`: the present views of the groups that
+    have another revision than their rescore (such a rescore changes nothing)."""
 
     replies: tuple["Reply", ...]
     views: tuple[GroupView, ...]
@@ -147,16 +153,17 @@ class WriteOutcome(StrEnum):
 
     OK = "ok"
     LOST = "lost"
-    """The lease has ended: stop generating, write nothing more."""
+    """The lease has ended: stop generating, and write no more."""
     GAP = "gap"
-    """The store holds fewer tokens than `offset` (it lost its last second): send again from `have`."""
+    """The store has fewer tokens than `offset` (it lost its last second): send again from `have`."""
     STALE = "stale"
-    """The group has a newer revision: compute the rescore again from `view`. Nothing was written."""
+    """The group has another revision than the rescore: compute it again from `view`. Nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Answer to one delta or finish; `have`: number of tokens in the store; `view`: the group's, for a finish."""
+    """Reply to one delta or finish. `have`: number of the request's tokens in the store; `view`: the group's view, only
+    for a finish."""
 
     outcome: WriteOutcome
     have: int = 0
@@ -164,18 +171,18 @@ class Reply:
 
 
 FASTER = 1.25
-"""Ratio of paces from which a worker counts as faster: at the end of the queue requests move to it
-(docs/decisions/0032)."""
+"""A worker counts as faster if its pace is more than FASTER times the other worker's: at the end of the queue requests
+move to it (docs/decisions/0032)."""
 
 
 @dataclass(frozen=True, slots=True)
 class FleetLoad:
     """The load of the fleet: the input of a worker's decision to continue a request or to give it back.
 
-    `best_waiting`: the lowest score waiting in the worker's lanes; `waiting`: requests in them; `mine` and `inflight`:
-    leased requests of this worker and of all workers; `workers`: number of claiming workers whose token limit per
-    request is at least this worker's. `free_pace`: tokens per second of a response at the fastest other free worker
-    (last claim empty) with at least this token limit; 0 where there is none or its pace is unknown.
+    `waiting`: number of waiting requests in the worker's lanes; `best_waiting`: the lowest score among them; `mine` and
+    `inflight`: leased requests of this worker and of all workers; `workers`: number of claiming workers that have at
+    least this worker's token limit per request. `free_pace`: tokens per second of a response at the fastest other free
+    worker (last claim empty) with at least this token limit; 0 if there is none or its pace is unknown.
     """
 
     waiting: int = 0
@@ -187,7 +194,7 @@ class FleetLoad:
 
     @property
     def fair_share(self) -> int:
-        """Requests in flight per worker once all that wait are handed out evenly (at least one)."""
+        """(leased + waiting requests) / workers, rounded up; at least 1."""
         return max(1, -(-(self.inflight + self.waiting) // max(1, self.workers)))
 
     @property
@@ -197,18 +204,22 @@ class FleetLoad:
 
     def is_faster_free(self, pace: float) -> bool:
         """Whether, at the end of the queue, a free worker is more than FASTER times as fast as `pace`, in tokens per
-        second of a response. False where either pace is unknown (0).
+        second of a response. False if one of the paces is unknown (0).
         """
         return 0.0 < pace * FASTER < self.free_pace and self.is_tail
 
     def is_slower_free(self, pace: float) -> bool:
         """Whether, at the end of the queue, `pace` is more than FASTER times that of the fastest other free worker.
-        False where either pace is unknown (0).
+        False if one of the paces is unknown (0).
         """
         return 0.0 < self.free_pace * FASTER < pace and self.is_tail
 
     def may_claim(self, query: ClaimQuery) -> int:
-        """The number of further requests that the worker may lease in the shared lane."""
+        """The number of further requests that the worker may lease in the shared lane.
+
+        0 if a faster worker is free; all waiting requests if a slower worker is free and no faster one; otherwise up to
+        its fair share plus `slack`.
+        """
         if self.is_faster_free(query.pace):
             return 0
         return self.waiting if self.is_slower_free(query.pace) else self.fair_share + query.slack - self.mine
@@ -219,7 +230,7 @@ class Chunk:
     """The record of a chunk: its worker, its tokens `start` to `end`, its times (seconds, store's clock), and the
     `event` that ended it.
 
-    `version`: of the weights. Tokens that a trainer appended have a record of event APPEND without a worker.
+    `version`: the weights version. Tokens that a trainer appended have a record of event APPEND without a worker.
     """
 
     worker: str
@@ -238,7 +249,8 @@ APPEND = "append"
 @dataclass(frozen=True, slots=True)
 class Result:
     """A finished turn of a request in the results stream. `cursor`: number of the entry, by which it is acknowledged.
-    `version`: of the batch when the result was read; the chunks name the versions that sampled the tokens."""
+    `version`: the batch's weights version at the time of reading; `chunks`: with the versions that sampled the
+    tokens."""
 
     cursor: int
     request: RequestId
@@ -258,16 +270,16 @@ class Result:
 
     @property
     def ended_by(self) -> str:
-        """The stop that ended it, or the cause of its failure; "" where `reason` says all."""
+        """The stop string or token that ended it, or the cause of its failure; "" if `reason` is sufficient."""
         if self.stop_reason or self.status is not Status.INFRA_FAILED:
             return self.stop_reason
         lost = sum(chunk.event in (Event.REAP, Event.FAIL) for chunk in self.chunks)
-        return f"losses of its worker: found {lost}, allowed: as spec.failurePolicy.requestRetries says"
+        return f"losses of its worker: found {lost}, allowed: spec.failurePolicy.requestRetries"
 
 
 @dataclass(frozen=True, slots=True)
 class JournalEntry:
-    """One event of a job's life; `length`: tokens of the request when it happened."""
+    """One event of a request, at `at` (seconds of the store's clock). `length`: tokens of the request at that time."""
 
     at: float
     event: str
@@ -279,18 +291,19 @@ class JournalEntry:
 
 @dataclass(frozen=True, slots=True)
 class BatchProgress:
-    """Counts of one batch; `sealed`: it takes no further groups.
+    """Counts of one batch. `sealed`: the batch accepts no further groups.
 
-    Requests with a result, by status: `ok`, `aborted`, `infra_failed`, `carried_over`.
-    Tokens: `tokens` generated or scored so far, over all requests; `carried_tokens`: of these, brought by groups from
-    other batches; `ok_tokens`: of responses with status ok; `closed_tokens`: of all requests with a result; `longest`:
-    of the longest response with status ok.
-    Requests without a result: `open_known`: those whose groups' lengths are known; `open_expected`: the tokens that
-    these are expected to have at their end (length_estimate.expected_of).
-    Groups: `groups_ended`; of these `groups_whole` (every response ok) and `groups_carried` (a request carried over);
-    `groups_stale`: not carried over into this batch, because of tokens of versions that were too old.
-    Groups by the trainer's verdict: `valid`, `invalid`.
-    Results stream: `entries`, the cursor of its latest entry.
+    `ok`, `aborted`, `infra_failed`, `carried_over`: number of requests with a result, by status.
+    `tokens`: tokens of all requests, generated or scored; `carried_tokens`: those of them that carried-over groups had
+    before this batch; `ok_tokens`: tokens of the responses with status ok; `closed_tokens`: tokens of all requests with
+    a result; `longest`: tokens of the longest response with status ok.
+    `open_known`: number of requests without a result that have an estimate; `open_expected`: their expected total
+    tokens at their end (length_estimate.expected_of).
+    `groups_ended`: number of groups that have ended; of these `groups_whole` (every response ok) and `groups_carried`
+    (a request carried over). `groups_stale`: number of groups that were not carried over into this batch, because they
+    have tokens of versions that are too old.
+    `valid`, `invalid`: number of groups by the trainer's verdict.
+    `entries`: cursor of the latest entry of the results stream.
     """
 
     groups: int = 0
@@ -327,16 +340,16 @@ class BatchProgress:
 
     @property
     def complete(self) -> bool:
-        """Whether the stream of results is complete."""
+        """Whether the batch is sealed and each request has a result."""
         return self.sealed and self.closed == self.requests
 
     def to_json(self) -> str:
-        """JSON for the termination message of a driver that has finished: its reader needs no store."""
+        """JSON for the termination message of a finished driver, so that the reader needs no store."""
         return json.dumps(asdict(self))
 
     @staticmethod
     def from_json(text: str) -> "BatchProgress | None":
-        """The counts in a driver's termination message; None if it is not one of these."""
+        """The counts in a driver's termination message; None if the text contains no counts."""
         try:
             return BatchProgress(**json.loads(text))
         except (ValueError, TypeError):

@@ -1,7 +1,7 @@
-"""From a prompt to a group of the queue: its policy's priority, its requests' order, and their lanes.
+"""Builds a group of the queue from a prompt: the group's priority, and the bias and lane of each request.
 
-The only code that builds a `GroupSpec` from a prompt: the driver, the trainers' uploads and the compatible routes use
-it.
+No other code builds a `GroupSpec` from a prompt: the driver, the trainers' uploads and the compatible routes use this
+module.
 """
 
 import heapq
@@ -18,11 +18,11 @@ from openseer_core.queue.siblings import prompt_digest
 
 
 class Lanes:
-    """Assigns requests to workers at submission, for the policies that do so; one object per batch.
+    """Assigns each request a lane at submission; one object per batch.
 
     round-robin: each whole group to the next worker. least-inflight: each request to the worker with the fewest
-    submitted so far; among several of these, to the one that got the group's previous request. Otherwise: the shared
-    lane.
+    submitted requests; if several workers have equally few, to the worker of the group's previous request if it is one
+    of them. All other policies: the shared lane.
     """
 
     def __init__(self, policy_name: str, workers: int) -> None:
@@ -42,7 +42,7 @@ class Lanes:
         lanes: list[str] = []
         for _ in range(size):
             while self._least[0][0] != self._loads[self._least[0][1]]:
-                heapq.heappop(self._least)  # an older count of a worker that has more by now
+                heapq.heappop(self._least)  # outdated entry: the worker has received more requests since
             load, worker = self._least[0]
             if lanes and self._loads[int(lanes[-1])] == load:
                 worker = int(lanes[-1])
@@ -61,7 +61,7 @@ class Placement:
 
     @staticmethod
     def of(rollout: RolloutSpec, workers: Workers) -> "Placement":
-        """The placement that the manifest asks for."""
+        """The placement for a manifest's policy and number of workers."""
         return Placement(policy_of(rollout), Lanes(rollout.policy, max(1, workers.replicas)))
 
     def group(
@@ -83,9 +83,9 @@ class Placement:
     ) -> GroupSpec:
         """Returns the group to submit.
 
-        `prompt`: int32 token ids. `ordinal`: its place in its batch. `enqueued_at`: seconds of the store's clock.
-        `batch_ordinal`: the batch's place in the order of opening. `lengths`: true response lengths in tokens, one per
-        request, where a study gives them.
+        `prompt`: int32 token ids. `ordinal`: the group's place in its batch. `enqueued_at`: seconds of the store's
+        clock. `batch_ordinal`: the batch's place in the order of opening. `lengths`: forced response lengths in tokens,
+        one per request, for benchmarks and simulations; otherwise empty.
         """
         view = GroupView(gid, 0, ordinal, size, max_tokens, enqueued_at, tier=tier, batch_ordinal=batch_ordinal)
         return GroupSpec(
@@ -116,11 +116,11 @@ class Placement:
         )
 
     def with_history(self, group: GroupSpec, size: int, longest: int) -> GroupSpec:
-        """The group with the data of earlier responses to its prompt: the newest `size` are kept, the longest has
-        `longest` tokens.
+        """The group with the history of its prompt.
 
-        The priority follows from that length where the policy uses it. A group that scores given tokens is returned
-        unchanged: such tokens are not a response of the model to the prompt.
+        `size`: number of the newest responses that the store keeps for later batches. `longest`: tokens of the longest
+        response that it keeps now. A policy that uses this length computes the priority from it. A group that scores
+        given tokens is returned unchanged: such tokens are not a response of the model to the prompt.
         """
         if parse_sampling(group.sampling).score_from is not None:
             return group
@@ -129,7 +129,7 @@ class Placement:
 
 
 def queued_at(group: GroupSpec, now: float, policy: Policy) -> GroupSpec:
-    """The group as it is queued at `now`, in seconds of the store's clock.
+    """The group with submission time `now`, in seconds of the store's clock, and the priority that follows from it.
 
     The group was built earlier and may have been spooled.
     """

@@ -1,7 +1,8 @@
-"""Policies: pure functions from the known facts of a group to its place in the queue.
+"""Policies: pure functions that compute a group's priority from its facts (`GroupView`).
 
 A policy computes the `priority` of a group (again after each change of its view) and the `bias` of a request within its
-group (once, at submission). Some policies also assign requests to workers (see placement). The store only sorts.
+group (once, at submission). Some policies also assign requests to workers (see placement). The store computes the
+scores from these numbers and sorts. The lowest score goes first.
 """
 
 from collections.abc import Callable
@@ -12,25 +13,27 @@ from openseer_core.queue.group import GroupView, Priority
 from openseer_core.queue.length_estimate import longest_possible
 
 BATCH_STRIDE = 2.0**25
-"""Distance in score of two successive batches of a tier: more than any score within one, with room for 30 million
-batches. So the oldest open batch goes first, and the next ones use the capacity that it leaves."""
+"""Score distance of two successive batches of a tier: larger than the differences of scores within a batch, and small
+enough for 59 million batches in a tier. So requests of older batches go first, and newer batches use the capacity that
+these leave. Only ageing can spread the scores of one batch further; it favours the older groups, too."""
 
 MOST_COUNTED = 2**23
-"""Limit of a length in tokens that a policy uses. max_tokens may be larger than any context, and must not move a
-request ahead of other batches or of probes."""
+"""A policy counts a longer length as this many tokens. Without this limit a huge max_tokens would outweigh BATCH_STRIDE
+or PROBES_FIRST."""
 
 PROBES_FIRST = -(2.0**24)
 """Added to the score of a waiting probe: lower than every other score of its batch."""
 
 TIER_STRIDE = 2e15
-"""Distance in score of two tiers: more than any score within one. Whole tokens stay exact in a double for all six tiers
-(those of TIERS, and each + RESERVE)."""
+"""Score distance of two tiers. For all six tiers (those of TIERS, and each + RESERVE) scores stay below 2^53, so a
+double represents each whole token exactly."""
 
 TIERS = {"high": -2, "normal": 0, "low": 2}
-"""The tier of each priority of a batch."""
+"""Tier by priority of a batch; the lowest goes first. The odd tiers are those of reserve groups."""
 
 RESERVE = 1
-"""Added to the tier of a group that may run only when no other request of any batch of its priority waits."""
+"""Added to the tier of a reserve group: it runs only when no request of an ordinary group of its priority waits,
+whatever the batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +43,23 @@ class Policy:
     name: str
     priority: Callable[[GroupView], Priority]
     bias: Callable[[int], float]
-    """From a request's true length in tokens (0 = unknown) to its bias, its own term of the score, lowest first."""
+    """Computes a request's bias (its own term of the score) from its true length in tokens, 0 if unknown."""
 
     @property
     def divided(self) -> bool:
-        """Whether a running request may be given back for a better one; policies that assign workers never do so."""
+        """Whether running requests may move: for a request with a lower score, for balance, or to a faster worker.
+
+        False for the policies that assign requests to workers.
+        """
         return self.name not in BINDING_POLICIES
 
 
 def policy(name: str, *, probe: bool = True, ageing: float = 0.0) -> Policy:
-    """The policy called `name` in a manifest.
+    """The policy that a manifest calls `name`.
 
-    ageing: tokens by which the score of a waiting group improves per second of earlier submission.
-    All policies order by tier, then by the age of the batch. Raises KeyError for an unknown name.
+    `probe`: whether a group's first request goes first (context-aware, seer). `ageing`: for each second that a group
+    was submitted earlier its score is lower by this many tokens (context-aware, longest-first-oracle). All policies
+    order by tier, then by the age of the batch. Raises KeyError for an unknown name.
     """
 
     def batch_place(view: GroupView) -> float:

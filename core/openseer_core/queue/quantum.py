@@ -1,22 +1,23 @@
-"""The quantum: the decision which running responses continue in place and which are given back.
+"""The quantum: the decision whether a running response continues on its worker or goes back to the queue.
 
-Problem: a worker that runs each request to its end must reserve KV blocks for the longest possible response, or preempt
-requests. And a long response stays on the worker that started it, while other workers become idle.
+Problem: a worker that runs each request to its end must reserve KV blocks for max_tokens tokens, or preempt requests.
+Also, a long response stays on the worker that started it, while other workers become idle.
 
-Idea: a request is divided into chunks. A worker reserves KV blocks for one *quantum* of tokens only (quantumTokens, by
-default 1024). When a response has used its quantum it is *due*: it gets another quantum here, or it goes back to the
-queue with its tokens, and any worker can continue it. The decision gives back a response that is not due only if KV
-blocks are missing. The engine does not stop for the decision: a response keeps generating until it is aborted, so a
-response that continues costs nothing.
+Idea: a worker reserves KV blocks for one *quantum* of tokens only (quantumTokens, by default 1024). When a response has
+used its quantum it is *due*: it gets another quantum here, or it goes back to the queue with its tokens, and any worker
+can continue it. A response that is not due is given back only if KV blocks are missing. The engine does not pause for
+the decision: it generates until the worker aborts the request, so continuing costs nothing.
 
 Example: 64 slots, all in use, hysteresis 1024 (one quantum), `move_share` 0.5. A response with 2000 tokens is due, with
-score -4000; the best waiting request has score -7000. It leaves only if its score exceeds the best waiting one by more
-than 1024 + 0.5 * 2000 = 2024; the difference is 3000, so it leaves. At most max(1, 64 // 8) = 8 responses leave
-for better ones in one decision. Later nothing waits, fair share 10, slack 4, and 20 responses run: the surplus is
-20 - 10 - 4 = 6, and the 6 due responses with the fewest tokens go to workers with room.
+score -4000; the lowest score of a waiting request is -7000. The response leaves if its score is higher by more than
+1024 + 0.5 * 2000 = 2024; the difference is 3000, so it leaves. At most max(1, 64 // 8) = 8 responses leave for better
+requests in one decision. Later no request waits, the fair share is 10, the slack 8 (twice a sixteenth of the slots),
+and 20 responses run: the surplus is 20 - 10 - 8 = 2, and the 2 due responses with the fewest tokens go back to the
+queue. Workers with room continue them.
 
-It follows that the engine never preempts, that work moves between workers all the time, and that a response moves only
-for a gain larger than the cost of computing its context again. Source: divided rollout of Seer; docs/decisions/0028.
+So the engine does not preempt while its responses stay within the margin of their reservations (worker's running.py).
+Responses can move at each end of a quantum. A better request displaces a response only for a gain larger than the cost
+of computing the context again. Source: divided rollout of Seer; docs/decisions/0028.
 """
 
 from collections.abc import Iterable
@@ -25,18 +26,18 @@ from dataclasses import dataclass
 from openseer_core.queue.messages import FleetLoad
 
 YIELD_SHARE = 8
-"""One decision moves at most 1/YIELD_SHARE of the slots (at least one response) to better requests or to a faster
-worker; later decisions see the queue after these moves."""
+"""One decision gives back at most 1/YIELD_SHARE of the slots (at least one response) for better requests, and at most
+as many for a faster worker. Later decisions are based on the queue after these moves."""
 
 MOVE_SHARE = 0.5
-"""In addition to the hysteresis, the waiting request's score must be lower by this fraction of the response's tokens,
-the cost of recomputing its context (docs/decisions/0028). Workers that share a KV pool use 0 instead."""
+"""Share of a response's tokens that counts as the cost of computing its context again elsewhere: a waiting request's
+score must be lower by the hysteresis plus this share (docs/decisions/0028). Workers with a KV pool use 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class QuantumState:
     """A running request. `score`: the score that it would have if it waited now; `due`: its quantum has ended.
-    `blocks`: KV blocks that it needs to continue: the reserved ones, or if it is due those of another quantum.
+    `blocks`: the KV blocks that are reserved for it; if it is due, the blocks for another quantum.
     """
 
     key: str
@@ -73,14 +74,18 @@ def decide(
     pace: float = 0.0,
     move_share: float = MOVE_SHARE,
 ) -> Decision:
-    """Which due responses continue and which running ones leave.
+    """Decides which due responses get another quantum and which running responses leave.
 
-    A due response leaves in three cases. The worker is full and a better request waits, by more than `hysteresis` and
-    `move_share` of the response's own tokens. Or nothing waits and the worker runs more than its fair share plus the
-    smaller of `slack` and its fair share, so that others have room. Or nothing waits and a free worker is much faster
-    than `pace`, the tokens per second of a response here. A response that continues needs blocks for its next quantum;
-    while the blocks do not suffice, the response with the highest score leaves, due or not, but one always stays.
-    `divided` false, or fleet load None: responses leave only because of missing blocks.
+    A due response leaves in three cases:
+    (1) The worker is full, and the score of a waiting request is lower by more than `hysteresis` + `move_share` × the
+        response's own tokens.
+    (2) No request waits, and the worker runs more than its fair share plus the smaller of `slack` and its fair share:
+        the surplus leaves, so that workers with room can run it; but not to a worker that is slower by
+        messages.FASTER.
+    (3) No request waits, and a free worker is more than messages.FASTER times as fast as `pace`, the tokens per second
+        of a response here.
+    Independently of these, while the blocks do not suffice for all, the response with the highest score leaves, due or
+    not; one response always stays. `divided` false, or `fleet_load` None: only missing blocks make a response leave.
     """
     running = sorted(states, key=lambda state: state.score)
     leave: set[str] = set()

@@ -1,7 +1,8 @@
-"""Tokens that the responses of a group share: those of siblings elsewhere, and responses of earlier batches.
+"""Tokens from which a group's responses are drafted: of siblings on other workers, and of earlier batches.
 
-The tokens come from the logs that `extend` writes, read by position: sharing writes nothing, so no token is lost or
-delivered twice, and a late reader starts from 0. Earlier responses are stored per prompt, the newest first.
+The siblings' tokens are read from the logs that `extend` writes. A reader names its position in each log, so it misses
+no token and gets none twice; a new reader starts at 0. Reading needs no writes. Earlier responses are stored per
+prompt, the newest first.
 """
 
 from collections.abc import Sequence
@@ -12,10 +13,11 @@ from typing import NamedTuple
 from openseer_core.ids import GroupId
 
 EARLIER_SECONDS = 48 * 3600
-"""Time in seconds after which responses to a prompt expire. Longer than one pass over the training data, in which each
-prompt occurs once."""
+"""Time in seconds after which the responses to a prompt expire. Chosen to be longer than most epochs (an epoch uses
+each prompt once)."""
 EARLIER_TOKENS = 32_768
-"""Limit of stored tokens per response: its first ones, because the next response to the prompt begins there."""
+"""Limit of stored tokens per response. The first tokens are stored, because the next response to the prompt is drafted
+from its start on."""
 DIGEST_BYTES = 16
 
 
@@ -23,8 +25,8 @@ DIGEST_BYTES = 16
 class SiblingQuery:
     """A worker's query for the tokens of a group's responses that other workers generate.
 
-    `known`: for each response that the worker does not run, its index and its number of known tokens; the reply holds
-    the tokens after these. `earlier`: also the responses of earlier batches to the same prompt.
+    `known`: for each response that the worker does not run, its index and its number of known tokens; the reply
+    contains the later tokens. `earlier`: also query the responses of earlier batches to the same prompt.
     """
 
     group: GroupId
@@ -33,7 +35,7 @@ class SiblingQuery:
 
 
 class SiblingTokens(NamedTuple):
-    """New int32 tokens of one response of a group, from token `position` on; `response_index`: within the group."""
+    """New int32 tokens of one response, from token `position` on; `response_index`: its index within the group."""
 
     response_index: int
     position: int
@@ -44,8 +46,8 @@ class SiblingTokens(NamedTuple):
 class Siblings:
     """The reply to a query. `news`: the new tokens of each response that has any.
 
-    `earlier`: responses of earlier batches, int32 tokens, newest first; None where the query did not ask for them, or
-    where the reply had no room: query again.
+    `earlier`: responses of earlier batches, int32 tokens, newest first; None if the query did not include them, or if
+    the reply had no room for them: query again.
     """
 
     group: GroupId
@@ -61,7 +63,7 @@ def prompt_digest(prompt: bytes) -> str:
 def shares(needs: Sequence[int], room: int) -> list[int]:
     """The number of new tokens that each of several logs may return, `room` in total.
 
-    All new tokens where the room suffices; otherwise short logs return all of theirs and long ones equal numbers.
+    If the room suffices, all new tokens; otherwise short logs return all their tokens and long logs equal numbers.
     """
     given = [0] * len(needs)
     for done, log in enumerate(sorted(range(len(needs)), key=needs.__getitem__)):

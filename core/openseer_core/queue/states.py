@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """The state of a request. Partial tokens may exist in every state."""
+    """The state of a request. A request in any state may have tokens."""
 
     QUEUED = "queued"
     LEASED = "leased"
@@ -16,7 +16,7 @@ class State(StrEnum):
 
 
 class Event(StrEnum):
-    """An event of a request; each one is a line of the journal."""
+    """An event of a request; each event is an entry of the journal."""
 
     CLAIM = "claim"
     GIVE_BACK = "give_back"
@@ -30,13 +30,14 @@ class Event(StrEnum):
 
 
 NOT_FINITE = "scores are not finite: "
-"""Prefix of `stop_reason` where a response failed because of its weights and not because of its request."""
+"""Prefix of `stop_reason` of a response that failed because the model gave a score that is NaN or infinite: the cause
+is damaged weights, not the request."""
 
 
 class FinishReason(StrEnum):
-    """Why a response ended. `length`: maxTokens reached; `context_full`: the model's context is full.
-    `aborted`: by new weights or by the job; `cancelled`: the trainer does not need it; `carried_over`: it
-    continues in a later batch.
+    """Why a response ended. `stop`: a stop string or token; `length`: maxTokens reached; `context_full`: the model's
+    context is full; `aborted`: by new weights or by the job; `cancelled`: the trainer does not need it; `carried_over`:
+    it continues in a later batch; `infra_failed`: the request could not be completed.
     """
 
     STOP = "stop"
@@ -72,9 +73,12 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.QUEUED, Event.CARRY): State.CARRIED,
     (State.DONE, Event.GO_ON): State.QUEUED,
 }
-"""A lease is reaped when its deadline passes or its worker is known to have died. It fails instead if the request has
-lost too many leases; a waiting request fails when its last allowed loss becomes known.
-Done is the end of a turn: a request continues after a trainer has appended tokens.
+"""The state after each event that is possible in a state.
+
+A lease is reaped when its deadline passes or when there is evidence that its worker died. The request fails instead if
+it then has more losses, or more expiries, than allowed. A waiting request fails when the loss that exceeds the limit
+becomes known: its lease had expired, and the worker's death is reported later.
+`done` is the end of a turn: after a trainer has appended tokens the request is queued again.
 """
 
 FINAL_STATES = frozenset({State.DONE, State.ABORTED, State.FAILED, State.CANCELLED, State.CARRIED})
@@ -94,7 +98,7 @@ def after(state: State, event: Event) -> State:
 
 
 def diagram() -> str:
-    """The table as a Mermaid state diagram (docs/ARCHITECTURE.md holds it; a test compares the two)."""
+    """TRANSITIONS as a Mermaid state diagram. docs/ARCHITECTURE.md contains it; a test compares the two."""
     lines = ["stateDiagram-v2", "    [*] --> queued: submit"]
     lines += [f"    {source} --> {target}: {event}" for (source, event), target in TRANSITIONS.items()]
     lines += [f"    {state} --> [*]" for state in State if state in FINAL_STATES]

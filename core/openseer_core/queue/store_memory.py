@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 
 NEARLY_FULL = 0.9
-"""Share of its memory above which a store is reported as nearly full, while there is still time to enlarge it."""
+"""Share of a store's memory limit from which it is reported as nearly full, so that the limit can be raised before
+writes are refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreMemory:
-    """Bytes that a store uses, and its limit (0: no limit of its own)."""
+    """Memory that a store uses, and its limit (0: the store has no limit), in bytes."""
 
     used: int = 0
     limit: int = 0
@@ -21,9 +22,10 @@ class StoreMemory:
     def problem(self) -> str:
         """The message for users, with the remedy."""
         return (
-            f"Redis uses {_size(self.used)} of its {_size(self.limit)}: at the limit nothing is leased until there is "
-            "room; a trainer acknowledges or deletes batches; else raise its maxmemory (of a job's own Redis three "
-            "quarters of spec.store.resources.limits.memory, read when its pod starts)"
+            f"Redis uses {_size(self.used)} of its {_size(self.limit)}: at the limit no request is leased; "
+            "acknowledge or "
+            "or delete batches, or raise its maxmemory (of a managed Redis three quarters of "
+            "spec.store.resources.limits.memory, read when its pod starts)"
         )
 
 

@@ -1,4 +1,4 @@
-"""The remaining time of a batch: the tokens that its unfinished responses are expected to gain, and its speed."""
+"""The remaining time of a batch: expected remaining tokens divided by the speed."""
 
 from math import inf
 
@@ -6,10 +6,10 @@ from openseer_core.queue.messages import BatchProgress
 
 
 def tokens_left(counts: BatchProgress) -> float | None:
-    """Tokens that the unfinished responses are expected to gain; None while no length is known.
+    """Expected remaining tokens of the unfinished responses; None while no length is known.
 
-    The expected length of a response is its group's estimate. Without one it is the mean length of the responses with
-    status ok, or before the first of these the mean of the estimates.
+    The expected length of a response is its group's estimate. Without an estimate it is the mean length of the
+    responses with status ok, or before the first of these the mean of the estimates.
     """
     unfinished = counts.requests - counts.closed
     if unfinished <= 0:
@@ -28,10 +28,10 @@ def tokens_left(counts: BatchProgress) -> float | None:
 def seconds_left(
     left: float | None, tokens_per_second: float, *, unfinished: int = 1, pace: float = inf
 ) -> float | None:
-    """Seconds until `left` tokens (of tokens_left) are generated; None while `left` or the speed is unknown.
+    """Seconds until `left` tokens (the result of tokens_left) are generated; None while `left` or the speed is unknown.
 
-    `unfinished`: number of responses left; `pace`: tokens per second of one response. Their product bounds the speed in
-    the tail, where `tokens_per_second` is an older average over more responses.
+    `unfinished`: number of unfinished responses; `pace`: tokens per second of one response. The speed is at most their
+    product: in the tail `tokens_per_second` is too high, because it is an average over a time with more responses.
     """
     if left is None or (left and tokens_per_second <= 0):
         return None

@@ -89,7 +89,7 @@ def _request_span(
     start = min([queued_at, result.finished_at, *(lease.claimed_at for lease in leases[:1])])
     generated = sum(lease.end - lease.start for lease in leases)
     group = result.request.group
-    told: dict[str, Attribute] = {
+    attributes: dict[str, Attribute] = {
         "gen_ai.operation.name": "text_completion",
         "gen_ai.usage.input_tokens": count_items(result.prompt) + count_items(result.tokens) - generated,
         "gen_ai.usage.output_tokens": generated,
@@ -108,7 +108,7 @@ def _request_span(
         "openseer.run_seconds": round(sum(lease.ended_at - lease.claimed_at for lease in leases), 6),
     }
     if leases:
-        told["openseer.worker"] = _name(leases[-1].worker)
+        attributes["openseer.worker"] = _name(leases[-1].worker)
     failed = result.status is Status.INFRA_FAILED
     return TraceSpan(
         "request",
@@ -117,7 +117,7 @@ def _request_span(
         parent_id,
         start,
         result.finished_at,
-        trace.attributes | told | ({"error.type": result.status.value} if failed else {}),
+        trace.attributes | attributes | ({"error.type": result.status.value} if failed else {}),
         tuple(_events(leases[:MOST_EVENTS])),
         result.reason.value if failed else "",
         caller,

@@ -10,7 +10,7 @@ def transaction_spans(job: str, transaction: WeightsTransaction) -> list[TraceSp
     publish, failed = transaction.publish, transaction.phase == "failed"
     end = transaction.finished_at if transaction.finished_at is not None else transaction.entered_at
     trace = trace_id_of(job, "weights", transaction.id, transaction.started_at)
-    told: dict[str, Attribute] = {
+    attributes: dict[str, Attribute] = {
         "openseer.job": job,
         "openseer.transaction": transaction.id,
         "openseer.weights_version": publish.version,
@@ -22,7 +22,7 @@ def transaction_spans(job: str, transaction: WeightsTransaction) -> list[TraceSp
         "openseer.phase": transaction.phase,
     }
     if publish.adapter is not None:
-        told["openseer.adapter"] = publish.adapter.name
+        attributes["openseer.adapter"] = publish.adapter.name
     whole = TraceSpan(
         "weights",
         trace,
@@ -30,7 +30,7 @@ def transaction_spans(job: str, transaction: WeightsTransaction) -> list[TraceSp
         0,
         transaction.started_at,
         end,
-        told | ({"error.type": "failed"} if failed else {}),
+        attributes | ({"error.type": "failed"} if failed else {}),
         error="the transaction has failed: see the API's log" if failed else "",
     )
     spans, at = [whole], transaction.started_at

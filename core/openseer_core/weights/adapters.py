@@ -125,7 +125,7 @@ def _wrong_config(config: Mapping[str, Any], model: str) -> Iterator[str]:
     for name in sorted(config.keys() - _REFUSED.keys() - _READ - _WITHOUT_EFFECT):
         if config[name] not in _OFF:
             yield (
-                f"{name}: found {_shown(config[name])}; this release does not know it: remove it where it changes no "
+                f"{name}: found {_shown(config[name])}; this release does not support it: remove it if it changes no "
                 f"result; otherwise {_MERGE}"
             )
     yield from _wrong_numbers(config)

@@ -53,7 +53,7 @@ class Reception(JsonModel):
     def announced(self, update: dict[str, JsonValue]) -> "Reception":
         """A copy with one more update. Raises InputError outside a round, and for an update that is too large."""
         if not self.round or self.finished:
-            raise InputError("update_info: no update has begun: /start_weight_update comes first")
+            raise InputError("update_info: no update has begun: call /start_weight_update first")
         if self.updates >= MAX_UPDATES:
             raise InputError(f"update_info: found more than {MAX_UPDATES:,} of one update; send more tensors with each")
         size = len(json.dumps(update))
@@ -66,7 +66,7 @@ class Reception(JsonModel):
     def ended(self) -> "Reception":
         """A copy with its round finished; the same object if it is. Raises InputError for a round without tensors."""
         if not self.updates:
-            raise InputError("nothing to finish: /start_weight_update and /update_weights come first")
+            raise InputError("nothing to finish: call /start_weight_update and /update_weights first")
         return self if self.finished else self.model_copy(update={"finished": True, "update": None})
 
     def is_followed(self, report: ReceptionReport) -> bool:

@@ -26,7 +26,7 @@ def url_problem(url: str, allowed: Sequence[str]) -> str:
         return "is the address of a folder: it has no ? and no #"
     found = _URL.fullmatch(url)
     if found is None or len(found["host"]) > LONGEST_HOST or int(found["port"] or 0) > LAST_PORT:
-        return "is no URL of a folder, such as https://HOST/FOLDER"
+        return "is not the URL of a folder, such as https://HOST/FOLDER"
     if found["host"][0] == "[" and not _is_ipv6(found["host"][1:-1]):
         return f"names host {found['host']}, which is no IPv6 address"
     host = found["host"].lower().rstrip(".")

@@ -1,4 +1,4 @@
-"""Batches, groups and results as JSON over HTTP. Client and server share these classes.
+"""Batches, groups and requests as JSON over HTTP. Client and server share these classes.
 
 Field names are snake_case; unknown fields are refused, so that a misspelt name raises an error. Token ids are int32,
 log-probabilities float32 (natural logarithm). Times are seconds of the store's clock.
@@ -6,7 +6,7 @@ log-probabilities float32 (natural logarithm). Times are seconds of the store's 
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
@@ -21,19 +21,13 @@ from openseer_core.json_model import (
     VersionName,
 )
 from openseer_core.manifest.generation import Sampling
-from openseer_core.wire.routed import RoutedRows, Span
+from openseer_core.wire.results import ChunkInfo, Origin, VersionSpan
+from openseer_core.wire.routed import Span
 
 MAX_GROUP_SIZE = 1024
 MAX_PROMPT_TOKENS = 2**20
 MAX_METADATA_BYTES = 16 * 2**10
 """Size limit of the metadata of one batch or group, in bytes of JSON in UTF-8."""
-MAX_PAGE = 1024
-"""Limit of results in one page."""
-MAX_WAIT_SECONDS = 60.0
-"""Limit of one long poll, in seconds."""
-
-LikelyToken = Annotated[tuple[int, float], Field(strict=False)]
-"""A token id and its log-probability, in JSON a list of two."""
 Purpose = Literal["train", "eval"]
 PriorityName = Literal["high", "normal", "low"]
 
@@ -91,7 +85,9 @@ class BatchSpec(JsonModel):
         description="Carried groups whose oldest token is more published versions behind are dropped; unset: no limit.",
     )
     metadata: dict[str, JsonValue] = Field(default_factory=dict, description="Returned with the batch.")
-    traceparent: str | None = Field(default=None, max_length=512, description="W3C's; unset: the call's header field.")
+    traceparent: str | None = Field(
+        default=None, max_length=512, description="W3C traceparent; unset: the call's header field."
+    )
 
 
 class Group(JsonModel):
@@ -105,7 +101,9 @@ class Group(JsonModel):
     messages: ChatMessages | None = None
     n: int | None = Field(default=None, ge=1, le=MAX_GROUP_SIZE, description="Responses; unset: the batch's.")
     sampling: Sampling | None = Field(default=None, description="Unset: the batch's.")
-    reserve: bool = Field(default=False, description="Runs only when no other request of its batch waits.")
+    reserve: bool = Field(
+        default=False, description="Runs only when no other request of any batch of its priority waits."
+    )
     metadata: dict[str, JsonValue] = Field(default_factory=dict, description="Returned with each result.")
 
     @model_validator(mode="after")
@@ -119,14 +117,14 @@ class Group(JsonModel):
 class GroupsUpload(JsonModel):
     """Groups to queue; also accepted as one Group a line (application/x-ndjson)."""
 
-    groups: list[Group]
+    groups: list[Group] = Field(description="Groups to queue, in this order.")
 
 
 class UploadReceipt(JsonModel):
     """The counts of an upload: each group was accepted, or was present already."""
 
-    accepted: int
-    present: int
+    accepted: int = Field(description="Number of new groups.")
+    present: int = Field(description="Number of groups that the batch already had.")
 
 
 class BatchMetrics(JsonModel):
@@ -137,28 +135,30 @@ class BatchMetrics(JsonModel):
     its end. `draft_share`: of the generated tokens; `acceptance_length`: mean tokens per request and step.
     """
 
-    groups: int = 0
-    groups_finished: int = 0
-    groups_whole: int = 0
-    groups_valid: int = 0
-    groups_invalid: int = 0
-    groups_carried: int = 0
-    groups_stale: int = 0
-    requests: int = 0
-    requests_ok: int = 0
-    requests_aborted: int = 0
-    requests_infra_failed: int = 0
-    requests_carried_over: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    tokens_per_second: float = 0.0
-    tail_seconds: float = 0.0
-    length_mean: float = 0.0
-    length_max: int = 0
-    drafted_tokens: int = 0
-    accepted_tokens: int = 0
-    draft_share: float = 0.0
-    acceptance_length: float = 1.0
+    groups: int = Field(default=0, description="Submitted groups, carried ones included.")
+    groups_finished: int = Field(default=0, description="Groups whose requests have all ended.")
+    groups_whole: int = Field(default=0, description="Groups whose responses are all complete.")
+    groups_valid: int = Field(default=0, description="Groups that the trainer judged valid.")
+    groups_invalid: int = Field(default=0, description="Groups that the trainer judged invalid.")
+    groups_carried: int = Field(default=0, description="Groups of which a request was carried over to a later batch.")
+    groups_stale: int = Field(
+        default=0, description="Groups not carried over into this batch: tokens of too old versions."
+    )
+    requests: int = Field(default=0, description="Requests of these groups.")
+    requests_ok: int = Field(default=0, description="Complete responses.")
+    requests_aborted: int = Field(default=0, description="Aborted or cancelled requests.")
+    requests_infra_failed: int = Field(default=0, description="Requests that failed by losses of workers or by errors.")
+    requests_carried_over: int = Field(default=0, description="Requests carried over to a later batch.")
+    tokens: int = Field(default=0, description="Tokens of all responses, appended and scored ones included.")
+    seconds: float = Field(default=0.0, description="Time from the first claim to the end, or to now, in seconds.")
+    tokens_per_second: float = Field(default=0.0, description="Tokens without carried ones, divided by seconds.")
+    tail_seconds: float = Field(default=0.0, description="Duration of the tail, in seconds.")
+    length_mean: float = Field(default=0.0, description="Mean length of complete responses, in tokens.")
+    length_max: int = Field(default=0, description="Longest complete response, in tokens.")
+    drafted_tokens: int = Field(default=0, description="Drafted tokens of the whole fleet.")
+    accepted_tokens: int = Field(default=0, description="Accepted ones of these tokens.")
+    draft_share: float = Field(default=0.0, description="Share of the generated tokens that were drafted, 0 to 1.")
+    acceptance_length: float = Field(default=1.0, description="Mean tokens per request and step; 1 without drafts.")
 
     def flat(self, prefix: str = "rollout/") -> dict[str, float]:
         """Prefixed name → number."""
@@ -179,21 +179,26 @@ class Batch(JsonModel):
     distinguish such batches.
     """
 
-    id: int
-    job: str = ""
-    opened_at: float = 0.0
-    state: BatchState
+    id: int = Field(description="Number of the batch.")
+    job: str = Field(default="", description="NAMESPACE/NAME of the job.")
+    opened_at: float = Field(default=0.0, description="Time of the opening, in seconds of the store's clock.")
+    state: BatchState = Field(
+        description="open accepts groups; sealed does not; complete has all results; acknowledged: data are deleted."
+    )
     weights_version: str
     purpose: Purpose
     priority: PriorityName
     target: Target | None = None
-    target_met: bool = False
-    wanted: int = 0
-    progress: float = 0.0
-    eta_seconds: float | None = None
-    tail: bool = False
-    last_cursor: int = 0
-    acknowledged_cursor: int = 0
+    target_met: bool = Field(default=False, description="Whether the target is met.")
+    wanted: int = Field(default=0, description="Number of groups that the target still needs.")
+    progress: float = Field(default=0.0, description="Share of the requests that have ended, 0 to 1.")
+    eta_seconds: float | None = Field(
+        default=None,
+        description="Expected time until the last request ends, in seconds; None while no length is known.",
+    )
+    tail: bool = Field(default=False, description="Whether fewer than a tenth of the requests are left.")
+    last_cursor: int = Field(default=0, description="Cursor of the last entry of the results stream.")
+    acknowledged_cursor: int = Field(default=0, description="Last acknowledged cursor.")
     metrics: BatchMetrics = BatchMetrics()
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
 
@@ -201,135 +206,21 @@ class Batch(JsonModel):
 class BatchList(JsonModel):
     """Batches by number, the latest last."""
 
-    batches: list[Batch]
-
-
-class VersionSpan(JsonModel):
-    """Tokens `start` up to `end` of a response were sampled with this version."""
-
-    version: str
-    start: int
-    end: int
-
-
-class ChunkInfo(JsonModel):
-    """A past lease: its worker, its tokens `start` up to `end`, its times. Appended tokens have event `append`."""
-
-    worker: str
-    start: int
-    end: int
-    claimed_at: float
-    ended_at: float
-    event: str
-    version: str
-
-
-class Origin(JsonModel):
-    """Batch and name under which a carried-over group was first submitted."""
-
-    batch: int
-    group: str
-
-
-class ResultItem(JsonModel):
-    """A finished turn of a request.
-
-    `logprobs`: one per token, 0.0 for appended tokens; None when the job records none. An entry is None where it was
-    not finite, which only results of earlier releases contain: such a response now fails. `sampled`: spans [start, end)
-    of tokens that the model sampled; the others were appended by the trainer, or given and scored. `status`: only ok is
-    a complete sample. `top_logprobs`: for each token the likeliest tokens of its position, as pairs of id and
-    log-probability, likeliest first; None without topLogprobs. Tokens cut by topK, topP or minP are left out, and
-    appended tokens have none. `routed_experts`: None unless the job captures them.
-    """
-
-    kind: Literal["result"] = "result"
-    cursor: int
-    batch: int
-    group: str
-    carried_from: Origin | None = None
-    index: int
-    turn: int
-    status: Literal["ok", "aborted", "infra_failed", "carried_over"]
-    finish_reason: str
-    stop_reason: str | None = None
-    weights_version: str
-    versions: list[VersionSpan]
-    prompt_token_ids: list[int]
-    token_ids: list[int]
-    logprobs: list[float | None] | None = None
-    top_logprobs: list[list[LikelyToken]] | None = None
-    routed_experts: RoutedRows | None = None
-    logprobs_of: Literal["sampled", "raw"] | None = None
-    sampled: list[Span]
-    text: str | None = None
-    chunks: list[ChunkInfo]
-    metadata: dict[str, JsonValue] = Field(default_factory=dict)
-    enqueued_at: float
-    finished_at: float
-
-    def scores(self) -> list[float] | None:
-        """`logprobs` for training. Raises ValueError if one was not finite."""
-        if self.logprobs is None or None not in self.logprobs:
-            return cast("list[float] | None", self.logprobs)
-        place = self.logprobs.index(None)
-        raise ValueError(
-            f"group {self.group}, response {self.index}: the log-probability of token {place} was not finite, so it is "
-            "no sample; sample the group again"
-        )
-
-    def mask(self) -> list[bool]:
-        """One flag per token: whether the model sampled it."""
-        marks = [False] * len(self.token_ids)
-        for start, end in self.sampled:
-            marks[start:end] = [True] * (end - start)
-        return marks
-
-
-class GroupItem(JsonModel):
-    """All requests of a group have ended. `whole`: every one is ok, so the group may be used for training."""
-
-    kind: Literal["group"] = "group"
-    cursor: int
-    batch: int
-    group: str
-    carried_from: Origin | None = None
-    size: int
-    ok: int
-    aborted: int
-    infra_failed: int
-    carried_over: int
-    whole: bool
-    finished_at: float
-
-
-class EndItem(JsonModel):
-    """The last line of a stream: the batch is complete and all entries up to `cursor` were sent."""
-
-    kind: Literal["end"] = "end"
-    cursor: int
-
-
-Item = Annotated[ResultItem | GroupItem | EndItem, Field(discriminator="kind")]
-
-
-class ResultPage(JsonModel):
-    """Results and ends of groups after a cursor. `cursor`: start of the next page; `complete`: no entries follow."""
-
-    items: list[Annotated[ResultItem | GroupItem, Field(discriminator="kind")]]
-    cursor: int
-    complete: bool
+    batches: list[Batch] = Field(description="By number, the latest last.")
 
 
 class Acknowledge(JsonModel):
     """The trainer has stored all entries up to `cursor`; after a complete batch's last one its data are deleted."""
 
-    cursor: int = Field(ge=0, le=INT53_MAX)
+    cursor: int = Field(ge=0, le=INT53_MAX, description="Cursor of the last stored entry.")
 
 
 class Cancel(JsonModel):
     """The requests to end; without `groups`: the whole batch."""
 
-    groups: list[KnownGroupName] | None = None
+    groups: list[KnownGroupName] | None = Field(
+        default=None, description="Names of the groups; unset: the whole batch."
+    )
     index: int | None = Field(
         default=None, ge=0, lt=MAX_GROUP_SIZE, description="With exactly one group: only this request."
     )
@@ -338,14 +229,18 @@ class Cancel(JsonModel):
 class Count(JsonModel):
     """The number of requests, groups or verdicts that a call has changed."""
 
-    count: int
+    count: int = Field(description="The number of requests, groups or verdicts.")
 
 
 class Verdicts(JsonModel):
     """Verdicts on finished groups: whether they are useful for training. A later verdict replaces an earlier one."""
 
-    valid: list[KnownGroupName] = Field(default_factory=list[KnownGroupName])
-    invalid: list[KnownGroupName] = Field(default_factory=list[KnownGroupName])
+    valid: list[KnownGroupName] = Field(
+        default_factory=list[KnownGroupName], description="Names of groups that are useful for training."
+    )
+    invalid: list[KnownGroupName] = Field(
+        default_factory=list[KnownGroupName], description="Names of groups that are not useful for training."
+    )
 
 
 class Continue(JsonModel):
@@ -354,7 +249,7 @@ class Continue(JsonModel):
     `turn`: the turn that has finished (0 at first), which makes a repeat of the call harmless.
     """
 
-    turn: int = Field(ge=0, le=INT32_MAX)
+    turn: int = Field(ge=0, le=INT32_MAX, description="The turn that has finished, counted from 0.")
     token_ids: Annotated[TokenIds, Field(max_length=MAX_PROMPT_TOKENS)] = Field(
         default_factory=list[int], description="Appended to the response before it continues."
     )
@@ -366,15 +261,20 @@ class RequestInfo(JsonModel):
     batch: int
     group: str
     index: int
-    turn: int
+    turn: int = Field(description="Number of the present turn, counted from 0.")
     state: str
     finish_reason: str | None = None
-    worker: str | None = None
-    token_ids: list[int]
-    logprobs: list[float | None] | None = None
-    sampled: list[Span]
+    worker: str | None = Field(
+        default=None, description="The worker that runs it; None while it waits or after its end."
+    )
+    token_ids: list[int] = Field(description="Token ids so far, int32.")
+    logprobs: list[float | None] | None = Field(
+        default=None,
+        description="Natural logarithm of each token's probability, float32; None if the job records none.",
+    )
+    sampled: list[Span] = Field(description="Spans [start, end) of the tokens that the model sampled.")
     versions: list[VersionSpan]
-    chunks: list[ChunkInfo]
+    chunks: list[ChunkInfo] = Field(description="Past leases in order of time.")
 
 
 class GroupInfo(JsonModel):
@@ -384,10 +284,10 @@ class GroupInfo(JsonModel):
     group: str
     carried_from: Origin | None = None
     weights_version: str
-    size: int
+    size: int = Field(description="Number of requests.")
     finished: int
-    estimate: int
-    valid: bool | None = None
+    estimate: int = Field(description="Expected length of a response, in tokens.")
+    valid: bool | None = Field(default=None, description="The trainer's verdict; None without one.")
     prompt_token_ids: list[int]
     requests: list[RequestInfo]
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
@@ -396,5 +296,5 @@ class GroupInfo(JsonModel):
 class GroupNames(JsonModel):
     """Names of a batch's groups in the order of submission, from `start` on."""
 
-    start: int
+    start: int = Field(description="Place of the first name in the order of submission, counted from 0.")
     groups: list[str]

@@ -19,11 +19,11 @@ class WorkerInfo(JsonModel):
 
     name: str
     state: str
-    version: str
-    seen_seconds_ago: float
-    inflight: int
-    figures: dict[str, float | int | str]
-    error: str | None = None
+    version: str = Field(description="Weights version that it has loaded.")
+    seen_seconds_ago: float = Field(description="Age of its last heartbeat, in seconds.")
+    inflight: int = Field(description="Number of leased requests.")
+    figures: dict[str, float | int | str] = Field(description="Its metrics, by name.")
+    error: str | None = Field(default=None, description="The reason why it cannot load the fleet's weights.")
 
 
 class WorkerList(JsonModel):
@@ -39,8 +39,10 @@ class Release(JsonModel):
     load the next published ones, or the present ones after all is awake again.
     """
 
-    mode: Literal["sleep", "stop"] = "sleep"
-    keep_weights: bool = True
+    mode: Literal["sleep", "stop"] = Field(
+        default="sleep", description="sleep: engines free their memory, processes stay. stop: all workers stop."
+    )
+    keep_weights: bool = Field(default=True, description="Sleeping engines keep their weights in the machine's memory.")
 
 
 class Acquire(JsonModel):
@@ -58,22 +60,26 @@ class FleetState(JsonModel):
 
     state: FleetWord
     mode: Literal["sleep", "stop"] | None = None
-    since: float
+    since: float = Field(description="Time of the latest release or acquire, in seconds of the store's clock.")
     awake: list[str] = Field(default_factory=list[str])
     freed: bool | None = None
-    waiting_for: list[str] = Field(default_factory=list[str])
-    idle_gpu_seconds: float = 0.0
-    busy_gpu_seconds: float = 0.0
+    waiting_for: list[str] = Field(default_factory=list[str], description="Workers that the change of state waits for.")
+    idle_gpu_seconds: float = Field(
+        default=0.0, description="GPU time in which awake workers had no request, in seconds summed over GPUs."
+    )
+    busy_gpu_seconds: float = Field(
+        default=0.0, description="GPU time in which workers ran requests, in seconds summed over GPUs."
+    )
 
 
 class Autoscaling(JsonModel):
     """Input for KEDA and similar autoscalers. `backlog_tokens`: tokens still expected of unfinished requests."""
 
-    queue_depth: int
-    running: int
-    backlog_tokens: int
-    workers: int
-    desired_workers: int
+    queue_depth: int = Field(description="Number of waiting requests.")
+    running: int = Field(description="Number of leased requests.")
+    backlog_tokens: int = Field(description="Tokens still expected of the unfinished requests.")
+    workers: int = Field(description="Number of workers.")
+    desired_workers: int = Field(description="Number of workers that the backlog needs.")
 
 
 class JobStatus(JsonModel):
@@ -87,9 +93,9 @@ class JobStatus(JsonModel):
     workers: int
     workers_ready: int
     open_batches: list[int]
-    queue_depth: int
-    running: int
-    tokens: int
+    queue_depth: int = Field(description="Number of waiting requests.")
+    running: int = Field(description="Number of leased requests.")
+    tokens: int = Field(description="Tokens generated in the stored batches.")
     fleet: FleetState
     paused_since: float | None = None
     transaction: Transaction | None = None

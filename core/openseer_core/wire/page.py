@@ -9,7 +9,8 @@ from typing import Literal
 from pydantic import Field
 
 from openseer_core.json_model import JsonModel
-from openseer_core.wire.batches import Batch, ChunkInfo
+from openseer_core.wire.batches import Batch
+from openseer_core.wire.results import ChunkInfo
 from openseer_core.wire.weights import Transaction
 
 MOST_JOBS = 200

@@ -21,7 +21,9 @@ class WorkerWeights(JsonModel):
     attempt: int = 0
     error: str | None = None
     canary_difference: float | None = None
-    seconds: dict[str, float] = Field(default_factory=dict)
+    seconds: dict[str, float] = Field(
+        default_factory=dict, description="Duration of each of the worker's phases, in seconds."
+    )
 
 
 class Transaction(JsonModel):
@@ -32,18 +34,22 @@ class Transaction(JsonModel):
     """
 
     id: int
-    version: str
-    previous: str
+    version: str = Field(description="The new version.")
+    previous: str = Field(description="The version before.")
     mode: PublishMode
     phase: TransactionPhase
     attempt: int
-    started_at: float
-    deadline: float | None = None
-    finished_at: float | None = None
-    waiting_for: list[str] = Field(default_factory=list[str])
+    started_at: float = Field(description="Time of the begin, in seconds of the store's clock.")
+    deadline: float | None = Field(
+        default=None, description="End of the present phase's time limit, in seconds of the store's clock."
+    )
+    finished_at: float | None = Field(
+        default=None, description="Time of the end, in seconds of the store's clock; None while it runs."
+    )
+    waiting_for: list[str] = Field(default_factory=list[str], description="Workers that the transaction waits for.")
     replaced: list[str] = Field(default_factory=list[str])
-    message: str = ""
-    seconds: dict[str, float] = Field(default_factory=dict)
+    message: str = Field(default="", description='The reason of a rollback or failure; "" without one.')
+    seconds: dict[str, float] = Field(default_factory=dict, description="Duration of each phase, in seconds.")
     workers: list[WorkerWeights] = Field(default_factory=list[WorkerWeights])
     digest: str | None = None
     adapter: str = ""

@@ -45,7 +45,7 @@ def refusal(device: str, most: int | None, table: Sequence[DraftRatio]) -> str:
     """
     rows = [row for row in table if row.device == device and (most is None or row.batch <= most)]
     if not rows:
-        return f"no measurement says that drafts pay on {device}"
+        return f"no measurement shows a gain from drafts on {device}"
     worst, best = min(rows, key=lambda row: row.ratio), max(rows, key=lambda row: row.ratio)
     if worst.ratio < NO_LOSS:
         return (

@@ -13,11 +13,11 @@ def job_refusal(spec: Spec) -> str:
     if spec.speculation.enabled is False:
         return "spec.speculation.enabled is false"
     if spec.model.engine == "scripted":
-        return "the scripted engine plays lengths and has nothing to verify"
+        return "the scripted engine generates given lengths and has nothing to verify"
     if spec.sampling.min_p > 0:
         return f"spec.sampling.minP: {MIN_P_IGNORED}"
     if spec.model.engine_args.get("logits_processors"):
-        return "spec.model.engineArgs.logits_processors: the engine has none when it verifies drafts"
+        return "spec.model.engineArgs.logits_processors: the engine ignores them when it verifies drafts"
     return ""
 
 

@@ -180,7 +180,7 @@ async def _results(
             continue
         seen.add(request)
         if (line.batch, line.cursor) in cursors:
-            report.add(Violation("cursor", str(request), f"cursor {line.cursor}", "one that no other result has"))
+            report.add(Violation("cursor", str(request), f"cursor {line.cursor}", "a cursor that no other result has"))
         cursors.add((line.batch, line.cursor))
         newest[line.batch] = max(line.cursor, newest.get(line.batch, FIRST_CURSOR))
         for violation in check_result(line, submitted[request.group]):

@@ -192,7 +192,7 @@ def check_weights(fleet_spec: FleetSpec, workers: Iterable[WorkerStatus]) -> Ite
     has one."""
     first: dict[tuple[str, int], tuple[str, str]] = {}
     if fleet_spec.source is not None and fleet_spec.source.digest is not None:
-        first[fleet_spec.version, fleet_spec.publisher] = (fleet_spec.source.digest, "as the fleet spec says")
+        first[fleet_spec.version, fleet_spec.publisher] = (fleet_spec.source.digest, "as in the fleet spec")
     for worker in workers:
         weights = worker.heartbeat.weights
         if weights is None or not weights.loaded:
@@ -273,7 +273,12 @@ def _chunks(name: str, line: ResultLine) -> Iterator[Violation]:
             yield Violation("chunks", name, f"{what} from {min(start, end)} to {max(start, end)}", "none")
     for chunk in line.chunks:
         if chunk.end < chunk.start:
-            yield Violation("chunks", name, f"a chunk that runs backwards: {_describe(chunk)}", "forward in tokens")
+            yield Violation(
+                "chunks",
+                name,
+                f"a chunk that ends before it starts: {_describe(chunk)}",
+                "an end at or after its start",
+            )
     for before, after in pairwise(line.chunks):
         if after.fence <= before.fence:
             yield Violation("fence", name, f"chunk fence {after.fence}", f"more than {before.fence}, the one before")

@@ -20,7 +20,7 @@ async def audit_run(folder: RunFolder, job: RolloutJob) -> AuditReport:
         url = job.spec.store.url
         if url is None:
             if not folder.store_folder.is_dir():
-                raise InputError(f"{folder.path}: its store/ is gone; without it nothing can be proved")
+                raise InputError(f"{folder.path}: its folder store/ is missing, and the audit needs it")
             url = await stack.enter_async_context(EmbeddedRedis(folder.store_folder))
         store = await open_store(url, job.name, job.namespace)
         stack.push_async_callback(store.close)

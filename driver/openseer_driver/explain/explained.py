@@ -18,7 +18,7 @@ LEFT_OUT = 0.02
 """Fraction of the makespan; if the job's clock leaves out more, a note says so."""
 
 
-def explain(trace: Trace, best: BestTimes | None = None, no_best: str = "not asked for") -> Explanation:
+def explain(trace: Trace, best: BestTimes | None = None, no_best: str = "it was not computed") -> Explanation:
     """The explanation of a run, finished or not. `best`: None if unknown, for the reason `no_best`."""
     by_the_job, trace = trace.end, in_real_time(trace)
     clock = clock_of(trace)
@@ -82,19 +82,21 @@ def _notes(trace: Trace, unknown: set[PartName], by_the_job: float) -> list[str]
     notes: list[str] = []
     if trace.end - by_the_job > LEFT_OUT * trace.end:
         notes.append(
-            f"the store answered nobody for {trace.end - by_the_job:,.1f} s, which the job's clock, and the makespan "
-            f"of the report, {by_the_job:,.1f} s, leave out"
+            f"the store did not answer for {trace.end - by_the_job:,.1f} s; the job's clock and the report's makespan "
+            f"({by_the_job:,.1f} s) do not count that time"
         )
     if unknown & {"store", "weights"}:
-        notes.append("the samples do not tell what workers waited for: store and weights are in idle and in decoding")
+        notes.append("the samples do not contain waits for the store and for weights: they count as idle or decoding")
     if unknown & {"prefill", "recompute"}:
-        notes.append("the samples do not tell the seconds of contexts: they are in decoding")
+        notes.append("the samples do not contain the time of computing contexts: it counts as decoding")
     if "decode_full" in unknown:
-        notes.append("the samples do not tell the workers' slots: all of decoding counts as below them")
-    if untold := [name for name, witness in witnesses(trace).items() if not witness.tells_boots]:
-        notes.append(f"the samples do not tell when {named(untold)} started again: they count as there meanwhile")
+        notes.append("the samples do not contain the workers' slots: all decoding counts as with slots free")
+    if unknown_boots := [name for name, witness in witnesses(trace).items() if not witness.has_boots]:
+        notes.append(
+            f"the samples do not contain when {named(unknown_boots)} restarted: they count as present meanwhile"
+        )
     if trace.record.state != "complete":
-        notes.append(f"the run is {trace.record.state}: only what it finished is explained")
+        notes.append(f"the run is {trace.record.state}: only its finished requests are explained")
     if trace.clock.pauses:
         notes.append(f"the run was resumed{PAUSES_RULE}")
     return notes

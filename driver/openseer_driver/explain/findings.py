@@ -42,7 +42,7 @@ def _giant(evidence: Evidence, _: BestTimes | None) -> Iterator[Finding]:
         found.alone / makespan,
         f"response {fact.index} of group {fact.group} has {fact.length:,} tokens, {found.times:.1f} times the longest "
         f"of other groups, and ran alone for {found.alone:,.1f} s, {found.alone / makespan:.0%} of the makespan",
-        "lower sampling.maxTokens, or run groups that may be so long in a job of their own",
+        "lower sampling.maxTokens, or run groups with such long responses in a separate job",
         found.alone * workers,
     )
 
@@ -56,12 +56,12 @@ def _kv(evidence: Evidence, _: BestTimes | None) -> Iterator[Finding]:
     parts = evidence.sums
     seconds = parts["decode_below_waiting"] * (1 - empty.used / empty.slots) if is_small else parts["recompute"]
     says = (
-        f"kv: workers ran {empty.used:.1f} of {empty.slots:.0f} responses at once while others waited, for their KV "
-        f"caches had no blocks for more, in {empty.share:.0%} of the samples"
+        f"kv: workers ran {empty.used:.1f} of {empty.slots:.0f} responses at once while requests waited, because "
+        f"their KV caches had no free blocks, in {empty.share:.0%} of the samples"
         if is_small
         else f"kv: engines preempted {preempted:,} times, {len(trace.facts):,} responses in all"
     )
-    advice = f"give the KV cache more room ({kv_settings(trace)}), or shorten contexts"
+    advice = f"enlarge the KV cache ({kv_settings(trace)}), or shorten contexts"
     figure = empty.used / empty.slots if is_small else float(preempted)
     yield finding(evidence, "kv", "kv", figure, says, advice, seconds)
 
@@ -93,8 +93,8 @@ def _policy(evidence: Evidence, best: BestTimes | None) -> Iterator[Finding]:
 
 def _parts(evidence: Evidence, best: BestTimes | None) -> Iterator[Finding]:
     """The findings of parts; without the tail if a giant response caused it, which has its own finding."""
-    told = ("tail",) if any(_giant(evidence, None)) else ()
-    return large_parts(evidence, least=best.known if best is not None else None, but=told)
+    left_out = ("tail",) if any(_giant(evidence, None)) else ()
+    return large_parts(evidence, least=best.known if best is not None else None, but=left_out)
 
 
 _RULES: tuple[_Rule, ...] = (_slow_workers, _giant, _kv, _policy, _parts)

@@ -40,7 +40,7 @@ class Witness:
     leases: Sequence[ChunkLine] = ()
 
     @property
-    def tells_boots(self) -> bool:
+    def has_boots(self) -> bool:
         """False if the worker was restarted and its samples, of an earlier release, do not contain the boot."""
         return all(sample.boot for _, sample in self.samples) or len({chunk.worker for chunk in self.leases}) < 2
 

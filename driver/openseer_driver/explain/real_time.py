@@ -17,19 +17,19 @@ clocks are not read at the same time."""
 
 def in_real_time(trace: Trace) -> Trace:
     """The same run with all times in unix seconds of the driver; unchanged if its samples have none."""
-    told = [sample for sample in trace.samples if sample.taken_at]
-    if not told:
+    dated = [sample for sample in trace.samples if sample.taken_at]
+    if not dated:
         return trace
-    real = _clock(told)
+    real = _clock(dated)
     samples = tuple(msgspec.structs.replace(sample, at=real(sample.at)) for sample in trace.samples)
     facts = tuple(_moved(fact, real) for fact in trace.facts)
     return make_trace(trace.record, facts, samples, trace.failures)
 
 
-def _clock(told: Sequence[SampleLine]) -> Callable[[float], float]:
+def _clock(dated: Sequence[SampleLine]) -> Callable[[float], float]:
     """A function from the job's clock to the driver's: linear between two samples, with slope 1 outside of them."""
-    job = list(accumulate((sample.at for sample in told), max))
-    driver = list(accumulate(_passed(told, job), initial=told[0].taken_at))
+    job = list(accumulate((sample.at for sample in dated), max))
+    driver = list(accumulate(_passed(dated, job), initial=dated[0].taken_at))
 
     def real(time: float) -> float:
         place = bisect_right(job, time)
@@ -43,9 +43,9 @@ def _clock(told: Sequence[SampleLine]) -> Callable[[float], float]:
     return real
 
 
-def _passed(told: Sequence[SampleLine], job: Sequence[float]) -> Iterator[float]:
+def _passed(dated: Sequence[SampleLine], job: Sequence[float]) -> Iterator[float]:
     """The seconds from each sample to the next: by the driver's clock, unless it was set back."""
-    for (before, after), (start, end) in zip(pairwise(told), pairwise(job), strict=True):
+    for (before, after), (start, end) in zip(pairwise(dated), pairwise(job), strict=True):
         passed = after.taken_at - before.taken_at
         yield max(0.0, passed) if passed > end - start - SET_BACK_SECONDS else end - start
 

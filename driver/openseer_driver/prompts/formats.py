@@ -53,14 +53,14 @@ def foreign(head: bytes) -> str | None:
     """The message for an unreadable file that begins with these bytes; None for lines and for an empty file."""
     for magic, kind, cure in _FOREIGN:
         if head.startswith(magic):
-            return _told(kind, cure)
+            return _refusal(kind, cure)
     for pattern, encoding in _UTF16:
         if pattern.match(head):
-            return _told("UTF-16 text", _TO_UTF8.format(encoding))
+            return _refusal("UTF-16 text", _TO_UTF8.format(encoding))
     if b"\0" in head:
-        return _told(f"binary data (first bytes {head[:4].hex(' ')})", "give the prompts in one of these")
+        return _refusal(f"binary data (first bytes {head[:4].hex(' ')})", "give the prompts in one of these")
     if _HTML.match(head):
-        return _told("an HTML page", "give the address of the file itself (on the hub /resolve/, not /blob/)")
+        return _refusal("an HTML page", "give the address of the file itself (on the hub /resolve/, not /blob/)")
     return _foreign_text(head)
 
 
@@ -71,16 +71,16 @@ def _foreign_text(head: bytes) -> str | None:
         return None
     first = lines[0]
     if first == b"[" or first.startswith(b"[{"):
-        return _told("a JSON array", "write its entries a line each: jq -c '.[]' FILE > FILE.jsonl")
+        return _refusal("a JSON array", "write its entries a line each: jq -c '.[]' FILE > FILE.jsonl")
     if first == b"{":
-        return _told("a JSON document over several lines", "write a prompt a line: jq -c . FILE > FILE.jsonl")
+        return _refusal("a JSON document over several lines", "write a prompt a line: jq -c . FILE > FILE.jsonl")
     if any(line[:1] in (b"{", b"[") for line in lines):
         return None  # lines, some of which may be wrong
     shown = _shown(first)
     if len(lines) > 1 and all(_SEPARATOR.search(line) for line in lines[:2]):
         cure = "convert it, such as with pandas.read_csv(FILE).to_json(NEW, orient='records', lines=True)"
-        return _told(f"CSV with the columns {shown}", cure)
-    return _told(f"text that begins with {shown}", 'write a JSON object a line, such as {"prompt": "…"}')
+        return _refusal(f"CSV with the columns {shown}", cure)
+    return _refusal(f"text that begins with {shown}", 'write a JSON object a line, such as {"prompt": "…"}')
 
 
 def _shown(line: bytes) -> str:
@@ -88,5 +88,5 @@ def _shown(line: bytes) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
 
 
-def _told(kind: str, cure: str) -> str:
+def _refusal(kind: str, cure: str) -> str:
     return f"found {kind}, allowed: {ALLOWED}; {cure}"

@@ -33,7 +33,7 @@ class PromptSource:
         self.name = name
         self._held = held
         self._columns = columns
-        with self._told():
+        with self._read_errors():
             self._files = files_at(path)
         # The name of a split is not that of a folder.
         self._folder = None if self._files == [path] else Path(name) if path.is_dir() else Path(name).parent
@@ -44,7 +44,7 @@ class PromptSource:
         number = 0
         for path, file_format in zip(self._files, self._formats, strict=True):
             name, unit = self._name_of(path), unit_of(file_format)
-            with self._told(name):
+            with self._read_errors(name):
                 for index, content in enumerate(read_rows(path, file_format, self._columns), start=1):
                     number += 1
                     yield PromptRow(number, f"{name} {unit} {index}", content)
@@ -56,7 +56,7 @@ class PromptSource:
         """
         digests: list[str] = []
         for path in self._files:
-            with self._told(self._name_of(path)), path.open("rb") as file:
+            with self._read_errors(self._name_of(path)), path.open("rb") as file:
                 digests.append(hashlib.file_digest(file, "sha256").hexdigest())
         if self._folder is None:
             return digests[0]
@@ -80,14 +80,14 @@ class PromptSource:
             raise PromptsError(self.name, [problem])
 
     def _sniffed(self, path: Path) -> FileFormat:
-        with self._told(self._name_of(path)):
+        with self._read_errors(self._name_of(path)):
             return sniff(path)
 
     def _name_of(self, path: Path) -> str:
         return self.name if self._folder is None else str(self._folder / path.name)
 
     @contextmanager
-    def _told(self, name: str = "") -> Generator[None]:
+    def _read_errors(self, name: str = "") -> Generator[None]:
         """Adds the name of the source, or of one of its files, to errors of reading."""
         name = name or self.name
         try:

@@ -86,7 +86,7 @@ def _sections(trace: Trace, report: Report) -> list[Section]:
     return [
         Section(
             "Requests done",
-            f"How many requests had finished at each moment; the flatter the end, the longer the tail. {tail}",
+            f"Finished requests over time. A flat end is a long tail. {tail}",
             charts.completion(trace, report),
         ),
         Section(
@@ -94,11 +94,12 @@ def _sections(trace: Trace, report: Report) -> list[Section]:
             "Every chunk as a bar, in a band per worker: a request that is given back keeps its tokens and continues "
             "in another bar, on this or another worker.",
             charts.timeline(trace) if ran else "",
-            "No worker ran anything.",
+            "No worker ran a request.",
         ),
         Section(
             "In flight",
-            f"Requests that each worker held; a row that falls early is a worker that ran out of work.{slots} {tail}",
+            f"Requests of each worker. A row that ends early belongs to a worker that had no further requests.{slots} "
+            f"{tail}",
             charts.inflight(trace, report) if ran else "",
             "No worker held a request.",
         ),
@@ -120,10 +121,10 @@ def _sections(trace: Trace, report: Report) -> list[Section]:
         *(_draft_sections(trace, report.drafting) if report.drafting is not None else ()),
         Section(
             "Requeues and preemptions",
-            "How often a request went back to the queue, by choice or because its worker was lost, and how often an "
-            f"engine had to drop one from its cache. {_contexts(report.contexts)}",
+            "Number of requests that returned to the queue, given back or after the loss of their worker, and of "
+            f"preemptions by engines. {_contexts(report.contexts)}",
             charts.requeues(trace) if report.requeues or report.preemptions else "",
-            "None: every request ran to its end where it began.",
+            "None: every request ran to its end on its first worker.",
         ),
     ]
 
@@ -137,13 +138,13 @@ def _estimate_section(trace: Trace, report: Report) -> Section:
     points, error = estimate_points(trace), report.estimates
     text = (
         "The estimate of each request at its first claim (without probes), from the siblings finished by "
-        f"then: off by {error.mean_absolute_error:,.0f} tokens on average, {_percent(error.within_a_quarter)} "
-        f"within a quarter of the truth."
+        f"then: off by {error.mean_absolute_error:,.0f} tokens on average, {_percent(error.within_a_quarter)} within "
+        "a quarter of the actual length."
         if error.informed
         else "The estimate of each request at its first claim, without probes."
     )
     chart = charts_lengths.estimates(points) if points else ""
-    return Section("Estimates against truth", text, chart, "All requests are probes.")
+    return Section("Estimated and actual lengths", text, chart, "All requests are probes.")
 
 
 def _draft_sections(trace: Trace, drafting: DraftReport) -> list[Section]:

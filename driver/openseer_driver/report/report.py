@@ -24,8 +24,8 @@ PERCENTS = (50, 90, 99, 100)
 TAIL_FROM = 90
 """Percentage of finished requests at which the tail begins."""
 
-MAKESPAN_RULE = "from the first request claimed by an engine to the last one finished"
-PAUSES_RULE = "; the pauses between the sessions of a resumed run do not count"
+MAKESPAN_RULE = "from the first claim of a request to the end of the last request"
+PAUSES_RULE = "; the pauses between the sessions of a resumed run are not counted"
 
 
 class Lengths(msgspec.Struct, frozen=True):

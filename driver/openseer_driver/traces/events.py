@@ -156,7 +156,7 @@ def _names(pid: int, name: str, rows: Mapping[int, str]) -> Iterator[TraceEvent]
 
 def _slice_of(lease: PlacedLease, pid: int) -> TraceEvent:
     fact, chunk = lease.fact, lease.chunk
-    told = {
+    args = {
         "batch": fact.batch,
         "group": fact.group,
         "index": fact.index,
@@ -168,7 +168,7 @@ def _slice_of(lease: PlacedLease, pid: int) -> TraceEvent:
         "worker": chunk.worker,
     }
     if lease.is_last:
-        told |= {"status": fact.status, "finish reason": fact.finish_reason}
+        args |= {"status": fact.status, "finish reason": fact.finish_reason}
     return {
         "ph": "X",
         "cat": "lease",
@@ -177,7 +177,7 @@ def _slice_of(lease: PlacedLease, pid: int) -> TraceEvent:
         "tid": _tid(pid, lease.row),
         "ts": lease.start,
         "dur": lease.end - lease.start,
-        "args": told,
+        "args": args,
     }
 
 

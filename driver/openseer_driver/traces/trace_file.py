@@ -36,9 +36,7 @@ def write_trace(folder: RunFolder, output: Path) -> TraceCounts:
     """
     trace = in_real_time(read_trace(folder))
     if not trace.facts:
-        raise InputError(
-            f"{folder.path}: has no results, so there is nothing to show; results of a serving job go to its trainer"
-        )
+        raise InputError(f"{folder.path}: no results in this folder; the results of a serving job are with its trainer")
     events = RunEvents(trace)
     draft = output.with_name(output.name + ".tmp")
     try:

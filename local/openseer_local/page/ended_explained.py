@@ -11,7 +11,7 @@ from openseer_driver.report.trace import Trace
 from openseer_driver.run_folder import RunFolder
 from openseer_local.explained import possible
 
-SIMULATED = "it is being simulated"
+SIMULATED = "the simulation is running"
 
 
 class EndedExplanation:
@@ -39,11 +39,11 @@ def explanation_of(trace: Trace) -> Explanation:
 
 
 def _view(found: Explanation, *, live: bool) -> Explained:
-    told = msgspec.to_builtins(found)
-    told |= {
+    fields = msgspec.to_builtins(found)
+    fields |= {
         "live": live,
         "seconds": found.startup_seconds + found.makespan_seconds,
         "workers": len(found.workers),
-        "findings": told["findings"][:MOST_FINDINGS],
+        "findings": fields["findings"][:MOST_FINDINGS],
     }
-    return Explained.model_validate({name: told[name] for name in Explained.model_fields if name in told})
+    return Explained.model_validate({name: fields[name] for name in Explained.model_fields if name in fields})

@@ -66,8 +66,8 @@ def requests_of(trace: Trace) -> int | None:
     do not contain it."""
     if trace.record.state == "complete":
         return len(trace.facts)
-    told = max((sample.requests for sample in trace.samples), default=0)
-    return max(told, len(trace.facts)) if told else None
+    sampled = max((sample.requests for sample in trace.samples), default=0)
+    return max(sampled, len(trace.facts)) if sampled else None
 
 
 def lanes_of_run(trace: Trace, explanation: Explanation) -> list[WorkerLane]:

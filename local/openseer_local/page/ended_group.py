@@ -8,8 +8,8 @@ from openseer_api.page.book import BatchBook
 from openseer_api.page.group_views import STATES, Pieces, TokenTexts
 from openseer_core.ids import GroupId
 from openseer_core.queue.states import State, Status
-from openseer_core.wire.batches import ChunkInfo
 from openseer_core.wire.page import MOST_SIBLINGS, GroupPage, RequestWord, ResponseView
+from openseer_core.wire.results import ChunkInfo
 from openseer_driver.run_lines import ResultLine
 from openseer_local.page.kept_results import KeptResults
 from openseer_text.reading import Reader
@@ -40,7 +40,7 @@ class EndedGroup:
         self._left_out = len(indices) - len(self._indices)
         self._lines: list[ResultLine] = []
         self._group, self._books, self._reader, self._now = group, books, reader, now
-        self._told, self._note = place, note
+        self._place, self._note = place, note
         self._pieces: Pieces | None = None
         known: dict[int, str] = {}
         self._texts = {one: TokenTexts(reader, known) for one in self._indices} if reader is not None else {}
@@ -53,7 +53,7 @@ class EndedGroup:
             self._lines = await asyncio.to_thread(self._results.read, self._group, self._indices)
         lengths = {line.index: len(line.token_ids) for line in self._lines}
         book = self._books[self._group.batch].groups[self._group.name]
-        pieces = self._pieces = self._pieces or Pieces(book.view.enqueued_at, self._told)
+        pieces = self._pieces = self._pieces or Pieces(book.view.enqueued_at, self._place)
         most = pieces.share(lengths)
         prompt = self._lines[0].prompt_token_ids
         text = self._reader.whole(prompt) if self._reader is not None else " ".join(map(str, prompt))

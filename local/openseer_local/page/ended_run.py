@@ -84,7 +84,7 @@ class EndedRun:
     async def card(self) -> JobCard:
         """Summary of the run."""
         record, tokens = self._trace.record, sum(fact.length for fact in self._trace.facts)
-        reason = record.reason or {"running": "it was killed", "complete": "all its results are there"}.get(
+        reason = record.reason or {"running": "it was killed", "complete": "it is complete"}.get(
             record.state, record.state
         )
         requests = requests_of(self._trace)

@@ -45,8 +45,8 @@ class KeptResults:
             unchanged = False
         if not unchanged:
             raise ConflictProblem(
-                f"{self._path} has changed since it was opened here: the run goes on or was started anew; "
-                "start openseer view again once it has ended"
+                f"{self._path} has changed since it was opened here: the run continues or was started anew; start "
+                "openseer view again after its end"
             )
         return [msgspec.json.decode(line, type=ResultLine) for line in lines]
 

@@ -29,18 +29,18 @@ CONNECTIONS = 64
 FINISH_SECONDS = 1
 """Timeout of unfinished responses when the server stops, in seconds."""
 
-Told = Callable[[str, str], None]
+OnAddress = Callable[[str, str], None]
 """Called with the page's address and its token once it listens."""
 
 
-async def serve_page(shown: Shown, port: int, told: Told) -> None:
+async def serve_page(shown: Shown, port: int, on_address: OnAddress) -> None:
     """Serves the page until cancelled. Raises InputError for a port that is not free."""
     bound, token = Address(HOST, port).bind(), secrets.token_hex(TOKEN_BYTES)
     address = f"http://{HOST}:{bound.getsockname()[1]}/page/"
     server = WebServer(
         page_app(shown, BearerAuth(token)),
         finish_seconds=FINISH_SECONDS,
-        on_start=lambda: told(address, token),
+        on_start=lambda: on_address(address, token),
         connections=CONNECTIONS,
     )
     task = asyncio.create_task(server.serve(sockets=[bound]))
@@ -51,12 +51,12 @@ async def serve_page(shown: Shown, port: int, told: Told) -> None:
         await asyncio.wait({task}, timeout=2 * FINISH_SECONDS)
 
 
-async def serve_running(job: RolloutJob, store: Store, told: Told) -> None:
+async def serve_running(job: RolloutJob, store: Store, on_address: OnAddress) -> None:
     """Serves the page of a running job until cancelled. The store stays open: it belongs to the run."""
     context = JobContext(job, store, run_code=True)
     text = asyncio.create_task(_load_text(context))
     try:
-        await serve_page(JobFeed(context), 0, told)
+        await serve_page(JobFeed(context), 0, on_address)
     finally:
         text.cancel()
 
@@ -69,12 +69,13 @@ async def _load_text(context: JobContext) -> None:
         return
 
 
-def view_run(folder: RunFolder, port: int, told: Told) -> None:
+def view_run(folder: RunFolder, port: int, on_address: OnAddress) -> None:
     """Serves the page of an ended run until SIGINT or SIGTERM. Raises InputError."""
     job, _ = recorded_job(folder, folder.read_run())
     if folder.is_written:
         raise InputError(
-            f"{folder.path}: this run goes on: openseer run --page shows it meanwhile, openseer view once it has ended"
+            f"{folder.path}: this run has not ended: view it with openseer run --page, or after its end with openseer "
+            "view"
         )
     if job.spec.mode != "batch":
         raise InputError(f"{folder.path}: the folder of a job of mode {job.spec.mode}, which keeps no results to view")
@@ -84,7 +85,7 @@ def view_run(folder: RunFolder, port: int, told: Told) -> None:
     async def until_stopped() -> None:
         stopped = asyncio.Event()
         stop_on_signals(stopped.set)
-        served = asyncio.create_task(serve_page(shown, port, told))
+        served = asyncio.create_task(serve_page(shown, port, on_address))
         stop = asyncio.create_task(stopped.wait())
         await asyncio.wait({served, stop}, return_when=asyncio.FIRST_COMPLETED)
         if served.done():

@@ -19,7 +19,7 @@ from openseer_local.terminal.console import ERR, OUT, AllowFailures, AsJson, end
 
 if TYPE_CHECKING:
     from openseer_client import Batch, BatchHandle, Client
-    from openseer_core.wire.batches import ResultPage
+    from openseer_core.wire.results import ResultPage
     from openseer_driver.report.failures import Failures
     from openseer_local.remote.displays import BatchDisplay
     from openseer_local.remote.results_file import ResultsFile

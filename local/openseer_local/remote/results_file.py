@@ -10,7 +10,7 @@ from typing import Self
 import msgspec
 
 from openseer_core.errors import InputError, OutputError
-from openseer_core.wire.batches import GroupItem, ResultItem
+from openseer_core.wire.results import GroupItem, ResultItem
 from openseer_driver.report.failures import FailureCount
 
 

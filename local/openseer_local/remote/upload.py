@@ -101,5 +101,5 @@ def _group(row: PromptRow, n: int | None) -> Group:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        told = _UNKNOWN if first["type"] == "extra_forbidden" and len(first["loc"]) == 1 else what_is_wrong(first)
-        raise ValueError(f"{where}: {told}" if where else told) from None
+        problem = _UNKNOWN if first["type"] == "extra_forbidden" and len(first["loc"]) == 1 else what_is_wrong(first)
+        raise ValueError(f"{where}: {problem}" if where else problem) from None

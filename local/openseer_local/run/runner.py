@@ -39,7 +39,9 @@ def plan_run(
     if plan.is_complete:
         return plan
     if folder.exists() and not fresh and not folder.store_folder.is_dir() and job.spec.store.url is None:
-        raise InputError(f"{folder.path}: its store/ is gone, so it cannot be resumed; use --fresh to start over")
+        raise InputError(
+            f"{folder.path}: its folder store/ is missing, so the run cannot be resumed; use --fresh to start over"
+        )
     return plan
 
 
@@ -94,7 +96,7 @@ class LocalRun:
             await store.purge()
         elif known.requests:
             await store.reap(self._plan.job.spec.failure_policy.request_retries, everything=True)
-            self._progress.message(f"resuming: {run.writer.count} of {known.requests} results are there already")
+            self._progress.message(f"resuming: {run.writer.count} of {known.requests} results are already written")
 
     async def _drive(self, store: Store, fleet: LocalFleet, run: OpenRun) -> None:
         progress = self._progress
@@ -103,7 +105,7 @@ class LocalRun:
         async with prepared as (codec, groups):
             progress.phase("submitting")
 
-            def tell(submitted: int) -> None:
+            def report(submitted: int) -> None:
                 progress.detail(f"{submitted:,} of {groups.groups:,} groups")
 
             driver = Driver(
@@ -112,7 +114,7 @@ class LocalRun:
                 run.writer,
                 codec,
                 policy=self._plan.policy,
-                on_submitted=tell,
+                on_submitted=report,
                 routed=self._routed(run),
                 traces=self._traces,
             )
@@ -151,13 +153,13 @@ class LocalRun:
     async def _serve_page(self, store: Store) -> None:
         from openseer_local.page.serving import serve_running  # noqa: PLC0415 - a slow import, needed only with --page
 
-        def told(address: str, token: str) -> None:
+        def on_address(address: str, token: str) -> None:
             self._progress.message(f"page {address}  token {token}")
 
         try:
-            await serve_running(self._plan.job, store, told)
+            await serve_running(self._plan.job, store, on_address)
         except Exception as error:  # noqa: BLE001 - no failure of the page ends the run
-            self._progress.message(f"the page ended: {error}")
+            self._progress.message(f"the page has stopped: {error}")
             await asyncio.Event().wait()
 
 
@@ -167,8 +169,8 @@ async def _deadline(seconds: int | None) -> None:
         return
     await asyncio.sleep(seconds)
     raise JobFailedError(
-        f"spec.activeDeadlineSeconds: {seconds} s have passed; what is finished is written, and the same "
-        "command goes on from there"
+        f"spec.activeDeadlineSeconds: {seconds} s have passed; finished results are written, and the same command "
+        "continues from there"
     )
 
 

@@ -60,7 +60,7 @@ class ServingDisplay(Display):
         self._recent: deque[JobSnapshot] = deque()
         self._last_line = ""
         self._has_begun = False
-        self._told: set[str] = set()
+        self._shown_problems: set[str] = set()
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
@@ -75,9 +75,9 @@ class ServingDisplay(Display):
                 self._end_phase()
                 self._printed_at = float("-inf")
             problems = set(errors_of(snapshot.workers).values())
-            if problems - self._told:
+            if problems - self._shown_problems:
                 self._printed_at = float("-inf")
-            self._told = problems
+            self._shown_problems = problems
             self._recent.append(snapshot)
             while len(self._recent) > 2 and self._recent[1].at <= snapshot.at - RATE_SECONDS:
                 self._recent.popleft()

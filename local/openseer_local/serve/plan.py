@@ -125,7 +125,7 @@ class ServingPlan:
             )
         if not folder.store_folder.is_dir() and self.job.spec.store.url is None:
             raise InputError(
-                f"{folder.path}: its store/ is missing, and with it its batches; use --fresh to start over"
+                f"{folder.path}: its folder store/, which holds the batches, is missing; use --fresh to start over"
             )
 
     @contextmanager

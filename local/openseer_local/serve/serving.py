@@ -132,7 +132,11 @@ class Serving:
         while True:
             desired = await _desired_replicas(store, replicas)
             if desired != fleet.replicas:
-                self._display.message("GPUs lent to the trainer: workers leave" if not desired else "workers come back")
+                self._display.message(
+                    "GPUs lent to the trainer: workers stop"
+                    if not desired
+                    else "GPUs returned by the trainer: workers start"
+                )
                 fleet.scale(desired)
             await asyncio.sleep(FLEET_SPEC_SECONDS)
 

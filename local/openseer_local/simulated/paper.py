@@ -151,7 +151,7 @@ def systems_table(case: PaperCase, rows: list[PaperRow]) -> Table:
 
 def dependence_table(name: str, rows: list[VariationRow]) -> Table:
     """A row for each variation."""
-    table = _table(f"{name}: throughput (veRL = 1) and reduction of the tail, by varied parameters")
+    table = _table(f"{name}: sensitivity of the results: throughput (veRL = 1) and the removed part of the tail")
     table.add_column("varied")
     table.add_column("value")
     systems = list(dict.fromkeys(system for row in rows for system in row.ratios))
@@ -176,7 +176,7 @@ def _notes(rows: dict[str, PaperRow]) -> Iterator[str]:
     april = rows.get(APRIL)
     ours = next((row for name, row in rows.items() if name.startswith("Seer as printed +")), None)
     if april and ours:
-        yield f"Seer with drafts over APRIL: {ours.ratio / april.ratio:.2f} (paper: 1.43 on an unstated workload)."
+        yield f"Seer with drafts over APRIL: {ours.ratio / april.ratio:.2f} (paper: 1.43, workload not stated)."
 
 
 def _table(title: str, caption: str | None = None) -> Table:

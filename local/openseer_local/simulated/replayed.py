@@ -52,7 +52,7 @@ def sentence(shown: Replay) -> str:
     """The main result: whether another policy would have been faster, and the error of the simulation."""
     if not shown.partial:
         return _found(shown)
-    limit = "Responses of this run were cut or did not finish, and with all of them another policy may be best."
+    limit = "Responses of this run were cut or did not finish, and with their full lengths another policy may be best."
     return f"{limit} With what is known: {_found(shown)}"
 
 

@@ -1,4 +1,5 @@
-"""Carries out a plan's actions. The API server's answers go into the caches at once, so no action is repeated."""
+"""Carries out a plan's actions. The API server's answers update the caches at once, so the next step repeats no
+action."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -49,19 +50,19 @@ from openseer_operator.objects.shared import shared_objects
 from openseer_operator.settings import FINALIZER, OperatorSettings
 
 CONCURRENT_CALLS = 16
-"""Limit of concurrent calls for one job."""
+"""Limit of concurrent calls of the API server for one job."""
 
 A = TypeVar("A")
 Stage = Callable[[], Awaitable[list[BaseException]]]
-"""Concurrent calls; returns their errors."""
+"""A function that makes calls concurrently, and returns their errors."""
 Stages = tuple[Stage, ...]
-"""Stages in order, each of which needs those before it."""
+"""Stages in order; a stage runs only if all earlier ones succeeded."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApplyTarget:
-    """The job that actions are for. `image`: of its workers and driver; `secret`: name of the Secret of a managed
-    Redis; `now`: seconds since the epoch."""
+    """The job that the actions change. `image`: image of its workers and driver; `secret`: name of the Secret of a
+    managed Redis; `now`: time of the reconcile step, in seconds since the epoch."""
 
     record: JobRecord
     job: RolloutJob
@@ -75,7 +76,8 @@ class ApplyTarget:
 
 
 class Applier:
-    """Makes all calls that change more than a job's status. A failed call delays only the stages that need it."""
+    """Makes all calls that change more than a job's status. A failed call prevents only the later stages of its
+    chain."""
 
     def __init__(
         self, api: Api, cache: Cache, census: Census, poller: StorePoller, events: Events, settings: OperatorSettings
@@ -92,12 +94,13 @@ class Applier:
     async def apply(
         self, target: ApplyTarget, actions: Sequence[Action], refused: tuple[Refusal, ...] = ()
     ) -> float | None:
-        """Carries out the actions: first those that give back or save work, then creations, then removals, then events.
+        """Carries out the actions in this order: deletions of pods (whose workers drain), ends of sidecars, stamps,
+        creations, the inspection of the managed Redis, removals, events.
 
         An object that Kubernetes refuses to create is no failure: the census stores the refusal for the next
-        observation, together with `refused`: earlier refusals not tried again in this step. Raises the first other
-        failure, after trying all actions that do not depend on it. Returns the seconds until the next delayed stamp is
-        due; None if none is delayed.
+        observation. It also stores `refused`: earlier refusals of objects that this step does not try again. Raises the
+        first other failure, after trying all actions that do not depend on it. Returns the seconds until the next
+        delayed stamp is due; None if no stamp is delayed.
         """
         stamps, key = [action for action in actions if isinstance(action, Stamp)], target.record.key
         self._stamp_limiter.keep(key, {action.uid for action in stamps})
@@ -113,7 +116,7 @@ class Applier:
             self._removal(target, actions),
         ):
             errors += await _first_failure(chain)
-        await self._tell(target, errors, actions, refused)
+        await self._announce(target, errors, actions, refused)
         failures = [error for error in errors if not isinstance(error, NotMadeError)]
         if failures:
             raise failures[0]
@@ -123,27 +126,29 @@ class Applier:
         """Drops the data of a deleted job."""
         self._stamp_limiter.keep(key, ())
 
-    async def _tell(
+    async def _announce(
         self,
         target: ApplyTarget,
         errors: Sequence[BaseException],
         actions: Sequence[Action],
         refused: tuple[Refusal, ...],
     ) -> None:
-        """Makes events, of the same refusals only once, and stores the refusals for the next observation."""
+        """Makes the plan's events, and one event for the first refusal that is new in this step. Stores all refusals
+        for the next observation."""
         key = target.record.key
         known = self._census.refusals(key)
         refusals = (*(error.refusal for error in errors if isinstance(error, NotMadeError)), *refused)
         self._census.put_refusals(key, refusals)
         news = [refusal for refusal in refusals if refusal not in known][:1]
-        told = [action for action in actions if isinstance(action, Announce)]
-        for event in [*told, *map(refusal_event, news)]:
+        announced = [action for action in actions if isinstance(action, Announce)]
+        for event in [*announced, *map(refusal_event, news)]:
             await self._events.announce(target.record, event)
 
     # ---- stages
 
     def _creation(self, target: ApplyTarget, actions: Sequence[Action]) -> Stages:
-        """The stages of creation. The driver comes before workers, in case a quota has room for few pods."""
+        """The stages of creation. The driver is created before the workers, because a quota may have room for few
+        pods."""
         bodies: Mapping[str, JsonObject] = {}
         if any(isinstance(action, ApplyShared) for action in actions):
             standing = standing_workers_of(target.record, self._cache)
@@ -179,12 +184,12 @@ class Applier:
         kind: type[A],
         apply_action: Callable[[ApplyTarget, A], Awaitable[None]],
     ) -> Stage:
-        """All actions of one kind, concurrently."""
+        """The stage that applies all actions of one kind concurrently."""
         return partial(_together, [partial(apply_action, target, each) for each in actions if isinstance(each, kind)])
 
     async def _create_workers(self, target: ApplyTarget, actions: Sequence[CreatePod]) -> list[BaseException]:
-        """Creates workers until Kubernetes refuses one for a reason other than a taken name; the rest would be refused
-        too. After a refusal in an earlier step a single pod is tried first."""
+        """Creates workers until Kubernetes refuses one for a reason other than a taken name: it would refuse the rest,
+        too. After a refusal in the previous step a single pod is tried first."""
         full = False
 
         async def create(action: CreatePod) -> None:
@@ -226,14 +231,14 @@ class Applier:
     async def _delete_pod(self, target: ApplyTarget, action: DeletePod) -> None:
         try:
             answer = await self._api.delete("Pod", target.namespace, action.name, action.uid, at_once=action.force)
-        except (NotThereError, KubeConflictError):  # gone, or another pod has its name
+        except (NotThereError, KubeConflictError):  # the pod is gone, or another pod has its name
             self._cache.drop_pod(target.record.key, action.name, action.uid)
             return
         if answer.get("kind") == "Pod":
             self._cache.put_pod(answer)
 
     async def _end_sidecars(self, target: ApplyTarget, action: EndSidecars) -> None:
-        """Ends a pod by a deadline in the past, so that its node keeps the log; a deletion would remove that, too."""
+        """Ends a pod by a deadline in the past, so that the log stays on its node; a deletion would remove the log."""
         body: JsonObject = {"metadata": {"uid": action.uid}, "spec": {"activeDeadlineSeconds": 1}}
         try:
             self._cache.put_pod(await self._api.merge("Pod", target.namespace, action.name, body))
@@ -257,8 +262,8 @@ class Applier:
         await self._objects.put(target.record, body["kind"], body)
 
     async def _create_secret(self, target: ApplyTarget) -> None:
-        """Creates the Secret of the managed Redis, again if it was deleted. If no key derives the old password, the
-        Secret has one derived from the newest key, which Redis uses from its next start."""
+        """Creates the Secret of the managed Redis, also after somebody has deleted it. If no key derives the old
+        password, the newest key derives another one, which Redis uses from its next start."""
         job, uid, keys = target.job, target.record.uid, self._settings.stores.keys()
         names = (target.secret, derived_secret_name(job, uid, keys[0]))
         password = next(filter(None, (derived_password(job, uid, name, keys) for name in names)))
@@ -275,17 +280,17 @@ class Applier:
             claim, problem = store_claim_name(target.job), ""
             found = await self._objects.own(target.record, "StatefulSet", name)
             if found is None:
-                # The set's controller adopts a claim of that name, and deletes it with the set.
+                # The StatefulSet's controller would adopt a claim of this name, and delete it with the set.
                 await self._objects.expect_none(target.record, "PersistentVolumeClaim", claim)
             else:
-                # Claim templates of an existing set cannot be changed: keep them, so that its other fields can.
+                # Kubernetes refuses a change of a set's claim templates. The old ones allow changes of other fields.
                 body["spec"]["volumeClaimTemplates"] = found["spec"]["volumeClaimTemplates"]
                 if action.replicas:
                     size = claims[0]["spec"]["resources"]["requests"]["storage"]
                     problem = await resize_claim(self._api, found["metadata"], claim, size)
             self._census.put_volume_problem(target.record.key, problem, target.now)
             if problem:
-                # Marks the set as not current, also for an operator that starts later.
+                # The changed hash makes the set count as outdated, also after a restart of the operator.
                 annotations[TEMPLATE_ANNOTATION] += TOO_SMALL
         await self._objects.put(target.record, "StatefulSet", body)
 
@@ -294,8 +299,8 @@ class Applier:
         await self._objects.delete(target.record, "StatefulSet", store_name(target.job))
 
     async def _inspect_store(self, target: ApplyTarget, action: InspectStore) -> None:
-        """Reads the events of the set: its controller creates the pod and the volume, and reports refusals there.
-        Raises NotMadeError for a refusal."""
+        """Reads the events of the StatefulSet: its controller creates the pod and the volume, and reports refusals
+        as events. Raises NotMadeError for a refusal."""
         name = store_name(target.job)
         found = await self._objects.own(target.record, "StatefulSet", name)
         if found is None:
@@ -322,7 +327,8 @@ class Applier:
             await self._set_finalizers(record, [name for name in record.finalizers if name != FINALIZER])
 
     async def _set_finalizers(self, record: JobRecord, names: list[str]) -> None:
-        """Replaces the list, only in the version that was read: a merge patch replaces a list as a whole."""
+        """Replaces the whole list, as a merge patch does. The resourceVersion makes the call fail if the job has
+        changed since it was read."""
         key = record.key
         newest = self._cache.job(key) or record
         version = str(newest.version)
@@ -338,14 +344,14 @@ class Applier:
 
 
 def refusal_event(refusal: Refusal) -> Announce:
-    """The event about an object that could not be made."""
+    """The event about an object that Kubernetes refused to create."""
     return Announce(
         True, "NameTaken" if refusal.taken else "PodsNotCreated", f"{refusal.kind} {refusal.name}: {refusal.message}"
     )
 
 
 async def _first_failure(chain: Stages) -> list[BaseException]:
-    """Runs stage after stage until one fails; returns its errors."""
+    """Runs the stages in order until one fails; returns the errors of that stage."""
     for stage in chain:
         errors = await stage()
         if errors:
@@ -354,7 +360,7 @@ async def _first_failure(chain: Stages) -> list[BaseException]:
 
 
 async def _together(calls: Sequence[Callable[[], Awaitable[None]]]) -> list[BaseException]:
-    """Makes all calls, CONCURRENT_CALLS at a time; returns the errors."""
+    """Makes all calls, at most CONCURRENT_CALLS at a time; returns the errors."""
     gate = asyncio.Semaphore(CONCURRENT_CALLS)
 
     async def run(call: Callable[[], Awaitable[None]]) -> None:

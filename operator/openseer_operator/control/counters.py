@@ -1,5 +1,5 @@
-"""The counters of jobs that Prometheus reads. Prometheus treats a decrease as a reset; so these counters never decrease
-while the operator runs, even if a store is silent, returns with older data, or drops batches."""
+"""The counters of jobs that Prometheus reads. Prometheus treats a decrease as a reset. So these counters never decrease
+while the operator runs, even if a store does not answer, is restored from an older log, or deletes batches."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -8,21 +8,21 @@ from dataclasses import dataclass, field
 from openseer_core.plan.observation import DRIVER, GpuSeconds
 
 KEPT_BATCHES = 64
-"""Limit of deleted batches remembered, since a restored store may list them again."""
+"""Number of deleted batches whose tokens are remembered: a store restored from an older log may list them again."""
 
 
 @dataclass(slots=True)
 class BatchTokens:
-    """Tokens generated in a job's batches, deleted ones included. `uid`: of the job."""
+    """Tokens generated in a job's batches, deleted ones included. `uid`: the job's uid."""
 
     uid: str
     total: int = 0
     _most: dict[int, int] = field(default_factory=dict[int, int])
 
     def note(self, batches: Mapping[int, int]) -> None:
-        """Takes the tokens generated in each listed batch (own_tokens), by its number."""
+        """Adds the tokens generated since the last call. `batches`: own_tokens of each listed batch, by its number."""
         for number, tokens in batches.items():
-            known = self._most.pop(number, 0)  # so that deleted batches come first
+            known = self._most.pop(number, 0)  # moves the batch to the end: deleted ones come first
             self._most[number] = max(known, tokens)
             self.total += max(0, tokens - known)
         while len(self._most) > len(batches) + KEPT_BATCHES:
@@ -31,8 +31,8 @@ class BatchTokens:
 
 @dataclass(slots=True)
 class JobCounters:
-    """Counters of one job. `uid`: the job's; `tokens`: generated; `gpu_seconds`: so far; `ended`: unrequested ends of
-    workers and of the driver, since this process first saw the job."""
+    """Counters of one job. `uid`: the job's uid; `tokens`, `gpu_seconds`: the job's totals; `ended`: unrequested ends
+    of workers and of the driver, by component, since this process first saw the job."""
 
     uid: str
     tokens: int = 0
@@ -40,7 +40,7 @@ class JobCounters:
     ended: Counter[str] = field(default_factory=Counter[str])
 
     def note(self, tokens: int, gpu_seconds: GpuSeconds) -> None:
-        """Takes the present values, which may be lower than earlier ones."""
+        """Raises the counters to the present values. A value below an earlier one is ignored."""
         self.tokens = max(self.tokens, tokens)
         self.gpu_seconds = gpu_seconds.at_least(self.gpu_seconds)
 

@@ -1,4 +1,4 @@
-"""Probes and metrics over HTTP."""
+"""The HTTP server for health, readiness and metrics."""
 
 import asyncio
 import time
@@ -16,16 +16,17 @@ from openseer_operator.kube.census import Census
 from openseer_operator.kube.lease import Elector
 
 MOST_LAG_SECONDS = 300.0
-"""Limit of a job's wait for its reconcile step, in seconds; beyond it the loop counts as stuck, not busy."""
+"""Limit of the longest present wait or reconcile step of a job, in seconds; beyond it the loop counts as stuck."""
 MOST_SILENCE_SECONDS = 120.0
-"""Limit of time without an answer of the API server, in seconds: a new process has new connections."""
+"""Limit of the time without an answer of the API server, in seconds. Beyond it /healthz fails: the restarted process
+opens new connections."""
 
 HealthCheck = Callable[[], str]
-"""Returns the problem, "" for none."""
+"""Returns the problem that the check found, "" for none."""
 
 
 def health_checks(api: Api, elector: Elector, loop: Loop, census: Census) -> list[HealthCheck]:
-    """Checks of /healthz. The lag and the completeness of the watch are checked only in the leader."""
+    """The checks of /healthz. Only the leader checks the lag of the loop and the completeness of the watch."""
 
     def api_answers() -> str:
         silence = time.monotonic() - api.answered_at
@@ -44,7 +45,7 @@ def health_checks(api: Api, elector: Elector, loop: Loop, census: Census) -> lis
 async def serve_http(
     port: int, checks: list[HealthCheck], ready: HealthCheck, registry: CollectorRegistry
 ) -> AsyncGenerator[None]:
-    """Serves /healthz (200 while no check finds a problem), /readyz (200 while `ready` finds none) and /metrics."""
+    """Serves /healthz (200 while `checks` find no problem), /readyz (200 while `ready` finds none), and /metrics."""
 
     async def healthz(_: web.Request) -> web.Response:
         return _response("; ".join(filter(None, (check() for check in checks))))

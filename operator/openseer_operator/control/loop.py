@@ -11,26 +11,28 @@ from openseer_core.errors import OpenseerError
 from openseer_operator.objects.reading import JobKey
 
 CONCURRENT_RECONCILES = 16
-"""Limit of concurrent reconcile steps; a step waits for the API server most of its time."""
+"""Limit of concurrent reconcile steps; a step spends most of its time waiting for the API server."""
 CONCURRENT_NEW = 4
-"""Limit of new jobs among these. A new job creates all its objects, many at a time: with more jobs at once the API
-server makes no more objects per second, and each job waits longer."""
+"""Limit of new jobs among these. The creation of a new job's objects saturates the API server: more new jobs at once
+would only make each of them wait longer."""
 RECONCILE_SECONDS = 120.0
-"""Timeout of a reconcile step, in seconds; then it is cancelled and repeated."""
+"""Timeout of a reconcile step, in seconds; the loop cancels a longer step and repeats it."""
 FIRST_BACKOFF_SECONDS = 0.5
+"""Longest pause after a job's first failed step, in seconds; it doubles with each further failed step."""
 MOST_BACKOFF_SECONDS = 60.0
+"""Limit of that pause, in seconds."""
 SLACK = 64
-"""Number of outdated timers beyond the valid ones before they are removed."""
+"""Outdated timers are removed once they exceed the valid ones by more than this number."""
 
 log = logging.getLogger(__name__)
 
 Reconcile = Callable[[JobKey], Awaitable[float | None]]
-"""Reconciles one job; returns the seconds until the next step if nothing changes, None for never."""
+"""Reconciles one job. Returns the seconds until its next step if nothing changes; None if no step is due then."""
 ReportReconcile = Callable[[float, float, bool], None]
-"""Called after every reconcile step with the job's wait and the step's duration in seconds, and whether it failed."""
+"""Called after every reconcile step with the job's wait and the step's duration, in seconds, and whether it failed."""
 
 IsNew = Callable[[JobKey], bool]
-"""Whether the job has had no reconcile step yet."""
+"""Whether the job is new: no reconcile step has written its status yet."""
 
 
 class Loop:
@@ -43,16 +45,16 @@ class Loop:
         is_new: IsNew = lambda _: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`clock`: returns the time of its event loop, in seconds."""
+        """`clock`: returns monotonic seconds on the clock of the event loop."""
         self._now = clock
         self._reconcile = reconcile
         self._report = report
         self._is_new = is_new
         self._waiting: dict[JobKey, float] = {}  # time of the request, in order of arrival
-        self._new: dict[JobKey, float] = {}  # the same, of new jobs
+        self._new: dict[JobKey, float] = {}  # the same for new jobs
         self._new_running: set[JobKey] = set()
         self._running: dict[JobKey, float] = {}
-        self._requested: dict[JobKey, float] = {}  # requested while a step runs
+        self._requested: dict[JobKey, float] = {}  # time of a request while the job's step runs
         self._failures: dict[JobKey, int] = {}
         self._due: dict[JobKey, float] = {}
         self._timers: list[tuple[float, JobKey]] = []
@@ -71,7 +73,7 @@ class Loop:
             self._arrived.set()
 
     def forget(self, key: JobKey) -> None:
-        """Drops all requests and timers of a deleted job; later requests count."""
+        """Drops all requests and timers of a deleted job. A later `add` queues the job again."""
         for times in (self._waiting, self._new, self._requested, self._due):
             times.pop(key, None)
         self._failures.pop(key, None)
@@ -104,7 +106,7 @@ class Loop:
             timers.cancel()
 
     def stop(self) -> None:
-        """Begins no further step; `run` returns after the running ones."""
+        """Begins no further step; `run` returns after the running steps."""
         self._stopping = True
         self._arrived.set()
 
@@ -124,7 +126,7 @@ class Loop:
                 self._arrived.set()
 
     def _queue(self, key: JobKey) -> dict[JobKey, float]:
-        """The job's queue: new jobs have their own, which yields to the other, so that many new jobs delay no other."""
+        """The job's queue. New jobs have a queue of their own, which is served only while the other one is empty."""
         return self._new if self._is_new(key) else self._waiting
 
     async def _run_job(self, key: JobKey, requested_at: float) -> None:
@@ -139,7 +141,7 @@ class Loop:
         except (OpenseerError, TimeoutError) as error:
             delay = self._backoff(key)
             log.warning("%s/%s: %s; again in %.1f s", *key, str(error) or "no answer in time", delay)
-        except Exception:  # one job that cannot be handled must not stop the others
+        except Exception:  # an error in one job must not stop the other jobs
             delay = self._backoff(key)
             log.exception("%s/%s: this reconcile step failed; again in %.1f s", *key, delay)
         finally:

@@ -1,4 +1,4 @@
-"""The operator's Prometheus metrics. Metrics of a job are computed at collection, and end with the job."""
+"""The operator's Prometheus metrics. A job's metrics are computed at each scrape, and disappear with the job."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -17,14 +17,15 @@ from openseer_process.families import Collected, Families
 from openseer_process.metric_table import BY_NAME
 
 RECONCILE_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-"""Buckets of the durations of steps, in seconds."""
+"""Buckets of the durations of reconcile steps, in seconds."""
 WAIT_BUCKETS = (*RECONCILE_BUCKETS, 60.0, 120.0, 300.0, 600.0, 1200.0)
-"""Buckets of waits for a step, in seconds; when many jobs arrive at once the last one waits long."""
+"""Buckets of waits for a reconcile step, in seconds. Of many jobs created at once the last one waits for minutes."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobMetrics:
-    """Values of one job. `inflight`: running requests; `backlog`: unfinished work and the workers that it needs."""
+    """The values behind one job's metrics. `workers`: numbers of workers by state, as in the status; `inflight`: number
+    of running requests; `backlog`: the unfinished requests and the workers that they need."""
 
     progress: BatchProgress
     workers: Mapping[str, int | str]
@@ -40,9 +41,9 @@ class JobMetrics:
 
 @dataclass(frozen=True, slots=True)
 class StoreHealth:
-    """The health of a job's store. `up`: it answered the latest reading; `memory`: at the last answer; `read_seconds`:
-    duration of that reading; `publishing_seconds`: age of the active weights transaction at that time, 0 without
-    one."""
+    """The health of a job's store. `up`: whether it answered the latest reading. At the last answer: `memory`: use of
+    its memory; `read_seconds`: duration of the reading; `publishing_seconds`: age of the active weights transaction, 0
+    without one."""
 
     up: bool
     memory: StoreMemory = field(default_factory=StoreMemory)
@@ -52,8 +53,9 @@ class StoreHealth:
 
 @dataclass(slots=True)
 class OperatorState:
-    """The data of the metrics, from the operator's other parts. `lag` and `depth`: of the loop; `store`: the health of
-    a job's store, None where it is not read."""
+    """The data of the metrics, set by the operator's other parts. `calls`: number of API calls by verb, kind and
+    status; `leads`: whether this replica leads; `depth`, `lag`: those of the loop; `store`: returns the health of a
+    job's store, None if the operator does not read it."""
 
     jobs: dict[JobKey, JobMetrics] = field(default_factory=dict[JobKey, JobMetrics])
     calls: Counter[tuple[str, str, int]] = field(default_factory=Counter[tuple[str, str, int]])
@@ -64,7 +66,7 @@ class OperatorState:
 
 
 class Metrics:
-    """The registry, and the metrics that the loop reports."""
+    """The Prometheus registry, with the histograms of reconcile steps."""
 
     def __init__(self, state: OperatorState) -> None:
         self.registry = CollectorRegistry()
@@ -72,10 +74,10 @@ class Metrics:
         self._waits = self._histogram("openseer_reconcile_wait_seconds", WAIT_BUCKETS)
         failures = BY_NAME["openseer_reconcile_errors_total"]
         self._failures = PrometheusCounter(failures.name, failures.text, registry=self.registry)
-        self.registry.register(Collected(lambda: _told(state)))
+        self.registry.register(Collected(lambda: _collected(state)))
 
     def reconciled(self, wait: float, seconds: float, failed: bool) -> None:
-        """Notes a reconcile step: the job's wait and the duration in seconds, and whether it failed."""
+        """Records a reconcile step: the job's wait and the duration, in seconds, and whether the step failed."""
         self._waits.observe(wait)
         self._seconds.observe(seconds)
         if failed:
@@ -85,8 +87,8 @@ class Metrics:
         return Histogram(name, BY_NAME[name].text, buckets=buckets, registry=self.registry)
 
 
-def _told(state: OperatorState) -> Iterable[Metric]:
-    """All metrics; runs in a separate thread, so it copies collections before iterating."""
+def _collected(state: OperatorState) -> Iterable[Metric]:
+    """All metrics at a scrape. Runs in a separate thread, so it copies collections before it iterates over them."""
     families = Families()
     families.add("openseer_operator_leader", float(state.leads()))
     families.add("openseer_operator_queue", state.depth())
@@ -127,7 +129,8 @@ def _tell_job(families: Families, metrics: JobMetrics, **key: str) -> None:
 
 
 def _tell_store(families: Families, health: StoreHealth, **key: str) -> None:
-    """Adds a store's metrics; only `up` of one that does not answer, since the others are old."""
+    """Adds a store's metrics. For a store that does not answer only openseer_job_store_up: the others would be
+    outdated."""
     families.add("openseer_job_store_up", float(health.up), **key)
     if not health.up:
         return

@@ -22,19 +22,22 @@ from openseer_operator.settings import FINALIZER, OperatorSettings
 STORE_SECRET = "storeSecret"
 """Key of the Secret of a managed Redis among the shared objects."""
 SECRET_SECONDS = 60.0
-"""Interval of creating that Secret again while a pod starts, in seconds; an existing one stays as it is."""
+"""Interval, in seconds, at which the operator tries to create that Secret again while a pod starts: it has no
+permission to read it. An existing Secret does not change."""
 
 RESIZE_SECONDS = 60.0
 """Interval of attempts to enlarge a volume after a refusal, in seconds."""
 MOST_SETS = 8
-"""Limit of remembered StatefulSets of one job: the pod of a deleted one may still be on a lost node."""
+"""Limit of remembered StatefulSets of one job. Deleted ones are remembered, because their pods may still run on a lost
+node."""
 
 
 @dataclass(frozen=True, slots=True)
 class DesiredObjects:
-    """The shared objects of one generation of a job with `standing` workers: kind, name and hash by key; or the
-    `problems` of its manifest. `runs`: whether the job should run; `secret`: name of the managed Redis' Secret;
-    `store`: hash of the managed Redis."""
+    """The shared objects of one generation of a job. `objects`: kind, name and hash by key; `problems`: why its
+    manifest cannot be carried out, "" if it can. They depend on `standing`, the number of workers that the
+    PodDisruptionBudget counts (`standing_workers`), on `runs`, whether the job should run, and on `secret`, the name of
+    the managed Redis' Secret. `store`: hash of the managed Redis, "" without one."""
 
     uid: str
     generation: int
@@ -47,7 +50,8 @@ class DesiredObjects:
 
 
 def standing_workers_of(record: JobRecord, cache: Cache) -> int:
-    """Desired workers minus those that cannot start; input of the PodDisruptionBudget. The job has no problems."""
+    """The desired workers minus those that cannot start: the number that the PodDisruptionBudget counts. Requires a job
+    with a valid manifest."""
     assert record.job is not None
     return standing_workers(
         cache.pods_of(record), last_desired_workers(record.status) or record.job.spec.workers.replicas
@@ -55,13 +59,14 @@ def standing_workers_of(record: JobRecord, cache: Cache) -> int:
 
 
 def is_to_run(record: JobRecord) -> bool:
-    """Whether a job without problems should run: it is not suspended, and its status has no end."""
+    """Whether the job should run: it is not suspended, and its status does not say that it is complete or failed.
+    Requires a job with a valid manifest."""
     assert record.job is not None
     return not record.job.spec.suspend and memory_of(record.status).ending is None
 
 
 class Observer:
-    """Observes jobs. It renders a job's manifests once per generation, and then compares hashes."""
+    """Observes jobs. It renders the objects of a job again only after a change of their inputs, and compares hashes."""
 
     def __init__(self, cache: Cache, census: Census, poller: StorePoller, settings: OperatorSettings) -> None:
         self._cache = cache
@@ -69,15 +74,15 @@ class Observer:
         self._poller = poller
         self._settings = settings
         self._desired: dict[JobKey, DesiredObjects] = {}
-        self._without_store: dict[JobKey, float] = {}  # time at which its pod was first missing
+        self._without_store: dict[JobKey, float] = {}  # time at which the pod of its Redis was first missing
         self._sets: dict[JobKey, tuple[str, tuple[str, ...]]] = {}  # uids of the job and of its StatefulSets
 
     def problems(self, record: JobRecord) -> str:
-        """Why the operator cannot carry out the manifest; "" when it can."""
+        """Why the operator cannot carry out the manifest; "" if it can."""
         return record.problems or self._desired_objects(record).problems
 
     def observe(self, record: JobRecord, now: float) -> Observation:
-        """The observation of a job without problems. `now`: seconds since the epoch."""
+        """The observation of a job with a valid manifest. `now`: seconds since the epoch."""
         job = record.job
         assert job is not None
         store_pods = self.store_pods(record)
@@ -108,8 +113,8 @@ class Observer:
         )
 
     def store_pods(self, record: JobRecord) -> list[Pod]:
-        """Pods of the job's managed Redis: those whose owner is the job's present or an earlier StatefulSet. Labels and
-        names are no proof of ownership."""
+        """The pods of the job's managed Redis: those owned by the job's present or an earlier StatefulSet. Labels and
+        names do not prove ownership."""
         assert record.job is not None
         known = self._sets.get(record.key)
         uids = known[1] if known is not None and known[0] == record.uid else ()
@@ -120,14 +125,14 @@ class Observer:
         return self._cache.store_pods(record.key, uids)
 
     def store_secret(self, record: JobRecord, job: RolloutJob) -> str:
-        """Name of the Secret of a managed Redis: the one that the job started with, for a new job that of the newest
-        key; "" for a Redis of the user's own. Raises InputError for a key that cannot be read."""
+        """Name of the Secret of a managed Redis: the Secret that the job started with; for a new job the Secret that
+        the newest key derives; "" for a Redis of the user's own. Raises InputError for a key that cannot be read."""
         if not manages_store(job):
             return ""
         if named := record.status.get("storeSecret"):
             return named
         if self._census.find(record, "StatefulSet", store_name(job)) is not None:
-            return store_name(job)  # an earlier release gave it a random password
+            return store_name(job)  # a job of an earlier release, with a random password
         return derived_secret_name(job, record.uid, self._settings.stores.keys()[0])
 
     def forget(self, key: JobKey) -> None:
@@ -137,13 +142,15 @@ class Observer:
         self._sets.pop(key, None)
 
     def _is_store_current(self, record: JobRecord, template: str, now: float) -> bool:
-        """Whether the Redis needs no change; after a refusal to enlarge its volume it needs none for RESIZE_SECONDS."""
+        """Whether the StatefulSet of Redis is up to date. For RESIZE_SECONDS after a refusal to enlarge its volume it
+        counts as up to date."""
         wanted = self._desired_objects(record).store
         rests = now - self._census.volume_problem(record.key)[1] < RESIZE_SECONDS
         return template == wanted or (rests and template == wanted + TOO_SMALL)
 
     def _doubts_secret(self, record: JobRecord, now: float) -> bool:
-        """Whether the Secret may be gone while pods need it: they read it at their start. Secrets cannot be listed."""
+        """Whether to create the Secret again: a pod is starting or no pod of Redis is ready, and the Secret was last
+        confirmed SECRET_SECONDS ago or longer. The operator has no permission to list Secrets."""
         starting = any(pod.phase is PodPhase.PENDING for pod in self._cache.pods_of(record))
         works = any(pod.ready for pod in self.store_pods(record))
         return (starting or not works) and now - self._census.secret_seen_at(record) >= SECRET_SECONDS
@@ -170,7 +177,7 @@ class Observer:
         return rendered
 
     def _render(self, record: JobRecord, standing: int, secret: str) -> DesiredObjects:
-        """Renders all manifests of a job, so that an invalid one is refused before any object is made."""
+        """Renders all objects of a job, so that the job is refused before any object is created if one is invalid."""
         job = record.job
         assert job is not None
         made_for = record.uid, record.generation, standing, is_to_run(record), secret
@@ -187,7 +194,7 @@ class Observer:
         return DesiredObjects(*made_for, entries, store=store)
 
     def _try_pods(self, job: RolloutJob, uid: str, secret: str) -> str:
-        """Renders pods and managed Redis; returns the latter's hash, "" for none. Raises InputError."""
+        """Renders the pods and the managed Redis; returns the hash of the Redis, "" without one. Raises InputError."""
         last = max(0, job.spec.workers.replicas - 1)
         rank = job.spec.workers.parallelism.nodes - 1
         image = self._settings.worker_image

@@ -1,8 +1,8 @@
 """One reconcile step of one job: observe, plan, write the memory, apply.
 
-A cluster changes at any moment: pods end, nodes vanish, users edit jobs, and the operator itself is replaced. Events of
-a watch come late, twice or not at all. An operator that reacts to single events needs a reaction to each order of them.
-So a step does not depend on the event that requested it (it is level-triggered). It has four parts:
+A cluster changes at any moment: pods end, nodes fail, users edit jobs, and the operator itself is replaced. A watch
+delivers events late, twice or not at all. An operator that reacted to single events would have to handle every possible
+order of events. So a step does not depend on the event that requested it (it is level-triggered). It has four parts:
 
 1. Observe: `Observer` combines the caches into one `Observation`: the job and its pods (watch), its shared objects
    (census), the latest reading of its store (poller), the last refusals, and the memory from the job's status.
@@ -21,14 +21,14 @@ Example: a job wants 2 workers and allows 2 failures of each. worker-1 exits wit
   3     the same at 12:00:00.5                   create worker-1, attempt 1
   4     worker-1, attempt 1, runs                nothing: at rest
 
-If the operator dies in step 1 after writing the memory, its successor finds the failed pod of attempt 0 and a memory
-with 1 attempt. It counts only pods of attempt 1 and later, so its plan is to delete the pod, and the failure counts
-once. If the watch has missed a deletion, the census finds it within 5 minutes (CENSUS_SECONDS) and requests a step; if
-it has missed a change, /healthz fails, and Kubernetes restarts the operator.
+If the operator dies in step 1 after it has written the memory, its successor finds the failed pod of attempt 0 and a
+memory with 1 attempt. It counts only pods of attempt 1 and later, so its plan only deletes the pod, and the failure
+counts once. If the watch has missed a deletion, the census finds it within 5 minutes (CENSUS_SECONDS) and requests a
+step. If the watch has missed a change, /healthz fails, and Kubernetes restarts the operator.
 
-It follows that a step may be repeated or delayed at any point, that each replica can continue from the status, and that
-the plan of a job at rest is empty. A job whose plans stay non-empty has its next step after 0.1 s, then 0.2 s, up to
-30 s. More examples: tests/core/plan/transcripts; the reasons: docs/decisions/0006, 0007, 0022 and 0023.
+Consequences: a step may be repeated or delayed at any point; each replica can continue from the status; the plan of a
+job at rest is empty. While each plan of a job has actions, its next step follows after 0.1 s, then 0.2 s, up to 30 s.
+More examples: tests/core/plan/transcripts; the reasons: docs/decisions/0006, 0007, 0022 and 0023.
 """
 
 from collections.abc import Mapping
@@ -61,21 +61,21 @@ from openseer_operator.objects.status import StatusDetails, is_urgent, memory_of
 from openseer_operator.settings import FINALIZER, OperatorSettings
 
 REQUEUE_SECONDS = 0.1
-"""Time until the next step of a job whose plan had actions, in seconds; doubles while each plan has actions."""
+"""Time until the next step of a job after a step with actions, in seconds; it doubles with each further such step."""
 MOST_REQUEUE_SECONDS = 30.0
 """Limit of that time, in seconds."""
 SETTLING_SECONDS = 1.0
-"""Pause before a status write while the store has not had time to answer yet, in seconds."""
+"""Pause, in seconds, after which a status write is tried again while the operator is still connecting to the store."""
 PROGRESS_SECONDS = 10.0
 """Shortest interval between status writes of one job's progress, in seconds."""
 ESTIMATES_SECONDS = 60.0
-"""The same while only estimates change, in seconds."""
+"""Shortest interval between status writes that change only estimates (tokens per second, ETA), in seconds."""
 PROGRESS_SHARE = 0.5
-"""Share of all status writes that progress may take."""
+"""Share of the limit of status writes (`settings.status_writes`) that writes of progress may use."""
 
 
 class Reconciler:
-    """Carries out reconcile steps. The loop calls `reconcile`; all changes to jobs' objects happen in it."""
+    """Carries out reconcile steps. The loop calls `reconcile`, which makes all changes of jobs' objects."""
 
     def __init__(
         self,
@@ -100,18 +100,18 @@ class Reconciler:
         self._slow_starts = SlowStarts(api)
         self._status_limiter = RateLimiter(settings.status_writes)
         self._written_at: dict[JobKey, float] = {}
-        self._scaling: dict[JobKey, tuple[str, ScalingState]] = {}  # with the job's uid; newer than in the status
+        self._scaling: dict[JobKey, tuple[str, ScalingState]] = {}  # with the job's uid; newer than the status's
         self._streaks: dict[JobKey, int] = {}
         self._counters: dict[JobKey, JobCounters] = {}
 
     def is_new(self, key: JobKey) -> bool:
-        """Whether the job has had no reconcile step yet."""
+        """Whether the job is new: no reconcile step has written its status yet."""
         record = self._cache.job(key)
         return record is not None and not record.status.get("conditions")
 
     async def reconcile(self, key: JobKey) -> float | None:
-        """Carries out one step. Returns the seconds until the next one if nothing changes, None for never. Raises
-        OpenseerError for an error after which a retry may succeed."""
+        """Carries out one step. Returns the seconds until the next step if nothing changes; None if no step is due
+        then. Raises OpenseerError for an error after which a retry may succeed."""
         record = self._cache.job(key)
         if record is None:
             self._forget(key)
@@ -122,7 +122,7 @@ class Reconciler:
                 return await self._refuse(record, problems)
             return await self._reconcile_job(record, record.job)
         except NotThereError:
-            if self._cache.job(key) is None:  # it was deleted during the step
+            if self._cache.job(key) is None:  # the job was deleted during the step
                 return REQUEUE_SECONDS
             raise
 
@@ -148,8 +148,8 @@ class Reconciler:
             decided.memory.backlog,
         )
         wait = None if record.deleting_since is not None else await self._write(record, status, now)
-        counters.note_ends(decided.ended)  # after the write: until then the next step finds them again
-        # After the write: a window is over only once the number of workers that it led to is in the status.
+        counters.note_ends(decided.ended)  # after the write: if it fails, the next step finds the same ends again
+        # After the write: a scale-down window ends only once the status has the number of workers that it decided.
         self._scaling[record.key] = record.uid, decided.memory.scaling
         target = ApplyTarget(record, job, image, secret, now)
         due = await self._applier.apply(target, decided.actions, decided.refused)
@@ -161,17 +161,17 @@ class Reconciler:
         return min((delay for delay in delays if delay is not None), default=None)
 
     def _count(self, record: JobRecord, job: RolloutJob, observation: Observation) -> JobCounters:
-        """The job's counters, with what was observed now."""
+        """The job's counters, raised to the observed values."""
         counters = self._counters.get(record.key)
         if counters is None or counters.uid != record.uid:
             counters = self._counters[record.key] = JobCounters(record.uid)
-        # Of a batch that was finished before this process began, the status alone knows.
+        # Only the status has the tokens of a batch that ended before this process started.
         written = 0 if job.spec.mode == "serve" else observation.progress.tokens
         counters.note(max(written, self._poller.tokens(record.key)), observation.gpu_seconds)
         return counters
 
     def _recall_scaling(self, record: JobRecord, observation: Observation) -> Observation:
-        """Adds the newest scaling state: it changes in each step, and is written only as often as progress."""
+        """Adds the newest scaling state: it may change in each step, but is written only as often as progress."""
         uid, scaling = self._scaling.get(record.key, ("", ScalingState()))
         if uid != record.uid:
             return observation
@@ -179,7 +179,7 @@ class Reconciler:
 
     async def _look_at_templates(self, record: JobRecord, observation: Observation) -> tuple[Observation, float | None]:
         """Adds whether Kubernetes accepts the objects made from the templates, unless the job needs no new pods. Also
-        returns the seconds until the next check."""
+        returns the seconds until the next check, None if no check is due."""
         memory, _ = revive(observation, observation.memory)
         over = record.deleting_since is not None or memory.ending is not None
         if over or observation.job.spec.suspend:
@@ -188,7 +188,8 @@ class Reconciler:
         return replace(observation, templates=verdict), RECHECK_SECONDS.get(verdict.answer)
 
     async def _look_at_volume(self, observation: Observation) -> Observation:
-        """Adds the risk to the volume of a Redis that should be gone, on a node that does not confirm it."""
+        """Adds why a second Redis could damage or lack the data, if Redis is past its grace period and its node has not
+        confirmed its end."""
         job, redis = observation.job, observation.redis
         if not is_lost(observation) or redis is None:
             return observation
@@ -200,7 +201,8 @@ class Reconciler:
         return replace(observation, volume_risk=risk)
 
     def _requeue_delay(self, key: JobKey, acted: bool) -> float | None:
-        """Seconds until the step that follows actions; grows, so that a plan that never comes to rest costs little."""
+        """Seconds until the next step after a step with actions, else None. They grow, so that a job whose plans always
+        have actions has few steps."""
         if not acted:
             self._streaks.pop(key, None)
             return None
@@ -208,7 +210,8 @@ class Reconciler:
         return min(REQUEUE_SECONDS * 2.0 ** min(streak - 1, 20), MOST_REQUEUE_SECONDS)
 
     def _follow_store(self, record: JobRecord, job: RolloutJob) -> None:
-        """Starts or stops reading the store: it is read until the job is over, a managed one once its pod is ready."""
+        """Starts or stops reading the store. It is read until the job is over, or a deleted job's keys are purged; a
+        managed Redis only while its pod is ready."""
         memory = memory_of(record.status)
         leaving = record.deleting_since is not None
         needed = FINALIZER in record.finalizers if leaving else memory.ending is None
@@ -222,7 +225,8 @@ class Reconciler:
     # ---- status
 
     async def _write(self, record: JobRecord, status: JsonObject, now: float) -> float | None:
-        """Writes the status: at once if actions rely on the change, else rate-limited. Returns the seconds to wait."""
+        """Writes the status: at once if actions rely on the change, else within the limits of writes. Returns the
+        seconds until the write is due; None if it was made or is not needed."""
         if _without_gpu_time(status) == _without_gpu_time(record.status):
             return None
         if _essential(status) != _essential(record.status):
@@ -244,7 +248,8 @@ class Reconciler:
 
     @property
     def _interval(self) -> float:
-        """Interval of status writes of one job's progress, in seconds; grows with the number of jobs."""
+        """Interval of status writes of one job's progress, in seconds; it grows with the number of stores that are
+        read."""
         return max(PROGRESS_SECONDS, len(self._poller) / (PROGRESS_SHARE * self._settings.status_writes))
 
     async def _apply_status(self, record: JobRecord, status: JsonObject, now: float) -> None:
@@ -259,8 +264,8 @@ class Reconciler:
         self._written_at[record.key] = now
 
     async def _refuse(self, record: JobRecord, problems: str) -> float | None:
-        """Writes why the manifest is refused; running pods stay. A deleted job loses its finalizer: its store is
-        unknown."""
+        """Writes to the status why the manifest is refused; running pods stay. If such a job is being deleted, only
+        removes its finalizer: without a valid manifest the address of its store is unknown."""
         if record.deleting_since is not None:
             if FINALIZER in record.finalizers:
                 await self._applier.remove_finalizer(record)
@@ -291,19 +296,20 @@ class Reconciler:
 
 
 def _essential(status: Mapping[str, Any]) -> tuple[Memory, str, str]:
-    """The part of a status that actions rely on: without counts that can be read again, and the scaling state."""
+    """The part of a status that actions rely on. It excludes progress, backlog and GPU time, which can be read
+    again, and the scaling state."""
     memory = replace(memory_of(status), progress=BatchProgress(), backlog=Backlog(), gpu_seconds=GpuSeconds())
     memory = replace(memory, scaling=ScalingState())
     return memory, status.get("image", ""), status.get("storeSecret", "")
 
 
 def _without_gpu_time(status: Mapping[str, Any]) -> dict[str, Any]:
-    """The status without GPU time, which always grows: it is written with other changes, and is also a metric."""
+    """The status without GPU time, which always grows: it is written only together with other changes."""
     return {name: value for name, value in status.items() if name != "gpuSeconds"}
 
 
 def _counts(status: Mapping[str, Any]) -> dict[str, Any]:
-    """The progress without estimates, and the scaling state."""
+    """The progress without its estimates, together with the scaling state."""
     progress: Mapping[str, Any] = status.get("progress") or {}
     counts = {name: value for name, value in progress.items() if name not in ("etaSeconds", "tokensPerSecond")}
     return counts | {"scaling": status.get("scaling")}

@@ -1,6 +1,7 @@
 """Finds out why a pod on a node has no container yet: a node reports volumes that it cannot mount only in events.
 
-Events are read only for pods that have waited long: for one pod per step, and less often the longer the job waits.
+The events of a pod are read only after it has waited for SLOW_SECONDS: of one pod per step, and less often the longer
+the job's oldest such pod waits.
 """
 
 import logging
@@ -14,31 +15,34 @@ from openseer_operator.objects.reading import LONGEST_TEXT, JobKey, JsonObject
 from openseer_operator.objects.status_parts import part, seconds_of
 
 SLOW_SECONDS = 60.0
-"""Time on its node after which events of a pod without a container are read, in seconds; most images need less."""
+"""Time on its node after which the events of a pod without a container are read, in seconds. Most pulls of images take
+less."""
 MOST_PAUSE_SECONDS = 300.0
-"""Limit of the pause before a job's events are read again, in seconds; the pause is the age of its oldest such pod."""
+"""Limit of the pause before a job's events are read again, in seconds. The pause is as long as the oldest waiting pod
+had waited at the last read, but at least SLOW_SECONDS."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """A pod's problem by its events, "" for none, and the time of reading (seconds since the epoch)."""
+    """A pod's problem by its events, "" for none, and the time of the read (seconds since the epoch)."""
 
     at: float
     problem: str
 
 
 class SlowStarts:
-    """Stores each waiting pod's problem."""
+    """Finds and remembers the problem of each pod that waits for its containers."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
         self._answers: dict[JobKey, dict[str, _Answer]] = {}
 
     async def explain(self, key: JobKey, observation: Observation) -> tuple[Observation, float | None]:
-        """The observation with the problems of waiting pods; and the seconds until the next read, None for never. Never
-        raises, since the problems are for people only."""
+        """The observation with the problems of waiting pods; and the seconds until the next read, None if no pod waits
+        or the job is being deleted. Never raises: the status only shows the problems, and no decision depends on
+        them."""
         pods = [pod for pod in (observation.redis, *observation.pods) if pod is not None]
         waiting = {pod.uid: pod for pod in pods if _waits(pod)}
         known = self._answers.pop(key, {})
@@ -57,8 +61,8 @@ class SlowStarts:
             redis = observation.redis
             observation = replace(
                 observation,
-                redis=_told(redis, problems) if redis is not None else None,
-                pods=tuple(_told(pod, problems) for pod in observation.pods),
+                redis=_with_problem(redis, problems) if redis is not None else None,
+                pods=tuple(_with_problem(pod, problems) for pod in observation.pods),
             )
         return observation, max(_due(answers, since) - now, 1.0)
 
@@ -67,8 +71,9 @@ class SlowStarts:
         self._answers.pop(key, None)
 
     async def _ask(self, namespace: str, pod: Pod, known: str) -> str:
-        """The pod's latest event if it is a warning, else "": a later event ends a warning, as an image pull ends one
-        about volumes. `known`: returned if events cannot be read."""
+        """The pod's latest event if it is a warning, else "": a later normal event (such as the pull of an image) shows
+        that an earlier warning (such as one about a volume) no longer holds. `known`: the result if events cannot be
+        read."""
         none: list[JsonObject] = []
         try:
             page = await anext(self._api.pages("Event", (namespace,), fields=f"involvedObject.uid={pod.uid}"), none)
@@ -82,24 +87,24 @@ class SlowStarts:
 
 
 def _waits(pod: Pod) -> bool:
-    """Whether the pod is scheduled, pending, and no cause is known yet."""
+    """Whether the pod has a node, is pending, and has no known problem."""
     stands = pod.ready or pod.leaving or pod.problem or pod.phase is not PodPhase.PENDING
     return bool(pod.node) and pod.started_at is not None and not stands
 
 
 def _due(answers: Mapping[str, _Answer], since: float) -> float:
-    """Time of the next read of events; `since`: start of the oldest waiting pod."""
+    """Time of the next read of events. `answers`: the earlier reads; `since`: start of the oldest waiting pod."""
     last = max((answer.at for answer in answers.values()), default=None)
     if last is None:
         return since + SLOW_SECONDS
     return last + min(max(last - since, SLOW_SECONDS), MOST_PAUSE_SECONDS)
 
 
-def _told(pod: Pod, problems: Mapping[str, str]) -> Pod:
+def _with_problem(pod: Pod, problems: Mapping[str, str]) -> Pod:
     return replace(pod, problem=problems[pod.uid]) if pod.uid in problems else pod
 
 
 def _order(event: Mapping[str, Any]) -> tuple[float, bool]:
-    """Sorts events by their last time; within a second normal events come after warnings."""
+    """Sort key of events: their last time; within a second normal events come after warnings."""
     times = (part(event, "series").get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime"))
     return max(seconds_of(text) or 0.0 for text in times), event.get("type") != "Warning"

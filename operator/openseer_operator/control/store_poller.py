@@ -1,4 +1,4 @@
-"""Reads the stores of running jobs: counts and workers' reports. No reconcile step waits for a store."""
+"""Polls the stores of running jobs for counts and workers' reports. No reconcile step waits for a store."""
 
 import asyncio
 import logging
@@ -41,50 +41,57 @@ from openseer_store.port import Store
 from openseer_store.reply_limit import ReplyLimit
 
 CONNECT_SECONDS = 2.0
-"""Timeout of a connection to a store, in seconds."""
+"""Timeout for connecting to a store, in seconds."""
 READ_SECONDS = 2.0
 """Timeout of one reading, in seconds."""
 READ_EVERY_SECONDS = 1.0
-"""Shortest interval of readings of one store, in seconds."""
+"""Shortest interval between readings of one store, in seconds."""
 READS_PER_SECOND = 200.0
 """Limit of readings per second, over all stores."""
 RETRY_SECONDS = 5.0
-"""Limit of the growing pause after failed readings, in seconds; with many stores three intervals, if that is longer."""
+"""Limit of the growing pause after failed readings, in seconds; or three reading intervals, if those are longer."""
 SILENT_SECONDS = 60.0
-"""The same for a store that never answered, in seconds: a tenth of the time since polling of it began, at most this."""
+"""For a store that never answered the limit of that pause rises to a tenth of the time since its polling began, at most
+this many seconds."""
 REOPEN_FAILURES = 3
-"""Consecutive failed readings after which the store's URL is read again: its Secret may have another password or
-address. If the store rejects the operator (e.g. wrong password), the URL is read again at once."""
+"""Number of consecutive failed readings after which the operator reads the store's URL again: its Secret may contain
+another password or address. If the store rejects the operator (e.g. a wrong password), it reads the URL again at
+once."""
 FORBIDDEN_SECONDS = 30.0
 """Pause after a problem that needs a user's action, in seconds."""
 STALE_SECONDS = 5.0
-"""Limit of the age of a view, in seconds; three intervals, if that is longer."""
+"""Age, in seconds, above which a view is not used; three reading intervals, if those are longer."""
 REPORT_SECONDS = 30.0
-"""Limit of the age of a heartbeat, in seconds."""
+"""Age, in seconds, above which a worker's heartbeat is ignored."""
 RATE_SECONDS = 30.0
-"""Window for tokens per second, in seconds."""
+"""Window over which tokens per second are measured, in seconds."""
 LEAST_BUSY_SECONDS = 10.0
-"""Least busy time of all workers together within that window for a known speed, in seconds."""
+"""A worker's speed is unknown until the busy times of all workers within that window sum up to this many seconds."""
 REPLY_LIMIT = ReplyLimit(bytes=8 * 2**20, parts=2**16)
-"""Limit of one answer: heartbeats of MOST_WORKERS of 2 KiB each, or 1,500 open batches. It is independent of the job's
-manifest: records of killed workers stay in a fleet that has shrunk, and a manifest may name any number."""
+"""Limit of one answer: heartbeats of MOST_WORKERS of 2 KiB each, or 1,500 open batches. It does not depend on the job's
+manifest: the store keeps records of killed workers after a fleet has shrunk, and a manifest may set any number of
+workers."""
 PURGE_SECONDS = 10.0
 """Timeout of deleting a job's keys, in seconds."""
 
 log = logging.getLogger(__name__)
 
 AnnounceEvent = Callable[[JobRecord, Announce], Awaitable[None]]
-"""Makes an event of a job."""
+"""A function that makes an event on a job."""
 
 
 @dataclass(slots=True)
 class PolledStore:
-    """One store that is read. `watched_since`, `read_at`: time of the beginning, and of the last reading.
+    """One store that the operator polls.
 
-    `tokens`: generated so far; `inflight`: running requests. `last_transaction`: the latest ended weights transaction
-    at the last reading, None before the first. `read_seconds`, `publishing_seconds`: as in StoreHealth. `token_counts`:
-    (time, tokens so far) of the readings within RATE_SECONDS; `busy_seconds`: at the same times, the busy seconds of
-    all workers so far.
+    `tokens`: tokens generated in the job's batches; `view`: the last view, None once it is stale; `watched_since`: time
+    at which polling began; `read_at`: time of the last successful reading, 0 before the first (both on the clock of the
+    event loop); `inflight`: number of running requests; `failures`: number of consecutive failed readings; `loads`:
+    whether the store was loading its data; `problem`: the problem that needs a user's action, None without one.
+    `actionable_state`: the part of the last reading whose change requires a reconcile step. `last_transaction`: number
+    of the latest ended weights transaction at the last reading, None before the first reading. `read_seconds`,
+    `publishing_seconds`: as in StoreHealth. `token_counts`: (time, tokens so far) at each reading within RATE_SECONDS;
+    `busy_seconds`: at the same readings, the busy seconds of all workers so far.
     """
 
     record: JobRecord
@@ -107,8 +114,8 @@ class PolledStore:
 
 
 class StorePoller:
-    """Reads stores. `changed`: called with a job's key when a reading may require a reconcile step. `announce`: makes
-    an event about the end of a weights transaction, which requires none. `access`: opens stores."""
+    """Polls stores. `changed`: called with a job's key when a reading may require a reconcile step. `announce`: makes
+    an event about the end of a weights transaction; such an end requires no reconcile step. `access`: opens stores."""
 
     def __init__(
         self,
@@ -122,7 +129,7 @@ class StorePoller:
         self._changed = changed
         self._announce = announce
         self._polled: dict[JobKey, PolledStore] = {}
-        self._tokens: dict[JobKey, BatchTokens] = {}  # also of stores that are not read for now
+        self._tokens: dict[JobKey, BatchTokens] = {}  # also of stores that are not polled now
         self._slots = ReadSlots()
 
     def __len__(self) -> int:
@@ -131,7 +138,7 @@ class StorePoller:
     # ---- for a reconcile step
 
     def watch(self, record: JobRecord) -> None:
-        """Starts to read the job's store; returns at once."""
+        """Starts polling the job's store, and returns at once."""
         known = self._polled.get(record.key)
         if known is not None and known.record.uid == record.uid:
             known.record = record
@@ -145,18 +152,18 @@ class StorePoller:
         polled.task = asyncio.create_task(self._follow(polled), name=f"store of {record.key[0]}/{record.key[1]}")
 
     def unwatch(self, key: JobKey) -> None:
-        """Stops reading the job's store."""
+        """Stops polling the job's store."""
         polled = self._polled.pop(key, None)
         if polled is not None and polled.task is not None:
             polled.task.cancel()
 
     def forget(self, key: JobKey) -> None:
-        """The job is gone."""
+        """Drops the data of a deleted job."""
         self.unwatch(key)
         self._tokens.pop(key, None)
 
     def view(self, key: JobKey) -> StoreView | None:
-        """The latest view; None if there is none that is recent."""
+        """The latest view; None if there is none, or it is stale."""
         polled = self._polled.get(key)
         return polled.view if polled is not None and not self._stale(polled) else None
 
@@ -166,12 +173,13 @@ class StorePoller:
         return polled is not None and polled.loads
 
     def problem(self, key: JobKey) -> StoreProblem | None:
-        """The problem at the last attempt that needs a user's action, None for none; the store itself may be well."""
+        """The problem of the last reading that needs a user's action (no permission, a forbidden host, an invalid URL);
+        None without one. It says nothing about the store's health."""
         polled = self._polled.get(key)
         return polled.problem if polled is not None else None
 
     def settling(self, key: JobKey) -> bool:
-        """Whether it is too early to report that the store does not answer."""
+        """Whether polling began too recently to report that the store does not answer."""
         polled = self._polled.get(key)
         if polled is None or polled.view is not None or polled.problem is not None:
             return False
@@ -183,12 +191,13 @@ class StorePoller:
         return polled.inflight if polled is not None else 0
 
     def tokens(self, key: JobKey) -> int:
-        """Tokens of all batches seen so far, including tokens generated before the first reading; never falls."""
+        """Tokens generated in all batches so far, those generated before the first reading included; never
+        decreases."""
         tokens = self._tokens.get(key)
         return tokens.total if tokens is not None else 0
 
     def tokens_per_second(self, key: JobKey) -> float | None:
-        """Tokens per second within RATE_SECONDS; None before two readings."""
+        """Tokens per second over the last RATE_SECONDS; None before two readings."""
         polled = self._polled.get(key)
         if polled is None or len(polled.token_counts) < 2:
             return None
@@ -196,7 +205,7 @@ class StorePoller:
         return (last - first) / (end - start) if end > start else None
 
     def health(self, key: JobKey) -> StoreHealth | None:
-        """The health of the job's store; None if it is not read. May be called from any thread."""
+        """The health of the job's store; None if it is not polled. May be called from any thread."""
         polled = self._polled.get(key)
         if polled is None:
             return None
@@ -206,14 +215,14 @@ class StorePoller:
         return StoreHealth(up, memory, polled.read_seconds, polled.publishing_seconds)
 
     async def purge(self, key: JobKey) -> None:
-        """Deletes the job's keys. Raises StoreUnavailableError when the store does not answer."""
+        """Deletes the job's keys. Raises StoreUnavailableError or TimeoutError if the store does not answer."""
         polled = self._polled[key]
         async with asyncio.timeout(PURGE_SECONDS):
             store = polled.store or await self._open(polled)
             await store.purge(forget=True)
 
     async def close(self) -> None:
-        """Stops reading all stores."""
+        """Stops polling all stores."""
         tasks = [polled.task for polled in self._polled.values() if polled.task is not None]
         for key in list(self._polled):
             self.unwatch(key)
@@ -223,7 +232,7 @@ class StorePoller:
 
     @property
     def interval(self) -> float:
-        """Interval of readings of one store, in seconds."""
+        """Interval between readings of one store, in seconds."""
         return max(READ_EVERY_SECONDS, len(self._polled) / READS_PER_SECOND)
 
     def _stale(self, polled: PolledStore) -> bool:
@@ -234,7 +243,7 @@ class StorePoller:
         return max(STALE_SECONDS, 3 * self.interval)
 
     def _silence_pause(self, polled: PolledStore) -> float:
-        """Limit of the pause for a store that never answered, in seconds; it grows with the time of silence."""
+        """Limit of the pause for a store that never answered, in seconds (see SILENT_SECONDS); 0 for other stores."""
         silent = _now() - polled.watched_since if not polled.read_at else 0.0
         return min(silent / 10, SILENT_SECONDS)
 
@@ -252,7 +261,8 @@ class StorePoller:
                 await polled.store.close()
 
     async def _poll(self, polled: PolledStore) -> None:
-        """Reads the store once. Logs the first of several failures; reports them once the last view is too old."""
+        """Reads the store once. Logs only the first of consecutive failures, and requests a reconcile step once the
+        last view is stale."""
         key = polled.record.key
         try:
             if polled.store is None:
@@ -262,13 +272,13 @@ class StorePoller:
             async with asyncio.timeout(READ_SECONDS):
                 view = await self._read(polled, polled.store)
             polled.read_seconds = _now() - began
-        except Exception as error:  # any error, such as a heartbeat that cannot be parsed, must not end the readings
+        except Exception as error:  # no error may end the polling, such as a heartbeat that cannot be parsed
             if not polled.failures:
                 known = isinstance(error, (OpenseerError, TimeoutError, OSError))
                 log.info("%s/%s: store: %s", *key, str(error) or "no answer in time", exc_info=not known)
             polled.failures += 1
             if self._stale(polled):
-                polled.view = None  # it is not used any longer, and may be large
+                polled.view = None  # a stale view is not used, and may be large
             polled.loads = isinstance(error, StoreLoadingError)
             polled.problem = _problem_of(error, opened=polled.store is not None)
             if polled.store is not None and _wants_another_url(error, polled.failures):
@@ -285,7 +295,7 @@ class StorePoller:
             self._changed(key)
 
     async def _read(self, polled: PolledStore, store: Store) -> StoreView:
-        """Makes the calls one after the other: each store has one connection, and there may be a thousand stores."""
+        """Reads the store by sequential calls: each store has one connection, and there may be a thousand stores."""
         job = polled.record.job
         serves = job is not None and job.spec.mode == "serve"
         batches = await open_batches(store) if serves else {BATCH_JOB_BATCH: await store.progress(BATCH_JOB_BATCH)}
@@ -310,7 +320,7 @@ class StorePoller:
         )
 
     def _note_speed(self, polled: PolledStore, busy: int) -> None:
-        """Notes tokens and busy workers at this reading; drops readings older than RATE_SECONDS."""
+        """Records the tokens and the number of busy workers at this reading; drops readings older than RATE_SECONDS."""
         counts, seconds = polled.token_counts, polled.busy_seconds
         counts.append((_now(), polled.tokens.total))
         passed = counts[-1][0] - counts[-2][0] if len(counts) > 1 else 0.0
@@ -320,7 +330,7 @@ class StorePoller:
             seconds.popleft()
 
     async def _announce_weights(self, polled: PolledStore, fleet_spec: FleetSpec) -> None:
-        """Makes an event for a transaction that has ended since the last reading; none at the first reading."""
+        """Makes an event about a transaction that has ended since the last reading; no event at the first reading."""
         transaction = fleet_spec.transaction
         ended = transaction.id if transaction is not None and not transaction.active else 0
         is_new = polled.last_transaction is not None and ended > polled.last_transaction
@@ -344,7 +354,7 @@ class StorePoller:
         )
 
     async def _read_secret(self, namespace: str, name: str) -> Mapping[str, str]:
-        """The data of a Secret. Raises StoreForbiddenError if its namespace does not permit the operator to read it."""
+        """The data of a Secret. Raises StoreForbiddenError without permission to read Secrets in its namespace."""
         try:
             return (await self._api.get("Secret", namespace, name)).get("data") or {}
         except KubeApiError as error:
@@ -363,7 +373,7 @@ def _problem_of(error: Exception, *, opened: bool) -> StoreProblem | None:
 
 
 def _wants_another_url(error: Exception, failures: int) -> bool:
-    """Whether to read the URL of a failed store again; not for one that is loading its data."""
+    """Whether to read the URL of the store again after a failed reading; False while the store is loading its data."""
     if isinstance(error, StoreLoadingError):
         return False
     refused = isinstance(error, StoreError) and not isinstance(error, StoreUnavailableError)
@@ -371,7 +381,7 @@ def _wants_another_url(error: Exception, failures: int) -> bool:
 
 
 def _worker_speed(polled: PolledStore) -> float | None:
-    """Tokens per second of a busy worker; None before all workers together were busy for LEAST_BUSY_SECONDS."""
+    """Tokens per second of a busy worker; None until the workers' busy times sum up to LEAST_BUSY_SECONDS."""
     counts, seconds = polled.token_counts, polled.busy_seconds
     busy = seconds[-1] - seconds[0]
     return (counts[-1][1] - counts[0][1]) / busy if busy >= LEAST_BUSY_SECONDS else None

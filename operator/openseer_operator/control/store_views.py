@@ -1,4 +1,4 @@
-"""Converts a store's replies for the operator: counts, workers' reports, and the part that may require a step."""
+"""Converts a store's replies into counts, workers' reports, and the part whose change requires a reconcile step."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import replace
@@ -16,11 +16,11 @@ from openseer_core.worker.heartbeat import WorkerStatus
 from openseer_store.port import Store
 
 MOST_REPORTS = 2 * MOST_WORKERS
-"""Limit of reports per job, and of worker numbers: while a fleet is replaced, as many workers leave as stay."""
+"""Limit of reports per job, and of workers' numbers: while a fleet is replaced, old and new workers exist together."""
 LONGEST_UID = 64
-"""Limit of characters of a pod's uid; Kubernetes' have 36."""
+"""Limit of characters of a pod's uid; those of Kubernetes have 36."""
 LONGEST_REPORT = 256
-"""Limit of characters of a worker's text."""
+"""Limit of characters of each text in a worker's report."""
 
 
 def weights_event(transaction: WeightsTransaction) -> Announce:
@@ -38,12 +38,12 @@ def weights_event(transaction: WeightsTransaction) -> Announce:
 
 
 async def open_batches(store: Store) -> dict[int, BatchProgress]:
-    """The progress of a trainer's batches whose data are not deleted, by number."""
+    """The progress of each batch of a trainer with data in the store, by number."""
     return {batch.number: batch.progress for batch in await store.batches() if not batch.forgotten}
 
 
 def total_progress(batches: Collection[BatchProgress]) -> BatchProgress:
-    """The sum of several batches; sealed if all of them are."""
+    """The sum of the progress of several batches; sealed if all batches are sealed."""
     return BatchProgress(
         groups=sum(progress.groups for progress in batches),
         requests=sum(progress.requests for progress in batches),
@@ -62,7 +62,8 @@ def total_progress(batches: Collection[BatchProgress]) -> BatchProgress:
 
 
 def reports_of(workers: Iterable[WorkerStatus], fleet_spec: FleetSpec) -> dict[str, WorkerReport]:
-    """The reports of workers in pods, by the pods' uids; limits numbers and lengths, as a store may hold anything."""
+    """The reports of workers in pods, by the pods' uids. Limits the number of reports and the lengths of their texts,
+    because a user's store may contain anything."""
     reports: dict[str, WorkerReport] = {}
     for worker in islice(workers, MOST_REPORTS):
         metrics, weights = worker.heartbeat.metrics, worker.heartbeat.weights
@@ -80,7 +81,7 @@ def reports_of(workers: Iterable[WorkerStatus], fleet_spec: FleetSpec) -> dict[s
 
 
 def actionable_state(job: RolloutJob | None, view: StoreView) -> object:
-    """The part of a view that may require a reconcile step; views with equal parts need none."""
+    """The part of a view whose change requires a reconcile step."""
     counts: BatchProgress = view.progress
     left = counts.requests - counts.closed
     workers_spec = job.spec.workers if job is not None else Workers()

@@ -1,4 +1,4 @@
-"""Checks with a dry run, once per template, that the API server accepts the objects made from a job's pod templates."""
+"""Checks by dry runs, once per version of a template, that the API server accepts the objects of a job's templates."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -20,21 +20,22 @@ RECHECK_SECONDS: Mapping[TemplateAnswer, float] = {
     TemplateAnswer.HINDERED: 60.0,
     TemplateAnswer.UNANSWERED: 5.0,
 }
-"""Seconds until the next check, by verdict; TAKEN is final."""
+"""Seconds until the next check, by verdict; TAKEN (the server accepts the objects) is final."""
 UNREADABLE, INVALID = 400, 422
 _NOT_DECODED = "cannot be handled as"
-"""Part of the server's message about a body that it cannot read; 400 has other causes, too (webhooks without dry
-runs)."""
+"""Part of the server's message about a body that it cannot decode. Status 400 alone is no proof of that: a webhook
+without support for dry runs also causes it."""
 _OTHERS = ("admission webhook", "ValidatingAdmissionPolicy")
-"""Parts of messages of admission plugins: a refusal of theirs may end later, and is reported when pods are created."""
+"""Parts of messages of admission plugins. Such a refusal may be temporary; it is reported when pods are created."""
 _NOT_TRIED = ("does not support dry run", "exceeded quota")
-"""Parts of messages of refusals that do not apply to a replacement pod: a webhook does not support dry runs; a quota,
-which Kubernetes checks last, is full while the present pods run."""
+"""Parts of messages of refusals that are no evidence against a template: a webhook does not support dry runs; or a
+quota is full, which Kubernetes checks last, so that all other checks have passed."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A verdict and its subject. `asked_at`: time of the check (seconds since the epoch)."""
+    """A verdict, with the job's uid and generation that it holds for. `tried`: hash of the objects that were checked;
+    `asked_at`: time of the check (seconds since the epoch)."""
 
     uid: str
     generation: int
@@ -49,7 +50,7 @@ class _Known:
 
 
 class TemplateChecker:
-    """Checks templates. Jobs without templates cost no call: the CRD's schema has checked all their fields."""
+    """Checks templates. A job without templates causes no call: the CRD's schema has checked all its fields."""
 
     def __init__(self, api: Api, settings: OperatorSettings) -> None:
         self._api = api
@@ -57,8 +58,9 @@ class TemplateChecker:
         self._known: dict[JobKey, _Known] = {}
 
     async def verdict(self, record: JobRecord, job: RolloutJob, now: float) -> TemplateVerdict:
-        """The verdict on the first template that the server does not accept, or on all. If the server does not answer,
-        an earlier verdict on the same templates stays valid. `now`: seconds since the epoch."""
+        """The verdict on the job's templates: about the first one that the server finds invalid or does not answer
+        about, else about the last one that others refused, else TAKEN. If the server does not answer, an earlier
+        verdict on the same templates stays valid. `now`: seconds since the epoch."""
         known = self._known.get(record.key)
         if known is not None and (known.uid, known.generation) == (record.uid, record.generation) and known.holds(now):
             return known.verdict
@@ -78,12 +80,12 @@ class TemplateChecker:
         self._known.pop(key, None)
 
     async def _ask(self, record: JobRecord, bodies: Mapping[str, JsonObject]) -> TemplateVerdict:
-        """Tries the objects made from each template. `bodies`: by the template's part of the spec."""
+        """Checks the object of each template by a dry run. `bodies`: the objects by the template's part of the spec."""
         verdict = TemplateVerdict()
         for part, body in bodies.items():
             try:
                 await self._api.try_create(body["kind"], record.key[0], body)
-            except KubeConflictError:  # name taken or quota busy: all other checks have passed
+            except KubeConflictError:  # the name is in use, or a quota is being updated: all other checks have passed
                 continue
             except KubeApiError as error:
                 found = TemplateVerdict(_answer(error), f"spec.{part}.template: {error.message}")
@@ -94,16 +96,16 @@ class TemplateChecker:
         return verdict
 
     def _bodies(self, record: JobRecord, job: RolloutJob) -> Iterator[tuple[str, JsonObject]]:
-        """The object made from each of the job's templates, with its part of the spec."""
+        """The template's part of the spec and the object made from it, for each of the job's templates."""
         settings, uid, image = self._settings, record.uid, job.spec.image or self._settings.worker_image
-        secret = store_name(job)  # any name does
+        secret = store_name(job)  # the name does not matter for the check
         pods: list[tuple[str, JsonObject]] = []
         if job.spec.workers.template:
             pods.append(("workers", worker_pod(job, uid, settings, image, index=0, rank=0, attempt=0, secret=secret)))
         if job.spec.driver.template and job.spec.mode == "batch":
             pods.append(("driver", driver_pod(job, uid, settings, image, attempt=0, secret=secret)))
         for part, pod in pods:
-            # The account is created later; a missing account would end the server's check before the fields' values.
+            # The ServiceAccount is created later. Without it the server would refuse the pod before it checks fields.
             pod["spec"].pop("serviceAccountName", None)
             yield part, pod
         if job.spec.store.template and manages_store(job):

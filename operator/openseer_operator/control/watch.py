@@ -1,10 +1,10 @@
 """Watches the cluster with kopf: every event updates the cache, and requests a reconcile step of its job.
 
-Only low-level handlers are used: they store nothing on the objects and add no finalizer. A failure in them loses
-nothing, since a step depends on the present state and not on events.
+Only low-level handlers are used: they store nothing in the objects and add no finalizer. An error in a handler loses no
+work, because a step depends on the present state and not on events.
 """
 
-# kopf's decorators are typed in part.
+# kopf's decorators are only partly typed.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 import asyncio
 import logging
@@ -23,13 +23,13 @@ from openseer_process.deep_json import read_deep_json_everywhere
 PAGE_OBJECTS = 500
 """Objects per page of kopf's LIST."""
 WATCH_SECONDS = 240
-"""Interval of renewing a watch, in seconds, which replaces a watch that the server has lost."""
+"""Lifetime of a watch connection, in seconds; its renewal also replaces a watch that the server has lost silently."""
 INACTIVITY_SECONDS = 90.0
-"""Timeout of a watch without event or bookmark, in seconds; servers send a bookmark every minute."""
+"""Timeout of a watch without an event or bookmark, in seconds; servers send a bookmark every minute."""
 CONNECT_SECONDS = 5.0
 CALL_SECONDS = 30.0
 BACKOFFS = (0.5, 1, 2, 3, 5, 8, 13, 21)
-"""Pauses between kopf's attempts of a failed call, in seconds."""
+"""Pauses between kopf's retries of a failed call, in seconds."""
 IDLE_SECONDS = 1.0
 """Time without events after which kopf's task for one object ends, in seconds."""
 
@@ -37,8 +37,8 @@ Changed = Callable[[JobKey], None]
 
 
 class Watch:
-    """Runs kopf. `changed`: called with the key of a job whose cached data has changed. `relisted`: called when
-    deletions may have been missed."""
+    """Runs kopf. `changed`: called with a job's key when its cached data have changed. `relisted`: called when the
+    watch may have missed deletions."""
 
     def __init__(
         self, cache: Cache, settings: OperatorSettings, changed: Changed, relisted: Callable[[], None]
@@ -59,7 +59,7 @@ class Watch:
         self._stop.set()
 
     async def run(self, on_signal: Callable[[], None]) -> None:
-        """Watches until `stop`; raises kopf's errors. Signals call `on_signal`, not kopf's handlers."""
+        """Watches until `stop`; raises kopf's errors. SIGTERM and SIGINT call `on_signal`, not kopf's handlers."""
         read_deep_json_everywhere()  # in kopf, and in its HTTP client
         namespaces = self._settings.watched
         tasks = await kopf.spawn_tasks(
@@ -104,21 +104,21 @@ class Watch:
             self._changed(key)
 
     def _report_relist(self, event: Any) -> None:
-        """Calls `relisted` for an event without a type. Such an event comes from a LIST: at the start, or after the
-        watch was interrupted."""
+        """Calls `relisted` for an event without a type: such an event is an entry of a LIST, at the start or after an
+        interruption of the watch."""
         if event["type"] is None:
             self._relisted()
 
 
 def install_signal_handlers(stop: Callable[[], None]) -> None:
-    """SIGTERM and SIGINT call `stop`."""
+    """Makes SIGTERM and SIGINT call `stop`."""
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop)
 
 
 class _NoEssence(kopf.DiffBaseStorage):
-    """Turns off kopf's copies of every object, which serve comparisons with its last version."""
+    """Turns off kopf's copies of all objects; kopf would use them to compute differences."""
 
     def build(self, **_: Any) -> kopf.BodyEssence:
         return kopf.BodyEssence({})
@@ -150,5 +150,5 @@ def _kopf_settings() -> kopf.OperatorSettings:
 
 
 def _login(settings: kopf.OperatorSettings, **_: Any) -> kopf.ConnectionInfo | None:
-    """Connects as the pod's service account, outside a pod by the kubeconfig."""
+    """Connects as the pod's ServiceAccount; outside a pod, with the kubeconfig."""
     return kopf.login_with_service_account(settings=settings) or kopf.login_with_kubeconfig(settings=settings)

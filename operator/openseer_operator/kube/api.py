@@ -1,4 +1,4 @@
-"""Calls of the Kubernetes API: a few verbs, a table of kinds, and errors by cause."""
+"""A client of the Kubernetes API: a few verbs, a table of kinds, and errors by cause."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from openseer_operator.settings import FIELD_MANAGER
 from openseer_process.deep_json import read_json
 
 CONNECT_SECONDS = 5.0
-"""Timeout of a connection to the API server, in seconds."""
+"""Timeout for connecting to the API server, in seconds."""
 CALL_SECONDS = 15.0
 """Timeout of the answer to one call, in seconds."""
 PAGE_SECONDS = 30.0
@@ -28,12 +28,12 @@ PAGE_SECONDS = 30.0
 PAGE_OBJECTS = 500
 """Objects per page of a LIST."""
 CONNECTIONS = 64
-"""Limit of connections to the API server, without watches."""
+"""Limit of connections to the API server; watches are not counted."""
 LONGEST_ERROR = 500
-"""Limit of characters shown of a server's error message."""
+"""Limit of characters kept of a server's error message."""
 
 FORBIDDEN = 403
-"""HTTP status of a call that the operator has no permission for."""
+"""HTTP status of a call for which the operator has no permission."""
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
@@ -41,7 +41,7 @@ _STRATEGIC = "application/strategic-merge-patch+json"
 
 
 class KubeApiError(OpenseerError):
-    """The API server refused a call. `status`: the HTTP status, 0 without an answer; `message`: the server's text."""
+    """A call failed. `status`: the HTTP status, 0 without an answer; `message`: the server's message."""
 
     retryable = True
 
@@ -52,27 +52,29 @@ class KubeApiError(OpenseerError):
 
 
 class NotThereError(KubeApiError):
-    """The object does not exist, or no longer exists (404, 410)."""
+    """The object does not exist (404), or no longer exists (410)."""
 
 
 class KubeConflictError(KubeApiError):
-    """The object exists already, or has another uid or version (409; for a patch, 422 about its uid)."""
+    """A conflict (409): the object exists already, or has another uid or resourceVersion. To a patch with another uid
+    the server answers 422."""
 
 
 class AlreadyThereError(KubeConflictError):
-    """The object exists already; other conflicts of a creation come from a quota that changed at the same time."""
+    """The object exists already (reason AlreadyExists). Any other 409 of a creation means that a quota was being
+    updated at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """The place of a kind in the API."""
+    """The path of a kind in the Kubernetes API."""
 
     prefix: str
     plural: str
     namespaced: bool = True
 
     def path(self, namespace: str | None, name: str = "", sub: str = "") -> str:
-        """The path of a collection, an object or its subresource."""
+        """The path of the collection, of the object `name`, or of its subresource `sub`."""
         parts = [self.prefix]
         if self.namespaced and namespace is not None:
             parts += ["namespaces", namespace]
@@ -100,8 +102,8 @@ RESOURCES: Mapping[str, Resource] = {
 
 
 class Api:
-    """One client for all calls. `calls` counts them by verb, kind and status; `answered_at`: monotonic, last answer;
-    `clock`: the server's."""
+    """The client for all calls. `calls`: number of calls by verb, kind and status; `answered_at`: monotonic time of the
+    last answer, in seconds; `clock`: the server's clock."""
 
     def __init__(self, client: ApiClient) -> None:
         self._client = client
@@ -111,7 +113,7 @@ class Api:
 
     @staticmethod
     async def connect() -> "Api":
-        """Connects as the pod's service account, outside a pod by KUBECONFIG. Raises InputError without either."""
+        """Connects as the pod's ServiceAccount; outside a pod, with KUBECONFIG. Raises InputError without either."""
         configuration = Configuration()
         try:
             load_incluster_config(client_configuration=configuration)
@@ -119,7 +121,9 @@ class Api:
             try:
                 await load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=configuration)
             except (ConfigException, OSError) as error:
-                raise InputError(f"no access to the Kubernetes API, in a pod or by KUBECONFIG: {error}") from None
+                raise InputError(
+                    f"no access to the Kubernetes API, neither in a pod nor through KUBECONFIG: {error}"
+                ) from None
         configuration.connection_pool_maxsize = CONNECTIONS
         return Api(ApiClient(configuration))
 
@@ -132,42 +136,43 @@ class Api:
         return await self._call("GET", kind, RESOURCES[kind].path(namespace, name))
 
     async def create(self, kind: str, namespace: str | None, body: JsonObject) -> JsonObject:
-        """Creates an object. Raises KubeConflictError when the name is taken. An unknown or repeated field is an error:
-        a rule of a network policy without it would have another meaning."""
+        """Creates an object. Raises KubeConflictError if the name is in use. An unknown or duplicate field is an error
+        (strict validation): a rule of a NetworkPolicy without that field could permit more."""
         query = [("fieldManager", FIELD_MANAGER), ("fieldValidation", "Strict")]
         return await self._call("POST", kind, RESOURCES[kind].path(namespace), query=query, body=body)
 
     async def try_create(self, kind: str, namespace: str | None, body: JsonObject) -> None:
-        """A dry run of `create`; raises the same errors."""
+        """Validates an object by a dry run of `create`; raises the same errors."""
         query = [("fieldManager", FIELD_MANAGER), ("dryRun", "All"), ("fieldValidation", "Strict")]
         await self._call("POST", kind, RESOURCES[kind].path(namespace), query=query, body=body)
 
     async def replace(self, kind: str, namespace: str | None, body: JsonObject) -> JsonObject:
-        """Replaces an object. Raises KubeConflictError when the body's resourceVersion is not the newest."""
+        """Replaces an object. Raises KubeConflictError if the body's resourceVersion is not the newest."""
         path = RESOURCES[kind].path(namespace, body["metadata"]["name"])
         return await self._call("PUT", kind, path, query=[("fieldManager", FIELD_MANAGER)], body=body)
 
     async def apply(self, kind: str, body: JsonObject, sub: str = "") -> JsonObject:
-        """Server-side apply: sets the fields in `body`, and gives up those that an earlier apply set."""
+        """Server-side apply: sets the fields in `body`, and removes fields that an earlier apply set and `body`
+        lacks."""
         meta = body["metadata"]
         path = RESOURCES[kind].path(meta.get("namespace"), meta["name"], sub)
         query = [("fieldManager", FIELD_MANAGER), ("force", "true")]
         return await self._call("PATCH", kind, path, query=query, body=body, content=_APPLY)
 
     async def merge(self, kind: str, namespace: str | None, name: str, body: JsonObject) -> JsonObject:
-        """A merge patch: maps are merged, null removes, lists are replaced."""
+        """A merge patch: maps are merged, lists are replaced, null removes a field."""
         path = RESOURCES[kind].path(namespace, name)
         query = [("fieldManager", FIELD_MANAGER)]
         return await self._call("PATCH", kind, path, query=query, body=body, content=_MERGE)
 
     async def set_condition(self, kind: str, name: str, condition: JsonObject) -> JsonObject:
-        """Sets one condition in the status of a cluster-wide object; the others stay."""
+        """Sets one condition in the status of a cluster-wide object; its other conditions stay."""
         path = RESOURCES[kind].path(None, name, "status")
         return await self._call("PATCH", kind, path, body={"status": {"conditions": [condition]}}, content=_STRATEGIC)
 
     async def delete(self, kind: str, namespace: str, name: str, uid: str = "", *, at_once: bool = False) -> JsonObject:
-        """Deletes an object. `uid`: only the one with this uid. `at_once`: without grace period, and without waiting
-        for the node."""
+        """Deletes an object. `uid`: a precondition; an object with another uid gives a KubeConflictError. `at_once`: a
+        forced deletion (grace period 0), which does not wait for the node."""
         body: JsonObject = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
         if uid:
             body["preconditions"] = {"uid": uid}
@@ -180,8 +185,8 @@ class Api:
     async def pages(
         self, kind: str, namespaces: Sequence[str], selector: str = "", *, fields: str = "", metadata_only: bool = False
     ) -> AsyncIterator[list[JsonObject]]:
-        """All objects of a kind, or those that match the selectors of labels and fields, in pages; `namespaces` empty:
-        of the whole cluster."""
+        """Lists the objects of a kind that match the selectors of labels and fields, in pages. An empty `namespaces`
+        means the whole cluster."""
         for namespace in namespaces or (None,):
             selectors = (("labelSelector", selector), ("fieldSelector", fields))
             query = [("limit", str(PAGE_OBJECTS)), *(entry for entry in selectors if entry[1])]

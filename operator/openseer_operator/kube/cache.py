@@ -1,4 +1,4 @@
-"""The newest known version of every job and pod, from the watch and from the answers to our own writes."""
+"""The newest known version of every job and pod, from the watch and the answers to the operator's own writes."""
 
 from collections import OrderedDict
 from collections.abc import Collection, Container, Iterator, Mapping
@@ -17,12 +17,12 @@ from openseer_operator.objects.reading import (
 )
 
 MOST_DELETED_UIDS = 8192
-"""Limit of remembered uids of deleted objects, so that a late answer does not restore them."""
+"""Number of remembered uids of deleted objects: a late answer about a deleted object must not restore it."""
 
 
 class Cache:
-    """Jobs and pods; an older version never replaces a newer one. `put_…` and `drop_…` return the job's key if they
-    changed the cache."""
+    """The cached jobs and pods; an older version never replaces a newer one. `put_…` and `drop_…` return the job's key
+    if they changed the cache, else None."""
 
     def __init__(self) -> None:
         self._jobs: dict[JobKey, JobRecord] = {}
@@ -40,7 +40,7 @@ class Cache:
         return self._jobs.keys()
 
     def pods(self, key: JobKey) -> Iterator[PodRecord]:
-        """All pods with the job's label, also those of an earlier job of the same name."""
+        """All pods with the job's label, including pods of an earlier job of the same name."""
         yield from self._pods.get(key, {}).values()
 
     def pods_of(self, job: JobRecord) -> tuple[Pod, ...]:
@@ -48,7 +48,7 @@ class Cache:
         return tuple(record.pod for record in self.pods(job.key) if record.owner == job.uid)
 
     def store_pods(self, key: JobKey, owners: Container[str]) -> list[Pod]:
-        """Pods of a managed Redis whose owners are StatefulSets with these uids."""
+        """The pods of a managed Redis that are owned by StatefulSets with these uids."""
         return [record.pod for record in self.pods(key) if record.role == STORE_ROLE and record.owner in owners]
 
     def put_job(self, raw: Mapping[str, Any]) -> JobKey | None:
@@ -90,7 +90,7 @@ class Cache:
         return key
 
     def uids(self) -> tuple[dict[str, tuple[JobKey, int]], dict[str, tuple[JobKey, str, int]]]:
-        """By uid: (key, version) of every job; (key, name, version) of every pod."""
+        """The (key, version) of every job by uid, and the (key, name, version) of every pod by uid."""
         jobs = {record.uid: (key, record.version) for key, record in self._jobs.items()}
         pods = {
             record.pod.uid: (key, name, record.version)

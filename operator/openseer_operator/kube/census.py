@@ -1,8 +1,8 @@
-"""Counts shared objects, which are not watched, and checks that the watch has missed no change.
+"""The census: lists the jobs' shared objects, which are not watched, and checks that the watch has missed no change.
 
-It lists metadata at the start and every few minutes, and adds the answers to our own writes. So a job at rest costs no
-calls, and deleted objects are made again after the next count. The census also finds jobs and pods that were deleted
-while the watch was interrupted.
+It lists metadata at the start and every CENSUS_SECONDS. Answers to the operator's own writes update its data in
+between. So a job at rest causes no calls of its own, and an object that a user has deleted is created again after the
+next census. The census also finds jobs and pods that were deleted while the watch was interrupted.
 """
 
 import asyncio
@@ -19,13 +19,14 @@ from openseer_operator.objects.names import JOB_LABEL, MANAGED_SELECTOR, REPLICA
 from openseer_operator.objects.reading import JobKey, JobRecord, owner_uid, pod_identity, version_of, whole_number
 
 CENSUS_SECONDS = 300.0
-"""Interval of counts, in seconds."""
+"""Interval of the census, in seconds."""
 RECOUNT_SECONDS = 5.0
-"""Delay of a requested count, in seconds; it serves all requests during the delay."""
+"""Delay of a requested census, in seconds; it serves all requests during the delay."""
 LATE_SECONDS = 30.0
-"""Time within which the watch must report versions that a count found, in seconds; else it counts as stuck."""
+"""Time within which the watch must report the versions found by a census, in seconds; after it the watch
+counts as stuck."""
 RETRY_SECONDS = 10.0
-"""Pause after a failed count, in seconds."""
+"""Pause after a failed census, in seconds."""
 KINDS = (
     "ServiceAccount",
     "ConfigMap",
@@ -36,17 +37,18 @@ KINDS = (
     "StatefulSet",
     "Deployment",
 )
-"""Kinds of shared objects, without Secrets: permission to list them is permission to read them."""
+"""Kinds of shared objects. Secrets are missing: a permission to list them would also permit reading them."""
 
 log = logging.getLogger(__name__)
 
 ObjectKey = tuple[str, str]
-"""Kind and name."""
+"""Kind and name of an object."""
 
 
 @dataclass(frozen=True, slots=True)
 class OwnedObject:
-    """A shared object. `owner`: uid of its job; `template`: hash of its manifest; `replicas`: of a Redis."""
+    """A shared object. `owner`: uid of its job; `template`: hash of its manifest; `replicas`: of the StatefulSet of a
+    managed Redis, from its annotation; `uid`: the object's own uid."""
 
     owner: str
     template: str
@@ -55,7 +57,7 @@ class OwnedObject:
 
 
 class Census:
-    """The shared objects of all jobs. `changed`: called with a job's key when a count finds a difference."""
+    """The shared objects of all jobs. `changed`: called with a job's key when a census finds a difference."""
 
     def __init__(self, api: Api, cache: Cache, namespaces: Sequence[str], changed: Callable[[JobKey], None]) -> None:
         self._api = api
@@ -69,7 +71,7 @@ class Census:
         self._volume_problems: dict[JobKey, tuple[str, float]] = {}
         self._recount = asyncio.Event()
         self.stuck = ""
-        """The changes that the watch has missed, for people; "" if none."""
+        """A text about changes that the watch has missed, for /healthz; "" if there are none."""
 
     # ---- results
 
@@ -79,7 +81,7 @@ class Census:
         return found if found is not None and found.owner == job.uid else None
 
     def put(self, raw: Mapping[str, Any], kind: str) -> None:
-        """Stores an object from the API server's answer to our own write."""
+        """Stores an object from the API server's answer to one of the operator's writes."""
         entry = _entry(raw, kind)
         if entry is not None:
             key, name, owned = entry
@@ -92,33 +94,33 @@ class Census:
         self._objects.get(key, {}).pop((kind, name), None)
 
     def secret_seen_at(self, job: JobRecord) -> float:
-        """Time when the Secret of the job's managed Redis was last known to exist (seconds since the epoch), 0 for
-        never; counts do not include Secrets."""
+        """Time at which the Secret of the job's managed Redis was last known to exist (seconds since the epoch), 0 if
+        it never was. The census does not list Secrets."""
         uid, at = self._secrets.get(job.key, ("", 0.0))
         return at if uid == job.uid else 0.0
 
     def see_secret(self, job: JobRecord, now: float) -> None:
-        """Notes that the Secret of the job's managed Redis exists."""
+        """Records that the Secret of the job's managed Redis exists at the time `now`."""
         self._secrets[job.key] = job.uid, now
 
     def refusals(self, key: JobKey) -> tuple[Refusal, ...]:
-        """The objects that Kubernetes refused to make for the job in the last step."""
+        """The objects of the job that Kubernetes refused to create in the last step."""
         return self._refusals.get(key, ())
 
     def put_refusals(self, key: JobKey, refusals: tuple[Refusal, ...]) -> None:
-        """Stores the objects that Kubernetes refused to make for the job in this step."""
+        """Stores the objects of the job that Kubernetes refused to create in this step."""
         if refusals:
             self._refusals[key] = refusals
         else:
             self._refusals.pop(key, None)
 
     def volume_problem(self, key: JobKey) -> tuple[str, float]:
-        """Why the last attempt to enlarge the volume of the job's Redis failed, "" if it did not; and its time (seconds
-        since the epoch)."""
+        """Why the last attempt to enlarge the volume of the job's Redis failed, "" if it succeeded; and the time of the
+        attempt (seconds since the epoch)."""
         return self._volume_problems.get(key, ("", 0.0))
 
     def put_volume_problem(self, key: JobKey, problem: str, now: float) -> None:
-        """Stores the result of an attempt to enlarge the volume: the problem, "" for none."""
+        """Stores the result of an attempt to enlarge the volume: the problem, "" after a success."""
         if problem:
             self._volume_problems[key] = problem, now
         else:
@@ -132,13 +134,13 @@ class Census:
         self._volume_problems.pop(key, None)
 
     def recount_soon(self) -> None:
-        """Requests a count, because the watch may have missed deletions."""
+        """Requests a census, because the watch may have missed deletions."""
         self._recount.set()
 
-    # ---- counting
+    # ---- the census
 
     async def fill(self) -> None:
-        """Fills the cache with all jobs and pods, before the first step; then counts shared objects."""
+        """Fills the cache with all jobs and pods before the first step, and lists the shared objects."""
         async for page in self._api.pages("RolloutJob", self._namespaces):
             for raw in page:
                 self._cache.put_job(raw)
@@ -148,7 +150,7 @@ class Census:
         await self._count_shared()
 
     async def run(self) -> None:
-        """Counts every CENSUS_SECONDS, and on request, until cancelled."""
+        """Takes a census every CENSUS_SECONDS, and on request, until cancelled."""
         pause = CENSUS_SECONDS
         while True:
             try:
@@ -165,7 +167,7 @@ class Census:
             except OpenseerError as error:
                 log.warning("census: %s", error)
                 pause = RETRY_SECONDS
-            except Exception:  # counting must go on: it alone finds changes that the watch has missed
+            except Exception:  # the census must continue: only it finds changes that the watch has missed
                 log.exception("census: this count failed")
                 pause = RETRY_SECONDS
 
@@ -190,7 +192,7 @@ class Census:
         self._changed(key)
 
     async def _count_watched(self) -> None:
-        """Counts jobs and pods: drops deleted ones, and checks that the watch reports newer versions."""
+        """Lists jobs and pods: drops deleted ones from the cache, and checks that the watch reports newer versions."""
         jobs, pods = self._cache.uids()
         listed = await self._versions("RolloutJob", "") | await self._versions("Pod", JOB_LABEL)
         gone = [self._cache.drop_job(key, uid) for uid, (key, _) in jobs.items() if uid not in listed]
@@ -205,7 +207,7 @@ class Census:
         self.stuck = f"the watch has not reported {len(late)} changed objects, such as {min(late)}" if late else ""
 
     async def _versions(self, kind: str, selector: str) -> dict[str, tuple[str, int]]:
-        """Name and version by uid of every job, or of every pod in the cache's scope."""
+        """Name and version, by uid, of every job, or of every pod that the cache stores (pods with a role in a job)."""
         found: dict[str, tuple[str, int]] = {}
         async for page in self._api.pages(kind, self._namespaces, selector, metadata_only=True):
             for raw in page:
@@ -216,7 +218,7 @@ class Census:
         return found
 
     def _late(self, listed: Mapping[str, tuple[str, int]]) -> set[str]:
-        """Names of listed objects whose cached version is older, unless they were deleted since."""
+        """Names of the listed objects with an older version in the cache, without those that were deleted since."""
         known_jobs, known_pods = self._cache.uids()
         known = {uid: version for uid, (_, version) in known_jobs.items()}
         known |= {uid: version for uid, (*_, version) in known_pods.items()}

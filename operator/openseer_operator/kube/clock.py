@@ -1,17 +1,18 @@
-"""The API server's clock, for comparisons with deletion times and with times that the operator has written."""
+"""The API server's clock, for comparisons with deletion times and with times written by the operator."""
 
 import time
 from email.utils import parsedate_to_datetime
 
 DATE_SECONDS = 1.0
-"""Uncertainty of an answer's header `Date`, in seconds: it is rounded down to whole seconds."""
+"""Uncertainty of the header `Date` of an answer, in seconds: the server rounds it down to whole seconds."""
 
 
 class ServerClock:
-    """The machine's clock with an offset, which is changed as little as the server's answers require.
+    """The machine's clock plus an offset. An answer of the server changes the offset only if it lies outside the bounds
+    that follow from the answer.
 
-    So with a wrong clock no pod is deleted too early, all replicas agree, and a right clock never jumps because of a
-    header's rounding.
+    So a wrong clock of the machine deletes no pod too early, and all replicas agree. The rounding of the header does
+    not move a correct clock.
     """
 
     def __init__(self) -> None:
@@ -22,11 +23,11 @@ class ServerClock:
         return time.time() + self._offset
 
     def observe(self, date: str | None, sent: float, received: float) -> None:
-        """Takes an answer's header `Date`, None without one, and the times of call and answer by the machine's
-        clock."""
+        """Corrects the offset by an answer. `date`: its header `Date`, None without one; `sent`, `received`: times of
+        call and answer on the machine's clock, in seconds since the epoch."""
         try:
-            told = parsedate_to_datetime(date or "").timestamp()
+            stated = parsedate_to_datetime(date or "").timestamp()
         except ValueError:
             return
-        least, most = told - received, told + DATE_SECONDS - sent
+        least, most = stated - received, stated + DATE_SECONDS - sent
         self._offset = min(max(self._offset, least), most)

@@ -1,4 +1,4 @@
-"""Makes events, which `kubectl describe` shows. A failure to make one is only logged."""
+"""Makes Kubernetes events, which `kubectl describe` shows. A failed call is only logged."""
 
 import hashlib
 import logging
@@ -14,7 +14,7 @@ from openseer_operator.objects.reading import JobKey, JobRecord, JsonObject
 from openseer_operator.settings import OperatorSettings
 
 LONGEST_MESSAGE = 1024
-"""Limit of characters of a message; the API refuses more."""
+"""Limit of characters of a message; the API refuses longer ones."""
 NODE_EVENTS_NAMESPACE = "default"
 """Namespace of events on cluster-wide objects."""
 
@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 
 
 class Events:
-    """Makes events; a repeated one is counted. `suspect`: called with a job and the node on which it reports a sick
-    GPU."""
+    """Makes events; a repetition raises the count of the existing event. `suspect`: called with a job and the node on
+    which the job reports a sick GPU."""
 
     def __init__(
         self, api: Api, settings: OperatorSettings, suspect: Callable[[JobKey, str], None] | None = None
@@ -33,7 +33,7 @@ class Events:
         self._suspect = suspect
 
     async def announce(self, job: JobRecord, event: Announce) -> None:
-        """Makes an event on the job, and on the node that it names, if any."""
+        """Makes an event on the job, and on the node if the event names one."""
         namespace, name = job.key
         log.log(
             logging.WARNING if event.warning else logging.INFO, "%s/%s: %s: %s", *job.key, event.reason, event.message
@@ -52,7 +52,7 @@ class Events:
             self._suspect(job.key, event.node)
 
     async def tell_node(self, node: str, event: Announce) -> None:
-        """Makes an event on the node only."""
+        """Makes an event on the node, not on a job."""
         log.log(
             logging.WARNING if event.warning else logging.INFO, "node %s: %s: %s", node, event.reason, event.message
         )
@@ -89,7 +89,11 @@ class Events:
                 await self._api.merge("Event", namespace, name, update)
         except KubeApiError as error:
             log.warning(
-                "event %s on %s %s is lost: %s", event.reason, involved_object["kind"], involved_object["name"], error
+                "event %s on %s %s was not created: %s",
+                event.reason,
+                involved_object["kind"],
+                involved_object["name"],
+                error,
             )
 
 

@@ -1,7 +1,8 @@
 """Leader election: the replica that holds a coordination.k8s.io Lease, and renews it in time, leads.
 
-Two replicas never lead at once if their clocks run at the same speed: a holder that cannot renew stops before another
-may take over. Clocks are not compared: a lease is over if a candidate has seen no change of it for its duration.
+Two replicas never lead at once if their clocks run at the same speed: a holder that cannot renew the Lease stops
+leading before another replica may take it. Clocks are not compared: a Lease has expired if a candidate has observed no
+change of it for its duration.
 """
 
 import asyncio
@@ -15,17 +16,17 @@ from openseer_operator.objects.reading import JsonObject
 LEASE_SECONDS = 15.0
 """Time without renewal after which another replica may take the lease, in seconds."""
 RENEW_DEADLINE_SECONDS = 10.0
-"""Time without renewal after which the holder gives up, in seconds."""
+"""Time without renewal after which the holder stops leading, in seconds."""
 RETRY_SECONDS = 2.0
 """Interval of attempts to take or renew the lease, in seconds."""
 LATE_SECONDS = 60.0
-"""Time without renewal after which a holder that has not given up counts as stuck, in seconds."""
+"""Time without renewal after which a holder that still leads counts as stuck, in seconds."""
 
 log = logging.getLogger(__name__)
 
 
 class Elector:
-    """One candidate. Call `acquire`, then `hold`, which returns when the lease is lost, then `release`."""
+    """One candidate. Its user calls `acquire`, then `hold`, which returns when the lease is lost, then `release`."""
 
     def __init__(self, api: Api, namespace: str, name: str, identity: str) -> None:
         self._api = api
@@ -71,7 +72,7 @@ class Elector:
             log.warning("the lease is not released, it will expire: %s", error)
 
     def late(self) -> str:
-        """The problem of renewal, "" for none."""
+        """The problem if this candidate leads and has not renewed the lease for LATE_SECONDS; else ""."""
         late = _now() - self._renewed_at
         return f"the lease was not renewed for {late:.0f} s" if self.leads and late > LATE_SECONDS else ""
 
@@ -86,7 +87,7 @@ class Elector:
         return self._spec.get("holderIdentity") or ""
 
     async def _try_once(self) -> bool:
-        """Takes or renews the lease. False when another holds it, or the API server does not answer."""
+        """Takes or renews the lease. Returns False if another replica holds it, or the call failed."""
         try:
             await self._fetch()
             if self._holder not in ("", self._identity) and _now() < self._seen_at + self._duration:

@@ -1,7 +1,8 @@
 """Sets the condition of nodes with sick GPUs, by the operator's own probes, not by the reports of jobs.
 
-A tenant controls the image, the store and the exit codes of a job, so its report about a node is only a suspicion. It
-makes the operator probe the node; the result sets the condition, and a later probe resets it once the GPUs are well.
+A tenant controls the image, the store and the exit codes of a job, so a job's report about a node is only a suspicion.
+The report makes the operator probe the node. The result sets the condition; a later probe resets it once the GPUs are
+healthy.
 """
 
 import asyncio
@@ -20,42 +21,46 @@ from openseer_operator.settings import OperatorSettings
 PROBES_PER_NAMESPACE = 16
 """Limit of probes that all jobs of one namespace cause within PROBE_WINDOW_SECONDS."""
 PROBE_WINDOW_SECONDS = 3600.0
+"""Window of that limit, in seconds."""
 MOST_SUSPECTS = 256
 """Limit of nodes that wait for a probe; further reports are ignored."""
 PROBES_AT_ONCE = 4
 """Limit of concurrent probes in the whole cluster."""
 RECHECKS_AT_ONCE = 1
-"""Number of these reserved for due unfit nodes, so that reports of jobs cannot delay the recovery of a node."""
+"""Number of these that are reserved for new probes of nodes whose condition is False: reports of jobs must not delay
+the recovery of a node."""
 MOST_UNFIT_NODES = 4
-"""Limit of nodes whose condition is False: a fault of the probe must not disable a cluster's nodes."""
+"""Limit of nodes whose condition is False: a fault of the probe must not disable all nodes of a cluster."""
 RECHECK_SECONDS = 600.0
-"""Interval of probing an unfit node again, in seconds."""
+"""Interval of probes of a node whose condition is False, in seconds."""
 PAUSE_SECONDS = 2.0
 """Interval of checking for due nodes, and for the end of a probe, in seconds."""
 LONGEST_MESSAGE = 1024
 """Limit of characters of a condition's message."""
 SICK, WELL = "GpuSick", "GpusWell"
-"""Reasons of the condition; one with another reason is not the operator's, and stays."""
+"""Reasons of the condition. A probe that finds no fault leaves a condition with another reason as it is: somebody else
+has set it. A probe that finds a sick GPU overwrites it."""
 
 log = logging.getLogger(__name__)
 
-Tell = Callable[[str, Announce], Awaitable[None]]
-"""Makes an event of a node."""
+AnnounceFunction = Callable[[str, Announce], Awaitable[None]]
+"""A function that makes an event on a node."""
 
 
 class NodeRepair:
-    """Probes nodes. `tell`: makes events. Without a condition in the settings it does nothing."""
+    """Probes nodes. `announce`: makes events. If the settings name no condition, it does nothing."""
 
-    def __init__(self, api: Api, settings: OperatorSettings, tell: Tell) -> None:
+    def __init__(self, api: Api, settings: OperatorSettings, announce: AnnounceFunction) -> None:
         self._api = api
         self._settings = settings
-        self._tell = tell
-        self._suspects: dict[str, None] = {}  # in the order of reports
-        self._unfit: dict[str, float] = {}  # time of the next probe, monotonic
+        self._announce = announce
+        self._suspects: dict[str, None] = {}  # nodes, in the order of reports
+        self._unfit: dict[str, float] = {}  # by node: monotonic time of the next probe
         self._caused: dict[str, deque[float]] = {}  # times of the last reports by each namespace's jobs
 
     def suspect(self, job: JobKey, node: str) -> None:
-        """Takes a job's report of a sick GPU: the node will be probed, unless its namespace has reported too often."""
+        """Handles a job's report of a sick GPU: the node will be probed, unless the jobs of this namespace have caused
+        too many probes, or too many nodes wait for one."""
         if not self._settings.node_condition or node in self._suspects or node in self._unfit:
             return
         now = time.monotonic()
@@ -83,12 +88,12 @@ class NodeRepair:
                 await self.look()
             except KubeApiError as error:
                 log.warning("node repair: %s", error)
-            except Exception:  # no answer of a server may end the loop
+            except Exception:  # no error may end the loop
                 log.exception("node repair: this round of probes failed")
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def look(self) -> None:
-        """Probes some of the due nodes concurrently, and sets their conditions."""
+        """Probes at most PROBES_AT_ONCE due nodes concurrently, and sets their conditions."""
         now = time.monotonic()
         again = sorted((due, node) for node, due in self._unfit.items() if due <= now)
         rechecks = [node for _, node in again]
@@ -101,10 +106,10 @@ class NodeRepair:
         await asyncio.gather(*map(self._judge, due))
 
     async def _load(self) -> None:
-        """Makes the nodes that an earlier replica has called unfit due at once."""
+        """Makes a probe due at once for each node whose condition an earlier leader has set to False."""
         async for page in self._api.pages("Node", ()):
             for raw in page:
-                if self._says_sick(raw):
+                if self._is_marked_sick(raw):
                     self._unfit[raw["metadata"]["name"]] = 0.0
 
     async def _judge(self, node: str) -> None:
@@ -117,23 +122,25 @@ class NodeRepair:
 
     async def _look_at(self, node: str) -> None:
         try:
-            # Read from the node itself: a new machine of the same name has lost the condition.
-            told = self._says_sick(await self._api.get("Node", None, node))
+            # The Node is read again: a new Node of the same name does not have the condition.
+            marked = self._is_marked_sick(await self._api.get("Node", None, node))
         except NotThereError:  # the node was removed, and is no longer unfit
             self._unfit.pop(node, None)
             return
         well, message = await self._probe(node)
         if well is None:
             if message:
-                await self._tell(node, Announce(True, "GpuProbeFailed", f"its GPUs could not be checked: {message}"))
+                await self._announce(
+                    node, Announce(True, "GpuProbeFailed", f"its GPUs could not be checked: {message}")
+                )
         elif well:
-            if node in self._unfit and (not told or await self._set_condition(node, "True", WELL, message)):
+            if node in self._unfit and (not marked or await self._set_condition(node, "True", WELL, message)):
                 self._unfit.pop(node, None)
-        elif not told:
+        elif not marked:
             await self._call_unfit(node, message)
 
-    def _says_sick(self, node: JsonObject) -> bool:
-        """Whether a probe has set the Node's condition to sick."""
+    def _is_marked_sick(self, node: JsonObject) -> bool:
+        """Whether an earlier probe has set the Node's condition to False."""
         conditions: list[JsonObject] = (node.get("status") or {}).get("conditions") or []
         found = ((entry["type"], entry["status"], entry.get("reason")) for entry in conditions)
         return (self._settings.node_condition, "False", SICK) in found
@@ -142,13 +149,14 @@ class NodeRepair:
         kind, known = self._settings.node_condition, node in self._unfit
         if not known and len(self._unfit) >= MOST_UNFIT_NODES:
             why = f"{message}; condition {kind} is not set: {MOST_UNFIT_NODES} nodes have it already, repair them first"
-            await self._tell(node, Announce(True, "TooManyUnfitNodes", why))
+            await self._announce(node, Announce(True, "TooManyUnfitNodes", why))
             return
         self._unfit.setdefault(node, time.monotonic() + RECHECK_SECONDS)
         await self._set_condition(node, "False", SICK, message)
 
     async def _set_condition(self, node: str, status: str, reason: str, message: str) -> bool:
-        """Sets the condition; returns whether it is set. If not, the next probe tries again. Drops a deleted node."""
+        """Sets the condition; returns whether the call succeeded. If not, the next probe repeats it. Drops a deleted
+        node."""
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         condition: JsonObject = {
             "type": self._settings.node_condition,
@@ -165,16 +173,16 @@ class NodeRepair:
         except KubeApiError as error:
             log.warning("condition %s of node %s is not set: %s", condition["type"], node, error)
         else:
-            await self._tell(node, Announce(status == "False", reason, message))
+            await self._announce(node, Announce(status == "False", reason, message))
             return True
         return False
 
     async def _probe(self, node: str) -> tuple[bool | None, str]:
-        """Probes a node: whether its GPUs are well, None if unknown, and the probe's message."""
+        """Probes a node. Returns whether its GPUs are healthy (None if that is unknown), and the probe's message."""
         namespace, name = self._settings.namespace, probe_name(node)
         try:
             uid = (await self._api.create("Pod", namespace, probe_pod(node, self._settings)))["metadata"]["uid"]
-        except KubeConflictError:  # a probe of an earlier replica: delete it, and retry next time
+        except KubeConflictError:  # a probe of an earlier leader exists: delete it, and try again in the next round
             await self._end(name, "")
             return None, ""
         except KubeApiError as error:

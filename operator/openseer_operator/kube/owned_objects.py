@@ -1,7 +1,7 @@
-"""Makes the objects of jobs; changes and deletes only objects with their job's uid.
+"""Creates the objects of jobs. Changes and deletes only objects that their job owns, by its uid.
 
-It first tries to create an object. An existing one is read, and changed only if it is the job's own, by its uid, so
-that no other object can take its place in between.
+An object that the census does not contain is created first. An existing object is read, and changed only if the job
+owns it. The change contains the uid that was read, so it cannot affect an object that has taken the name since.
 """
 
 from collections.abc import Mapping
@@ -16,12 +16,13 @@ from openseer_operator.objects.reading import JobRecord, JsonObject, owner_uid
 from openseer_operator.settings import FIELD_MANAGER
 
 MAY_PASS = frozenset({0, 401, 408, 429, 502, 503, 504})
-"""HTTP statuses that are no verdict on the object; 0: no answer. Others are the server's refusal: quotas, limit ranges,
-Pod Security (403), webhooks (any status, 500 if one fails), invalid fields (422)."""
+"""HTTP statuses after which a retry may succeed, because they do not concern the object; 0: no answer. Any other status
+is the server's refusal: quotas, limit ranges and Pod Security (403), webhooks (any status, 500 if one fails), invalid
+fields (422)."""
 
 
 class NotMadeError(KubeApiError):
-    """Kubernetes refused to make an object, or its name is taken."""
+    """Kubernetes refused to create an object, or an object of another owner has its name."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(f"{refusal.kind} {refusal.name}: {refusal.message}")
@@ -29,35 +30,35 @@ class NotMadeError(KubeApiError):
 
 
 class OwnedObjects:
-    """Makes and changes objects, and stores the results in the census."""
+    """Creates, changes and deletes objects. `put` and `delete` store the result in the census."""
 
     def __init__(self, api: Api, census: Census) -> None:
         self._api = api
         self._census = census
 
     async def create(self, job: JobRecord, kind: str, body: JsonObject) -> JsonObject:
-        """Creates an object; returns it, or the job's existing one of the same name. Raises NotMadeError and
+        """Creates an object; returns it, or the job's existing object of the same name. Raises NotMadeError and
         KubeApiError."""
         name = body["metadata"]["name"]
         try:
             return await self._make(job, kind, body)
         except KubeConflictError as conflict:
             found = await self._find(job, kind, name)
-            if found is None:  # it was deleted, or the conflict was about a quota that changed at the same time
+            if found is None:  # it was deleted, or a quota was being updated
                 raise conflict from None
             return found
 
     async def create_unread(self, job: JobRecord, kind: str, body: JsonObject) -> None:
-        """Creates an object that the operator may not read, unless it exists; its name is unique to this job. Raises
-        NotMadeError and KubeApiError."""
+        """Creates an object unless it exists. Needs no permission to read it, because its name is unique to this
+        job. Raises NotMadeError and KubeApiError."""
         with suppress(AlreadyThereError):
             await self._make(job, kind, body)
 
     async def _make(self, job: JobRecord, kind: str, body: JsonObject) -> JsonObject:
-        """Creates an object. Raises NotMadeError for the server's refusal, and other KubeApiErrors."""
+        """Creates an object. Raises NotMadeError if the server refuses it, and other KubeApiErrors."""
         try:
             return await self._api.create(kind, job.key[0], body)
-        except (KubeConflictError, NotThereError):  # the latter if the namespace does not exist
+        except (KubeConflictError, NotThereError):  # NotThereError: the namespace does not exist
             raise
         except KubeApiError as error:
             if error.status in MAY_PASS:
@@ -65,7 +66,7 @@ class OwnedObjects:
             raise NotMadeError(Refusal(kind, body["metadata"]["name"], error.message)) from None
 
     async def put(self, job: JobRecord, kind: str, body: JsonObject) -> None:
-        """Creates an object, or changes it to `body`. Raises NotMadeError and KubeApiError."""
+        """Creates an object, or changes the existing one to `body`. Raises NotMadeError and KubeApiError."""
         name = body["metadata"]["name"]
         found = await self._find(job, kind, name) if self._census.find(job, kind, name) is not None else None
         if found is None:
@@ -82,7 +83,7 @@ class OwnedObjects:
         self._census.drop(job.key, kind, name)
 
     async def expect_none(self, job: JobRecord, kind: str, name: str) -> None:
-        """Raises NotMadeError if such an object exists: another controller would adopt it."""
+        """Raises NotMadeError if an object of that name exists: another controller would adopt it."""
         try:
             found = await self._api.get(kind, job.key[0], name)
         except NotThereError:
@@ -97,7 +98,7 @@ class OwnedObjects:
             return None
 
     async def _find(self, job: JobRecord, kind: str, name: str) -> JsonObject | None:
-        """The object of that name; None if there is none. Raises NotMadeError if it is not the job's."""
+        """The object of that name; None if there is none. Raises NotMadeError if the job does not own it."""
         try:
             found = await self._api.get(kind, job.key[0], name)
         except NotThereError:
@@ -107,8 +108,8 @@ class OwnedObjects:
         return found
 
     async def _change(self, kind: str, found: JsonObject, body: JsonObject) -> JsonObject:
-        """Changes the object `found` by server-side apply. That gives up only fields that were applied before; so at
-        the first change the fields of our creation are marked as applied."""
+        """Changes the object `found` by server-side apply. An apply removes only fields that an earlier apply set. So
+        before the first apply, the managed fields of the operator's creation are changed from Update to Apply."""
         meta: JsonObject = found["metadata"]
         managers: list[JsonObject] = meta.get("managedFields") or []
         if not any(_is_ours(manager, "Apply") for manager in managers):
@@ -129,7 +130,7 @@ def _is_ours(manager: Mapping[str, Any], operation: str) -> bool:
 
 
 def _is_current(found: JsonObject, body: JsonObject) -> bool:
-    """Whether an object has the hash and the labels of this manifest."""
+    """Whether the object `found` has the labels and annotations (with the hash) of the manifest `body`."""
     meta, wanted = found["metadata"], body["metadata"]
     return all((meta.get(part) or {}).items() >= wanted[part].items() for part in ("labels", "annotations"))
 
@@ -138,7 +139,7 @@ def _taken(job: JobRecord, kind: str, meta: Mapping[str, Any]) -> Refusal:
     owners: list[JsonObject] = meta.get("ownerReferences") or []
     earlier = any((owner.get("kind"), owner.get("name")) == (KIND, job.key[1]) for owner in owners)
     message = (
-        "it belongs to an earlier job of this name; it is made again once that one is deleted"
+        "it belongs to an earlier job of this name; it is created again after that one is deleted"
         if earlier
         else "it exists and does not belong to this job, so it is not changed; delete it, or use another job name"
     )

@@ -1,4 +1,4 @@
-"""Limits the rate of writes over all jobs: returns the seconds that a job has to wait for its write."""
+"""Limits the rate of writes over all jobs: computes the seconds that a job has to wait for its write."""
 
 import heapq
 from collections.abc import Collection
@@ -6,13 +6,14 @@ from collections.abc import Collection
 from openseer_operator.objects.reading import JobKey
 
 BURST_SECONDS = 1.0
-"""Age up to which unused slots stay valid, in seconds."""
+"""Time for which an unused slot stays valid, in seconds; it limits bursts."""
 
 
 class RateLimiter:
-    """At most `rate` slots per second over all jobs, in the order of their first calls. Times in seconds.
+    """Gives out at most `rate` slots (permissions for one write) per second over all jobs, in the order of first calls.
 
-    A slot belongs to one name of a job until it is taken or given back; the next caller gets one that was given back.
+    A slot is reserved for one name (an object of a job) until it is used or given back. The next caller gets the
+    earliest slot that was given back. All times are in seconds.
     """
 
     def __init__(self, rate: float) -> None:
@@ -25,7 +26,7 @@ class RateLimiter:
         return sum(map(len, self._slots.values()))
 
     def wait(self, job: JobKey, name: str, now: float) -> float:
-        """0 if `name` has taken a slot; otherwise the seconds after which to call again."""
+        """0 if `name` may write now, which uses its slot; otherwise the seconds after which to call again."""
         slots = self._slots.setdefault(job, {})
         slot = slots.pop(name) if name in slots else self._new_slot(now)
         if slot > now:
@@ -35,7 +36,7 @@ class RateLimiter:
         return max(0.0, slot - now)
 
     def keep(self, job: JobKey, names: Collection[str]) -> None:
-        """Gives back the job's slots of all other names."""
+        """Gives back the job's slots of all names except `names`."""
         slots = self._slots.get(job, {})
         for name in [name for name in slots if name not in names]:
             heapq.heappush(self._free, slots.pop(name))

@@ -11,12 +11,12 @@ _OF_ONE_NODE = frozenset({"ReadWriteOnce", "ReadWriteOncePod"})
 
 
 async def volume_risk(api: Api, namespace: str, redis: Pod) -> str:
-    """The risk of starting a second pod while `redis`, which should be gone, may still write to its data, or of
-    starting it without the data; "" if Kubernetes attaches the volume to one node at a time, and detaches it from a
-    node that does not answer before it attaches it elsewhere.
+    """Why a second Redis pod may not start while the node of `redis` does not answer: it could write to the same data
+    at the same time, or lack the data. "" without such a risk: Kubernetes attaches the volume to one node at a time,
+    and detaches it from the lost node first.
 
-    Checks the actual volume at the pod's data folder, which a job's template may have changed. A failed check is a
-    risk, too; never raises.
+    Checks the actual volume at the pod's data folder, because a job's template may have changed it. A failed check
+    counts as a risk. Never raises.
     """
     try:
         found = await _get(api, "Node", None, redis.node)

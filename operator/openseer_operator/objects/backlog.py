@@ -1,4 +1,4 @@
-"""Parses and renders a job's backlog and its autoscaler's state, in the status."""
+"""Parses and renders a job's backlog and the state of its autoscaling, as parts of the status."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from openseer_operator.objects.status_parts import seconds_of, time_text
 
 
 def read_backlog(part: Mapping[str, Any]) -> Backlog:
-    """Parses the status's `backlog`; missing fields are unknown."""
+    """Parses the status's `backlog`; a missing field becomes 0 (unknown)."""
     return Backlog(
         requests=int(part.get("requests", 0)),
         tokens=int(part.get("tokens", 0)),
@@ -21,7 +21,7 @@ def read_backlog(part: Mapping[str, Any]) -> Backlog:
 
 
 def backlog_part(backlog: Backlog) -> JsonObject:
-    """Renders the status's `backlog`, without unknown fields."""
+    """Renders the status's `backlog`, without fields that are 0 (unknown)."""
     figures = {
         "responseTokens": round(backlog.length, 1),
         "workerTokensPerSecond": round(backlog.speed, 1),

@@ -1,6 +1,6 @@
-"""The conditions of a job's status, in the form of metav1.Condition, for people, kubectl wait and kstatus.
+"""The conditions of a job's status, in the form of metav1.Condition, for users, kubectl wait and kstatus.
 
-All conditions are always present; `lastTransitionTime` changes only with a condition's status.
+A status always has all conditions. Their `lastTransitionTime` changes only with the condition's status.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,19 +20,19 @@ STORE_NODE_LOST = "StoreNodeLost"
 LONGEST_MESSAGE = 2048
 """Limit of characters of a condition's message."""
 TEMPLATE_INVALID = "TemplateInvalid"
-"""Name of a condition, and of its reason."""
+"""Name of a condition, and its reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One condition: its status (True, False or Unknown), a reason of one word, and a message for people."""
+    """One condition: its status (True, False or Unknown), a reason of one CamelCase word, and a message for users."""
 
     status: str
     reason: str
     message: str
 
 
-_RELEASED = Condition("False", "Released", "the trainer has the GPUs; workers come back when it acquires them")
+_RELEASED = Condition("False", "Released", "the GPUs are lent to the trainer; workers start again when it returns them")
 _NOT_STALLED = Condition("False", "NotStalled", "")
 KINDS = (
     *("Suspended", TEMPLATE_INVALID, "NameTaken", "PodsCreated", "VolumeResized", "PodsScheduled", "Available"),
@@ -41,7 +41,7 @@ KINDS = (
 
 
 def conditions_of(observation: Observation, memory: Memory, workers: Iterable[WorkerPods]) -> dict[str, Condition]:
-    """All conditions after a reconcile step, by type."""
+    """All conditions after a reconcile step, by their type."""
     workers = tuple(workers)
     available = _available(observation, memory, workers)
     suspended, failed, template = _suspended(observation), _ended(memory, JobOutcome.FAILED), _template(observation)
@@ -151,7 +151,7 @@ def _available(observation: Observation, memory: Memory, workers: Iterable[Worke
 
 
 def _not_ready(observation: Observation) -> Condition:
-    """The condition of workers that have not started, with the cause if known; their Redis comes first."""
+    """The condition `Available` while no worker is ready, with the cause if known; a problem of Redis comes first."""
     pods = [pod for pod in (observation.redis, *observation.pods) if pod is not None]
     stuck = [pod for pod in pods if pod.problem and not pod.ended and not pod.leaving]
     if stuck:
@@ -165,7 +165,9 @@ def _not_ready(observation: Observation) -> Condition:
 
 
 def _silent_store(observation: Observation, reason: str, message: str, follows: str = "") -> Condition:
-    """The condition of a store that is not read: forbidden, loading, or `message`."""
+    """The condition `Available` while no worker is ready or the store does not answer. Its message is the first of: the
+    store's problem; the loading of its data; the problem of its pod; `message`. `follows` is appended to all but the
+    first."""
     problem = observation.store_problem
     if problem is not None:
         return Condition("False", problem.reason, problem.message[:LONGEST_MESSAGE])
@@ -209,7 +211,7 @@ def _ended(memory: Memory, outcome: JobOutcome) -> Condition:
 
 
 def _ready(observation: Observation, memory: Memory, available: Condition, suspended: Condition) -> Condition:
-    """`Ready` in the sense of kstatus: whether the job is in the state that its spec and its trainer require."""
+    """`Ready` as in kstatus: whether the job is in the state that its spec and its trainer require."""
     if memory.ending is not None:
         complete = memory.ending.outcome is JobOutcome.COMPLETE
         return Condition(str(complete), memory.ending.outcome.value, "")
@@ -223,7 +225,7 @@ def _ready(observation: Observation, memory: Memory, available: Condition, suspe
 
 
 def _not_running(observation: Observation, memory: Memory) -> Condition | None:
-    """The condition of a job that is not supposed to progress; None for others."""
+    """The condition `Progressing` of a job that is over, suspended or released; None for other jobs."""
     if memory.ending is not None:
         return Condition("False", memory.ending.outcome.value, "")
     if observation.job.spec.suspend:
@@ -232,7 +234,7 @@ def _not_running(observation: Observation, memory: Memory) -> Condition | None:
 
 
 def summary_reason(conditions: Mapping[str, Condition]) -> str:
-    """The reason that best describes the whole job."""
+    """The reason that describes the state of the whole job."""
     for kind in ("Failed", "Complete", "Suspended"):
         if conditions[kind].status == "True":
             return kind if kind != "Failed" else conditions[kind].reason
@@ -248,7 +250,8 @@ def summary_reason(conditions: Mapping[str, Condition]) -> str:
 def rendered_conditions(
     current: Mapping[str, Condition], previous: Mapping[str, Any], generation: int, now: float
 ) -> list[JsonObject]:
-    """Renders conditions for the status, with the time of each one's last change. `now`: seconds since the epoch."""
+    """Renders conditions for the status, with the time of the last change of each. `previous`: the previous status;
+    `now`: seconds since the epoch."""
     conditions: list[JsonObject] = []
     for kind, condition in current.items():
         old = condition_in(previous, kind)

@@ -1,4 +1,5 @@
-"""Mooncake's store as the KV pool of a job: one pod with its master and memory, its Service, and its network policy."""
+"""Mooncake's store as the KV pool of a job: one pod with Mooncake's master and memory, its Service and its
+NetworkPolicy."""
 
 # kubernetes' function has no types.
 # pyright: reportUnknownVariableType=false
@@ -24,11 +25,13 @@ from openseer_operator.objects.pod_parts import Mounts, base_pod_spec, container
 from openseer_operator.settings import OperatorSettings
 
 KV_POOL = "kv-pool"
-"""Role of the pool's pod, and name of its container."""
+"""Role of the KV pool's pod, and name of its container."""
 KV_POOL_PORT = 29600
-"""Port of the master; its metrics and the store have the next two. The store moves data through ports of its choice."""
+"""Port of the master. The next two ports are those of its metrics and of the store, which moves data through further
+ports of its own choice."""
 SPARE_SIXTEENTHS, SPARE_GIGABYTES = 1, 1
-"""Memory of the container in addition to the blocks': a share of theirs for their names, and a part for processes."""
+"""Memory of the container in addition to the KV blocks: sixteenths of their memory for their names, and GiB for the
+processes."""
 _TEMPLATE = "spec.kvPool.template"
 _GRACE_SECONDS = 5
 
@@ -39,12 +42,12 @@ def has_pool_pod(job: RolloutJob) -> bool:
 
 
 def kv_pool_address(job: RolloutJob) -> str:
-    """HOST:PORT of the master, for workers."""
+    """HOST:PORT of the master, to which workers connect."""
     return f"{kv_pool_name(job)}.{job.namespace}.svc:{KV_POOL_PORT}"
 
 
 def kv_pool_service(job: RolloutJob, uid: str) -> dict[str, Any]:
-    """The Service: a fixed address for the pod, since Mooncake's clients resolve it only once."""
+    """The Service: a fixed address for the pod, because Mooncake's clients resolve the name only once."""
     ports = [service_port(name, KV_POOL_PORT + number) for number, name in enumerate(("master", "metrics", "store"))]
     return {
         "apiVersion": "v1",
@@ -55,7 +58,7 @@ def kv_pool_service(job: RolloutJob, uid: str) -> dict[str, Any]:
 
 
 def kv_pool_stateful_set(job: RolloutJob, uid: str, settings: OperatorSettings, *, runs: bool) -> dict[str, Any]:
-    """The StatefulSet: one pod while the job `runs`, otherwise none, because its memory is costly.
+    """The StatefulSet: one pod while the job `runs`, otherwise no pod, because its memory is costly.
 
     Raises InputError for a template that overrides fields of the operator, or sets too little memory.
     """
@@ -104,7 +107,7 @@ def _pod_template(job: RolloutJob, settings: OperatorSettings) -> dict[str, Any]
                         *log_variables(settings.pods),
                     ],
                     "ports": [{"name": "metrics", "containerPort": KV_POOL_PORT + 1, "protocol": "TCP"}],
-                    # No liveness probe: the container's main process watches master and store.
+                    # No liveness probe: the container's main process monitors the master and the store.
                     "readinessProbe": {
                         "httpGet": {"path": "/metrics", "port": "metrics"},
                         "periodSeconds": 2,
@@ -125,8 +128,8 @@ def _pod_template(job: RolloutJob, settings: OperatorSettings) -> dict[str, Any]
 
 
 def _check_memory(pod: Mapping[str, Any], least: int) -> None:
-    """Raises InputError for a memory limit below `least`, in bytes: Mooncake allocates memory as blocks arrive, and the
-    kernel would kill it at the limit.
+    """Raises InputError if the container's memory request or limit is below `least`, in bytes. Mooncake allocates
+    memory as blocks arrive, and the kernel would kill it at the limit.
     """
     [own] = [container for container in pod["spec"]["containers"] if container["name"] == KV_POOL]
     for kind in ("requests", "limits"):
@@ -141,8 +144,8 @@ def _check_memory(pod: Mapping[str, Any], least: int) -> None:
 
 
 def kv_pool_policy(job: RolloutJob, uid: str) -> dict[str, Any]:
-    """The network policy: permits connections from the job's workers, at all ports, since Mooncake chooses some; and
-    none to the outside, since its processes connect only within the pod."""
+    """The NetworkPolicy. It permits connections from the job's workers to all ports, because Mooncake chooses some of
+    them. It permits no outgoing connections, because the pod's processes connect only to one another."""
     workers = {"podSelector": {"matchLabels": selector(job, "worker")}}
     return {
         "apiVersion": "networking.k8s.io/v1",

@@ -1,4 +1,4 @@
-"""The managed Redis of a job: its StatefulSet, its Service and the Secret with its password."""
+"""The managed Redis of a job: StatefulSet, Service, and the Secret with its password."""
 
 # kubernetes' function has no types.
 # pyright: reportUnknownVariableType=false
@@ -40,15 +40,15 @@ REDIS = "redis"
 """Name of the container of the managed Redis."""
 PASSWORD_KEY = "password"
 CONFIG_KEY = "redis.conf"
-"""Key in the Secret of Redis' secret settings, which must not be among its arguments."""
+"""Key, in the Secret, of the settings of Redis that contain its password and must not be among its arguments."""
 STORE_GRACE_SECONDS = 60
-"""Time for Redis to write its log to disk when it is stopped, in seconds."""
+"""Grace period in which a stopped Redis writes its log to disk, in seconds."""
 MEMORY_SHARE = Decimal("0.75")
-"""Share of the container's memory for data; the rest is for buffers, and pages copied during a rewrite of the log."""
+"""Share of the container's memory for data. The rest is for buffers, and pages copied during a rewrite of the log."""
 _STORE_RESOURCES = {"requests": {"cpu": "100m", "memory": "256Mi"}}
 _REDIS_FOLDER, _DATA = "/etc/redis", "/data"
 DATA_CLAIM = "data"
-"""Name of the volume claim template in the StatefulSet; the pod's claim has a longer name."""
+"""Name of the volume claim template in the StatefulSet; the pod's claim has a longer name (`store_claim_name`)."""
 _PING = ["sh", "-c", 'test "$(redis-cli ping)" = PONG']
 
 
@@ -58,14 +58,14 @@ def store_pod_name(job: RolloutJob) -> str:
 
 
 def store_secret(job: RolloutJob, uid: str, name: str, password: str) -> dict[str, Any]:
-    """The Secret with URL and password of the managed Redis; key `storeSecret`. Create it once and never replace it:
-    Redis has one password. Its hash excludes the password."""
+    """The Secret with URL and password of the managed Redis (shared object `storeSecret`). It is created once and never
+    replaced, because Redis has one password. Its hash excludes the password."""
     secret = {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": metadata(job, uid, name, "shared"),
         "type": "Opaque",
-        # A changed password would lock out pods that read it after Redis.
+        # A password that changed after Redis started would lock out pods that start later.
         "immutable": True,
     }
     return {
@@ -81,10 +81,10 @@ def store_secret(job: RolloutJob, uid: str, name: str, password: str) -> dict[st
 def store_stateful_set(
     job: RolloutJob, uid: str, settings: OperatorSettings, replicas: int, *, secret: str
 ) -> dict[str, Any]:
-    """The managed Redis: one pod, or none while the job is suspended; its volume stays until the set is deleted.
+    """The StatefulSet: one pod, or no pod while the job is suspended. Its volume stays until the set is deleted.
 
-    `secret`: name of the Secret with its password.
-    Raises InputError for a template that overrides fields of the operator.
+    `secret`: name of the Secret with its password. Raises InputError for a template that overrides fields of the
+    operator.
     """
     persistence = job.spec.store.persistence or Persistence()
     mounts = Mounts()
@@ -130,8 +130,8 @@ def store_claim_name(job: RolloutJob) -> str:
 
 
 def data_claims(pod: Mapping[str, Any]) -> dict[str, str]:
-    """The volumes of a Redis' pod that are mounted at its data folder or below it: claim by name, "" for one without a
-    claim, or with an ephemeral one. A job's template may have mounted others there."""
+    """The volumes of a pod of Redis that are mounted at its data folder or below it: the claim by the volume's name, ""
+    for a volume without a claim or with an ephemeral claim. A job's template may have mounted other volumes there."""
     spec: Mapping[str, Any] = pod["spec"]
     claims = {
         entry["name"]: part(entry, "persistentVolumeClaim").get("claimName", "") for entry in entries(spec, "volumes")
@@ -142,7 +142,7 @@ def data_claims(pod: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _holds_data(path: str) -> bool:
-    """Whether a path, after normalising it, is the data folder or below it."""
+    """Whether the normalised path is the data folder or a path below it."""
     return PurePosixPath(normpath("/" + path.lstrip("/"))).is_relative_to(_DATA)
 
 
@@ -161,7 +161,7 @@ def _pod_template(job: RolloutJob, settings: OperatorSettings, mounts: Mounts, s
                     "image": settings.store_image,
                     **({"imagePullPolicy": settings.pull_policy} if settings.pull_policy else {}),
                     "command": _command(job.spec.store),
-                    # Read by redis-cli.
+                    # redis-cli reads its password from this variable.
                     "env": [
                         {
                             "name": "REDISCLI_AUTH",
@@ -169,7 +169,7 @@ def _pod_template(job: RolloutJob, settings: OperatorSettings, mounts: Mounts, s
                         }
                     ],
                     "ports": [{"name": REDIS, "containerPort": REDIS_PORT, "protocol": "TCP"}],
-                    # No liveness probe: it must not restart a Redis that is slow, or still reads its log.
+                    # No liveness probe: it would restart a Redis that is slow, or still reads its log.
                     "readinessProbe": {
                         "exec": {"command": _PING},
                         "periodSeconds": 2,
@@ -195,7 +195,7 @@ def _command(store: StoreSpec) -> list[str]:
         "dir": _DATA,
         "appendonly": "yes",
         "appendfsync": store.fsync,
-        # The log is enough; snapshots would double the writes.
+        # No snapshots: the append-only log is sufficient, and they would double the writes.
         "save": "",
         # Redis must not evict a job's data.
         "maxmemory-policy": "noeviction",
@@ -206,8 +206,8 @@ def _command(store: StoreSpec) -> list[str]:
 
 
 def _memory_limit(store: StoreSpec) -> dict[str, str]:
-    """Redis' memory limit, below the container's: there it refuses writes, and workers retry; at the container's limit
-    the kernel would kill it."""
+    """Redis' own memory limit, below the container's. At its own limit Redis refuses writes, and workers retry; at the
+    container's limit the kernel would kill it."""
     limit = store.resources.limits.get("memory")
     return {"maxmemory": str(int(parse_quantity(limit) * MEMORY_SHARE))} if limit else {}
 
@@ -220,7 +220,7 @@ def store_service(job: RolloutJob, uid: str) -> dict[str, Any]:
         "metadata": metadata(job, uid, store_name(job), "shared"),
         "spec": {
             "type": "ClusterIP",
-            # Clients retry until Redis answers: they need not wait for its readiness probe.
+            # Clients retry until Redis answers, so they need not wait for its readiness probe.
             "publishNotReadyAddresses": True,
             "selector": selector(job, "redis"),
             "ports": [service_port(REDIS, REDIS_PORT)],

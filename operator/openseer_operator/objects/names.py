@@ -21,30 +21,31 @@ ROLE_LABEL = "openseer.dev/role"
 WORKER_LABEL = "openseer.dev/worker"
 RANK_LABEL = "openseer.dev/rank"
 TEMPLATE_ANNOTATION = "openseer.dev/template"
-"""Hash of an object's manifest; another hash means that the object is out of date."""
+"""Hash of the manifest from which an object was created; an object with another hash is outdated."""
 ATTEMPT_ANNOTATION = "openseer.dev/attempt"
-"""Number of the incarnation of its component to which a pod belongs."""
+"""On a pod: the number of its component's incarnation to which it belongs."""
 AVOID_ANNOTATION = "openseer.dev/avoid"
-"""Nodes on which the pod must not be placed, separated by commas."""
+"""On a pod: the nodes on which it must not be placed, separated by commas."""
 REVIVE_ANNOTATION = "openseer.dev/revive"
 """On a job: a new value revives a failed job."""
 REPLICAS_ANNOTATION = "openseer.dev/replicas"
-"""On the StatefulSet of a Redis: its replicas, which a LIST of metadata lacks."""
+"""On the StatefulSet of a managed Redis: its replicas, because a LIST of metadata does not contain them."""
 SAFE_TO_EVICT_ANNOTATION = "cluster-autoscaler.kubernetes.io/safe-to-evict"
 DO_NOT_DISRUPT_ANNOTATION = "karpenter.sh/do-not-disrupt"
 DELETION_COST_ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"
 BUSY_COST = 1000
-"""Deletion cost of a worker with work in flight; an idle one's is 0."""
+"""Deletion cost of a worker with running requests; that of an idle worker is 0."""
 DO_NOT_DISRUPT = "true"
-"""All versions of Karpenter support this value; a duration only those from 1.12 on, while earlier ones ignore it. So
-the operator limits the time itself, and removes the stamp."""
+"""Value that all versions of Karpenter support. A duration is supported from version 1.12 on, and ignored by earlier
+versions. So the operator itself limits the time, by removing the annotation."""
 
 MANAGED_SELECTOR = f"{MANAGED_BY_LABEL}={MANAGER}"
-"""Selector of all objects that the operator has made."""
+"""Selector of all objects that the operator has created."""
 
 
 def worker_pod_name(job: RolloutJob, index: int, rank: int) -> str:
-    """`J-worker-3`, in a gang `J-worker-3-1`; also the pod's host name. Raises InputError if it is too long."""
+    """Name of a worker's pod: `J-worker-3`; in a gang, with the rank: `J-worker-3-1`. It is also the pod's host name.
+    Raises InputError if it is too long."""
     name = f"{job.name}-worker-{index}"
     if job.spec.workers.parallelism.nodes > 1:
         name += f"-{rank}"
@@ -61,12 +62,12 @@ def driver_pod_name(job: RolloutJob) -> str:
 
 
 def workers_name(job: RolloutJob) -> str:
-    """Of the workers' headless Service and their PodDisruptionBudget."""
+    """Name of the workers' headless Service and of their PodDisruptionBudget."""
     return f"{job.name}-workers"
 
 
 def kv_pool_name(job: RolloutJob) -> str:
-    """Of the StatefulSet and the Service of a KV pool that is a pod."""
+    """Name of the StatefulSet and the Service of a KV pool that is a pod."""
     return f"{job.name}-kv-pool"
 
 
@@ -79,22 +80,23 @@ def output_name(job: RolloutJob) -> str:
 
 
 def labels(job: RolloutJob, role: str) -> dict[str, str]:
-    """Labels of a job's object. `role`: worker, driver, redis, kv-pool, rows or shared."""
+    """The labels of a job's object. `role`: worker, driver, redis, kv-pool, rows or shared."""
     return {NAME_LABEL: APP, MANAGED_BY_LABEL: MANAGER, **selector(job), ROLE_LABEL: role}
 
 
 def selector(job: RolloutJob, role: str = "") -> dict[str, str]:
-    """The labels that select a job's objects, all of them or those of one role."""
+    """The labels that select all objects of a job, or those with one role."""
     return {JOB_LABEL: job.name, **({ROLE_LABEL: role} if role else {})}
 
 
 def selector_text(job: RolloutJob, role: str = "") -> str:
-    """The same selector as text; for role worker the value of status.selector."""
+    """The selector as text; with role worker it is the value of status.selector."""
     return ",".join(f"{name}={value}" for name, value in selector(job, role).items())
 
 
 def stamp_annotations(busy: bool) -> dict[str, str | None]:
-    """Annotations that inform node autoscalers whether an eviction of a worker costs work; None removes one."""
+    """The stamp of a worker's pod: annotations that inform node autoscalers whether it is busy. None removes an
+    annotation."""
     return {
         SAFE_TO_EVICT_ANNOTATION: "false" if busy else "true",
         DO_NOT_DISRUPT_ANNOTATION: DO_NOT_DISRUPT if busy else None,
@@ -103,7 +105,7 @@ def stamp_annotations(busy: bool) -> dict[str, str | None]:
 
 
 def owner_references(job: RolloutJob, uid: str) -> list[dict[str, Any]]:
-    """The owner references of a job's objects, so that they are deleted with it."""
+    """The owner references of a job's objects: Kubernetes deletes the objects with the job."""
     return [
         {
             "apiVersion": API_VERSION,
@@ -128,7 +130,7 @@ def metadata(job: RolloutJob, uid: str, name: str, role: str) -> dict[str, Any]:
 
 
 def inherit(manifest: dict[str, Any], job: RolloutJob, settings: JobPodSettings) -> dict[str, Any]:
-    """Adds the labels and annotations of the job that the admin has chosen; the manifest's own take precedence."""
+    """Adds those labels and annotations of the job that the admin has chosen; the manifest's own take precedence."""
     meta = manifest["metadata"]
     for part, found, names in (
         ("labels", job.metadata.labels, settings.inherit_labels),
@@ -148,11 +150,11 @@ def _is_chosen(name: str, names: Iterable[str]) -> bool:
 
 
 TOO_SMALL = "-small"
-"""Suffix of the hash of a managed Redis whose volume could not be enlarged yet."""
+"""Suffix of the hash of a managed Redis while Kubernetes refuses to enlarge its volume."""
 
 
 def with_template_hash(manifest: dict[str, Any]) -> dict[str, Any]:
-    """The manifest with an annotation of its hash; equal manifests have equal hashes."""
+    """The manifest with its hash as an annotation; equal manifests have equal hashes."""
     manifest["metadata"]["annotations"][TEMPLATE_ANNOTATION] = digest(manifest)
     return manifest
 

@@ -1,4 +1,4 @@
-"""The operator's pod that probes the GPUs of one node, and its result."""
+"""The pod with which the operator probes the GPUs of one node, and the result of the probe."""
 
 import hashlib
 from collections.abc import Mapping
@@ -12,17 +12,17 @@ from openseer_operator.settings import OperatorSettings
 
 PROBE = "probe"
 PROBE_SECONDS = 120
-"""Timeout of a probe, in seconds: includes the pull of its image, on a slow node."""
+"""Timeout of a probe, in seconds; it includes the pull of the image on a slow node."""
 
 
 def probe_name(node: str) -> str:
-    """Name of the probe of a node; the same for each, so that a node has one at a time."""
+    """Name of a node's probe. All probes of a node have the same name, so that a node has one at a time."""
     return f"{APP}-probe-{hashlib.sha256(node.encode()).hexdigest()[:16]}"
 
 
 def probe_pod(node: str, settings: OperatorSettings) -> dict[str, Any]:
-    """The pod: in the operator's namespace, with the chart's worker image, so that no tenant controls it. It requests
-    no GPU, since all may be in use: the runtime gives it access to those of the node."""
+    """The pod. It runs in the operator's namespace with the chart's worker image, so that no tenant controls it. It
+    requests no GPU, because all may be in use: the container runtime gives it access to the node's GPUs."""
     container = {
         "name": PROBE,
         "image": settings.worker_image,
@@ -46,7 +46,7 @@ def probe_pod(node: str, settings: OperatorSettings) -> dict[str, Any]:
             "labels": {NAME_LABEL: f"{APP}-{PROBE}", MANAGED_BY_LABEL: MANAGER},
         },
         "spec": {
-            # Without the scheduler, to probe cordoned and full nodes, too.
+            # The pod bypasses the scheduler, so that cordoned and full nodes are probed, too.
             "nodeName": node,
             "restartPolicy": "Never",
             "activeDeadlineSeconds": PROBE_SECONDS,
@@ -63,7 +63,7 @@ def probe_pod(node: str, settings: OperatorSettings) -> dict[str, Any]:
 
 
 def finding_of(raw: Mapping[str, Any]) -> tuple[bool | None, str] | None:
-    """Whether the node's GPUs are well (None: unknown) and the probe's message; None while it runs."""
+    """Whether the node's GPUs are healthy (None if unknown), and the probe's message; None while the probe runs."""
     status: Mapping[str, Any] = raw.get("status") or {}
     phase = status.get("phase")
     if phase not in ("Succeeded", "Failed"):
@@ -75,4 +75,4 @@ def finding_of(raw: Mapping[str, Any]) -> tuple[bool | None, str] | None:
     code = ended.get("exitCode")
     if code == GpuSickError.exit_code:
         return False, message.removeprefix("error: ") or "a sick GPU"
-    return (True, message or "all GPUs are well") if code == 0 else (None, message or f"exit code {code}")
+    return (True, message or "all GPUs are healthy") if code == 0 else (None, message or f"exit code {code}")

@@ -1,9 +1,9 @@
 """Merges a user's pod template into the operator's, by the rules of `kubectl patch`.
 
-Maps are merged by field; a null is ignored, since the API server drops it from a job. Containers of the same name are
-merged. In other lists with a key (volumes, env, mounts, tolerations, …) an entry replaces the operator's entry of the
-same key, and others are added. Lists without a key (such as args) are replaced. Fields that the operator depends on
-cannot be set.
+Maps are merged by field; a null is ignored, because the API server drops it from a job. Containers of the same name are
+merged. In other lists with a key (volumes, env, mounts, tolerations, …) an entry replaces the operator's entry with the
+same key; an entry with a new key is added. Lists without a key (such as args) are replaced. Fields on which the
+operator depends cannot be set.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,7 +29,7 @@ LIST_KEYS: dict[str, tuple[str, ...]] = {
     "tolerations": ("key", "effect"),
     "topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
 }
-"""Keys of lists: the fields that identify an entry."""
+"""By the list's name: the fields that identify an entry."""
 
 _OPERATOR = "the operator sets it"
 OWNED_POD_FIELDS = {
@@ -62,8 +62,9 @@ def overlay_template(
 ) -> dict[str, Any]:
     """`ours` (metadata and spec of a pod) merged with the user's `template`; neither is changed.
 
-    `path`: the template's path in the manifest; `main`: name of openseer's container in it. The owned fields, each with
-    the reason, are added to those of every pod. Raises InputError with the field that cannot be set, and the reason.
+    `path`: the template's path in the manifest; `main`: name of openseer's container in the pod. `owned_pod_fields`,
+    `owned_container_fields`: fields, with the reason, that a template cannot set, in addition to OWNED_POD_FIELDS and
+    OWNED_CONTAINER_FIELDS. Raises InputError with the field that cannot be set, and the reason.
     """
     pod_fields = {**OWNED_POD_FIELDS, **(owned_pod_fields or {})}
     container_fields = {**OWNED_CONTAINER_FIELDS, **(owned_container_fields or {})}

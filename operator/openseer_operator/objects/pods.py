@@ -1,4 +1,4 @@
-"""The manifests of the pods of a job's workers and of its driver."""
+"""The manifests of the pods of a job's workers and driver."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -40,15 +40,15 @@ from openseer_operator.pod_settings import JobPodSettings
 from openseer_operator.settings import OperatorSettings
 
 HTTP_PORT = 8080
-"""Port of probes and metrics in workers and driver."""
+"""Port of probes and metrics of workers and driver."""
 GPU = "nvidia.com/gpu"
 WORKER, DRIVER = "worker", "driver"
-"""Names of openseer's own containers."""
+"""Names of openseer's own container in the pods of workers and driver."""
 
 EXIT_SECONDS = 5
-"""Time for a process to exit after the grace period for its work, in seconds."""
+"""Time for a process to exit, in addition to the grace period for its work, in seconds."""
 DRIVER_GRACE_SECONDS = 30
-"""Time for the driver to write and acknowledge its results, in seconds."""
+"""Grace period in which the driver writes and acknowledges its results, in seconds."""
 
 _CACHE, _MODELS, _PROMPTS, _OUTPUT = "/cache", "/models", "/prompts", "/output"
 _KV_POOL = "/kv-pool"
@@ -70,8 +70,8 @@ def worker_pod(
     secret: str,
     avoid: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """One pod of a worker; in a gang that of `rank`. `secret`: name of the managed Redis' Secret; `avoid`: nodes on
-    which it must not be placed.
+    """One pod of a worker. `rank`: its rank in a gang, else 0; `secret`: name of the managed Redis' Secret; `avoid`:
+    nodes on which the pod must not be placed.
 
     Raises InputError for a template that overrides fields of the operator, for a name that is too long, and for a path
     that leaves its volume.
@@ -128,8 +128,8 @@ def driver_pod(
     secret: str,
     avoid: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The pod that submits the prompts and writes the results. Autoscalers may evict it, since its successor resumes.
-    `secret`: name of the managed Redis' Secret.
+    """The driver's pod. Autoscalers may evict it, because its successor resumes the job. `secret`: name of the managed
+    Redis' Secret; `avoid`: nodes on which the pod must not be placed.
 
     Raises InputError for a template that overrides fields of the operator, and for a path that leaves its volume.
     """
@@ -177,8 +177,8 @@ def _container(
     start_seconds: int,
     secret: str,
 ) -> dict[str, Any]:
-    """The container of a worker or driver; `start_seconds`: timeout of its start, in seconds; large models need
-    long."""
+    """The container of a worker or driver. `start_seconds`: timeout of its start, in seconds; the load of a large model
+    may take many minutes."""
     probes = settings.pods.probes
     timeout = probes.timeout_seconds
     pull_policy = job.spec.image_pull_policy or ("" if job.spec.image else settings.pull_policy)
@@ -203,13 +203,13 @@ def _container(
 def _environment(
     job: RolloutJob, settings: JobPodSettings, secret: str, more: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """The admin's variables, `more` of this role, and openseer's; the latter take precedence. A template may replace
-    all."""
+    """The environment variables: the admin's, `more` (the admin's for this role), and openseer's, in rising precedence.
+    A template may replace all but OPENSEER_…."""
     model = job.spec.model
     plain = {
         "OPENSEER_TERMINATION_LOG": "/dev/termination-log",
         "HOME": "/tmp",
-        # Libraries read the user's name; the image's user has none.
+        # Libraries require a user name; the image's user has none.
         "USER": "openseer",
         "HF_HOME": f"{_CACHE}/huggingface",
         "VLLM_CACHE_ROOT": f"{_CACHE}/vllm",
@@ -218,7 +218,7 @@ def _environment(
     }
     if settings.ca_bundle.config_map:
         bundle = f"{_CERTIFICATES}/{settings.ca_bundle.key}"
-        # Read by OpenSSL and so Python's ssl; by requests; by curl.
+        # In this order: for OpenSSL (and so Python's ssl), for requests, for curl.
         plain |= dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), bundle)
     if model.offline:
         plain |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
@@ -261,7 +261,7 @@ def _mounts(job: RolloutJob, settings: JobPodSettings) -> Mounts:
 
 
 def _add_output(job: RolloutJob, mounts: Mounts) -> str:
-    """Mounts the volume of the results; returns its folder for this job."""
+    """Mounts the volume of the results; returns the job's folder on it, as a path in the pod."""
     output = job.spec.output
     claim = output.pvc.claim_name if output.pvc is not None else output_name(job)
     mounts.add("output", _OUTPUT, {"persistentVolumeClaim": {"claimName": claim}})
@@ -271,8 +271,8 @@ def _add_output(job: RolloutJob, mounts: Mounts) -> str:
 
 
 def _add_kv_pool(job: RolloutJob, mounts: Mounts) -> list[str]:
-    """Mounts the volume of a KV pool, if it has one; returns the option with the pool's address, none without a
-    pool."""
+    """Mounts the volume of the KV pool, if it has one. Returns the option with the pool's address or folder; empty
+    without a pool."""
     pool = job.spec.kv_pool
     if has_pool_pod(job):
         return ["--kv-pool", kv_pool_address(job)]
@@ -283,7 +283,7 @@ def _add_kv_pool(job: RolloutJob, mounts: Mounts) -> list[str]:
 
 
 def _add_prompts(job: RolloutJob, mounts: Mounts) -> list[str]:
-    """Mounts the prompts; returns the options with their file, none for prompts in the image or behind a URL."""
+    """Mounts the prompts. Returns the option with their file; empty for prompts in the image or at a URL."""
     prompts = job.spec.prompts
     if prompts is not None and prompts.config_map is not None:
         source = prompts.config_map
@@ -291,7 +291,7 @@ def _add_prompts(job: RolloutJob, mounts: Mounts) -> list[str]:
         mounts.add("prompts", _PROMPTS, {"configMap": {"name": source.name, "items": items}}, read_only=True)
         return ["--prompts", f"{_PROMPTS}/{source.key}"]
     if prompts is not None and prompts.pvc is not None:
-        # Read-only for this mount only: the volume may also be that of the results.
+        # Only the mount is read-only: the same volume may also hold the results.
         claim = {"persistentVolumeClaim": {"claimName": prompts.pvc.claim_name}}
         mounts.add("prompts", _PROMPTS, claim, read_only=True)
         return ["--prompts", inside(_PROMPTS, prompts.pvc.path, "spec.prompts.pvc.path")]
@@ -299,9 +299,10 @@ def _add_prompts(job: RolloutJob, mounts: Mounts) -> list[str]:
 
 
 def _avoid_nodes(pod: dict[str, Any], nodes: Sequence[str]) -> None:
-    """Excludes `nodes` in the pod's node affinity; in each of its terms, since terms are alternatives.
+    """Excludes `nodes` in the pod's node affinity, in each of its terms, because the terms are alternatives.
 
-    By the nodes' names, because the label kubernetes.io/hostname differs on some clouds. A field takes one value.
+    The rules use the nodes' names, because the label kubernetes.io/hostname differs from the name on some clouds. A
+    rule about a field takes only one value.
     """
     spec = pod["spec"]
     rules = [{"key": "metadata.name", "operator": "NotIn", "values": [node]} for node in sorted(set(nodes))]

@@ -1,4 +1,4 @@
-"""Parses the API's objects into the values that the operator stores of a pod or a job.
+"""Parses pods and jobs of the Kubernetes API into records.
 
 An object with any content gives a record: a tenant's malformed object must not stop the operator for other jobs.
 """
@@ -33,20 +33,20 @@ JobKey = tuple[str, str]
 
 WORKER_ROLE, DRIVER_ROLE, STORE_ROLE = "worker", "driver", "redis"
 LONGEST_REQUEST = 256
-"""Limit of characters of a request to revive a job."""
+"""Limit of characters stored of a request to revive a job."""
 LONGEST_TEXT = 1024
-"""Limit of characters stored of a pod's message."""
+"""Limit of characters stored of a pod's termination message, and of its problem."""
 LONGEST_NUMBER = 9
 """Limit of digits of a whole number in an annotation."""
 UNREADABLE = "the operator cannot read it"
-"""Message about an object that cannot be parsed."""
+"""Message about an object that the operator cannot parse."""
 _READY = ("Ready", "True")
 _STARTING = frozenset({"ContainerCreating", "PodInitializing"})
-"""Reasons of a waiting container that are normal."""
+"""Reasons of a waiting container that are no problem."""
 _KUEUE = "kueue.x-k8s.io/"
 """Prefix of Kueue's scheduling gates."""
 _REFUSALS = frozenset({"UnexpectedAdmissionError", "TopologyAffinityError"})
-"""Reasons of a pod that its node has refused, in addition to OutOf… (OutOfcpu, OutOfnvidia.com/gpu)."""
+"""Reasons with which a node refuses a pod, in addition to OutOf… (OutOfcpu, OutOfnvidia.com/gpu)."""
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +64,9 @@ class PodRecord:
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """A job. `job` is None if the operator cannot carry out its manifest, because of `problems`. `revive`: the value of
-    the request to revive it if it has failed, "" for none."""
+    """A job. `job`: its parsed manifest, None if the operator cannot carry it out; `problems`: the reasons for that, ""
+    for none. `deleting_since`: time of its deletion (seconds since the epoch), None without one. `revive`: the value of
+    the request to revive it, "" for none."""
 
     key: JobKey
     uid: str
@@ -85,12 +86,12 @@ def job_key(raw: Mapping[str, Any]) -> JobKey:
 
 
 def version_of(raw: Mapping[str, Any]) -> int:
-    """The resourceVersion as a number; a newer version of an object has a larger one."""
+    """The resourceVersion as a number; a newer version of an object has a larger number."""
     return int(raw["metadata"].get("resourceVersion") or 0)
 
 
 def read_job(raw: Mapping[str, Any], known: JobRecord | None = None) -> JobRecord:
-    """Parses a job. `known`: the earlier record; its manifest is reused if the generation is the same."""
+    """Parses a job. `known`: its earlier record; the parsed manifest is reused if the generation is the same."""
     meta = raw["metadata"]
     uid, generation = meta["uid"], meta.get("generation", 0)
     if known is not None and (known.uid, known.generation) == (uid, generation):
@@ -112,8 +113,8 @@ def read_job(raw: Mapping[str, Any], known: JobRecord | None = None) -> JobRecor
 
 
 def _parse(raw: Mapping[str, Any]) -> tuple[RolloutJob | None, str]:
-    """Parses the manifest; returns the job, or None and its problems. Labels and annotations are those at the last
-    change of the spec, since their changes do not increase the generation."""
+    """Parses the manifest; returns the job, or None and the problems. The job keeps the labels and annotations of the
+    last change of the spec, because changes of labels and annotations do not increase the generation."""
     document = {"apiVersion": API_VERSION, "kind": KIND, "metadata": raw["metadata"], "spec": raw.get("spec")}
     try:
         return parse_job(document, "manifest"), ""
@@ -128,7 +129,7 @@ def _parse(raw: Mapping[str, Any]) -> tuple[RolloutJob | None, str]:
 
 @dataclass(frozen=True, slots=True)
 class PodIdentity:
-    """The identity of a job's pod, from its labels. `index`: of its worker, None for driver and Redis."""
+    """The identity of a job's pod, from its labels. `index`: its worker's number, None for driver and Redis."""
 
     key: JobKey
     role: str
@@ -137,7 +138,7 @@ class PodIdentity:
 
 
 def pod_identity(meta: Mapping[str, Any]) -> PodIdentity | None:
-    """The identity; None for a pod that is no worker, driver or Redis of a job."""
+    """The identity of a pod; None if the pod is no worker, driver or Redis of a job."""
     labels: Mapping[str, str] = meta.get("labels") or {}
     job, role = labels.get(JOB_LABEL), labels.get(ROLE_LABEL)
     if job is None or role not in (WORKER_ROLE, DRIVER_ROLE, STORE_ROLE):
@@ -152,14 +153,14 @@ def pod_identity(meta: Mapping[str, Any]) -> PodIdentity | None:
 
 
 def read_pod(raw: Mapping[str, Any]) -> PodRecord | None:
-    """Parses a pod; None if it has no identity (see `pod_identity`)."""
+    """Parses a pod; returns None if it has no identity (see `pod_identity`)."""
     identity = pod_identity(raw["metadata"])
     if identity is None:
         return None
     meta = raw["metadata"]
     try:
         pod = _pod(raw, identity)
-    except Exception:  # a record is needed: its name is taken, and no other pod can be created under it
+    except Exception:  # the record is needed: no other pod can be created under this name
         log.exception("pod %s/%s: %s", meta["namespace"], meta["name"], UNREADABLE)
         pod = Pod(meta["name"], meta["uid"], identity.index, identity.rank, problem=UNREADABLE)
     return PodRecord(identity.key, identity.role, owner_uid(meta), version_of(raw), pod)
@@ -211,19 +212,19 @@ def owner_uid(meta: Mapping[str, Any]) -> str:
 
 
 def whole_number(text: str | None) -> int | None:
-    """The whole number in an annotation; None without one, or for one of more than LONGEST_NUMBER digits."""
+    """The whole number in an annotation; None without a number, or if it has more than LONGEST_NUMBER digits."""
     return int(text) if text and text.isdecimal() and len(text) <= LONGEST_NUMBER else None
 
 
 def _phase(text: str) -> PodPhase:
     try:
         return PodPhase(text or "Pending")
-    except ValueError:  # "Unknown": its node does not answer
+    except ValueError:  # "Unknown": the node does not answer
         return PodPhase.RUNNING
 
 
 def _own_container(status: Mapping[str, Any], role: str) -> JsonObject:
-    """The status of openseer's own container; {} before its node has reported it."""
+    """The status of openseer's own container; {} before the node has reported it."""
     containers: list[JsonObject] = status.get("containerStatuses") or []
     for container in containers:
         if container.get("name") == role:
@@ -232,15 +233,15 @@ def _own_container(status: Mapping[str, Any], role: str) -> JsonObject:
 
 
 def _ready(conditions: Iterable[Mapping[str, Any]], own: Mapping[str, Any]) -> bool:
-    """Whether openseer's container is ready, on a node that answers. For a lost node Kubernetes resets only `Ready`; a
-    sidecar that is not ready resets `ContainersReady`, too."""
+    """Whether openseer's container is ready on a node that answers. For a lost node Kubernetes sets only `Ready` to
+    False; for a sidecar that is not ready also `ContainersReady`."""
     states = {condition["type"]: condition["status"] for condition in conditions}
     node_answers = states.get("Ready") == "True" or (bool(own) and states.get("ContainersReady") == "False")
     return node_answers and bool(own.get("ready", True))
 
 
 def _not_scheduled(conditions: Iterable[Mapping[str, Any]], reason: str) -> str | None:
-    """The scheduler's message about a pod that it does not place for this reason; None for other pods."""
+    """The scheduler's message if it does not place the pod for this reason; None for other pods."""
     for condition in conditions:
         if condition["type"] == "PodScheduled" and condition["status"] == "False" and condition.get("reason") == reason:
             return condition.get("message") or "no node accepts it"
@@ -248,7 +249,7 @@ def _not_scheduled(conditions: Iterable[Mapping[str, Any]], reason: str) -> str 
 
 
 def _gates(spec: Mapping[str, Any]) -> str:
-    """The message about a gated pod, with its gates and their holder."""
+    """The message about a gated pod: its gates, and the controller that opens them."""
     gates: list[Mapping[str, str]] = spec.get("schedulingGates") or []
     names = ", ".join(gate["name"] for gate in gates)
     holder = "Kueue has not admitted it yet" if _KUEUE in names else "its holder has not opened it yet"
@@ -256,7 +257,7 @@ def _gates(spec: Mapping[str, Any]) -> str:
 
 
 def _setup_failure(status: Mapping[str, Any]) -> str:
-    """The message about an init container whose failure prevented openseer's container from running; "" for none."""
+    """The message about a failed init container, which prevented openseer's container from running; "" without one."""
     containers: list[JsonObject] = status.get("initContainerStatuses") or []
     for container in containers:
         ended = _part(_part(container, "state"), "terminated")
@@ -267,8 +268,8 @@ def _setup_failure(status: Mapping[str, Any]) -> str:
 
 
 def _problem(status: Mapping[str, Any], own: Mapping[str, Any]) -> str:
-    """Why the pod does not start, or why it ended, besides an exit code; "" if unknown. Other containers count only
-    until openseer's runs."""
+    """Why the pod does not start, or why it ended if the exit code does not say it; "" if unknown. Problems of other
+    containers count only until openseer's container runs."""
     state = _part(own, "state")
     if _part(state, "terminated").get("reason") == "OOMKilled":
         return "OOMKilled: it needed more memory than its limit"
@@ -289,12 +290,12 @@ def _problem(status: Mapping[str, Any], own: Mapping[str, Any]) -> str:
 
 
 def _part(owner: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A map within another; empty if it is missing or null."""
+    """The map `name` within a map; empty if it is missing or null."""
     return owner.get(name) or {}
 
 
 def _start_seconds(meta: Mapping[str, Any], conditions: Iterable[Mapping[str, Any]]) -> float | None:
-    """Seconds from the pod's creation until it was ready; None if it is not."""
+    """Seconds from the pod's creation until it was ready; None if it is not ready."""
     times = (entry.get("lastTransitionTime") for entry in conditions if (entry["type"], entry["status"]) == _READY)
     ready, made = seconds_of(next(times, None)), seconds_of(meta.get("creationTimestamp"))
     return max(0.0, ready - made) if ready is not None and made is not None else None

@@ -1,4 +1,4 @@
-"""The volume with rows of routed experts, and the pod that serves the rows of a serving job to the gateway."""
+"""The volume with rows of routed experts, and the pod that serves these rows to the gateway in mode serve."""
 
 from typing import Any
 
@@ -34,12 +34,12 @@ _GRACE_SECONDS = 5
 
 
 def has_rows_pod(job: RolloutJob) -> bool:
-    """Whether a separate pod serves the rows; in batch mode the driver reads the volume itself."""
+    """Whether a separate pod serves the rows. In mode batch the driver reads the volume itself."""
     return job.spec.routing.capture is not None and job.spec.mode == "serve"
 
 
 def add_rows(job: RolloutJob, uid: str, mounts: Mounts) -> list[str]:
-    """Mounts the volume for rows of routed experts; returns the option with this job's folder, none without capture.
+    """Mounts the volume for rows of routed experts. Returns the option with this job's folder; empty without capture.
 
     Raises InputError for a job without a volume.
     """
@@ -50,7 +50,7 @@ def add_rows(job: RolloutJob, uid: str, mounts: Mounts) -> list[str]:
         raise InputError("spec.routing.capture.pvc: missing; in a cluster all pods that need rows share a volume")
     mounts.add("rows", _FOLDER, {"persistentVolumeClaim": {"claimName": capture.pvc.claim_name}})
     folder = inside(_FOLDER, capture.pvc.path, "spec.routing.capture.pvc.path")
-    # By the uid, because an earlier job of the same name may have left rows with the same numbers.
+    # The folder contains the uid, because an earlier job of this name may have left rows with the same numbers.
     return ["--routed", f"{folder}/{job.namespace}.{job.name}.{uid}"]
 
 
@@ -67,7 +67,8 @@ def rows_service(job: RolloutJob, uid: str) -> dict[str, Any]:
 def rows_deployment(
     job: RolloutJob, uid: str, settings: OperatorSettings, *, secret: str, runs: bool
 ) -> dict[str, Any]:
-    """The Deployment: one pod while the job `runs`. It has no state: after the loss of its node another pod takes over.
+    """The Deployment: one pod while the job `runs`. The pod has no state: after the loss of its node another one
+    replaces it.
 
     `secret`: name of the managed Redis' Secret. Raises InputError for a job without a volume, and for a path that
     leaves the volume.

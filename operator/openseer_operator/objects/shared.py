@@ -1,4 +1,4 @@
-"""The shared objects of a job's pods: services, policies, configuration and the volume of the results."""
+"""The shared objects of a job: Services, policies, the configuration and the volume of the results."""
 
 import json
 from typing import Any
@@ -32,17 +32,17 @@ from openseer_operator.objects.rows import has_rows_pod, rows_deployment, rows_s
 from openseer_operator.settings import OperatorSettings
 
 DNS_PORTS = (53, 5353)
-"""Ports open to every address if the egress of jobs' pods is restricted: a cluster's DNS may run on its nodes. Policies
-apply to the port of the pod behind a Service, which is 5353 for OpenShift's DNS."""
+"""Ports of DNS. If the egress of jobs' pods is restricted, these ports stay open to every address, because the DNS of a
+cluster may run on its nodes. Policies apply to the port of the pod behind a Service, which is 5353 in OpenShift."""
 
 
 def shared_objects(
     job: RolloutJob, uid: str, settings: OperatorSettings, standing: int, *, secret: str, runs: bool = True
 ) -> dict[str, dict[str, Any]]:
-    """All shared objects by key, except the managed Redis itself (`store_stateful_set`) and its Secret
+    """All shared objects by key, except the StatefulSet of the managed Redis (`store_stateful_set`) and its Secret
     (`store_secret`).
 
-    `standing`: number of workers that an eviction would take work from (`standing_workers`); `secret`: name of the
+    `standing`: number of workers that the PodDisruptionBudget counts (`standing_workers`); `secret`: name of the
     managed Redis' Secret; `runs`: whether the job runs. Raises InputError for rows of routed experts without a volume.
     """
     objects = {
@@ -91,7 +91,7 @@ def _config(job: RolloutJob, uid: str) -> dict[str, Any]:
 
 
 def _workers_service(job: RolloutJob, uid: str) -> dict[str, Any]:
-    """The headless Service that gives pods of gangs DNS names before they are ready, to connect to one another."""
+    """The headless Service. It gives the pods of a gang DNS names before they are ready, so that they can connect."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -106,9 +106,12 @@ def _workers_service(job: RolloutJob, uid: str) -> dict[str, Any]:
 
 
 def _disruption_budget(job: RolloutJob, uid: str, standing: int) -> dict[str, Any]:
-    """The disruption budget of workers' pods. minAvailable in pods, not maxUnavailable, which counts by the job's
-    scale, in workers, while a gang has several pods. The first evicted pod of a gang ends the others. Workers that
-    cannot be scheduled do not count: a drain of a node would wait for them for ever."""
+    """The PodDisruptionBudget of the workers' pods.
+
+    It sets minAvailable, in pods. Kubernetes would compute maxUnavailable from the job's scale, which counts workers,
+    and a gang has several pods. The first evicted pod of a gang ends the others. Workers that cannot be scheduled do
+    not count: the drain of a node would wait for them for ever.
+    """
     pods = standing * job.spec.workers.parallelism.nodes
     return {
         "apiVersion": "policy/v1",
@@ -124,9 +127,10 @@ def _disruption_budget(job: RolloutJob, uid: str, standing: int) -> dict[str, An
 
 
 def _network_policy(job: RolloutJob, uid: str, settings: OperatorSettings) -> dict[str, Any]:
-    """The network policy: permits connections from the job itself, operator, gateway and readers of metrics. If egress
-    is restricted, permits connections to the job itself, DNS and the listed addresses only. Policies add up, so the pod
-    of a KV pool is excluded and has its own."""
+    """The NetworkPolicy. It permits connections from the job's own pods, the operator, the gateway and the readers of
+    metrics. If egress is restricted, it permits connections only to the job's own pods, DNS and the listed
+    destinations. It excludes the pod of a KV pool, which has a stricter policy, because the permissions of policies add
+    up."""
     but_pool = {"matchExpressions": [{"key": ROLE_LABEL, "operator": "NotIn", "values": [KV_POOL]}]}
     operators = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": settings.namespace}}}
     own = {"podSelector": {"matchLabels": selector(job)}}

@@ -1,4 +1,4 @@
-"""Renders and parses the job's status, for people and for the operator's next reconcile step. Pure functions."""
+"""Renders and parses the job's status, for users and for the operator's next reconcile step. Pure functions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -25,15 +25,16 @@ from openseer_operator.objects.reading import JsonObject
 from openseer_operator.objects.status_parts import entries, part, seconds_of, time_text
 
 INVALID_MANIFEST = "InvalidManifest"
-"""Reason of all conditions of a job whose manifest cannot be read."""
+"""Reason of all conditions of a job with a manifest that the operator cannot carry out."""
 _SLOW = ("progress", "busy", "backlog", "scaling", "gpuSeconds")
-"""Parts of the status that change all the time, and are written at the progress interval."""
+"""Parts of the status that change all the time; they are written at the interval of progress."""
 
 
 @dataclass(frozen=True, slots=True)
 class StatusDetails:
-    """Values of the status that are not in the plan: the job's generation, its pinned image, recent tokens per second,
-    the name of the managed Redis' Secret."""
+    """Values of the status that are not in the plan. `generation`: the job's generation; `image`: the image of its
+    workers and driver, pinned against upgrades of the operator; `tokens_per_second`: the recent rate, None if unknown;
+    `secret`: name of the managed Redis' Secret."""
 
     generation: int
     image: str
@@ -42,7 +43,7 @@ class StatusDetails:
 
 
 def memory_of(status: Mapping[str, Any]) -> Memory:
-    """Parses the memory that the last reconcile step wrote; empty for an empty status."""
+    """Parses the memory that the last reconcile step has written; empty for an empty status."""
     workers, progress, spent = (part(status, name) for name in ("workers", "progress", "gpuSeconds"))
     closed = int(progress.get("requestsDone", 0))
     failed = int(progress.get("requestsFailed", 0))
@@ -91,12 +92,12 @@ def memory_of(status: Mapping[str, Any]) -> Memory:
 
 
 def last_desired_workers(status: Mapping[str, Any]) -> int:
-    """Desired workers at the last reconcile step; 0 before the first, and while the job does not run."""
+    """Desired workers at the last reconcile step; 0 before the first step, and while the job does not run."""
     return part(status, "workers").get("desired") or 0
 
 
 def status_of(observation: Observation, plan: Plan, details: StatusDetails, previous: Mapping[str, Any]) -> JsonObject:
-    """Renders the whole status after this reconcile step."""
+    """Renders the whole status after this reconcile step. `previous`: the previous status."""
     memory, workers = plan.memory, workers_of(observation)
     ready = sum(worker.ready for worker in workers)
     desired = memory.desired or 0
@@ -146,12 +147,13 @@ def status_of(observation: Observation, plan: Plan, details: StatusDetails, prev
 
 
 def refused_status(problems: str, generation: int, previous: Mapping[str, Any], now: float) -> JsonObject:
-    """Renders the status of a job whose manifest the operator cannot read. Its memory stays, also its end."""
+    """Renders the status of a job with a manifest that the operator cannot carry out. The memory stays, the end of the
+    job included. `now`: seconds since the epoch."""
     if _ending(previous) is not None:
         return {**previous, "observedGeneration": generation}
-    told = Condition("True", INVALID_MANIFEST, problems[:LONGEST_MESSAGE])
+    stalled = Condition("True", INVALID_MANIFEST, problems[:LONGEST_MESSAGE])
     conditions = {kind: Condition("Unknown", INVALID_MANIFEST, "") for kind in KINDS}
-    conditions |= {"Stalled": told, "Ready": replace(told, status="False")}
+    conditions |= {"Stalled": stalled, "Ready": replace(stalled, status="False")}
     kept = {name: value for name, value in previous.items() if name not in ("conditions", "reason")}
     return kept | {
         "observedGeneration": generation,
@@ -161,7 +163,7 @@ def refused_status(problems: str, generation: int, previous: Mapping[str, Any], 
 
 
 def is_urgent(status: Mapping[str, Any], previous: Mapping[str, Any]) -> bool:
-    """Whether two statuses differ in a part that does not change all the time."""
+    """Whether two statuses differ in a part that is not one of _SLOW."""
     return _without_slow_parts(status) != _without_slow_parts(previous)
 
 
@@ -195,7 +197,7 @@ def _progress(observation: Observation, memory: Memory, details: StatusDetails) 
     runs = memory.ending is None and not observation.job.spec.suspend
     if runs and details.tokens_per_second is not None:
         progress["tokensPerSecond"] = round(details.tokens_per_second)
-    # A serving job has no end; that of each of its batches is shown by the API.
+    # A job of mode serve has no end; the API reports the end of each of its batches.
     left = seconds_left(tokens_left(counts), details.tokens_per_second or 0.0)
     if runs and left is not None and observation.job.spec.mode == "batch":
         progress["etaSeconds"] = round(left)

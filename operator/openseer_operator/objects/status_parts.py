@@ -1,4 +1,4 @@
-"""Reads parts of a job's status by name, and converts times to RFC 3339 text in UTC."""
+"""Reads parts of an object by name, and converts times to and from RFC 3339 text in UTC."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -16,14 +16,15 @@ def part(status: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def time_text(seconds: float | None) -> str | None:
-    """Seconds since the epoch as text; None for None."""
+    """Converts seconds since the epoch to RFC 3339 text; None to None."""
     if seconds is None:
         return None
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def seconds_of(text: str | None) -> float | None:
-    """Seconds since the epoch from text; None for None, and for a time that Python cannot parse (the year 0)."""
+    """Converts RFC 3339 text to seconds since the epoch; None, and a time that Python cannot parse (year 0), to
+    None."""
     try:
         return datetime.fromisoformat(text).timestamp() if text else None
     except (ValueError, OverflowError):

@@ -3,7 +3,7 @@
 let known = new Map<string, string>();
 let probe: HTMLElement | null = null;
 
-/** The present value of a custom property, say "--ok". */
+/** The present value of a custom property, such as "--ok". */
 export function colour(name: string): string {
   let value = known.get(name);
   if (value === undefined) {
@@ -19,7 +19,7 @@ export function colour(name: string): string {
   return value;
 }
 
-/** After the theme has changed. */
+/** Clears the cached colours; to be called after a change of the theme. */
 export function forgetColours(): void {
   known = new Map();
 }

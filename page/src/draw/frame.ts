@@ -1,9 +1,9 @@
-// Everything that is painted waits for the next frame, and is painted once in it.
+// Collects paint requests and runs each once in the next frame.
 
 const waiting = new Set<() => void>();
 let asked = false;
 
-/** Paints in the next frame, once, however often it is asked for. */
+/** Paints once in the next frame; repeated requests have no effect. */
 export function paintSoon(paint: () => void): void {
   waiting.add(paint);
   if (asked) return;

@@ -1,4 +1,4 @@
-// The groups of a batch as a grid, a cell each: filled from below by the share of its responses that are done.
+// The groups of a batch as a grid of cells, each filled from below by the share of its finished responses.
 
 import type { GroupColumns } from "../wire";
 import { count, many } from "../words";
@@ -11,13 +11,13 @@ const GAP = 2;
 const LARGEST = 26;
 const SMALLEST = 7;
 const AREA = 150;
-/** Pixels of height that a row of sections may need, about: cells are as large as that allows. */
+/** Approximate limit of the picture's height in pixels; cells are as large as it allows. */
 
 const SECTIONS = ["running", "waiting", "ended with failures", "done"] as const;
 type Section = (typeof SECTIONS)[number];
 
 interface Layout {
-  /** By place in the grid: which group, and where its cell is. */
+  /** By place in the grid: the group's index and the position of its cell. */
   group: number[];
   x: number[];
   y: number[];
@@ -83,14 +83,14 @@ export class GroupGrid {
     };
   }
 
-  /** How many groups each section has, in words. */
+  /** A text with the number of groups of each section. */
   summary(): string {
     return SECTIONS.map((each) => `${count(this.sections[each].length)} ${each}`).join(", ");
   }
 
   private words(group: number): string {
     const { name, size, ok, failed, running, waiting, longest, estimate } = this.groups;
-    const told = [
+    const facts = [
       `${ok[group]} of ${size[group]} done`,
       running[group]! > 0 && `${running[group]} running`,
       waiting[group]! > 0 && `${waiting[group]} waiting`,
@@ -98,7 +98,7 @@ export class GroupGrid {
       longest[group]! > 0 && `longest ${count(longest[group])}`,
       estimate[group] != null && `estimate ${count(estimate[group])} tokens`,
     ];
-    return `${name[group]}: ${told.filter(Boolean).join(", ")}`;
+    return `${name[group]}: ${facts.filter(Boolean).join(", ")}`;
   }
 
   private layout(width: number): Layout {

@@ -7,10 +7,10 @@ import type { Parts, Pen, Size } from "./picture";
 
 const GAP = 1;
 const LABEL_FROM = 12;
-/** Pixels that a row must be high for words to stand in its bars. */
+/** Least height in pixels of a row whose bars contain text. */
 const MOST_ROW = 16;
 const NEAR = 3;
-/** Pixels beside a bar that still count as on it. */
+/** Distance in pixels from a bar at which the pointer still selects it. */
 
 export interface Ending {
   words: string;
@@ -21,8 +21,8 @@ export interface Ending {
 const ENDINGS: Record<string, Ending> = {
   "": { words: "running", colour: "--run", hatched: false },
   complete: { words: "finished", colour: "--ok", hatched: false },
-  give_back: { words: "given back, goes on elsewhere or later", colour: "--amber", hatched: false },
-  reap: { words: "lease ran out", colour: "--bad", hatched: true },
+  give_back: { words: "given back; continues later, possibly on another worker", colour: "--amber", hatched: false },
+  reap: { words: "lease expired", colour: "--bad", hatched: true },
   fail: { words: "failed", colour: "--bad", hatched: true },
   abort: { words: "aborted", colour: "--cut", hatched: true },
   cancel: { words: "cancelled", colour: "--cut", hatched: true },
@@ -39,10 +39,10 @@ export const LEGEND: readonly (readonly [string, string, boolean])[] = [
   ["given back", "--amber", false],
   ["carried over", "--moved", false],
   ["aborted or cancelled", "--cut", true],
-  ["failed, or lease lost", "--bad", true],
+  ["failed, or lease expired", "--bad", true],
 ];
 
-/** For each lane its bars by start, and the rows that the fullest one needs. */
+/** The bars of each lane, ordered by start, and the largest number of rows of a lane. */
 export function byLane(bars: Bars, lanes: number): { bars: number[][]; rows: number } {
   const found: number[][] = Array.from({ length: lanes }, () => []);
   let rows = 1;
@@ -136,7 +136,7 @@ export function paintTimes({ context, width, height }: Pen, span: number, end: s
 
 const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21_600, 86_400];
 const TICK = 100;
-/** Pixels that a time needs, with room around it. */
+/** Width in pixels of a time label with its margins. */
 
 function ticks(width: number, span: number): [number, string][] {
   const every = STEPS.find((step) => (step / span) * width >= TICK) ?? span;

@@ -63,7 +63,7 @@ export function histogramParts({ edges, counts }: Histogram): Parts {
   };
 }
 
-/** Both axes alike and logarithmic, so that a right guess is on the diagonal and twice as much is as far as half. */
+/** Both axes are equal and logarithmic: exact estimates are on the diagonal, and errors by equal factors are equally far. */
 export function paintScatter(estimates: readonly number[], lengths: readonly number[], pen: Pen): void {
   const { context } = pen;
   const { left, top, width, height } = area(pen);
@@ -96,7 +96,7 @@ export function paintScatter(estimates: readonly number[], lengths: readonly num
   context.globalAlpha = 1;
 }
 
-/** How near the estimates were, in words; null without any. */
+/** A sentence on the errors of the estimates; null without estimates. */
 export function nearness(estimates: readonly number[], lengths: readonly number[]): string | null {
   const ratios = estimates
     .map((estimate, pair) => (lengths[pair] ?? 0) / estimate)
@@ -105,7 +105,7 @@ export function nearness(estimates: readonly number[], lengths: readonly number[
   const off = ratios.map((ratio) => Math.max(ratio, 1 / ratio)).sort((a, b) => a - b);
   const half = off[Math.floor(off.length / 2)]!;
   const longer = ratios.filter((ratio) => ratio > 1).length / ratios.length;
-  return `Half of ${many(ratios.length, "response")} came within ${half.toFixed(2)} × of the estimate; ${percent(longer)} were longer.`;
+  return `Half of ${many(ratios.length, "response")} differ from the estimate by a factor of at most ${half.toFixed(2)}; ${percent(longer)} are longer than estimated.`;
 }
 
 function round(most: number): number[] {

@@ -1,4 +1,4 @@
-// A canvas as a component: as wide as there is room, sharp, named for screen readers, its parts chosen by pointer or keys.
+// A canvas as a component: as wide as its parent, with a name for screen readers; pointer or keys select its parts.
 
 import type { ComponentChildren } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
@@ -32,7 +32,7 @@ export interface Parts {
   across?: (part: number, direction: 1 | -1, size: Size) => number;
   /** Parts that Page Up and Page Down pass over. */
   page?: number;
-  /** The part of a key, where it is found faster than by looking at all. */
+  /** The part with a key, if it can be found without a search. */
   find?: (key: string) => number;
   /** A press or click, in place of following the link. */
   press?: (x: number, width: number) => void;
@@ -40,7 +40,7 @@ export interface Parts {
   onKey?: (part: number) => void;
 }
 
-export interface Said {
+export interface PartText {
   words: string;
   link: string | null;
 }
@@ -52,15 +52,15 @@ interface PictureProps {
   parts?: Parts;
   /** Text below the picture while nothing is chosen; unset: no line below. */
   hint?: string;
-  /** Told in place of the line below. */
-  onSay?: (said: Said | null) => void;
-  /** Paint it again all the time, not with new data alone. */
+  /** Called with the text of the selected part, in place of the line below. */
+  onText?: (text: PartText | null) => void;
+  /** Repaint at every beat, not only with new data. */
   moves?: boolean;
   /** The same as text or a table, for screen readers. */
   children?: ComponentChildren;
 }
 
-export function Picture({ name, height, paint, parts, hint, onSay, moves = false, children }: PictureProps) {
+export function Picture({ name, height, paint, parts, hint, onText, moves = false, children }: PictureProps) {
   const box = useRef<HTMLDivElement>(null);
   const canvas = useRef<HTMLCanvasElement>(null);
   const [width, setWidth] = useState(0);
@@ -93,7 +93,7 @@ export function Picture({ name, height, paint, parts, hint, onSay, moves = false
   const choose = (part: number): void => {
     if (!parts || part === chosen) return;
     setKey(part < 0 ? null : parts.key(part));
-    onSay?.(part < 0 ? null : { words: parts.words(part), link: parts.link?.(part) ?? null });
+    onText?.(part < 0 ? null : { words: parts.words(part), link: parts.link?.(part) ?? null });
   };
   const place = (event: PointerEvent | MouseEvent): number => {
     const area = canvas.current!.getBoundingClientRect();
@@ -118,7 +118,7 @@ export function Picture({ name, height, paint, parts, hint, onSay, moves = false
   };
 
   const usable = parts && parts.count > 0;
-  const said = chosen >= 0 ? parts!.words(chosen) : "";
+  const text = chosen >= 0 ? parts!.words(chosen) : "";
   const link = chosen >= 0 ? parts?.link?.(chosen) : null;
   return (
     <div class="picture" ref={box}>
@@ -133,7 +133,7 @@ export function Picture({ name, height, paint, parts, hint, onSay, moves = false
               "aria-valuemin": 0,
               "aria-valuemax": parts.count - 1,
               "aria-valuenow": Math.max(0, chosen),
-              "aria-valuetext": said || "nothing chosen",
+              "aria-valuetext": text || "nothing selected",
               onKeyDown: keyed,
               onPointerMove: (event: PointerEvent) => event.pointerType !== "touch" && choose(place(event)),
               onPointerLeave: (event: PointerEvent) => event.pointerType !== "touch" && choose(-1),
@@ -143,21 +143,21 @@ export function Picture({ name, height, paint, parts, hint, onSay, moves = false
           : { role: "img", "aria-label": name })}
         class={chosen >= 0 && (link || parts?.press) ? "opens" : undefined}
       />
-      {hint !== undefined && <Readout said={said ? { words: said, link: link ?? null } : null} hint={hint} />}
+      {hint !== undefined && <Readout text={text ? { words: text, link: link ?? null } : null} hint={hint} />}
       {children && <div class="unseen">{children}</div>}
     </div>
   );
 }
 
 /** The chosen item as text, with a link that opens it on touch screens. */
-export function Readout({ said, hint }: { said: Said | null; hint: string }) {
+export function Readout({ text, hint }: { text: PartText | null; hint: string }) {
   return (
     <p class="readout">
-      {said?.words ?? hint}
-      {said?.link && (
+      {text?.words ?? hint}
+      {text?.link && (
         <>
           {" "}
-          <a href={said.link} tabIndex={-1}>
+          <a href={text.link} tabIndex={-1}>
             open
           </a>
         </>
@@ -200,7 +200,7 @@ function step(parts: Parts, from: number, key: string, size: Size): number | nul
   }
 }
 
-/** As many dots as the screen has, and nothing on them. */
+/** Clears the canvas and sets its resolution to that of the screen. */
 function prepare(canvas: HTMLCanvasElement, { width, height }: Size): CanvasRenderingContext2D {
   const dots = window.devicePixelRatio || 1;
   const [wide, high] = [Math.round(width * dots), Math.round(height * dots)];

@@ -29,7 +29,7 @@ export function tokenAt(x: number, width: number, span: number): number {
   return Math.floor(((x - LEFT) / (width - LEFT)) * span);
 }
 
-/** The tokens that the longest response may reach, to the next round number. */
+/** The expected length of the longest response in tokens, rounded up. */
 export function ribbonSpan(responses: readonly Response[], estimate: number | null, most: number): number {
   const longest = responses.reduce((length, response) => Math.max(length, response.length), 64);
   return Math.min(Math.max(most, longest), Math.ceil(Math.max(longest * 1.1, estimate ?? 0) / 64) * 64);
@@ -90,7 +90,7 @@ export function paintRibbons(ribbons: Ribbons, pen: Pen): void {
 }
 
 const sheet = document.createElement("canvas");
-/** Where shades are put dot by dot before they are drawn as ribbons: many times as fast as a rectangle for each. */
+/** Shades are written here dot by dot and then drawn as ribbons, which is many times as fast as a rectangle per shade. */
 
 /** A column of dots has the shade of the mean of its tokens; above it is a line where most of them are shared. */
 function paintShades({ responses, agreement, span, rowHeight }: Ribbons, { context, width }: Pen): void {

@@ -38,13 +38,13 @@ export function Series({ title, at, live, lines, words, top }: SeriesProps) {
   const latest = useRef({ at, lines, words });
   latest.current = { at, lines, words };
 
-  const tell = (): void => {
+  const showValues = (): void => {
     const { at, lines, words } = latest.current;
     const pointed = chart.current?.cursor.idx;
     const place = pointed ?? at.length - 1;
-    const told = lines.map((line) => (lines.length > 1 ? `${line.name} ` : "") + words(line.values[place]));
+    const facts = lines.map((line) => (lines.length > 1 ? `${line.name} ` : "") + words(line.values[place]));
     const when = pointed == null ? "" : `${duration(-(at[place] ?? 0))} ${live ? "ago" : "before the end"}: `;
-    if (values.current) values.current.textContent = at.length === 0 ? "nothing yet" : when + told.join(" · ");
+    if (values.current) values.current.textContent = at.length === 0 ? "no data yet" : when + facts.join(" · ");
   };
 
   useLayoutEffect(() => {
@@ -87,7 +87,7 @@ export function Series({ title, at, live, lines, words, top }: SeriesProps) {
             ...(line.dashed ? { dash: [5, 4] } : {}),
           })),
         ],
-        hooks: { setCursor: [tell] },
+        hooks: { setCursor: [showValues] },
       },
       columns(at, lines),
       box.current!,
@@ -108,7 +108,7 @@ export function Series({ title, at, live, lines, words, top }: SeriesProps) {
 
   useEffect(() => {
     chart.current?.setData(columns(at, lines));
-    tell();
+    showValues();
   }, [at]);
 
   return (
@@ -131,12 +131,12 @@ function inWords(
   lines: readonly Line[],
   words: SeriesProps["words"],
 ): string {
-  if (at.length === 0) return "nothing yet";
-  const told = lines.map((line) => {
+  if (at.length === 0) return "no data yet";
+  const facts = lines.map((line) => {
     const known = line.values.filter((value): value is number => value != null);
     if (known.length === 0) return `${line.name} not known`;
     const [low, high] = [known.reduce((a, b) => Math.min(a, b)), known.reduce((a, b) => Math.max(a, b))];
     return `${line.name} ${live ? "now" : "at the end"} ${words(line.values.at(-1))}, between ${words(low)} and ${words(high)}`;
   });
-  return `over the last ${duration(-(at[0] ?? 0))}, ${told.join("; ")}`;
+  return `over the last ${duration(-(at[0] ?? 0))}, ${facts.join("; ")}`;
 }

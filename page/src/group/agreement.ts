@@ -3,17 +3,17 @@
 import type { Response } from "./responses";
 
 export const SPAN = 8;
-/** Fewer tokens alike, one after the other, are chance. */
+/** Shortest stretch of equal tokens that is marked; shorter ones are chance. */
 
 export const MOST_COMPARED = 200_000;
 /** Tokens of a group that are compared; later ones are not marked. */
 
 const PLACES = 2 ** 24;
-/** More than a response has tokens. */
+/** A number above the tokens of any response. */
 
 const NO_MARKS = new Uint8Array(0);
 
-/** Grows with its responses: each token is looked at once. */
+/** Is updated with new tokens: each token is processed once. */
 export class Agreement {
   /** Tokens that all responses begin with; 0 for a single one. */
   prefix = 0;
@@ -73,7 +73,7 @@ export class Agreement {
   }
 }
 
-/** A mistake would underline a few tokens too many, so 32 bits are enough. */
+/** 32 bits are enough: a collision would underline a few tokens too many. */
 function hashOf(tokens: readonly number[], begin: number): number {
   let hash = 0x811c9dc5;
   for (let place = begin; place < begin + SPAN; place++)

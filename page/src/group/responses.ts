@@ -1,9 +1,9 @@
-// A group as the page has gathered it: views bring the next pieces of each response.
+// A group put together from views, each of which contains the next piece of each response.
 
 import type { ChunkInfo, GroupPage, ResponseView } from "../wire";
 import { Agreement } from "./agreement";
 
-/** A response with all of its tokens that have come. */
+/** A response with all of its received tokens. */
 export interface Response extends Omit<ResponseView, "tokens" | "text" | "logprobs" | "start"> {
   tokens: number[];
   text: string[] | null;
@@ -13,11 +13,11 @@ export interface Response extends Omit<ResponseView, "tokens" | "text" | "logpro
 export interface GatheredGroup extends Omit<GroupPage, "responses"> {
   responses: Response[];
   agreement: Agreement;
-  /** Whether all tokens have come that are known. */
+  /** Whether all tokens generated so far have been received. */
   whole: boolean;
 }
 
-/** Makes what adds the views of one stream together. A stream that is opened anew goes on, or sends all tokens again. */
+/** Returns the function that adds up the views of one stream. A stream that is opened again continues, or sends all tokens again. */
 export function gather(): (received: unknown) => GatheredGroup {
   const known = new Map<number, Response>();
   let agreement = new Agreement();
@@ -39,7 +39,7 @@ export function gather(): (received: unknown) => GatheredGroup {
   };
 }
 
-/** How many tokens that are known still hold: all, unless the piece says otherwise of some, or the response is shorter. */
+/** The number of received tokens that remain valid: all, unless the piece replaces some or the response is shorter. */
 function keptBefore({ tokens }: Response, piece: ResponseView): number {
   const overlap = Math.min(tokens.length, piece.start + piece.tokens.length);
   for (let place = piece.start; place < overlap; place++) {
@@ -57,7 +57,7 @@ function joined(before: Response | undefined, piece: ResponseView, kept: number)
     for (let place = kept - start; place < more.length; place++) list.push(more[place]!);
     return list;
   };
-  // A piece without tokens does not say whether they have texts and log-probabilities.
+  // A piece without tokens does not show whether tokens have texts and log-probabilities.
   const also = <T>(list: T[] | null | undefined, more: readonly T[] | null): T[] | null => {
     const next = piece.tokens.length === 0 && list ? [] : more;
     return next && extend(list ?? [], next);
@@ -75,12 +75,12 @@ export function chunkOf(chunks: readonly ChunkInfo[], place: number): ChunkInfo 
   return chunks.find((chunk) => chunk.start <= place && place < chunk.end);
 }
 
-/** A worker's name without its boot, which a chunk tells, too: "worker-1#e3ed" is a life of worker-1. */
+/** A worker's name without the boot that a chunk adds: "worker-1#e3ed" is one boot of worker-1. */
 export function workerName(worker: string): string {
   return worker.split("#")[0]!;
 }
 
-/** The workers of a response in the order in which they had it, each as often as it was moved to it. */
+/** The workers of a response in order of time; a worker occurs once per move to it. */
 export function workersOf(response: Response): string[] {
   const all = [...response.chunks.map((chunk) => workerName(chunk.worker)), response.worker].filter(Boolean);
   return all.filter((worker, place) => worker !== all[place - 1]);

@@ -1,7 +1,7 @@
-// How likely a token was, as a shade: the less likely, the stronger.
+// The probability of a token as a shade: the lower, the darker.
 
 export const LEAST_PROBABILITIES = [0.9, 0.5, 0.2, 0.05, 0.01, 0] as const;
-/** Shade n is for tokens at least so likely; shade 0 is none. */
+/** Least probability of the tokens with shade n; shade 0 is no shade. */
 
 /** -1: not known. */
 export function shadeOf(logprob: number | null | undefined): number {

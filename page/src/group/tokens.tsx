@@ -1,4 +1,4 @@
-// Tokens of a response as text: the shade says how likely each was, a line below it that a sibling has the same stretch.
+// Tokens of a response as text. Shade: probability of the token; line below: a sibling contains the same stretch.
 
 import type { ComponentChild } from "preact";
 
@@ -41,7 +41,7 @@ export function Tokens({ response, agreement, from, to, each = false, chosen = -
   return <>{spans}</>;
 }
 
-/** A token as text; its id where no tokenizer is there. */
+/** A token as text; its id without a tokenizer. */
 export function wordOf(response: Response, place: number): string {
   return response.text ? (response.text[place] ?? "") : `${response.tokens[place]} `;
 }
@@ -55,7 +55,7 @@ function lookOf(response: Response, agreement: Agreement, place: number): string
 
 export function Legend({ logprobs, siblings }: { logprobs: boolean; siblings: boolean }) {
   return (
-    <ul class="legend" aria-label="What the marks mean">
+    <ul class="legend" aria-label="Legend">
       {logprobs && (
         <>
           <li>probability of the token</li>
@@ -66,14 +66,14 @@ export function Legend({ logprobs, siblings }: { logprobs: boolean; siblings: bo
           ))}
         </>
       )}
-      {!logprobs && <li>No log-probabilities are recorded by this job.</li>}
+      {!logprobs && <li>This job records no log-probabilities.</li>}
       {siblings && (
         <>
           <li>
-            <span class="prefix">all begin so</span>
+            <span class="prefix">common beginning of all responses</span>
           </li>
           <li>
-            <span class="shared">a sibling has it too</span>
+            <span class="shared">also in a sibling</span>
           </li>
         </>
       )}

@@ -1,4 +1,4 @@
-// Small things that all views are made of.
+// Components that all views use.
 
 import type { ComponentChildren } from "preact";
 import { useRef } from "preact/hooks";
@@ -9,7 +9,7 @@ const GOOD = new Set(["running", "busy", "ok", "complete", "done"]);
 const BAD = new Set(["failed", "sick", "silent", "rollback"]);
 const WARN = new Set(["waiting", "draining", "starting", "aborted", "open", "cancelled", "carried", "unknown"]);
 
-/** A state as a word with a shape of its own, so that colour is not needed to tell it. */
+/** A state as a word in a frame, readable without colours. */
 export function Pill({ word }: { word: string }) {
   const kind = GOOD.has(word) ? "good" : BAD.has(word) ? "bad" : WARN.has(word) ? "warn" : "calm";
   return <span class={`pill ${kind}`}>{word}</span>;
@@ -71,15 +71,15 @@ export function Panel({ title, aside, class: more = "", children }: PanelProps) 
   );
 }
 
-/** Why a thing is as it is; read out when its words change, not whenever a number in it does. */
+/** The reason for a state. Screen readers announce a change of its words, but not a change of its numbers alone. */
 export function Reason({ words, bad = false }: { words: string; bad?: boolean }) {
-  const said = useRef(words);
-  if (withoutNumbers(said.current) !== withoutNumbers(words)) said.current = words;
+  const announced = useRef(words);
+  if (withoutNumbers(announced.current) !== withoutNumbers(words)) announced.current = words;
   return (
     <>
       <p class={`reason ${bad ? "bad" : ""}`}>{words}</p>
       <p class="unseen" aria-live="polite">
-        {said.current}
+        {announced.current}
       </p>
     </>
   );

@@ -21,7 +21,7 @@ interface ShownProps<V> {
 export function Shown<V>({ stream, what, skeleton, onLogin, children }: ShownProps<V>) {
   const { view, problem, staleSince } = stream;
   if (problem?.final) {
-    if (problem.status === 401) return <Login onLogin={onLogin} why={view ? "You were logged out." : ""} />;
+    if (problem.status === 401) return <Login onLogin={onLogin} why={view ? "You have been logged out." : ""} />;
     return <Failure problem={problem} what={what} />;
   }
   if (view === null) {
@@ -43,27 +43,26 @@ export function Shown<V>({ stream, what, skeleton, onLogin, children }: ShownPro
 function Stale({ since, problem }: { since: Date; problem: PageProblem | null }) {
   return (
     <p class="banner" role="status">
-      <strong>Nothing new since {clock(since)}.</strong> {problem?.detail || "The server sends nothing."} What you see
-      is as it was then; the page keeps trying.
+      <strong>No update since {clock(since)}.</strong> {problem?.detail || "The server sends no data."} The page shows the state of that time and keeps trying.
     </p>
   );
 }
 
 const ADVICE: Record<number, string> = {
   0: "Is the server running, and can this machine reach it? The page keeps trying.",
-  403: "Ask whoever runs the cluster for the right to read this job's batches, or log out and use another token.",
-  404: "It may have ended and been removed, or its name is misspelt.",
-  409: "What was shown here belongs to results that are no longer there.",
+  403: "Ask the cluster's administrator for the right to read this job's batches, or log out and use another token.",
+  404: "It may have been deleted after its end, or its name is misspelt.",
+  409: "The results that this view showed no longer exist.",
   429: "The page keeps trying.",
-  503: "The page keeps trying, and goes on by itself.",
+  503: "The page keeps trying and continues by itself.",
 };
 
 const TITLES: Record<number, string> = {
   0: "No connection",
-  403: "You may not see this",
+  403: "No permission",
   404: "Not found",
-  409: "It has changed",
-  503: "No answer just now",
+  409: "The data have changed",
+  503: "No answer at the moment",
 };
 
 export function Failure({ problem, what }: { problem: PageProblem; what: string }) {
@@ -75,7 +74,7 @@ export function Failure({ problem, what }: { problem: PageProblem; what: string 
       </p>
       <p class="dim">
         {ADVICE[problem.status] ??
-          (problem.status >= 500 ? ADVICE[503] : "Reload the page; if it stays so, look at the server's log.")}
+          (problem.status >= 500 ? ADVICE[503] : "Reload the page. If the problem persists, read the server's log.")}
       </p>
       <p>
         <a href="#/">All jobs</a>

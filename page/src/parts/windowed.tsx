@@ -4,7 +4,7 @@ import type { ComponentChildren } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 
 const BEYOND = 3;
-/** Items on each side that are there before they are scrolled to. */
+/** Items rendered on each side of the visible part. */
 
 interface WindowedProps {
   name: string;
@@ -16,7 +16,7 @@ interface WindowedProps {
   item(index: number): ComponentChildren;
 }
 
-/** A box of its own scroll, with equal items. */
+/** A scrolling box with items of equal size. */
 export function Windowed({ name, count, size, direction = "down", class: more = "", item }: WindowedProps) {
   const box = useRef<HTMLDivElement>(null);
   const [seen, setSeen] = useState({ from: 0, to: 8 });

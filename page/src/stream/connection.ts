@@ -9,9 +9,9 @@ export interface Receiver {
   view(view: unknown): boolean;
   /** The part of the view that changes fastest, sent between two views. */
   pulse(pulse: unknown): void;
-  /** Why nothing comes; `final`: it would be the same the next time. */
+  /** The reason why no views arrive; `final`: a retry would fail, too. */
   problem(problem: PageProblem, final: boolean): void;
-  /** A sign of life: the latest view still holds. */
+  /** The latest view is still valid. */
   alive(): void;
 }
 
@@ -61,7 +61,7 @@ export function connect(path: string, receiver: Receiver): () => void {
 
 type Outcome = "over" | "again";
 
-/** The id of the last view that was taken: the server goes on after it. */
+/** The id of the last accepted view: the server continues after it. */
 interface Place {
   id: string;
 }
@@ -113,7 +113,7 @@ async function read(
     }
   } catch (error) {
     if (mine.signal.aborted && !silent) return "again";
-    receiver.problem({ status: 0, detail: silent ? "The server is silent." : whyLost(error) }, false);
+    receiver.problem({ status: 0, detail: silent ? "The server sends no data." : whyLost(error) }, false);
     return "again";
   } finally {
     window.clearTimeout(silence);
@@ -134,7 +134,7 @@ function whyLost(error: unknown): string {
   return network ? "The server does not answer." : String(error instanceof Error ? error.message : error);
 }
 
-/** The server's words for a status that is no success; its own status line where it sent none. */
+/** The server's message for an error status; the status line if it sent no message. */
 export async function problemOf(answer: Response): Promise<PageProblem> {
   try {
     const body = (await answer.json()) as { detail?: unknown; title?: unknown };

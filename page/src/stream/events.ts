@@ -9,7 +9,7 @@ export interface ServerEvent {
   id: string;
 }
 
-/** The name of a comment: a sign of life. */
+/** The name of a comment, which keeps the connection alive. */
 export const COMMENT = ":";
 
 /** Gives the events and comments that are whole after each piece. Throws where one is too long. */

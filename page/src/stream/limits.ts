@@ -1,10 +1,10 @@
-// How long the page waits for a server, and how much it takes.
+// Timeouts of the page's connections, and size limits of the data that it accepts.
 
 export const STALE_MS = 5_000;
 /** Time without an event after which the page marks its content as outdated. */
 
 export const SILENCE_MS = 15_000;
-/** Three signs of life have not come: the connection is given up and made anew. */
+/** Time without any data (three missed events) after which the connection is closed and opened again. */
 
 export const FIRST_RETRY_MS = 500;
 export const LONGEST_RETRY_MS = 15_000;

@@ -1,4 +1,4 @@
-// A stream as the state of a component: the latest view, its age, the present problem.
+// A stream as the state of a component: the latest view, its time of arrival, the present problem.
 
 import { useEffect, useState } from "preact/hooks";
 
@@ -7,13 +7,13 @@ import { connect } from "./connection";
 import { STALE_MS } from "./limits";
 
 export interface Streamed<V> {
-  /** The latest view; null while none has come. */
+  /** The latest view; null before the first. */
   view: V | null;
-  /** `performance.now()` at which it came. */
+  /** `performance.now()` of its arrival. */
   cameAt: number;
-  /** Since when nothing has come; null while views come, or signs that the latest one still holds. */
+  /** Time since which no data have arrived; null while views or alive comments arrive. */
   staleSince: Date | null;
-  /** Why nothing comes. `final`: only the viewer can change it. */
+  /** The reason why no views arrive. `final`: only the viewer can remove it. */
   problem: (PageProblem & { final: boolean }) | null;
 }
 
@@ -22,7 +22,7 @@ const NOTHING = { view: null, cameAt: 0, staleSince: null, problem: null };
 /** Brings a view up to date with a pulse. */
 export type Mix<V> = (view: V, pulse: unknown) => V;
 
-/** `take` makes of a received view the one that is shown: itself, or the former one with a piece added. */
+/** `take` returns the view to show for a received one: the received view, or the former one with a piece added. */
 export function useStream<V>(path: string, make: () => (received: unknown) => V, mix?: Mix<V>): Streamed<V> {
   const [kept, keep] = useState<Streamed<V> & { path: string }>({ ...NOTHING, path });
   useEffect(() => {
@@ -65,7 +65,7 @@ export function useStream<V>(path: string, make: () => (received: unknown) => V,
         if (state.staleSince || state.problem) set({ staleSince: null, problem: null });
       },
     });
-    // A page that is shown again has STALE_MS to hear of its server.
+    // After a page is shown again, its server has STALE_MS to send data.
     const seen = (): void => void (!document.hidden && live() && watch());
     document.addEventListener("visibilitychange", seen);
     return () => {
@@ -77,7 +77,7 @@ export function useStream<V>(path: string, make: () => (received: unknown) => V,
   return kept.path === path ? kept : NOTHING;
 }
 
-/** Views that each are whole. */
+/** Every view is complete. */
 export function whole<V>(): (received: unknown) => V {
   return (received) => received as V;
 }

@@ -14,7 +14,7 @@ import { count, duration, known, many, percent, short } from "../words";
 
 const PLOT = 220;
 const FIRST_ROWS = 15;
-/** Of the table of running responses, until more are asked for: rows cost a frame more than all pictures. */
+/** Rows of the table of running responses before "show all": rows take longer to render than all pictures. */
 
 interface BatchPageProps {
   route: { view: "batch"; job: JobPlace; batch: number };
@@ -61,7 +61,7 @@ function BatchBody({ job, view }: { job: JobPlace; view: BatchView }) {
         {!view.live && <Pill word="ended" />}
         <p class="dim about">
           {batch.purpose} · {batch.priority} priority · weights {batch.weights_version}
-          {batch.target && ` · enough with ${many(batch.target.groups, "group")} ${batch.target.count}`}
+          {batch.target && ` · target ${many(batch.target.groups, `${batch.target.count} group`)}`}
         </p>
       </div>
       <Glance view={view} />
@@ -92,9 +92,9 @@ function BatchBody({ job, view }: { job: JobPlace; view: BatchView }) {
             </Picture>
           )}
         </Panel>
-        <Panel title="Estimate and truth" aside="tokens: length to the right, estimate upwards">
+        <Panel title="Estimated and actual length" aside="in tokens; x: actual length, y: estimate">
           {estimates.length === 0 ? (
-            <p class="dim">A response counts once a sibling had told its length before it ended.</p>
+            <p class="dim">No response with an estimate has finished yet. The first finished response of a group gives the estimate.</p>
           ) : (
             <Picture
               name={`Estimates of ${estimates.length} responses over their lengths`}
@@ -145,7 +145,7 @@ function Glance({ view: { batch } }: { view: BatchView }) {
             note={`${percent(metrics.draft_share)} of tokens drafted`}
           />
         )}
-        {batch.wanted > 0 && <Figure name="wanted" value={count(batch.wanted)} note="more groups to meet the target" />}
+        {batch.wanted > 0 && <Figure name="wanted" value={count(batch.wanted)} note="more groups needed for the target" />}
       </dl>
     </section>
   );
@@ -156,22 +156,22 @@ function Groups({ job, view }: { job: JobPlace; view: BatchView }) {
   const { left_out, name } = view.groups;
   // A run that was stopped early has results of some of its groups.
   const missing = view.live ? 0 : view.batch.metrics.groups - name.length - left_out;
-  const told = [
+  const words = [
     many(name.length, "group"),
-    left_out > 0 && `${count(left_out)} finished ones are left out`,
+    left_out > 0 && `${count(left_out)} finished groups are not shown`,
     missing > 0 && `${count(missing)} without a result`,
   ];
   return (
-    <Panel title="Groups" aside={told.filter(Boolean).join("; ")}>
+    <Panel title="Groups" aside={words.filter(Boolean).join("; ")}>
       {name.length === 0 ? (
-        <p class="dim">No group was submitted yet.</p>
+        <p class="dim">No group has been submitted yet.</p>
       ) : (
         <Picture
           name={`Groups: ${grid.summary()}`}
           height={grid.height}
           paint={grid.paint}
           parts={grid.parts((group) => groupLink(job, view.batch.id, group))}
-          hint="A cell is a group, filled by the share of its responses that are done; framed: some run; a corner: some failed."
+          hint="A cell is a group; its filled part is the share of finished responses. Frame: responses are running. Corner: responses failed."
         >
           {grid.summary()}
         </Picture>
@@ -193,7 +193,7 @@ function Tail({ job, view }: { job: JobPlace; view: BatchView }) {
       }
     >
       {tail.length === 0 ? (
-        <p class="dim">{view.live ? "No response runs." : "All responses have ended."}</p>
+        <p class="dim">{view.live ? "No response is running." : "All responses have ended."}</p>
       ) : (
         <div class="table" tabIndex={0} role="region" aria-label="Table of running responses">
           <table>
@@ -203,7 +203,7 @@ function Tail({ job, view }: { job: JobPlace; view: BatchView }) {
                 <th scope="col">worker</th>
                 <th scope="col">ends in</th>
                 <th scope="col" class="grow">
-                  tokens of those expected
+                  share of the expected tokens
                 </th>
                 <th scope="col">tokens</th>
                 <th scope="col">expected</th>
@@ -222,7 +222,7 @@ function Tail({ job, view }: { job: JobPlace; view: BatchView }) {
       {tail.length > FIRST_ROWS && (
         <p class="pager">
           <button type="button" aria-expanded={all} onClick={() => showAll(!all)}>
-            {all ? `the first ${FIRST_ROWS} alone` : `all ${tail.length}`}
+            {all ? `show the first ${FIRST_ROWS} only` : `show all ${tail.length}`}
           </button>
         </p>
       )}

@@ -8,7 +8,7 @@ import type { Batch } from "../wire";
 import { count, duration, known, many, percent, short } from "../words";
 
 const ROWS = 50;
-/** So many more at a time. */
+/** Rows of one page of the table. */
 
 export function Batches({ job, batches }: { job: JobPlace; batches: readonly Batch[] }) {
   const [from, setFrom] = useState(0);
@@ -17,7 +17,7 @@ export function Batches({ job, batches }: { job: JobPlace; batches: readonly Bat
   return (
     <Panel title="Batches" aside={many(batches.length, "batch", "batches")}>
       {batches.length === 0 ? (
-        <p class="dim">None yet: a trainer opens the first one, or the driver does once the prompts are read.</p>
+        <p class="dim">No batch yet. The trainer opens the first batch; in mode batch, the driver opens it after it has read the prompts.</p>
       ) : (
         <div class="table" tabIndex={0} role="region" aria-label="Table of batches">
           <table>

@@ -9,7 +9,7 @@ import { duration, many, percent } from "../words";
 
 const UNKNOWN = "not known";
 const LEAST_SECONDS = 0.05;
-/** A part of less rounds to nothing. */
+/** Shorter parts are not shown: they would be rounded to 0. */
 
 /** `ongoing`: the job has not ended. */
 export function ExplainedPanel({ job, ongoing }: { job: JobPlace; ongoing: boolean }) {
@@ -91,8 +91,9 @@ function Parts({ parts }: { parts: readonly PartOfTime[] }) {
 function possible(best: Possible, makespan: number): string {
   const times = (seconds: number): string => (makespan / seconds).toFixed(2);
   return (
-    `Possible with these lengths, simulated on healthy engines: ${duration(best.known)} with what was known ` +
-    `(${best.policy}), ${duration(best.oracle)} with an oracle, ${duration(best.bound)} with engines full to the end; ` +
-    `the run took ${duration(makespan)}: ${times(best.known)}, ${times(best.oracle)} and ${times(best.bound)} times that.`
+    `Possible makespans for these lengths, simulated on healthy engines: ${duration(best.known)} with the lengths known ` +
+    `at each time (policy ${best.policy}), ${duration(best.oracle)} with an oracle, ${duration(best.bound)} as the lower ` +
+    `bound (all engines full to the end). The run took ${duration(makespan)}: ${times(best.known)}, ${times(best.oracle)} and ` +
+    `${times(best.bound)} times as long.`
   );
 }

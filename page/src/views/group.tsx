@@ -1,4 +1,4 @@
-// One group: its responses side by side, as they come.
+// One group: its responses side by side, updated while they are generated.
 
 import { useState } from "preact/hooks";
 
@@ -46,7 +46,7 @@ export function GroupView({ route, onLogin }: GroupViewProps) {
 function GroupBody({ route, view }: { route: GroupViewProps["route"]; view: GatheredGroup }) {
   const { responses, agreement } = view;
   const runs = view.live && responses.some((response) => response.state === "running");
-  // null: follow the ends, as long as anything runs.
+  // null: follows the latest tokens while a response is running.
   const [from, setFrom] = useState<number | null | undefined>(undefined);
   const follows = from === null || (from === undefined && runs);
   const begin = follows ? null : (from ?? 0);
@@ -70,7 +70,7 @@ function GroupBody({ route, view }: { route: GroupViewProps["route"]; view: Gath
       {view.note && <p class="dim">{view.note}</p>}
       <Panel title="Side by side" aside={agreementWords(view)}>
         {responses.length === 0 ? (
-          <p class="dim">No response is there.</p>
+          <p class="dim">This group has no responses yet.</p>
         ) : (
           <>
             <RibbonPicture view={view} begin={begin} link={link} onPlace={setFrom} />
@@ -169,7 +169,7 @@ function RibbonPicture({ view, begin, link, onPlace }: RibbonProps) {
       height={ribbonsHeight(responses.length, rowHeight)}
       paint={(pen) => paintRibbons(ribbons, pen)}
       parts={parts}
-      hint="A ribbon is a response: its shade says how sure the model was, the line above where a sibling agrees, the colour below which worker it ran on. Click to read there."
+      hint="A ribbon is a response. Shade: probability of the tokens; line above: tokens in common with a sibling; colour below: worker. Click to read at that place."
     >
       <table>
         <caption>Responses</caption>
@@ -189,13 +189,13 @@ function RibbonPicture({ view, begin, link, onPlace }: RibbonProps) {
 function rowWords({ agreement }: GatheredGroup, response: Response): string {
   const { index, state, length } = response;
   const shared = agreement.share(index);
-  const told = [
+  const facts = [
     `${count(length)} tokens`,
     workersOf(response).join(" → "),
     many(response.chunks.length, "chunk"),
     shared > 0 && `${percent(shared)} in common with siblings`,
   ];
-  return `response ${index}: ${state}, ${told.filter(Boolean).join(", ")}`;
+  return `response ${index}: ${state}, ${facts.filter(Boolean).join(", ")}`;
 }
 
 function Controls({

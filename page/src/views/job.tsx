@@ -42,7 +42,7 @@ export function JobPage({ route, onLogin }: JobPageProps) {
   );
 }
 
-/** A worker that is new stands in the next view, whose bars know its lane. */
+/** A pulse updates known lanes only; a new worker appears with the next full view, whose bars refer to its lane. */
 function withPulse(view: JobView, received: unknown): JobView {
   const { now, card, lanes } = received as JobPulse;
   const latest = new Map(lanes.map((lane) => [lane.worker, lane]));
@@ -65,7 +65,7 @@ function Job({ job, view, stream }: { job: JobPlace; view: JobView; stream: Stre
         </p>
       </div>
       <Reason words={card.reason} bad={card.state === "failed"} />
-      {!view.live && <p class="dim">This run has ended: you see it as it was at its end.</p>}
+      {!view.live && <p class="dim">This run has ended. The page shows its state at the end.</p>}
       <section class="panel top" aria-label="At a glance">
         <Progress card={card} />
         <CardFigures card={card} />

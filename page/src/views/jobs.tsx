@@ -32,7 +32,7 @@ export function JobsPage({ onLogin }: { onLogin(): void }) {
             <p>
               <code>kubectl apply -f job.yaml</code> or <code>openseer run job.yaml --page</code>
             </p>
-            <p class="dim">You see the jobs whose batches you may read.</p>
+            <p class="dim">The list contains the jobs whose batches your token may read.</p>
           </Empty>
         ) : (
           <>

@@ -3,7 +3,7 @@
 import { useEffect, useState } from "preact/hooks";
 
 import { LEGEND, LanePainting, byLane, paintTimes } from "../draw/lanes";
-import { Picture, Readout, type Said } from "../draw/picture";
+import { Picture, Readout, type PartText } from "../draw/picture";
 import { Meter, Panel, Pill } from "../parts/parts";
 import { Windowed } from "../parts/windowed";
 import { type JobPlace, requestPlace, responseLink } from "../route";
@@ -13,11 +13,11 @@ import { count, duration, fixed, many, named, percent, short } from "../words";
 
 const LANE = 104;
 const NARROW_LANE = 192;
-/** Pixels of a lane; on a narrow screen the words stand above the bars. */
+/** Height of a lane in pixels; on a narrow screen the text is above the bars. */
 const TRACK = 92;
 const NARROW = "(max-width: 759px)";
 const AHEAD_MS = 1_500;
-/** So far lanes go on moving past the latest view. */
+/** Longest time, in milliseconds, that lanes move on after the latest view. */
 
 interface LanesProps {
   job: JobPlace;
@@ -26,7 +26,7 @@ interface LanesProps {
 }
 
 export function Lanes({ job, view, stream }: LanesProps) {
-  const [said, say] = useState<Said | null>(null);
+  const [text, setText] = useState<PartText | null>(null);
   const narrow = useMedia(NARROW);
   const still = useMedia("(prefers-reduced-motion: reduce)");
   const { lanes, bars } = view;
@@ -44,12 +44,12 @@ export function Lanes({ job, view, stream }: LanesProps) {
   const paces = lanes.map(pace);
   const troubles = lanes.map(trouble);
   const during = view.live ? `the last ${WINDOW_SECONDS} s` : `the whole run: ${duration(span)}`;
-  const aside = `${many(lanes.length, "worker")}, ${during}${bars.left_out > 0 ? `; ${count(bars.left_out)} older leases are left out` : ""}`;
+  const aside = `${many(lanes.length, "worker")}, ${during}${bars.left_out > 0 ? `; ${count(bars.left_out)} older leases are not shown` : ""}`;
   return (
-    <Panel title="Who runs what" aside={aside} class="lanes">
+    <Panel title="Workers and their requests" aside={aside} class="lanes">
       <Attention lanes={lanes} troubles={troubles} />
       {lanes.length === 0 ? (
-        <p class="dim">No worker has said anything yet.</p>
+        <p class="dim">No worker has sent a heartbeat yet.</p>
       ) : (
         <>
           {!narrow && (
@@ -77,7 +77,7 @@ export function Lanes({ job, view, stream }: LanesProps) {
                     height={TRACK}
                     paint={(pen) => painting.paint(pen)}
                     parts={painting.parts(open)}
-                    onSay={say}
+                    onText={setText}
                     moves={moving}
                   />
                 </div>
@@ -85,10 +85,10 @@ export function Lanes({ job, view, stream }: LanesProps) {
             }}
           />
           <Readout
-            said={said}
-            hint="A bar is a lease of one response; point at it, or choose it with the arrow keys, to see which."
+            text={text}
+            hint="A bar is one lease of a response. Point at a bar or select it with the arrow keys to see the details."
           />
-          <ul class="legend" aria-label="What the bars mean">
+          <ul class="legend" aria-label="Legend of the bars">
             {LEGEND.map(([words, colour, hatched]) => (
               <li key={words}>
                 <span class={`swatch bar ${hatched ? "hatched" : ""}`} style={{ backgroundColor: `var(${colour})` }} />{" "}
@@ -105,11 +105,11 @@ export function Lanes({ job, view, stream }: LanesProps) {
 interface Trouble {
   words: string;
   bad: boolean;
-  /** In a lane, where there is little room. */
+  /** A shorter text for the lane. */
   short?: string;
 }
 
-/** The workers that need attention, above all lanes. */
+/** The workers with problems, above all lanes. */
 function Attention({ lanes, troubles }: { lanes: readonly WorkerLane[]; troubles: readonly (Trouble | null)[] }) {
   const found = lanes.flatMap((lane, index) =>
     troubles[index]?.bad ? [`${lane.worker}: ${troubles[index].words}`] : [],
@@ -117,7 +117,7 @@ function Attention({ lanes, troubles }: { lanes: readonly WorkerLane[]; troubles
   if (found.length === 0) return null;
   const shown = found.slice(0, 4);
   return (
-    <ul class="attention" aria-label="Workers that need a look">
+    <ul class="attention" aria-label="Workers with problems">
       {shown.map((words) => (
         <li key={words.slice(0, words.indexOf(":"))}>{words}</li>
       ))}
@@ -128,7 +128,7 @@ function Attention({ lanes, troubles }: { lanes: readonly WorkerLane[]; troubles
 
 interface LaneWordsProps {
   lane: WorkerLane;
-  /** Whether it goes on: of a worker that has ended what it ran is over. */
+  /** False for a run that has ended; then the number of running requests is not shown. */
   live: boolean;
   trouble: Trouble | null;
   pace: number | null;
@@ -148,7 +148,7 @@ function LaneWords({ lane, live, trouble, pace }: LaneWordsProps) {
             {count(lane.running)}/{count(lane.slots)} running
           </span>
         ) : (
-          <span title="requests that fit">{many(lane.slots, "slot")}</span>
+          <span title="limit of concurrent requests">{many(lane.slots, "slot")}</span>
         )}
         <span title="tokens per second, all requests together">{short(lane.tokens_per_second)} tok/s</span>
         <span title="pace: tokens per second of one request">{pace === null ? "" : `${short(pace)} each`}</span>
@@ -188,7 +188,7 @@ function pace(lane: WorkerLane): number | null {
 
 function trouble(lane: WorkerLane): Trouble | null {
   if (lane.error) return { words: lane.error, bad: true };
-  if (lane.silent) return { words: `has said nothing for ${duration(lane.seen_seconds_ago)}`, bad: true };
+  if (lane.silent) return { words: `no heartbeat for ${duration(lane.seen_seconds_ago)}`, bad: true };
   if (lane.state === "sick") return { words: "is sick", bad: true };
   if (lane.slow)
     return { words: `slow: ${lane.slow}`, bad: true, short: `slow: ${fixed(lane.pace_ratio)} × the others’ pace` };

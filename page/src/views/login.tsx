@@ -1,4 +1,4 @@
-// The form that takes a token once: the server answers with a cookie that keeps it for an hour and scripts cannot read.
+// The login form: it sends the token once; the server returns a cookie that lasts an hour and that scripts cannot read.
 
 import { useState } from "preact/hooks";
 
@@ -38,24 +38,24 @@ export function Login({ onLogin, why }: { onLogin(): void; why: string }) {
         {busy ? "Logging in …" : "Log in"}
       </button>
       <div id="where" class="dim">
-        <p>Where a token comes from:</p>
+        <p>How to get a token:</p>
         <ul>
           <li>
-            <code>openseer serve</code> writes it into the run's folder: <code>cat runs/NAME/token</code>;{" "}
+            <code>openseer serve</code> writes the token into the run's folder: <code>cat runs/NAME/token</code>;{" "}
             <code>openseer run --page</code> and <code>openseer view</code> print it when they start
           </li>
           <li>
-            in a cluster it is a ServiceAccount's that may read the jobs' batches:{" "}
+            in a cluster, use the token of a ServiceAccount that may read the jobs' batches:{" "}
             <code>kubectl create token NAME</code>
           </li>
         </ul>
-        <p>It is sent to this server alone. The browser keeps it for an hour, in a cookie that scripts cannot read.</p>
+        <p>The token is sent to this server only. The browser keeps it for an hour, in a cookie that scripts cannot read.</p>
       </div>
     </form>
   );
 }
 
-/** Why the token was not taken; null when it was. */
+/** Sends the token. Returns the reason of a refusal; null after a success. */
 async function logIn(token: string): Promise<string | null> {
   try {
     const answer = await fetch("login", {
@@ -63,7 +63,7 @@ async function logIn(token: string): Promise<string | null> {
       headers: { "content-type": "application/json" },
       body: JSON.stringify({ token }),
     });
-    return answer.ok ? null : (await problemOf(answer)).detail || "The token was not taken.";
+    return answer.ok ? null : (await problemOf(answer)).detail || "The server did not accept the token.";
   } catch {
     return "The server does not answer.";
   }

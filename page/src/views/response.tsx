@@ -32,7 +32,7 @@ import { count, duration, many, short } from "../words";
 import { Prompt } from "./group";
 
 const BLOCK = 256;
-/** Tokens of a block, which stands in the document only while it is near the window. */
+/** Tokens of a block; a block is in the document only while it is near the visible part. */
 const MOST_CHUNKS = 100;
 const RIBBON = 34;
 
@@ -98,7 +98,7 @@ function ResponseBody({ route, view, response }: BodyProps) {
           <Figure
             name="estimate"
             value={count(runs ? view.estimate : response.expected)}
-            note={runs ? "as its siblings tell" : "as its siblings had told when it ended"}
+            note={runs ? "from finished siblings" : "from the siblings that had finished before it"}
           />
           <Figure
             name="mean probability"
@@ -123,12 +123,12 @@ function ResponseBody({ route, view, response }: BodyProps) {
         title="Tokens"
         aside={
           response.tokens.length < response.length
-            ? `${count(response.tokens.length)} of ${count(response.length)} have come`
+            ? `${count(response.tokens.length)} of ${count(response.length)} received`
             : ""
         }
       >
         {response.length === 0 ? (
-          <p class="dim">None yet.</p>
+          <p class="dim">No tokens yet.</p>
         ) : (
           <>
             <ResponseRibbon view={view} response={response} chosen={chosen} onChoose={setChosen} />
@@ -178,7 +178,7 @@ function ResponseRibbon({ view, response, chosen, onChoose }: TokenChoice) {
       hint={
         chosen >= 0
           ? tokenWords(response, chosen)
-          : "Point at a token, or choose with the arrow keys; the colour below says which worker generated it."
+          : "Point at a token or select one with the arrow keys. The colour below shows the worker that generated it."
       }
     />
   );
@@ -187,7 +187,7 @@ function ResponseRibbon({ view, response, chosen, onChoose }: TokenChoice) {
 function tokenWords(response: Response, place: number): string {
   const logprob = response.logprobs?.[place];
   const chunk = chunkOf(response.chunks, place);
-  const told = [
+  const facts = [
     `token ${count(place)}: ${JSON.stringify(wordOf(response, place).trimEnd() || wordOf(response, place))}`,
     response.text && `id ${response.tokens[place]}`,
     logprob != null && `probability ${(100 * Math.exp(logprob)).toPrecision(3)} %`,
@@ -197,7 +197,7 @@ function tokenWords(response: Response, place: number): string {
         : `${workerName(chunk.worker)}, weights ${chunk.version}`
       : response.worker,
   ];
-  return told.filter(Boolean).join(" · ");
+  return facts.filter(Boolean).join(" · ");
 }
 
 function Blocks({ view, response, chosen, onChoose }: TokenChoice) {
@@ -223,7 +223,7 @@ interface BlockProps {
   chosen: number;
 }
 
-/** Keeps its height when it leaves the document, so that nothing jumps. */
+/** A block of tokens. It keeps its height when its text leaves the document, so that the page does not scroll. */
 function Block({ from, view, response, chosen }: BlockProps) {
   const box = useRef<HTMLDivElement>(null);
   const height = useRef(120);
@@ -270,18 +270,18 @@ function Chunks({ response }: { response: Response }) {
       }
     >
       {chunks.length === 0 ? (
-        <p class="dim">None has ended yet.</p>
+        <p class="dim">No chunk has ended yet.</p>
       ) : (
         <div class="table" tabIndex={0} role="region" aria-label="Table of chunks">
           <table>
             <thead>
               <tr>
                 <th scope="col">worker</th>
+                <th scope="col">position</th>
                 <th scope="col">tokens</th>
-                <th scope="col">how many</th>
-                <th scope="col">took</th>
+                <th scope="col">duration</th>
                 <th scope="col">tokens/s</th>
-                <th scope="col">waited before</th>
+                <th scope="col">wait before</th>
                 <th scope="col">ended by</th>
                 <th scope="col">weights</th>
               </tr>

@@ -1,4 +1,4 @@
-// Which weights the fleet has, and how far it is on the way to others.
+// The fleet's weights version, and the progress of the current weights transaction.
 
 import { Panel } from "../parts/parts";
 import type { Transaction } from "../wire";
@@ -16,7 +16,7 @@ interface WeightsProps {
 export function WeightsPanel({ version, transaction, now }: WeightsProps) {
   return (
     <Panel title="Weights" aside={<code>{version || "–"}</code>}>
-      {transaction ? <Steps transaction={transaction} now={now} /> : <p class="dim">Nothing was published so far.</p>}
+      {transaction ? <Steps transaction={transaction} now={now} /> : <p class="dim">No weights have been published yet.</p>}
     </Panel>
   );
 }

@@ -72,4 +72,4 @@ def sensitivity_chart(rows: Sequence[VariationRow]) -> str:
     axes.set_xticks([at for at, _ in ticks], [text for _, text in ticks], rotation=40, ha="right", fontsize=7)
     axes.set_ylabel("throughput, veRL = 1")
     axes.legend(loc="lower left", ncols=3)
-    return standalone(svg(made, "Throughput by varied parameters", "paper-sensitivity"))
+    return standalone(svg(made, "Sensitivity of the results", "paper-sensitivity"))

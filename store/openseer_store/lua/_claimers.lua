@@ -1,5 +1,5 @@
--- The claiming workers, and the load of the fleet for each of them. Loaded after _shared.lua: core's Claimers, and
--- the methods of the same name in openseer_core/model/request_queue.py.
+-- The claiming workers, and the fleet load for each of them. Loaded after _shared.lua. The functions do the same as
+-- core's Claimers, and as the methods of their names in openseer_core/model/request_queue.py.
 
 local CLAIMING, LIMITS, FREE, UNLIMITED = P .. ':claiming', P .. ':limits', P .. ':free', 2 ^ 31 - 1
 local IN_VAIN = P .. ':in_vain'

@@ -10,7 +10,7 @@ local function server_time()
   return tonumber(time[1]) + tonumber(time[2]) / 1000000
 end
 
--- Sets `now`, `grace_until` and `max_losses`; returns the fields to write.
+-- Sets `now`, `grace_until` and `max_losses`. Returns the fields of the clock to write, and their values, alternating.
 local function read_clock(lease_seconds, losses)
   local wall, last_wall = server_time(), tonumber(stored[3] or nil)
   local time, longest = tonumber(stored[4] or nil), tonumber(stored[6] or 0)
@@ -37,8 +37,8 @@ local function read_clock(lease_seconds, losses)
   return fields
 end
 
--- Every verb that writes begins with this. It is the verb's first write, which a full server refuses, and with it the
--- whole verb.
+-- Every verb that writes begins with tick(), whose write is the verb's first. A server without free memory refuses it,
+-- and so the whole verb.
 local function tick(lease_seconds, losses)
   call('HSET', STORE, unpack(read_clock(lease_seconds, losses)))
 end

@@ -1,5 +1,5 @@
--- The ends of requests. Loaded after _clock.lua and before every verb. Each step mirrors the method of the same name in
--- openseer_core/model/request_queue.py or accounting.py.
+-- The ends of requests. Loaded after _clock.lua and before every verb. Each step does the same as the method of its
+-- name in openseer_core/model/request_queue.py or accounting.py.
 
 local STATES = {complete = 'done', abort = 'aborted', fail = 'failed', cancel = 'cancelled', carry = 'carried'}
 local ENDINGS = {abort = {'aborted', 'aborted'}, cancel = {'aborted', 'cancelled'},
@@ -34,7 +34,7 @@ local function add_entry(key, kind, row)
   call('XADD', key .. ':results', int(page.entries) .. '-0', kind, pack(row))
 end
 
--- Whether a batch has all the groups with which it was sealed: groups that the store lost are submitted again.
+-- Whether a batch is sealed and has as many groups as when it was sealed. Lost groups are submitted again.
 local function is_sealed(key)
   local row, gathered = call('HMGET', key, 'sealed', 'expected', 'submitted'), bumps[key] or {}
   return row[1] and tonumber(row[3] or 0) + (gathered.submitted or 0) >= tonumber(row[2] or 0)
@@ -44,7 +44,8 @@ local function has_ended(group)
   return group.ok + group.aborted + group.failed + group.carried == group.size
 end
 
--- Counts a request that has ended, and appends its result to the stream; with the last one also its group's end.
+-- Counts a request that has ended, and appends its result to the stream. After the last request of a group, also
+-- appends the group's end.
 local function report(request)
   local key, group = batch_key(request.gid), group_of(request.gid)
   local page, field = page_of(key), COUNTS[request.status]
@@ -86,7 +87,7 @@ local function close(request, event, status, reason, stop_reason)
 end
 
 -- Ends unfinished requests of a group, from `first` to `last`, by an event other than their own completion.
--- `again`: only those in their first turn.
+-- `again`: only requests in their first turn.
 local function end_requests(group, event, first, last, again)
   local count = 0
   for index = first, math.min(last, group.size - 1) do
@@ -103,7 +104,7 @@ local function end_group(group, event)
   return end_requests(group, event, 0, group.size - 1)
 end
 
--- The version of a request's first tokens, "" if it has none.
+-- The version that sampled a request's first tokens; "" if it has no tokens.
 local function oldest_version(group, index)
   local place, chunks = 0, P .. ':chunks:' .. group.id .. '/' .. index
   local data = call('LINDEX', chunks, place)
@@ -132,7 +133,7 @@ local function is_stale(group, versions)
   return false
 end
 
--- Deletes at most `most` requests of a group from `first` on; returns the first one that is left.
+-- Deletes at most `most` requests of a group from number `first` on. Returns the number of the first request left.
 local function erase_requests(group, first, most)
   local doomed, last = {}, math.min(first + most, group.size) - 1
   for index = first, last do
@@ -146,7 +147,7 @@ local function erase_requests(group, first, most)
   return last + 1
 end
 
--- Deletes a group without waiting or running requests; call flush() before and after.
+-- Deletes a group that has no waiting or running requests. Call flush() before and after.
 local function erase(group)
   bump(batch_key(group.id), 'open_known', -group.open_known)
   bump(batch_key(group.id), 'open_expected', -group.open_expected)
@@ -182,7 +183,7 @@ local function take_back(group, request)
   end
 end
 
--- ---- leases that end without a call of their holder: core's LossQueue
+-- ---- leases that end without a write of their holder: core's LossQueue
 
 local function name_of(holder)
   return string.match(holder, '^[^#]*')
@@ -211,7 +212,7 @@ end
 
 local boots = {}
 
--- Whether a later boot of the holder's name has reported.
+-- Whether a later boot of the holder's name has sent a heartbeat, which is evidence that the holder died.
 local function has_died(holder)
   local name = name_of(holder)
   if boots[name] == nil then
@@ -220,7 +221,8 @@ local function has_died(holder)
   return boots[name] and name .. '#' .. boots[name] ~= holder
 end
 
--- Handles the death of a boot: its leases expire at once, and leases that it lost before count as losses.
+-- Handles the death of the boots of a name before `boot`: their leases expire at once, and their leases that expired
+-- before count as losses.
 local function bury(name, boot)
   local held = tonumber(call('HGET', COUNTERS, 'worker:' .. name) or 0)
   local oldest = held > 0 and call('ZRANGE', DEADLINES, 0, held + REAP_LIMIT - 1) or {}
@@ -241,7 +243,7 @@ local function bury(name, boot)
       end
       request.losses = request.losses + 1
       if waits then
-        enqueue(group_of(request.gid), request)  -- with the suspects, if it has become one
+        enqueue(group_of(request.gid), request)  -- among the suspects, if it has become one
       end
       if waits and request.losses > max_losses then
         close(request, 'fail', ENDINGS.fail[1], ENDINGS.fail[2], '')
@@ -266,7 +268,7 @@ local function reap(limit, everything)
       lose(request, limit, true)
     else
       local name = name_of(request.holder)
-      count_out(name)  -- the worker is silent
+      count_out(name)  -- the worker did not renew the lease
       call('SADD', P .. ':lost:' .. name, rid)
       call('EXPIRE', P .. ':lost:' .. name, LOST_SECONDS)
       lose(request, limit, false)

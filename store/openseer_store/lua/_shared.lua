@@ -1,11 +1,10 @@
--- The inner steps of the queue, loaded before every verb. Each mirrors the method of the same name in
--- openseer_core/model/request_queue.py; keys.py describes the keys.
+-- The inner steps of the queue, loaded before every verb. A step does the same as the method of its name in
+-- openseer_core/model/request_queue.py. keys.py describes the keys.
 -- KEYS[1]  the job's prefix "{openseer:<namespace>/<job>}"; all other keys start with it and are on the same slot.
 -- ARGV[1]  seconds of the wall clock, or "" for the server's own.
 -- ARGV[2]  the verb's arguments, msgpack. Binary arguments follow from ARGV[3] on.
--- A call from Lua costs more than the Redis command itself. So groups and requests are one packed string each, and
--- changes that many items of a verb make (counters, deadlines, a group's place, a batch's page) are collected and
--- written by flush().
+-- A call from Lua costs more than the Redis command itself. So each group and each request is one packed string, and
+-- flush() writes the collected changes of a verb (counters, deadlines, places of groups, fields of batches).
 
 local P, call, pack, unpack_row = KEYS[1], redis.call, cmsgpack.pack, cmsgpack.unpack
 local SIBLING_WINDOW, CALLS, LARGEST_SIZE = 4, 2, 24
@@ -15,7 +14,7 @@ local NUMBERS_PER_MILLISECOND, EPOCHS_BEGIN, SETBACK = 4096, 1735689600, 1048576
 local STORE, COUNTERS, DEADLINES = P .. ':store', P .. ':counters', P .. ':deadlines'
 local now, grace_until, max_losses  -- set by the clock: _clock.lua
 
--- Exact text of whole numbers and of others.
+-- The exact text of a number: int() for whole numbers, real() for others.
 local function int(number)
   return string.format('%.0f', number)
 end
@@ -24,12 +23,12 @@ local function real(number)
   return string.format('%.17g', number)
 end
 
--- Whether an action that depends on this revision of the fleet spec (false: on none) is too late.
+-- Whether the fleet spec has another revision than the one that an action depends on. False if it depends on none.
 local function is_late(revision)
   return revision and revision ~= tonumber(call('HGET', P .. ':orders', 'revision') or 0)
 end
 
--- Whether a driver's fence is the present one; a caller without a fence is no driver, and passes.
+-- Whether a fence is that of the present driver. True also without a fence: the caller is no driver then.
 local function is_driver(fence)
   return not fence or tonumber(call('HGET', P .. ':driver', 'fence') or 0) == fence
 end
@@ -42,7 +41,7 @@ local function heads_key(version, lane)
   return P .. ':heads:' .. lane_name(version, lane)
 end
 
--- Groups whose first waiting request has a context of this size also wait here: core's size_of.
+-- The key of a lane's groups whose first waiting request has a context of this size class (core's size_of).
 local function sized_key(version, lane, size)
   return P .. ':sized:' .. size .. ':' .. lane_name(version, lane)
 end
@@ -52,7 +51,7 @@ local function size_of(tokens)
   return math.min(exponent - 1, LARGEST_SIZE)
 end
 
--- The largest of core's sizes_below.
+-- The largest size class whose smallest context has fewer than `tokens` tokens; -1: none. See core's sizes_below.
 local function largest_below(tokens)
   return tokens > 1 and size_of(tokens - 1) or -1
 end
@@ -61,7 +60,7 @@ local function waiting_key(lane, gid)
   return P .. ':waiting:' .. #lane .. ':' .. lane .. ':' .. gid
 end
 
--- Suspects wait here, apart from all other requests; a worker holds one of them at a time.
+-- The key of a lane's waiting suspects, which wait apart from all other requests. A worker holds one suspect at a time.
 local function suspects_key(version, lane)
   return P .. ':suspects:' .. lane_name(version, lane)
 end
@@ -84,7 +83,7 @@ local function bump(key, field, by)
   bumps[key] = fields
 end
 
--- Fields of a batch that a verb may change more than once, read at first use: core's Ledger. `dirty`: fields to write.
+-- A page (core's Ledger) caches the fields of a batch that a verb may change several times. `dirty`: changed fields.
 local PAGE = {'requests', 'ok', 'aborted', 'infra_failed', 'carried_over', 'entries', 'journal', 'longest',
   'started_at', 'tail_at'}
 
@@ -121,7 +120,8 @@ local GROUP = {'version', 'ordinal', 'size', 'max_tokens', 'enqueued_at', 'promp
   'batch_ordinal', 'sizes', 'last_end', 'freed'}
 local groups = {}
 
--- The unfinished requests of a group of which lengths are known, and their tokens in all: core's expected_of.
+-- Returns the number of unfinished requests of a group (0 if no length is known), and the sum of their expected tokens:
+-- core's expected_of.
 local function expected_of(group)
   local known = group.finished > 0 and group.longest_finished or group.longest_earlier
   local open = group.size - group.ok - group.aborted - group.failed - group.carried
@@ -138,7 +138,7 @@ local function read_group(gid, data)
   return group
 end
 
--- Brings what the group's batch expects up to what is known of the group now.
+-- Updates the expected totals of the group's batch by the change of this group's expectation.
 local function expect(group)
   local open, tokens = expected_of(group)
   if open ~= group.open_known or tokens ~= group.open_expected then
@@ -199,7 +199,7 @@ local function request_of(rid)
 end
 
 local function save_request(request)
-  local more = request.suspect or request.appended  -- a packed array must not have holes
+  local more = request.suspect or request.appended  -- a packed array must not contain nil before its end
   call('SET', P .. ':request:' .. request.id, pack({request.state, request.leases, request.losses, request.fence,
     request.holder, request.claimed_at, request.start, request.generated, request.turn, request.reason,
     request.stop_reason, request.status, (more or request.expiries > 0) and request.expiries or nil,
@@ -216,7 +216,7 @@ end
 
 -- ---- the queue's two levels
 
--- The size that a group was last stored under; kept only if it is not that of the prompt alone.
+-- The size class under which a group is stored; kept in the group only if it differs from the class of the prompt.
 local function size_in(group, lane)
   return group.sizes and group.sizes[lane] or size_of(group.prompt_tokens)
 end
@@ -226,7 +226,7 @@ local function drop_head(group, lane)
   call('ZREM', sized_key(group.version, lane, size_in(group, lane)), group.id)
 end
 
--- `score` and `generated` belong to the first waiting request: its own score, "-inf" for a probe, and its tokens.
+-- Puts a group into its lane. `score` ("-inf" for a probe) and `generated` belong to its first waiting request.
 local function put_head(group, lane, score, generated)
   local place = score == '-inf' and (group.probe or 0) + generated or group.base + tonumber(score)
   local before, size = size_in(group, lane), size_of(group.prompt_tokens + generated)
@@ -250,7 +250,7 @@ local function refresh(group, lane)
   end
 end
 
--- Marks the changes of a group for flush(): its row, its place in a lane, or (without a lane) its place in all lanes.
+-- Marks a group for flush(), which saves its row and updates its place in the lane (in all its lanes if none is given).
 local function touch(group, lane)
   local lanes = dirty[group.id] or {}
   dirty[group.id] = lanes
@@ -263,7 +263,7 @@ local function touch(group, lane)
   end
 end
 
--- Calls workers to a lane whose count of waiting requests has changed: core's WaitingCounts.
+-- Refills a lane's pending calls of workers to CALLS, or deletes them if no request waits: core's WaitingCounts.
 local function call_workers(lane, waiting)
   local calls = P .. ':calls:' .. lane
   if waiting == 0 then
@@ -286,7 +286,7 @@ local function flush()
       if lane then
         call_workers(lane, count)
       end
-      -- Counters at zero are deleted, because the number of versions and workers is unlimited.
+      -- A counter of zero is deleted, because the number of versions and workers is unlimited.
       if count == 0 and key == COUNTERS then
         call('HDEL', key, field)
       end
@@ -318,7 +318,7 @@ local function flush()
   bumps, pages, deadlines, ended, dirty = {}, {}, {}, {}, {}
 end
 
--- Lists in one call must stay far below the size of Lua's stack.
+-- unpack() of a list needs Lua's stack, whose size is limited. So long lists are written early.
 local function flush_when_full()
   if #ended + #deadlines > 1000 then
     flush()
@@ -364,7 +364,7 @@ local function dequeue(group, request)
   touch(group, lane)
 end
 
--- Updates the group's place after the caller has changed its facts.
+-- Updates a group's revision, its priority (if given) and its place, after the caller has changed its facts.
 local function place(group, priority)
   group.revision = group.revision + 1
   if priority then
@@ -375,7 +375,7 @@ end
 
 -- ---- leases
 
--- Returns "lost", "gap" or "ok" for a write with `fence` that starts at `offset`.
+-- Returns "lost", "gap" or "ok" for a write with `fence` whose first token is number `offset` of the response.
 local function check(request, fence, offset)
   if fence == 0 or request.fence ~= fence then
     return 'lost'
@@ -386,7 +386,7 @@ end
 -- Appends the new tokens and scores of a delta; the caller saves the request.
 local function append(request, offset, tokens, logprobs)
   local known = (request.generated - offset) * ITEM_BYTES
-  local recorded = #tokens > 0 and known * #logprobs / #tokens or 0 -- all records have the same number of items
+  local recorded = #tokens > 0 and known * #logprobs / #tokens or 0 -- all tokens have equally many items
   if recorded < #logprobs then
     call('APPEND', P .. ':logprobs:' .. request.id, string.sub(logprobs, recorded + 1))
   end

@@ -1,17 +1,18 @@
--- Purpose    Notes that the reader has stored all entries of a batch's results stream up to a number, and frees data.
--- Guarantee  With a driver's fence, only for the present driver; the number never falls. In a trainer's sealed batch
---            the acknowledged entries are deleted; so are tokens, log-probabilities, chunks and spec of each group
---            whose last end is among them. A driver's batch keeps all, for the audit at its end.
+-- Purpose    Notes that the reader has stored all entries of a batch's results stream up to a number, and deletes data.
+-- Guarantee  With a driver's fence, only for the present driver. The number never falls. In a trainer's sealed batch
+--            the acknowledged entries are deleted. If they include the last end of a group, the group's tokens,
+--            log-probabilities, chunks and spec are deleted, too. A driver's batch keeps all data, for the audit at the
+--            end of the run.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {batch, number of the entry, driver's fence or false, limit of requests to free, 0 for none}
--- Returns    0 for an old driver, 1, or 2 when there is more to free: the caller repeats the call
+-- ARGV[2]    {batch, number of the entry, driver's fence or false, limit of requests whose data are deleted, 0: none}
+-- Returns    0 for an old driver; 2 if more data have to be deleted (the caller repeats the call); else 1
 
 local args = unpack_row(ARGV[2])
 if not is_driver(args[3]) then
   return 0
 end
 local key, left = P .. ':batch:' .. int(args[1]), args[4]
-call('HDEL', key, '')  -- changes nothing; after a first write a full server accepts the rest
+call('HDEL', key, '')  -- changes nothing; a full server accepts all writes after the first
 local known = call('HMGET', key, 'acknowledged', 'forgotten')
 local safe = math.max(args[2], tonumber(known[1] or 0))
 if args[2] == safe then

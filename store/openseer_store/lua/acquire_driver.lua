@@ -1,8 +1,8 @@
 -- Purpose    Makes the caller the job's only driver.
--- Guarantee  The fence grows with every new driver; the same boot gets the same one again. A driver whose fence the
---            store has lost keeps it, unless a newer one has taken over.
+-- Guarantee  The fence grows with every new driver; the same boot gets the same fence again. If the store has lost a
+--            driver's fence, the driver keeps it, unless a newer driver has taken over.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {boot, the fence that it got before or 0}
+-- ARGV[2]    {boot, the fence that the boot got before or 0}
 -- Returns    the fence, or "0" for an old driver
 
 local boot, held = unpack(unpack_row(ARGV[2]))

@@ -1,8 +1,8 @@
 -- Purpose    Reads the records of batches, without their groups.
 -- Guarantee  Changes nothing.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {number, or false for all with data}
--- Returns    {number, fields of its hash, number, fields, …}; batches that were never opened are left out
+-- ARGV[2]    {number, or false for all batches that have data}
+-- Returns    {number, fields of the batch's hash, number, fields, …}; batches that were never opened are left out
 
 local args = unpack_row(ARGV[2])
 local found = {}

@@ -1,18 +1,19 @@
 -- Purpose    Moves groups to another batch with all their tokens.
--- Guarantee  A group that exists there already is not changed; its name there contains its origin. Here unfinished
---            requests end as carried over; there finished ones are reported at once, also in the journal, and the others
---            wait or, in batch -1, are stored.
+-- Guarantee  A group that exists in the target batch already is not changed; its name there contains its origin. In
+--            the source batch unfinished requests end as carried over. In the target batch finished requests are
+--            reported at once, also in the journal, and the others are queued. Batch -1 only stores groups.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {groups, batch, version, stale versions, request limit, byte limit, whether these are the last}
--- Returns    {number of moved groups, number of handled groups}; the caller continues with the others. Tokens of a
---            large group are copied in advance, over several calls, and the rest with the move itself.
+-- ARGV[2]    {groups, target batch, version, stale versions, request limit, byte limit, whether these are the last
+--            groups}
+-- Returns    {number of moved groups, number of handled groups}; the caller continues with the others. The tokens of a
+--            large group are copied in advance, over several calls; the last call copies the rest and moves the group.
 
 tick()
 local args = unpack_row(ARGV[2])
 local batch, version, stale, moved = int(args[2]), args[3], args[4], 0
 local requests_left, bytes_left = args[5], args[6]
 
--- Copies the part of the source that the target lacks.
+-- Copies the part of a string that the target lacks.
 local function copy(kind, from, to)
   local source, target = P .. kind .. from, P .. kind .. to
   local known, size = call('STRLEN', target), call('STRLEN', source)
@@ -26,7 +27,7 @@ local function copy(kind, from, to)
   end
 end
 
--- Copies tokens and log-probabilities of a group; false when the byte limit does not suffice.
+-- Copies tokens and log-probabilities of a group. Returns false if the byte limit does not suffice.
 local function copied(group, gid)
   for index = 0, group.size - 1 do
     for _, kind in ipairs({':tokens:', ':logprobs:'}) do
@@ -96,7 +97,7 @@ local function carried(from)
   return batch .. '/' .. (named and name or name .. '~' .. origin)
 end
 
--- Moves one group, if it has to move; false when that needs another call.
+-- Moves one group, if it has to move. Returns false if the move needs another call.
 local function settle(from)
   local gid, group = carried(from), group_of(from)
   local parked = batch_of(from) == PARKED

@@ -1,12 +1,13 @@
 -- Purpose    Gives unfinished requests of some groups another version.
--- Guarantee  Leases end first, so no token is stamped with weights that did not sample it. A repeat changes nothing.
---            Stops after the group that reaches the request limit: the caller continues. The batch gets the new version
---            after its last group: until then the caller finds the old version and repeats all.
+-- Guarantee  Leases end first, so no token is stored with a version that did not sample it. A repeat changes nothing.
+--            Stops after the group that reaches the request limit; the caller continues. The batch gets the new version
+--            after its last group. Until then the batch has the old version, so after an interruption the caller starts
+--            again.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {batch, first group, last group (numbers, both included), version, stale versions, request limit, revision
 --            that the call depends on or false}
--- Returns    {number of handled groups, 1 when none is left}; {-1}, without a change, when the fleet spec has another
---            revision
+-- Returns    {number of handled groups, 1 if no group is left, else 0}; {-1}, without a change, if the fleet spec has
+--            another revision
 
 tick()
 local args = unpack_row(ARGV[2])

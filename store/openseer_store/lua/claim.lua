@@ -1,13 +1,12 @@
--- Purpose    Takes back expired leases, then leases the best waiting requests that fit the worker.
--- Guarantee  A repeat of the worker's last claim that leased requests returns those leases that it still holds. A
---            request has one holder; its fence only grows, also over a restart of the server.
+-- Purpose    Takes back expired leases, then leases the waiting requests with the lowest scores that fit the worker.
+-- Guarantee  A repeat of the worker's last claim that leased requests returns those of its leases that the worker still
+--            holds. A request has one holder. Its fence only grows, also across a restart of the server.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {worker name, holder "name#boot", version, lanes, slots, blocks, KV groups, quantum, context_tokens,
 --            margin, slack, lease_seconds, max_losses, number of the claim or 0, request limit, byte limit, head
---            window, versions of adapters, its pace or 0, FASTER}
--- Returns    {claims, specs}; a claim: {request, fence, tokens, base, slope, probe or "", view, version, number of its
---            last tokens that were appended, 0 if any was generated since}; specs: group, spec, group, spec, … (each
---            group once).
+--            window, versions of adapters, the worker's pace (0: unknown), FASTER}
+-- Returns    {claims, specs}; a claim: {request, fence, tokens, base, slope, probe or "", view, version, number of
+--            tokens at its end that were appended, not generated}; specs: group, spec, group, spec, … (a group once).
 
 local query = unpack_row(ARGV[2])
 local worker, holder, versions, lanes, slots, blocks = query[1], query[2], {query[3]}, query[4], query[5], query[6]
@@ -29,7 +28,7 @@ local function kv_blocks(tokens, computing)
   return blocks
 end
 
--- Whether the worker ends requests without room to continue here, because no larger worker can continue them.
+-- Whether this worker has to end requests that fill its context: in its own lane, and if no larger worker claims.
 local ends
 
 local function blocks_needed(group, generated)
@@ -41,7 +40,7 @@ local function blocks_needed(group, generated)
   return kv_blocks(math.min(tokens, context_tokens), group.prompt_tokens + generated)
 end
 
--- The first waiting requests of a group, read once per lane: enough for all that one claim may lease from it.
+-- By group, its first waiting requests, read once per lane: enough for all requests that one claim may lease from it.
 local windows = {}
 
 local function window_of(group, lane, allowed)
@@ -65,8 +64,8 @@ local function request_in(group, entry)
   return entry.request
 end
 
--- The request of a group to lease, and its blocks: one that this worker has cached, at most a quantum behind the first
--- that fits, else that first one.
+-- The place in the window of the request to lease, and the blocks that it needs: the first request that fits, or one
+-- that this worker has cached, if its score is at most a quantum higher.
 local function pick(group, window)
   local first, first_blocks, last_score
   for place = 1, math.min(SIBLING_WINDOW, #window) do
@@ -83,14 +82,14 @@ local function pick(group, window)
         return place, needed
       end
       if group.returned == 0 then
-        break  -- no worker has run any of them
+        break  -- no worker has run a request of this group that waits
       end
     end
   end
   return first, first_blocks
 end
 
--- Removes a request from the queue. Returns whether the group's place has changed.
+-- Removes a request from its window and from the counts. Returns whether the group's place in the lane has changed.
 local function take(group, lane, window, place)
   local entry = table.remove(window, place)
   window.taken[#window.taken + 1] = entry.member
@@ -165,7 +164,8 @@ local function room_in(lane)
   return math.min(room, fair_share + slack - load[3])
 end
 
--- Leases the best requests that fit from several sets of groups. Returns the remaining allowance and the misses.
+-- Leases the requests with the lowest scores that fit, from several sorted sets of groups. Returns the remaining
+-- allowance, and the number of groups without a request that fits.
 local function claim_in(lane, keys, allowed)
   local places, fronts, misses = {}, {}, 0
   while allowed > 0 and #claims < most_requests and bytes_left > 0 do
@@ -204,8 +204,9 @@ local function claim_in(lane, keys, allowed)
   return allowed, misses
 end
 
--- Leases the first suspect that fits; returns the number of leases. A worker holds one suspect at a time, so that a
--- request that kills workers harms no other suspect.
+-- Leases the first suspect that fits. Returns the number of leases, 0 or 1. A suspect is a request that lost at least
+-- two leases to deaths of workers (at least one if max_losses is 0 or 1). A worker holds one suspect at a time, so that
+-- a suspect that kills the worker causes no loss of another suspect.
 local function claim_suspect(version, lane, allowed)
   if allowed <= 0 or #claims >= most_requests or bytes_left <= 0 then
     return 0
@@ -261,7 +262,7 @@ end
 tick(lease_seconds, query[13])
 local number, remembered = query[14], P .. ':claimed:' .. worker
 
--- Whether this call repeats the worker's last claim, whose reply was lost.
+-- Whether this call repeats the worker's last claim, of which the reply was lost. If so, hands out its leases again.
 local function is_repeat()
   local last = number > 0 and call('GET', remembered)
   last = last and unpack_row(last)

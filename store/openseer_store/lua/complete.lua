@@ -1,9 +1,10 @@
--- Purpose    Ends requests: last tokens, result, the group's facts and its siblings' scores, all in one step.
--- Guarantee  A request gets exactly one result; a rescore of an older revision writes nothing. If the group asks for
---            it, a complete response's first tokens and its length are stored for later groups of the prompt.
+-- Purpose    Ends requests: writes last tokens, result, the group's facts and its siblings' scores, all in one step.
+-- Guarantee  A request gets exactly one result. A finish with a rescore of an older revision writes nothing. If the
+--            group has a history, the first tokens and the length of a complete response are stored for later groups
+--            with the same prompt.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    list of {request, fence, offset, status, reason, stop_reason, rescore or false}; a rescore: {revision it
---            was computed from, base, slope, probe or false}
+-- ARGV[2]    list of {request, fence, offset, status, reason, stop_reason, rescore or false}; a rescore: {the
+--            revision from which it was computed, base, slope, probe or false}
 -- ARGV[3…]   tokens and log-probabilities of each finish, alternating
 -- Returns    list of {outcome, have, view or nothing}
 

@@ -1,8 +1,8 @@
--- Purpose    Removes a worker, and its drain request.
--- Guarantee  A later boot of the same name stays.
+-- Purpose    Removes a worker and its drain request.
+-- Guarantee  Changes nothing if another boot has the worker's name.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {worker name, boot}
--- Returns    1 when it was removed, 0 when a later boot has the name
+-- Returns    1 if the worker was removed, 0 if another boot has the name
 
 local args = unpack_row(ARGV[2])
 local boot = call('HGET', P .. ':worker:' .. args[1], 'boot')

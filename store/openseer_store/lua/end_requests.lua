@@ -1,11 +1,11 @@
--- Purpose    Ends unfinished requests of some groups by an event other than their own completion.
--- Guarantee  Partial tokens are kept; each request gets one result. Stops at the request limit: the caller continues. A
---            repeat after a loss leaves turns that may have begun since.
+-- Purpose    Ends unfinished requests of some groups by an event other than completion: abort, cancel, carry or fail.
+-- Guarantee  Partial tokens are kept; each request gets one result. Stops at the request limit; the caller continues. A
+--            repeat after a loss ends only requests in their first turn: a later turn may have begun since.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {event, groups, index or false: only that request, first index of the first group, request limit, revision
---            that the call depends on or false, whether the store lost an earlier call}
+-- ARGV[2]    {event, groups, index of the only request to end or false, first index of the first group, request limit,
+--            revision that the call depends on or false, whether this is a repeat after a loss}
 -- Returns    {number of ended requests, number of handled groups, first index of the next group}; {-1}, without a
---            change, when the fleet spec has another revision
+--            change, if the fleet spec has another revision
 
 tick()
 local args = unpack_row(ARGV[2])

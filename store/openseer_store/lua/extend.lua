@@ -1,10 +1,11 @@
--- Purpose    Appends new tokens, renews the leases, writes new facts of groups, reads the fleet load.
--- Guarantee  Only the holder's fence writes; a repeat changes nothing but the deadline.
+-- Purpose    Appends new tokens, renews the leases, writes new facts of groups, and reads the fleet load.
+-- Guarantee  Only a write with the holder's fence is accepted. A repeat changes only the deadline.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {worker name, versions, lanes, lease_seconds, deltas, rescores}; a delta: {request, fence, offset}; a
---            rescore: {group, revision it was computed from, longest_running, base, slope, probe or false}
+--            rescore: {group, the revision from which it was computed, longest_running, base, slope, probe or false}
 -- ARGV[3…]   tokens and log-probabilities of each delta, alternating
--- Returns    {replies, views, fleet load}; a reply: {outcome, have}; views of groups whose rescore came too late.
+-- Returns    {replies, views, fleet load}; a reply: {outcome, have}; views of groups whose rescore was computed from an
+--            older revision
 
 local args = unpack_row(ARGV[2])
 local lease_seconds, replies, views = args[4], {}, {}

@@ -1,18 +1,19 @@
 -- Purpose    Deletes the data of a batch, a limited number of requests per call.
--- Guarantee  Unfinished requests are cancelled first. A repeat continues after the last call. Counts and key stay for a
---            limited time, for late readers; so does the mark of a missing batch, so that a store that has lost the
---            batch does not accept it again from other clients.
+-- Guarantee  Unfinished requests are cancelled first. A repeat continues after the last call. Counts and key stay
+--            for a limited time, for late readers. The mark `forgotten` is also set if the batch is missing: a store
+--            that has lost the batch does not accept it again from other clients.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {batch, request limit, seconds that counts and key stay}
--- Returns    1 while data are left
+-- ARGV[2]    {batch, request limit, time in seconds for which counts and key stay}
+-- Returns    1 while data are left, then 0
 
 local args = unpack_row(ARGV[2])
 local key, left = P .. ':batch:' .. int(args[1]), args[2]
-call('HDEL', key, '')  -- changes nothing; after a first write a full server accepts the rest
+call('HDEL', key, '')  -- changes nothing; a full server accepts all writes after the first
 tick()
 call('HSET', key, 'forgotten', 1)
 
--- Ends unfinished requests of a group and deletes its requests; true when all are deleted. `erased`: their number.
+-- Ends a group's unfinished requests, then deletes its requests. Returns true if all are deleted. `erased`: the number
+-- of deleted requests.
 local function is_gone(group)
   for index = 0, group.size - 1 do
     if has_ended(group) or left <= 0 then

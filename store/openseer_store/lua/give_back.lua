@@ -1,8 +1,8 @@
--- Purpose    Returns requests to the queue with their tokens; lost ones count as lost to a death.
--- Guarantee  Only the holder's fence writes; a repeat changes nothing.
+-- Purpose    Returns requests to the queue with their tokens. With `lost`, each lease counts as lost to a death.
+-- Guarantee  Only a write with the holder's fence is accepted. A repeat changes nothing.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {lost, list of {request, fence, offset}}
--- ARGV[3…]   tokens and log-probabilities of each, alternating
+-- ARGV[3…]   tokens and log-probabilities of each request, alternating
 -- Returns    list of {outcome, have}
 
 tick()

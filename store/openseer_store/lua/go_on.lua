@@ -1,10 +1,11 @@
 -- Purpose    Appends tokens that the model did not sample to a response whose turn has ended, and queues it again.
--- Guarantee  A repeat of the same turn changes nothing. The response is removed from those stored for later groups,
---            because it was not complete. Repeated after a loss, it applies only to a response of an earlier epoch.
+-- Guarantee  A repeat of the same turn changes nothing. The response is removed from the responses that are stored for
+--            later groups, because it was not complete. A repeat after a loss applies only to a response of an earlier
+--            epoch.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {group, index, turn, whether the store lost an earlier call}
+-- ARGV[2]    {group, index, turn, whether this is a repeat after a loss}
 -- ARGV[3]    the tokens
--- Returns    {"ok" | "unknown" | "freed" | "other" (this turn was followed by other tokens) | "state" | "room", state,
+-- Returns    {"ok" | "unknown" | "freed" | "other" (this turn was continued with other tokens) | "state" | "room", state,
 --            turn, generated, max_tokens}
 
 tick()
@@ -18,7 +19,8 @@ local function answer(word)
   return {word, request.state, request.turn, request.generated, int(group.max_tokens)}
 end
 
--- Whether the tokens are those that began the request's turn; requests of an earlier release do not store them.
+-- Whether the request's present turn began with these tokens; true for requests of an earlier release, which lack the
+-- record of these tokens.
 local function is_same()
   if not request.appended then
     return true
@@ -70,7 +72,7 @@ end
 group.ok = group.ok - 1
 bump(key, 'ok', -1)
 bump(key, 'ok_tokens', -start)
-bump(key, 'closed_tokens', -request.generated)  -- what is appended is no news of the batch's tokens
+bump(key, 'closed_tokens', -request.generated)  -- so that appended tokens do not count
 page_of(key).closed = page_of(key).closed - 1
 enqueue(group, request)
 flush()

@@ -1,6 +1,6 @@
 -- Purpose    Reads the specs of a batch's groups in the order of submission.
--- Guarantee  Changes nothing. A freed group has an empty spec. Stops early once the reply holds max_bytes, but returns
---            at least one.
+-- Guarantee  Changes nothing. A group whose data were deleted has an empty spec. Stops early if the reply has max_bytes
+--            or more, but returns at least one group.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {batch, first group, last group (numbers, both included), max_bytes}
 -- Returns    {group, spec, group, spec, …}

@@ -3,7 +3,7 @@
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {group, its number of requests, its new number}
 -- ARGV[3]    the group's new spec
--- Returns    1 when it has grown
+-- Returns    1 if the group has grown, else 0
 
 local args = unpack_row(ARGV[2])
 local group = group_of(args[1])
@@ -15,7 +15,7 @@ group.size, group.revision = args[3], group.revision + 1
 add_requests(batch_key(group.id), args[3] - args[2])
 for index = args[2], args[3] - 1 do
   enqueue(group, load_request(group.id, index))
-  group.returned = group.returned - 1  -- enqueue() counted it as returned by a worker
+  group.returned = group.returned - 1  -- enqueue() has counted it as returned by a worker
 end
 flush()
 return 1

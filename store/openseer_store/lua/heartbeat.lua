@@ -1,13 +1,13 @@
 -- Purpose    Stores a heartbeat, and returns whether the worker has to drain.
--- Guarantee  The latest boot of a name counts; its first heartbeat is evidence that the previous boot died. A repeat
---            changes only the time.
+-- Guarantee  A heartbeat of a past boot changes nothing. The first heartbeat of a new boot is evidence that the
+--            previous boot died. A repeat changes only the time.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {worker name, boot, whether it claims, idle and busy seconds of this boot, token limit of one request
---            there or nil, tokens per second of a response there if it is free, else 0}
+-- ARGV[2]    {worker name, boot, whether the worker claims, idle and busy seconds of this boot, the worker's token
+--            limit of one request or nil, the worker's pace if its last claim found nothing, else 0}
 -- ARGV[3]    the heartbeat, which only clients read
--- Returns    {1 when it has to drain, else 0; revision of the fleet spec; the largest token limit of claiming workers}
+-- Returns    {1 if the worker has to drain, else 0; the fleet spec's revision; largest token limit of claiming workers}
 
-local PAST_BOOTS = 16  -- core's
+local PAST_BOOTS = 16  -- the value of core's PAST_BOOTS
 tick()
 local args = unpack_row(ARGV[2])
 local row = call('HMGET', P .. ':worker:' .. args[1], 'boot', 'idle', 'busy', 'before')
@@ -20,7 +20,7 @@ for boot in string.gmatch(row[4] or '', '%S+') do
   past[#past + 1] = boot
 end
 if row[1] == args[2] then
-  call('DEL', P .. ':lost:' .. args[1])  -- the boot is alive: its expired leases were lost to a stall
+  call('DEL', P .. ':lost:' .. args[1])  -- the boot is alive: a stall let its leases expire
 elseif row[1] then
   bury(args[1], args[2])
   call('HSET', P .. ':worker:' .. args[1], 'before', table.concat(past, ' ', 1, math.min(#past, PAST_BOOTS)))

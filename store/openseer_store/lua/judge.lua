@@ -1,5 +1,5 @@
 -- Purpose    Stores verdicts on groups of a batch.
--- Guarantee  The latest verdict counts, in whatever order calls are repeated; unknown groups are skipped.
+-- Guarantee  The latest verdict counts, also if calls are repeated in another order. Unknown groups are skipped.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {batch, list of {name, valid}, number that the call got before or false}
 -- Returns    {number of groups that exist, the call's number}

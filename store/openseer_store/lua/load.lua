@@ -2,8 +2,8 @@
 -- Guarantee  Changes nothing.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {}
--- Returns    {running, idle seconds, busy seconds, counter, count, …}; a counter: "<n>:<version>:<lane>" of waiting
---            requests
+-- Returns    {running, idle seconds, busy seconds, counter, count, …}; a counter: "<n>:<version>:<lane>", with the
+--            count of the lane's waiting requests
 
 local row = call('HMGET', COUNTERS, 'inflight', 'idle_seconds', 'busy_seconds')
 local found = {tonumber(row[1] or 0), row[2] or '0', row[3] or '0'}

@@ -2,7 +2,7 @@
 -- Guarantee  Changes nothing.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    list of digests
--- Returns    tokens, in the order of the digests; 0 where none is stored
+-- Returns    the lengths in tokens, in the order of the digests; 0 if no response is stored
 
 local longest = {}
 for number, digest in ipairs(unpack_row(ARGV[2])) do

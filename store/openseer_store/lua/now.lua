@@ -1,8 +1,8 @@
--- Purpose    Reads the job's time.
--- Guarantee  Works on a full server too, where that time does not advance.
+-- Purpose    Reads the time of the job's clock.
+-- Guarantee  Also works on a full server, but does not advance the clock there.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {}
--- Returns    seconds
+-- Returns    the time, in seconds
 
 redis.pcall('HSET', STORE, unpack(read_clock()))
 return real(now)

@@ -1,9 +1,10 @@
 -- Purpose    Opens a batch and gives it the next number.
--- Guarantee  The same key returns the same batch while the key is stored. A batch that the store has lost gets its
---            earlier number again.
+-- Guarantee  The same key returns the same batch while the key is stored. A batch that the store has lost gets the
+--            number that it had before.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {version, spec (JSON), key or "", number that it got before or false, whether it takes the parked groups}
--- Returns    {number, 1 when it is new}
+-- ARGV[2]    {version, spec (JSON), key or "", the batch's number before the loss or false, whether it takes the parked
+--            groups}
+-- Returns    {number, 1 if the batch is new, else 0}
 
 tick()
 local args = unpack_row(ARGV[2])

@@ -1,8 +1,8 @@
--- Purpose    Reads all data of one request, at one moment.
+-- Purpose    Reads all data of one request in one step.
 -- Guarantee  Changes nothing.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {group, index, first token to return, most tokens to return (-1: all)}
--- Returns    {state, fence, tokens, logprobs, chunks, turn, holder, reason}, or nothing when the group or the index is
+-- Returns    {state, fence, tokens, logprobs, chunks, turn, holder, reason}, or nothing if the group or the index is
 --            unknown
 
 local args = unpack_row(ARGV[2])

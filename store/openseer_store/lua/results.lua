@@ -1,6 +1,6 @@
--- Purpose    Reads a batch's results stream after a number, with the data of its results.
--- Guarantee  Changes nothing. A result shows its request as it was then, even if it went on since. Stops early once the
---            reply holds max_bytes, but returns at least one.
+-- Purpose    Reads a batch's results stream from a stream id on, with the data of its results.
+-- Guarantee  Changes nothing. A result contains its request as it was at that time, even if the request has continued
+--            since. Stops early if the reply has max_bytes or more, but returns at least one entry.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {batch, first stream id, limit, max_bytes}
 -- Returns    {entries, specs}; a result: {cursor, request, status, reason, stop_reason, finished_at, tokens, logprobs,

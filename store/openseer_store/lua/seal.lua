@@ -1,10 +1,10 @@
 -- Purpose    Closes a batch for new groups.
 -- Guarantee  With a driver's fence, only for the present driver. A repeat changes nothing. If the store has lost the
---            seal, or groups from before it, the seal is repeated with the number of groups: until they are present
---            again the batch accepts them, and is not complete.
+--            seal, or groups from before the seal, the caller repeats it with the number of groups. Until the batch has
+--            that number again, it accepts groups and is not complete.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {batch, driver's fence or false, number of groups when it was sealed, or false}
--- Returns    number of groups when it was sealed; -1 for an old driver
+-- ARGV[2]    {batch, driver's fence or false, number of groups when the batch was sealed, or false}
+-- Returns    the number of groups when the batch was sealed; -1 for an old driver
 
 local args = unpack_row(ARGV[2])
 if not is_driver(args[2]) then

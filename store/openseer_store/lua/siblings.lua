@@ -1,11 +1,12 @@
 -- Purpose    Reads new tokens of groups' responses, and the stored responses of earlier batches.
--- Guarantee  Changes nothing. Short logs return all new tokens, long ones share the rest of max_bytes; earlier
---            responses take half of max_bytes, rounded up to a whole group's.
+-- Guarantee  Changes nothing. Earlier responses take up to half of max_bytes, rounded up to all responses of a group.
+--            If the new tokens exceed the rest, responses with few new tokens return all of them, and the others share
+--            the remaining bytes equally.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {queries, max_bytes}; a query: {group, whether to return earlier responses, {index, known tokens, index,
 --            …}}
--- Returns    list of {group, {index, position, tokens, index, …}, earlier responses or nothing}; groups without new
---            tokens are left out
+-- Returns    list of {group, {index, position, tokens, index, …}, earlier responses or nothing}; groups with
+--            nothing to return are left out
 
 local args = unpack_row(ARGV[2])
 local half = math.floor(args[2] / 2)
@@ -37,7 +38,7 @@ for number, query in ipairs(args[1]) do
   end
 end
 
--- core's shares(), if there is no room for all.
+-- Divides the room among the responses if it does not suffice for all new tokens: core's shares().
 local function share(left)
   local by_count = {}
   for place, log in ipairs(fresh) do

@@ -1,13 +1,14 @@
 -- Purpose    Queues groups.
--- Guarantee  An existing group is not changed; one of its name with other content is refused. A new group gets the
---            present version of its batch. A queued request costs its entry in one sorted set. A group that the store
---            accepted and lost came before the seal, and is accepted after it, too.
+-- Guarantee  An existing group is not changed; another group with its name is refused. A new group gets the present
+--            version of its batch. A queued request costs only its entry in one sorted set. A group that the store has
+--            accepted and lost was submitted before the seal, so it is also accepted after the seal.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {list of group ids, driver's fence or false, whether the store accepted and lost them}
--- ARGV[3…]   of each group in turn: its row (msgpack; GROUP in _shared.lua names the fields) and its spec, which only
---            clients read
--- Returns    {number of new groups, the first refused group or "", "closed" (its batch is sealed or deleted), "taken"
---            (its name) or "fenced" (an old driver)}; groups after that are not queued
+-- ARGV[2]    {list of group ids, driver's fence or false, whether this is a repeat after a loss}
+-- ARGV[3…]   of each group, alternating: its row (msgpack; GROUP in _shared.lua names the fields) and its spec, which
+--            only clients read
+-- Returns    {number of new groups, the first refused group or "", the reason: "closed" (its batch is sealed or
+--            deleted), "taken" (another group has its name), "fenced" (an old driver) or ""}; groups after the refused
+--            one are not queued
 
 local function fill(group)
   local waiting = {}

@@ -1,10 +1,10 @@
 -- Purpose    Replaces the fleet spec.
--- Guarantee  Only by the next revision, so that of two writers one gets 0. A repeat changes nothing. A fleet spec that
---            the store has lost is written again with a new revision, unless a later one exists.
+-- Guarantee  The new revision must follow the present one, so that one of two writers gets 0. A repeat changes nothing.
+--            A fleet spec that the store has lost is written again with a new revision, unless a later one exists.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {revision of the new fleet spec, whether it was written before}
+-- ARGV[2]    {revision of the new fleet spec, whether this is a repeat after a loss}
 -- ARGV[3]    the fleet spec (JSON)
--- Returns    1, or 0 when another revision was first
+-- Returns    1, or 0 if another writer was first
 
 local revision, again = unpack(unpack_row(ARGV[2]))
 local row = call('HMGET', P .. ':orders', 'revision', 'orders', 'written')

@@ -2,7 +2,7 @@
 -- Guarantee  Changes nothing.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {group}
--- Returns    its view, or nothing when it is unknown
+-- Returns    the view, or nothing if the group is unknown
 
 local group = group_of(unpack_row(ARGV[2])[1])
 return group and view_of(group) or {}

@@ -2,7 +2,7 @@
 -- Guarantee  Changes nothing.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {}
--- Returns    list of {name, boot, seen_at, info, requests it runs}, by name
+-- Returns    list of {name, boot, seen_at, info, number of requests that the worker runs}, by name
 
 local names, workers = call('SMEMBERS', P .. ':workers'), {}
 table.sort(names)

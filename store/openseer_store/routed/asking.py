@@ -1,4 +1,4 @@
-"""Requests for rows over HTTP: the gateway of a cluster mounts no job's volume, and asks a pod of the job.
+"""Requests for rows over HTTP: the gateway of a cluster mounts no job's volume, and asks a pod of the job for rows.
 
 `GET /rows/SECRET/BATCH/GROUP?names=A,B`: files of one group, in one reply; a missing file is empty.
 """
@@ -15,11 +15,11 @@ from openseer_core.ids import GroupId
 from openseer_store.routed.places import group_folder
 
 ROWS_PORT = 8080
-"""Port of the pod."""
+"""Port of the pod that serves rows."""
 MOST_FILES = 64
 """Limit of files in one request."""
 MOST_BYTES = 256 * 2**20
-"""Limit of the files of one reply, in bytes; others are left out, and their rows are gaps."""
+"""Limit of the files of one reply, in bytes; further files are left out, and their rows count as missing."""
 LONGEST_ANSWER = 2 * MOST_BYTES
 """Limit of a reply, in bytes; a file may have grown since its size was read."""
 _SIZE = struct.Struct("<Q")
@@ -33,14 +33,15 @@ def rows_name(job: str) -> str:
 
 
 class Question(NamedTuple):
-    """Files of a group. `place`: the group's folder within the job's."""
+    """A request for files of a group. `place`: the group's folder within the job's folder."""
 
     place: Path
     names: tuple[str, ...]
 
 
 class RowsSecret:
-    """The secret in a request, derived from the URL of the job's store: a reader of the store may read rows."""
+    """The secret in a request, derived from the URL of the job's store: a client that may read the store may read
+    rows."""
 
     def __init__(self, store_url: str) -> None:
         self._text = hashlib.sha256(f"rows of routed experts {store_url.strip()}".encode()).hexdigest()
@@ -50,7 +51,7 @@ class RowsSecret:
         return f"/rows/{self._text}/{group_folder(Path(), group).as_posix()}?names={','.join(names)}"
 
     def read(self, path: str) -> Question | None:
-        """The request in a path and query; None for anything else, and for another secret."""
+        """Parses a path and query; None if they are no such request, or contain another secret."""
         found = _QUESTION.fullmatch(path)
         if found is None or not hmac.compare_digest(found[1], self._text):
             return None
@@ -61,12 +62,12 @@ class RowsSecret:
 
 
 def pack_answer(contents: Sequence[bytes]) -> bytes:
-    """The size and bytes of each file."""
+    """A reply: the size and the bytes of each file."""
     return b"".join(part for data in contents for part in (_SIZE.pack(len(data)), data))
 
 
 def unpack_answer(answer: bytes | bytearray, count: int) -> list[memoryview]:
-    """The contents of `count` files, not copied. Raises ValueError for a reply that does not hold them."""
+    """The contents of `count` files, not copied. Raises ValueError for a reply that has another number of them."""
     contents: list[memoryview] = []
     whole = memoryview(answer)
     at = 0

@@ -10,12 +10,12 @@ from openseer_core.ids import GroupId
 from openseer_store.routed.places import group_folder
 
 STALE_SECONDS = 24 * 3600.0
-"""Time, in seconds, for which rows of a deleted batch stay if groups of it were carried to another one."""
+"""Time, in seconds, for which the rows of a deleted batch stay if some of its groups were carried to another batch."""
 
 
 def read_files(place: Path, names: Sequence[str], most_bytes: int | None = None) -> list[bytes]:
-    """The files of a group's folder; empty for one that is missing, unreadable, or exceeds `most_bytes` with those
-    before it."""
+    """The contents of files in a group's folder. A file's content is empty if the file is missing or unreadable, or if
+    it and the files before it exceed `most_bytes`."""
     contents: list[bytes] = []
     for name in names:
         data = b""
@@ -41,12 +41,13 @@ def remove_all(folder: Path) -> None:
 
 
 def row_batches(folder: Path) -> list[int]:
-    """The batches that have rows."""
+    """The numbers of the batches that have rows."""
     return [int(name) for name in _names(folder) if name.isdigit()]
 
 
 def remove_batch(folder: Path, batch: int, *, only_stale: bool) -> None:
-    """Removes the rows of a deleted batch. `only_stale`: not recent ones, whose groups may go on elsewhere."""
+    """Removes the rows of a deleted batch. `only_stale`: only the rows of groups that got none within STALE_SECONDS;
+    the other groups may continue in another batch."""
     place = folder / str(batch)
     if not only_stale:
         shutil.rmtree(place, ignore_errors=True)

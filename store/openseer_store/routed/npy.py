@@ -7,18 +7,18 @@ from openseer_core.routed_rows import RowShape
 from openseer_store.routed.assembly import RoutedExperts
 
 _ALIGNED = 64
-"""Alignment of the numbers in such files, in bytes."""
+"""Alignment of the numbers in a file, in bytes."""
 _MISSING = -1
 
 
 def npy(found: RoutedExperts) -> bytes:
-    """An array of the rows, [positions, layers, experts], in numpy's file format 1.0; zeros where one is missing."""
+    """The rows as an array, [positions, layers, experts], in numpy's file format 1.0; a missing row is all zeros."""
     code = "|u1" if found.shape is None or found.shape.item_bytes == 1 else "<u2"
     return _head(found, code) + found.rows
 
 
 def marked_npy(found: RoutedExperts) -> bytes:
-    """The same, but an int32 array with -1 for missing rows if the result lacks any."""
+    """As `npy`; but if the result lacks rows, an int32 array with -1 in the missing rows."""
     if found.shape is None or not found.missing:
         return npy(found)
     numbers = array("i", _numbers(found.rows, found.shape))

@@ -1,7 +1,7 @@
-"""The folders of rows: <batch>/<group>/<file>, by the batch and the name that a group was submitted with.
+"""The folders of rows: <batch>/<group>/<file>, with the batch and the name with which the group was submitted.
 
-So a group carried to another batch finds its rows. The name of a lease's file follows from the store's chunk of the
-lease; that of a prompt's file from the weights and the tokens that its rows were computed from.
+So the rows of a group that was carried to another batch are found. The name of a lease's file is computed from the
+store's chunk of the lease. The name of a prompt's file is computed from the weights version and the prompt's tokens.
 """
 
 from hashlib import blake2b
@@ -13,24 +13,24 @@ _DIGEST_BYTES = 12
 
 
 def digest(text: str | bytes) -> str:
-    """A short name, 24 hexadecimal digits."""
+    """A short name for a text: 24 hexadecimal digits of its hash."""
     data = text.encode() if isinstance(text, str) else text
     return blake2b(data, digest_size=_DIGEST_BYTES).hexdigest()
 
 
 def job_folder(root: str, job: str) -> Path:
-    """The folder of a job's rows within `root`, which several jobs share. `job`: unique among them."""
+    """The folder of a job's rows within `root`. `job`: a name that is unique among the jobs that share `root`."""
     return Path(root) / digest(job)
 
 
 def group_folder(folder: Path, group: GroupId) -> Path:
-    """The folder of a group within its job's."""
+    """The folder of a group within its job's folder."""
     first = group.origin or group
     return folder / str(first.batch) / digest(first.name)
 
 
 def lease_file(request: RequestId, start: int, fence: int, worker: str) -> str:
-    """The file of a lease: the response had `start` tokens when it began; `worker`: "name#boot"."""
+    """The file of a lease. `start`: tokens of the response at the start of the lease; `worker`: "name#boot"."""
     return f"{request.index}.{start}.{fence}.{digest(worker)}"
 
 
@@ -40,6 +40,6 @@ def prompt_file(version: str, prompt: bytes) -> str:
 
 
 def context_file(version: str, context: bytes) -> str:
-    """The file of rows of tokens that were appended to a response and end this context, prompt included: another
-    response of the group with the same context reuses them."""
+    """The file with the rows of appended tokens, which are the last tokens of `context` (prompt included). Another
+    response of the group with the same context reuses the file."""
     return f"context.{digest(version.encode() + bytes([0]) + context)}"

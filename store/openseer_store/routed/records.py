@@ -1,6 +1,6 @@
-"""A file of routed experts: records, each a stretch of rows with a checksum.
+"""A file of routed experts. It consists of records; a record is a stretch of rows with a checksum.
 
-Writers only append to a file, so a kill damages at most its last record.
+Writers only append to a file, so a killed writer damages at most the last record.
 """
 
 import struct
@@ -22,7 +22,7 @@ def pack_record(name: str, shape: RowShape, stretch: Stretch) -> bytes:
 
 
 def read_records(name: str, data: bytes | memoryview) -> Iterator[tuple[RowShape, Stretch]]:
-    """The records of a file, up to the first that is torn, wrong, or belongs to another file."""
+    """The records of a file, up to the first record that is incomplete, wrong, or belongs to another file."""
     at, body = 0, _HEADER.size + _CHECKSUM.size
     while at + body <= len(data):
         header = data[at : at + _HEADER.size]

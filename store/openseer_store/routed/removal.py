@@ -11,11 +11,11 @@ from openseer_store.routed.folders import remove_batch, row_batches
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 30.0
-"""Interval of the checks for deleted batches, in seconds."""
+"""Interval between two checks for deleted batches, in seconds."""
 
 
 async def keep_rows_within(store: Store, folder: Path | None) -> None:
-    """Removes rows of deleted batches until it is cancelled. `folder`: None if there are none."""
+    """Removes the rows of deleted batches every LOOK_SECONDS, until cancelled. `folder`: None if there are no rows."""
     while True:
         await asyncio.sleep(LOOK_SECONDS)
         try:
@@ -26,7 +26,8 @@ async def keep_rows_within(store: Store, folder: Path | None) -> None:
 
 
 async def remove_rows(store: Store, folder: Path) -> None:
-    """Removes them once. If groups of the batch were carried to another one, its rows stay until they are stale."""
+    """Removes the rows of deleted batches once. If groups of a batch were carried to another one, the batch's rows stay
+    for STALE_SECONDS."""
     # Read before the batches: a batch that is opened in between has no rows in `found`.
     found = await asyncio.to_thread(row_batches, folder)
     for number in found:

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
-from openseer_api.cluster import directory
+from openseer_api.cluster import directory, jobs
 from openseer_api.cluster.client import Kube
 from openseer_api.cluster.directory import OPENING, KubeDirectory
-from openseer_api.cluster.jobs import FOUND_SECONDS, KubeJobs
+from openseer_api.cluster.jobs import KubeJobs
 from openseer_core.errors import StoreUnavailableError
 from openseer_core.manifest.job import RolloutJob
 from tests.api.cluster.tenants import delete_job, make_job
@@ -16,6 +16,8 @@ from tests.operator.control_plane import ControlPlane
 
 pytestmark = [pytest.mark.cluster]
 STORE = {"url": "redis://mine:6379/0"}
+FOUND_SECONDS = 1.0
+"""Cache TTL of a found job in these tests, in seconds."""
 
 
 class Desk:
@@ -44,11 +46,12 @@ class Desk:
 
 
 @pytest.fixture
-def desk(kube: Kube, namespace: str) -> Desk:
+def desk(kube: Kube, namespace: str, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    monkeypatch.setattr(jobs, "FOUND_SECONDS", FOUND_SECONDS)
     return Desk(kube, namespace)
 
 
-async def until(true: Callable[[], bool], seconds: float = 60.0 + FOUND_SECONDS) -> None:
+async def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not true():
             await asyncio.sleep(0.02)

@@ -22,6 +22,14 @@ from tests.ports import reserved_port
 pytestmark = [pytest.mark.cluster, pytest.mark.redis, pytest.mark.slow]
 START_SECONDS = 120.0
 """Longest wait for a process that starts or ends, and for what it hears of."""
+QUICK = """
+import sys
+from openseer_api import main
+from openseer_api.cluster import directory, jobs
+directory.SYNC_SECONDS, jobs.FOUND_SECONDS, main.FINISH_SECONDS = 1.0, 1.0, 2
+sys.exit(main.main())
+"""
+"""The gateway with short intervals: it finds changes of jobs in a second, and ends open calls after two."""
 SPEC: dict[str, Any] = {"model": {"path": "none", "engine": "scripted"}, "sampling": {"maxTokens": 8}}
 
 
@@ -42,8 +50,7 @@ class Gateway:
             "OPENSEER_METRICS_PORT": str(self.metrics_port),
             **ENVIRONMENT,
         }
-        command = (sys.executable, "-m", "openseer_api.main")
-        self.process = await asyncio.create_subprocess_exec(*command, env=environment)
+        self.process = await asyncio.create_subprocess_exec(sys.executable, "-c", QUICK, env=environment)
         async with asyncio.timeout(START_SECONDS):
             while True:
                 try:
@@ -131,7 +138,7 @@ async def test_a_running_batch_job_is_visible_on_the_page_to_its_readers_only(
         view = await viewer.until("/jobs", lambda view: view["jobs"])
         assert [(card["name"], card["mode"]) for card in view["jobs"]] == [("ann", "batch")]
         view = await viewer.first(f"/jobs/{namespace}/ann")
-        assert view["card"]["reason"] == "no worker has started yet; the job wants 1"
+        assert view["card"]["reason"] == "no worker has started yet; wanted: 1"
         assert (await gateway.call(ann, "GET", "/v1/job")).status_code == 404
         assert await viewer.login(bob.token()) == 204
         assert await viewer.status(f"/jobs/{namespace}/ann") == 403

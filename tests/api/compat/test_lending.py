@@ -84,7 +84,7 @@ async def test_weights_published_during_sleep_are_loaded_at_wake_up(tmp_path: Pa
         await post(server, "/release_memory_occupation")
         body = {"model_path": folder(tmp_path, "v1"), "weight_version": "v1"}
         answer = await post(server, "/update_weights_from_disk", body)
-        assert answer["message"] == "Weights v1 are published; engines load them as they wake."
+        assert answer["message"] == "Weights v1 are published; engines load them when they wake."
         assert await reported(server) == {"initial"}
         await post(server, "/resume_memory_occupation")
         assert await reported(server) == {"v1"}
@@ -150,7 +150,7 @@ async def test_a_call_overtaken_by_another_fails_with_the_reason() -> None:
         while (await server.store.fleet_spec()).rest is None:
             await asyncio.sleep(0.01)
         await post(server, "/v1/acquire")
-        assert "another call has put the engines to sleep, or woken them" in (await sleeping)["error"]["message"]
+        assert "another call put the engines to sleep, or woke them" in (await sleeping)["error"]["message"]
 
 
 async def test_a_call_names_the_workers_that_do_not_follow_and_why(monkeypatch: pytest.MonkeyPatch) -> None:

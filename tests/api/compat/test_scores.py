@@ -245,7 +245,7 @@ async def test_a_rendered_prompt_contains_the_request_for_scores() -> None:
             "prompt_logprobs: found 21",
         ),
         ("/v1/completions", {"prompt": PROMPT, "prompt_logprobs": -1}, "prompt_logprobs: found -1"),
-        ("/v1/completions", {"prompt": PROMPT, "prompt_logprobs": 0, "stream": True}, "leave stream out"),
+        ("/v1/completions", {"prompt": PROMPT, "prompt_logprobs": 0, "stream": True}, "remove stream"),
         ("/v1/completions", {"prompt": PROMPT, "echo": True, "stream": True}, "echo: found true with stream"),
         ("/v1/completions", {"prompt": PROMPT, "echo": True, "max_tokens": 0}, "max_tokens: found 0"),
         (

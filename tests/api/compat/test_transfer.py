@@ -42,7 +42,7 @@ async def test_a_transfer_group_that_the_fleet_cannot_join_is_refused(tmp_path: 
         assert "names host 127.0.0.1, allowed by spec.weights.allowedHosts: trainer.example" in message
         hidden = {"nccl_unique_id_b64": "AAAA", "rank_offset": 1, "world_size": 2}
         message = await refused(server, "/init_weight_transfer_engine", {"init_info": hidden})
-        assert "does not show the sender's host" in message
+        assert "the sender's host cannot be read from it" in message
         assert (await server.store.fleet_spec()).reception is None
 
 
@@ -59,7 +59,7 @@ async def test_the_loss_of_a_joining_worker_is_reported(tmp_path: Path) -> None:
         while (await server.store.fleet_spec()).reception is None:
             await asyncio.sleep(0.02)
         worker.drain()
-        assert "which received, is gone" in await joining
+        assert "the receiving worker, has ended" in await joining
 
 
 async def test_a_worker_started_without_a_receiver_is_reported(tmp_path: Path) -> None:
@@ -85,4 +85,4 @@ async def test_an_update_of_both_kinds_or_too_deep_is_refused() -> None:
 async def test_a_step_without_a_group_names_the_missing_first_call(tmp_path: Path, path: str) -> None:
     async with served(job=receiving_job(tmp_path)) as server:
         body: dict[str, Any] = {"update_info": {}} if path == "/update_weights" else {}
-        assert "/init_weight_transfer_engine comes first" in await refused(server, path, body, status=409)
+        assert "call /init_weight_transfer_engine first" in await refused(server, path, body, status=409)

@@ -180,7 +180,9 @@ async def test_a_slow_worker_is_named_with_its_pace_and_advice_at_the_first_look
     found = await account_of(entries, fleet, 110.0, size=3)
     [finding] = found.findings
     assert (finding.cause, finding.subject) == ("slow_worker", "w2")
-    assert finding.says.startswith("w2 grows responses at 0.40 of the others' pace with as many at once: 8.0 tokens/s")
+    assert finding.says.startswith(
+        "w2 generates responses at 0.40 of the other workers' pace with equally many: 8.0 tokens/s"
+    )
     assert "its node and GPU" in finding.advice
 
 
@@ -198,7 +200,7 @@ async def test_a_worker_that_becomes_slow_late_is_named() -> None:
 
 async def test_a_young_job_has_no_advice_on_its_parts_with_a_note() -> None:
     young = await account_of([], [beat("w", 110.0, load=0)], 110.0, size=4)
-    assert (young.findings, [note for note in young.notes if "young" in note]) == ([], young.notes)
+    assert (young.findings, [note for note in young.notes if "need a job of" in note]) == ([], young.notes)
     assert len(young.notes) == 1
     later = await account_of([], [beat("w", 100.0 + ENOUGH_SECONDS, load=0)], 100.0 + ENOUGH_SECONDS, size=4)
     assert [finding.cause for finding in later.findings] == ["idle"]
@@ -209,8 +211,8 @@ async def test_counters_from_before_the_first_reading_are_left_out_with_a_note()
     found = await account_of([told(100.0, "claim", 0, "w#a")], [before], 140.0, size=1)
     assert "store" not in seconds(found)
     assert found.notes == [
-        "w had counted before: what waited for the store, for weights and for contexts is told since somebody looks, "
-        "and is in idle and in decoding before"
+        "w ran before this page was first opened: earlier waits for the store, for weights and for contexts count "
+        "as idle or decoding"
     ]
 
 
@@ -221,7 +223,7 @@ async def test_the_page_shows_a_running_jobs_time_and_its_last_response() -> Non
         await served.upload(batch, [{"id": "q", "prompt_token_ids": [1, 2, 3]}], seal=True)
         await person.until(JOB, lambda view: len(view["bars"]["lane"]) == 4)
         view = await person.until(f"{JOB}/explained", lambda view: view["tail"])
-        assert view["tail"].startswith("4 responses run and nothing waits; response ")
+        assert view["tail"].startswith("4 responses run and no request waits; response ")
         assert "of group q is expected to end last: worker-0 has run it for" in view["tail"]
         assert view["live"] is True
         assert view["best"] is None
@@ -242,4 +244,4 @@ async def test_the_page_names_a_planted_slow_worker_in_lane_and_findings(monkeyp
             assert [lane["worker"] for lane in view["lanes"] if lane["slow"]] == ["worker-2"]
             told = await person.until(f"{JOB}/explained", lambda view: view["findings"])
         assert told["findings"][0]["subject"] == "worker-2"
-        assert "of the others' pace" in told["findings"][0]["says"]
+        assert "of the other workers' pace" in told["findings"][0]["says"]

@@ -90,13 +90,13 @@ async def test_each_job_has_a_card_in_any_state_of_its_store() -> None:
 async def test_a_card_without_data_has_the_reason() -> None:
     found = await seen()
     assert found["away"]["reason"] == "the store does not answer: redis at there gave no answer for 30 s"
-    assert found["hangs"]["reason"] == "the store does not answer: nothing came for 0.3 s"
+    assert found["hangs"]["reason"] == "the store does not answer: no data within 0.3 s"
     assert found["closed"]["reason"] == "redis at nowhere gave no answer"
 
 
 async def test_an_internal_error_is_logged_and_keeps_its_card(caplog: pytest.LogCaptureFixture) -> None:
     found = await seen()
-    assert found["broken"]["reason"] == "a defect of openseer: the log of this server says which"
+    assert found["broken"]["reason"] == "a defect of openseer; see the log of this server"
     [record] = [record for record in caplog.records if record.exc_info]
     assert record.message == "default/broken: no card for the page"
 

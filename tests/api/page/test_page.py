@@ -113,7 +113,7 @@ async def test_a_job_without_workers_reports_that() -> None:
     async with Served() as served, viewer(served) as person:
         view = await person.first(JOB)
         assert view["card"]["state"] == "waiting"
-        assert view["card"]["reason"] == "no worker has started yet; the job wants 2"
+        assert view["card"]["reason"] == "no worker has started yet; wanted: 2"
 
 
 async def test_an_idle_job_has_nothing_left_to_end() -> None:

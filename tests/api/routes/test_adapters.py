@@ -61,7 +61,7 @@ async def test_a_batch_follows_its_adapter_and_a_pinned_one_does_not(tmp_path: P
         assert await sampled(server, following) == {"a2"}
         lines = {"groups": GROUPS}
         refused = await server.call("POST", f"/batches/{pinned}/groups", lines, status=409)
-        assert "opened for weights a1, and the fleet has gone on to a2" in refused["detail"]
+        assert "opened for weights a1, but the fleet now serves a2" in refused["detail"]
 
 
 async def test_unfinished_requests_of_a_removed_adapter_are_aborted(tmp_path: Path) -> None:

@@ -309,4 +309,4 @@ async def test_a_job_that_scores_refuses_to_complete_prompts() -> None:
     async with served(job=serving_job(sampling={"scoreFrom": 1})) as server:
         answer = await server.http.post("/v1/completions", json={"prompt": [5, 6, 7]})
         assert answer.status_code == 400
-        assert "this job scores" in answer.text
+        assert "this job only scores" in answer.text

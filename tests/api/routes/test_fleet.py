@@ -104,7 +104,7 @@ async def test_a_batch_with_pinned_weights_refuses_groups_for_others(weights: st
         assert (await published(server, {"version": "v1", "source": {"path": weights}}))["phase"] == "done"
         more = {"groups": prompts(3)}
         refused = await server.call("POST", f"/batches/{named}/groups", more, status=409)
-        for part in ("opened for weights initial", "gone on to v1", "group g2 is new"):
+        for part in ("opened for weights initial", "now serves v1", "group g2 is new"):
             assert part in refused["detail"]
         again = await server.upload(named, prompts(2), seal=True)
         assert (again["accepted"], again["present"]) == (0, 2)

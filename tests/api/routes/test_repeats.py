@@ -54,7 +54,7 @@ async def test_a_turn_is_continued_once_with_the_same_tokens() -> None:
             await server.call("POST", f"{path}/continue", body)
             await server.call("POST", f"{path}/continue", body)
             other = body | {"token_ids": [9, 9]}
-            assert "followed by other tokens" in await refusal(server, "POST", f"{path}/continue", other)
+            assert "was continued with other tokens before" in await refusal(server, "POST", f"{path}/continue", other)
             page: dict[str, Any] = {"items": []}
             while len(results(page["items"])) < turn + 2:
                 page = await server.call("GET", f"/batches/{batch}/results", params={"wait_seconds": 5})

@@ -15,7 +15,7 @@ from openseer_core.ids import RequestId
 from openseer_core.queue.batch import Entry
 from openseer_core.queue.messages import RequestRecord, Result
 from openseer_core.tokens import pack_logprobs
-from openseer_core.wire.batches import MAX_WAIT_SECONDS, ResultItem
+from openseer_core.wire.results import MAX_WAIT_SECONDS, ResultItem
 from openseer_store.memory import MemoryStore
 from tests.api.served import LONG, TOKEN, Served, prompts, served, serving_job
 

@@ -13,7 +13,7 @@ from openseer_core.ids import GroupId
 from openseer_core.manifest.job import Sampling
 from openseer_core.manifest.sampling_json import dump_sampling
 from openseer_core.queue.messages import Result
-from openseer_core.wire.batches import ResultItem
+from openseer_core.wire.results import ResultItem
 from openseer_store.routed.assembly import RoutedExperts, assemble
 from openseer_store.routed.folders import row_batches
 from openseer_store.routed.removal import remove_rows

@@ -92,7 +92,7 @@ def test_the_whole_fleet_serves_the_weights_of_vllms_sender(server: ThreadedServ
     assert [worker["version"] for worker in shown["transaction"]["workers"]] == ["transfer.4"] * 2
     assert post(server, "/shutdown_weight_transfer_engine").status_code == 200
     refused = post(server, "/start_weight_update")
-    assert (refused.status_code, "init_weight_transfer_engine comes first" in refused.text) == (409, True)
+    assert (refused.status_code, "call /init_weight_transfer_engine first" in refused.text) == (409, True)
 
 
 def test_a_lost_sender_or_receiver_fails_only_its_transfer(server: ThreadedServer, folder: Path) -> None:

@@ -18,6 +18,7 @@ from openseer_core.weights import fleet_spec as orders
 from openseer_core.weights import publish
 from openseer_core.wire import batches as wire
 from openseer_core.wire import fleet as wire_fleet
+from openseer_core.wire import results as wire_results
 from openseer_core.wire import weights as wire_weights
 from openseer_core.wire.problem import Problem
 from openseer_core.worker.heartbeat import WeightsReport
@@ -30,23 +31,23 @@ MODELS: dict[str, type[BaseModel]] = {
     "wire batch metrics": wire.BatchMetrics,
     "wire batch spec": wire.BatchSpec,
     "wire cancel": wire.Cancel,
-    "wire chunk": wire.ChunkInfo,
+    "wire chunk": wire_results.ChunkInfo,
     "wire continue": wire.Continue,
     "wire count": wire.Count,
-    "wire end item": wire.EndItem,
+    "wire end item": wire_results.EndItem,
     "wire group": wire.Group,
     "wire group info": wire.GroupInfo,
-    "wire group item": wire.GroupItem,
+    "wire group item": wire_results.GroupItem,
     "wire group names": wire.GroupNames,
     "wire groups upload": wire.GroupsUpload,
     "wire problem": Problem,
     "wire request info": wire.RequestInfo,
-    "wire result item": wire.ResultItem,
-    "wire result page": wire.ResultPage,
+    "wire result item": wire_results.ResultItem,
+    "wire result page": wire_results.ResultPage,
     "wire target": wire.Target,
     "wire upload receipt": wire.UploadReceipt,
     "wire verdicts": wire.Verdicts,
-    "wire version span": wire.VersionSpan,
+    "wire version span": wire_results.VersionSpan,
     # The fleet.
     "fleet autoscaling": wire_fleet.Autoscaling,
     "fleet canary": publish.Canary,

@@ -372,7 +372,10 @@ def test_the_counts_of_a_complete_job_are_its_drivers_final_counts() -> None:
     assert rests(cluster)
     assert cluster.memory.progress == counts
     assert cluster.memory.ending is not None
-    assert cluster.memory.ending.message == "12 of 12 responses written, 1 of them failed: report.json says why"
+    assert (
+        cluster.memory.ending.message
+        == "12 of 12 responses written, 1 of them failed: report.json contains the reasons"
+    )
 
 
 @pytest.mark.parametrize("current", [True, False])

@@ -21,11 +21,11 @@ def test_a_round_has_updates_and_an_end() -> None:
 
 
 def test_steps_out_of_order_are_refused() -> None:
-    with pytest.raises(InputError, match="/start_weight_update comes first"):
+    with pytest.raises(InputError, match="call /start_weight_update first"):
         JOINED.announced({})
     with pytest.raises(InputError, match="nothing to finish"):
         JOINED.begun().ended()
-    with pytest.raises(InputError, match="/start_weight_update comes first"):
+    with pytest.raises(InputError, match="call /start_weight_update first"):
         JOINED.begun().announced({}).ended().announced({})
 
 

@@ -29,7 +29,7 @@ def row(batch: int, ratio: float, device: str = "H100") -> DraftRatio:
 def test_a_job_with_the_default_drafts_where_a_measurement_favours_it() -> None:
     assert reason("cpu") == ""
     assert reason("NVIDIA A1") == (
-        "spec.speculation.enabled is unset, and no measurement says that drafts pay on NVIDIA A1"
+        "spec.speculation.enabled is unset, and no measurement shows a gain from drafts on NVIDIA A1"
     )
 
 

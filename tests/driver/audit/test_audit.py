@@ -281,5 +281,5 @@ async def test_workers_with_different_files_of_one_version_are_found(
 
     source = Source(path="/v2", digest="4" * 64)
     evidence.fleet, evidence.spec = evidence.fleet[:3], FleetSpec(version="v2", publisher=1, source=source)
-    expected = f"digest: b: found weights v2 of digest 22, expected {source.digest}, as the fleet spec says"
+    expected = f"digest: b: found weights v2 of digest 22, expected {source.digest}, as in the fleet spec"
     assert (await audited(evidence, lines)).lines()[1:] == [expected]

@@ -119,5 +119,5 @@ async def test_a_cursor_issued_twice_is_found(evidence: Evidence, lines: list[Re
 
     report = await audited(evidence, lines)
 
-    found = f"cursor: {lines[3].request}: found cursor {lines[2].cursor}, expected one that no other result has"
+    found = f"cursor: {lines[3].request}: found cursor {lines[2].cursor}, expected a cursor that no other result has"
     assert report.lines()[1:] == [found]

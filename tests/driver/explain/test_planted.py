@@ -45,14 +45,14 @@ def test_a_slowed_worker_is_named_with_its_pace(tmp_path: Path) -> None:
     finding = the_one(explained(tmp_path))
     assert (finding.cause, finding.subject) == ("slow_worker", "worker-1")
     assert finding.figure == pytest.approx((STEP + 0.002) / (2.5 * STEP + 0.002), rel=0.1)
-    assert finding.says.startswith("worker-1 grows responses at 0.4")
+    assert finding.says.startswith("worker-1 generates responses at 0.4")
 
 
 def test_a_worker_that_hangs_from_its_first_step_is_named(tmp_path: Path) -> None:
     write_planted(tmp_path, drawn(), steps=(STEP, inf))
     finding = explained(tmp_path).findings[0]
     assert (finding.cause, finding.subject, finding.figure) == ("slow_worker", "worker-1", 0.0)
-    assert finding.says.startswith("worker-1 grows none of its responses")
+    assert finding.says.startswith("worker-1 generates no tokens")
 
 
 def test_a_worker_slower_by_a_seventh_is_no_finding(tmp_path: Path) -> None:

@@ -51,5 +51,5 @@ def test_after_a_pause_between_sessions_workers_boot() -> None:
 def test_boots_that_samples_do_not_name_count_as_one() -> None:
     witness = Witness(heard((100.0, "", 0.0), (140.0, "", 0.0)), [lease("a", 101.0, 104.0), lease("b", 120.0, 130.0)])
     assert away(witness, "") == []
-    assert not witness.tells_boots
-    assert Witness(witness.samples, witness.leases[:1]).tells_boots
+    assert not witness.has_boots
+    assert Witness(witness.samples, witness.leases[:1]).has_boots

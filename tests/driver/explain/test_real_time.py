@@ -24,7 +24,7 @@ def test_time_missing_from_the_jobs_clock_counts_with_a_note(tmp_path: Path) -> 
     found, plain = explain(stalled), explain(trace)
     assert found.makespan_seconds == pytest.approx(plain.makespan_seconds + STALL)
     [note] = found.notes
-    assert note.startswith("the store answered nobody for 7.0 s, which the job's clock")
+    assert note.startswith("the store did not answer for 7.0 s; the job's clock")
     assert plain.notes == []
 
 

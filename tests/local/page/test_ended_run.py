@@ -135,10 +135,10 @@ async def test_a_slow_worker_is_named_in_its_lane_and_in_the_first_finding(tmp_p
     run = EndedRun(planted, recorded_job(planted, planted.read_run())[0])
     slow = {lane["worker"]: lane["slow"] for lane in json.loads(await run.job_view())["lanes"]}
     assert slow["worker-0"] == ""
-    assert slow["worker-1"].startswith("grows responses at 0.4")
+    assert slow["worker-1"].startswith("generates responses at 0.4")
     finding = json.loads(await run.explained())["findings"][0]
     assert (finding["subject"], finding["cause"]) == ("worker-1", "slow_worker")
-    assert "look at its node and GPU" in finding["advice"]
+    assert "check its node and GPU" in finding["advice"]
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
@@ -148,4 +148,4 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
 
 def test_a_run_with_a_page_prints_the_command_to_reopen_it(tmp_path: Path) -> None:
     folder, output = ran(tmp_path, "--page")
-    assert output.replace("\n", " ").rstrip().endswith(f"look again: openseer view {folder.path}")
+    assert output.replace("\n", " ").rstrip().endswith(f"to view the run: openseer view {folder.path}")

@@ -16,6 +16,7 @@ from tests.local.page.written import SPEC, result_line
 
 async def test_a_missing_model_at_a_relative_path_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # retries take 40 s without a network
     folder = RunFolder(tmp_path)
     spec = SPEC | {"model": {"path": "models/tiny"}}
     folder.write_run(RunRecord("seen", "", {"spec": spec}, "0", "complete"))

@@ -58,7 +58,7 @@ def test_a_running_run_is_not_shown_as_ended(tmp_path: Path) -> None:
     with ResultsWriter(RunFolder(tmp_path)):
         result = CliRunner().invoke(app, ["view", str(tmp_path)])
     assert isinstance(result.exception, InputError)
-    assert "this run goes on: openseer run --page shows" in str(result.exception)
+    assert "this run has not ended: view it with openseer run --page" in str(result.exception)
 
 
 def test_a_folder_held_by_a_session_counts_as_running(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ async def test_a_running_job_is_explained_so_far(place: str) -> None:
                 await asyncio.sleep(0.1)
         assert "Nothing stands out." in text
         assert "so far, from the first request queued; 1 worker," in text
-        assert "decoding, slots free, nothing waited" in text
+        assert "decoding, slots free, no request waited" in text
         assert "The best time possible is not known: how many responses come" in " ".join(text.split())
 
 

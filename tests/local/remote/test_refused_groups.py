@@ -71,7 +71,9 @@ async def test_a_refused_upload_reports_the_number_of_queued_groups() -> None:
         headers = {"Content-Type": "application/x-ndjson"}
         refused = await server.http.post(f"/v1/batches/{batch}/groups", content=lines, headers=headers)
         assert refused.status_code == 422
-        assert refused.json()["detail"].endswith("; 128 groups of this call were queued before it, and stay")
+        assert refused.json()["detail"].endswith(
+            "; 128 groups of this call were queued before the error and remain queued"
+        )
 
 
 async def test_lengths_ignored_by_a_serving_job_are_noted(tmp_path: Path) -> None:

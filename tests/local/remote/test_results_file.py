@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 
 from openseer_core.errors import InputError, OutputError
-from openseer_core.wire.batches import GroupItem, ResultItem
+from openseer_core.wire.results import GroupItem, ResultItem
 from openseer_local.remote.results_file import ResultsFile
 
 

@@ -79,7 +79,7 @@ def test_a_folder_of_another_manifest_is_refused_by_the_fields_that_differ(tmp_p
         plan(tmp_path / "run", spec={"groupSize": 3}).check()
     plan(tmp_path / "run", spec={"groupSize": 3}, fresh=True).check()
     first.folder.store_folder.rmdir()
-    with pytest.raises(InputError, match="its store/ is missing"):
+    with pytest.raises(InputError, match="its folder store/, which holds the batches, is missing"):
         plan(tmp_path / "run").check()
 
 

@@ -3,8 +3,10 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from openseer_operator.kube.api import Api
@@ -13,15 +15,24 @@ from tests.operator.control_plane import ControlPlane
 from tests.operator.whole_process import PATIENCE_SECONDS, components, operator, submit, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+JOBS = "/apis/openseer.dev/v1alpha1/namespaces/default/rolloutjobs"
 CATCH_UP_SECONDS = 180.0
 """kopf tries a watch that broke again after 0.5 to 21 s, ever more seldom while the server is away."""
 
 
-@pytest.fixture
-def plane(server_programs: Path, tmp_path: Path) -> Iterator[ControlPlane]:
-    """The test's own API server, which it may stop."""
-    with ControlPlane(tmp_path, server_programs) as found:
+@pytest.fixture(scope="module")
+def own_plane(server_programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """An API server of this module alone, which its tests may stop."""
+    with ControlPlane(tmp_path_factory.mktemp("own"), server_programs) as found:
         yield found
+
+
+@pytest.fixture
+def plane(own_plane: ControlPlane) -> Iterator[ControlPlane]:
+    """That server; a test may stop it. After the test it serves again and has no jobs."""
+    yield own_plane
+    own_plane.serve_again()
+    own_plane.request(JOBS, method="DELETE")
 
 
 @pytest.fixture
@@ -80,18 +91,26 @@ async def test_an_api_outage_shorter_than_the_lease_has_no_effect(
 async def test_an_operator_without_its_lease_exits_in_time_and_another_continues(
     own_api: Api, plane: ControlPlane, fault: str
 ) -> None:
-    async with operator(plane.kubeconfig, 18192) as process:
+    lease = f"lost-by-{fault}"
+    async with operator(plane.kubeconfig, 18192, OPENSEER_LEASE=lease) as process:
         job = await submit(own_api, workers={"replicas": 1})
         await until_pods(own_api, job, "driver", "worker-0")
-        begin = time.monotonic()
-        (plane.stop if fault == "crash" else plane.freeze)()
-        assert await asyncio.wait_for(process.wait(), 60.0) == 1
-        # It no longer leads when another may: until its exit it only closes connections.
-        assert time.monotonic() - begin < RENEW_DEADLINE_SECONDS + 2 * LEASE_SECONDS
-    (plane.start if fault == "crash" else plane.unfreeze)()
-    await own_api.merge("RolloutJob", "default", job, {"spec": {"workers": {"replicas": 2}}})
-    async with operator(plane.kubeconfig, 18193):
-        await until_pods(own_api, job, "driver", "worker-0", "worker-1")
+        async with operator(plane.kubeconfig, 18193, OPENSEER_LEASE=lease) as other:
+            await until(partial(_is_ready, 18193))
+            begin = time.monotonic()
+            (plane.stop if fault == "crash" else plane.freeze)()
+            assert await asyncio.wait_for(process.wait(), 60.0) == 1
+            # It no longer leads when another may: until its exit it only closes connections.
+            assert time.monotonic() - begin < RENEW_DEADLINE_SECONDS + 2 * LEASE_SECONDS
+            (plane.start if fault == "crash" else plane.unfreeze)()
+            await own_api.merge("RolloutJob", "default", job, {"spec": {"workers": {"replicas": 2}}})
+            await until_pods(own_api, job, "driver", "worker-0", "worker-1")
+            assert other.returncode is None
+
+
+async def _is_ready(port: int) -> bool:
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/readyz") as reply:
+        return reply.status == 200
 
 
 async def test_an_operator_without_its_lease_stops_a_begun_reconcile_step(own_api: Api, plane: ControlPlane) -> None:

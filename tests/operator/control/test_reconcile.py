@@ -177,8 +177,7 @@ async def test_informative_status_writes_have_a_rate_limit(
     bench = Bench(api, namespace, server.url, status_writes=2.0)
     keys = [await bench.submit(f"job-{number}", workers={"replicas": 1}) for number in range(6)]
     for _ in range(3):  # each waiting job gets its turn
-        for key in keys:
-            await bench.settle(key)
+        await asyncio.gather(*(bench.settle(key) for key in keys))
         await asyncio.sleep(1.0)
     for key in keys:
         await bench.see_ready(key, "worker-0")

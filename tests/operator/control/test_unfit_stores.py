@@ -96,7 +96,7 @@ async def test_an_impossible_count_in_a_store_is_ignored(server: JobStore, found
         await until(lambda: stores.view(KEY) is not None)
         tokens, view = stores.tokens(KEY), stores.view(KEY)
         await server.command("HSET", "{openseer:default/job}:batch:0", "tokens", found)
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(5 * stores.interval)
         assert stores.tokens(KEY) == tokens
         assert stores.view(KEY) in (view, None)
 

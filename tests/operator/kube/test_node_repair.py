@@ -17,7 +17,7 @@ from openseer_operator.settings import OperatorSettings
 
 JOB = ("lab", "job")
 SETTINGS = OperatorSettings("system", "worker:1", "operator:1", node_condition="GpuReady", probe_runtime_class="nvidia")
-SICK, WELL, BLIND = (8, "error: gpu1: Xid 79"), (0, "8 GPUs are well"), (1, "error: no GPU could be read")
+SICK, WELL, BLIND = (8, "error: gpu1: Xid 79"), (0, "8 GPUs are healthy"), (1, "error: no GPU could be read")
 
 
 class PlayedApi:
@@ -102,7 +102,7 @@ async def test_a_nodes_condition_follows_its_probe(bench: Bench) -> None:
     await bench.look(n1=BLIND)
     assert bench.condition("n1") == ("False", "gpu1: Xid 79")
     await bench.look(n1=WELL)
-    assert bench.condition("n1") == ("True", "8 GPUs are well")
+    assert bench.condition("n1") == ("True", "8 GPUs are healthy")
     assert bench.told == [("n1", "GpuSick"), ("n1", "GpuProbeFailed"), ("n1", "GpusWell")]
     await bench.look()
     assert (bench.api.probed, bench.api.pods) == (["n1"] * 4, {})
@@ -146,7 +146,7 @@ async def test_a_recovered_node_is_probed_despite_reports_of_other_nodes(bench: 
     for node in others:
         bench.repair.suspect(JOB, node)
     await bench.look(**others, n1=WELL)
-    assert bench.condition("n1") == ("True", "8 GPUs are well")
+    assert bench.condition("n1") == ("True", "8 GPUs are healthy")
     assert len(bench.api.probed) == 1 + PROBES_AT_ONCE
 
 
@@ -156,7 +156,7 @@ async def test_a_node_deleted_during_its_update_does_not_affect_others(bench: Be
     await bench.look(n1=SICK, n2=SICK)
     bench.api.fails["n1"] = NotThereError("no such node", 404)
     await bench.look(n1=WELL, n2=WELL)
-    assert bench.condition("n2") == ("True", "8 GPUs are well")
+    assert bench.condition("n2") == ("True", "8 GPUs are healthy")
     await bench.look()
     assert bench.api.probed.count("n1") == 2
 

@@ -87,5 +87,5 @@ def test_a_repeated_command_measures_nothing_again(folder: Path) -> None:
 
 
 def test_another_shape_is_refused_in_the_same_folder(folder: Path) -> None:
-    with pytest.raises(InputError, match="figures of something else"):
+    with pytest.raises(InputError, match="figures of another configuration"):
         bench(folder, "0.6b")

@@ -67,7 +67,7 @@ def test_a_run_continues_in_a_folder_of_the_same_device_and_model(folder: Path) 
 )
 def test_figures_of_another_machine_or_model_are_refused(folder: Path, field: str) -> None:
     found = read(folder)
-    with pytest.raises(InputError, match=f"figures of something else .*{field.replace('_', ' ')}.*--output"):
+    with pytest.raises(InputError, match=f"figures of another configuration .*{field.replace('_', ' ')}.*--output"):
         check_header(found, {**found.header, field: "other"}, folder)
 
 

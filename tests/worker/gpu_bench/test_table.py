@@ -63,7 +63,7 @@ def test_the_text_has_device_ways_and_exactness(found: BenchFigures) -> None:
         "NVIDIA H100 80GB HBM3",
         "stock: V2 asynchronous",
         "8 of 8 greedy",
-        "as chance has it",
+        "as expected by chance",
         "suffix: skip",
     ):
         assert part in shown

@@ -14,7 +14,7 @@ def telling(**readings: Any) -> WorkerMetrics:
 
 
 def test_healthy_gpus_are_counted() -> None:
-    assert look(lambda: telling(gpu0_memory_used=1, gpu1_memory_used=1), 0.0) == "2 GPUs are well"
+    assert look(lambda: telling(gpu0_memory_used=1, gpu1_memory_used=1), 0.0) == "2 GPUs are healthy"
 
 
 def test_a_sick_gpu_ends_the_probe_at_once() -> None:

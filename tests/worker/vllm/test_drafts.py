@@ -38,7 +38,7 @@ def plain(folder: Path) -> list[Response]:
     engine = VllmEngine(model(folder), Parallelism(), Sampling(), cache_salt="plain")
     try:
         assert not engine.drafts
-        assert engine.metrics()["drafts"] == "off: it was not asked for"
+        assert engine.metrics()["drafts"] == "off: it was not enabled"
         player = Player(engine)
         return [player.run(of(number, GREEDY))[0] for number in range(len(PROMPTS))]
     finally:

@@ -43,7 +43,7 @@ def test_a_fitting_adapter_is_accepted(tmp_path: Path) -> None:
         ({"init_lora_weights": "pissa"}, "init_lora_weights: found 'pissa'.*path_initial_model"),
         ({"lora_alpha": 0}, "lora_alpha: found 0, allowed: a number above 0"),
         ({"base_model_name_or_path": "org/other"}, "found 'org/other', needed: the job's model, org/model"),
-        ({"kasa_config": {"beta": 1e-4}}, "kasa_config: found {'beta': 0.0001}; this release does not know it"),
+        ({"kasa_config": {"beta": 1e-4}}, "kasa_config: found {'beta': 0.0001}; this release does not support it"),
         ({"r": 8}, r"module model.layers.0.self_attn.q_proj: found rank 2, needed: 8, by .*r, rank_pattern"),
         ({"rank_pattern": {"layers.0.self_attn.q_proj": 1}}, "found rank 2, needed: 1"),
         ({"alpha_pattern": {"(": 1}}, r"alpha_pattern: found key '\(', needed: a regular expression"),

@@ -93,7 +93,7 @@ class Children:
             return self._ended_by_force(seconds, watch)
         except (_EndedError, BrokenPipeError):
             self._end()
-            return f"the process that starts engines has ended: {_meaning(forks.returncode) or 'nobody asked it to'}"
+            return f"the process that starts engines has ended: {_meaning(forks.returncode) or 'for no known reason'}"
         finally:
             # After a success, too: processes that the child has started may still run.
             self._end_child()

@@ -227,5 +227,5 @@ def check_header(found: BenchFigures, header: Mapping[str, Any], folder: Path) -
     ]
     if other:
         raise InputError(
-            f"{folder} has figures of something else ({'; '.join(other)}): give another --output, or --fresh"
+            f"{folder} has figures of another configuration ({'; '.join(other)}): give another --output, or --fresh"
         )

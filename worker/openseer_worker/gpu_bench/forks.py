@@ -33,23 +33,23 @@ def main() -> None:
         # vLLM's ngram uses one thread; others would spin while they wait, on the cores that the engine needs.
         os.environ.setdefault("NUMBA_NUM_THREADS", "1")
     preload(sys.argv[1])
-    _say(answers.fileno(), warm=round(time.monotonic() - began, 1))
+    _send(answers.fileno(), warm=round(time.monotonic() - began, 1))
     for line in sys.stdin:
         order = Order.from_json(line)
         pid = os.fork()
         if not pid:
             answers.close()
             _child(order)
-        _say(answers.fileno(), started=pid)
+        _send(answers.fileno(), started=pid)
         _, status, usage = os.wait4(pid, 0)
-        _say(
+        _send(
             answers.fileno(),
             ended=os.waitstatus_to_exitcode(status),
             cpu_seconds=round(usage.ru_utime + usage.ru_stime, 1),
         )
 
 
-def _say(descriptor: int, **fields: float) -> None:
+def _send(descriptor: int, **fields: float) -> None:
     os.write(descriptor, json.dumps(fields).encode() + b"\n")
 
 

@@ -69,7 +69,7 @@ def _of_none(found: BenchFigures) -> str:
     if found.header["device"] == CPU:
         return "rows of CPUs come from benchmarks/speculation.py, which drafts real texts"
     if found.header["device"] == UNKNOWN:
-        return "nvidia-smi does not say which GPU this is"
+        return "nvidia-smi does not report the GPU's name"
     seen = found.exactness
     if seen is None:
         skipped = found.notes.get(EXACTNESS, "").startswith(SKIPPED)

@@ -120,9 +120,9 @@ def exactness_text(found: BenchFigures) -> str:
     seen = found.exactness
     if seen is None:
         return "exactness: not measured"
-    judged = "as chance has it" if seen["deviations"] < FAR else "NOT the same distribution"
+    judged = "as expected by chance" if seen["deviations"] < FAR else "NOT the same distribution"
     if found.header["device"] == CPU and seen["greedy_same"] < seen["greedy_of"]:
-        judged += "; greedy texts DIFFER, which none may on a CPU"
+        judged += "; greedy texts DIFFER, which is an error on a CPU"
     return (
         f"exactness (tiny model): {seen['greedy_same']} of {seen['greedy_of']} greedy texts of "
         f"{seen['greedy_tokens']} tokens are the same with drafts, at {seen['greedy_tokens_per_step']} tokens a step; "
@@ -183,8 +183,8 @@ def _explanations(found: BenchFigures, made: Sequence[BatchRow]) -> list[str]:
     ]
     if batches := busy(made):
         lines.append(
-            f"batch {', '.join(map(str, batches))}: two equal engines (A/A) differ by more than {QUIET:.0%}: "
-            "the machine is busy, the ratios mean nothing there"
+            f"batch {', '.join(map(str, batches))}: two equal engines (A/A) differ by more than {QUIET:.0%}: the "
+            "machine is busy, and these ratios are not valid"
         )
     if any(figure.accepted_by == "none" for figure in found.steps.values()):
         lines.append(

@@ -144,8 +144,8 @@ def ask_gpus(seconds: float = ASK_SECONDS) -> list[Gpu] | None:
         text=True,
     )
     try:
-        told, _ = process.communicate(timeout=seconds)
-        return read_list(told)
+        listed, _ = process.communicate(timeout=seconds)
+        return read_list(listed)
     except subprocess.TimeoutExpired:
         _LOG.warning(
             "the NVIDIA driver has not answered for %g s: GPUs are assigned by counting device files, "

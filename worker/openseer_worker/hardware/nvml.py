@@ -169,8 +169,8 @@ def _or(ask: Callable[[], _Answer], default: _Answer) -> _Answer:
 def main() -> None:
     """`python -m openseer_worker.hardware.nvml`: prints the GPUs for `read_list`."""
     gpus = list_gpus(load_nvml())
-    told = [(gpu.index, gpu.instance, gpu.uuid, gpu.whole_uuid, gpu.lost) for gpu in gpus]
-    sys.stdout.write(json.dumps(told))
+    rows = [(gpu.index, gpu.instance, gpu.uuid, gpu.whole_uuid, gpu.lost) for gpu in gpus]
+    sys.stdout.write(json.dumps(rows))
 
 
 if __name__ == "__main__":

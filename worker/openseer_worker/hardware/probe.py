@@ -37,7 +37,7 @@ def look(telemetry: Callable[[], WorkerMetrics], seconds: float = LOOK_SECONDS) 
         raise OpenseerError(
             "no GPU could be read: the pod needs NVIDIA's runtime (chart value nodeRepair.runtimeClass), and a driver"
         )
-    return f"{len(seen)} GPUs are well"
+    return f"{len(seen)} GPUs are healthy"
 
 
 def main() -> int:

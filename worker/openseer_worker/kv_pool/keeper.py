@@ -41,7 +41,7 @@ class PoolKeeper:
         self._served: set[str] = set()
         self._leaving: dict[str, float] = {}
         self._ended: dict[str, None] = {}
-        self._told = ""
+        self._logged = ""
         self._thread = DaemonThreads(1, "openseer-kv-sweep")
 
     def place(self, group: str, version: str) -> str:
@@ -61,15 +61,15 @@ class PoolKeeper:
         """Sweeps every SWEEP_SECONDS until cancelled."""
         while self._sweeper is not None:
             await asyncio.sleep(sweeps.SWEEP_SECONDS)
-            swept, told = (), ""
+            swept, problem = (), ""
             try:
                 sweeping = self._thread.submit(self._sweeper.sweep, list(self._ended), self._take_replaced())
                 swept = await asyncio.wrap_future(sweeping)
             except Exception as error:  # noqa: BLE001 - a pool that cannot be swept must not end the worker
-                told = str(error) or type(error).__name__
-            if told and told != self._told:
-                log.warning("the KV pool is not swept: %s", told)
-            self._told = told
+                problem = str(error) or type(error).__name__
+            if problem and problem != self._logged:
+                log.warning("the KV pool is not swept: %s", problem)
+            self._logged = problem
             for place in swept:
                 self._ended.pop(place, None)
 

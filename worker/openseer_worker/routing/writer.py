@@ -25,7 +25,7 @@ MOST_OPEN = 256
 """Limit of open files; others are opened again for each write."""
 UNSAVED_BYTES = 256 * 2**20
 """Limit of memory for rows that wait to be written, in bytes; rows beyond it are lost."""
-TELL_SECONDS = 30.0
+REPORT_SECONDS = 30.0
 """Interval of warnings about a folder that takes no rows, in seconds."""
 
 
@@ -55,7 +55,7 @@ class RowWriter:
         self._unsaved = 0
         self._late: Future[bool] | None = None
         self._mark = uuid.uuid4().hex
-        self._told_at = float("-inf")
+        self._reported_at = float("-inf")
 
     async def ask(self, files: Sequence[Path], is_whole: Callable[[Path], bool]) -> list[bool]:
         """Whether each of the files is whole; all False if the folder does not answer in time. `is_whole` is called in
@@ -144,7 +144,7 @@ class RowWriter:
         if written < len(data):
             # Readers stop at a torn record.
             os.ftruncate(handle, os.fstat(handle).st_size - written)
-            raise OSError(errno.ENOSPC, "it took a part of a record", str(file))
+            raise OSError(errno.ENOSPC, "only a part of a record was written", str(file))
 
     def _put(self, file: Path, data: bytes) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -164,6 +164,6 @@ class RowWriter:
 
     def _lose(self, size: int, why: str) -> None:
         self.lost_bytes += size
-        if time.monotonic() - self._told_at >= TELL_SECONDS:
-            self._told_at = time.monotonic()
+        if time.monotonic() - self._reported_at >= REPORT_SECONDS:
+            self._reported_at = time.monotonic()
             log.warning("routed experts are not written, results will lack rows: %s", why)

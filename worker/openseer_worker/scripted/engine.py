@@ -149,7 +149,7 @@ class ScriptedEngine:
             "waiting": len(self._waiting),
             "kv_used": self._used / self.profile.blocks,
             **self._contexts.metrics(),
-            **({"sick": f"{self._sick_file} is there"} if self._sick_file and self._sick_file.exists() else {}),
+            **({"sick": f"{self._sick_file} exists"} if self._sick_file and self._sick_file.exists() else {}),
         }
 
     def check(self) -> None:
@@ -161,7 +161,7 @@ class ScriptedEngine:
 
     async def load_weights(self, weights: NewWeights) -> None:
         if "weights" in self._asleep:
-            raise LoadError("the memory of the weights sleeps")
+            raise LoadError("the weights are not in memory: the engine sleeps")
         size, content = 0, ""
         if weights.folder is not None:
             size = await asyncio.to_thread(check_files, weights.folder)

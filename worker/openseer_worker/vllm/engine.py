@@ -54,7 +54,7 @@ class VllmEngine:
         cache_salt: str,
         place: GangPlace | None = None,
         speculation: Speculation | None = None,
-        no_drafts: str = "it was not asked for",
+        no_drafts: str = "it was not enabled",
         no_gain: Path | None = None,
         pool: EnginePool | None = None,
         routes: bool = False,

@@ -195,7 +195,7 @@ class _Process:
                 await self._process.stdin.drain()
                 line = await self._process.stdout.readline()
         except TimeoutError:
-            raise LoadError(f"{command}: not done within {seconds:g} s; is the sender there?") from None
+            raise LoadError(f"{command}: not done within {seconds:g} s; check that the sender runs") from None
         except ConnectionError:
             line = await self._process.stdout.readline()
         exit_code = "" if line else f"exit code {await self._process.wait()}"

@@ -312,8 +312,8 @@ class ServedWeights:
         self._report = self._report.model_copy(update={"error": ""})
         if step.wake and self._unscored is not None:
             await self._score_what_came(self._unscored, attempt)
-        told = {"freed": None if step.wake else freed, "rest_since": since}
-        self._report = self._report.model_copy(update=rest | told)
+        freed_report = {"freed": None if step.wake else freed, "rest_since": since}
+        self._report = self._report.model_copy(update=rest | freed_report)
 
     def _report_rest(self) -> None:
         """Reports that the engine sleeps as the present fleet spec requires, once it does."""

@@ -60,7 +60,7 @@ async def load_adapter(body: LoadAdapter, job: Job) -> Response:
 @router.post("/load_lora_adapter")
 async def replace_adapter(body: ReplaceAdapter, job: Job) -> Response:
     """The load of SGLang, and of prime-rl, which replaces the adapter of one name at each step."""
-    return await _load(job, body.lora_name, body.lora_path) or await _told(job, body.lora_name)
+    return await _load(job, body.lora_name, body.lora_path) or await _loaded_response(job, body.lora_name)
 
 
 async def _load(job: JobContext, name: str, path: str) -> Response | None:
@@ -69,7 +69,7 @@ async def _load(job: JobContext, name: str, path: str) -> Response | None:
     return None if outcome.status == 200 else error_response(outcome.status, outcome.message)
 
 
-async def _told(job: JobContext, name: str) -> Response:
+async def _loaded_response(job: JobContext, name: str) -> Response:
     """SGLang's response, with the field that prime-rl reads, `status`."""
     served = (await job.snapshot(fresh=True)).fleet_spec.adapters
     paths = {adapter.name: adapter.source.path or adapter.source.url for adapter in served}
@@ -88,11 +88,11 @@ async def unload_adapter(body: UnloadAdapter, job: Job) -> Response:
 async def drop_adapter(body: UnloadAdapter, job: Job) -> Response:
     """SGLang's unload; unfinished requests of the adapter end as aborted."""
     await remove_adapter(job, body.lora_name)
-    return await _told(job, body.lora_name)
+    return await _loaded_response(job, body.lora_name)
 
 
 @router.post("/load_lora_adapter_from_tensors")
 async def not_supported(job: Job) -> Response:
     """Refuses SGLang's transfer in memory, which needs SGLang's engines."""
-    message = "not supported: save the adapter where every worker sees it, and use /load_lora_adapter"
+    message = "not supported: save the adapter in a folder that every worker can read, and use /load_lora_adapter"
     return JSONResponse({"success": False, "error_message": message}, 400)

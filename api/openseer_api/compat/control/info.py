@@ -100,9 +100,9 @@ async def server_info(job: Job) -> dict[str, Any]:
 
 async def _dtype(job: JobContext) -> str | None:
     """The dtype of the weights, by torch's name: as workers report it, else by the manifest."""
-    told = (worker.heartbeat.metrics.get("dtype") for worker in (await job.snapshot()).workers)
+    reported = (worker.heartbeat.metrics.get("dtype") for worker in (await job.snapshot()).workers)
     stated = job.job.spec.model.dtype
-    found = next((dtype for dtype in told if isinstance(dtype, str)), stated if stated != "auto" else None)
+    found = next((dtype for dtype in reported if isinstance(dtype, str)), stated if stated != "auto" else None)
     return None if found is None else f"torch.{found.removeprefix('torch.')}"
 
 
@@ -146,7 +146,7 @@ async def add_worker(body: NewWorker, request: Request, job: Job) -> Response:
     shown = shown_url(body.url.rstrip("/"))
     if body.worker_type != "regular" or shown.removeprefix("http://") != url.removeprefix("http://"):
         found = f"{shown[:MOST_SHOWN]} ({body.worker_type[:MOST_SHOWN]})"
-        raise InputError(f"url: found {found}, allowed: {url} (regular); the fleet's own workers are all there are")
+        raise InputError(f"url: found {found}, allowed: {url} (regular); no worker can be added")
     return JSONResponse({"status": "accepted", "worker_id": WORKER_ID, "url": url}, 202)
 
 

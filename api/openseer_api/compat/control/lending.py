@@ -65,7 +65,9 @@ async def _followed(job: JobContext, fleet_spec: FleetSpec) -> FleetState | Resp
     while True:
         snapshot = await job.snapshot(fresh=True)
         if awake_parts(snapshot.fleet_spec) != awake_parts(fleet_spec):
-            raise ConflictProblem("another call has put the engines to sleep, or woken them, before this one was done")
+            raise ConflictProblem(
+                "another call put the engines to sleep, or woke them, before this call ended; repeat the call"
+            )
         state = fleet_state(snapshot, await job.store.load(), job)
         if state.state == wanted:
             return state

@@ -135,7 +135,7 @@ def _check_init(job: JobContext, init: dict[str, JsonValue]) -> None:
     hosts = job.job.spec.weights.allowed_hosts
     if hosts and "nccl_unique_id_b64" in init:
         raise InputError(
-            "init_info.nccl_unique_id_b64: it does not show the sender's host, and the job restricts hosts "
+            "init_info.nccl_unique_id_b64: the sender's host cannot be read from it, and the job restricts hosts "
             "(spec.weights.allowedHosts); send master_address and master_port"
         )
     if address is not None and (problem := url_problem(f"http://{address}:{port}", hosts)):
@@ -148,7 +148,7 @@ async def _change(job: JobContext, change: Callable[[Reception], Reception]) -> 
     def changed(snapshot: FleetSnapshot) -> FleetSpec:
         fleet_spec = snapshot.fleet_spec
         if fleet_spec.reception is None:
-            raise ConflictProblem("no sender's group was joined: /init_weight_transfer_engine comes first")
+            raise ConflictProblem("no sender's group was joined; call /init_weight_transfer_engine first")
         reception = change(fleet_spec.reception)
         return fleet_spec if reception is fleet_spec.reception else fleet_spec.changed(reception=reception)
 
@@ -173,7 +173,7 @@ async def _reached(job: JobContext, fleet_spec: FleetSpec, seconds: float) -> Re
         worker = next((worker for worker in snapshot.workers if worker.name == reception.worker), None)
         if worker is None or worker.boot != reception.boot or not worker.works(snapshot.now):
             raise ConflictProblem(
-                f"{reception.worker}, which received, is gone: the fleet keeps its weights; join again"
+                f"{reception.worker}, the receiving worker, has ended; the fleet keeps its weights; join again"
             )
         report = worker.heartbeat.weights and worker.heartbeat.weights.reception
         if report and report.id == reception.id:

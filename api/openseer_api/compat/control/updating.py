@@ -69,12 +69,14 @@ async def _follow(job: JobContext, transaction: WeightsTransaction) -> Update:
         now = fleet_spec.transaction
         if now is None or now.id != transaction.id:
             done = version in (*fleet_spec.versions, *fleet_spec.adapter_versions)
-            return Update(200, version) if done else Update(409, version, "another transaction has followed it")
+            return Update(200, version) if done else Update(409, version, "another weights transaction has begun since")
         if not now.active:
             return Update(200 if now.phase == "done" else 400, version, now.message)
         if loop.time() > end:
             await take_back(job)
-            return Update(503, version, f"not done within {UPDATE_SECONDS:g} s: still in {now.phase}; taken back")
+            return Update(
+                503, version, f"not done within {UPDATE_SECONDS:g} s: still in {now.phase}; it was rolled back"
+            )
         await asyncio.sleep(POLL_SECONDS)
 
 

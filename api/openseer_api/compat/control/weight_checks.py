@@ -56,7 +56,9 @@ async def _checked(job: JobContext, body: CheckWeights) -> Response:
     snapshot = await job.snapshot(fresh=True)
     version, source = snapshot.fleet_spec.version, snapshot.fleet_spec.source
     if source is None or source.digest is None:
-        return _refused(f"weights {version} have no digest: they came without files, or no worker has read these yet")
+        return _refused(
+            f"weights {version} have no digest: they were published without files, or no worker has read the files yet"
+        )
     missing = _missing(snapshot)
     if missing is None:
         return _refused("no worker is running")

@@ -50,7 +50,7 @@ async def update_from_disk(body: FromDisk, job: Job) -> Response:
             {"success": False, "message": str(error), "num_paused_requests": unfinished}, status_of(error)
         )
     is_done = outcome.status == 200
-    when = "published; engines load them as they wake" if sleeps and not fleet_spec.weights_awake else "loaded"
+    when = "published; engines load them when they wake" if sleeps and not fleet_spec.weights_awake else "loaded"
     message = f"Weights {outcome.version} are {when}." if is_done else outcome.message
     content = {"success": is_done, "message": message, "num_paused_requests": unfinished}
     return JSONResponse(content, outcome.status)
@@ -82,7 +82,9 @@ async def rename(new_version: Annotated[str, Body(embed=True)], job: Job) -> dic
     """Accepts only the present version, for a version is named when it is published."""
     version = await _version(job)
     if new_version != version:
-        raise InputError(f"new_version: found {new_version}; the fleet has {version}, named when it was published")
+        raise InputError(
+            f"new_version: found {new_version}; the fleet has {version}, which was named when it was published"
+        )
     return {"success": True, "message": f"Weight version is {version}", "new_version": version}
 
 
@@ -103,5 +105,7 @@ async def _version(job: JobContext) -> str:
 @router.post("/update_weights_from_ipc")
 async def not_supported(job: Job) -> Response:
     """Refuses SGLang's transfers in memory, which need SGLang's engines."""
-    message = "not supported: save the weights where every worker sees them, and use /update_weights_from_disk"
+    message = (
+        "not supported: save the weights in a folder that every worker can read, and use /update_weights_from_disk"
+    )
     return JSONResponse({"success": False, "message": message}, 400)

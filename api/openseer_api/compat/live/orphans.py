@@ -26,6 +26,6 @@ async def delete_orphans(job: JobContext, batches: Sequence[BatchRecord]) -> int
     now = await job.store.now()
     dead = [of for of in owned.values() if now - max(record.opened_at for record in of) > ORPHAN_SECONDS]
     for record in (record for of in dead for record in of):
-        log.info("batch %s is of an api process that is gone", record.number)
+        log.info("batch %s belongs to an api process that has ended", record.number)
         await job.store.forget(record.number)
     return sum(map(len, dead))

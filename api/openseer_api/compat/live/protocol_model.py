@@ -27,7 +27,7 @@ WHOLE = BeforeValidator(_whole)
 Whole = Annotated[int, WHOLE]
 Top = Annotated[int, Field(ge=0, le=MOST_LIKELIEST), WHOLE]
 """Number of likeliest tokens that are requested beside each token's own log-probability."""
-NOT_STREAMED = "a stream holds new tokens alone; leave stream out"
+NOT_STREAMED = "a stream contains new tokens only; remove stream"
 
 
 class ProtocolModel(BaseModel):

@@ -13,14 +13,14 @@ NOT_CONTINUED = "a response could not continue on another worker with it"
 _ONLY_TEXT = "requests and responses are text, or tokens of text alone"
 _ONLY_SAMPLED = "log-probabilities are recorded of sampled tokens and the likeliest ones, not of tokens by name"
 _ONLY_OWN = "log-probabilities of a prompt are those of all its own tokens"
-_AS_THEY_ARE = "prompts are taken as they are"
-_NOT_IN_ANSWERS = "answers do not hold it"
-_NO_PARSER = "answers are not parsed: the text holds all of a response"
+_AS_THEY_ARE = "prompts are not changed"
+_NOT_IN_ANSWERS = "responses do not contain it"
+_NO_PARSER = "responses are not parsed: the text contains the whole response"
 _NO_SESSIONS = "requests are independent of each other"
 
 SAMPLING: Refusals = {
     **{to_snake(name): refusal for name, refusal in REFUSED_SAMPLING.items()},
-    "length_penalty": ((1,), "responses are sampled, and beams are not"),
+    "length_penalty": ((1,), "responses are sampled; there is no beam search"),
     **dict.fromkeys(
         (
             *("guided_json", "guided_regex", "guided_choice", "guided_grammar"),
@@ -29,18 +29,18 @@ SAMPLING: Refusals = {
         ),
         ((), NOT_CONTINUED),
     ),
-    "stop_regex": (([], ""), "give the texts themselves as stop"),
+    "stop_regex": (([], ""), "give the texts as stop"),
     "watermarking": ((False,), NOT_CONTINUED),
     **dict.fromkeys(("prompt_logprob_token_ids", "prompt_logprob_start"), ((), _ONLY_OWN)),
     "logprob_token_ids": (([],), _ONLY_SAMPLED),
     "flat_logprobs": ((False,), _NOT_IN_ANSWERS),
-    "routed_experts_prompt_start": ((0,), "routed experts are given of all tokens"),
+    "routed_experts_prompt_start": ((0,), "routed experts are returned for all tokens"),
     **dict.fromkeys(("truncate_prompt_tokens", "truncation_side"), ((), _AS_THEY_ARE)),
 }
 """Refused sampling parameters, by the names of OpenAI, vLLM and SGLang."""
 
 OPENAI: Refusals = {
-    "sampling_params": (({},), "its fields stand beside the prompt here"),
+    "sampling_params": (({},), "give its fields beside the prompt"),
     "response_format": (({"type": "text"}, {}), NOT_CONTINUED),
     "return_token_offsets": ((False,), _NOT_IN_ANSWERS),
     "return_prompt_text": ((False,), _NOT_IN_ANSWERS),
@@ -54,17 +54,20 @@ OPENAI: Refusals = {
 """Refused fields of completions and chat completions, those of vLLM and SGLang included."""
 
 COMPLETIONS: Refusals = {
-    "suffix": (("",), "a response follows its prompt"),
+    "suffix": (("",), "a response continues its prompt; no text follows it"),
     "prompt_embeds": ((), _ONLY_TEXT),
 }
 """Refused fields of completions alone."""
 
 _NO_TOOLS = "render the prompt yourself and send token ids"
 CHAT: Refusals = {
-    "echo": ((False,), "an answer holds the response alone; prompt_logprobs scores the messages"),
-    "functions": (([],), "they are called tools"),
+    "echo": ((False,), "a response does not repeat its prompt; prompt_logprobs scores the messages"),
+    "functions": (([],), "use tools"),
     "function_call": (("none", "auto"), _NO_TOOLS),
-    "chat_template": ((), "the model's own is applied; render the prompt yourself and send token ids"),
+    "chat_template": (
+        (),
+        "the model's own chat template is applied; to use another, render the prompt yourself and send token ids",
+    ),
     "include_reasoning": ((True,), _NO_PARSER),
     "separate_reasoning": ((False,), _NO_PARSER),
     "media_io_kwargs": (({},), _ONLY_TEXT),
@@ -100,7 +103,7 @@ SGLANG_GENERATE: Refusals = {
     ),
     "session_params": (({}, []), _NO_SESSIONS),
     "require_reasoning": ((False,), NOT_CONTINUED),
-    "background": ((False,), "an answer comes when the response has ended"),
+    "background": ((False,), "the response is returned when it has ended"),
 }
 """Refused fields of SGLang's route, beside its sampling parameters."""
 

@@ -131,7 +131,7 @@ def sampling_of(
     if logprobs and own.logprobs == "none":
         raise InputError("logprobs: this job records none; set spec.sampling.logprobs")
     if own.score_from is not None:
-        raise InputError("this job scores, and samples nothing: send prompts as a batch, or unset scoreFrom")
+        raise InputError("this job only scores prompts: send them as a batch, or unset scoreFrom")
     given = {name: value for name, read in _FIELDS.items() if (value := read(fields)) is not None}
     if scored and fields.most_tokens == 0:
         given["max_tokens"] = 1

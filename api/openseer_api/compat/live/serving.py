@@ -183,7 +183,7 @@ async def adapter_of(job: JobContext, name: str | None) -> str:
     if name not in served:  # it may have been published since the snapshot
         served = [adapter.name for adapter in (await job.snapshot(fresh=True)).fleet_spec.adapters]
     if name not in served:
-        adapters = "" if job.job.spec.model.lora is None else "; adapters have one once they are published"
+        adapters = "" if job.job.spec.model.lora is None else "; an adapter has a name once it is published"
         raise NotFoundProblem(
             f"model: found {name[:MOST_SHOWN]}; the model does not exist here, allowed: "
             f"{', '.join((*job.model_names, *served))} (spec.model.servedNames adds names{adapters})"

@@ -16,7 +16,7 @@ class StreamOptions(RefusingModel):
     """Options of a stream."""
 
     refused: ClassVar[Refusals] = {
-        "continuous_usage_stats": ((False,), "counts come once, at the end: set include_usage")
+        "continuous_usage_stats": ((False,), "counts are sent once, at the end: set include_usage")
     }
 
     include_usage: bool | None = None
@@ -66,7 +66,7 @@ class OpenAIRequest(SamplingFields):
     @model_validator(mode="after")
     def _options_of_a_stream(self) -> Self:
         if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options: found without stream: true, which it belongs to")
+            raise ValueError("stream_options: found without stream: true; set stream: true, or remove it")
         return self
 
     @model_validator(mode="after")
@@ -169,7 +169,7 @@ class ChatRequest(Rendering, OpenAIRequest):
             place = " with tools" if self.tools else ""
             raise ValueError(
                 f"tool_choice: found {self.tool_choice!r:.{MOST_SHOWN}}, allowed{place}: none; "
-                "calls are not parsed: the prompt shows the tools, and the text holds all of a response"
+                "calls are not parsed: the prompt contains the tools, and the text contains the whole response"
             )
         return self
 

@@ -65,7 +65,7 @@ def plain(moe_folder: Path) -> Iterator[list[Response]]:
     engine = VllmEngine(model(moe_folder, **ROOM), Parallelism(), Sampling(), cache_salt="plain", routes=True)
     try:
         assert engine.profile.routing == SHAPE
-        assert engine.metrics()["drafts"] == "off: it was not asked for"
+        assert engine.metrics()["drafts"] == "off: it was not enabled"
         yield Player(engine).run(*(request(number, 0) for number in range(len(PROMPTS))))
     finally:
         asyncio.run(engine.close())

@@ -113,16 +113,16 @@ def main() -> None:
     os.dup2(2, 1)  # libraries print
     receiving = Receiving()
 
-    def say(answer: dict[str, Any]) -> None:
+    def send(answer: dict[str, Any]) -> None:
         answers.write(json.dumps(answer).encode() + b"\n")
 
     def end_with_sender() -> None:
-        say({"error": receiving.await_end_of_sender()})
+        send({"error": receiving.await_end_of_sender()})
         os._exit(1)
 
     for line in sys.stdin.buffer:
         ((name, arguments),) = json.loads(line).items()
-        say(answer := _answer(getattr(receiving, name), arguments))
+        send(answer := _answer(getattr(receiving, name), arguments))
         if name == "join" and not answer:
             threading.Thread(target=end_with_sender, daemon=True).start()
 
