@@ -172,7 +172,10 @@ def read_profile(path: Path) -> EngineModel:
     step = StepTime(_points(own.points, path), own.per_context, own.per_prefill, own.per_draft)
     seconds = own.per_context, own.per_prefill, own.per_draft
     if min(*seconds, own.kv_tokens, own.slots) < 0 or max(seconds) > SLOWEST:
-        raise InputError(f"{path}: found a number out of range, allowed: at least 0, and times up to {SLOWEST:,.0f} s")
+        raise InputError(
+            f"{path}: found a number below 0, or a time above {SLOWEST:,.0f} s, allowed: numbers of at least 0, and no "
+            "longer times"
+        )
     return EngineModel(step, own.kv_tokens, own.slots, str(path))
 
 
