@@ -4,11 +4,11 @@
 
 Every run uses the whole product (driver, store, worker loop, engine, one core each). Lengths are not forced: the tiny
 model samples at temperature 1, since drafts need real text. So runs of the same prompts have different responses, and
-tokens per second are given next to the makespan. Time is counted from the first claim.
+the table has tokens per second in addition to the makespan. Time is counted from the first claim.
 `always full` is the bound of any order without drafts: responses of equal length, so that no engine ever waits.
 
-A first run is thrown away, and the arms take turns in being the first of a seed, for the speed of a machine drifts.
-Ratios are within a seed: their geometric mean, with the 95 % interval.
+The first run is discarded, and each arm in turn is the first of a seed, because the speed of a machine drifts. A ratio
+compares two runs of one seed; the table has the geometric mean over the seeds, with the 95 % interval.
 """
 
 import argparse
@@ -56,8 +56,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one seed of a small workload, fewer arms")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
-    parser.add_argument("--keep", type=Path, help="keep the folder of each run within this one")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
+    parser.add_argument("--keep", type=Path, help="folder in which the folder of each run is kept")
     options = parser.parse_args()
     stamp = Stamp()
     settings = QUICK if options.quick else SETTINGS
@@ -85,8 +85,8 @@ def main() -> None:
 
 
 def one_run(folder: Path, arm: str, seed: int, settings: dict[str, int], mean: int = 1) -> dict[str, Any]:
-    """One run of the prompts of `seed`, through the product's own runner; its report. `mean`: the length of each
-    response of the arm of the bound, in tokens."""
+    """Runs the prompts of `seed` with the product's own runner and returns the report. `mean`: the length of each
+    response in the arm of the bound, in tokens."""
     source = folder / "prompts.jsonl"
     lines = [{"id": f"g{n}", "prompt_token_ids": ids} for n, (_, ids) in enumerate(prompts(settings["groups"], seed))]
     if arm == ALWAYS_FULL:

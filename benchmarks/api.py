@@ -2,11 +2,11 @@
 
     python benchmarks/api.py
 
-The server is a separate process over a real Redis, as in `openseer serve`; the workers, simulated without engines,
-finish responses of a given length in another process, so that neither is part of the timed process. Three measurements:
-time to queue 10,000 groups by one client; results per second that one client reads (parsed and typed) while another
-requests the batch's status 20 times a second; memory of server and Redis over many batches, each acknowledged.
-Then the cost of large bodies and stalled connections (`--part bodies`: only that).
+The server is a separate process over a real Redis, as in `openseer serve`. Simulated workers without engines complete
+responses of a given length in another process. So neither runs in the timed process. There are three measurements:
+the time in which one client queues 10,000 groups; the results per second that one client reads and parses into typed
+objects, while another requests the batch's status 20 times a second; the memory of server and Redis over many batches,
+each acknowledged. A fourth part measures the cost of large bodies and stalled connections (`--part bodies`: only this).
 """
 
 import argparse
@@ -31,8 +31,8 @@ from openseer_store.embedded import EmbeddedRedis
 
 
 def poll_status(url: str, number: int, reports: Any, done: Any) -> None:
-    """Polls a batch's status 20 times a second and reports how long each response took; a process of its own, so that
-    the reader's work does not count as the server's."""
+    """Polls a batch's status 20 times a second and reports the seconds of each call. Runs in a process of its own, so
+    that its calls do not wait for the reader."""
 
     async def run() -> list[float]:
         waits: list[float] = []
@@ -102,7 +102,7 @@ async def submitting(client: AsyncClient, count: int) -> dict[str, Any]:
 
 
 async def read_results(client: AsyncClient, url: str, number: int, requests: int) -> dict[str, Any]:
-    """One reader, and one process that polls the status meanwhile; the batch is far ahead of the reader."""
+    """One client reads results while a process polls the status; the results are complete before it starts."""
     batch = client.batch(number)
     while (await batch.status()).metrics.requests_ok < requests:
         await asyncio.sleep(0.2)
@@ -139,7 +139,7 @@ async def read_results(client: AsyncClient, url: str, number: int, requests: int
 
 
 async def soaking(client: AsyncClient, url: str, pid: int, batches: int) -> dict[str, Any]:
-    """Batch after batch, read and acknowledged; memory after each."""
+    """Reads and acknowledges one batch after another; measures the memory after each."""
     server: list[float] = []
     redis: list[float] = []
     for number in range(batches):
@@ -179,18 +179,18 @@ async def _redis_memory(url: str) -> float:
 
 
 def main() -> None:
-    """Runs all and prints it."""
+    """Runs all measurements and prints them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--groups", type=int, default=10_000)
-    parser.add_argument("--requests", type=int, default=20_000, help="results that are read")
+    parser.add_argument("--requests", type=int, default=20_000, help="number of results to read")
     parser.add_argument("--length", type=int, default=200, help="tokens per response")
     parser.add_argument("--batches", type=int, default=60)
     parser.add_argument("--mib", type=int, default=56, help="MiB of each large body")
-    parser.add_argument("--uploads", type=int, default=14, help="uploads that stall")
-    parser.add_argument("--readers", type=int, default=200, help="readers that take nothing")
+    parser.add_argument("--uploads", type=int, default=14, help="number of stalled uploads")
+    parser.add_argument("--readers", type=int, default=200, help="number of connections that read nothing")
     parser.add_argument("--part", choices=["throughput", "bodies", "both"], default="both")
-    parser.add_argument("--quick", action="store_true", help="a tenth of it")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the work")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     stamp = Stamp()
     if options.quick:

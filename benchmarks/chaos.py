@@ -3,7 +3,7 @@
     python benchmarks/chaos.py --runs 44
 
 Each run is one seed of tests/chaos over scripted engines, in mode batch or serve, with a fault every five seconds on
-average. The same work without faults comes first, as many runs at once: makespans are in proportion to it.
+average. First the same number of concurrent runs has no faults; makespans are divided by the makespan of these runs.
 """
 
 import argparse
@@ -29,15 +29,15 @@ Verdict = dict[str, Any]
 
 
 def main() -> int:
-    """Plays the seeds; 1 when a promise was broken."""
+    """Runs all seeds and returns the exit code: 1 if a guarantee was broken."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1, help="the first seed")
     parser.add_argument("--runs", type=int, default=44, help="number of seeds; the two modes alternate")
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long the work of a run takes, about")
+    parser.add_argument("--seconds", type=float, default=60.0, help="approximate seconds of work of a run")
     parser.add_argument("--mean", type=float, default=5.0, help="mean seconds between two faults")
-    parser.add_argument("--at-once", type=int, default=2, help="runs beside one another")
+    parser.add_argument("--at-once", type=int, default=2, help="number of concurrent runs")
     parser.add_argument("--quick", action="store_true", help="two short runs")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     if options.quick:
         options.runs, options.seconds, options.mean = 2, 8.0, 1.5
@@ -80,7 +80,7 @@ def played(mode: str, seed: int, *words: str) -> Verdict:
 
 
 def summed(calm: list[Verdict], runs: list[Verdict]) -> dict[str, Any]:
-    """All runs together; of makespans and recoveries the median and the greatest."""
+    """Sums over all runs, and median and maximum of makespans and recoveries."""
     kinds, broken = Counter[str](), Counter[str]()
     for run in runs:
         kinds.update(run["kinds"])

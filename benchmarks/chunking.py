@@ -2,8 +2,9 @@
 
     python benchmarks/chunking.py
 
-The same prompts whole on one real engine, and in chunks that move between two. Differences in bfloat16
-begin at a near-tie that another batch composition decides the other way; from there on the responses differ.
+The same prompts are generated whole on one real engine, and in chunks that move between two engines. In bfloat16 two
+tokens may have almost the same probability, and the composition of the engine's batch then decides between them; from
+that token on the responses differ.
 """
 
 import argparse
@@ -36,12 +37,12 @@ CHUNKED = {
 
 
 def main() -> None:
-    """Compares per number format."""
+    """Compares the responses in each number format."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--groups", type=int, default=12)
-    parser.add_argument("--tokens", type=int, default=512, help="longest response")
+    parser.add_argument("--tokens", type=int, default=512, help="maximum tokens of a response")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter responses")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     stamp = Stamp()
     if options.quick:
@@ -86,7 +87,7 @@ def responses(dtype: str, division: dict[str, Any], groups: int, tokens: int) ->
 
 
 def compared(whole: dict[Any, ResultLine], chunked: dict[Any, ResultLine]) -> dict[str, Any]:
-    """How many responses are the same, and where the others part."""
+    """The number of identical responses, and the position of the first different token of each of the others."""
     pairs = [(line.token_ids, chunked[key].token_ids) for key, line in whole.items()]
     differences = [
         next(position for position, (left, right) in enumerate(zip(ids, others, strict=True)) if left != right)

@@ -2,10 +2,10 @@
 
     python benchmarks/drafting.py
 
-Recorded responses are replayed: sampled ones of the tiny model (benchmarks/data) and synthetic ones, long and as
-similar as the paper's. Costs, acceptance by the number of siblings, then policies of draft lengths under one
-step-time model: a step takes 10 ms and 0.05 ms for each token that it computes. docs/benchmarks.md says how to install
-arctic-inference; without it only the product's own drafter is measured.
+Recorded responses are replayed: responses that the tiny model sampled (benchmarks/data), and long synthetic ones that
+are as similar to each other as the paper's. The benchmark measures costs, acceptance by the number of siblings, and
+policies of draft lengths with one model of the step time: 10 ms, and 0.05 ms for each computed token.
+docs/benchmarks.md describes how to install arctic-inference; without it only the product's own drafter is measured.
 """
 
 import argparse
@@ -62,9 +62,11 @@ def main() -> None:
     """Measures everything and prints it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="shorter responses, fewer settings")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
-    parser.add_argument("--intervals", action="store_true", help="only the loss by longer checkpoint intervals")
-    parser.add_argument("--positions", action="store_true", help="only the chances by position of a draft")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
+    parser.add_argument("--intervals", action="store_true", help="measure only the loss by longer checkpoint intervals")
+    parser.add_argument(
+        "--positions", action="store_true", help="measure only the acceptance rates by position in a draft"
+    )
     options = parser.parse_args()
     stamp = Stamp()
     console = Console(width=130)
@@ -95,14 +97,14 @@ def main() -> None:
 
 
 def made_up(quick: bool) -> Groups:
-    """Groups of 16; the prompts mean nothing."""
+    """Synthetic groups of 16, with random prompts."""
     tokens, groups = (2048, 2) if quick else (4096, 3)
     prompt = np.arange(1, 25, dtype=np.int32)
     return [SampledGroup(prompt, synthetic_group(16, tokens, seed)) for seed in range(groups)]
 
 
 def ragged(groups: Groups) -> Groups:
-    """Cut to heavy-tailed lengths, so that a batch has a tail as a rollout has."""
+    """Cuts the responses to heavy-tailed lengths, so that a batch has a tail as in a rollout."""
     chance = np.random.default_rng(0)
     longest = max(len(response) for response in groups[0].responses)
     result: Groups = []
@@ -154,7 +156,7 @@ def acceptance(groups: Groups, grid: list[Static]) -> dict[str, Any]:
 
 
 def positions(groups: Groups) -> dict[str, list[float]]:
-    """Chances by position of drafts of at most 8, which `openseer bench-gpu` accepts drafts by."""
+    """Acceptance rates by position in drafts of at most 8 tokens, with which `openseer bench-gpu` accepts drafts."""
     longest = max(len(group.prompt) + len(response) for group in groups for response in group.responses)
     known = {f"ours, {count} siblings": (Ours(1, 8, longest, None), count) for count in SIBLINGS}
     return {
@@ -186,7 +188,7 @@ def replay_last(peer: Peer, groups: Groups, count: int) -> Outcome:
 
 
 def at_equal_length(points: list[dict[str, float]], drafted: float) -> float | None:
-    """Tokens a step of the best mix of settings that drafts as much; None beyond what any of them drafts."""
+    """Tokens per step of the best mix of settings with the same drafted tokens; None if no setting drafts as many."""
     best: float | None = None
     for low, high in itertools.product(points, points):
         left, right = low["drafted_per_step"], high["drafted_per_step"]
@@ -198,7 +200,7 @@ def at_equal_length(points: list[dict[str, float]], drafted: float) -> float | N
 
 
 def tree_gain(groups: Groups, count: int) -> float:
-    """Tokens a step that the best tree of at most 8 tokens brings over the best path of at most 8."""
+    """Gain in tokens per step of the best tree of at most 8 tokens over the best path of at most 8."""
     path, tree = (
         max(
             with_siblings(Arctic(Static(8, factor, probability, kind)), groups, count)["tokens_per_step"]

@@ -2,8 +2,9 @@
 
     python benchmarks/durability.py
 
-The queue: whole cycles flat out, and p99 of a claim at a pace, as in store_queue.py. The run: scripted engines, through
-the whole product, as in rollout.py. The two ways follow one another in each round; the disk is timed, too.
+The queue's part measures whole cycles at the maximum rate, and p99 of a claim at a fixed rate, as store_queue.py does.
+The run's part uses scripted engines and the whole product, as rollout.py does. Each round has both values of `fsync`,
+one after the other. The disk's time of an fdatasync is measured too.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from openseer_store.redis_link import RedisLink
 WAYS: tuple[Fsync, ...] = get_args(Fsync)
 FIGURES = ("cycles_per_second", "paced_claim_p99_ms", "tokens_per_second", "makespan_seconds")
 PACE_CYCLES_PER_SECOND = 1000.0
-"""About what 1,000 requests of 1,000 tokens at 1,000 tokens/s ask for: a large fleet, well below flat out."""
+"""About the rate of 1,000 requests of 1,000 tokens at 1,000 tokens/s: a large fleet, far below the maximum rate."""
 RUN = {"workers": 8, "slots": 16, "groups": 128, "quantum": 256}
 QUICK_RUN = {"workers": 4, "slots": 4, "groups": 16, "quantum": 128}
 SYNCS = 500
@@ -39,12 +40,12 @@ def main() -> None:
     """Runs all rounds and prints medians and the ratios of the pairs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--clients", type=int, default=8, help="processes, each a worker, of the queue's part")
-    parser.add_argument("--slots", type=int, default=32, help="requests that a client runs at once")
-    parser.add_argument("--requests", type=int, default=40_000, help="that wait in the queue")
-    parser.add_argument("--seconds", type=float, default=8.0, help="of the queue's part")
+    parser.add_argument("--clients", type=int, default=8, help="processes of the queue's part, each one worker")
+    parser.add_argument("--slots", type=int, default=32, help="concurrent requests of a client")
+    parser.add_argument("--requests", type=int, default=40_000, help="requests that wait in the queue")
+    parser.add_argument("--seconds", type=float, default=8.0, help="duration of the queue's part")
     parser.add_argument("--quick", action="store_true", help="one round, little work")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     stamp = Stamp()
     if options.quick:
@@ -63,7 +64,7 @@ def main() -> None:
 
 
 async def queue(way: Fsync, options: argparse.Namespace) -> dict[str, float]:
-    """Cycles per second flat out, and p99 of a claim at the pace."""
+    """Cycles per second at the maximum rate, and p99 of a claim at the fixed rate."""
     with tempfile.TemporaryDirectory() as folder:
         async with EmbeddedRedis(Path(folder) / "store", way) as url:
             link, store = RedisLink(url, "{benchmark}"), await open_store(url, store_queue.JOB)
@@ -91,7 +92,7 @@ def one_run(way: Fsync, seed: int, settings: dict[str, Any]) -> dict[str, float]
 
 
 def ratios(ways: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, float]]:
-    """Of each figure `always` / `everysec` over the pairs: median, least, most."""
+    """The ratio `always` / `everysec` of each figure over the pairs: median, minimum, maximum."""
     found: dict[str, dict[str, float]] = {}
     for figure in FIGURES:
         pairs = [always / every for always, every in zip(ways["always"][figure], ways["everysec"][figure], strict=True)]
@@ -101,7 +102,7 @@ def ratios(ways: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, float
 
 
 def disk() -> dict[str, float]:
-    """Milliseconds of an fdatasync after 4 KiB are appended, where the stores lay."""
+    """Milliseconds of an fdatasync after an append of 4 KiB, in the folder of the stores."""
     times: list[float] = []
     with tempfile.TemporaryFile() as file:
         for _ in range(SYNCS):

@@ -30,12 +30,12 @@ COUNTS = (1, 8, 32)
 
 
 def main() -> None:
-    """Measures both ways in turn."""
+    """Measures both ways in turns."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=int, default=300, help="per response")
+    parser.add_argument("--tokens", type=int, default=300, help="tokens per response")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="one round of short responses")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     stamp = Stamp()
     if options.quick:
@@ -58,13 +58,13 @@ def main() -> None:
 
 
 def serve(pipe: Any, way: str, tokens: int, rounds: int) -> None:
-    """One engine, pinned to the first core with all its processes; its rates by count."""
+    """Runs one engine, pinned to the first core with all its processes, and returns its rates by count."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     pipe.send(asyncio.run(rates(way, tokens, rounds)))
 
 
 async def rates(way: str, tokens: int, rounds: int) -> dict[str, list[float]]:
-    """Tokens per second for each count, after one round that does not count."""
+    """Tokens per second for each count, after one discarded round."""
     sampling = Sampling(max_tokens=tokens, ignore_eos=True)
     model = Model.model_validate({"path": str(MODEL), "engine_process": way})
     engine = VllmEngine(model, cache_salt="benchmark")
@@ -82,7 +82,7 @@ async def rates(way: str, tokens: int, rounds: int) -> dict[str, list[float]]:
 
 
 async def one_round(engine: VllmEngine, ended: asyncio.Event, sampling: Sampling, count: int, name: str) -> float:
-    """Tokens per second of `count` responses at once."""
+    """Tokens per second of `count` concurrent responses."""
     chance = random.Random(name)
     started = time.monotonic()
     for index in range(count):

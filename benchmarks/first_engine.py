@@ -3,8 +3,8 @@
     python benchmarks/first_engine.py
 
 Needs a cluster in which the operator is installed and the worker image is on the nodes: KUBECONFIG's, else the one that
-cluster/cluster.sh runs. Redis, driver and worker are all made anew for every repeat; the image is not pulled. Moments
-are those at which a watch reports them, and those of the worker's process and log, on one clock.
+cluster/cluster.sh runs. Redis, driver and worker are created anew for every repeat; the image is not pulled. Times are
+those of the events of a watch, and of the worker's process and log, all by one clock.
 """
 
 import argparse
@@ -52,15 +52,15 @@ PROCESS_START = (
 
 
 class NotPossibleError(Exception):
-    """There is no cluster, or it lacks something; the message says what to do."""
+    """There is no cluster, or it lacks a part; the message contains the remedy."""
 
 
 def main() -> None:
-    """Runs the repeats and prints where the time goes."""
+    """Runs the repeats and prints the times of a job's start."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="1 repeat; without a cluster: says so and is done")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--quick", action="store_true", help="1 repeat; without a cluster only a message")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     stamp = Stamp()
     if options.quick:
@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def command(*arguments: str) -> list[str]:
-    """kubectl where it reaches the cluster."""
+    """The command line of kubectl for the cluster."""
     return [*([] if os.environ.get("KUBECONFIG") else [str(CLUSTER), "exec"]), "kubectl", *arguments]
 
 
@@ -103,7 +103,7 @@ def check() -> None:
 
 @contextmanager
 def namespace() -> Generator[str]:
-    """One that goes afterwards."""
+    """A namespace that is deleted afterwards."""
     name = f"first-engine-{uuid.uuid4().hex[:6]}"
     kubectl("create", "namespace", name)
     try:
@@ -132,7 +132,7 @@ def measure(repeats: int) -> dict[str, Any]:
 
 
 def one_run(namespace_name: str, name: str) -> dict[str, float]:
-    """The moments of one job, in seconds since before `kubectl apply`."""
+    """The times of one job's events, in seconds since the start of `kubectl apply`."""
     moments: dict[str, float] = {}
     pods = Watch(namespace_name, "pods", lambda raw, now: note_pod(raw, name, moments, now))
     jobs = Watch(namespace_name, "rolloutjobs", lambda raw, now: note_job(raw, name, moments, now))
@@ -157,25 +157,25 @@ def one_run(namespace_name: str, name: str) -> dict[str, float]:
 
 
 def await_moments(moments: Mapping[str, float], expected: set[str]) -> None:
-    """Returns when all of them have come."""
+    """Returns when all events have been observed."""
     end = time.monotonic() + PATIENCE_SECONDS
     while missing := expected - moments.keys():
         if time.monotonic() > end:
-            raise NotPossibleError(f"after {PATIENCE_SECONDS:.0f} s still not: {', '.join(sorted(missing))}")
+            raise NotPossibleError(f"after {PATIENCE_SECONDS:.0f} s still missing: {', '.join(sorted(missing))}")
         time.sleep(0.05)
 
 
 def engine_ran(log: str) -> float:
-    """When the worker logged that it is ready."""
+    """The time at which the worker logged that it is ready."""
     for line in log.splitlines():
         at, _, message = line.partition(" ")
         if " ready: " in message:
             return datetime.fromisoformat(at[:26].rstrip("Z") + "+00:00").timestamp()
-    raise NotPossibleError(f"the worker's log does not say that it is ready:\n{log}")
+    raise NotPossibleError(f"the worker's log does not contain that it is ready:\n{log}")
 
 
 class Watch:
-    """Calls `note` with each version of each object of a kind and the time at which it came."""
+    """Calls `note` with each version of each object of a kind and the time of its arrival."""
 
     def __init__(self, namespace_name: str, kind: str, note: Callable[[dict[str, Any], float], None]) -> None:
         watch = command("get", kind, "-n", namespace_name, "--watch", "-o", "json")
@@ -185,7 +185,7 @@ class Watch:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends it, with all that cluster.sh has put around it."""
+        """Ends the process, with the processes that cluster.sh started for it."""
         os.killpg(self._process.pid, signal.SIGTERM)
         self._process.wait()
         self._thread.join()
@@ -201,7 +201,7 @@ class Watch:
 
 
 def note_pod(raw: Mapping[str, Any], name: str, moments: dict[str, float], now: float) -> None:
-    """Of the job's worker and Redis."""
+    """Records the times of the pods of the job's worker and Redis."""
     status, pod = raw.get("status", {}), raw["metadata"]["name"]
     running = any("running" in container["state"] for container in status.get("containerStatuses", ()))
     placed = bool(raw["spec"].get("nodeName"))
@@ -222,13 +222,13 @@ def note_pod(raw: Mapping[str, Any], name: str, moments: dict[str, float], now: 
 
 
 def note_job(raw: Mapping[str, Any], name: str, moments: dict[str, float], now: float) -> None:
-    """Of the job's status."""
+    """Records the times of the job's status."""
     if raw["metadata"]["name"] == name and raw.get("status", {}).get("workers", {}).get("ready"):
         moments.setdefault("status", now)
 
 
 def manifests(name: str) -> list[dict[str, Any]]:
-    """Prompts and a job of one worker that goes on for minutes."""
+    """The manifests of prompts and of a job with one worker that runs for minutes."""
     lines = [{"id": f"g{number}", "prompt_token_ids": [5, 6, 7], "lengths": [4000] * 4} for number in range(50)]
     prompts = {"name": f"{name}-prompts"}
     small = {"requests": {"cpu": "10m", "memory": "64Mi"}}
@@ -253,7 +253,7 @@ def manifests(name: str) -> list[dict[str, Any]]:
 
 
 def show(measurements: dict[str, Any]) -> None:
-    """The table, in the order in which things happened."""
+    """Prints the table, in the order of the events."""
     print(f"{'seconds since kubectl apply began':48}{'median':>8}{'max':>8}")
     for name in sorted(MOMENTS, key=lambda name: measurements["median"][name]):
         print(f"{MOMENTS[name]:48}{measurements['median'][name]:>8.2f}{measurements['max'][name]:>8.2f}")

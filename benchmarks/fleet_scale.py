@@ -3,10 +3,10 @@
     python benchmarks/fleet_scale.py
     python benchmarks/fleet_scale.py --quick
 
-Each worker runs `--slots` requests at `--tokens-per-second` and talks to the store as the product's does: its own
-interval of checkpoints (CheckpointPace), its own way to claim (Arrivals), a heartbeat a second; engines and drafts are
-left out. Two cores cannot run the clients of a large fleet: `--drive` is the number of workers that really run. They
-receive the whole fleet's number of requests in flight, so their intervals are the whole fleet's, and their load on
+Each worker runs `--slots` requests at `--tokens-per-second` and calls the store as the product's worker does, with the
+product's intervals of checkpoints (CheckpointPace), its rule for claims (Arrivals) and a heartbeat a second. Engines
+and drafts are left out. Two cores cannot run the clients of a large fleet, so only `--drive` workers run. They
+receive the whole fleet's number of running requests, so their intervals are those of the whole fleet, and their load on
 Redis is extrapolated to `--workers` in proportion. Latencies are those of the driven workers.
 """
 
@@ -52,7 +52,7 @@ GROUP_SIZE = 16
 TARGET_CORE_SHARE = 0.6
 TARGET_CLAIM_P99_MS = 20.0
 METRICS = WorkerMetrics({f"metric_{number}": float(number) for number in range(40)})
-"""About as much as a real worker's heartbeat carries."""
+"""About as many metrics as a real worker's heartbeat has."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Account:
 
 
 class SimulatedWorker:
-    """One worker without an engine. Its first requests are already on their way, so that some end all the time."""
+    """One worker without an engine. Its first requests begin at different positions, so their ends are spread."""
 
     def __init__(self, store: Store, plan: Plan, number: int, account: Account) -> None:
         self._store, self._plan, self._account = store, plan, account
@@ -101,7 +101,7 @@ class SimulatedWorker:
         self._tokens, self._logprobs = pack_tokens(range(plan.tokens)), pack_logprobs([-0.5] * plan.tokens)
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Runs the worker until the task is cancelled."""
         now = asyncio.get_running_loop().time
         extend_at = now() + self._random.uniform(0, SHORTEST_SECONDS)
         beat_at = now() + self._random.uniform(0, HEARTBEAT_SECONDS)
@@ -189,7 +189,7 @@ class SimulatedWorker:
 
 
 def clients(plan: Plan, queue: "SimpleQueue[Account | None]") -> None:
-    """A process of workers: sends None after a warm-up, then its measurements of the following seconds."""
+    """Runs workers in a process; sends None after a warm-up, then the measurements of the following seconds."""
     asyncio.run(_clients(plan, queue))
 
 
@@ -229,7 +229,7 @@ async def script_us(link: RedisLink) -> int:
 
 
 async def verb_costs(link: RedisLink, store: Store, options: argparse.Namespace) -> dict[str, float]:
-    """Microseconds of Redis per request (extend, claim, complete) or call, one worker alone; the least of 20 calls."""
+    """Microseconds of Redis per request (extend, claim, complete) or call, with one worker; the minimum of 20 calls."""
     worker, costs = WorkerId("alone", "1"), dict[str, list[float]]()
     query = ClaimQuery(
         VERSION, LANES, options.slots, 10**6, whole(16), quantum=1024, context_tokens=8192, slack=options.slots
@@ -311,7 +311,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def report(options: argparse.Namespace, accounts: list[Account], seconds: float, cpu: float) -> dict[str, Any]:
-    """The measurements; `core_share`: of one core that Redis uses, measured and extrapolated to the whole fleet."""
+    """The measurements; `core_share`: Redis's share of one core, measured and extrapolated to the whole fleet."""
     verbs: dict[str, list[float]] = {}
     for account in accounts:
         for verb, latencies in account.latencies.items():
@@ -341,7 +341,7 @@ def report(options: argparse.Namespace, accounts: list[Account], seconds: float,
 
 
 def show(found: dict[str, Any]) -> None:
-    """The measurements, for people."""
+    """Prints the measurements."""
     share, memory = found["core_share"], found["memory"]
     print(
         f"{found['drive']} of {found['workers']} workers driven, {found['slots']} requests each, {found['seconds']} s"
@@ -361,16 +361,18 @@ def show(found: dict[str, Any]) -> None:
 def main() -> None:
     """Runs the fleet and prints its cost."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workers", type=int, default=500, help="of the whole fleet")
-    parser.add_argument("--drive", type=int, default=100, help="of these, workers that really run")
-    parser.add_argument("--generators", type=int, default=1, help="processes that the driven workers share")
-    parser.add_argument("--slots", type=int, default=64, help="requests that a worker runs at once")
-    parser.add_argument("--tokens", type=int, default=2000, help="of each response")
-    parser.add_argument("--tokens-per-second", type=float, default=30.0, help="of each request")
-    parser.add_argument("--groups", type=int, default=10_000, help=f"that are queued, of {GROUP_SIZE} requests each")
-    parser.add_argument("--seconds", type=float, default=60.0, help="measured, after a third of it as a warm-up")
+    parser.add_argument("--workers", type=int, default=500, help="workers of the whole fleet")
+    parser.add_argument("--drive", type=int, default=100, help="workers of these that run")
+    parser.add_argument("--generators", type=int, default=1, help="processes in which the driven workers run")
+    parser.add_argument("--slots", type=int, default=64, help="concurrent requests of a worker")
+    parser.add_argument("--tokens", type=int, default=2000, help="tokens of each response")
+    parser.add_argument("--tokens-per-second", type=float, default=30.0, help="rate of each request")
+    parser.add_argument("--groups", type=int, default=10_000, help=f"queued groups, of {GROUP_SIZE} requests each")
+    parser.add_argument(
+        "--seconds", type=float, default=60.0, help="measured seconds, after a warm-up of a third of them"
+    )
     parser.add_argument("--quick", action="store_true", help="20 workers driven, 500 groups, 10 s")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     stamp = Stamp()
     if options.quick:

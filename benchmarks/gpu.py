@@ -22,16 +22,22 @@ from openseer_worker.gpu_bench.shapes import SHAPES
 def main() -> int:
     """The exit code is that of `openseer bench-gpu`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, help="time for all of it; else 8 on a GPU, 4.5 on a CPU")
+    parser.add_argument(
+        "--minutes", type=float, help="time limit of the measurement; default: 8 on a GPU, 4.5 on a CPU"
+    )
     parser.add_argument("--model", type=Path, help="folder of a real model, instead of a shape")
-    parser.add_argument("--shape", default="", help=f"{', '.join(SHAPES)}; else 8b on a GPU, tiny on a CPU")
-    parser.add_argument("--batches", default=",".join(map(str, BATCHES)), help="requests at once")
+    parser.add_argument("--shape", default="", help=f"{', '.join(SHAPES)}; default: 8b on a GPU, tiny on a CPU")
+    parser.add_argument("--batches", default=",".join(map(str, BATCHES)), help="numbers of concurrent requests")
     parser.add_argument("--ways", default=",".join(WAYS))
-    parser.add_argument("--output", type=Path, help=f"folder of the figures, {OUTPUT}; a cut run goes on from it")
-    parser.add_argument("--exact-model", type=Path, help="small real model for exactness; else examples/tiny-model")
-    parser.add_argument("--fresh", action="store_true", help="throw away the figures that are there")
+    parser.add_argument(
+        "--output", type=Path, help=f"folder of the figures, {OUTPUT}; an interrupted run resumes from it"
+    )
+    parser.add_argument(
+        "--exact-model", type=Path, help="small real model for the test of exactness; default: examples/tiny-model"
+    )
+    parser.add_argument("--fresh", action="store_true", help="delete existing figures")
     parser.add_argument("--quick", action="store_true", help="two batches, without vLLM's own ways")
-    parser.add_argument("--json", type=Path, help="write the result here")
+    parser.add_argument("--json", type=Path, help="file for the result, as JSON")
     given = parser.parse_args()
     if given.json and not given.json.parent.is_dir():
         parser.error(f"--json: {given.json.parent} is no folder")

@@ -4,13 +4,14 @@
     python benchmarks/operator_scale.py --quick       50 jobs, about a minute
 
 Needs the control plane's programs (`make cluster-tools`, `cluster/cluster.sh prepare`) or KUBEBUILDER_ASSETS.
-Real: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, one Redis for all jobs (spec.store.url) and the
-operator, a process. Played: nodes and pods by kwok; by this benchmark the workers' heartbeats, claims and results in
+etcd, kube-apiserver, kube-controller-manager, kube-scheduler, one Redis for all jobs (spec.store.url) and the operator
+(a process) are real. kwok simulates nodes and pods. The benchmark writes the workers' heartbeats, claims and results to
 each job's store. Every job is a batch as users write it: driver pod, workers with a GPU each, a volume for results.
 
-In turn: the ramp (all jobs applied at once, until every pod is Ready and every job reports it), the settling (each pod
-is stamped busy, at the operator's limit of writes), the rest (jobs run and progress, nothing else happens), and a
-restart of the operator. A look is one reconcile step of one job; how long a job waited for it is counted apart.
+The phases are the ramp (all jobs are applied at once, until every pod is Ready and every job reports it), the settling
+(each pod is annotated as busy, at the operator's limit of writes), the rest (jobs run and progress without other
+changes), and a restart of the operator. A look is one reconcile step of one job; the job's wait before it is measured
+separately.
 """
 
 import argparse
@@ -66,7 +67,7 @@ def nodes(count: int) -> Iterator[Json]:
 
 
 def volumes(count: int) -> Iterator[Json]:
-    """A volume for the results of each job; nothing is ever written there."""
+    """A volume for the results of each job; it stays empty."""
     for number in range(count):
         yield {
             "metadata": {"name": f"volume-{number:05}"},
@@ -103,7 +104,7 @@ def ready(raw: Json, workers: int) -> bool:
 
 
 class ProgressLine:
-    """One line that shows the progress: rewritten on a terminal, elsewhere a new one every ten seconds."""
+    """A line that shows the progress: rewritten on a terminal, elsewhere a new line every ten seconds."""
 
     def __init__(self) -> None:
         self._start = time.monotonic()
@@ -140,7 +141,7 @@ class Scale:
         self.played = PlayedWorkers(client, plane.redis, self._keys, options.workers)
 
     async def run(self) -> Json:
-        """All phases; the measurements."""
+        """Runs all phases and returns the measurements."""
         self._progress("the control plane is up")
         await self._create_surroundings()
         self._start_operator()
@@ -161,7 +162,7 @@ class Scale:
     # ---- phases
 
     async def _create_surroundings(self) -> None:
-        """All that is there before the jobs."""
+        """Creates the objects that exist before the jobs."""
         self._progress("nodes, volumes, namespaces")
         definition = (ROOT / "crds/rolloutjobs.yaml").read_text()
         await self._client.create_yaml("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition)
@@ -197,7 +198,7 @@ class Scale:
         }, after
 
     async def _settle(self, before: Reading) -> tuple[Json, Reading]:
-        """Until stamps are written no faster than now and then."""
+        """Waits until less than one stamp a second is written."""
         end, last = time.monotonic() + SETTLE_SECONDS, before
         stamp = ("PATCH", "Pod")
         while True:
@@ -217,7 +218,7 @@ class Scale:
         return {**memory, "cores": cores, **window(before, after, len(self._keys))}
 
     async def _restart(self) -> Json:
-        """Ended in order, as an upgrade does; then a new process, which knows nothing."""
+        """Ends the operator cleanly, as an upgrade does, and starts a new process without its state."""
         self._progress("restart of the operator")
         ended = await asyncio.to_thread(self._plane.end, "operator")
         start = time.monotonic()
@@ -241,16 +242,16 @@ class Scale:
 
     async def _looked_at(self) -> str:
         now = await self._reading()
-        return f"{now.jobs} jobs looked at" if now.jobs < len(self._keys) or now.queue else ""
+        return f"{now.jobs} jobs reconciled" if now.jobs < len(self._keys) or now.queue else ""
 
     async def _pods_ready(self) -> str:
         rows = await self._client.rows("/api/v1/pods")
         count = sum(row[1] == "1/1" for row in rows)
-        return f"{count} of {self._pods} pods Ready, {len(rows)} made" if count < self._pods else ""
+        return f"{count} of {self._pods} pods Ready, {len(rows)} created" if count < self._pods else ""
 
     async def _jobs_ready(self) -> str:
         count = sum(ready(raw, self._workers) for raw in await self._client.items(JOBS_PATH))
-        return f"{count} of {len(self._keys)} jobs say Ready" if count < len(self._keys) else ""
+        return f"{count} of {len(self._keys)} jobs report Ready" if count < len(self._keys) else ""
 
     # ---- helpers
 
@@ -276,7 +277,7 @@ class Scale:
             return read(await response.text())
 
     def _cores(self, before: dict[str, float], seconds: float) -> dict[str, float]:
-        """Processors that each process kept busy."""
+        """The mean number of busy processors of each process."""
         return {name: round((cpu - before[name]) / seconds, 2) for name, cpu in self._plane.cpu_seconds().items()}
 
     async def _until(
@@ -300,7 +301,7 @@ class Scale:
 
 
 async def measure(options: argparse.Namespace) -> Json:
-    """All measurements, from a control plane of its own."""
+    """Runs all measurements on a control plane of its own."""
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -326,7 +327,7 @@ async def measure(options: argparse.Namespace) -> Json:
 
 
 def show(measurements: Json) -> None:
-    """The table."""
+    """Prints the table."""
     jobs, load = measurements["jobs"], measurements["load"]["start"]
     print(
         f"{jobs} jobs, {jobs * measurements['workers_per_job']} workers; {measurements['machine']}, load {load} before"
@@ -338,7 +339,7 @@ def show(measurements: Json) -> None:
     )
     print(
         f"restart: ended in {restart['ended_seconds']} s; the new one leads after {restart['leads_seconds']} s and has "
-        f"looked at all after {restart['looked_at_all_seconds']} s"
+        f"reconciled all after {restart['looked_at_all_seconds']} s"
     )
     print(f"operator: {ramp['memory_mb_peak']} MB at most in the ramp, {rest['memory_mb']} MB at rest")
     head = ("", "s", "looks", "p50 ms", "p99 ms", "max s ≤", "≤ 1 s", "wait p50", "wait p99", "writes/s", "per job/min")
@@ -366,10 +367,10 @@ def main() -> int:
     """Runs all phases and prints a table; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=1000)
-    parser.add_argument("--workers", type=int, default=5, help="of each job, one GPU each")
-    parser.add_argument("--rest", type=float, default=240.0, help="seconds that the jobs at rest are watched")
+    parser.add_argument("--workers", type=int, default=5, help="workers of each job, with one GPU each")
+    parser.add_argument("--rest", type=float, default=240.0, help="measured seconds at rest")
     parser.add_argument("--quick", action="store_true", help="50 jobs, 20 s at rest; skipped without the programs")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     stamp = Stamp()
     if options.quick:

@@ -3,9 +3,9 @@
     python benchmarks/overhead.py [--through api]
 
 Direct: vLLM's `LLM.generate` with all requests submitted at once. openseer: the worker loop, a real Redis, and a
-driver that writes results; or the trainers' API over HTTP, its batch controller, and its client that reads them.
-Pairs are interleaved, for machines are noisy; the 95 % interval is over the pairs.
-All lengths are equal, so that scheduling cannot make up for overhead.
+driver that writes results; or the trainers' API over HTTP, its batch controller, and its client that reads results.
+Pairs are interleaved, because the speed of machines varies; the 95 % interval is over the pairs.
+All lengths are equal, so that scheduling cannot compensate overhead.
 """
 
 import argparse
@@ -60,12 +60,17 @@ KV_BYTES = 256 * 2**20
 def main() -> None:
     """Runs the pairs and prints the ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--through", choices=("driver", "api"), default="driver", help="how openseer is driven")
+    parser.add_argument(
+        "--through",
+        choices=("driver", "api"),
+        default="driver",
+        help="openseer's side: a driver, or the API with a client",
+    )
     parser.add_argument("--pairs", type=int, default=10)
-    parser.add_argument("--requests", type=int, default=64, help="per engine")
+    parser.add_argument("--requests", type=int, default=64, help="requests per engine")
     parser.add_argument("--length", type=int, default=256, help="tokens per response")
     parser.add_argument("--quick", action="store_true", help="2 pairs of a quarter of the work")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     stamp = Stamp()
     if options.quick:
@@ -83,7 +88,7 @@ def main() -> None:
 
 
 def _child(target: Callable[[Connection, int], None], index: int) -> Connection:
-    """A process of its own on the `index`-th core, and the pipe to it."""
+    """Starts a process on the `index`-th core; returns it and the pipe to it."""
     context = mp.get_context("fork")
     ours, theirs = context.Pipe()
     context.Process(target=target, args=(theirs, index), daemon=True).start()
@@ -93,7 +98,7 @@ def _child(target: Callable[[Connection, int], None], index: int) -> Connection:
 def measure(
     direct_pipes: list[Connection], our_pipes: list[list[Connection]], options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Interleaved pairs, after one of each that does not count."""
+    """Measures interleaved pairs, after one discarded run of each kind."""
     work = {"requests": options.requests, "length": options.length}
     direct: list[float] = []
     ours: list[float] = []
@@ -135,7 +140,7 @@ def report(measurements: dict[str, Any]) -> None:
 
 
 def one_direct(pipes: list[Connection], work: dict[str, int]) -> float:
-    """Tokens per second of both engines, driven by vLLM itself."""
+    """Tokens per second of both engines through vLLM's `LLM.generate`."""
     started = time.monotonic()
     for pipe in pipes:
         pipe.send(work)
@@ -240,7 +245,7 @@ async def redis_cpu(url: str) -> float:
 
 
 def manifest(prompts: Path, work: dict[str, int]) -> dict[str, Any]:
-    """Each engine gets half of the groups, whole, as `round-robin` deals them."""
+    """The RolloutJob of one run; with `round-robin` each engine gets half of the groups, each group whole."""
     chance = random.Random(0)
     with prompts.open("w") as file:
         for number in range(work["requests"] * WORKERS // 8):
@@ -266,7 +271,7 @@ def manifest(prompts: Path, work: dict[str, int]) -> dict[str, Any]:
 
 
 def serve_direct(pipe: Connection, index: int) -> None:
-    """Runs vLLM's own `LLM` as often as it is asked to."""
+    """Runs vLLM's own `LLM` once for each message."""
     _pin(index)
     llm = direct_engine()
     while (work := pipe.recv()) is not None:
@@ -301,7 +306,7 @@ def direct_engine() -> Any:
 
 
 def run_direct(llm: Any, work: dict[str, int], seed: int) -> dict[str, Any]:
-    """Everything submitted at once."""
+    """Submits all requests at once."""
     from vllm import SamplingParams  # noqa: PLC0415
 
     chance = random.Random(seed)

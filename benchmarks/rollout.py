@@ -1,16 +1,17 @@
 """Measures makespan and tail of one workload under every policy: same requests, same forced lengths, same engines.
 
     python benchmarks/rollout.py --engine scripted          16 scripted engines over a real Redis
-    python benchmarks/rollout.py --engine scripted --pool   the same with a KV pool that the engines play
+    python benchmarks/rollout.py --engine scripted --pool   the same with a simulated KV pool
     python benchmarks/rollout.py --engine vllm              2 real vLLM engines, one core each
 
 Lengths are real samples of the tiny model (examples/tiny-model/lengths.json), drawn per seed. Every run goes through
 the whole product: driver, store, worker loop, engine. Time is counted from the first claim, so loading an engine does
-not count. `round-robin` and `least-inflight` are trainers' present policies; the headline is over the better one.
-`always full` is the bound of any order: as many tokens in responses of equal length, so that no engine ever waits.
+not count. `round-robin` and `least-inflight` are trainers' present policies; the main result is the ratio to the better
+one. `always full` is the bound of any order: the same number of tokens in responses of equal length, so that no engine
+ever waits.
 
-A first run is thrown away, and the policies take turns in being the first of a seed, for the speed of a machine drifts.
-Ratios are within a seed: their geometric mean, with the 95 % interval.
+The first run is discarded, and each policy in turn is the first of a seed, because the speed of a machine drifts. A
+ratio compares two runs of one seed; the table has the geometric mean over the seeds, with the 95 % interval.
 """
 
 import argparse
@@ -62,12 +63,14 @@ def main() -> None:
     parser.add_argument("--engine", choices=("scripted", "vllm"), default="scripted")
     parser.add_argument("--policies", nargs="+", choices=POLICIES, default=list(POLICIES))
     parser.add_argument(
-        "--pool", action="store_true", help="scripted engines fetch contexts of responses that ran before"
+        "--pool",
+        action="store_true",
+        help="scripted engines fetch contexts of moved responses from a simulated KV pool",
     )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one seed of a small workload, fewer policies")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
-    parser.add_argument("--keep", type=Path, help="keep the folder of each run within this one")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
+    parser.add_argument("--keep", type=Path, help="folder in which the folder of each run is kept")
     options = parser.parse_args()
     if options.pool and options.engine != "scripted":
         parser.error("--pool: goes with --engine scripted alone; benchmarks/kv_pool/rollouts.py has vllm's pools")
@@ -99,7 +102,7 @@ def main() -> None:
 def one_run(
     folder: Path, engine: str, policy: str, seed: int, settings: dict[str, Any], store: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """One run of the workload of `seed`, through the product's own runner; its report. `store`: as in a job's spec."""
+    """Runs the workload of `seed` with the product's own runner; returns the report. `store`: as in a job's spec."""
     prompts = folder / "prompts.jsonl"
     write_prompts(prompts, seed, settings["groups"], alike=policy == ALWAYS_FULL)
     document = manifest(prompts, engine, "fifo" if policy == ALWAYS_FULL else policy, settings)
@@ -113,7 +116,7 @@ def one_run(
 
 
 def write_prompts(path: Path, seed: int, groups: int, *, alike: bool) -> None:
-    """Groups drawn from the sampled lengths; prompts are random token ids, for only their lengths matter.
+    """Writes groups drawn from the sampled lengths; prompts are random token ids, since only lengths have an effect.
     `alike`: every response has the mean of those lengths."""
     source = json.loads(LENGTHS.read_text())["groups"]
     chance = random.Random(seed)

@@ -2,10 +2,11 @@
 
     python benchmarks/speculation.py
 
-Every way is the same engine on the same core, built with other drafts. Groups of 8 of the tiny model, temperature 1:
-so many requests run at once, in the order of their groups, as in a rollout; when one ends the next begins. Time counts
-until the last one has begun. Ways take turns with the same prompts; ratios are within a round. `suffix` needs
-arctic-inference; docs/benchmarks.md says how to install it, without it that way is left out.
+All ways use the same engine on the same core and differ only in the drafts. The tiny model samples groups of 8 at
+temperature 1. A fixed number of requests runs at once, in the order of the groups, as in a rollout; when one ends, the
+next one begins. Time is measured until the last one has begun. Ways take turns with the same prompts; a ratio compares
+two ways in one round. `suffix` needs arctic-inference (docs/benchmarks.md describes its installation); without it
+this way is left out.
 """
 
 import argparse
@@ -51,11 +52,11 @@ def main() -> None:
     """Runs all ways over all numbers of requests and prints the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--tokens", type=int, default=512, help="most tokens of a response")
+    parser.add_argument("--tokens", type=int, default=512, help="maximum tokens of a response")
     parser.add_argument("--at-once", type=int, nargs="+", choices=list(GROUPS), default=list(GROUPS))
     parser.add_argument("--ways", nargs="+", choices=(OWN, *PEERS), default=[OWN, *PEERS])
     parser.add_argument("--quick", action="store_true", help="one round of two numbers of requests")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     stamp = Stamp()
     if options.quick:
@@ -79,7 +80,7 @@ def main() -> None:
 
 
 def _child(way: str) -> Connection:
-    """A process with its engine, and the pipe to it."""
+    """Starts a process with an engine; returns it and the pipe to it."""
     context = mp.get_context("fork")
     ours, theirs = context.Pipe()
     context.Process(target=serve, args=(theirs, way), daemon=True).start()
@@ -89,7 +90,7 @@ def _child(way: str) -> Connection:
 
 
 def measure(pipes: dict[str, Connection], options: argparse.Namespace) -> dict[str, Any]:
-    """By number of requests, by way: the measurements of each round, after a short one that does not count."""
+    """The measurements of each round by number of requests and way, after a short discarded round."""
     result: dict[str, Any] = {str(count): {way: [] for way in pipes} for count in options.at_once}
     for pipe in pipes.values():
         pipe.send({"at_once": 4, "tokens": 64, "prompts": _prompts(4, -1), "name": "warm"})
@@ -109,7 +110,7 @@ def measure(pipes: dict[str, Connection], options: argparse.Namespace) -> dict[s
 
 
 def _prompts(count: int, number: int) -> list[list[int]]:
-    """Those of each round and number of requests are others, so that none was seen by an engine before."""
+    """Prompts, different ones for each round and number of requests, so that no engine has seen them before."""
     return [ids for _, ids in prompts(_DRAWN, 100 * (number + 1) + count)[: GROUPS[count]]]
 
 
@@ -169,13 +170,13 @@ class _Counts:
 
 
 def serve(pipe: Connection, way: str) -> None:
-    """Runs the received workloads until None; answers None with whether the engine drafted."""
+    """Runs the received workloads until None; replies to None whether the engine drafted."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     asyncio.run(play(pipe, way))
 
 
 async def play(pipe: Connection, way: str) -> None:
-    """The engine's life."""
+    """Builds the engine, runs the workloads and closes the engine."""
     engine = MeasuredEngine(way)
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -188,7 +189,7 @@ async def play(pipe: Connection, way: str) -> None:
 
 
 async def one_round(engine: MeasuredEngine, ended: asyncio.Event, work: dict[str, Any]) -> dict[str, float]:
-    """All requests, so many at once. Counted until the last one has begun; then the rest is dropped."""
+    """Runs all requests, a fixed number at once; counts until the last one has begun, and drops the others then."""
     sampling = Sampling(temperature=1.0, max_tokens=work["tokens"])
     waiting = [
         EngineRequest(
@@ -239,7 +240,7 @@ def ratio(rows: dict[str, Any], way: str, base: str = PLAIN) -> tuple[float, flo
 
 
 def table(measurements: dict[str, Any]) -> Table:
-    """A row for each number of requests: no drafts' rate, then each way's ratio to it and its tokens a step."""
+    """A row for each number of requests: the rate without drafts, each way's ratio to it, and its tokens per step."""
     ways = [way for way in measurements["drafts"] if way != PLAIN]
     result = Table("at once", "none tok/s", title="tokens per second over those without drafts")
     for way in ways:

@@ -2,9 +2,10 @@
 
     python benchmarks/store_queue.py
 
-A cycle: one request claimed, extended once, completed, its group's position updated. Batched: as a worker does it, each
-call for all the requests it runs. Unbatched: one call per request. Paced: batched, but only as fast as the target,
-which is where `claim_p99_ms` is read; flat out, a claim waits for the other clients' calls (see `ways`).
+In a cycle one request is claimed, extended once and completed, and its group's position is updated. `batched`: each
+call is for all requests of a worker, as in the product. `unbatched`: one call per request. `paced`: batched, at the
+target's rate. `claim_p99_ms` is that of `paced`, because at the maximum rate a claim waits for the other clients' calls
+(see `ways`).
 """
 
 import argparse
@@ -59,19 +60,19 @@ class Plan:
     most_cycles: int
     """Of each client; then it stops early, so that the queue never gets shorter than half."""
     cycles_per_second: float = 0.0
-    """Of all clients together; 0 = flat out."""
+    """Rate of all clients together; 0: the maximum rate."""
 
 
 def main() -> None:
     """Runs the three ways and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clients", type=int, default=8, help="processes, each a worker")
-    parser.add_argument("--requests", type=int, default=100_000, help="that wait in the queue at the start of each way")
-    parser.add_argument("--slots", type=int, default=32, help="requests that a client runs at once (a job's default)")
-    parser.add_argument("--seconds", type=float, default=15.0, help="per way")
+    parser.add_argument("--clients", type=int, default=8, help="processes, each one worker")
+    parser.add_argument("--requests", type=int, default=100_000, help="waiting requests at the start of each way")
+    parser.add_argument("--slots", type=int, default=32, help="concurrent requests of a client; default: as in a job")
+    parser.add_argument("--seconds", type=float, default=15.0, help="duration of each way")
     parser.add_argument("--fsync", choices=get_args(Fsync), default=DEFAULT_FSYNC, help="as in a job's spec.store")
     parser.add_argument("--quick", action="store_true", help="5 s per way")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     stamp = Stamp()
     if options.quick:
@@ -83,7 +84,7 @@ def main() -> None:
 
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """All measurements, from one server with its append-only file on."""
+    """Runs all measurements on one server with append-only file."""
     with tempfile.TemporaryDirectory() as folder:
         async with EmbeddedRedis(Path(folder) / "store", options.fsync) as url:
             link, store = RedisLink(url, "{benchmark}"), await open_store(url, JOB)
@@ -191,7 +192,7 @@ def client(plan: Plan, number: int, barrier: Barrier, queue: "SimpleQueue[tuple[
 
 
 async def work(plan: Plan, number: int, barrier: Barrier) -> tuple[int, float, list[float]]:
-    """Cycles, seconds they took, and the seconds of each claim."""
+    """Number of cycles, their seconds, and the seconds of each claim."""
     store = await open_store(plan.url, JOB)
     worker = Cycler(store, WorkerId(f"client-{number}", "1"), plan.slots)
     await asyncio.to_thread(barrier.wait)
@@ -209,7 +210,7 @@ async def work(plan: Plan, number: int, barrier: Barrier) -> tuple[int, float, l
 
 
 class Cycler:
-    """Takes as many requests as it has slots through a whole cycle, again and again."""
+    """Repeats whole cycles with as many requests as it has slots."""
 
     def __init__(self, store: Store, worker: WorkerId, slots: int) -> None:
         self._store = store
@@ -222,7 +223,7 @@ class Cycler:
         self.claim_seconds: list[float] = []
 
     async def round(self) -> None:
-        """Claim, extend, complete; a finish whose group changed meanwhile is sent again, as a worker does."""
+        """Claims, extends and completes; repeats a completion whose group has changed meanwhile, as a worker does."""
         start = time.perf_counter()
         claims = await self._store.claim(self._worker, self._query)
         self.claim_seconds.append(time.perf_counter() - start)

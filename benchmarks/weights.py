@@ -2,14 +2,15 @@
 
     python benchmarks/weights.py [--digests | --shared | --passed]
 
-Real vLLM workers (CPU build), one core each where there are as many, over a real Redis; a batch is running and goes on
-with the new weights (mode keep). Each transaction prefetches the files, gives all requests back, loads, scores a canary
-and commits. Then the protocol alone: scripted workers, whose load takes no time, up to 32 in one process.
-Then the cost of a version's digest (`--digests`: only that), as a fraction of a load's time. A load is the least work
-of an engine: each tensor is read and copied. All files are in the page cache; of several rounds the shortest counts,
-since other programs can only add time.
+The first part has real vLLM workers (CPU build) over a real Redis, with one core each if there are enough. A running
+batch continues with the new weights (mode keep). Each transaction prefetches the files, gives all requests back, loads,
+scores a canary and commits. The second part measures the protocol alone, with up to 32 scripted workers in one process,
+whose loads take no time.
+The third part (`--digests`: only this part) measures the cost of a version's digest, as a fraction of a load's time. A
+load is the minimum work of an engine: it reads and copies each tensor. All files are in the page cache. The result is
+the minimum of several rounds, since other programs can only add time.
 `--shared`: only the time in which one and eight workers of this machine fetch a version, see support/shared_weights.py.
-`--passed`: the same of workers that share no folder and pass pieces on to one another.
+`--passed`: the same for workers that share no folder and pass pieces on to each other.
 """
 
 # transformers and torch have few types.
@@ -92,7 +93,7 @@ def make_model(folder: Path, shape: tuple[int, int, int] | None) -> None:
 
 
 def work(pipe: Connection, index: int) -> None:
-    """One real worker, once."""
+    """Runs one real worker."""
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[index % len(cores)]})
     assignment = pipe.recv()
@@ -144,7 +145,7 @@ async def transactions(context: JobContext, workers: int, folders: list[Path]) -
 
 
 async def ending(store: Store, until: float) -> WeightsTransaction:
-    """The transaction, once it is over."""
+    """Waits for the end of the transaction and returns it."""
     while (transaction := (await store.fleet_spec()).transaction) is None or transaction.active:
         assert time.monotonic() < until, f"still in {transaction.phase if transaction else 'nothing'}"
         await asyncio.sleep(0.02)
@@ -152,7 +153,7 @@ async def ending(store: Store, until: float) -> WeightsTransaction:
 
 
 def group(batch: int, number: int, now: float) -> GroupSpec:
-    """Four long responses."""
+    """A group of four long responses."""
     sampling = json.dumps({"maxTokens": 2000, "minTokens": 2000, "ignoreEos": True})
     gid, prompt = GroupId(batch, f"g{number}"), pack_tokens(range(5, 25))
     biases, lanes = (0.0,) * 4, (SHARED_LANE,) * 4
@@ -205,7 +206,7 @@ def make_files(folder: Path) -> None:
 
 
 def load_files(folder: Path) -> None:
-    """The least that an engine does."""
+    """Reads and copies each tensor, the minimum work of an engine."""
     from safetensors.torch import load_file  # noqa: PLC0415
 
     for path in folder.iterdir():
@@ -214,7 +215,7 @@ def load_files(folder: Path) -> None:
 
 
 def read_files(folder: Path) -> None:
-    """Without a digest."""
+    """Reads the files without a digest."""
     for path in folder.iterdir():
         with path.open("rb", buffering=0) as file:
             while file.read(READ_BYTES):
@@ -222,14 +223,14 @@ def read_files(folder: Path) -> None:
 
 
 def hash_files(folder: Path, name: str) -> None:
-    """In one thread."""
+    """Hashes the files in one thread."""
     for path in folder.iterdir():
         with path.open("rb") as file:
             hashlib.file_digest(file, name)
 
 
 def digests(folder: Path, rounds: int) -> dict[str, Any]:
-    """Least seconds of several rounds: to load a folder of DIGEST_FILES, to read it, to hash it while it is read."""
+    """Minimum seconds over several rounds to load a folder of DIGEST_FILES, to read it, and to read and hash it."""
     make_files(folder)
     folders, target = WeightFolders(), WeightsTarget("v1", 1, Source(path=str(folder)))
     steps: dict[str, Callable[[], object]] = {
@@ -262,17 +263,19 @@ def summary(name: str, workers: int, seconds: list[dict[str, float]]) -> dict[st
 
 
 def main() -> None:
-    """Runs all and prints it."""
+    """Runs the chosen measurements and prints them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--versions", type=int, default=5, help="transactions for each row")
     parser.add_argument("--quick", action="store_true", help="the smallest model, two transactions")
-    parser.add_argument("--digests", action="store_true", help="only the cost of digests")
-    parser.add_argument("--shared", action="store_true", help="only workers of one machine with a shared folder")
+    parser.add_argument("--digests", action="store_true", help="measure only the cost of digests")
     parser.add_argument(
-        "--passed", action="store_true", help="only workers without a shared folder, which pass pieces on"
+        "--shared", action="store_true", help="measure only workers of one machine with a shared folder"
+    )
+    parser.add_argument(
+        "--passed", action="store_true", help="measure only workers without a shared folder, which pass pieces on"
     )
     parser.add_argument("--megabytes", type=int, default=1024, help="size of the version that is passed on")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     stamp = Stamp()
     if options.shared:
@@ -286,14 +289,14 @@ def main() -> None:
 
 
 def transactions_and_digests(options: argparse.Namespace) -> dict[str, Any]:
-    """All that has to do with one version after the other."""
+    """The measurements of transactions and of digests."""
     rows = list[dict[str, Any]]() if options.digests else transaction_rows(options)
     with tempfile.TemporaryDirectory(prefix="openseer-bench-") as path:
         return {"rows": rows, "digests": digests(Path(path) / "weights", 9)}
 
 
 def transaction_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Every fleet's row."""
+    """One row per fleet."""
     shapes = dict(list(SHAPES.items())[:1]) if options.quick else SHAPES
     versions = 2 if options.quick else options.versions
     preload(str(TINY))

@@ -2,9 +2,9 @@
 
     PYTHONPATH=benchmarks python benchmarks/inputs/prompt_source.py
 
-`validate`: the command. `driver`: the process of a driver pod, with a real Redis, until a worker has its first claim
-and until all is queued. Each also runs with one prompt: the difference of the two peaks is the prompts' memory.
-The tokenizer is the tiny model's; sources are JSON lines, gzip and Parquet of the same questions.
+`validate` is the command. `driver` is the process of a driver pod with a real Redis; it is measured until a worker has
+its first claim, and until all groups are queued. Each also runs with one prompt; the difference of the two peaks is the
+prompts' memory. The tokenizer is the tiny model's. The sources are JSON lines, gzip and Parquet of the same questions.
 """
 
 # pyright: reportUnknownArgumentType=false
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--group-size", type=int, default=1)
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
     parser.add_argument("--quick", action="store_true", help="few prompts, JSON lines only")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     stamp = Stamp()
     if options.quick:
@@ -105,7 +105,7 @@ def prepare(folder: Path, name: str, prompts: int, group_size: int) -> Path:
 
 
 def questions(prompts: int) -> Iterator[list[dict[str, str]]]:
-    """The rows, in pieces; each is about 100 characters long."""
+    """The rows, in pieces; a row has about 100 characters."""
     for first in range(0, prompts, PIECE):
         yield [
             {
@@ -117,7 +117,7 @@ def questions(prompts: int) -> Iterator[list[dict[str, str]]]:
 
 
 def write(path: Path, prompts: int) -> None:
-    """The source, in the format of its name."""
+    """Writes the source in the format of its name."""
     if path.suffix == ".parquet":
         schema = pa.schema({"question": pa.string(), "answer": pa.string()})
         with parquet.ParquetWriter(path, schema) as writer:
@@ -130,7 +130,7 @@ def write(path: Path, prompts: int) -> None:
 
 
 def validate(folder: Path) -> dict[str, float]:
-    """`openseer validate` on the folder's job."""
+    """Runs `openseer validate` on the folder's job."""
     began = time.monotonic()
     command = [sys.executable, "-c", "from openseer_local.main import main; main()", "validate", "job.yaml"]
     process = subprocess.Popen(command, cwd=folder)
@@ -141,7 +141,7 @@ def validate(folder: Path) -> dict[str, float]:
 
 
 async def drive(folder: Path) -> dict[str, float]:
-    """The driver of the folder's job until everything is queued; a worker asks for work all the time."""
+    """Runs the driver of the folder's job until all groups are queued, while a worker claims."""
     async with EmbeddedRedis(folder / "store") as url:
         store = await open_store(url, JOB)
         options = ("--job", "job.json", "--output", "run", "--store", url, "--http-port", "0")
@@ -165,7 +165,7 @@ async def drive(folder: Path) -> dict[str, float]:
 
 
 async def until_claimed(store: Store, process: "subprocess.Popen[bytes]") -> None:
-    """Returns once a worker has a request."""
+    """Returns when a worker has a request."""
     query = ClaimQuery(
         version=INITIAL_VERSION,
         lanes=(SHARED_LANE,),
@@ -184,7 +184,7 @@ async def until_claimed(store: Store, process: "subprocess.Popen[bytes]") -> Non
 
 
 def peak_mib(pid: int) -> float:
-    """Most memory that a running process has held so far."""
+    """Peak memory of a running process so far, in MiB."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     [peak] = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
     return int(peak) / 2**10

@@ -2,10 +2,11 @@
 
     PYTHONPATH=benchmarks python benchmarks/kv_pool/moves.py
 
-Two engines of a random model of 95 million parameters in float32, each a process on a core. The first holds a response
-of so many tokens; the second goes on with it: seconds from there to its next token, with the pool and without one. Each
-response is another, so nothing is in the second engine's own cache; ways take turns. With `--prompt` the context is a
-prompt that the first engine has computed for another response of the group.
+Two engines with a random model of 95 million parameters in float32 run in one process and on one core each. The first
+engine generates a response of a given number of tokens and the second one continues it. The result is the time in
+seconds from the move to the next token, with the pool and without. Each repeat has a different response, so the second
+engine's own cache has none of it; ways take turns. With `--prompt` the context is a prompt that the first engine has
+computed for another response of the group.
 """
 
 import argparse
@@ -43,10 +44,12 @@ def main() -> None:
     """Measures moves of all lengths and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--pool", type=Path, default=Path("/dev/shm"), help="folder in which the pool is made")
-    parser.add_argument("--prompt", action="store_true", help=f"a prompt of {LONG_PROMPT:,} tokens, no responses")
+    parser.add_argument("--pool", type=Path, default=Path("/dev/shm"), help="folder in which the pool is created")
+    parser.add_argument(
+        "--prompt", action="store_true", help=f"measure a prompt of {LONG_PROMPT:,} tokens in place of responses"
+    )
     parser.add_argument("--quick", action="store_true", help="one repeat of the shorter length")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     stamp = Stamp()
     lengths, repeats = (LENGTHS[:1], 1) if options.quick else (LENGTHS, options.repeats)
@@ -75,7 +78,7 @@ def child(model: Path, pool: EnginePool, core: int) -> Connection:
 
 
 def serve(pipe: Connection, folder: Path, pool: EnginePool, core: int) -> None:
-    """The child's loop."""
+    """Runs the engine and replies to each message, in the child process."""
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[core % len(cores)]})
     size: dict[str, Any] = {"max_model_len": 8192, "num_gpu_blocks_override": 1025, "max_num_batched_tokens": 2048}
@@ -110,7 +113,7 @@ def serve(pipe: Connection, folder: Path, pool: EnginePool, core: int) -> None:
 
 
 def measure(first: Connection, second: Connection, length: int, repeats: int) -> list[dict[str, Any]]:
-    """A row for each way; one repeat before is thrown away."""
+    """A row for each way; the first repeat is discarded."""
     found: dict[str, list[float]] = {way: [] for way in WAYS}
     fetched: list[int] = []
     for number in range(repeats + 1):
@@ -141,7 +144,7 @@ def measure(first: Connection, second: Connection, length: int, repeats: int) ->
 
 
 def settle(folder: Path) -> None:
-    """Waits until nothing more is written."""
+    """Waits until the pool is not written any more."""
     before = -1
     while (now := len(list(folder.glob("*")))) != before:
         before = now

@@ -2,10 +2,10 @@
 
     PYTHONPATH=benchmarks python benchmarks/kv_pool/rollouts.py
 
-The same requests with the same forced lengths, through the whole product, on a random model of 22 million parameters in
-float32. Where KV is small an engine holds a few responses, so that they give way to one another. `round-robin` binds
-each group whole to one engine, as trainers do. Arms take turns in being the first of a seed, after a run that is thrown
-away; ratios are within a seed.
+The same requests with the same forced lengths run through the whole product, on a random model of 22 million parameters
+in float32. With small memory an engine has room for a few responses, so responses yield to each other. `round-robin`
+binds each whole group to one engine, as trainers do. The first run is discarded, and each arm in turn is the first of a
+seed; a ratio compares two runs of one seed.
 """
 
 import argparse
@@ -45,9 +45,9 @@ def main() -> None:
     parser.add_argument("--memory", nargs="+", choices=tuple(KV_BLOCKS), default=list(KV_BLOCKS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--groups", type=int, default=6)
-    parser.add_argument("--pool", type=Path, default=Path("/dev/shm"), help="folder in which the pool is made")
-    parser.add_argument("--quick", action="store_true", help="one seed of two groups, memory small")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--pool", type=Path, default=Path("/dev/shm"), help="folder in which the pool is created")
+    parser.add_argument("--quick", action="store_true", help="one seed of two groups with small memory")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     stamp = Stamp()
     if options.quick:
@@ -87,7 +87,7 @@ def one_run(model: Path, pool: Path, arm: str, memory: str, seed: int, groups: i
 
 
 def write_prompts(path: Path, seed: int, groups: int) -> None:
-    """Groups drawn from the tiny model's sampled lengths, cut; prompts are random token ids."""
+    """Writes groups drawn from the tiny model's sampled lengths, limited; prompts are random token ids."""
     source, chance = json.loads(LENGTHS.read_text())["groups"], random.Random(seed)
     lines: list[dict[str, Any]] = []
     for number, group in enumerate(chance.sample(source, groups)):

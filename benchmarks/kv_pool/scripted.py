@@ -2,10 +2,10 @@
 
     PYTHONPATH=benchmarks python benchmarks/kv_pool/scripted.py
 
-The workload of benchmarks/rollout.py on the product's worker loop and reference queue, in virtual time: what it shows
-does not depend on the machine. A context is computed at so many tokens a second (--prefill), or fetched from a pool
-that the engines play, at 190,735. Both hold the engine up. `round-robin` binds each group whole to one engine, as
-trainers do; the oracle is told the true lengths. Ratios are within a seed.
+The workload of benchmarks/rollout.py runs on the product's worker loop and reference queue in virtual time, so the
+results do not depend on the machine. A context is computed at a given rate (--prefill, tokens per second), or fetched
+from a simulated pool at 190,735 tokens per second. The engine does nothing else meanwhile. `round-robin` binds each
+whole group to one engine, as trainers do; the oracle gets the true lengths. A ratio compares two runs of one seed.
 """
 
 import argparse
@@ -56,15 +56,17 @@ OF_ORACLE, FEWER = 0.95, 0.9
 
 
 def main() -> None:
-    """Plays all arms over all seeds and prints a table for each size of memory."""
+    """Simulates all arms over all seeds and prints a table for each size of memory."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--memory", nargs="+", choices=tuple(KV_BLOCKS), default=list(KV_BLOCKS))
     parser.add_argument("--arms", nargs="+", choices=tuple(ARMS), default=list(ARMS))
     parser.add_argument("--groups", type=int, default=SETTINGS["scripted"]["groups"])
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--prefill", type=float, nargs="+", default=[20_000.0], help="tokens computed in a second")
-    parser.add_argument("--quick", action="store_true", help="one seed of a small workload, memory small")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument(
+        "--prefill", type=float, nargs="+", default=[20_000.0], help="rates of computing contexts, in tokens per second"
+    )
+    parser.add_argument("--quick", action="store_true", help="one seed of a small workload with small memory")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     stamp, settings = Stamp(), SETTINGS["scripted"] | {"groups": options.groups}
     if options.quick:
@@ -100,7 +102,7 @@ def one_rollout(policy: str, seed: int, settings: dict[str, Any]) -> dict[str, A
 
 
 async def played(job: RolloutJob, groups: list[dict[str, Any]]) -> dict[str, Any]:
-    """Plays the rollout to its end."""
+    """Simulates the rollout to its end."""
     store = MemoryStore(asyncio.get_running_loop().time)
     record, _ = await store.open_batch(OpenBatch(VERSION, "{}"))
     placement, sampling = Placement.of(job.spec.rollout, job.spec.workers), job.spec.sampling

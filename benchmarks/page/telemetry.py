@@ -1,9 +1,9 @@
-"""Measures the cost of page viewers and of sent traces, in a rollout's throughput, in interleaved pairs.
+"""Measures the cost of page viewers and of exported traces to a rollout's throughput, in interleaved pairs.
 
     PYTHONPATH=benchmarks python benchmarks/page/telemetry.py
 
-Two `openseer serve` processes with scripted engines run all the time; the same batch is sent to one and then to the
-other, in the order ABBA. One has two viewers of its page and sends its spans to a receiver; the other has neither.
+Two `openseer serve` processes with scripted engines run all the time; the same batch is submitted to both, in
+the order ABBA. One has two viewers of its page and sends its spans to a receiver; the other has neither.
 """
 
 import argparse
@@ -39,10 +39,10 @@ END_SECONDS = 60.0
 def main() -> None:
     """Measures the pairs and prints the ratio with its interval."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--groups", type=int, default=96, help="of a batch")
+    parser.add_argument("--groups", type=int, default=96, help="groups of a batch")
     parser.add_argument("--pairs", type=int, default=8)
     parser.add_argument("--quick", action="store_true", help="one pair of small batches")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     stamp = Stamp()
     pairs, groups = (1, 8) if options.quick else (options.pairs, options.groups)

@@ -40,10 +40,10 @@ ARMS = (0, 1, 10)
 def main() -> None:
     """Measures all arms in each turn and prints a line for each arm."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=15.0, help="of each arm in each turn")
+    parser.add_argument("--seconds", type=float, default=15.0, help="duration of each arm in each turn")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one turn of two seconds each")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     stamp = Stamp()
     turns, seconds = (1, 2.0) if options.quick else (options.turns, options.seconds)

@@ -2,9 +2,10 @@
 
     PYTHONPATH=benchmarks python benchmarks/routing/engine.py
 
-One engine, built with capture. In the arm `captured` rows are told, and written to files every 0.25 s; in `without`
-the model's routers are unbound, so that nothing of it is left but a proposer that drafts nothing. Processor time of the
-whole process in place of seconds, so that others on the machine matter less. A random mixture of experts in float32.
+One engine is built with capture, for a random mixture of experts in float32. In the arm `captured` the engine returns
+rows, which are written to files every 0.25 s. In `without` the model's routers are unbound, so that only a proposer
+without drafts remains. The result is processor time of the whole process, on which other load of the machine has less
+effect than on seconds.
 """
 
 import argparse
@@ -32,11 +33,11 @@ TARGET = 0.97
 
 
 def main() -> None:
-    """Runs the rounds and prints processor time by token and the ratios."""
+    """Runs the rounds and prints processor time per token and the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--quick", action="store_true", help="one round")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     rounds, stamp = 1 if options.quick else options.rounds, Stamp()
     spent: dict[str, list[float]] = {"without": [], "captured": []}
@@ -70,7 +71,7 @@ def build(folder: Path) -> VllmEngine:
 
 
 def one_round(engine: VllmEngine, folder: Path, number: int, *, wanted: bool) -> float:
-    """SLOTS responses at once; seconds of processor time a token."""
+    """Runs SLOTS concurrent responses; returns processor seconds per token."""
     bind(engine, wanted=wanted)
     sampling = Sampling(ignore_eos=True)
     requests: dict[str, EngineRequest] = {}

@@ -2,9 +2,9 @@
 
     PYTHONPATH=benchmarks python benchmarks/routing/overhead.py
 
-The same requests with the same forced lengths, through the whole product, on a random mixture of experts in float32.
-Each round runs both arms, the first of them in turns, after a run that is thrown away; ratios are within a round.
-`--drafts`: both arms draft.
+The same requests with the same forced lengths run through the whole product, on a random mixture of experts in float32.
+The first run is discarded. Each round runs both arms, with each arm in turn as the first; a ratio compares the two runs
+of a round. `--drafts`: both arms draft.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--groups", type=int, default=6)
     parser.add_argument("--drafts", action="store_true")
     parser.add_argument("--quick", action="store_true", help="one round of one group")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.groups = 1, 1
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def one_run(model: Path, arm: str, seed: int, options: argparse.Namespace) -> tuple[float, int]:
-    """One run through the product's own runner: its tokens per second, and how many rows are missing."""
+    """One run with the product's own runner; returns tokens per second and the number of missing rows."""
     with folder_of(None, arm, seed) as folder:
         prompts = folder / "prompts.jsonl"
         write_prompts(prompts, seed, options.groups)
@@ -80,7 +80,7 @@ def one_run(model: Path, arm: str, seed: int, options: argparse.Namespace) -> tu
 
 
 def write_prompts(path: Path, seed: int, groups: int) -> None:
-    """Prompts of tokens that differ from group to group."""
+    """Writes prompts whose tokens differ between groups."""
     lines = [
         {
             "id": f"g{number}",

@@ -2,8 +2,9 @@
 
     PYTHONPATH=benchmarks python benchmarks/routing/store_bytes.py
 
-One worker's calls to a real Redis, the same in both arms: responses of 384 tokens, told 16 at a time, each given back
-once and claimed again. With capture its store is the one that writes rows first, of 384 bytes a token.
+Both arms make the same calls of one worker to a real Redis: responses of 384 tokens are extended by 16 tokens at a
+time, and each is given back once and claimed again. With capture the worker's store first writes rows of 384 bytes per
+token.
 """
 
 import argparse
@@ -39,9 +40,9 @@ MOST = 1.05
 
 
 def main() -> None:
-    """Plays both arms and prints their bytes by token of response."""
+    """Runs both arms and prints their bytes per token of a response."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     stamp = Stamp()
     arms = {arm: asyncio.run(measure(captures=arm == "capture")) for arm in ("without", "capture")}
@@ -55,7 +56,7 @@ def main() -> None:
 
 
 async def measure(*, captures: bool) -> dict[str, float]:
-    """Bytes by token of response: sent to Redis, held by it, in files of rows."""
+    """Bytes per token of a response: sent to Redis, stored by it, and in files of rows."""
     with tempfile.TemporaryDirectory(dir="/dev/shm") as scratch:
         folder, tokens = Path(scratch) / "rows", GROUPS * GROUP_SIZE * LENGTH
         async with EmbeddedRedis(Path(scratch) / "store") as url:
@@ -71,13 +72,13 @@ async def measure(*, captures: bool) -> dict[str, float]:
 
 
 async def figure(link: RedisLink, name: str) -> int:
-    """One of the server's own figures."""
+    """One figure of the server's INFO."""
     info = (await link.command("INFO", "everything")).decode()
     return int(info.split(f"{name}:")[1].split()[0])
 
 
 async def play(store: Store, keeper: RouteKeeper) -> None:
-    """All responses, one group after another."""
+    """Generates all responses, one group after another."""
     worker: WorkerStore = RowsFirst(store, keeper) if keeper.is_on else store
     for ordinal in range(GROUPS):
         await store.submit([make_group(ordinal)])
@@ -102,7 +103,7 @@ async def play(store: Store, keeper: RouteKeeper) -> None:
 
 
 def generate(keeper: RouteKeeper, claim: Claim, place: int) -> Delta:
-    """CHUNK tokens of a response after `place`, with the rows that made them."""
+    """CHUNK tokens of a response after `place`, with their rows."""
     begin = keeper.rows_from(claim.key) if place == claim.generated else PROMPT_TOKENS + place - 1
     if begin is not None and keeper.is_on:
         rows = bytes((PROMPT_TOKENS + place + CHUNK - 1 - begin) * SHAPE.row_bytes)

@@ -1,4 +1,4 @@
-"""Measures the makespan of several queued batches of one priority, of each and of all together, under two orders.
+"""Measures the makespan of each of several queued batches of one priority, and of all together, under two orders.
 
     PYTHONPATH=benchmarks python benchmarks/simulated/batches.py
 
@@ -41,9 +41,9 @@ def main() -> None:
     """Measures both orders with 2, 4 and 8 batches and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--groups", type=int, default=24, help="of each batch, of 8 requests each")
-    parser.add_argument("--quick", action="store_true", help="two batches of fewer groups")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--groups", type=int, default=24, help="groups of each batch, with 8 requests each")
+    parser.add_argument("--quick", action="store_true", help="two batches with fewer groups")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     stamp = Stamp()
     counts = [2] if options.quick else [1, 2, 4, 8]

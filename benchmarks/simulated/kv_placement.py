@@ -3,10 +3,11 @@
     PYTHONPATH=benchmarks python benchmarks/simulated/kv_placement.py --out placed.jsonl [--seeds 1 2 3]
 
 A response that continues at its last engine finds its context there, at no cost, even if that engine has been full
-since: an upper bound of what a real engine's cache keeps. `own first`: a claim takes the best of the requests that ran
-last at the claiming engine if it is at most the given number of quanta behind the best of all; otherwise the best of
-all, as in the product. `free`: contexts move in no time, the upper bound of any choice of engines. Each line of the
-file is one simulated rollout; at the end, a table of throughput against the product's claims (docs/policies-tried.md).
+since. This is an upper bound of the contexts that a real engine's cache keeps. `own first`: a claim takes the best of
+the requests that ran last at the claiming engine, if it is at most the given number of quanta behind the best request
+of all; otherwise the best request of all, as in the product. `free`: contexts move in no time, which is the upper bound
+of any choice of engines. Each line of the file is one simulated rollout. At the end a table is printed, with throughput
+relative to the product's claims (docs/policies-tried.md).
 """
 
 import argparse

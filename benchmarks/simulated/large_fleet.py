@@ -3,7 +3,7 @@
     PYTHONPATH=benchmarks python benchmarks/simulated/large_fleet.py
 
 The paper's Moonlight workload (one engine per GPU, contexts that move, grouped drafts or none) with its lengths, on
-more GPUs: a complete rollout under the product's policy and, for comparison, one that binds each group to one engine.
+more GPUs. A complete rollout under the product's policy is compared with one that binds each group to one engine.
 """
 
 import argparse
@@ -32,8 +32,8 @@ def main() -> None:
     parser.add_argument("--gpus", type=int, default=10_000)
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--drafts", action="store_true", help="with grouped drafts")
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK_PART} times smaller")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--quick", action="store_true", help=f"a fleet that is {QUICK_PART} times smaller")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     stamp = Stamp()
     part = QUICK_PART if options.quick else 1

@@ -2,8 +2,8 @@
 
     PYTHONPATH=benchmarks python benchmarks/simulated/policies_tried.py --out tried.jsonl [--seeds 1 2 3] [--only WORD]
 
-Each line of the file is one simulated rollout; rollouts in the file are not simulated again. At the end, a table:
-throughput against the product's order on the same requests (docs/policies-tried.md).
+Each line of the file is one simulated rollout; rollouts in the file are not simulated again. At the end a table is
+printed, with throughput relative to the product's order on the same requests (docs/policies-tried.md).
 """
 
 import argparse
@@ -212,8 +212,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--only", nargs="+", default=[""], help="candidates whose names one of these patterns matches")
-    parser.add_argument("--worlds", nargs="+", default=[""], help="likewise")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], help="patterns; simulate only candidates with matching names"
+    )
+    parser.add_argument("--worlds", nargs="+", default=[""], help="patterns; simulate only worlds with matching names")
     options = parser.parse_args()
     rows = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
     done = {(row["world"], row["candidate"], row["seed"]) for row in rows}

@@ -4,7 +4,7 @@
     PYTHONPATH=benchmarks python benchmarks/simulated/replayed_runs.py kept [--json FILE]      their predictions
 
 Each run is simulated under its own policy, with the step times of its manifest (scripted engines), or of its own
-samples (vLLM): the prediction covers the effects of order and lengths.
+samples (vLLM), so the prediction covers the effects of order and lengths.
 """
 
 import argparse
@@ -28,9 +28,9 @@ SECONDS_TARGET, TAIL_TARGET = 0.10, 0.15
 def main() -> None:
     """Simulates every complete run below a folder and prints the errors."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kept", type=Path, help="folder of folders, each with a run named run")
-    parser.add_argument("--kv-tokens", type=int, default=0, help="room of one vLLM engine")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("kept", type=Path, help="folder with subfolders, each with a run named run")
+    parser.add_argument("--kv-tokens", type=int, default=0, help="capacity of one vLLM engine's KV cache, in tokens")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     stamp = Stamp()
     console = Console(width=130)

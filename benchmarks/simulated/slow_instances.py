@@ -2,8 +2,8 @@
 
     PYTHONPATH=benchmarks python benchmarks/simulated/slow_instances.py
 
-A quarter of one of the paper's fleets, contexts moved, no drafts; steps of some instances are slower by a factor.
-Ratios are to the same seed's makespan without a slow instance.
+The fleet is a quarter of one of the paper's, with moved contexts and without drafts. The steps of some instances take
+longer by a factor. Makespans are divided by the makespan of the same seed without a slow instance.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=["moonlight", "qwen2-vl-72b"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="one seed of the first case, one slow instance")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     stamp, rows = Stamp(), list[dict[str, Any]]()
     cases = options.cases[:1] if options.quick else options.cases

@@ -3,7 +3,7 @@
     PYTHONPATH=benchmarks python benchmarks/simulated/varying_speeds.py
 
 Four workers with scripted engines on the in-process store, in virtual time. At a fixed interval each engine's step
-takes 0.6 to 1.4 times as long as usual. Ratios are to the same seed's makespan without the rule.
+takes 0.6 to 1.4 times as long as usual. Makespans are divided by the makespan of the same seed without the rule.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=12)
     parser.add_argument("--quick", action="store_true", help="one seed")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--json", type=Path, help="file for the measurements, as JSON")
     options = parser.parse_args()
     stamp, rows = Stamp(), list[dict[str, Any]]()
     for interval in INTERVALS:

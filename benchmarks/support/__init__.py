@@ -1,12 +1,12 @@
 """Code that several benchmarks share: the stamp of results, workloads, peers, and simulated clusters.
 
-The commands lie one folder up; each is started as a script, whose own folder Python searches first, and imports from
-here as `support.<module>`.
+The commands are one folder up. Each is started as a script, so Python searches its folder first, and imports of this
+package have the form `support.<module>`.
 
-- `stamp`: command, date, machine and load, as they stand in every results file
-- `tiny_rollouts`, `synthetic_groups`: prompts and responses, sampled from the tiny model and made up
-- `rounds`: in which order arms run that are measured side by side, and how sure a ratio is
-- `drafters`: drafters and policies of draft lengths that are measured side by side, ours and the peers'
-- `control_plane`, `played_workers`, `operator_metrics`: a Kubernetes API with played nodes, workers and drivers, and
-  what the operator reports meanwhile
+- `stamp`: command, date, machine and load, which every results file contains
+- `tiny_rollouts`, `synthetic_groups`: prompts and responses, sampled from the tiny model and synthetic
+- `rounds`: the order of compared arms, and the interval of a ratio
+- `drafters`: the compared drafters and policies of draft lengths, ours and the peers'
+- `control_plane`, `played_workers`, `operator_metrics`: a Kubernetes API with simulated nodes, workers and drivers, and
+  the operator's metrics
 """

@@ -1,7 +1,7 @@
-"""A Kubernetes control plane on loopback with nodes played by kwok, and a Redis: all of it in one temporary folder.
+"""A Kubernetes control plane on loopback with nodes simulated by kwok, and a Redis, all in one temporary folder.
 
-Real are etcd, kube-apiserver, kube-controller-manager, kube-scheduler and Redis; a pod "runs" as soon as it has a node.
-The programs come from KUBEBUILDER_ASSETS, else from those that cluster/build.sh made.
+etcd, kube-apiserver, kube-controller-manager, kube-scheduler and Redis are real; a pod is Running as soon as it has a
+node. The programs are those of KUBEBUILDER_ASSETS, else those that cluster/build.sh built.
 """
 
 import asyncio
@@ -98,7 +98,7 @@ spec:
 
 
 class MissingProgramsError(Exception):
-    """This machine has no control plane to start."""
+    """The programs of a control plane are not on this machine."""
 
 
 def find_programs() -> Path:
@@ -124,9 +124,9 @@ def free_port() -> int:
 
 
 class ControlPlane:
-    """`with ControlPlane() as plane`: all servers are up; at the end they and their folder are gone.
+    """Starts all servers (`with ControlPlane() as plane`); at the end stops them and deletes their folder.
 
-    Each process ends with this one, however this one ends.
+    Each process ends with this one, also if this one is killed.
     """
 
     def __init__(self) -> None:
@@ -156,7 +156,7 @@ class ControlPlane:
         self._stop()
 
     def start(self, name: str, *arguments: str | Path, environment: dict[str, str] | None = None) -> None:
-        """Runs a program under a name, its output into a file of that name. Ctrl-C at the terminal is not for it."""
+        """Runs a program under a name, with its output in a file of that name. Ctrl-C does not reach it."""
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), *map(str, arguments)],
@@ -168,7 +168,7 @@ class ControlPlane:
             )
 
     def end(self, name: str) -> float:
-        """Asks a process to end, and returns how many seconds it took."""
+        """Asks a process to end; returns the seconds until it has ended."""
         process, start = self.processes.pop(name), time.monotonic()
         process.terminate()
         try:
@@ -190,12 +190,12 @@ class ControlPlane:
         return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""
 
     def cpu_seconds(self) -> dict[str, float]:
-        """Processor time of each process so far, and of this one."""
+        """Processor seconds of each process so far, and of this one."""
         pids = {name: process.pid for name, process in self.processes.items()} | {"benchmark": os.getpid()}
         return {name: _cpu_seconds(pid) for name, pid in pids.items()}
 
     def memory_mb(self, name: str) -> tuple[float, float]:
-        """Resident memory of a process: now, and at most so far."""
+        """Resident memory of a process in MB: now, and the peak."""
         text = Path(f"/proc/{self.processes[name].pid}/status").read_text()
         found = dict(line.split(":", 1) for line in text.splitlines())
         return int(found["VmRSS"].split()[0]) / 1024, int(found["VmHWM"].split()[0]) / 1024
@@ -316,7 +316,7 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def ssl_context() -> ssl.SSLContext:
-    """The server made its certificate itself, and it is on loopback."""
+    """TLS without verification: the server is on loopback and has a self-signed certificate."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
@@ -331,20 +331,20 @@ class Client:
         self._gate = asyncio.Semaphore(CALLS_AT_ONCE)
 
     async def create(self, path: str, bodies: Iterable[Json]) -> None:
-        """All of them in the collection at `path`, many at once."""
+        """Creates all objects in the collection at `path`, many at once."""
         await asyncio.gather(*(self._call("POST", path, json=body) for body in bodies))
 
     async def create_yaml(self, path: str, text: str) -> None:
-        """One object, as it is written in a file."""
+        """Creates one object from YAML."""
         await self._call("POST", path, data=text, headers={"Content-Type": "application/yaml"})
 
     async def merge(self, path: str, body: Json) -> None:
-        """A merge patch: maps are merged, lists are replaced."""
+        """Sends a merge patch: maps are merged, lists are replaced."""
         headers = {"Content-Type": "application/merge-patch+json"}
         await self._call("PATCH", path, json=body, headers=headers)
 
     async def items(self, path: str, **query: str) -> list[Json]:
-        """All objects of a collection, as the API server's own cache has them."""
+        """All objects of a collection, from the API server's cache."""
         return (await self._call("GET", path, params={"resourceVersion": "0", **query}))["items"]
 
     async def rows(self, path: str, **query: str) -> list[list[Any]]:

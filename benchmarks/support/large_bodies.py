@@ -1,8 +1,8 @@
 """Measures the cost of large bodies and stalled connections to the trainers' API: pauses of its event loop, and memory.
 
-One server over a real Redis, in a process of its own. Three measurements: the longest time for which the loop stands
-still while a body is taken, as CPU time of the server, so that other programs of the machine do not count, with the
-peak of its memory; memory while uploads stall before their end; memory while readers take nothing of their pages.
+One server over a real Redis runs in a process of its own. There are three measurements: the longest pause of the loop
+while a body is received, with the peak of memory; memory while uploads stall before their end; memory while readers
+read nothing of their pages. The pause is CPU time of the server, so other programs of the machine have no effect.
 """
 
 import asyncio
@@ -22,17 +22,17 @@ from openseer_store.embedded import EmbeddedRedis
 from support.served_api import TOKEN, groups, play, serve
 
 PROMPTS = 4096
-"""Most of one call."""
+"""Greatest number of prompts in one call."""
 LENGTH = 2000
-"""Tokens per response that readers do not take."""
+"""Tokens of each response that readers request and do not read."""
 PAGE = 512
 SETTLE_SECONDS = 0.5
 STEADY = 6
-"""Looks at the memory without growth, after which it is taken for all."""
+"""Readings of the memory without growth, after which it counts as final."""
 
 
 class Server:
-    """The server's process from outside."""
+    """The server's process, controlled from another process."""
 
     def __init__(self, context: Any, url: str) -> None:
         with socket.socket() as free:
@@ -43,17 +43,17 @@ class Server:
         self.process.start()
 
     def memory(self, name: str = "VmRSS") -> int:
-        """MiB now, or the peak (VmHWM)."""
+        """Memory of the process in MiB: now, or the peak (VmHWM)."""
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) // 1024 for line in lines if line.startswith(name))
 
     def begin(self) -> None:
-        """The longest pause and the peak of memory count from now on."""
+        """Resets the longest pause and the peak of memory."""
         self.longest.value = 0.0
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
 
     def post(self, path: str, body: bytes) -> int:
-        """The status of a call."""
+        """Sends a call and returns its HTTP status."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
         connection.request("POST", path, body, headers)
@@ -63,7 +63,7 @@ class Server:
         return answer.status
 
     async def opened(self, head: str) -> socket.socket:
-        """A connection on which a head was sent, and which takes next to nothing of an answer."""
+        """A connection with a small receive buffer, on which a request's head was sent."""
         stream = socket.socket()
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         stream.setblocking(False)
@@ -74,7 +74,7 @@ class Server:
 
 
 def bodies(size: int, batch: int) -> Iterator[tuple[str, str, bytes]]:
-    """What a body holds, its path, and the body of about so many bytes."""
+    """Content, path and bytes of each body of about the given size."""
     ids = "[" + ",".join(str(number * 7919 % 150_000) for number in range(2340)) + "]"
     many = min(PROMPTS, size // len(ids))
     text = json.dumps("The quick brown fox \n jumps; " * 540)
@@ -91,7 +91,7 @@ def bodies(size: int, batch: int) -> Iterator[tuple[str, str, bytes]]:
 
 
 async def taking(server: Server, size: int, batch: int) -> dict[str, Any]:
-    """Each body by itself."""
+    """Measures each body separately."""
     found: dict[str, Any] = {}
     for name, path, body in bodies(size, batch):
         server.begin()
@@ -109,7 +109,7 @@ async def taking(server: Server, size: int, batch: int) -> dict[str, Any]:
 
 
 async def stalling(server: Server, count: int, size: int, batch: int) -> dict[str, Any]:
-    """Uploads of JSON that lack their last byte, all at once."""
+    """Sends concurrent uploads of JSON without their last byte."""
     before, loop, streams = server.memory(), asyncio.get_running_loop(), list[socket.socket]()
     piece = b" " * 2**20
     for _ in range(count):
@@ -137,7 +137,7 @@ def _has_answer(stream: socket.socket) -> bool:
 
 
 async def reading(server: Server, count: int, batch: int) -> dict[str, Any]:
-    """Readers of pages of long responses that never read from their sockets."""
+    """Requests pages of long responses and reads nothing from the sockets."""
     before = server.memory()
     head = f"GET /v1/batches/{batch}/results?limit={PAGE} HTTP/1.1"
     streams = await asyncio.gather(*(server.opened(head) for _ in range(count)))
@@ -156,7 +156,7 @@ async def reading(server: Server, count: int, batch: int) -> dict[str, Any]:
 
 
 async def measure_bodies(mib: int, uploads: int, readers: int) -> dict[str, Any]:
-    """All measurements, one after the other: bodies of so many MiB, so many uploads and readers that stall."""
+    """Runs all measurements with bodies of `mib` MiB, and with stalled uploads and readers."""
     context, size = mp.get_context("spawn"), mib * 2**20
     with tempfile.TemporaryDirectory(prefix="openseer-bench-") as path:
         async with EmbeddedRedis(Path(path) / "store") as url:

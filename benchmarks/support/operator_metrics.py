@@ -32,7 +32,7 @@ LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
 def read(text: str) -> Reading:
-    """Of the page's text."""
+    """Reads the text of the page."""
     values: dict[str, float] = {}
     buckets: dict[str, dict[float, float]] = {LOOKS: {}, WAITS: {}}
     calls: Counter[tuple[str, str]] = Counter()
@@ -60,7 +60,7 @@ def read(text: str) -> Reading:
 
 
 def spread(before: dict[float, float], after: dict[float, float]) -> Json:
-    """p50, p99 and a bound of the longest from a histogram's growth, in seconds; within a bucket, a straight line."""
+    """p50, p99 and an upper bound of the maximum from a histogram's growth, in seconds; linear within a bucket."""
     counts = {bound: after[bound] - before.get(bound, 0.0) for bound in sorted(after)}
     total = counts[float("inf")]
     if not total:

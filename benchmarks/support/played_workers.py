@@ -1,4 +1,4 @@
-"""Plays the drivers and workers of many jobs in their stores: batches, heartbeats, claims, results; from few tasks."""
+"""Simulates the drivers and workers of many jobs in their stores: batches, heartbeats, claims, results."""
 
 import asyncio
 import time
@@ -54,7 +54,7 @@ class PlayedWorkers:
         return len(self._pods)
 
     async def run(self) -> None:
-        """For ever."""
+        """Visits the jobs until the task is cancelled."""
         async with asyncio.TaskGroup() as group:
             for _ in range(CONNECTIONS):
                 group.create_task(self._visitor())
@@ -71,7 +71,7 @@ class PlayedWorkers:
             self._due.put_nowait((max(due + BEAT_SECONDS, time.monotonic()), key))
 
     async def _visit(self, key: Key) -> bool:
-        """Whether the job's workers are there to be played."""
+        """Visits a job; returns whether all its workers have pods that are Ready."""
         first = key not in self._pods
         if first:
             pods = await self._seen(key)
@@ -93,7 +93,7 @@ class PlayedWorkers:
         return not first
 
     async def _seen(self, key: Key) -> dict[str, str]:
-        """uid of the pod of each worker of a job."""
+        """The uid of each worker's pod in a job."""
         namespace, name = key
         selector = f"openseer.dev/job={name},openseer.dev/role=worker"
         pods = await self._client.items(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector)
@@ -102,7 +102,7 @@ class PlayedWorkers:
 
 
 async def _work(store: Store, worker: WorkerId) -> None:
-    """Finishes a few requests, each a whole response."""
+    """Completes a few requests, each with a whole response."""
     query = ClaimQuery(
         VERSION,
         (SHARED_LANE,),

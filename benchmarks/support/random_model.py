@@ -1,7 +1,7 @@
-"""Models of random weights whose contexts take long to compute.
+"""Models with random weights whose contexts take long to compute.
 
-Of 12 layers of 768 numbers: 95 million parameters, 73,728 bytes of KV a token in float32; of 6 of 512: 22 million,
-24,576.
+With 12 layers of width 768 a model has 95 million parameters and 73,728 bytes of KV per token in float32; with 6 layers
+of width 512 it has 22 million parameters and 24,576 bytes.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ VOCABULARY = 4096
 
 
 def make_model(folder: Path, layers: int = 12, width: int = 768) -> int:
-    """A random Llama with a tokenizer of a letter; the number of its parameters."""
+    """Writes a random Llama with a tokenizer of one letter; returns its number of parameters."""
     import torch  # noqa: PLC0415 - heavy
     from tokenizers import Tokenizer, models  # noqa: PLC0415 - heavy
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: PLC0415 - heavy

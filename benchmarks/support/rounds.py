@@ -1,4 +1,4 @@
-"""Arms that are measured side by side: their order, their folders, and how sure a ratio between two of them is."""
+"""The arms of a comparison: their order, their folders, and the interval of a ratio between two of them."""
 
 import math
 import re
@@ -19,7 +19,7 @@ waits and nothing is left to order."""
 
 
 class Interval(NamedTuple):
-    """A mean ratio, with the 95 % interval; without bounds where one round alone was measured."""
+    """A mean ratio with its 95 % interval; after a single round without bounds."""
 
     mean: float
     low: float | None
@@ -30,14 +30,14 @@ class Interval(NamedTuple):
 
 
 def order(arms: Sequence[str], seed: int) -> list[str]:
-    """The arms of one seed, each seed beginning one further: over as many seeds as arms each has had every place."""
+    """The arms in the order of one seed: rotated by one per seed, so that each arm takes each place."""
     first = seed % len(arms)
     return [*arms[first:], *arms[:first]]
 
 
 @contextmanager
 def folder_of(keep: Path | None, arm: str, seed: int) -> Generator[Path]:
-    """A new folder of one run: within `keep`, or one that goes with the run."""
+    """A new folder of one run: within `keep`, else a temporary one."""
     if keep is None:
         with tempfile.TemporaryDirectory(prefix="openseer-bench-") as folder:
             yield Path(folder)

@@ -1,4 +1,4 @@
-"""Samples groups of the tiny model's responses anew into benchmarks/data, which takes about two minutes.
+"""Samples groups of responses with the tiny model and writes them to benchmarks/data; takes about two minutes.
 
     PYTHONPATH=benchmarks python -m support.sample_rollouts
 
@@ -21,7 +21,7 @@ _SLOTS = 64
 
 
 async def sample(groups: int, size: int) -> list[dict[str, str | list[str]]]:
-    """New groups, from one engine."""
+    """Samples groups with one engine."""
     drawn = prompts(groups, _SEED)
     letters = {number: letter for letter, number in vocabulary().items()}
     model = Model.model_validate({"path": str(MODEL), "engineArgs": {"max_num_seqs": _SLOTS}})
@@ -52,7 +52,7 @@ def main() -> None:
     """Samples and writes the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--groups", type=int, default=24)
-    parser.add_argument("--size", type=int, default=16, help="responses of a group")
+    parser.add_argument("--size", type=int, default=16, help="responses per group")
     options = parser.parse_args()
     lines = asyncio.run(sample(options.groups, options.size))
     SAMPLED.parent.mkdir(exist_ok=True)

@@ -31,7 +31,7 @@ TICK_SECONDS = 0.001
 
 
 def job() -> RolloutJob:
-    """A serving job; no engine of it is ever started."""
+    """A job of mode serve; none of its engines is started."""
     spec = {
         "mode": "serve",
         "model": {"path": "none", "engine": "scripted"},
@@ -44,7 +44,7 @@ def job() -> RolloutJob:
 
 
 def serve(url: str, port: int, longest: Any = None) -> None:
-    """The server, until it is killed. `longest`: shared; its loop's longest pause so far, in CPU seconds."""
+    """Runs the server until it is killed. `longest`: shared; the longest pause of its loop so far, in CPU seconds."""
 
     async def tick() -> None:
         while longest is not None:
@@ -64,7 +64,7 @@ def serve(url: str, port: int, longest: Any = None) -> None:
 
 
 def play(url: str, number: int, length: int) -> None:
-    """Finishes all requests that wait, with responses of `length` tokens, until it is killed."""
+    """Completes all waiting requests with responses of `length` tokens, until the process is killed."""
     tokens, logprobs = pack_tokens(range(length)), pack_logprobs([-0.5 - position / 977 for position in range(length)])
     worker = WorkerId(f"worker-{number}", "0")
     query = ClaimQuery(

@@ -1,12 +1,12 @@
 """Measures the time in which one worker and several workers of one machine fetch a version from a URL.
 
-Each worker is a process with the product's own folders of weights; the server is `http.server` on loopback, the files
-random, in the page cache. "each for itself" is the same code without what the workers have in common, as if each were
-alone on its machine. Rounds alternate; of each kind the shortest counts.
+Each worker is a process with the product's own folders of weights; the server is `http.server` on loopback, and its
+random files are in the page cache. "each for itself" is the same code with a separate folder for each worker, as if
+each were alone on its machine. The arms take turns; the result of each is its shortest round.
 
-`shared`: the workers share one folder. `passed`: each has one of its own, as pods have, and the product's web servers
-pass pieces on; the heartbeats are a shared table in place of a store. There each piece is hashed and written by every
-worker, so this one machine does what a fleet's machines share out.
+`shared`: the workers share one folder. `passed`: each worker has its own folder, as pods have, and the product's web
+servers pass pieces on; a shared table takes the place of the heartbeats in a store. Every worker hashes and writes each
+piece, so this one machine does the work that a fleet distributes over its machines.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ Beats = MutableMapping[str, str]
 
 
 def serve(folder: Path, ports: "mp.Queue[int]", sent: "Synchronized[int]") -> None:
-    """The folder over HTTP, until it is terminated; `sent` counts its bytes."""
+    """Serves the folder over HTTP until it is terminated; `sent` counts the bytes."""
 
     class Counting(http.server.SimpleHTTPRequestHandler):
         def log_message(self, format: str, *_: object) -> None:
@@ -62,7 +62,7 @@ def serve(folder: Path, ports: "mp.Queue[int]", sent: "Synchronized[int]") -> No
 
 
 def make_files(folder: Path, size: int) -> None:
-    """Safetensors of one random tensor each, and the index that names them."""
+    """Writes safetensors files with one random tensor each, and their index."""
     each = size // FILES
     names = [f"model-{number}.safetensors" for number in range(FILES)]
     for name in names:
@@ -74,7 +74,7 @@ def make_files(folder: Path, size: int) -> None:
 
 @contextmanager
 def served(size: int) -> Generator[tuple[str, "Synchronized[int]"]]:
-    """The URL of a version of that many bytes, and how much of it has been sent."""
+    """The URL of a version of `size` bytes, and the number of bytes sent so far."""
     sent: Synchronized[int] = CONTEXT.Value("q", 0)
     with tempfile.TemporaryDirectory(prefix="openseer-bench-") as path:
         make_files(Path(path), size)
@@ -87,7 +87,7 @@ def served(size: int) -> Generator[tuple[str, "Synchronized[int]"]]:
 
 
 def fetch(url: str, scope: str, begin: Barrier, end: Barrier) -> None:
-    """One worker: has the version, waits for the others, and lets it go."""
+    """Runs one worker: it gets the version, waits for the others, and releases it."""
     folders = WeightFolders(scope=scope)
     begin.wait()
     found = asyncio.run(folders.get(WeightsTarget("v", 1, Source(url=url))))
@@ -97,7 +97,7 @@ def fetch(url: str, scope: str, begin: Barrier, end: Barrier) -> None:
 
 
 def fetch_and_pass(url: str, name: str, beats: Beats | None, begin: Barrier, end: Barrier) -> None:
-    """One worker that shares no folder. `beats`: None to pass nothing on."""
+    """Runs one worker that shares no folder. `beats`: the table of heartbeats; None to pass nothing on."""
 
     async def read() -> list[WorkerStatus]:
         assert beats is not None
@@ -129,7 +129,7 @@ def fetch_and_pass(url: str, name: str, beats: Beats | None, begin: Barrier, end
 
 
 def measure(work: Callable[..., None], each: list[tuple[Any, ...]]) -> tuple[float, float]:
-    """Seconds until all workers have the version, and what their processes took of processors. `each`: arguments."""
+    """Seconds until all workers have the version, and their processor seconds. `each`: arguments of each worker."""
     before = processor_seconds()
     begin, end = CONTEXT.Barrier(len(each) + 1), CONTEXT.Barrier(len(each) + 1)
     processes = [CONTEXT.Process(target=work, args=(*arguments, begin, end)) for arguments in each]
@@ -145,13 +145,13 @@ def measure(work: Callable[..., None], each: list[tuple[Any, ...]]) -> tuple[flo
 
 
 def processor_seconds() -> float:
-    """Of children that have ended."""
+    """Processor seconds of all children that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def shared(workers: int, megabytes: int, rounds: int) -> dict[str, Any]:
-    """Least seconds until all have the version, printed as rows."""
+    """Prints and returns the minimum seconds until all workers have the version."""
     kinds = {
         "one worker": (1, "job"),
         f"{workers} workers": (workers, "job"),
@@ -169,7 +169,7 @@ def shared(workers: int, megabytes: int, rounds: int) -> dict[str, Any]:
 
 
 def passed(workers: int, megabytes: int) -> dict[str, Any]:
-    """Seconds until all have the version, and how often the source was read, printed as rows."""
+    """Prints and returns the seconds until all workers have the version, and the reads of the source."""
     kinds = {
         "one worker": (1, True),
         f"{workers} workers": (workers, True),

@@ -14,13 +14,13 @@ _GIB = 2**30
 
 
 class Stamp:
-    """Made when a benchmark begins; `fields` is read when it ends."""
+    """Created when a benchmark begins; `fields` is read when it ends."""
 
     def __init__(self) -> None:
         self._load_at_start = os.getloadavg()[0]
 
     def fields(self) -> dict[str, Any]:
-        """The fields that each results file carries beside its measurements; loads are averages over one minute."""
+        """The fields that each results file has besides its measurements; loads are averages over one minute."""
         return {
             "command": shlex.join(["python", *sys.argv]),
             "date": time.strftime("%Y-%m-%d", time.gmtime()),

@@ -1,5 +1,8 @@
-"""Synthetic groups of long responses, as similar as the paper's: acceptance lengths with 0, 1, 5 and 15 siblings are
-near its table (1.70, 2.04, 2.32 and 2.53 tokens a step)."""
+"""Synthetic groups of long responses that are as similar to each other as the paper's.
+
+The acceptance lengths with 0, 1, 5 and 15 siblings are near those of its table (1.70, 2.04, 2.32 and 2.53 tokens per
+step).
+"""
 
 from dataclasses import dataclass
 
@@ -13,22 +16,22 @@ VOCABULARY = 32_000
 
 @dataclass(frozen=True)
 class Style:
-    """How a group writes: phrases that follow one another, its responses' own habits, and news."""
+    """Parameters of a group's texts: phrases and their successors, preferences of responses, new tokens."""
 
     phrases: int = 2000
     phrase_tokens: float = 4.0
-    """Mean length."""
+    """Mean number of tokens in a phrase."""
     followers: int = 4
-    """Phrases that usually come after a phrase."""
+    """Number of usual successors of a phrase."""
     jump: float = 0.15
-    """How often any other phrase comes instead."""
+    """Probability of another phrase in place of a usual successor."""
     news: float = 0.07
-    """How often a few tokens without precedent come."""
+    """Probability of a few new tokens after a phrase."""
     repeat: float = 0.22
-    """How often a response repeats something that it has said before."""
+    """Probability that a response repeats a part of its own earlier text."""
     repeat_tokens: float = 14.0
     slip: float = 0.03
-    """Share of tokens that come out otherwise, twice, or not at all."""
+    """Share of a phrase's tokens that are replaced, followed by another token, or left out."""
     habit: float = 0.35
     """Share of the phrases that a response prefers."""
 
@@ -41,7 +44,7 @@ def synthetic_group(responses: int, tokens: int, seed: int, style: Style | None 
 
 
 class _Language:
-    """The phrases of one group, and how they follow one another."""
+    """The phrases of one group and their successors."""
 
     def __init__(self, style: Style, chance: np.random.Generator) -> None:
         self._style, self._chance = style, chance
@@ -53,7 +56,7 @@ class _Language:
         self._followers = chance.integers(0, style.phrases, (style.phrases, style.followers))
 
     def response(self, tokens: int) -> Tokens:
-        """One response; which phrases it prefers is its own."""
+        """One response, with its own preferred phrases."""
         style, chance = self._style, self._chance
         preferred = chance.random(style.phrases) < style.habit
         written: list[int] = []
@@ -71,7 +74,7 @@ class _Language:
         return np.array(written[:tokens], np.int32)
 
     def _after(self, phrase: int, preferred: NDArray[np.bool_]) -> int:
-        """Three tries to find one that this response prefers."""
+        """Draws up to three times, until a successor is one that this response prefers."""
         following = phrase
         for _ in range(3):
             if self._chance.random() < self._style.jump:
@@ -90,7 +93,7 @@ class _Language:
         return np.minimum(drawn, VOCABULARY - 1).tolist()
 
     def _slipped(self, tokens: list[int]) -> list[int]:
-        """A copy with slips: one third each another token, a token more, a token less."""
+        """A copy with slips: in one third each a token is replaced, added or left out."""
         slips = self._chance.random(len(tokens)) < self._style.slip
         if not slips.any():
             return tokens

@@ -1,7 +1,7 @@
-"""Prompts of the tiny model without end, and sampled groups of its responses that lie in benchmarks/data.
+"""Any number of prompts of the tiny model, and the groups of its sampled responses in benchmarks/data.
 
-Each line of `rollouts.jsonl` is a group: its prompt and responses as text, a character a token, `$` for the end token.
-`benchmarks/support/sample_rollouts.py` samples them anew.
+Each line of `rollouts.jsonl` is a group: its prompt and responses as text with one character per token, `$` for the end
+token. `benchmarks/support/sample_rollouts.py` samples them anew.
 """
 
 import json
@@ -29,7 +29,7 @@ class SampledGroup:
 
 
 def prompts(count: int, seed: int) -> list[tuple[str, list[int]]]:
-    """So many different held-out prompts of the tiny model, short and long ones mixed: their text and token ids."""
+    """`count` different held-out prompts of the tiny model, short and long ones mixed, as text and token ids."""
     sys.path.append(str(TINY))  # an example is a folder of scripts, no package
     from prompt_mix import held_out_problems  # noqa: PLC0415 - lies among the examples
 
@@ -37,7 +37,7 @@ def prompts(count: int, seed: int) -> list[tuple[str, list[int]]]:
 
 
 def sampled_groups() -> list[SampledGroup]:
-    """The groups that lie in benchmarks/data, sampled at temperature 1."""
+    """The groups in benchmarks/data, sampled at temperature 1."""
     ids = vocabulary()
     lines = [json.loads(line) for line in SAMPLED.read_text().splitlines()]
     return [
@@ -50,12 +50,12 @@ def sampled_groups() -> list[SampledGroup]:
 
 
 def _rendered(prompt: str) -> list[int]:
-    """As the model's chat template does."""
+    """Renders a prompt as the model's chat template does."""
     ids = vocabulary()
     return [ids["<bos>"], ids["<user>"], *(ids[letter] for letter in prompt), ids["<assistant>"]]
 
 
 def vocabulary() -> dict[str, int]:
-    """The token id of each character, and of `$`, which stands for the end token."""
+    """The token id of each character; `$` is the end token."""
     ids: dict[str, int] = json.loads((MODEL / "tokenizer.json").read_text())["model"]["vocab"]
     return ids | {_END: ids["<eos>"]}

@@ -1,7 +1,7 @@
 """Replays groups that two workers share: the loss of drafts if the other worker's tokens arrive later.
 
-Half of each group runs on either worker, with the product's drafter. Each writes a checkpoint every interval and
-fetches the other's half an interval later; a step takes 33 ms, which is 30 tokens per second without drafts.
+Each worker runs half of each group with the product's drafter. It writes a checkpoint every interval and fetches the
+other worker's tokens half an interval later. A step takes 33 ms, which is 30 tokens per second without drafts.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ MOST_TOKENS = 16
 
 
 class Worker:
-    """Half of a group. `seconds`: its clock; `written`: tokens of each of its responses at its last checkpoint."""
+    """Runs half of a group. `seconds`: its clock; `written`: tokens of each of its responses at its last checkpoint."""
 
     def __init__(self, rows: list[Row], slots: int, longest: int, interval: float) -> None:
         self.rows, self._running, self._interval = rows, list(rows), interval
@@ -35,13 +35,13 @@ class Worker:
         return bool(self._running)
 
     def write(self) -> None:
-        """A checkpoint, when it is due."""
+        """Writes a checkpoint if it is due."""
         if self.seconds >= self._write_at:
             self._write_at += self._interval
             self.written = {row.index: row.known - row.start for row in self.rows}
 
     def fetch(self, other: "Worker") -> None:
-        """The tokens that the other worker has written since the last fetch, once the next fetch is due."""
+        """Fetches the tokens that the other worker has written since the last fetch, if a fetch is due."""
         if self.seconds < self._fetch_at:
             return
         self._fetch_at += self._interval
@@ -52,7 +52,7 @@ class Worker:
             self._known[row.index] = end
 
     def advance(self) -> Outcome:
-        """One step of all that runs."""
+        """Runs one step of all its responses."""
         outcome = replay(self, self._running, len(self._running), MODEL, steps=1)
         self._running = [row for row in self._running if not row.ended]
         self._last = outcome.seconds
@@ -60,10 +60,10 @@ class Worker:
         return outcome
 
     def open(self, row: Row) -> None:
-        """Nothing: all its responses are open from the start."""
+        """Does nothing, since all responses are open from the start."""
 
     def step(self, rows: list[Row], seconds: float) -> list[Draft]:
-        """One step of the drafter; it lasted as long as the last one of this worker."""
+        """One step of the drafter, with the duration of this worker's last step."""
         return self._peer.step(rows, self._last)
 
 

@@ -214,12 +214,12 @@ def _choice(fleets: Sequence[PlannedFleet], options: PlanOptions) -> tuple[Plann
 
 
 def _start(options: PlanOptions) -> str:
-    """What of the time is no rollout."""
+    """The start of the workers, which is included in the time; empty if it takes no time."""
     if not options.start_seconds:
         return ""
     text = f", of which {spoken(options.start_seconds)} are the start of the workers (--start)"
     if options.deadline is not None and options.start_seconds >= options.deadline:
-        text += ": no fleet can end before; pass the time that yours take to start, 0 where they run already"
+        text += ": no fleet can end before; pass the time in which your workers start, 0 if they already run"
     return text
 
 

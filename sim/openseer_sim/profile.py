@@ -172,7 +172,10 @@ def read_profile(path: Path) -> EngineModel:
     step = StepTime(_points(own.points, path), own.per_context, own.per_prefill, own.per_draft)
     seconds = own.per_context, own.per_prefill, own.per_draft
     if min(*seconds, own.kv_tokens, own.slots) < 0 or max(seconds) > SLOWEST:
-        raise InputError(f"{path}: found a number below 0 or above {SLOWEST:,.0f} s, allowed: 0 and more, and less")
+        raise InputError(
+            f"{path}: found a number below 0, or a time above {SLOWEST:,.0f} s, allowed: numbers of at least 0, and no "
+            "longer times"
+        )
     return EngineModel(step, own.kv_tokens, own.slots, str(path))
 
 
@@ -198,12 +201,12 @@ def _points(points: list[tuple[float, float]], path: Path) -> tuple[tuple[float,
             "seconds"
         )
     if len({tokens for tokens, _ in found}) < len(found):
-        raise InputError(f"{path}: found two points of as many tokens, allowed: one")
+        raise InputError(f"{path}: found two points with the same number of tokens, allowed: one")
     (fewer, longer), (most, shorter) = found[-2:]
     if shorter < longer:
         raise InputError(
             f"{path}: found a step of {most:,.0f} tokens in {shorter:g} s and one of {fewer:,.0f} in {longer:g} s, "
-            "allowed: no less time for the most tokens, for larger steps follow that line"
+            "allowed: no less time for the most tokens, since larger steps are extrapolated from these two"
         )
     return found
 
@@ -212,7 +215,7 @@ def _room(engine: EngineModel, slots: object, kv_tokens: int) -> EngineModel:
     most, measured = slots if isinstance(slots, int) else engine.slots, engine.step.points[-1][0]
     kv_tokens = kv_tokens or engine.kv_tokens
     if not most:
-        raise InputError(f"{engine.source}: how many responses run at once is unknown: state workers.maxInflight")
+        raise InputError(f"{engine.source}: the number of concurrent responses is unknown: set workers.maxInflight")
     if not kv_tokens:
         raise InputError(
             f"{engine.source}: the size of the KV cache is unknown: pass --kv-tokens, of one worker ({LOG_LINE})"

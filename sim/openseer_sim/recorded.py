@@ -135,7 +135,10 @@ class _Fleet(NamedTuple):
 
 
 def _fleet(trace: Trace) -> _Fleet:
-    """By the samples; of a run without any all that held a request count. The manifest says how many were wanted."""
+    """Counts started workers in the samples; without samples, the workers that ran requests.
+
+    The manifest is not used, because it has only the requested number.
+    """
     last = max((fact.finished_at for fact in trace.facts), default=trace.clock.origin)
     counts = [
         sum(worker.state != WorkerState.STARTING for worker in sample.workers.values())

@@ -1,1 +1,1 @@
-"""Drafters and policies of draft lengths that are measured side by side, ours and the peers'."""
+"""The compared drafters and policies of draft lengths, ours and the peers'."""

@@ -1,6 +1,6 @@
-"""arctic-inference, which the product's drafts are measured against; it is none of the project's dependencies.
+"""arctic-inference, a peer of the product's drafter; it is not a dependency of the project.
 
-It carries no types and may be missing, so its classes are looked up when they are needed.
+It has no type annotations and may be missing, so its classes are imported when they are needed.
 """
 
 from importlib import import_module
@@ -13,12 +13,12 @@ ARCTIC_MISSING = (
 
 
 def has_arctic() -> bool:
-    """Whether it can be measured here."""
+    """Whether arctic-inference is installed."""
     return find_spec("arctic_inference") is not None
 
 
 def suffix_decoding_cache() -> Any:
-    """Its class that holds one tree of all responses and one of each live request."""
+    """Its class with one tree of all responses and one tree per live request."""
     return import_module("arctic_inference.suffix_decoding").SuffixDecodingCache
 
 

@@ -18,7 +18,7 @@ SMALL = 3
 
 
 def measure_costs(*, quick: bool) -> dict[str, dict[str, float]]:
-    """Per drafter: appending one group of 16 responses, its memory, a step of 1 and of 256 requests."""
+    """The costs per drafter: an append of a group of 16 responses, its memory, and steps of 1 and of 256 requests."""
     responses = synthetic_group(16, 4096 if quick else 16_384, 0)
     measurements: dict[str, dict[str, float]] = {"ours": _ours_appends(responses)}
     if has_arctic():
@@ -63,7 +63,7 @@ def _ours_appends(responses: list[Tokens]) -> dict[str, float]:
 
 
 def _arctic_appends(responses: list[Tokens]) -> dict[str, float]:
-    """Times of the tree of all responses alone; memory with each live request's own tree, as vLLM keeps them."""
+    """Times of the tree of all responses; memory including the tree of each live request, as in vLLM."""
     tokens = sum(map(len, responses))
     new_tree = suffix_tree()
     tree = new_tree(DEPTH)
@@ -110,7 +110,7 @@ def _steps(new: Callable[[int, int], Peer], quick: bool) -> dict[str, float]:
 
 
 def _one_request(new: Callable[[int, int], Peer], steps: int) -> list[float]:
-    """With 15 siblings."""
+    """A request with 15 siblings."""
     responses = synthetic_group(16, 4 * steps, 1)
     peer = new(1, len(PROMPT) + len(responses[0]))
     for index, response in enumerate(responses[:-1]):

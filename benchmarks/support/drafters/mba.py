@@ -4,19 +4,19 @@ from support.drafters.replay import Row, StepTime
 
 MOST_TOKENS = 8
 PREFERENCE = 2.0
-"""How much more a token of the rest must bring than one of a probe."""
+"""Factor by which the benefit of a token of another request must exceed that of a probe's token."""
 _FORGET = 0.999
-"""Per measured draft."""
+"""Factor of the counts per measured draft."""
 _TRY_EVERY = 32
-"""After so many steps one drafts as much as it may: what is not tried is not measured, which the paper leaves open."""
+"""Period of steps with the greatest drafts, without which some positions are never measured (open in the paper)."""
 
 
 class MarginalBenefit:
-    """Measures how drafts of each position come true, and splits a budget of tokens by it.
+    """Measures the acceptance of each position of a draft, and divides a budget of tokens accordingly.
 
-    As printed, with `beta[0]` = 1, which the paper leaves open: the benefit of one token more is the drop of acceptance
-    from one position to the next. With `marginal` it is what the text says instead: the tokens that it brings, the
-    product of the acceptances up to it.
+    As the paper prints it, the benefit of a further token is the drop of acceptance from one position to the next;
+    `beta[0]`, which the paper does not define, is 1. With `marginal` the benefit is as the paper's text describes it:
+    the expected accepted tokens, which is the product of the acceptances up to the position.
     """
 
     def __init__(self, model: StepTime, *, marginal: bool = False) -> None:
@@ -35,7 +35,7 @@ class MarginalBenefit:
         return [for_probes if row.index == 0 else for_rest for row in rows]
 
     def learn(self, drafted: int, accepted: int) -> None:
-        """What came of one draft: the first `accepted` positions were right, the next one, if drafted, was not."""
+        """Takes the outcome of one draft: the first `accepted` positions were right, and the next one was not."""
         for position in range(1, min(drafted, accepted + 1, MOST_TOKENS) + 1):
             self._tried[position] = _FORGET * self._tried[position] + 1
             self._right[position] = _FORGET * self._right[position] + (position <= accepted)

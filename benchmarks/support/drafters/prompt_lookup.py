@@ -9,15 +9,15 @@ Tokens = NDArray[np.int32]
 
 
 class PromptLookup:
-    """Looks up the last `longest` to `shortest` tokens of a request in its own prompt and response; the longest match
-    counts, of equal ones the first, as in vLLM."""
+    """Searches the last `longest` to `shortest` tokens of a request in its own prompt and response. The longest match
+    counts, and the first one of several, as in vLLM."""
 
     def __init__(self, most_tokens: int = 8, shortest: int = 2, longest: int = 5) -> None:
         self.clock: list[float] = []
         self._most, self._sizes = most_tokens, range(longest, shortest - 1, -1)
 
     def know(self, group: int, index: int, prompt: Tokens, response: Tokens) -> None:
-        """Other requests say nothing to it."""
+        """Does nothing, since other requests are not used."""
 
     def open(self, row: Row) -> None:
         """It keeps nothing."""

@@ -18,7 +18,7 @@ _MEASUREMENTS = 8
 
 @dataclass(eq=False)
 class Row:
-    """A response that is replayed: `tokens` of prompt and response, of which `known` are generated, `fresh` of them by
+    """A replayed response: `tokens` of prompt and response, of which `known` are generated, `fresh` of them by
     the last step."""
 
     group: int
@@ -47,7 +47,7 @@ class Draft:
     parents: Sequence[int] | None = None
 
     def accepted(self, truth: Tokens) -> int:
-        """How many of them come true."""
+        """The number of drafted tokens that are accepted."""
         if self.parents is None:
             count = 0
             for drafted, true in zip(self.tokens, truth.tolist(), strict=False):
@@ -70,7 +70,7 @@ class Peer(Protocol):
     clock: list[float]
 
     def know(self, group: int, index: int, prompt: Tokens, response: Tokens) -> None:
-        """Takes a whole response of another request."""
+        """Takes a complete response of another request."""
         ...
 
     def open(self, row: Row) -> None:
@@ -78,7 +78,7 @@ class Peer(Protocol):
         ...
 
     def step(self, rows: list[Row], seconds: float) -> list[Draft]:
-        """Takes the fresh tokens of each row, the last step having lasted so long, and drafts for each."""
+        """Takes the fresh tokens of each row and drafts for each. `seconds`: duration of the last step."""
         ...
 
     def close(self, row: Row) -> None:
@@ -99,8 +99,8 @@ class StepTime:
 
 @dataclass
 class Outcome:
-    """What came of a replay. `seconds`: of the step-time model; `came_true`: by length, the steps of a request in which
-    so many drafts came true."""
+    """The results of a replay. `seconds`: by the step-time model; `came_true`: number of request-steps by the number of
+    accepted tokens."""
 
     steps: int = 0
     request_steps: int = 0
@@ -111,7 +111,7 @@ class Outcome:
     came_true: Counter[int] = field(default_factory=Counter[int])
 
     def add(self, other: "Outcome") -> None:
-        """Takes another replay in."""
+        """Adds the results of another replay."""
         self.steps += other.steps
         self.request_steps += other.request_steps
         self.drafted += other.drafted
@@ -131,13 +131,13 @@ class Outcome:
         }
 
     def positions(self, most: int) -> list[float]:
-        """For each position of a draft the chance that it and all before it come true; where none was drafted, none."""
+        """For each position of a draft the share of request-steps that accept it and all before it."""
         counts = [sum(n for length, n in self.came_true.items() if length > at) for at in range(most)]
         return [round(count / self.request_steps, 3) for count in counts]
 
 
 def replay(peer: Peer, todo: Iterable[Row], slots: int, model: StepTime, steps: int | None = None) -> Outcome:
-    """Generates the rows in their order, at most `slots` at once, to the end or for so many steps."""
+    """Generates the rows in their order, at most `slots` at once, to the end or for a number of steps."""
     waiting, running, outcome = iter(todo), list[Row](), Outcome()
     last = 0.0
     while steps is None or outcome.steps < steps:
@@ -215,10 +215,10 @@ class Ours:
 
 
 class Lengths(Protocol):
-    """A policy of draft lengths for the peer that has none of its own."""
+    """A policy of draft lengths, for a peer without one."""
 
     def limits(self, rows: list[Row]) -> list[int]:
-        """Most tokens to draft for each row in this step."""
+        """The maximum number of drafted tokens for each row in this step."""
         ...
 
     def learn(self, drafted: int, accepted: int) -> None:
@@ -228,7 +228,7 @@ class Lengths(Protocol):
 
 @dataclass(frozen=True)
 class Static:
-    """The same limits at any time, under arctic-inference's names."""
+    """Constant limits, under arctic-inference's names."""
 
     most_tokens: int = 16
     factor: float = 1.0
@@ -239,7 +239,7 @@ class Static:
         return [self.most_tokens] * len(rows)
 
     def learn(self, drafted: int, accepted: int) -> None:
-        """Nothing is learned."""
+        """Does nothing."""
 
 
 class Arctic:

@@ -1,4 +1,4 @@
-"""Charts of the study, for a page: SVG with its own colours, light and dark."""
+"""Charts of the study as SVG files for a page, with colours for light and dark themes."""
 
 # matplotlib has types only in part.
 # pyright: reportUnknownMemberType=false
@@ -16,7 +16,7 @@ _COLOURS = (
 
 
 def standalone(drawing: str) -> str:
-    """A drawing in the report's style as a separate file, which a page shows as an image."""
+    """Adds colours to a drawing in the report's style, so that a page can show it as an image file."""
     head, end, body = drawing.partition(">")
     return head + end + _COLOURS + body + "\n"
 

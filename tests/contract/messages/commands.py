@@ -69,7 +69,7 @@ SMALL_KV = {"path": "none", "engine": "scripted", "scripted": {"kvBlocks": 8, "b
 
 MANIFEST = (
     Mistake("names a file that is missing", command=("validate", "jb.yaml")),
-    Mistake("is no YAML", write=manifest("spec: [1,\n  2")),
+    Mistake("is not YAML", write=manifest("spec: [1,\n  2")),
     Mistake("is saved as UTF-16", write=manifest("kind: a".encode("utf-16"))),
     Mistake("is of another kind", write=manifest("apiVersion: batch/v1\nkind: Job\nmetadata: {name: a}\nspec: {}\n")),
     Mistake("has a field that is misspelled", {"rollot": {"policy": "fifo"}}),
@@ -83,25 +83,25 @@ MANIFEST = (
     Mistake(
         "sets an engine argument that openseer sets itself", {"model": {"path": "none", "engineArgs": {"seed": 1}}}
     ),
-    Mistake("names a store by a URL that is not Redis's", {"store": {"url": "http://redis:6379"}}),
+    Mistake("has a store URL that is not of Redis", {"store": {"url": "http://redis:6379"}}),
     Mistake(
         "has a name that Kubernetes refuses", write=manifest(yaml.safe_dump(sound({}) | {"metadata": {"name": "A_b"}}))
     ),
     Mistake("is of mode serve and has prompts", {"mode": "serve"}),
     Mistake("is of mode serve and is run as a batch", write=without_prompts, command=("run", JOB)),
-    Mistake("is of a batch and is served", command=("serve", JOB)),
+    Mistake("is of mode batch and is served", command=("serve", JOB)),
 )
 PROMPT_FILES = (
     Mistake("is missing", write=lambda folder: (folder / PROMPTS).unlink()),
     Mistake("is empty", write=prompts("", "")),
-    Mistake("has a line that is no JSON", write=prompts({"prompt_token_ids": [5]}, '{"prompt": ')),
+    Mistake("has a line that is not JSON", write=prompts({"prompt_token_ids": [5]}, '{"prompt": ')),
     Mistake(
-        "has a line that is no UTF-8", write=lambda folder: (folder / PROMPTS).write_bytes(b'{"prompt": "\xff"}\n')
+        "has a line that is not UTF-8", write=lambda folder: (folder / PROMPTS).write_bytes(b'{"prompt": "\xff"}\n')
     ),
     Mistake("has a line with neither text nor tokens", write=prompts({"id": "a"})),
     Mistake("has a misspelled field", write=prompts({"promt": "a"})),
     Mistake("has the same id twice", write=prompts(*[{"id": "x", "prompt_token_ids": [5]}] * 2)),
-    Mistake("has a token that the model does not know", write=prompts({"prompt_token_ids": [5, 2**18]})),
+    Mistake("has a token outside the model's vocabulary", write=prompts({"prompt_token_ids": [5, 2**18]})),
     Mistake("has a prompt that fits no worker", {"model": SMALL_KV}, prompts({"prompt_token_ids": [5] * 400})),
     Mistake(
         "has fewer lengths than the group has responses",

@@ -101,7 +101,7 @@ def test_charts_are_svg_files_with_their_own_colours(tmp_path: Path) -> None:
 def test_a_chart_folder_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     taken = tmp_path / "file"
     taken.touch()
-    with pytest.raises(OutputError, match="cannot be made"):
+    with pytest.raises(OutputError, match="cannot be created"):
         shown(PaperOptions(charts=taken / "charts"))
 
 
