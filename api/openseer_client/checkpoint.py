@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from openseer_core.errors import InputError, OutputError
 
 RECENT_SECONDS = 60.0
-"""Time that taken groups are remembered, in seconds: a store that restarts may lose its last second or two, and
-generates them again."""
+"""Time that taken groups are remembered, in seconds: a store that restarts may have lost its last writes (one to
+three seconds), and these groups are then generated again."""
 
 
 _WAYS = ".\nName another file, or remove this one to read from the beginning."

@@ -75,7 +75,7 @@ def test_a_run_without_results_gives_an_empty_table(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.create()
     folder.write_run(run_record("run", SMALL, 1.0))
-    with pytest.raises(InputError, match=r"no results\.jsonl here"):
+    with pytest.raises(InputError, match=r"no results\.jsonl in this folder"):
         export_parquet(folder, tmp_path / "results.parquet")
     folder.results_file.touch()
     assert export_parquet(folder, tmp_path / "results.parquet") == 0

@@ -155,7 +155,7 @@ class WriteOutcome(StrEnum):
     LOST = "lost"
     """The lease has ended: stop generating, and write no more."""
     GAP = "gap"
-    """The store has fewer tokens than `offset` (it lost its last second): send again from `have`."""
+    """The store has fewer tokens than `offset` (it lost its last writes): send again from `have`."""
     STALE = "stale"
     """The group has another revision than the rescore: compute it again from `view`. Nothing was written."""
 

@@ -168,7 +168,7 @@ def test_a_missing_run_and_an_unwritable_target_are_named(folder: RunFolder, tmp
     empty = RunFolder(tmp_path / "empty")
     empty.create()
     empty.write_run(run_record("empty", SMALL, START))
-    with pytest.raises(InputError, match="has no results"):
+    with pytest.raises(InputError, match="no results in this folder"):
         write_trace(empty, tmp_path / "trace.json")
     with pytest.raises(OutputError, match=r"missing/trace\.json: cannot be written: No such file"):
         write_trace(folder, tmp_path / "missing" / "trace.json")
