@@ -260,9 +260,10 @@ class StoreSpec(ManifestModel):
     )
     fsync: Fsync = Field(
         default="everysec",
-        description="How often the Redis that openseer runs writes its log to disk. everysec: a lost node loses "
-        "about one second of writes (up to three on a slow disk), which their writers repeat; while the disk is full all writes wait. always: no "
-        "acknowledged write is lost; costs about a third of the queue's rate, and on a full disk Redis exits.",
+        description="How often the Redis that openseer runs writes its log to disk. everysec: a lost node loses about "
+        "one second of writes (up to three on a slow disk), which their writers repeat; while the disk is full all "
+        "writes wait. always: no acknowledged write is lost; costs about a third of the queue's rate, and on a full "
+        "disk Redis exits.",
     )
     resources: Resources = Field(
         default_factory=Resources,
