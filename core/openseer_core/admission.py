@@ -64,7 +64,7 @@ class ModelLimits:
 
 
 def limits_of_all(workers: Iterable[ModelLimits]) -> ModelLimits:
-    """The limits of the worker that accepts the longest requests; the queue gives a request to a worker it fits."""
+    """The limits of the worker with the highest request limit: each request goes to a worker that it fits."""
     largest = ModelLimits()
     for one in workers:
         if (one.request_tokens or 0) > (largest.request_tokens or 0):
