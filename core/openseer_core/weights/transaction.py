@@ -11,7 +11,7 @@ begins, and a confirms. Commit: one write makes v2 the served version. If a fail
 both back to v1, and replace would drain a and commit with b.
 Except quiesce in mode drain, no phase ends without a confirmation. If no participant is left, all working workers take
 part; without any worker the phase waits, and fails at its deadline. Only a fleet without workers at the start, or whose
-weights sleep, commits at once; then no worker claims until a worker that has loaded the version reports its digest.
+weights sleep, commits at once; if the digest is unknown, no worker claims until one has loaded the version.
 Source: docs/decisions/0009.
 """
 

@@ -26,14 +26,14 @@ from openseer_core.wire.routed import RoutedRows, Span
 MAX_GROUP_SIZE = 1024
 MAX_PROMPT_TOKENS = 2**20
 MAX_METADATA_BYTES = 16 * 2**10
-"""Size limit of the metadata of one batch or group, in bytes of JSON in UTF-8."""
+"""Size limit of the metadata of one batch or group, as JSON in UTF-8, in bytes."""
 MAX_PAGE = 1024
-"""Limit of results in one page."""
+"""Limit of entries in one page of results."""
 MAX_WAIT_SECONDS = 60.0
 """Limit of one long poll, in seconds."""
 
 LikelyToken = Annotated[tuple[int, float], Field(strict=False)]
-"""A token id and its log-probability, in JSON a list of two."""
+"""A token id and its log-probability; in JSON a list of these two."""
 Purpose = Literal["train", "eval"]
 PriorityName = Literal["high", "normal", "low"]
 
@@ -47,8 +47,8 @@ def metadata_problem(metadata: Mapping[str, JsonValue]) -> str | None:
 class Target(JsonModel):
     """The number of groups that a batch needs, and the fate of the rest.
 
-    Submit more groups than `groups` (over-submission) and stop early. With `count: valid` the trainer's verdicts count,
-    and the trainer submits groups until enough are valid (`Batch.wanted` is the number of missing ones).
+    A trainer may submit more groups than `groups` (over-submission); the batch ends when enough are complete. With
+    `count: valid` it submits groups until its verdicts declare enough valid (`Batch.wanted`: number still missing).
     """
 
     groups: int = Field(ge=1, le=10**6, description="Number of groups after which the batch has enough.")
@@ -64,7 +64,7 @@ class Target(JsonModel):
 
 
 class BatchSpec(JsonModel):
-    """A batch as a trainer opens it, for one weights version."""
+    """The settings with which a trainer opens a batch."""
 
     weights_version: VersionName | None = Field(
         default=None,
@@ -95,7 +95,7 @@ class BatchSpec(JsonModel):
 
 
 class Group(JsonModel):
-    """A prompt and its number of responses; exactly one of prompt_token_ids, prompt and messages."""
+    """A prompt and its number of responses. Exactly one of prompt_token_ids, prompt and messages is needed."""
 
     id: GroupName = Field(
         description="Unique within the batch; the same group again is a repeat, a different one under it is refused."
@@ -117,13 +117,13 @@ class Group(JsonModel):
 
 
 class GroupsUpload(JsonModel):
-    """Groups to queue; also accepted as one Group a line (application/x-ndjson)."""
+    """Groups to submit. Lines with one Group each are accepted too (application/x-ndjson)."""
 
     groups: list[Group]
 
 
 class UploadReceipt(JsonModel):
-    """The counts of an upload: each group was accepted, or was present already."""
+    """The numbers of an upload's groups that were accepted, and that were present already."""
 
     accepted: int
     present: int
@@ -131,9 +131,10 @@ class UploadReceipt(JsonModel):
 
 class BatchMetrics(JsonModel):
     """Counts and rates of one batch; `flat()` returns them for a trainer's logger. `tokens`: of all responses, appended
-    and scored ones included; `tokens_per_second`: without carried ones. `length_mean`, `length_max`: of whole ones.
+    and scored ones included; `tokens_per_second`: without tokens of earlier batches. `length_mean`, `length_max`: of
+    the responses with status ok.
 
-    Workers do not count drafts by batch: these numbers are of the whole fleet, from the first read of the batch to
+    Workers do not count drafts by batch, so these numbers are of the whole fleet, from the first read of the batch to
     its end. `draft_share`: of the generated tokens; `acceptance_length`: mean tokens per request and step.
     """
 
@@ -161,7 +162,7 @@ class BatchMetrics(JsonModel):
     acceptance_length: float = 1.0
 
     def flat(self, prefix: str = "rollout/") -> dict[str, float]:
-        """Prefixed name → number."""
+        """The metrics as prefixed name → number."""
         return {prefix + name: float(value) for name, value in self.model_dump().items()}
 
 
@@ -172,11 +173,10 @@ class Batch(JsonModel):
     """The state of a batch.
 
     `state`: open accepts groups; sealed does not; complete has all its results; acknowledged: its data are deleted.
-    `progress`: share of the requests that have ended. `eta_seconds`: until the last one ends, by the groups' length
-    estimates and the batch's mean tokens per second; None while no length is known. `tail`: whether fewer than a tenth
-    of the requests are left. `wanted`: number of groups that the target still needs. `job`: NAMESPACE/NAME;
-    `opened_at`: seconds of the store's clock. A store that was emptied issues the same ids again; `job` and `opened_at`
-    distinguish such batches.
+    `progress`: share of the requests that have ended. `eta_seconds`: expected time until the last one ends, from the
+    groups' length estimates and the batch's mean tokens per second; None while no length is known. `tail`: whether at
+    most a tenth of the requests is unfinished. `wanted`: number of groups that the target still needs. `job`:
+    NAMESPACE/NAME. A store that was emptied issues the same ids again; `job` and `opened_at` distinguish such batches.
     """
 
     id: int
@@ -199,13 +199,13 @@ class Batch(JsonModel):
 
 
 class BatchList(JsonModel):
-    """Batches by number, the latest last."""
+    """Batches in the order of their ids, the latest last."""
 
     batches: list[Batch]
 
 
 class VersionSpan(JsonModel):
-    """Tokens `start` up to `end` of a response were sampled with this version."""
+    """The tokens [start, end) of a response, which were sampled from one weights version."""
 
     version: str
     start: int
@@ -213,7 +213,7 @@ class VersionSpan(JsonModel):
 
 
 class ChunkInfo(JsonModel):
-    """A past lease: its worker, its tokens `start` up to `end`, its times. Appended tokens have event `append`."""
+    """The tokens [start, end) of one past lease, or appended ones (`event` is then append)."""
 
     worker: str
     start: int
@@ -234,12 +234,12 @@ class Origin(JsonModel):
 class ResultItem(JsonModel):
     """A finished turn of a request.
 
-    `logprobs`: one per token, 0.0 for appended tokens; None when the job records none. An entry is None where it was
-    not finite, which only results of earlier releases contain: such a response now fails. `sampled`: spans [start, end)
-    of tokens that the model sampled; the others were appended by the trainer, or given and scored. `status`: only ok is
-    a complete sample. `top_logprobs`: for each token the likeliest tokens of its position, as pairs of id and
-    log-probability, likeliest first; None without topLogprobs. Tokens cut by topK, topP or minP are left out, and
-    appended tokens have none. `routed_experts`: None unless the job captures them.
+    `logprobs`: one per token, 0.0 for appended tokens; None if the job records none. An entry is None if it was not
+    finite, only in results of earlier releases; now such a response fails. `sampled`: spans [start, end) of tokens that
+    the model sampled; the others were appended by the trainer, or given and scored. `status`: only ok is a complete
+    sample. `top_logprobs`: for each token the likeliest tokens of its position, as pairs of id and log-probability,
+    likeliest first, without tokens cut by topK, topP or minP, and empty for appended tokens; None without topLogprobs.
+    `routed_experts`: None unless the job captures them.
     """
 
     kind: Literal["result"] = "result"
@@ -268,7 +268,7 @@ class ResultItem(JsonModel):
     finished_at: float
 
     def scores(self) -> list[float] | None:
-        """`logprobs` for training. Raises ValueError if one was not finite."""
+        """The log-probabilities for training, one per token. Raises ValueError if one was not finite."""
         if self.logprobs is None or None not in self.logprobs:
             return cast("list[float] | None", self.logprobs)
         place = self.logprobs.index(None)
@@ -286,7 +286,7 @@ class ResultItem(JsonModel):
 
 
 class GroupItem(JsonModel):
-    """All requests of a group have ended. `whole`: every one is ok, so the group may be used for training."""
+    """The end of a group's last request. `whole`: all requests have status ok, so the group can be used to train."""
 
     kind: Literal["group"] = "group"
     cursor: int
@@ -303,7 +303,7 @@ class GroupItem(JsonModel):
 
 
 class EndItem(JsonModel):
-    """The last line of a stream: the batch is complete and all entries up to `cursor` were sent."""
+    """The last line of a stream: the batch is complete, and all entries up to `cursor` were sent."""
 
     kind: Literal["end"] = "end"
     cursor: int
@@ -321,13 +321,13 @@ class ResultPage(JsonModel):
 
 
 class Acknowledge(JsonModel):
-    """The trainer has stored all entries up to `cursor`; after a complete batch's last one its data are deleted."""
+    """The trainer has stored all entries up to `cursor`. After the last of a complete batch its data are deleted."""
 
     cursor: int = Field(ge=0, le=INT53_MAX)
 
 
 class Cancel(JsonModel):
-    """The requests to end; without `groups`: the whole batch."""
+    """The requests to end; without `groups`, all of the batch."""
 
     groups: list[KnownGroupName] | None = None
     index: int | None = Field(
@@ -342,7 +342,7 @@ class Count(JsonModel):
 
 
 class Verdicts(JsonModel):
-    """Verdicts on finished groups: whether they are useful for training. A later verdict replaces an earlier one."""
+    """Verdicts on finished groups: valid for training, or not. A later verdict replaces an earlier one."""
 
     valid: list[KnownGroupName] = Field(default_factory=list[KnownGroupName])
     invalid: list[KnownGroupName] = Field(default_factory=list[KnownGroupName])
@@ -351,7 +351,7 @@ class Verdicts(JsonModel):
 class Continue(JsonModel):
     """Continues a finished request after its environment's turn.
 
-    `turn`: the turn that has finished (0 at first), which makes a repeat of the call harmless.
+    `turn`: number of the finished turn, from 0; with it a repeat of the call has no effect.
     """
 
     turn: int = Field(ge=0, le=INT32_MAX)
@@ -394,7 +394,7 @@ class GroupInfo(JsonModel):
 
 
 class GroupNames(JsonModel):
-    """Names of a batch's groups in the order of submission, from `start` on."""
+    """Names of a batch's groups in the order of submission; the first one is number `start`."""
 
     start: int
     groups: list[str]
