@@ -89,12 +89,12 @@ class Deadlines(JsonModel):
 class Publish(JsonModel):
     """New weights for the whole fleet, in one transaction; with `adapter`, a LoRA adapter beside the model's weights.
 
-    `mode`: drain waits until the batches of the old version have ended; keep continues their responses with the new
-    version (results list the spans); abort ends them, and partial responses are reported. `on_failure`: the reaction
-    when a worker still fails to read or load the files, or exceeds the time limit, after `retries` more attempts.
-    abort: the fleet returns to the old version. replace: that worker is drained and the transaction continues without
-    it, and its successor starts with the new version. If all workers fail, or phase quiesce exceeds its limit, the
-    reaction is always abort.
+    `mode`: drain waits until all requests of the old version have ended; keep continues them with the new version, and
+    results list the spans; abort ends them, and partial responses are reported. `on_failure`: the reaction when a
+    worker still fails to read or load the files, or exceeds the time limit, after `retries` more attempts. abort: the
+    fleet returns to the old version. replace: that worker is drained and the transaction continues without it; its
+    successor starts with the new version. If all workers fail, or phase quiesce exceeds its limit, the reaction is
+    always abort.
     """
 
     version: VersionName

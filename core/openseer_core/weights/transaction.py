@@ -6,7 +6,7 @@ heartbeat. The batch controller calls `advance`, carries out the actions, and wr
 pure and may be repeated, also by two replicas. Participants are the workers that work at the start, until they leave,
 fail or fall asleep. Other workers need not confirm, because they load the fleet spec's version before they claim.
 Example: workers a and b serve v1; v2 is published, mode drain, retries 1. Prefetch: both read the files, their digests
-agree. Quiesce: both work until the open batches of v1 have ended. Load: b confirms, a reports an error, so attempt 1
+agree. Quiesce: both work until all requests of v1 have ended. Load: b confirms, a reports an error, so attempt 1
 begins, and a confirms. Commit: one write makes v2 the served version. If a failed again, `on_failure` abort would roll
 both back to v1, and replace would drain a and commit with b.
 Except quiesce in mode drain, no phase ends without a confirmation. If no participant is left, all working workers take

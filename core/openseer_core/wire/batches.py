@@ -48,7 +48,7 @@ class Target(JsonModel):
     """The number of groups that a batch needs, and the fate of the rest.
 
     A trainer may submit more groups than `groups` (over-submission); the batch ends when enough are complete. With
-    `count: valid` it submits groups until its verdicts declare enough valid (`Batch.wanted`: number still missing).
+    `count: valid` the trainer submits groups until its verdicts declare enough valid (`Batch.wanted`: still missing).
     """
 
     groups: int = Field(ge=1, le=10**6, description="Number of groups after which the batch has enough.")
@@ -286,7 +286,7 @@ class ResultItem(JsonModel):
 
 
 class GroupItem(JsonModel):
-    """The end of a group's last request. `whole`: all requests have status ok, so the group can be used to train."""
+    """All requests of a group have ended. `whole`: all have status ok, so the group can be used for training."""
 
     kind: Literal["group"] = "group"
     cursor: int
