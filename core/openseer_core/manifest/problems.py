@@ -7,7 +7,7 @@ MOST_SHOWN = 20
 
 
 class Problems:
-    """The errors of a prompt source. `source`: its name, at the begin of the message."""
+    """The errors of a prompt source. `source`: its name, with which the message begins."""
 
     def __init__(self, source: str) -> None:
         self.source = source

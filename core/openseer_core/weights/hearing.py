@@ -1,4 +1,4 @@
-"""Heartbeat ages after a gap: while a process could not reach the store, it could not see heartbeats either."""
+"""Corrects the ages of heartbeats after a gap, in which this process could not read the store and its heartbeats."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from openseer_core.worker.heartbeat import FRESH_SECONDS, WorkerStatus
 
 GAP_SECONDS = 0.6 * FRESH_SECONDS
-"""Time without a reply of the store, in seconds, after which a heartbeat's age counts from the next reply at most."""
+"""Limit of the time between two replies of the store, in seconds; a longer time is a gap."""
 
 
 @dataclass(slots=True)
 class Hearing:
-    """The time since which a job's store has replied to this process without a gap, so that heartbeats were seen.
+    """The time since which a job's store has replied to this process without a gap.
 
     A new epoch of the store also begins a gap, because a restarted store may return older heartbeats than before.
     """
@@ -27,6 +27,6 @@ class Hearing:
         self._answered_at, self._epoch = at, epoch
 
     def heard(self, workers: Sequence[WorkerStatus], now: float) -> list[WorkerStatus]:
-        """The workers, with `seen_at` raised to the end of the latest gap. `now`: seconds of the store's clock."""
+        """The workers, with `seen_at` not before the end of the latest gap. `now`: seconds of the store's clock."""
         since = self._since = now if self._since is None else self._since
         return [replace(worker, seen_at=max(worker.seen_at, since)) for worker in workers]

@@ -17,7 +17,7 @@ from openseer_core.worker.heartbeat import ReceptionReport
 JOIN_SECONDS = 300.0
 """Timeout of the join, in seconds, for both sides; it includes the start of the receiving process."""
 BEGIN_SECONDS = 60.0
-"""Timeout of the begin of a round, in seconds: creating the folder and deleting the files of an earlier round."""
+"""Timeout of the start of a round, in seconds: creating the folder and deleting the files of an earlier round."""
 UPDATE_SECONDS = 1800.0
 """Timeout of one update, in seconds: receiving the sender's tensors and writing them."""
 FINISH_SECONDS = 900.0

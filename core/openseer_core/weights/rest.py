@@ -12,7 +12,7 @@ from openseer_core.worker.heartbeat import WeightsReport
 
 
 def awake_parts(fleet_spec: FleetSpec) -> tuple[MemoryPart, ...]:
-    """The parts that are awake by the fleet spec, in the order of MEMORY_PARTS."""
+    """The parts that the fleet spec requires to be awake, in the order of MEMORY_PARTS."""
     return MEMORY_PARTS if fleet_spec.rest is None else fleet_spec.awake
 
 

@@ -142,7 +142,7 @@ def advance(fleet_spec: FleetSpec, workers: Sequence[WorkerStatus], unfinished: 
 
 
 def deadline(transaction: WeightsTransaction) -> float | None:
-    """The end of the time limit of the phase's attempt, in seconds of the store's clock; None without a limit."""
+    """The end of the time limit of the phase's present attempt (store's clock, seconds); None without a limit."""
     deadlines = transaction.publish.deadlines
     longest = {
         "prefetch": deadlines.prefetch,
@@ -371,14 +371,14 @@ def _noting(transaction: WeightsTransaction, what: str) -> WeightsTransaction:
 def _give_up(
     transaction: WeightsTransaction, why: str, now: float, waiting: tuple[str, ...] = ()
 ) -> WeightsTransaction:
-    """Ends the transaction; through a rollback if workers may have other weights, which only phase load loads."""
+    """Fails the transaction: in phase load of whole weights through a rollback, otherwise at once."""
     failed = transaction.model_copy(update={"message": why, "waiting_for": waiting})
     is_lost = transaction.phase == "load" and transaction.publish.adapter is None
     return _enter(failed, "rollback" if is_lost else "failed", now)
 
 
 def _spend(transaction: WeightsTransaction, now: float) -> WeightsTransaction:
-    """Adds the seconds since the begin of the phase or of its latest attempt."""
+    """Adds the seconds since the start of the phase or of its latest attempt."""
     spent = transaction.seconds.get(transaction.phase, 0.0) + now - transaction.entered_at
     return transaction.model_copy(
         update={"seconds": transaction.seconds | {transaction.phase: spent}, "entered_at": now}

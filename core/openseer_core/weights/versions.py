@@ -14,7 +14,7 @@ def leaving(fleet_spec: FleetSpec, transaction: WeightsTransaction) -> tuple[str
 
 
 def takes_groups(fleet_spec: FleetSpec, version: str) -> bool:
-    """Whether new groups of this version are accepted. A publish that replaces it ends that at the begin of phase load
+    """Whether new groups of this version are accepted. A publish that replaces it ends that at the start of phase load
     in mode drain, quiesce in mode abort, and commit in mode keep."""
     transaction = fleet_spec.active_transaction
     if transaction is None or version not in leaving(fleet_spec, transaction):

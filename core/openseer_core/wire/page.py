@@ -234,7 +234,7 @@ class Histogram(JsonModel):
 
 
 class TailRequest(JsonModel):
-    """A running response. `since`: begin of its lease; `tokens`: number so far; `expected`: its group's estimate of the
+    """A running response. `since`: start of its lease; `tokens`: number so far; `expected`: its group's estimate of the
     length, None while unknown; `ends_in`: expected seconds to its end, at its worker's pace, None while unknown."""
 
     request: str

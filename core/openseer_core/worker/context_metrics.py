@@ -1,5 +1,7 @@
-"""Counters of the tokens of contexts: computed, cached, or fetched from the KV pool. Heartbeats, samples and reports
-use the same names."""
+"""Counters of the tokens of contexts: computed, cached, or fetched from the KV pool.
+
+Heartbeats, samples and reports use the same names.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
