@@ -24,7 +24,7 @@ Cause = Literal[
     "idle",
 ]
 SLOW = 0.75
-"""A worker is slow if the ratio of its pace to the others' is below this; equal machines differ less."""
+"""Ratio of a worker's pace to that of the others below which it is slow; equal machines vary by less."""
 SLOW_ADVICE = "look at its node and GPU (clocks, other processes, memory), or take it out"
 LEAST_SHARES: dict[PartName, float] = {
     "store": 0.03,
