@@ -1,4 +1,4 @@
-"""Admission: whether prompts and token ids fit the model; the same check in `validate`, driver, API and worker."""
+"""Admission: checks whether prompts and token ids fit the model; `validate`, driver, API and worker share it."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ from openseer_core.manifest.generation import Model, Sampling, Scripted
 from openseer_core.token_scores import most_scored
 
 SCRIPTED_VOCABULARY = 2**18
-"""Limit of token ids of the scripted engine: it reads no token, so it accepts those of all common models."""
+"""Vocabulary of the scripted engine: it does not read tokens, so it accepts the ids of all common models."""
 
 _NAMES = ("context_tokens", "vocabulary", "worker_tokens")
 
@@ -19,8 +19,8 @@ _NAMES = ("context_tokens", "vocabulary", "worker_tokens")
 class ModelLimits:
     """The limits of one request; None where unknown.
 
-    `context_tokens`: prompt and response together, by the model; `vocabulary`: token ids are below it, the number of
-    rows of the model's embedding; `worker_tokens`: tokens of one request that the KV cache of one worker holds.
+    `context_tokens`: the model's limit of prompt and response together. `vocabulary`: number of rows of the model's
+    embedding; token ids are less. `worker_tokens`: tokens of one request that the KV cache of one worker can hold.
     """
 
     context_tokens: int | None = None
@@ -54,7 +54,7 @@ class ModelLimits:
         return ModelLimits.of(json.loads(text))
 
     def else_by(self, other: "ModelLimits") -> "ModelLimits":
-        """These limits, completed by those of `other`."""
+        """A copy in which the limits of `other` replace unknown ones."""
         return ModelLimits(
             *(theirs if own is None else own for own, theirs in zip(self._values(), other._values(), strict=True))
         )
@@ -64,7 +64,7 @@ class ModelLimits:
 
 
 def limits_of_all(workers: Iterable[ModelLimits]) -> ModelLimits:
-    """The limits of several workers: a request goes to a worker that it fits, so the largest one decides."""
+    """The limits of the worker with the highest request limit: each request goes to a worker that it fits."""
     largest = ModelLimits()
     for one in workers:
         if (one.request_tokens or 0) > (largest.request_tokens or 0):
@@ -74,7 +74,7 @@ def limits_of_all(workers: Iterable[ModelLimits]) -> ModelLimits:
 
 
 def limits_of_manifest(model: Model) -> ModelLimits:
-    """The limits that a manifest states: all of the scripted engine, for vLLM a context given as a number."""
+    """The limits that a manifest states: for the scripted engine all, for vLLM max_model_len if it is a number."""
     if model.engine == "scripted":
         return scripted_limits(model.scripted)
     stated = model.engine_args.get("max_model_len")
@@ -94,8 +94,8 @@ def misfit(
     *,
     name: str = "prompt_token_ids",
 ) -> str | None:
-    """Why a prompt cannot run with this sampling; None if it can. `lengths`: of its responses, where forced.
-    `name`: the caller's name of its tokens."""
+    """The reason why a prompt cannot run with this sampling; None if it can. `lengths`: of its responses, in tokens,
+    read only with forceLengths; `name`: of the field with the prompt's tokens, for the message."""
     if not prompt:
         return "the prompt has no tokens; give at least one"
     longest = max(lengths, default=0) if sampling.force_lengths else 0
@@ -110,7 +110,7 @@ def misfit(
 
 
 def unranked(prompt: int, sampling: Sampling, limits: ModelLimits) -> str | None:
-    """Why the likeliest tokens cannot be recorded beside `prompt` tokens; None if they can, or are not wanted."""
+    """The reason why topLogprobs cannot be recorded for a prompt of `prompt` tokens; None if it can, or is 0."""
     if not sampling.top_logprobs:
         return None
     if sampling.logprobs == "none":
@@ -128,7 +128,7 @@ def unranked(prompt: int, sampling: Sampling, limits: ModelLimits) -> str | None
 
 
 def _unscorable(prompt: int, sampling: Sampling) -> str | None:
-    """Why a prompt of `prompt` tokens cannot be scored; None if it can, or if responses are sampled."""
+    """The reason why a prompt of `prompt` tokens cannot be scored; None if it can, or without scoreFrom."""
     start = sampling.score_from
     if start is None:
         return None
@@ -148,7 +148,7 @@ def _unscorable(prompt: int, sampling: Sampling) -> str | None:
 
 
 def overflow(prompt: int, response: int, limits: ModelLimits, room: int = 0) -> str | None:
-    """Why prompt, response and `room` further tokens exceed the limits; None if they fit."""
+    """The message that prompt, response and `room` further tokens exceed the limits; None if they fit."""
     most = limits.request_tokens
     if most is None or prompt + response + room <= most:
         return None
@@ -159,13 +159,13 @@ def overflow(prompt: int, response: int, limits: ModelLimits, room: int = 0) -> 
 
 
 def check_stops(sampling: Sampling, limits: ModelLimits) -> None:
-    """Raises InputError if a manifest's stop tokens are not in the vocabulary: then no prompt could run."""
+    """Raises InputError if a manifest's stop token is not in the vocabulary, because no prompt could run then."""
     if problem := bad_token("spec.sampling.stopTokenIds", sampling.stop_token_ids, limits):
         raise InputError(problem)
 
 
 def bad_canary(ids: Sequence[int], limits: ModelLimits) -> str | None:
-    """Why the model cannot score these tokens as a canary; None if it can."""
+    """The reason why the model cannot score these tokens as a canary; None if it can."""
     most = limits.request_tokens
     if most is not None and len(ids) >= most:
         return f"canary.token_ids: found {len(ids)} tokens, allowed: at most {most - 1}"
@@ -173,7 +173,7 @@ def bad_canary(ids: Sequence[int], limits: ModelLimits) -> str | None:
 
 
 def bad_token(name: str, ids: Sequence[int], limits: ModelLimits) -> str | None:
-    """The message about the first token id that is not in the vocabulary; None if all are. `name`: of the field."""
+    """The message about the first token id outside the vocabulary; None if there is none. `name`: of the field."""
     most = INT32_MAX if limits.vocabulary is None else limits.vocabulary - 1
     if not ids or (min(ids) >= 0 and max(ids) <= most):
         return None

@@ -1,4 +1,4 @@
-"""Chat messages: the same check for prompt files, uploads, `submit` and chat routes."""
+"""Chat messages: one check for prompt files, uploads, `submit` and chat routes."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, cast
@@ -12,11 +12,11 @@ _FIELDS = ("role", "content")
 _OF_TOOLS = frozenset(
     {"tool_calls", "tool_call_id", "function_call", "reasoning", "reasoning_content", "refusal", "audio", "name"}
 )
-"""Fields of messages in other APIs that a prompt would lose."""
+"""Fields of chat messages in other APIs. They are refused, because a prompt would not contain their values."""
 
 
 class ChatError(ValueError):
-    """Messages that cannot be a prompt. `place`: of the error, within the list of messages."""
+    """An error in chat messages. `place`: of the wrong value, within the list; `what`: message; `found`: the value."""
 
     def __init__(self, place: tuple[int | str, ...], what: str, found: object) -> None:
         self.place, self.what, self.found = place, what, found
@@ -27,7 +27,7 @@ class ChatError(ValueError):
 def read_messages(value: object) -> list[dict[str, str]]:
     """Reads messages with role and content, both text. Raises ChatError for the first error.
 
-    A content may be a list of parts of text, which are joined. Null and empty fields are ignored.
+    If a content is a list of text parts, they are joined. Other fields are ignored if they are null or empty.
     """
     if not isinstance(value, list | tuple) or not value:
         raise _wrong((), cast("object", value), "a list of at least one message")
@@ -59,7 +59,7 @@ def _content(value: object, place: tuple[int | str, ...]) -> str:
         return value
     if not isinstance(value, list) or not value:
         raise _wrong(place, cast("object", value), "text, or a list of parts of text")
-    # Joined as in vLLM, for a template that takes text.
+    # vLLM joins parts in the same way, for chat templates that expect text.
     return "\n".join(_part(part, (*place, number)) for number, part in enumerate(cast("list[object]", value)))
 
 
@@ -73,7 +73,7 @@ def _part(value: object, place: tuple[int | str, ...]) -> str:
 
 
 def _validated(value: object) -> list[dict[str, str]]:
-    """The validator for pydantic; its errors carry the place."""
+    """The validator for pydantic; its errors contain the place."""
     try:
         return read_messages(value)
     except ChatError as error:

@@ -1,4 +1,4 @@
-"""All errors that openseer raises: one tree, by the boundary that failed and whether a retry may help."""
+"""All errors that openseer raises, as one tree of classes: by the failed part, and by whether a retry may help."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ class OpenseerError(Exception):
     exit_code = 1
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles the arguments and the state: by default Python would call the class with its message alone."""
+        """Pickles arguments and state. By default Python would call the class with the message alone."""
         return _revived, (type(self), self.args), self.__dict__
 
 
@@ -32,11 +32,11 @@ class InputError(OpenseerError):
 
 
 class JsonError(InputError):
-    """JSON that is not accepted; a message in one line, without the name of its source."""
+    """JSON is refused. The message is one line and does not name the source."""
 
 
 class ProblemsError(InputError):
-    """Several errors of one document, one per line. `hidden`: number of further ones, stated in a last line."""
+    """Several errors of one document, one per line. `hidden`: number of further errors, stated in the last line."""
 
     def __init__(self, source: str, problems: Sequence[str], hidden: int = 0) -> None:
         self.source = source
@@ -87,11 +87,14 @@ class StoreUnavailableError(StoreError):
 
 
 class StoreLoadingError(StoreUnavailableError):
-    """The store is reading its data from disk, and does not answer before the end."""
+    """The store is loading its data from disk, and answers only afterwards."""
 
 
 class StoreForbiddenError(StoreUnavailableError):
-    """The caller may not use the store: a right, or an entry of a list, is missing. `reason`: one CamelCase word."""
+    """openseer may not use the store: a permission, or the host's entry in a list of allowed ones, is missing.
+
+    `reason`: one CamelCase word, for a condition of the job.
+    """
 
     def __init__(self, reason: str, text: str) -> None:
         self.reason = reason
@@ -126,13 +129,13 @@ class FleetSpecMovedError(OpenseerError):
 
 
 class JobFailedError(OpenseerError):
-    """The job cannot be finished: a worker died too often, a deadline passed."""
+    """The job cannot be finished, for example because a worker died too often or a deadline passed."""
 
     exit_code = 5
 
 
 class ResponsesFailedError(OpenseerError):
-    """The job is complete, and some responses have failed; the message has their number and reasons."""
+    """The job is complete, but some responses have failed; the message states their number and the reasons."""
 
     exit_code = 9
 
@@ -150,7 +153,7 @@ class EngineError(OpenseerError):
 
 
 class LoadError(OpenseerError):
-    """Weights could not be fetched or loaded; the engine continues."""
+    """Weights could not be fetched or loaded; the engine continues to run."""
 
 
 class GpuSickError(OpenseerError):

@@ -9,10 +9,10 @@ PROBE_INDEX = 0
 """The request of a group that runs first."""
 
 BATCH_JOB_BATCH = 0
-"""The only batch of a batch job; a trainer's batches count from 1."""
+"""The only batch of a batch job; the numbers of a trainer's batches begin with 1."""
 
 PARKED_BATCH = -1
-"""The batch of carried-over groups, until a later batch takes them."""
+"""The batch that contains carried-over groups until a later batch takes them over."""
 
 CARRIED = "~"
 """Separator between the name of a carried group and its original batch; it is not allowed in names."""
@@ -34,9 +34,9 @@ class GroupId:
         return GroupId(int(batch), name)
 
     def carried(self, batch: int) -> "GroupId":
-        """The id of the group in another batch: with its origin, so that it differs from new groups of its name.
+        """The id of the group in another batch. It contains the origin, so that it differs from a new group's id.
 
-        A group parked by an earlier release has no origin in its name, and keeps it so.
+        A group that an earlier release parked has no origin in its name; its name stays as it is.
         """
         named = CARRIED in self.name or self.batch == PARKED_BATCH
         return GroupId(batch, self.name if named else f"{self.name}{CARRIED}{self.batch}")
@@ -66,7 +66,7 @@ class RequestId:
 
 @dataclass(frozen=True, slots=True, order=True)
 class WorkerId:
-    """A worker's name, which recurs when it is restarted, and the id of this boot, which never does."""
+    """One boot of a worker: the worker's name, which recurs after a restart, and the boot's id, which does not."""
 
     name: str
     boot: str

@@ -1,4 +1,4 @@
-"""JSON objects: equality of two, and error messages (place, value found, values allowed)."""
+"""Messages for pydantic's errors in JSON objects (place, value found, values allowed); comparison of JSON values."""
 
 import json
 import re
@@ -32,11 +32,11 @@ _ALLOWED = {
 }
 """The allowed values of a field, by pydantic's error type."""
 _BRANCH = re.compile(r"(str|int|float|bool|constrained-\w+|[A-Z]\w*|[\w-]+\[.*\])")
-"""The part that pydantic adds to a place for each alternative of a field."""
+"""A part of an error's place that names one alternative of a union type; pydantic adds it."""
 
 
 def canonical(value: object) -> str:
-    """JSON for comparing values: maps in any order are equal; true, 1 and 1.0 are different."""
+    """JSON text by which values are compared: maps in any order are equal; true, 1 and 1.0 are different."""
     return json.dumps(value, sort_keys=True)
 
 
@@ -49,7 +49,8 @@ def first_problem(error: ValidationError) -> str:
 def wrong_places(entries: Sequence[Mapping[str, Any]], most: int) -> list[tuple[str, str]]:
     """Pydantic's errors as (place, message), at most `most` of them.
 
-    Of a field with alternatives only those that match the value furthest are reported, as one.
+    For a field with a union type only the errors at the deepest place are reported, because that alternative matches
+    the value best. Errors at the same place become one message.
     """
     placed = [(_alternatives(entry), _place(entry), entry) for entry in entries]
     furthest: dict[tuple[Any, ...], int] = {}
@@ -63,12 +64,12 @@ def wrong_places(entries: Sequence[Mapping[str, Any]], most: int) -> list[tuple[
 
 
 def what_is_wrong(entry: Mapping[str, Any]) -> str:
-    """One of pydantic's errors as a message."""
+    """The message of one of pydantic's errors, without its place."""
     return _words([entry])
 
 
 def _alternatives(entry: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The place of the field with alternatives that an error belongs to; without any, the error's own place."""
+    """The place of the union-typed field that contains the error; the error's own place if there is none."""
     place = entry["loc"]
     if entry["type"] == "extra_forbidden":
         return place
@@ -95,7 +96,7 @@ def _words(entries: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _unnamed(entry: Mapping[str, Any]) -> str:
-    """The message of an error that is not a wrong value of a known field."""
+    """The message of another error: a missing field, an unknown field, or the message of a validator."""
     if entry["type"] == "missing":
         return "missing"
     if entry["type"] != "extra_forbidden":
@@ -105,7 +106,7 @@ def _unnamed(entry: Mapping[str, Any]) -> str:
 
 
 def _shown(value: object) -> str:
-    """A scalar as JSON, cut when it is long; a list or map only by its kind, because it may be very large."""
+    """A scalar as JSON, cut if it is long; for a list or map only its kind, because it may be very large."""
     if isinstance(value, list | tuple | dict):
         return "a map" if isinstance(value, dict) else f"a list of {len(cast('list[object]', value))}"
     if isinstance(value, str):

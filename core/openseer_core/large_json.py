@@ -1,7 +1,7 @@
-"""Large JSON from a user, read as strictly as any other, in steps between which other threads run.
+"""Strict reading of large JSON from a user, in steps between which other threads can run.
 
-The interpreter's own reader holds the lock for a whole text: during megabytes of token ids no call would be answered.
-Here each entry is a step, and each run of numbers.
+Python's json module holds the interpreter lock for a whole text, so megabytes of token ids would delay all other calls
+of the server. Here one step reads one value, or one sequence of numbers of at most 64 KiB.
 """
 
 import re
@@ -11,22 +11,23 @@ from openseer_core.errors import JsonError
 from openseer_core.strict_json import MOST_DEPTH, STRICT, blamed, decoded, unique
 
 MOST_VALUES = 2**21
-"""Limit of values in one text, keys included, runs of numbers not: an empty list takes thirty times its two
-characters."""
+"""Limit of values in one text; keys count, numbers in lists mostly do not. It bounds memory: an empty list takes
+thirty times the memory of its two characters."""
 
 MOST_NUMBERS = 2**20
-"""Limit of one list: no prompt has more. Each number takes forty bytes, and the checks of a list do not pause."""
+"""Limit of numbers in one list; no prompt has more tokens. It bounds memory (40 bytes per number), and the time of
+later checks of the list, during which no other thread runs."""
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _NUMBERS = re.compile(r"[-0-9][-+.eE0-9, \t\n\r]{0,65535}(?=,)")
-"""Numbers up to a comma; one match takes at most a millisecond."""
+"""A sequence of numbers before a comma. Its length is limited so that a match takes at most a millisecond."""
 
 
 def parse_large(data: bytes | bytearray) -> Any:
-    """The value of one JSON text in UTF-8, equal to that of strict_json.parse.
+    """The value of one JSON text in UTF-8; the same value as strict_json.parse returns.
 
-    Raises JsonError as that does, also for more than MOST_VALUES values, and for a list of more than MOST_NUMBERS
-    entries.
+    Raises JsonError as strict_json.parse does, and also for more than MOST_VALUES values, and for a list of more than
+    MOST_NUMBERS numbers.
     """
     text = decoded(data)
     try:
@@ -41,14 +42,14 @@ def parse_large(data: bytes | bytearray) -> Any:
 
 
 class _Reader:
-    """Reads one text. Raises ValueError for any error in it."""
+    """Reads one text. Its methods raise ValueError for an error in the text, JsonError for an exceeded limit."""
 
     def __init__(self, text: str) -> None:
         self._text = text
         self._count = 0
 
     def value(self, at: int, levels: int) -> tuple[Any, int]:
-        """The value at an offset, with at most `levels` levels, and the offset of its end."""
+        """The value at offset `at`, nested at most `levels` deep, and the offset after it."""
         self._count += 1
         if self._count > MOST_VALUES:
             raise JsonError(f"found more than {MOST_VALUES} keys, texts, lists and maps, the limit of one text")
@@ -91,7 +92,7 @@ class _Reader:
         return unique(found), end
 
     def _first(self, at: int, close: str, levels: int) -> tuple[int, bool]:
-        """The offset of the first entry and True, or of the text after an empty list or map and False."""
+        """(offset of the first entry, True), or (offset after the list or map, False) if it is empty."""
         if not levels:
             raise ValueError("nested too deeply")
         end = _skipped(self._text, at + 1)
@@ -99,7 +100,7 @@ class _Reader:
         return end + is_empty, not is_empty
 
     def _next(self, at: int, close: str) -> tuple[int, bool]:
-        """The offset of the next entry and True, or of the text after the last one and False."""
+        """(offset of the next entry, True), or (offset after the list or map, False) if there is none."""
         end = _skipped(self._text, at)
         mark = self._text[end : end + 1]
         if mark == close:

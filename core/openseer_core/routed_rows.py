@@ -1,19 +1,19 @@
-"""Rows of routed experts: per position layers × experts of a layer, as unsigned numbers of one or two bytes.
+"""Rows of routed experts: the numbers of the experts that processed the token at a position, in each layer.
 
-The row of a position holds the experts that its token went through.
+A row is an array of layers × experts per token, of unsigned integers with 1 or 2 bytes.
 """
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 DTYPES = {1: "uint8", 2: "uint16"}
-"""numpy's dtype name, by bytes of an expert's number."""
+"""numpy's dtype name, by the bytes of an expert's number."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowShape:
-    """The shape of a model's rows. `layers`: all of its layers, those without experts hold zeros; `experts`: per token
-    and layer; `item_bytes`: of an expert's number, 1 or 2, little-endian."""
+    """The shape of a model's rows. `layers`: number of all layers; layers without experts hold zeros. `experts`: number
+    per token and layer. `item_bytes`: bytes of an expert's number, 1 or 2, little-endian."""
 
     layers: int
     experts: int
@@ -31,7 +31,7 @@ class RowShape:
 
 
 class Stretch(NamedTuple):
-    """Rows of the positions from `start` on."""
+    """The rows of consecutive positions; the first position is `start`."""
 
     start: int
     rows: bytes | memoryview

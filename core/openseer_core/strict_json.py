@@ -1,7 +1,7 @@
-"""JSON from a user, read strictly: nothing in it is lost or changed.
+"""Strict reading of JSON from a user: JSON whose values Python would drop or change is refused.
 
-Python's own reader does the work in about its own time; values that it would accept silently are refused. A second
-pass, only for wrong JSON, finds the place of the error.
+Python's json module reads the text, so the time is about the same; its hooks refuse such values. Only if the JSON is
+wrong, a second pass finds the place of the error.
 """
 
 import json
@@ -14,13 +14,13 @@ from typing import Any, NoReturn, cast
 from openseer_core.errors import JsonError
 
 MOST_DEPTH = 128
-"""Limit of nested lists and maps; recursion over an accepted value then always has enough stack."""
+"""Limit of nested lists and maps, so that recursion over an accepted value has enough stack."""
 MOST_SHOWN = 60
 """Limit of a name or value in a message, in characters."""
 
 _NO_NUMBERS = ("NaN", "Infinity", "-Infinity")
-# Half of a character without its other half next to it. Where the first half's backslash may itself be escaped, the
-# pattern matches as well, and a slower test decides.
+# An escaped surrogate without its other half next to it. If the backslash of the first half may itself be escaped, the
+# pattern also matches; then a slower test decides: the value is encoded.
 _HALF = re.compile(
     r"\\u[dD](?:[89abAB]..(?!\\u[dD][c-fC-F])|[c-fC-F](?<!\\u[dD][89abAB]..\\u[dD].)|(?<=\\\\u[dD])[89abAB])", re.DOTALL
 )
@@ -30,10 +30,10 @@ _STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 
 def parse(data: bytes | bytearray | str) -> Any:
-    """The value of one JSON text (UTF-8, or text).
+    """The value of one JSON text, given as bytes in UTF-8 or as str.
 
-    Raises JsonError with error and place: not UTF-8, not JSON, a key given twice, NaN or infinity,
-    numbers beyond a double, half of a character (a lone surrogate), more than MOST_DEPTH levels.
+    Raises JsonError with the error and its place, for: not UTF-8, not JSON, a key given twice, NaN or infinity, a
+    number beyond a double, a lone surrogate, more than MOST_DEPTH levels.
     """
     text = decoded(data)
     try:
@@ -48,16 +48,16 @@ def parse(data: bytes | bytearray | str) -> Any:
 
 
 def require_whole_text(value: object, name: str) -> None:
-    """Refuses half of a character anywhere in a JSON value, which could not be sent. `name` precedes the place.
+    """Raises JsonError for a lone surrogate anywhere in a JSON value, because UTF-8 cannot encode it.
 
-    Raises JsonError.
+    `name`: of the value, before the place in the message.
     """
     for fault in _faults(value, name):
         raise JsonError(fault)
 
 
 def _read(decoder: json.JSONDecoder, text: str) -> Any:
-    """Raises JsonError for text that is not JSON, ValueError for values that the decoder's own functions refuse."""
+    """Decodes a text. Raises JsonError for text that is not JSON, ValueError for a value that a hook refuses."""
     try:
         return decoder.decode(text)
     except json.JSONDecodeError as error:
@@ -68,7 +68,7 @@ def _read(decoder: json.JSONDecoder, text: str) -> Any:
 
 
 def decoded(data: bytes | bytearray | str) -> str:
-    """Decodes UTF-8. Raises JsonError."""
+    """The text, decoded from UTF-8 if it is bytes. Raises JsonError for wrong UTF-8 and for lone surrogates."""
     try:
         if not isinstance(data, str):
             return data.decode()
@@ -82,7 +82,7 @@ def decoded(data: bytes | bytearray | str) -> str:
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A map from pairs. Raises ValueError for a key given twice."""
+    """A map of (key, value) pairs. Raises ValueError for a key given twice."""
     fields = dict(pairs)
     if len(fields) != len(pairs):
         raise ValueError("a key given twice")
@@ -101,11 +101,11 @@ def _no_constant(name: str) -> NoReturn:
 
 
 STRICT = json.JSONDecoder(object_pairs_hook=unique, parse_float=_finite, parse_constant=_no_constant)
-"""Raises ValueError without a place for refused values."""
+"""The decoder of the first pass. It raises ValueError, without a place, for refused values."""
 
 
 def _depth(text: str) -> int:
-    """The nesting depth of valid JSON, from its brackets, which C code extracts; an upper bound if there are few."""
+    """The nesting depth of valid JSON; only an upper bound if that is at most MOST_DEPTH. C code scans the text."""
     plain = text.encode()
     if b"\\" in plain:
         plain = plain.replace(rb"\\", b"").replace(rb"\"", b"")
@@ -121,11 +121,11 @@ def _too_deep() -> JsonError:
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """A map with all its keys, duplicates included."""
+    """A map as (key, value) pairs, duplicate keys included."""
 
 
 class _NoNumber(str):
-    """A number as text whose value is not representable."""
+    """The text of a number that is not finite, too large for a double, or too long for the interpreter."""
 
 
 def _number(written: str) -> float | _NoNumber:
@@ -137,7 +137,7 @@ def _whole_number(written: str) -> int | _NoNumber:
     try:
         return int(written)
     except ValueError:
-        # The interpreter limits the digits.
+        # The interpreter limits the digits of an int.
         return _NoNumber(written)
 
 
@@ -147,7 +147,7 @@ _LENIENT = json.JSONDecoder(
 
 
 def blamed(text: str) -> JsonError:
-    """The error of the first fault in JSON that a strict reader has refused."""
+    """The error about the first fault in JSON that STRICT has refused."""
     tree = _read(_LENIENT, text)
     if _depth(text) > MOST_DEPTH:
         return _too_deep()
@@ -189,6 +189,6 @@ def _half(error: UnicodeEncodeError) -> str:
 
 
 def shown_name(name: str) -> str:
-    """A key in a message of one line; it may contain any character."""
+    """A key for a message of one line, at most MOST_SHOWN characters; a key may contain any character."""
     plain = name if name.isprintable() else repr(name)
     return plain if len(plain) <= MOST_SHOWN else plain[: MOST_SHOWN - 1] + "…"

@@ -1,8 +1,8 @@
-"""The recorded scores of a response as bytes: one record of four-byte items per token, little-endian.
+"""The recorded scores of a response as bytes: per token one record of four-byte items, little-endian.
 
-The first item is the token's own log-probability, float32. With topLogprobs its rank follows, int32, and then pairs,
-likeliest first: a token id, int32, and its log-probability, float32. All records of a response have the same length,
-so it follows from the number of bytes and tokens.
+The first item is the token's own log-probability (float32). With topLogprobs the token's rank follows (int32), and then
+pairs of a token id (int32) and its log-probability (float32), likeliest first. All records of a response have the same
+length, which follows from the numbers of bytes and tokens.
 """
 
 import sys
@@ -13,30 +13,31 @@ from typing import Any, NamedTuple
 from openseer_core.tokens import ITEM_BYTES, count_items
 
 MOST_LIKELIEST = 20
-"""The default limit of vLLM (max_logprobs), and that of OpenAI's API."""
+"""Limit of topLogprobs: the default limit of vLLM (max_logprobs), and the limit of OpenAI's API."""
 MOST_SCORE_BYTES = 22 * 2**20
-"""Limit of one response, because one reply holds a whole response. 131,072 tokens with 20 likeliest ones fit."""
+"""Limit of the records of one response, because one reply contains a whole response. The records of 131,072 tokens with
+20 likeliest tokens each fit."""
 _NO_PAIR = bytes(ITEM_BYTES) + b"\0\0\xc0\x7f"
-"""Token 0, log-probability NaN."""
+"""A pair without a token: token id 0, log-probability NaN."""
 Likeliest = list[tuple[int, float]]
 """Token ids with their log-probabilities, likeliest first."""
 
 
 class Ranked(NamedTuple):
-    """The record of a token's position: its rank in the vocabulary (1: the likeliest; 0: it was appended), and the
-    likeliest tokens there."""
+    """The record of one position: the rank of its token in the vocabulary (1: the likeliest; 0: the token was
+    appended), and the likeliest tokens at this position."""
 
     rank: int
     likeliest: Likeliest
 
 
 def most_scored(top: int) -> int:
-    """Tokens of the longest response whose records have `top` likeliest tokens."""
+    """Limit of tokens of a response whose records have `top` likeliest tokens each."""
     return MOST_SCORE_BYTES // (ITEM_BYTES * (2 + 2 * top if top else 1))
 
 
 def record_items(tokens: bytes | bytearray, scores: bytes | bytearray) -> int:
-    """Items per record: 0 if no scores are recorded. Raises ValueError if not every token has one."""
+    """Items per record; 0 if no scores are recorded. Raises ValueError if the bytes are not one record per token."""
     count, items = count_items(tokens), count_items(scores)
     if not items:
         return 0
@@ -46,7 +47,7 @@ def record_items(tokens: bytes | bytearray, scores: bytes | bytearray) -> int:
 
 
 def own_scores(tokens: bytes, scores: bytes) -> bytes:
-    """float32 bytes: the log-probability of each token. Raises ValueError as `record_items` does."""
+    """The log-probability of each token, as float32 bytes. Raises ValueError as `record_items` does."""
     width = record_items(tokens, scores)
     if width <= 1:
         return scores
@@ -54,10 +55,10 @@ def own_scores(tokens: bytes, scores: bytes) -> bytes:
 
 
 def ranked(tokens: bytes, scores: bytes) -> list[Ranked] | None:
-    """For each token its rank and the likeliest ones of its position; None if they are not recorded.
+    """For each token its rank and the likeliest tokens of its position; None if they are not recorded.
 
-    Tokens that could not have been sampled (log-probability -inf: cut by topK, topP or minP) are left out; appended
-    tokens have none. Raises ValueError as `record_items` does.
+    Likeliest tokens that could not be sampled (log-probability -inf, cut by topK, topP or minP) are left out; the list
+    of an appended token is empty. Raises ValueError as `record_items` does.
     """
     width = record_items(tokens, scores)
     if width <= 1:
@@ -75,13 +76,13 @@ def ranked(tokens: bytes, scores: bytes) -> list[Ranked] | None:
 
 
 def likeliest(tokens: bytes, scores: bytes) -> list[Likeliest] | None:
-    """The same without the ranks."""
+    """For each token the likeliest tokens of its position, as `ranked` returns them; None if they are not recorded."""
     found = ranked(tokens, scores)
     return None if found is None else [place.likeliest for place in found]
 
 
 def appended_scores(count: int, items: int) -> bytes:
-    """Records of tokens that were not sampled: log-probability 0, rank 0, and no likeliest tokens."""
+    """Records, of `items` items each, for `count` appended tokens: log-probability 0, rank 0, no likeliest tokens."""
     heads = min(items, 2)
     return (bytes(heads * ITEM_BYTES) + _NO_PAIR * ((items - heads) // 2)) * count
 

@@ -1,4 +1,4 @@
-"""Token ids and log-probabilities as bytes: little-endian int32 and float32, four bytes an item."""
+"""Token ids and log-probabilities as bytes: little-endian int32 and float32, four bytes per item."""
 
 import sys
 from array import array
@@ -15,7 +15,7 @@ def pack_tokens(ids: Iterable[int]) -> bytes:
 
 
 def unpack_tokens(data: bytes) -> list[int]:
-    """int32 bytes → token ids. Raises ValueError when the length is not a multiple of four."""
+    """int32 bytes → token ids. Raises ValueError if the length is not a multiple of four."""
     return _unpack("i", data)
 
 
@@ -25,14 +25,14 @@ def pack_logprobs(values: Iterable[float]) -> bytes:
 
 
 def unpack_logprobs(data: bytes) -> list[float]:
-    """float32 bytes → log-probabilities. Raises ValueError when the length is not a multiple of four."""
+    """float32 bytes → log-probabilities. Raises ValueError if the length is not a multiple of four."""
     return _unpack("f", data)
 
 
 def readable_logprobs(data: bytes) -> list[float | None]:
-    """float32 bytes → log-probabilities for JSON: None where one is not finite.
+    """float32 bytes → log-probabilities for JSON; None in place of a value that is not finite.
 
-    Workers record finite ones only; data of earlier releases may hold others.
+    Workers record only finite values; data of earlier releases may contain others.
     """
     values = _unpack("f", data)
     return values if _all_finite(values) else [value if isfinite(value) else None for value in values]
@@ -44,7 +44,7 @@ def first_not_finite(values: Sequence[float]) -> int | None:
 
 
 def _all_finite(values: Sequence[float]) -> bool:
-    """Tests one sum instead of each value: no sum of float32 overflows, and NaN and infinity stay in it."""
+    """Whether all values are finite, by their sum: sums of float32 values do not overflow, but keep NaN and inf."""
     return isfinite(sum(values))
 
 

@@ -8,12 +8,12 @@ _SHOWN_LENGTH = 60
 
 
 def one_line(name: str) -> str:
-    """A name in a message of one line; a key of a map may contain any character."""
+    """A name for a message of one line; a key of a map may contain any character."""
     return name if name.isprintable() else repr(name)
 
 
 def shown(value: object) -> str:
-    """A value as JSON, cut when it is long."""
+    """A value as JSON, cut to _SHOWN_LENGTH characters."""
     try:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):
@@ -22,6 +22,6 @@ def shown(value: object) -> str:
 
 
 def unknown_field(name: str, known: Sequence[str], more: str = "") -> str:
-    """The message about an unknown field, with a suggestion; `more` follows the known names."""
+    """The message about an unknown field: a similar known name, or all known names followed by `more`."""
     near = difflib.get_close_matches(name.lower(), known, n=1)
     return f'unknown field; did you mean "{near[0]}"?' if near else f"unknown field, known: {', '.join(known)}{more}"

@@ -1,4 +1,4 @@
-"""A worker's counters, and their sums over its boots: each boot counts from zero."""
+"""A worker's counters, which begin with 0 at each boot, and their sums over its boots."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from openseer_core.worker.time_metrics import WorkerSeconds
 
 
 class Counters(Protocol):
-    """The counters of one worker at one time. `boot`: "" if unknown; `seconds`: None if they are not counted."""
+    """The counters of one worker at one time. `boot`: "" if unknown; `seconds`: None if not counted."""
 
     @property
     def boot(self) -> str: ...
@@ -25,7 +25,7 @@ class Counters(Protocol):
 
 
 class CounterSums:
-    """The sums of one worker's counters of seconds and contexts over all notes, the first one included."""
+    """The sums of one worker's counters of seconds and contexts. The first sample counts in full."""
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = defaultdict(float)
@@ -33,7 +33,7 @@ class CounterSums:
         self._boot: str | None = None
 
     def note(self, now: Counters) -> None:
-        """Adds the increase of the next counters; all of them after a restart of the worker."""
+        """Adds the increase since the last sample; after a restart of the worker, the counters themselves."""
         values = now.contexts.values() | (now.seconds.values() if now.seconds is not None else {})
         self._boot = now.boot if self._boot is None else self._boot
         began_anew = now.boot != self._boot or any(
@@ -45,7 +45,7 @@ class CounterSums:
 
 
 def counted(samples: Iterable[Counters]) -> dict[str, float]:
-    """The sums of a worker's counters over its samples; the first sample counts in full."""
+    """The sums of a worker's counters over its samples, by the counters' names; the first sample counts in full."""
     found = CounterSums()
     for sample in samples:
         found.note(sample)

@@ -1,4 +1,4 @@
-"""Findings on workers' time, with advice: one rule for each cause, with its threshold."""
+"""Findings about lost time of workers, with advice; each cause has one rule with one threshold."""
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,13 +37,13 @@ LEAST_SHARES: dict[PartName, float] = {
     "tail": 0.2,
     "prefill": 0.25,
 }
-"""Share of all workers' time from which a part gives a finding."""
+"""Part → least share of all workers' time for which it gives a finding."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One cause of lost time. `subject`: the worker, request or part that it names; `figure`: the number behind the
-    advice, which `says` puts in words; `worker_seconds`: the lost time; `share`: its share of all workers' time."""
+    """One cause of lost time. `subject`: the worker, request or part concerned; `figure`: the number that the advice is
+    based on; `says`: the finding in words; `worker_seconds`: the lost time; `share`: its share of all workers' time."""
 
     cause: Cause
     subject: str
@@ -56,9 +56,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Account:
-    """Workers' time: seconds by part, of all workers and of each one, and the workers' paces.
+    """The input of the rules: workers' time by part, and the workers' paces.
 
-    `whole`: seconds of all workers; `slots`: of one worker, 0 if unknown; `requests`: the number of requests.
+    `whole`: seconds of all workers; `sums`: by part; `by_worker`: by worker and part. `slots`: of one worker, 0 if
+    unknown; `requests`: number of requests.
     """
 
     whole: float
@@ -81,7 +82,7 @@ class Account:
 
 
 def slow_pace(pace: WorkerPace) -> str:
-    """A clause on a slow worker, to follow its name; "" if the pace is not slow."""
+    """A clause about a slow worker, to follow its name; "" if the pace is not slow or is unknown."""
     if pace.ratio is None or pace.ratio >= SLOW:
         return ""
     if not pace.ratio:
@@ -102,8 +103,8 @@ def slow_workers(account: Account) -> Iterator[Finding]:
 
 
 def large_parts(account: Account, *, least: float | None = None, but: Container[PartName] = ()) -> Iterator[Finding]:
-    """A finding for each part with at least its share of LEAST_SHARES. `least`: makespan, in seconds, of the best order
-    that knows no lengths, None if unknown; `but`: parts to leave out."""
+    """A finding for each part whose share reaches its threshold in LEAST_SHARES. `least`: makespan, in seconds, of the
+    best order that knows no lengths, None if unknown; `but`: parts to leave out."""
     binding, room = account.policy in BINDING_POLICIES, max(1, account.slots * len(account.by_worker))
     best = f" The best order that knows no lengths takes {least:,.1f} s." if least is not None else ""
     texts: dict[PartName, tuple[Cause, str, str]] = {
@@ -162,7 +163,7 @@ def large_parts(account: Account, *, least: float | None = None, but: Container[
 
 
 def _with(account: Account, part: PartName) -> list[str]:
-    """Workers with time in a part, the one with the most first."""
+    """The names of the workers with time in a part, by decreasing time."""
     found = {name: parts[part] for name, parts in account.by_worker.items() if parts[part] > 0}
     return sorted(found, key=lambda name: -found[name])
 
@@ -170,7 +171,7 @@ def _with(account: Account, part: PartName) -> list[str]:
 def finding(
     account: Account, cause: Cause, subject: str, figure: float, says: str, advice: str, seconds: float
 ) -> Finding:
-    """A Finding; `share` follows from `seconds`, the lost worker-seconds."""
+    """A Finding, with the share computed from `seconds`, the lost worker-seconds."""
     return Finding(cause, subject, round(figure, 4), says, advice, seconds, account.share(seconds))
 
 

@@ -8,19 +8,19 @@ from typing import NamedTuple
 from openseer_core.explain.counters import Counters
 
 KNOWN_SECONDS = 5.0
-"""Minimum response-seconds, of a worker and of the others at the same load, for a comparison."""
+"""A pace is compared only with at least this time, in response-seconds, of the worker and of the others at one load."""
 
 
 class WorkerPace(NamedTuple):
-    """A worker's pace. `tokens_per_second`: of one response, 0 if unknown; `ratio`: to the pace at the other workers
-    with the same load, None if unknown."""
+    """A worker's pace. `tokens_per_second`: of one response, 0 if unknown; `ratio`: of this pace to the pace at the
+    other workers with the same load, None if unknown."""
 
     tokens_per_second: float
     ratio: float | None
 
 
 class _Growth(NamedTuple):
-    """Growth of responses: sum of their seconds, sum of their tokens."""
+    """Growth of responses: the sums of their seconds of decoding and of their tokens."""
 
     seconds: float
     tokens: float
@@ -30,14 +30,16 @@ _NOTHING = _Growth(0.0, 0.0)
 
 
 class WorkerGrowth:
-    """The growth of responses at one worker, by load: log2 of the number of concurrent responses, rounded. Time for
-    computing contexts is left out, because it depends on the prompts and not on the worker's speed."""
+    """The growth of responses at one worker, by load (the rounded log2 of the number of concurrent responses).
+
+    The time for computing contexts is left out, because it depends on the prompts and not on the worker's speed.
+    """
 
     def __init__(self) -> None:
         self.loads: dict[int, _Growth] = {}
 
     def note(self, before: Counters, after: Counters) -> None:
-        """Adds the growth between two samples; skips samples of different boots or without counters."""
+        """Adds the growth between two samples; ignores samples of different boots, and without counters of seconds."""
         if before.seconds is None or after.seconds is None or before.boot != after.boot:
             return
         running = after.seconds.running - before.seconds.running
@@ -56,7 +58,7 @@ class WorkerGrowth:
 
 
 def paces(samples: Mapping[str, Iterable[Counters]]) -> dict[str, WorkerPace]:
-    """The pace of every worker, from its samples; by its name."""
+    """Worker name → pace, from each worker's samples in the order of time."""
     grown: dict[str, WorkerGrowth] = {}
     for name, of_worker in samples.items():
         growth = grown[name] = WorkerGrowth()
@@ -66,7 +68,7 @@ def paces(samples: Mapping[str, Iterable[Counters]]) -> dict[str, WorkerPace]:
 
 
 def compared(grown: Mapping[str, WorkerGrowth]) -> dict[str, WorkerPace]:
-    """The pace of every worker, from the growth there and at the others; by its name."""
+    """Worker name → pace, from the growth at each worker and at the others."""
     fleet: dict[int, _Growth] = {}
     for growth in grown.values():
         for load, mine in growth.loads.items():

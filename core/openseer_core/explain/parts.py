@@ -1,4 +1,4 @@
-"""A worker's seconds by part: from leases and absences at each time, then divided further by its counters."""
+"""Divides a worker's seconds into parts: first by its leases and absences, then by its counters."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,13 +36,13 @@ PART_LABELS: dict[PartName, str] = {
 TimeSpan = tuple[float, float]
 Seconds = dict[PartName, float]
 LEASES, WAITING, BOOT, LOST, STOCKED, SUBMITTED = range(6)
-"""Indices of the counts at a time: leases of the worker, waiting requests; 1 if the worker has not started yet, 1 if it
-is lost, 1 if the first request is in the store, 1 if the last one is."""
+"""Indices of the counts at a time: leases of the worker; waiting requests; 1 if the worker has not started yet; 1 if it
+is lost; 1 if the first request is in the store; 1 if the last request is in the store."""
 DECODING: tuple[PartName, ...] = ("decode_full", "decode_below_waiting", "decode_below")
 
 
 class Absence(NamedTuple):
-    """A time, in seconds of the run, without the worker: `boot` before its first start, `lost` afterwards."""
+    """A time without the worker, in seconds of the run. `kind`: boot before its first start, lost afterwards."""
 
     start: float
     end: float
@@ -50,8 +50,8 @@ class Absence(NamedTuple):
 
 
 class WorkerParts:
-    """Sums up the seconds of one worker from `start` on, change by change. `slots`: its limit of running requests, 0 if
-    unknown; `counts`: the present counts, by index."""
+    """Adds up the seconds of one worker by part, from `start` on, change by change. `slots`: the worker's limit of
+    running requests, 0 if unknown; `counts`: the present counts, by index (LEASES, WAITING, …)."""
 
     def __init__(self, start: float = 0.0, slots: int = 0) -> None:
         self.counts = [0] * 6
@@ -60,12 +60,12 @@ class WorkerParts:
         self._reach = start
 
     def change(self, time: float, which: int, step: int) -> None:
-        """Adds `step` to one of the counts at `time`; an earlier time than the latest one counts as the latest."""
+        """Adds `step` to count `which` at `time`. A time before the latest one counts as the latest."""
         self.pass_to(time)
         self.counts[which] += step
 
     def pass_to(self, time: float) -> None:
-        """Adds the seconds up to `time` to the present part."""
+        """Adds the seconds since the latest time, up to `time`, to the present part."""
         if time > self._reach:
             self._sums[self._part()] += time - self._reach
             self._reach = time
@@ -101,9 +101,9 @@ def classify(
 ) -> Seconds:
     """The seconds of one worker by part, from 0 to `end`; they add up to `end`.
 
-    All times in seconds of the run. `leases`: the times of its leases; `waiting`: the times with waiting requests;
-    `slots`: its limit of running requests, 0 if unknown; `stocked`: when the first request was in the store;
-    `submitted`: when the last request was queued.
+    All times are in seconds of the run. `leases`: the times of its leases; `waiting`: the times with waiting requests;
+    `away`: the times without the worker; `slots`: its limit of running requests, 0 if unknown; `stocked`: time at which
+    the first request was in the store; `submitted`: time at which the last request was in the store.
     """
     changes = [(time, LEASES, step) for span in leases for time, step in zip(span, (1, -1), strict=True)]
     changes += [(time, WAITING, step) for span in waiting for time, step in zip(span, (1, -1), strict=True)]
@@ -119,10 +119,10 @@ def classify(
 
 
 def divide(seconds: Seconds, counters: Mapping[str, float]) -> Seconds:
-    """Moves seconds that the worker's counters assign to a cause into the part of that cause; the sum stays the same.
+    """Moves seconds for which the worker's counters state a cause into the part of that cause; the sum stays the same.
 
-    Each is taken from the parts that can contain it, and never more than they hold, because counters are read only once
-    a second.
+    They are subtracted from the parts that can contain them. A counter may exceed these parts, because counters are
+    read only once a second; then the surplus is ignored.
     """
     parts, found = dict(seconds), defaultdict(float, counters)
     _move(parts, "weights", found["weights"], ("idle", "tail"))

@@ -1,4 +1,4 @@
-"""The base of all manifest models: strict values, camelCase in files, and shared types of value."""
+"""The base of all manifest models (strict values, camelCase in files), and the value types that they share."""
 
 from typing import Annotated, Any, Literal, cast
 
@@ -8,14 +8,14 @@ from pydantic.alias_generators import to_camel
 from openseer_core.json_model import INT32_MAX
 
 MOST_WORKERS = 4096
-"""Limit of workers of a job, beyond any real fleet; it bounds the work of the operator and the gateway per job."""
+"""Limit of workers of a job, above any real fleet; it bounds the operator's and the gateway's work per job."""
 MOST_NODES = 256
 """Limit of nodes of one worker, for the same reason."""
 QUANTITY_PATTERN = r"^([0-9]{1,32}(\.[0-9]{0,32})?|\.[0-9]{1,32})([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$"
-"""Limits the digits, because quantities are computed with: 1e999998 would be a number of a million digits."""
+"""A Kubernetes quantity with a limited number of digits: code computes with it, and 1e999998 has a million digits."""
 _PORT = "(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})"
 HOST_PATTERN = rf"^(\*\.)?([a-z0-9_-]{{1,63}}\.)*[a-z0-9_-]{{1,63}}(:{_PORT})?$"
-"""A host name in lower case, or *. and a suffix; then optionally a port, to allow only that one."""
+"""A host name in lower case, or *. and a suffix; optionally followed by the only allowed port."""
 DNS_LABEL_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 DNS_SUBDOMAIN_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 
@@ -28,7 +28,7 @@ class ManifestModel(BaseModel):
         allow_inf_nan=False,
         extra="forbid",
         frozen=True,
-        hide_input_in_errors=True,  # it may be a secret
+        hide_input_in_errors=True,  # the input may be a secret
         strict=True,
         validate_by_alias=True,
         validate_by_name=True,
@@ -49,7 +49,7 @@ def _quantity_text(value: object) -> object:
 
 
 def allowed(text: str) -> dict[str, Any]:
-    """The allowed values in words, for error messages where the bare constraint (a pattern, say) would not help."""
+    """Schema entry with the allowed values in words, for error messages about constraints such as patterns."""
     return {"x-allowed": text}
 
 

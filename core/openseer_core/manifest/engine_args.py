@@ -1,6 +1,6 @@
 """Engine arguments that a manifest must not set, each with the reason or the field to set instead.
 
-docs/engine-features.md states how vLLM uses each. All other arguments reach the engine unchanged.
+docs/engine-features.md describes their use in vLLM. All other arguments are passed to the engine unchanged.
 """
 
 _POD_OF_GANG = "set spec.workers.parallelism.nodes; openseer gives each pod of a worker its place"
@@ -34,7 +34,7 @@ OWNED_ENGINE_ARGS = {
     "tokenizer_revision": "set spec.model.revision, or spec.model.tokenizer",
     "disable_log_stats": "always off: openseer reads the engine's statistics",
 }
-"""Arguments that openseer sets itself, or whose default it relies on."""
+"""Argument → reason or field, for arguments that openseer sets itself, or on whose default it relies."""
 
 _DATA_PARALLEL = (
     "a worker is one engine; set spec.workers.replicas for more engines, or spread the experts of one over "
@@ -83,7 +83,8 @@ UNFIT_ENGINE_ARGS = {
     "_api_process_count": _NO_API_SERVER,
     "_api_process_rank": _NO_API_SERVER,
 }
-"""Arguments with which a worker would hang, get the wrong number of GPUs, or compute wrong results silently."""
+"""Argument → reason, for arguments with which a worker would hang, get the wrong number of GPUs, compute wrong results
+silently, or compute data that results do not contain."""
 
 _ONE_BY_DEFAULT = frozenset({"data_parallel_size", "prefill_context_parallel_size"})
 
@@ -91,6 +92,6 @@ _ONE_BY_DEFAULT = frozenset({"data_parallel_size", "prefill_context_parallel_siz
 def is_default(name: str, value: object) -> bool:
     """Whether an argument of UNFIT_ENGINE_ARGS has vLLM's default value, so that it changes nothing.
 
-    Stored jobs with such an argument continue to work; in new ones the CRD refuses the name, whatever its value.
+    So existing jobs with such an argument continue to work; in new jobs the CRD refuses the name with any value.
     """
     return name in UNFIT_ENGINE_ARGS and (value is None or value is False or (name in _ONE_BY_DEFAULT and value == 1))

@@ -9,7 +9,7 @@ from openseer_core.manifest.base import ManifestModel, NonNegative, Positive, Te
 FailureAction = Literal["FailJob", "Ignore", "Count"]
 CodeOperator = Literal["In", "NotIn"]
 RESTART_WINDOW_SECONDS = 21600
-"""Default of failurePolicy.restartWindowSeconds: one failure is forgotten per this time."""
+"""Default of failurePolicy.restartWindowSeconds: the time after which one failure is forgotten, in seconds."""
 ConditionStatus = Literal["True", "False", "Unknown"]
 
 
@@ -58,7 +58,7 @@ class FailurePolicy(ManifestModel):
     driver_restarts: NonNegative = Field(
         default=6, description="Restarts of the driver before the job fails; read only in Kubernetes."
     )
-    # No default of its own: job.json contains the field only where it is set, because older images refuse it.
+    # No default here: job.json contains the field only if it is set, because older images refuse it.
     restart_window_seconds: Positive | None = Field(
         default=None,
         description="Time after which one of the failures that count towards workerRestarts and driverRestarts is "
@@ -80,7 +80,10 @@ class FailurePolicy(ManifestModel):
     )
 
     def remembered(self, count: int, since: float, now: float) -> tuple[int, float]:
-        """The number of `count` failures not forgotten by `now`, and the start of the present window (seconds)."""
+        """The failures that still count at `now`, and the start of the present window.
+
+        Of `count` failures at `since`, one is forgotten per restartWindowSeconds. Times are in seconds.
+        """
         seconds = self.restart_window_seconds or RESTART_WINDOW_SECONDS
         windows = max(0, int((now - since) // seconds)) if count else 0
         return max(0, count - windows), since + windows * seconds

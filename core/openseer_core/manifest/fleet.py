@@ -24,12 +24,12 @@ PolicyName = Literal["context-aware", "seer", "fifo", "longest-first-oracle", "r
 ROUND_ROBIN: PolicyName = "round-robin"
 LEAST_INFLIGHT: PolicyName = "least-inflight"
 GANG_PORT = 29500
-"""Port of the rendezvous of torch's processes of a gang, on the leader; the gang's own link takes the next port."""
+"""Port, on a gang's leader, for the rendezvous of its torch processes; openseer's own connection uses the next port."""
 BINDING_POLICIES: frozenset[PolicyName] = frozenset({ROUND_ROBIN, LEAST_INFLIGHT})
-"""Policies that assign requests to workers at submission: each worker keeps its requests to the end of the batch."""
+"""Policies that assign each request to one worker at submission, until the end of the batch."""
 Fsync = Literal["everysec", "always"]
 Medium = Literal["volume", "ephemeral"]
-# A complete PodTemplateSpec; its fields are checked when pods are created from it.
+# A complete PodTemplateSpec. Kubernetes checks its fields when pods are created from it.
 PodTemplate = dict[str, JsonValue]
 
 

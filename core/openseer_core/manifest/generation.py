@@ -39,12 +39,12 @@ REFUSED_SAMPLING: dict[str, tuple[tuple[object, ...], str]] = {
     "bestOf": ((1,), "every response is kept; ask for more of them and choose among the results"),
     "useBeamSearch": ((False,), "responses are sampled; a beam cannot be divided over workers"),
 }
-"""Sampling parameters that engines have and openseer refuses, by the manifest's names, also on compatible routes: the
-values that mean "off" and are accepted, and the reason why all others are refused."""
+"""Engines' sampling parameters that openseer refuses, in the manifest and on compatible routes: name in the manifest →
+the values that mean "off" and are accepted, and the reason for refusing all others."""
 
 
 def is_off(value: object, off: tuple[object, ...]) -> bool:
-    """Whether a value is absent or one of these; `true` is not 1."""
+    """Whether a value is absent or one of `off`; `true` does not equal 1."""
     return value is None or any(value == one and isinstance(value, bool) is isinstance(one, bool) for one in off)
 
 
@@ -107,7 +107,7 @@ class ModelCache(ManifestModel):
 
 
 NO_LORA_MODULES = frozenset({"lm_head", "embed_tokens"})
-"""Modules that no adapter may change: engines that wrap the output layer cannot score prompts, as each load does."""
+"""Modules that no adapter may change: with LoRA on the output layer an engine cannot score prompts, as a load must."""
 
 
 class Lora(ManifestModel):
@@ -203,9 +203,10 @@ class Model(ManifestModel):
 
 
 class PromptFields(ManifestModel):
-    """The columns of a source's rows that make a prompt; a name may lead into a map, as reward_model.ground_truth.
+    """The columns of a source's rows from which prompts are made. Other columns are ignored.
 
-    Other columns are ignored."""
+    A name with dots denotes a value within a map, for example reward_model.ground_truth.
+    """
 
     prompt: Text | None = Field(default=None, description="Column with the prompt as text.")
     messages: Text | None = Field(default=None, description="Column with the prompt as chat messages.")
@@ -250,7 +251,7 @@ def _is_refused_and_off(name: object, value: object) -> bool:
 
 
 def _none_is_zero(count: int) -> int:
-    """Maps 0 and -1, with which engines say that nothing is cut off, to 0."""
+    """Maps -1 to 0; both mean that no token is cut off."""
     return max(count, 0)
 
 
@@ -324,5 +325,5 @@ class Sampling(ManifestModel):
 
     @property
     def most_added(self) -> int:
-        """Limit of the tokens that the engine adds to a prompt; 1 (dropped later) where given tokens are scored."""
+        """Limit of the tokens that the engine adds to a prompt; with scoreFrom 1, and that token is dropped later."""
         return self.max_tokens if self.score_from is None else 1

@@ -1,4 +1,4 @@
-"""Paths of a manifest that begin with ~, the home folder."""
+"""Expands a leading ~, the home folder, in the paths of a manifest."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -7,7 +7,7 @@ _PATHS = (("model", "path"), ("model", "tokenizer"), ("prompts", "path"), ("outp
 
 
 def at_home(document: Any, home: str | None) -> Any:
-    """The document with `home` in place of a leading ~ of its paths; unchanged if `home` is None."""
+    """The document with `home` for a leading ~ in paths and engine arguments; unchanged if `home` is None."""
     spec = _map(document, "spec")
     if home is None or spec is None:
         return document

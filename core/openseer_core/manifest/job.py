@@ -1,4 +1,4 @@
-"""RolloutJob: the manifest as typed classes; the same contract as crds/rolloutjobs.yaml."""
+"""RolloutJob: the manifest as typed classes, with the same contract as crds/rolloutjobs.yaml."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, cast
@@ -214,7 +214,7 @@ class Spec(ManifestModel):
 
     @property
     def needs_lengths(self) -> bool:
-        """True when every prompt line must state the lengths of its responses."""
+        """Whether every prompt line must state the lengths of its responses."""
         return self.sampling.force_lengths or self.rollout.policy == "longest-first-oracle"
 
 
@@ -229,7 +229,7 @@ class RolloutJob(ManifestModel):
 
     @property
     def recommended_workers(self) -> int | None:
-        """The number of workers that the backlog needs, as last reported by the operator; None without an operator."""
+        """The number of workers that the backlog needs, by the operator's last status; None if there is none."""
         status: Any = self.status
         if not isinstance(status, Mapping):
             return None
@@ -243,7 +243,7 @@ class RolloutJob(ManifestModel):
 
     @property
     def namespace(self) -> str:
-        """The namespace of the job, "default" if the manifest names none."""
+        """The namespace of the job; "default" if the manifest states none."""
         return self.metadata.namespace or "default"
 
     @property
@@ -253,7 +253,7 @@ class RolloutJob(ManifestModel):
 
 
 def default_spec() -> dict[str, Any]:
-    """The defaults of a spec, by the names of the manifest."""
+    """The default values of a spec, under the manifest's names."""
     parts = {name: part for name, part in Spec.model_fields.items() if not part.is_required()}
     defaults = {part.alias or name: part.get_default(call_default_factory=True) for name, part in parts.items()}
     return {

@@ -13,7 +13,7 @@ from openseer_core.manifest.job import RolloutJob
 from openseer_core.wording import one_line, shown
 
 Schema = Mapping[str, Any]
-# Inside a free-form map.
+# The schema of values in a free-form map.
 _FREE: Schema = {}
 _TYPE_WORDS = {
     "string": "text",
@@ -26,7 +26,7 @@ _TYPE_WORDS = {
 
 
 def problem_line(error: ErrorDetails) -> str:
-    """One line for one of pydantic's errors."""
+    """The message of one of pydantic's errors, in one line."""
     # Marks such as "[key]", which pydantic adds, are not part of the path.
     place = tuple(part for part in error["loc"] if not (isinstance(part, str) and part.startswith("[")))
     path = _dotted(place)
@@ -53,7 +53,7 @@ def _root() -> Schema:
 
 
 def _resolved(schema: Schema) -> Schema:
-    """The schema without references and without the alternative null; keys beside a reference win."""
+    """The schema with references resolved and without the alternative null; keys beside a reference take precedence."""
     options = [option for option in schema.get("anyOf", ()) if option.get("type") != "null"]
     if len(options) == 1:
         schema = {**options[0], **{key: value for key, value in schema.items() if key != "anyOf"}}
@@ -77,7 +77,7 @@ def schema_at(place: Sequence[str | int]) -> Schema:
 
 
 def allowed_text(schema: Schema, found: object) -> str:
-    """The values that a field accepts, as text."""
+    """The values that a field accepts, in words. If the found value has the right type, only the bounds."""
     if "x-allowed" in schema:
         return schema["x-allowed"]
     if "const" in schema:
@@ -94,7 +94,7 @@ def allowed_text(schema: Schema, found: object) -> str:
 
 
 def _right_kind(schema: Schema, found: object) -> bool:
-    """True when the value's type is right, so that only its bounds have to be named."""
+    """Whether the value's type is right, so that the message states only the bounds."""
     if isinstance(found, bool):
         return False
     return isinstance(found, {"integer": int, "number": int | float}.get(schema.get("type", ""), ()))

@@ -1,4 +1,4 @@
-"""From a parsed document to a RolloutJob or a list of errors; the differences between two manifests."""
+"""Makes a RolloutJob from a parsed document, with all errors at once, and compares manifests."""
 
 import hashlib
 import json
@@ -14,9 +14,9 @@ from openseer_core.manifest.rules import broken_rules
 from openseer_core.wording import shown
 
 MOST_NESTED = 64
-"""Limit of nested maps and lists in a spec; no pod template needs more, and each level takes stack."""
+"""Limit of nested maps and lists in a spec. Each level takes stack, and no pod template needs more levels."""
 
-# Fields that may change between two starts of one run, because they do not change its results.
+# Fields of the spec that may change between two sessions of a run, because they do not change its results.
 _NOT_RESULTS = (
     "image",
     "imagePullPolicy",
@@ -53,7 +53,7 @@ _NOT_RESULTS = (
 
 
 def parse_job(document: object, source: str) -> RolloutJob:
-    """The job that a document describes. `source` is its name in messages.
+    """The job that a document describes. `source`: the document's name, for messages.
 
     Raises ManifestError with all errors, one per line.
     """
@@ -66,7 +66,7 @@ def parse_job(document: object, source: str) -> RolloutJob:
     problems: list[str] = []
     job: RolloutJob | None = None
     try:
-        # Attribute names are for code only; in a manifest they would be a second spelling of each field.
+        # Only code may use attribute names; in a manifest they would be a second spelling of each field.
         job = RolloutJob.model_validate(manifest, by_alias=True, by_name=False)
     except ValidationError as error:
         problems.extend(problem_line(entry) for entry in error.errors() if entry["type"] != "broken_rule")
@@ -79,8 +79,10 @@ def parse_job(document: object, source: str) -> RolloutJob:
 
 
 def parse_ended_job(document: object, source: str) -> RolloutJob:
-    """The job of a run that has ended. Its engine is not started, so its engine arguments are left out: this release
-    may refuse them. Raises ManifestError."""
+    """The job of an ended run, without its engine arguments: this release may refuse them, and no engine starts.
+
+    Raises ManifestError.
+    """
     manifest = _mapping(document, source)
     spec = manifest.get("spec")
     model = cast("dict[str, Any]", spec).get("model") if isinstance(spec, dict) else None
@@ -91,7 +93,7 @@ def parse_ended_job(document: object, source: str) -> RolloutJob:
 
 
 def manifest_content(job: RolloutJob) -> dict[str, Any]:
-    """The part of a manifest that determines a run's results, with defaults, as plain values to keep with the run."""
+    """The part of a manifest that determines a run's results, with defaults, as plain values to store with the run."""
     spec = job.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
     for path in _NOT_RESULTS:
         *parents, name = path.split(".")
@@ -103,7 +105,7 @@ def manifest_content(job: RolloutJob) -> dict[str, Any]:
 
 
 def settings_of(job: RolloutJob) -> dict[str, Any]:
-    """The part of a manifest that may change between two sessions of a run, with defaults: see `manifest_content`."""
+    """The other part of a manifest, which may change between two sessions of a run; with defaults, by dotted name."""
     spec = job.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
     found: dict[str, Any] = {}
     for path in _NOT_RESULTS:
@@ -117,7 +119,7 @@ def settings_of(job: RolloutJob) -> dict[str, Any]:
 
 
 def manifest_hash(job: RolloutJob) -> str:
-    """A hash that is equal for two manifests with the same results."""
+    """A hash of `manifest_content`: equal for manifests with the same results."""
     canonical = json.dumps(manifest_content(job), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -159,7 +161,7 @@ def _entries(value: object) -> Collection[object]:
 
 
 def _foreign(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """Errors of a document of another kind; its other fields are not checked."""
+    """Errors about apiVersion and kind; if there are any, the document's other fields are not checked."""
     for name, expected in (("apiVersion", API_VERSION), ("kind", KIND)):
         found = manifest.get(name)
         if found is None:

@@ -1,13 +1,13 @@
-"""Errors of a source with many lines: the first ones are kept, all are counted."""
+"""Collects the errors of a source with many lines: counts all, and keeps the first MOST_SHOWN."""
 
 from openseer_core.errors import PromptsError
 
 MOST_SHOWN = 20
-"""Limit of errors of one source that are shown."""
+"""Limit of errors of one source in a message."""
 
 
 class Problems:
-    """The errors of a prompt source, whose name begins the message."""
+    """The errors of a prompt source. `source`: its name, with which the message begins."""
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -15,7 +15,7 @@ class Problems:
         self._shown: list[str] = []
 
     def add(self, problem: str, place: str = "") -> None:
-        """Adds an error in one line. `place`: of its row."""
+        """Adds an error of one line. `place`: of its row, for the message."""
         self._count += 1
         if len(self._shown) < MOST_SHOWN:
             self._shown.append(f"{place}: {problem}" if place else problem)

@@ -13,7 +13,7 @@ _SHOWN = 12
 
 
 class ColumnError(ValueError):
-    """A missing or unknown column. `is_whole`: of the row itself, not of a map in it."""
+    """A missing or unknown column. `is_whole`: whether it is a column of the row itself, not a key of a map in it."""
 
     def __init__(self, message: str, *, is_whole: bool) -> None:
         super().__init__(message)
@@ -21,7 +21,7 @@ class ColumnError(ValueError):
 
 
 def columns_of(fields: PromptFields) -> tuple[str, ...]:
-    """All columns that a mapping uses."""
+    """All columns that a mapping uses, as the manifest states them."""
     names = (cast("str | None", getattr(fields, name)) for name in _SINGLE)
     return tuple(name for name in names if name is not None) + fields.metadata
 

@@ -1,4 +1,4 @@
-"""The rows of a prompt source: reading, checks, and error messages."""
+"""Reads and checks the rows of a prompt source, with error messages for each row."""
 
 import json
 import re
@@ -24,8 +24,8 @@ _SOURCES = ("prompt", "messages", "prompt_token_ids")
 class PromptRow:
     """One row of a prompt source, as it was read.
 
-    `number`: from 1, over the whole source. `place`: file name and number, for messages. `content`: a line, or
-    the values of a table's row by column.
+    `number`: of the row, from 1, counted over the whole source. `place`: file name and row number, for messages.
+    `content`: a line, or the values of a table's row by column.
     """
 
     number: int
@@ -43,13 +43,13 @@ class PromptRow:
         return not isinstance(self.content, bytes)
 
     def taken(self, name: str, first: int) -> str:
-        """The message that an earlier row, number `first`, has the same id."""
+        """The message that row number `first` has the same id."""
         unit = "row" if self.is_of_table else "line"
         of_all = "" if self.place.endswith(f" {self.number}") else " (counted over all files)"
         return f'id "{name}" is already that of {unit} {first}{of_all}'
 
     def values(self, fields: PromptFields | None = None) -> Mapping[str, Any]:
-        """Its values by name; with `fields` only the mapped ones. Raises JsonError, ColumnError."""
+        """The row's values by name; with `fields` only the mapped ones. Raises JsonError, ColumnError."""
         values = _fields(self.content) if isinstance(self.content, bytes) else self.content
         if fields is not None:
             values = mapped(values, fields)
@@ -74,8 +74,9 @@ class PromptLine:
 
 @dataclass(frozen=True, slots=True)
 class PromptRules:
-    """The job's requirements for its prompts. `longest_length`: limit of a forced length, in tokens; None: no limit.
-    `fields`: the columns that make a prompt; None: rows have the names of a prompt line.
+    """The job's requirements for its prompts. `need_lengths`: whether each row must state lengths; `longest_length`:
+    limit of a forced length, in tokens, None for no limit; `fields`: the columns from which prompts are made, None if
+    rows have the names of a prompt line.
     """
 
     group_size: int
@@ -96,9 +97,9 @@ class _LineError(ValueError):
 
 
 def parse_prompts(rows: Iterable[PromptRow], source: str, rules: PromptRules) -> Iterator[PromptLine]:
-    """Yields the prompts of a source in order; blank lines are ignored. `source` is its name in messages.
+    """Yields the prompts of a source in order; blank lines are ignored. `source`: its name, for messages.
 
-    Only the ids of earlier prompts are kept in memory. Raises PromptsError at the end if there was any error.
+    Memory holds only the ids of earlier prompts. Raises PromptsError after the last row if there was any error.
     """
     problems = Problems(source)
     seen: dict[str, int] = {}
@@ -133,7 +134,7 @@ def _wrong(message: str) -> NoReturn:
 
 
 def _require_json(values: Mapping[str, Any]) -> None:
-    """Refuses values of a table's row that JSON cannot represent."""
+    """Raises JsonError for values of a table's row that JSON cannot represent."""
     try:
         json.dumps(values, allow_nan=False)
     except TypeError as error:
@@ -224,7 +225,7 @@ def _whole_numbers(name: str, value: object, *, least: int) -> tuple[int, ...] |
     entries = cast("list[int]", _entries(value))
     if not entries:
         _wrong(f"{name}: found {shown(value)}, allowed: a list of whole numbers, not empty")
-    # A list may hold a hundred thousand ids: the usual case is checked without a Python loop.
+    # A list may contain 100,000 ids, so a list without errors is checked without a Python loop.
     if set(map(type, entries)) == {int} and min(entries) >= least and max(entries) <= INT32_MAX:
         return tuple(entries)
     index, entry = next(_unfit(entries, least))

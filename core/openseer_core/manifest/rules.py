@@ -1,7 +1,7 @@
 """Rules over several fields of a spec, each a small function over the names and values of the manifest.
 
-They read plain values, not models, so that they also run over a spec with other errors: the user sees all errors at
-once. A value of the wrong type is reported elsewhere; a rule ignores it.
+Rules read plain values, not models, so that they also check a spec with other errors, and the user sees all errors at
+once. A rule ignores values of a wrong type; the models report them.
 """
 
 import re
@@ -35,7 +35,7 @@ def _number(part: Mapping[str, Any], name: str) -> float | None:
 
 
 def _at_most(path: str, part: Mapping[str, Any], low: str, high: str) -> Iterator[str]:
-    """Checks that two numbers of one map are in order."""
+    """Checks that one number of a map is at most another one."""
     small, large = _number(part, low), _number(part, high)
     if small is not None and large is not None and small > large:
         yield f"{path}.{low}: found {small}, allowed: at most {path}.{high} ({large})"
@@ -189,7 +189,7 @@ def _scripted_pool_makes_sense(spec: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _one_engine_holds_a_sequence(spec: Mapping[str, Any], feature: str) -> Iterator[str]:
-    """Refuses arguments that divide a sequence's layers or tokens among GPUs, which `feature` does not support."""
+    """Refuses settings that divide a sequence's layers or tokens among GPUs; `feature` does not support them."""
     stages = _number(_map(spec, "workers", "parallelism"), "pipeline")
     if stages is not None and stages > 1:
         yield f"spec.workers.parallelism.pipeline: found {stages:g}, allowed with {feature}: 1; use tensor"
@@ -311,5 +311,5 @@ RULES: tuple[Rule, ...] = (
 
 
 def broken_rules(spec: Mapping[str, Any]) -> list[str]:
-    """The errors of a spec with its defaults filled in, one line each."""
+    """The errors of a spec that contains its defaults, one line each."""
     return [problem for rule in RULES for problem in rule(spec)]

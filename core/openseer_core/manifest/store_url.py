@@ -1,7 +1,7 @@
 """The place of a job's store: the URL that the job names, or a Secret with the URL of the managed Redis.
 
-Pods read that Secret; operator and gateway derive its password from a key of their installation and the job's uid. Its
-name is derived as well, so that it cannot be the name of a Secret of another job or of a user.
+Pods read this Secret. Operator and gateway do not: they derive its password from a key of their installation and the
+job's uid. They also derive its name, so that no Secret of another job or of a user has this name.
 """
 
 import base64
@@ -19,13 +19,13 @@ URL_KEY = "url"
 MOST_LABEL_CHARS = 63
 """Limit of a DNS label and of the value of a Kubernetes label."""
 MOST_STORE_STEM_CHARS = MOST_LABEL_CHARS - len("-redis") - len("-1234567890")
-"""Limit of the job's name within the name of a StatefulSet, whose revisions add up to eleven characters."""
+"""Limit of the job's name within the name of a StatefulSet; the suffix of a revision has up to eleven characters."""
 SECRET_TAG_CHARS = 10
-"""Hexadecimal digits in the Secret's name that identify its job and the key of its password."""
+"""Number of hexadecimal digits in the Secret's name; they identify its job and the key of its password."""
 REDIS_PORT = 6379
 """Port of the managed Redis."""
 SCHEMES = ("redis", "rediss", "unix")
-"""Schemes of stores' URLs."""
+"""Accepted schemes of a store's URL."""
 
 
 def manages_store(job: RolloutJob) -> bool:
@@ -36,8 +36,8 @@ def manages_store(job: RolloutJob) -> bool:
 def store_name(job: RolloutJob) -> str:
     """Name of the managed Redis's StatefulSet and Service, and of a Secret with a random password.
 
-    `J-redis`; a long name is shortened with a hash, because a StatefulSet's name and its revision together become
-    the value of a label on its pod.
+    JOB-redis. A hash replaces the end of a long name, because the StatefulSet's name and its revision together become
+    the value of a label of its pod.
     """
     if len(job.name) <= MOST_STORE_STEM_CHARS:
         return f"{job.name}-redis"
@@ -46,12 +46,12 @@ def store_name(job: RolloutJob) -> str:
 
 
 def derived_secret_name(job: RolloutJob, uid: str, key: bytes) -> str:
-    """Name of the Secret of a managed Redis whose password is derived from `key`. `uid`: of the job."""
+    """Name of the Secret with the password that is derived from `key`, for a managed Redis. `uid`: of the job."""
     return f"{store_name(job)}-{_derive(key, 'name', uid)[:SECRET_TAG_CHARS]}"
 
 
 def derived_password(job: RolloutJob, uid: str, secret: str, keys: Iterable[bytes]) -> str | None:
-    """The password in the Secret of that name; None if none of the keys has derived it."""
+    """The password in the Secret named `secret`; None if its name is not derived from one of `keys`."""
     made_by = (key for key in keys if derived_secret_name(job, uid, key) == secret)
     return next((_derive(key, "password", uid) for key in made_by), None)
 
@@ -62,15 +62,18 @@ def managed_url(job: RolloutJob, password: str) -> str:
 
 
 def url_reference(job: RolloutJob, secret: str) -> KeyRef | None:
-    """The key of a Secret that holds the store's URL; None if the job states the URL itself. `secret`: name of the
-    Secret of a managed Redis."""
+    """The Secret, and the key in it, with the store's URL; None if the job states the URL. `secret`: name of the Secret
+    of a managed Redis, used unless the job names a Secret."""
     if job.spec.store.url is not None:
         return None
     return job.spec.store.secret_ref or KeyRef(name=secret, key=URL_KEY)
 
 
 def url_in(data: Mapping[str, str], reference: KeyRef) -> str:
-    """The URL in a Secret's `data`, in the API's form (base64). Raises InputError if the key is missing or no text."""
+    """The URL in a Secret. `data`: as the Kubernetes API returns it (base64).
+
+    Raises InputError if the key is missing, or its value is no text.
+    """
     try:
         return base64.b64decode(data[reference.key], validate=True).decode().strip()
     except (KeyError, binascii.Error, UnicodeDecodeError):
@@ -80,13 +83,14 @@ def url_in(data: Mapping[str, str], reference: KeyRef) -> str:
 
 
 def url_parts(url: str) -> SplitResult:
-    """The parts of a store's URL, in which the password occurs only in its own field.
+    """The parts of a store's URL; only the field of the password contains the password.
 
-    Raises InputError without any part of the URL: each may hold the rest of a password with an unencoded character.
+    Raises InputError. Its message contains no part of the URL, because each part may contain the rest of a password
+    with an unencoded character.
     """
     try:
         parts = urlsplit(url)
-        _ = parts.port  # raises where it is no number
+        _ = parts.port  # raises ValueError if it is no number
     except ValueError:
         parts = SplitResult("", "", "", "", "")
     is_socket = parts.scheme == "unix" and not parts.netloc

@@ -1,4 +1,4 @@
-"""Spans of a batch and of its requests. They hold counts, times and names; never tokens, texts or metadata."""
+"""Spans of a batch and of its requests. Spans contain counts, times and names, never tokens, texts or metadata."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from openseer_core.traces.span import Attribute, SpanEvent, TraceSpan, span_id_o
 from openseer_core.traces.traceparent import TraceParent
 
 MOST_EVENTS = 64
-"""Limit of leases of a request that are events of its span; `openseer.leases` counts all."""
+"""Limit of a request's leases that become events of its span; the attribute `openseer.leases` counts all."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchTrace:
-    """The trace of a batch. `job`: NAMESPACE/NAME; `opened_at`: seconds of the job's clock, which distinguish batches
-    with the same number; `parent`: the span of the trainer's call, None if it sent none."""
+    """The trace of a batch. `job`: NAMESPACE/NAME. `opened_at`: in seconds of the job's clock; it distinguishes batches
+    with the same number. `parent`: the span of the trainer's call, None if the trainer sent none."""
 
     job: str
     batch: int
@@ -28,7 +28,7 @@ class BatchTrace:
 
     @property
     def trace_id(self) -> int:
-        """The id of the trainer's trace, or of the batch's own."""
+        """The id of the trainer's trace, or of the batch's own trace without `parent`."""
         return self.parent.trace_id if self.parent is not None else trace_id_of(self.job, self.batch, self.opened_at)
 
     @property
@@ -45,7 +45,7 @@ class BatchTrace:
 def batch_span(
     trace: BatchTrace, progress: BatchProgress, version: str, ended_at: float, drafted: Mapping[str, int]
 ) -> TraceSpan:
-    """The span of a batch, from its opening to its last result. `drafted`: totals of drafts while it ran, by name."""
+    """The span of a batch, from its opening to its last result. `drafted`: name → total of drafts during the batch."""
     counts: dict[str, Attribute] = {
         "groups": progress.groups,
         "requests": progress.requests,
@@ -70,12 +70,12 @@ def batch_span(
 
 
 def request_span(trace: BatchTrace, result: Result) -> TraceSpan:
-    """The span of a turn of a request, from its queueing to its end, below its batch's span; its leases are events."""
+    """The span of one turn of a request, from its queueing to its end; parent: the batch's span; events: its leases."""
     return _request_span(trace, result, trace.trace_id, trace.span_id, trace.parent)
 
 
 def lone_request_span(trace: BatchTrace, result: Result, caller: TraceParent | None) -> TraceSpan:
-    """The span of a request without a trainer's batch: below the span of its call, or in a trace of its own."""
+    """The span of a live request; parent: the span of the caller, or none, in a trace of the request's own."""
     if caller is not None:
         return _request_span(trace, result, caller.trace_id, caller.span_id, caller)
     return _request_span(trace, result, trace_id_of(trace.trace_id, result.request), 0, None)
@@ -125,8 +125,10 @@ def _request_span(
 
 
 def _of_turn(trace: BatchTrace, result: Result) -> tuple[float, Sequence[Chunk]]:
-    """The time at which the last turn was queued, infinite if no appended tokens tell it; and the turn's chunks. Of a
-    carried request both are of the time since its batch was opened: its earlier span tells the rest."""
+    """The time at which the last turn was queued, infinity if unknown (no tokens were appended); and the turn's chunks.
+
+    For a carried request only the time since its batch was opened counts, because an earlier span covers the rest.
+    """
     ends = [at for at, chunk in enumerate(result.chunks, 1) if chunk.event == Event.COMPLETE][: result.turn]
     chunks = result.chunks[ends[-1] if ends else 0 :]
     appended = (chunk.ended_at for chunk in chunks if chunk.event == APPEND)
@@ -137,7 +139,8 @@ def _of_turn(trace: BatchTrace, result: Result) -> tuple[float, Sequence[Chunk]]
 
 
 def _waited(start: float, leases: Sequence[Chunk], end: float) -> float:
-    """Seconds without a lease. None follow the lease that completed the turn, though a carried result is later."""
+    """Seconds between `start` and `end` without a lease. The time after the lease that completed the turn does not
+    count, although a carried request's result may be later."""
     if leases and leases[-1].event == Event.COMPLETE:
         end = leases[-1].ended_at
     waited, since = 0.0, start

@@ -1,12 +1,12 @@
-"""The trace of a weights transaction: a span for all of it, and one for each of its phases."""
+"""The trace of a weights transaction: a span of the whole transaction, and below it a span of each phase."""
 
 from openseer_core.traces.span import Attribute, TraceSpan, span_id_of, trace_id_of
 from openseer_core.weights.fleet_spec import WeightsTransaction
 
 
 def transaction_spans(job: str, transaction: WeightsTransaction) -> list[TraceSpan]:
-    """The spans of a transaction that has ended. `job`: NAMESPACE/NAME. Phases follow one another; the length of each
-    is the sum over its attempts."""
+    """The spans of a transaction that has ended. `job`: NAMESPACE/NAME. The span of each phase begins at the end of the
+    one before; its length is the sum over the phase's attempts."""
     publish, failed = transaction.publish, transaction.phase == "failed"
     end = transaction.finished_at if transaction.finished_at is not None else transaction.entered_at
     trace = trace_id_of(job, "weights", transaction.id, transaction.started_at)

@@ -1,4 +1,4 @@
-"""A span and its ids: hashes of the facts that identify it, so that every process gives it the same ids."""
+"""A span and its ids. Ids are hashes of facts that identify the span, so that all processes compute the same ids."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,8 +20,8 @@ class SpanEvent:
 
 @dataclass(frozen=True, slots=True)
 class TraceSpan:
-    """An operation that has ended. `start`, `end`: seconds of the job's clock; `parent_id`: 0 for none; `error`: the
-    reason of a failure, "" without one; `caller`: the caller's span above this one, None if it sent none.
+    """A span of an operation that has ended. `start`, `end`: seconds of the job's clock; `parent_id`: 0 for none;
+    `error`: the reason of a failure, "" without a failure; `caller`: the span that the caller sent, None without one.
     """
 
     name: str
@@ -37,7 +37,7 @@ class TraceSpan:
 
 
 def trace_id_of(*facts: object) -> int:
-    """The 16-byte id of a trace without a caller's span; never 0."""
+    """The 16-byte id of a trace that no caller has begun; never 0."""
     return _hash(16, facts)
 
 
@@ -47,5 +47,5 @@ def span_id_of(*facts: object) -> int:
 
 
 def _hash(size: int, facts: tuple[object, ...]) -> int:
-    # An id of 0 means none.
+    # In OpenTelemetry an id of 0 means that there is none.
     return int.from_bytes(blake2b("\0".join(map(str, facts)).encode(), digest_size=size).digest()) or 1

@@ -11,7 +11,7 @@ _SAMPLED = 0x01
 
 @dataclass(frozen=True, slots=True)
 class TraceParent:
-    """A caller's span. `sampled`: its trace is recorded; if not, no span below it is."""
+    """A caller's span. `sampled`: whether its trace is recorded; if not, spans below it are not recorded either."""
 
     trace_id: int
     span_id: int
@@ -19,7 +19,7 @@ class TraceParent:
 
     @staticmethod
     def parse(text: str | None) -> "TraceParent | None":
-        """Parses the field. None without one, or if it is malformed: W3C says to ignore such a field."""
+        """Parses the field; None if it is missing or malformed. W3C requires that a malformed field is ignored."""
         found = _FORM.fullmatch(text) if text is not None else None
         if found is None or found["version"] == "ff" or (found["version"] == "00" and found[5] is not None):
             return None

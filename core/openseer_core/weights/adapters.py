@@ -1,4 +1,4 @@
-"""Checks of LoRA adapters: the fleet has a place for it, and engines compute its files as they were trained."""
+"""Checks of LoRA adapters: whether the fleet can serve one more, and whether engines compute it as it was trained."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ _REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
     "use_bdlora": ((None, False, {}), _MERGE),
     "use_qalora": ((None, False), _MERGE),
 }
-"""Fields of an adapter's configuration: the values that are served, and the reason why others are not."""
+"""Field of an adapter's configuration → accepted values, and the reason why other values are refused."""
 _READ = frozenset(
     {"r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "init_lora_weights", "base_model_name_or_path"}
 )
@@ -61,20 +61,24 @@ _WITHOUT_EFFECT = frozenset(
         "velora_config",
     }
 )
-"""Fields that do not change the results of a trained adapter: they describe its training, its initial values, or its
-modules, which its tensors name as well."""
+"""Fields that do not change the results of a trained adapter. They describe its training, its initial values, or its
+modules, which the tensors' names also contain."""
 _OFF: tuple[object, ...] = (None, False, 0, "", [], {})
+"""Values with which an unknown field is accepted, because they turn a feature off."""
 
 
 class Tensor(NamedTuple):
-    """The data of a tensor in the header of a safetensors file; `dtype` by its name there."""
+    """Number format and shape of a tensor, from the header of a safetensors file; `dtype`: the name used there."""
 
     dtype: str
     shape: tuple[int, ...]
 
 
 def no_place(fleet_spec: FleetSpec, publish: Publish, participants: Sequence[str], lora: Lora | None) -> str:
-    """The reason why an adapter cannot be published now; "" if it can, and for weights."""
+    """The reason why an adapter cannot be published now; "" if it can, or if the publish is of whole weights.
+
+    `participants`: of the transaction; `lora`: the job's limits, None if the job serves no adapters.
+    """
     adapter = publish.adapter
     if adapter is None:
         return ""
@@ -105,7 +109,8 @@ def wrong_adapter(
 ) -> str:
     """The first error in an adapter's configuration and tensors, with field and value; "" if there is none.
 
-    `model`: the job's, a path or a hub id; `own`: its tensors, or None where they are unknown, as for a hub id.
+    `model`: the job's model, a path or a hub id. `own`: the model's tensors by name; None if they are unknown, for
+    example for a hub id.
     """
     return next(_wrong_config(config, model if own is None else ""), "") or next(
         _wrong_tensors(tensors, lora, own, _ranks(config)), ""
@@ -148,12 +153,12 @@ def _wrong_numbers(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _matcher(key: str) -> re.Pattern[str]:
-    """The pattern of the module names that a key means, as in PEFT and vLLM: whole names, or ends of them."""
+    """The pattern of the module names that a key denotes, as in PEFT and vLLM: the whole name, or its last parts."""
     return re.compile(rf"(.*\.)?({key})$")
 
 
 def _ranks(config: Mapping[str, Any]) -> Callable[[str], float]:
-    """The rank of each module, by its name, from the configuration; the module's update is scaled by it."""
+    """A function: module name → rank by the configuration. Engines scale the module's update by that rank."""
     ranks: Mapping[str, float] = config.get("rank_pattern") or {}
     patterns = [(_matcher(key), rank) for key, rank in ranks.items()]
 

@@ -1,7 +1,7 @@
-"""The digest of a version: a hash of its files by pieces, so that each piece can be checked and passed on alone.
+"""The digest of a version: a hash of its files by pieces, so that workers can check and pass on single pieces.
 
-piece: SHA-256 of PIECE_BYTES of a file (the last one is shorter); file: SHA-256 of its pieces' digests; version:
-SHA-256 of the files' names, sizes and digests, by name.
+Piece: SHA-256 of PIECE_BYTES of a file (the last piece may be shorter). File: SHA-256 of its pieces' digests. Version:
+SHA-256 of a fixed prefix and the files' names, sizes and digests, sorted by name.
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ _HEAD = b"openseer weights, pieces of 16 MiB\n"
 
 @dataclass(frozen=True, slots=True)
 class FileDigest:
-    """A file: its name relative to the folder ("/" as separator), its size in bytes, and the digests of its pieces."""
+    """A file: name relative to the folder ("/" as separator), size in bytes, and its pieces' digests in order."""
 
     name: str
     size: int

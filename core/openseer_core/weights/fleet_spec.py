@@ -1,7 +1,7 @@
 """The fleet spec: the record of the weights to serve, the transaction, and the sleep of engines.
 
-One record per job, replaced as a whole and only by a writer that has read its latest revision. Workers and batch
-controllers both act on its present content (level-triggered), so either may die and be replaced at any moment.
+Each job has one record. A writer replaces the whole record, and only if it has read the latest revision. Workers and
+batch controllers act on the present content (level-triggered), so each of them may be replaced at any moment.
 """
 
 from typing import Literal
@@ -22,9 +22,11 @@ MEMORY_PARTS: tuple[MemoryPart, ...] = ("weights", "kv_cache")
 class WeightsTransaction(JsonModel):
     """A weights transaction. Times are seconds of the store's clock.
 
-    `participants`: workers that worked at its start; `replaced`: those that it continues without. `entered_at`: start
-    of the phase; `seconds`: durations of earlier phases. `digest`: of the files, from the publisher or from all
-    workers; "" while unknown.
+    `previous`: the version that it replaces, "" for the first version of an adapter; `previous_source`: source of the
+    fleet's weights at its start. `participants`: the workers that have to confirm its phases; `replaced`: participants
+    that it continues without. `entered_at`: start of the phase, or of the phase's latest attempt; `seconds`: time spent
+    by phase, without that attempt. `waiting_for`: after a failure, the workers that had failed or not confirmed.
+    `message`: the latest problems. `digest`: of the files, from the publisher or from all workers; "" while unknown.
     """
 
     id: int
@@ -45,7 +47,7 @@ class WeightsTransaction(JsonModel):
 
     @property
     def source(self) -> Source:
-        """The place of the new weights, with their digest once it is known."""
+        """The source of the new weights, with their digest once it is known."""
         source = self.publish.source
         return source.model_copy(update={"digest": self.digest}) if self.digest else source
 
@@ -56,11 +58,11 @@ class WeightsTransaction(JsonModel):
 
 
 class Adapter(JsonModel):
-    """A LoRA adapter that the fleet serves beside its weights: requests give `name`, and `version` samples their
-    tokens.
+    """A LoRA adapter that the fleet serves beside its weights. Requests contain `name`; their tokens are sampled from
+    `version`.
 
-    `base`: the weights' version that it works on. `source` has its digest. `publisher`: the transaction that published
-    it. `versions`: all versions published under this name, the present one last.
+    `base`: the version of the weights on which the adapter works. `source`: with its digest. `publisher`: the
+    transaction that published it. `versions`: all versions published under this name, the present one last.
     """
 
     name: str
@@ -73,16 +75,18 @@ class Adapter(JsonModel):
 
 
 class FleetSpec(JsonModel):
-    """The record that the whole fleet follows. `version`: the served weights, from `source` (None: the job's own
-    model).
+    """The record that the whole fleet follows. `version`: the served weights; `source`: their source, None for the
+    job's own model.
 
-    `versions`: all published versions. `adapters`: those that work on `version`, the latest last; `adapter_versions`:
-    all published versions of adapters. `publisher`: the transaction that published `version` (0: none); it tells a
-    failed version from one published again under the same name. `canary`: scores that a worker compares after it loads
-    `version`. `rest`: the GPUs are lent to the trainer; `awake`: the awake parts of sleeping engines; `keeps_weights`:
-    whether sleeping engines keep their weights in the machine's memory, or discard and later reload them. `held`: new
-    requests of the compatible routes wait, since `held_since` (seconds of the store's clock); batches continue.
-    `transactions`: id of the latest. `reception`: weights that a trainer sends to one worker, for all.
+    `versions`: the initial version and all published ones, the latest last. `publisher`: the transaction that published
+    `version` (0: none); it distinguishes a failed version from one published again under the same name. `canary`:
+    scores with which a worker compares its own after it has loaded `version`. `adapters`: those that work on `version`,
+    the latest last; `adapter_versions`: all published versions of adapters. `transaction`: the latest one, also after
+    its end; `transactions`: its id. `rest`: set while the GPUs are lent to the trainer (engines sleep, or workers are
+    stopped); `rest_since`: time of its latest change; `awake`: the awake parts of sleeping engines; `keeps_weights`:
+    whether sleeping engines keep their weights in the machine's memory, or discard and later reload them. `held`:
+    whether new requests of the compatible routes wait, since `held_since`; batches continue. `reception`: weights that
+    a trainer sends to one worker, for all. Times are seconds of the store's clock.
     """
 
     revision: int = 0
@@ -105,7 +109,7 @@ class FleetSpec(JsonModel):
     _base: int = PrivateAttr(default=FIRST_BASE)
 
     def read_at(self, base: int) -> "FleetSpec":
-        """A copy that issues its next numbers in an epoch of this base (see numbers.issue); for stores."""
+        """A copy whose next numbers are issued in an epoch with this base (see numbers.issue); stores call it."""
         copy = self.model_copy()
         copy._base = base
         return copy
@@ -120,22 +124,22 @@ class FleetSpec(JsonModel):
 
     @property
     def weights_awake(self) -> bool:
-        """Whether sleeping engines have their weights awake, so that they can load others."""
+        """Whether engines sleep with their weights awake, so that they can load others."""
         return self.rest == "sleep" and "weights" in self.awake
 
     @property
     def served(self) -> tuple[str, ...]:
-        """All versions that sample: the fleet's weights and its adapters."""
+        """All versions from which the fleet samples: its weights and its adapters."""
         return (self.version, *(adapter.version for adapter in self.adapters))
 
     def without(self, name: str) -> "FleetSpec":
-        """The fleet spec without an adapter; the same object if no adapter has the name."""
+        """A copy without the adapter of this name; the same object if there is none."""
         if self.adapter(name) is None:
             return self
         return self.changed(adapters=tuple(adapter for adapter in self.adapters if adapter.name != name))
 
     def replaced_by(self, publish: Publish) -> str:
-        """The version that a publish replaces; "" for the first version of an adapter."""
+        """The version that a publish will replace; "" for the first version of an adapter."""
         if publish.adapter is None:
             return self.version
         before = self.adapter(publish.adapter.name)
@@ -144,7 +148,7 @@ class FleetSpec(JsonModel):
     def with_committed(self, transaction: WeightsTransaction) -> dict[str, object]:
         """The fields of the fleet spec that change when a transaction commits; empty if it has committed already.
 
-        Adapters work on the weights that they were trained on, so new weights remove them.
+        New weights remove all adapters, because an adapter works only on the weights that it was trained on.
         """
         publish = transaction.publish
         if publish.adapter is None:
@@ -185,5 +189,5 @@ class FleetSpec(JsonModel):
 
     @property
     def active_transaction(self) -> WeightsTransaction | None:
-        """The transaction while it is active."""
+        """The transaction if it is active, else None."""
         return self.transaction if self.transaction is not None and self.transaction.active else None

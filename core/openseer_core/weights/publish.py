@@ -29,11 +29,10 @@ WeightsPath = Annotated[str, StringConstraints(min_length=1, max_length=4096), A
 class Source(JsonModel):
     """The place of new weights; exactly one of path and url.
 
-    path: a folder of safetensors that every worker sees. url: a folder over HTTP(S), fetched once for all workers of a
-    path: a folder of safetensors that every worker can read. url: a folder over HTTP(S), fetched once for all workers
-    of a machine (in a cluster by each pod) from a host that the job allows (spec.weights.allowedHosts): it holds
-    model.safetensors, or model.safetensors.index.json and the files it names. digest: of the files (core's
-    version_digest); a worker refuses files with another digest.
+    path: a folder of safetensors that every worker can read. url: a folder over HTTP(S), on a host that the job allows
+    (spec.weights.allowedHosts). It contains model.safetensors, or model.safetensors.index.json and the files that the
+    index names. All workers of a machine share one fetch; in a cluster, pods pass the pieces to each other. digest: of
+    the files (core's version_digest); a worker refuses files with another digest.
     """
 
     path: WeightsPath | None = None
@@ -50,10 +49,10 @@ class Source(JsonModel):
 
 
 class AdapterSpec(JsonModel):
-    """Marks a version as a LoRA adapter: a PEFT folder, which works on a version of the model's weights.
+    """Marks a version as a LoRA adapter. Its folder is one that PEFT saves, and it works on one version of the weights.
 
-    name: the name that batches and requests use for all its versions; a new version under this name replaces the old
-    one. base: the version that it was trained on; unset: the version that the fleet serves.
+    name: the adapter's name in batches and requests, the same for all its versions; a new version under this name
+    replaces the old one. base: the version that it was trained on; unset: the version that the fleet serves.
     """
 
     name: VersionName
@@ -63,8 +62,9 @@ class AdapterSpec(JsonModel):
 class Canary(JsonModel):
     """A token sequence that every worker scores with the new weights, and the publisher's scores of it.
 
-    `logprobs`: of token_ids[1:], each given the tokens before it. `tolerance`: greatest allowed difference, relative
-    for log-probabilities below -1; unset: by the engine's number format (CANARY_TOLERANCE).
+    `logprobs`: natural logarithms for token_ids[1:], each given the tokens before it. `tolerance`: greatest allowed
+    difference, for log-probabilities below -1 relative to their size; unset: by the engine's number format
+    (CANARY_TOLERANCE).
     """
 
     token_ids: Annotated[TokenIds, Field(min_length=2, max_length=4096)]
@@ -79,7 +79,7 @@ class Canary(JsonModel):
 
 
 class Deadlines(JsonModel):
-    """Time limit of each phase, in seconds."""
+    """Time limit of each phase, in seconds; after a failure each new attempt has the same limit."""
 
     prefetch: float = Field(default=600.0, gt=0, le=86400)
     quiesce: float = Field(default=3600.0, gt=0, le=86400)
@@ -89,10 +89,12 @@ class Deadlines(JsonModel):
 class Publish(JsonModel):
     """New weights for the whole fleet, in one transaction; with `adapter`, a LoRA adapter beside the model's weights.
 
-    `mode`: drain waits for open batches of the old version; keep continues running responses with the new version
-    (their results list the spans); abort ends them, partial responses reported. `on_failure`: the reaction when a
-    worker has not confirmed in time after `retries` more attempts: abort returns the fleet to the old version; replace
-    drains that worker and continues without it (its successor starts with the new version).
+    `mode`: drain waits until all requests of the old version have ended; keep continues them with the new version, and
+    results list the spans; abort ends them, and partial responses are reported. `on_failure`: the reaction when a
+    worker still fails to read or load the files, or exceeds the time limit, after `retries` more attempts. abort: the
+    fleet returns to the old version. replace: that worker is drained and the transaction continues without it; its
+    successor starts with the new version. If all workers fail, or phase quiesce exceeds its limit, the reaction is
+    always abort.
     """
 
     version: VersionName
@@ -111,6 +113,6 @@ class Publish(JsonModel):
     )
 
     def is_of(self, other: "Publish") -> bool:
-        """Whether both publish the same weights; the mode may differ."""
+        """Whether both publish the same weights under the same name; the mode and the limits may differ."""
         named = ("version", "source", "canary", "adapter")
         return all(getattr(self, name) == getattr(other, name) for name in named)

@@ -1,8 +1,9 @@
 """Weights that a trainer sends, tensor by tensor, to one worker, which receives them for the whole fleet.
 
-The sender sees one receiver, so the size of its process group does not depend on the number of workers. The worker
-writes the tensors into files of a folder that all workers can read; these are published like any folder, by their
-digest. The fleet spec holds the request and the worker's heartbeat the progress, so that either side may be read again.
+The sender has one receiver, so the size of its process group does not depend on the number of workers. The worker
+writes the tensors to files in a folder that all workers can read; the folder is published like any other, by its
+digest. The fleet spec contains the request, and the worker's heartbeat contains the progress. Both are states, so each
+side can read the other's again after a restart.
 """
 
 import json
@@ -16,23 +17,24 @@ from openseer_core.worker.heartbeat import ReceptionReport
 JOIN_SECONDS = 300.0
 """Timeout of the join, in seconds, for both sides; it includes the start of the receiving process."""
 BEGIN_SECONDS = 60.0
-"""Timeout, in seconds, of creating the folder and deleting the files of an earlier round."""
+"""Timeout of the start of a round, in seconds: creating the folder and deleting the files of an earlier round."""
 UPDATE_SECONDS = 1800.0
 """Timeout of one update, in seconds: receiving the sender's tensors and writing them."""
 FINISH_SECONDS = 900.0
-"""Timeout, in seconds, until all received tensors are on disk and their digest is known."""
+"""Timeout of the end of a round, in seconds: writing all received tensors to disk and computing their digest."""
 MAX_UPDATE_BYTES = 4 * 2**20
-"""Size limit of the description of one update, in bytes of JSON: it is part of the fleet spec, which all workers read.
-No call accepts more."""
+"""Size limit of the description of one update, in bytes of JSON. The description is part of the fleet spec, which all
+workers read, and no call of the API accepts more."""
 MAX_UPDATES = 100_000
-"""Limit of updates of one round: each is a file."""
+"""Limit of updates of one round; each update becomes a file."""
 
 
 class Reception(JsonModel):
     """The reception in the fleet spec. A round is one set of weights, in one or more updates.
 
     `worker`, `boot`: the receiver. `init`: the parameters of the join, in the backend's format. `round`: number of
-    rounds so far; `updates`: announced in this round, `update`: the latest. `finished`: the round has no more updates.
+    rounds so far. `updates`: number of updates announced in this round; `update`: description of the latest one.
+    `finished`: whether the round has no more updates.
     """
 
     id: int
@@ -45,7 +47,7 @@ class Reception(JsonModel):
     finished: bool = False
 
     def begun(self) -> "Reception":
-        """A copy with another round; unfinished updates of the last one are dropped."""
+        """A copy in which the next round has begun; an unfinished earlier round is dropped."""
         return self.model_copy(
             update={"round": self.round + 1, "updates": 0, "update": None, "finished": False},
         )
@@ -64,12 +66,12 @@ class Reception(JsonModel):
         return self.model_copy(update={"updates": self.updates + 1, "update": update})
 
     def ended(self) -> "Reception":
-        """A copy with its round finished; the same object if it is. Raises InputError for a round without tensors."""
+        """A copy with a finished round; the same object if it is finished. Raises InputError without an update."""
         if not self.updates:
             raise InputError("nothing to finish: call /start_weight_update and /update_weights first")
         return self if self.finished else self.model_copy(update={"finished": True, "update": None})
 
     def is_followed(self, report: ReceptionReport) -> bool:
-        """Whether the worker has done all that this reception asks for."""
+        """Whether the worker's report shows that it has completed all requested steps."""
         reached = (report.id, report.round, report.updates, report.finished)
         return report.joined and reached == (self.id, self.round, self.updates, self.finished)

@@ -1,9 +1,8 @@
-"""Sleep of engines while their GPUs are lent to the trainer: changes of the fleet spec, and which workers have
-followed.
+"""Sleep of engines while their GPUs are lent to the trainer: changes of the fleet spec, and a test of workers' reports.
 
-An engine's memory has two parts, and a trainer may take and return them one after the other: it loads new
-weights into engines whose weights are awake before it returns the memory of their KV cache. Engines sample only while
-both parts are awake.
+An engine's memory has two parts, weights and KV cache, which a trainer may take and return one after the other. For
+example, engines load new weights after the trainer has returned the memory of the weights, and before it returns the
+memory of the KV cache. Engines sample only while both parts are awake.
 """
 
 from collections.abc import Collection
@@ -13,14 +12,14 @@ from openseer_core.worker.heartbeat import WeightsReport
 
 
 def awake_parts(fleet_spec: FleetSpec) -> tuple[MemoryPart, ...]:
-    """The parts that the fleet spec wants awake, in the order of MEMORY_PARTS."""
+    """The parts that the fleet spec requires to be awake, in the order of MEMORY_PARTS."""
     return MEMORY_PARTS if fleet_spec.rest is None else fleet_spec.awake
 
 
 def asleep(fleet_spec: FleetSpec, parts: Collection[str], now: float, *, keep_weights: bool = True) -> FleetSpec:
-    """The fleet spec with these parts asleep; the same object if they are.
+    """The fleet spec with these parts asleep; the same object if they sleep already.
 
-    `keep_weights`: the weights are kept in the machine's memory, else they are discarded and have to be loaded again.
+    `keep_weights`: whether engines keep the weights in the machine's memory, or discard them and load them again later.
     It has no effect on weights that sleep already. `now`: seconds of the store's clock.
     """
     before = awake_parts(fleet_spec)
@@ -32,7 +31,7 @@ def asleep(fleet_spec: FleetSpec, parts: Collection[str], now: float, *, keep_we
 
 
 def woken(fleet_spec: FleetSpec, parts: Collection[str], now: float) -> FleetSpec:
-    """The fleet spec with these parts awake; the same object where they are. `now`: seconds of the store's clock."""
+    """The fleet spec with these parts awake; the same object if all are. `now`: seconds of the store's clock."""
     before = awake_parts(fleet_spec)
     after = tuple(part for part in MEMORY_PARTS if part in before or part in parts)
     if after == before:
@@ -43,9 +42,10 @@ def woken(fleet_spec: FleetSpec, parts: Collection[str], now: float) -> FleetSpe
 
 
 def is_at_rest(fleet_spec: FleetSpec, report: WeightsReport | None) -> bool:
-    """Whether a worker's engine sleeps as the fleet spec asks, by its report.
+    """Whether a worker's engine sleeps as the fleet spec requires, by the worker's report.
 
-    A worker that follows an earlier fleet spec may be waking at this moment; it reports that only afterwards.
+    A report with another `rest_since` does not count: its worker follows an earlier fleet spec, and its engine may be
+    waking, which a worker reports only afterwards.
     """
     if report is None or not report.asleep or report.rest_since not in (None, fleet_spec.rest_since):
         return False

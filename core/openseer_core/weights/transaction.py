@@ -1,17 +1,17 @@
 """The weights transaction: the state machine that moves the whole fleet to new weights, or back.
 
-Problem: all tokens of a version must come from its weights, while workers join, die and sleep at any moment.
+Problem: all tokens of a version must come from its weights, although workers start, fail and sleep at any moment.
 Idea: phases, prefetch → quiesce → load → commit → done, or rollback → failed. Each participant confirms a phase in its
-heartbeat; the batch controller calls `advance`, carries out its actions, and swaps the new fleet spec in. `advance` is
-pure and may be repeated, also by two replicas. Participants are the workers that worked at the start, until they leave,
-die or fall asleep; no other has to confirm, because each loads the fleet spec's version before it claims.
+heartbeat. The batch controller calls `advance`, carries out the actions, and writes the new fleet spec. `advance` is
+pure and may be repeated, also by two replicas. Participants are the workers that work at the start, until they leave,
+fail or fall asleep. Other workers need not confirm, because they load the fleet spec's version before they claim.
 Example: workers a and b serve v1; v2 is published, mode drain, retries 1. Prefetch: both read the files, their digests
-agree. Quiesce: both work until the open batches of v1 have ended. Load: b confirms, a reports an error, so attempt 1
-begins, and a confirms. Commit: one write makes v2 the served version. Had a failed again, `on_failure` abort would
-roll both back to v1, and replace would drain a and commit with b.
-So no phase ends without a confirmation. If the last participant leaves, the working workers take its place; without
-any, the phase waits, and fails at its deadline. Only a fleet without workers at the start, or whose weights sleep,
-commits at once: the first worker that loads the version reports its digest, and no worker claims before.
+agree. Quiesce: both work until all requests of v1 have ended. Load: b confirms, a reports an error, so attempt 1
+begins, and a confirms. Commit: one write makes v2 the served version. If a failed again, `on_failure` abort would roll
+both back to v1, and replace would drain a and commit with b.
+Except quiesce in mode drain, no phase ends without a confirmation. If no participant is left, all working workers take
+part; without any worker the phase waits, and fails at its deadline. Only a fleet without workers at the start, or whose
+weights sleep, commits at once; if the digest is unknown, no worker claims until one has loaded the version.
 Source: docs/decisions/0009.
 """
 
@@ -28,19 +28,19 @@ from openseer_core.weights.versions import leaving, stale_by
 from openseer_core.worker.heartbeat import WeightsReport, WorkerStatus
 
 CONFIRMED = ("prefetch", "quiesce", "load")
-"""The phases that a worker confirms, in order; a later one includes the earlier ones."""
+"""The phases that workers confirm, in order; the confirmation of a phase includes all earlier ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class AbortBatches:
-    """Ends all unfinished requests of this version; partial responses are reported."""
+    """Ends all unfinished requests of this version and reports their partial responses."""
 
     version: str
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeVersion:
-    """Batches of version `old` continue with `new`; responses with tokens of `stale` versions are aborted."""
+    """Continues batches of version `old` with `new`; aborts responses with tokens of `stale` versions."""
 
     old: str
     new: str
@@ -49,7 +49,7 @@ class ChangeVersion:
 
 @dataclass(frozen=True, slots=True)
 class DrainWorkers:
-    """These workers drain; their successors load the version of the fleet spec."""
+    """Drains these workers; their successors load the version of the fleet spec."""
 
     workers: tuple[str, ...]
 
@@ -59,24 +59,24 @@ TransactionAction = AbortBatches | ChangeVersion | DrainWorkers
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """Actions to carry out in order, then the fleet spec to swap in (the same object if nothing has changed)."""
+    """Actions to carry out in order, then the fleet spec to write (the same object if nothing has changed)."""
 
     fleet_spec: FleetSpec
     actions: tuple[TransactionAction, ...] = ()
 
 
 def participants(workers: Sequence[WorkerStatus], now: float, *, adapter: bool = False) -> tuple[str, ...]:
-    """The participants of a transaction that begins now; `adapter`: it publishes one."""
+    """The participants of a transaction that begins now. `adapter`: whether it publishes an adapter."""
     return tuple(sorted(worker.name for worker in workers if worker.works(now) and _takes_part(worker, adapter)))
 
 
 def begin(
     fleet_spec: FleetSpec, publish: Publish, participants: Sequence[str], now: float, lora: Lora | None = None
 ) -> FleetSpec:
-    """The fleet spec with a new transaction; the same object if it is active or done already. `lora`: the job's.
+    """The fleet spec with a new transaction; the same object if the latest one publishes the same and has not failed.
 
-    Raises PublishRefusedError while another one is active, for a name that other weights had, and for an adapter that
-    has no place.
+    `lora`: the job's limits for adapters. Raises PublishRefusedError while another transaction is active, for a version
+    name that was published before, and for an adapter that the fleet cannot serve.
     """
     last = fleet_spec.transaction
     if last is not None and last.publish.is_of(publish) and last.phase not in ("rollback", "failed"):
@@ -109,7 +109,7 @@ def begin(
 
 
 def cancel(fleet_spec: FleetSpec, now: float) -> FleetSpec:
-    """Cancels the active transaction; the same object if there is none, or it is in commit or rollback."""
+    """The fleet spec with the transaction cancelled; the same object if none is active, or in commit or rollback."""
     transaction = fleet_spec.active_transaction
     if transaction is None or transaction.phase in ("commit", "rollback"):
         return fleet_spec
@@ -117,8 +117,8 @@ def cancel(fleet_spec: FleetSpec, now: float) -> FleetSpec:
 
 
 def advance(fleet_spec: FleetSpec, workers: Sequence[WorkerStatus], unfinished: int, now: float) -> Advance:
-    """The next step, from the workers' reports. `unfinished`: requests of open batches of the versions that an active
-    transaction replaces (versions.leaving)."""
+    """The next step, from the workers' reports. `unfinished`: number of unfinished requests of the versions that the
+    active transaction replaces (versions.leaving)."""
     found = found_source(fleet_spec, workers, now)
     transaction = fleet_spec.active_transaction
     if found is not None:
@@ -142,7 +142,7 @@ def advance(fleet_spec: FleetSpec, workers: Sequence[WorkerStatus], unfinished: 
 
 
 def deadline(transaction: WeightsTransaction) -> float | None:
-    """The end of the phase's time limit (store's clock); None for a phase without one."""
+    """The end of the time limit of the phase's present attempt (store's clock, seconds); None without a limit."""
     deadlines = transaction.publish.deadlines
     longest = {
         "prefetch": deadlines.prefetch,
@@ -154,7 +154,7 @@ def deadline(transaction: WeightsTransaction) -> float | None:
 
 
 def waiting_for(transaction: WeightsTransaction, workers: Sequence[WorkerStatus], now: float) -> tuple[str, ...]:
-    """The workers that have not confirmed the phase; in mode drain's quiesce, those with requests left."""
+    """The workers that have not confirmed the phase; for quiesce in mode drain, the workers with requests."""
     view = _view(transaction, workers, 0, now, rests=False)
     if transaction.phase == "quiesce" and transaction.publish.mode == "drain":
         return view.holders
@@ -166,8 +166,8 @@ def waiting_for(transaction: WeightsTransaction, workers: Sequence[WorkerStatus]
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """`reports`: of the participants that work and are awake. `rests`: the fleet's GPUs are lent to the trainer.
-    `left`: the replaced versions."""
+    """The inputs of a step. `reports`: by name, of participants that work and are awake; `holders`: those with
+    requests; `rests`: whether the GPUs are lent and the weights asleep; `left`: the replaced versions."""
 
     reports: dict[str, WeightsReport]
     holders: tuple[str, ...]
@@ -177,9 +177,9 @@ class _View:
     left: tuple[str, ...] = ()
 
     def is_confirmed(self, transaction: WeightsTransaction) -> bool:
-        """Whether all reporting participants have confirmed the phase; without any, whether none could report.
+        """Whether all reporting participants have confirmed the phase; without any, whether none is needed.
 
-        A missing digest of weights is filled in later, that of an adapter is not: one participant has to report it.
+        An adapter needs its digest: the publisher states it, or a participant reports it. That of weights may follow.
         """
         if not self.reports:
             is_known = bool(transaction.digest) or transaction.publish.adapter is None
@@ -190,7 +190,7 @@ class _View:
         return tuple(name for name, report in self.reports.items() if not has_confirmed(report, transaction))
 
     def digests(self) -> dict[str, list[str]]:
-        """Worker names by the digest they report; empty if a worker of an earlier release reports none."""
+        """Digest → names of workers that report it; empty if a worker (of an earlier release) reports none."""
         found: dict[str, list[str]] = {}
         for name, report in self.reports.items():
             found.setdefault(report.digest, []).append(name)
@@ -206,7 +206,7 @@ class _View:
 
 
 def has_confirmed(report: WeightsReport, transaction: WeightsTransaction) -> bool:
-    """Whether a worker has completed its part of the phase."""
+    """Whether a worker has completed the transaction's present phase, by its report."""
     if report.transaction != transaction.id or report.error:
         return False
     if transaction.phase == "rollback":
@@ -220,7 +220,7 @@ def has_confirmed(report: WeightsReport, transaction: WeightsTransaction) -> boo
 
 
 def has_failed(report: WeightsReport, transaction: WeightsTransaction) -> bool:
-    """Whether a worker's present attempt has failed."""
+    """Whether a worker's present attempt has failed, by its report."""
     return bool(report.error) and (report.transaction, report.attempt) == (transaction.id, transaction.attempt)
 
 
@@ -229,7 +229,7 @@ def _report(worker: WorkerStatus) -> WeightsReport:
 
 
 def _takes_part(worker: WorkerStatus, adapter: bool) -> bool:
-    """Weights go to engines whose weights are awake; an adapter is scored after loading, which needs a KV cache."""
+    """Whether a worker can load: its weights are awake; for an adapter, which is scored then, also its KV cache."""
     report = _report(worker)
     return not report.asleep or (report.weights_awake and not adapter)
 
@@ -255,7 +255,7 @@ def _view(
 def _with_who_is_there(
     transaction: WeightsTransaction, workers: Sequence[WorkerStatus], now: float
 ) -> WeightsTransaction:
-    """Stops waiting for participants that left, died or restarted; after the last one other workers take part."""
+    """Marks participants that no longer work as replaced; if none is left, all working workers become participants."""
     there = {worker.name for worker in workers if worker.works(now)}
     gone = tuple(name for name in transaction.participants if name not in there and name not in transaction.replaced)
     if gone:
@@ -278,7 +278,7 @@ def _with_who_is_there(
 def _await_all(
     transaction: WeightsTransaction, view: _View
 ) -> tuple[WeightsTransaction, tuple[TransactionAction, ...]]:
-    """Prefetch and load: each worker confirms, within the deadline."""
+    """Phases prefetch and load: waits until all participants have confirmed, within the deadline."""
     if view.is_confirmed(transaction):
         digests = view.digests()
         if len(digests) > 1:
@@ -295,13 +295,13 @@ def _await_all(
 def _setback(
     transaction: WeightsTransaction, view: _View, failed: tuple[str, ...]
 ) -> tuple[WeightsTransaction, tuple[TransactionAction, ...]]:
-    """Reacts to failed or late workers (none: no worker reports): another attempt, the end, or replacement."""
+    """Reacts to failed or late workers (empty: no worker reports): another attempt, the end, or replacement."""
     whys = [f"{name}: {view.reports[name].error or _late(transaction)}" for name in failed]
     why = "; ".join(whys) or f"no worker reports: {_late(transaction)}"
     if transaction.attempt < transaction.publish.retries:
         again = _spend(transaction, view.now).model_copy(update={"attempt": transaction.attempt + 1, "message": why})
         return again, ()
-    # Where all fail the cause is the new weights, and a successor would fail as well.
+    # If all workers fail, the new weights are the cause, and successors would fail too.
     hopeless = len(failed) == len(view.reports)
     if transaction.publish.on_failure == "abort" or hopeless:
         return _give_up(transaction, why, view.now, failed), ()
@@ -309,7 +309,7 @@ def _setback(
 
 
 def _quiesce(transaction: WeightsTransaction, view: _View) -> tuple[WeightsTransaction, tuple[TransactionAction, ...]]:
-    """Waits until no request of the previous version runs: finished (drain), given back (keep) or ended (abort)."""
+    """Waits for the end of the replaced versions' requests (drain, abort) and for confirmations (keep, abort)."""
     mode = transaction.publish.mode
     waiting = view.holders if mode == "drain" else view.unconfirmed(transaction)
     confirmed = mode == "drain" or view.is_confirmed(transaction)
@@ -326,7 +326,7 @@ def _quiesce(transaction: WeightsTransaction, view: _View) -> tuple[WeightsTrans
 def _roll_back(
     transaction: WeightsTransaction, view: _View
 ) -> tuple[WeightsTransaction, tuple[TransactionAction, ...]]:
-    """Waits until every worker has the previous version again; a worker that is too late is replaced."""
+    """Waits until all participants have the previous version again; at the deadline the others are replaced."""
     waiting = view.unconfirmed(transaction)
     if waiting and not view.is_late(transaction):
         return transaction, ()
@@ -347,7 +347,7 @@ _PHASES: dict[str, Callable[[WeightsTransaction, _View], tuple[WeightsTransactio
 def _leftovers(
     fleet_spec: FleetSpec, transaction: WeightsTransaction, unfinished: int
 ) -> tuple[TransactionAction, ...]:
-    """After the commit: batches of the previous version, also those opened meanwhile, continue with the new one."""
+    """The actions after the commit: batches of the previous version, also those opened since, get the new version."""
     publish, old = transaction.publish, transaction.previous
     if not old:
         return ()
@@ -371,14 +371,14 @@ def _noting(transaction: WeightsTransaction, what: str) -> WeightsTransaction:
 def _give_up(
     transaction: WeightsTransaction, why: str, now: float, waiting: tuple[str, ...] = ()
 ) -> WeightsTransaction:
-    """Returns to the previous version. Only the load phase replaces it in a worker; an adapter never does."""
+    """Fails the transaction: in phase load of whole weights through a rollback, otherwise at once."""
     failed = transaction.model_copy(update={"message": why, "waiting_for": waiting})
     is_lost = transaction.phase == "load" and transaction.publish.adapter is None
     return _enter(failed, "rollback" if is_lost else "failed", now)
 
 
 def _spend(transaction: WeightsTransaction, now: float) -> WeightsTransaction:
-    """Adds the time since the phase, or its latest attempt, began."""
+    """Adds the seconds since the start of the phase or of its latest attempt."""
     spent = transaction.seconds.get(transaction.phase, 0.0) + now - transaction.entered_at
     return transaction.model_copy(
         update={"seconds": transaction.seconds | {transaction.phase: spent}, "entered_at": now}
@@ -392,7 +392,7 @@ def _enter(transaction: WeightsTransaction, phase: TransactionPhase, now: float)
 
 
 def _put(fleet_spec: FleetSpec, transaction: WeightsTransaction) -> FleetSpec:
-    """The fleet spec with this transaction; with its commit the fleet serves the new version."""
+    """The fleet spec with this transaction; in phase commit it also makes the new version the served one."""
     update: dict[str, object] = {"transaction": transaction}
     if transaction.phase == "commit":
         update |= fleet_spec.with_committed(transaction)

@@ -1,4 +1,4 @@
-"""URLs of folders of weights: which ones a job allows, and how messages show them, without passwords."""
+"""URLs of folders of weights: a check whether a job allows them, and their form in messages, without passwords."""
 
 import re
 from collections.abc import Sequence
@@ -13,15 +13,15 @@ _URL = re.compile(
     r"(?:/[^?#\s\x00-\x1f\x7f]*)?",
     re.I,
 )
-"""Narrower than the URLs that a client accepts, so that no client reads another host in it."""
+"""Accepts fewer URLs than HTTP clients do, so that all clients find the same host in an accepted one."""
 _CREDENTIALS = re.compile(r"(:/{1,2})[^/\s]*@")
 _PORTS = {"http": "80", "https": "443"}
 LONGEST_HOST, LAST_PORT = 253, 65535
 
 
 def url_problem(url: str, allowed: Sequence[str]) -> str:
-    """The reason why this URL is refused, "" if it is allowed. `allowed`: hosts and *.suffixes of the job's
-    weights.allowedHosts, at any port or, as host:port, at that one only; empty: any host."""
+    """The reason why this URL is refused; "" if it is allowed. `allowed`: the job's spec.weights.allowedHosts, hosts or
+    `*.` and a suffix, with a port (host:port) for this port only; empty: any host."""
     if "?" in url or "#" in url:
         return "is the address of a folder: it has no ? and no #"
     found = _URL.fullmatch(url)
@@ -51,7 +51,7 @@ def _is_ipv6(text: str) -> bool:
 
 
 def shown_url(url: str) -> str:
-    """The URL without user and password, also for a malformed URL whose password has unencoded characters."""
+    """The URL without user and password; also for a malformed URL, whose password has unencoded characters."""
     shown = without_passwords(url)
     if shown != url or _URL.fullmatch(url):
         return shown
@@ -60,11 +60,11 @@ def shown_url(url: str) -> str:
 
 
 def without_passwords(text: str) -> str:
-    """A message without the user and password of any URL in it, well-formed or not."""
+    """The message without users and passwords of the URLs in it, also of malformed URLs."""
     return _CREDENTIALS.sub(r"\1", text)
 
 
 def host_of(url: str) -> str:
-    """Host and port; "" if there is none."""
+    """The URL's host, and port if given, in lower case; "" if there is none."""
     found = _URL.match(url)
     return found["place"].lower() if found is not None else ""

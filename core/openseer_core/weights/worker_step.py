@@ -1,7 +1,7 @@
-"""A worker's next step about its weights: a pure function of the fleet spec and the worker's state.
+"""The next change of a worker's weights: a pure function of the fleet spec and the worker's state.
 
-So a worker that starts during a transaction, or missed a part of one, acts correctly: it claims only after it has
-loaded the fleet spec's version, and only requests of that version.
+It needs no history, so a worker that starts during a transaction, or misses a part of one, also acts correctly: it
+claims only after it has loaded the fleet spec's version, and only requests of that version.
 """
 
 from dataclasses import dataclass, replace
@@ -12,13 +12,13 @@ from openseer_core.weights.fleet_spec import FleetSpec, WeightsTransaction
 from openseer_core.weights.publish import Canary, Source
 
 Attempt = tuple[int, int, str]
-"""A transaction (0: none), its attempt and its phase: identifies a failure, so that it is not repeated at once."""
+"""A transaction's id (0: none), attempt and phase. A worker does not repeat a failed attempt at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class WeightsTarget:
-    """Weights to load. `source`: None is the job's own model; `publisher`: the transaction that published them, or 0.
-    `adapter`: they are a LoRA adapter beside other weights."""
+    """Weights to load. `source`: None for the job's own model. `publisher`: the transaction that published them; 0 for
+    none. `adapter`: whether they are a LoRA adapter beside other weights."""
 
     version: str
     publisher: int
@@ -28,7 +28,7 @@ class WeightsTarget:
 
 
 class LoadedAdapter(NamedTuple):
-    """An adapter that a worker has loaded: its version, its transaction, and the digest of its files."""
+    """An adapter that a worker has loaded: version, the transaction that published it, and digest of its files."""
 
     version: str
     publisher: int
@@ -44,10 +44,11 @@ class LoadedAdapter(NamedTuple):
 class WeightsState:
     """The state of a worker's weights.
 
-    `version`: "" while none is completely loaded. `digest`: of the files that it was loaded from, "" for none.
-    `fetched`: the transaction whose files it has read. `failed`: the latest attempt, if that failed and another one is
-    not due. `asleep`: its engine samples nothing; `weights_awake`: its weights are awake all the same. `adapters`: the
-    loaded ones; `adapters_wait`: one of the fleet's failed to load, and another attempt is not due.
+    `version`: the loaded version, "" while none is completely loaded; `digest`: of its files, "" without files.
+    `fetched`: the transaction whose files the worker has read. `failed`: the latest attempt, if it failed and the next
+    try is not due. `asleep`: whether the engine samples nothing; `weights_awake`: whether its weights are awake
+    nevertheless. `adapters`: the loaded ones; `adapters_wait`: whether a load of an adapter failed and the next try is
+    not due.
     """
 
     version: str = INITIAL_VERSION
@@ -61,7 +62,7 @@ class WeightsState:
     adapters_wait: bool = False
 
     def has(self, target: WeightsTarget) -> bool:
-        """Whether the target is loaded, compared by its digest where that is known."""
+        """Whether the target is loaded; digests are compared if the target's is known."""
         if target.adapter:
             return any(adapter.is_of(target) for adapter in self.adapters)
         needed = None if target.source is None else target.source.digest
@@ -71,12 +72,14 @@ class WeightsState:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStep:
-    """`claims`: may take new requests. `give_back`: returns all its requests, tokens kept. `load`: then loads these; an
-    adapter is loaded while requests run.
+    """The changes that a worker makes next.
 
-    `fetch`: reads the target's files while requests run. `confirms`: the phase that it has completed, "" for none.
-    `sleep`: its engine falls asleep, and `discards` its weights; `wake_weights`: wakes these alone; `wake`: wakes all.
-    `leaves`: cannot continue; drains. `drop`: adapters that are not served any longer; it gives back their requests.
+    `claims`: the worker may claim requests. `give_back`: it gives back all its requests with their tokens. `load`: the
+    weights to load; whole weights are loaded without requests, an adapter while requests run. `fetch`: the weights
+    whose files it reads while requests run. `confirms`: the phase that it has completed, "" for none. `sleep`: the
+    engine falls asleep; `discards`: it discards its weights then; `wake_weights`: only the weights wake; `wake`: all
+    parts wake. `leaves`: the worker cannot continue and drains. `drop`: versions of adapters that are no longer served;
+    the worker gives back their requests and unloads them.
     """
 
     claims: bool = False
@@ -93,7 +96,7 @@ class WorkerStep:
 
 
 def current_attempt(fleet_spec: FleetSpec) -> Attempt:
-    """The attempt that a failure at this moment belongs to."""
+    """The transaction's present attempt; (0, 0, "") without an active transaction."""
     transaction = fleet_spec.active_transaction
     return (0, 0, "") if transaction is None else (transaction.id, transaction.attempt, transaction.phase)
 
@@ -107,7 +110,7 @@ def targets(fleet_spec: FleetSpec) -> tuple[WeightsTarget, ...]:
 
 
 def claimed_adapters(fleet_spec: FleetSpec, state: WeightsState) -> tuple[str, ...]:
-    """The adapter versions that a worker claims requests of: those that the fleet serves and the worker has loaded."""
+    """The versions of adapters whose requests a worker claims: served by the fleet and loaded by the worker."""
     return tuple(target.version for target in _adapters(fleet_spec) if state.has(target))
 
 
@@ -125,7 +128,10 @@ def next_step(fleet_spec: FleetSpec, state: WeightsState, running: int) -> Worke
 
 
 def _rest(fleet_spec: FleetSpec, state: WeightsState, *, blocked: bool) -> WorkerStep:
-    """Falls asleep, wakes its weights, or loads others; the fleet's present weights are loaded after all is awake."""
+    """The step while the GPUs are lent: the engine falls asleep, wakes its weights, or loads a transaction's weights.
+
+    The served weights are loaded only after all parts are awake again.
+    """
     transaction = fleet_spec.active_transaction
     if fleet_spec.rest == "sleep" and not blocked:
         if not state.asleep or (state.weights_awake and not fleet_spec.weights_awake):
@@ -162,14 +168,14 @@ def _take_part(
         case "rollback":
             step = _reach(served, state, running, confirms="rollback", blocked=blocked)
             return replace(step, leaves=blocked)
-        case _:  # commit: the new version is served, but requests of the old one may not have moved yet
+        case _:  # commit: the new version is served, but requests of the old version may not have moved yet
             return _reach(served, state, running, confirms="", blocked=blocked)
 
 
 def _take_adapter(
     fleet_spec: FleetSpec, transaction: WeightsTransaction, state: WeightsState, running: int, *, blocked: bool
 ) -> WorkerStep:
-    """An adapter is loaded while requests run: no request has to be given back, and no rollback is needed."""
+    """The step in the publish of an adapter, which is loaded while requests run: no give-back, no rollback."""
     working, new = _serve(fleet_spec, state, running, blocked=blocked), _new(transaction)
     if transaction.phase == "quiesce":
         return replace(working, confirms="quiesce")
@@ -181,7 +187,7 @@ def _take_adapter(
 
 
 def _serve(fleet_spec: FleetSpec, state: WeightsState, running: int, *, blocked: bool) -> WorkerStep:
-    """Serves the fleet's version. While its digest is unknown no worker claims; the first to load it reports it."""
+    """The step of a worker that serves: it loads the served version and adapters, and claims if the digest is known."""
     target = _target(fleet_spec)
     if not state.has(target):
         return _reach(target, state, running, confirms="", blocked=blocked)
@@ -193,7 +199,7 @@ def _serve(fleet_spec: FleetSpec, state: WeightsState, running: int, *, blocked:
 
 
 def _reach(target: WeightsTarget, state: WeightsState, running: int, *, confirms: str, blocked: bool) -> WorkerStep:
-    """Without claiming: gives back all requests, then loads, then confirms."""
+    """The step towards `target` without claims: gives back all requests, then loads, then confirms."""
     if running:
         return WorkerStep(give_back=True)
     if state.has(target):

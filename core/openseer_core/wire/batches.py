@@ -27,7 +27,7 @@ from openseer_core.wire.routed import Span
 MAX_GROUP_SIZE = 1024
 MAX_PROMPT_TOKENS = 2**20
 MAX_METADATA_BYTES = 16 * 2**10
-"""Size limit of the metadata of one batch or group, in bytes of JSON in UTF-8."""
+"""Size limit of the metadata of one batch or group, as JSON in UTF-8, in bytes."""
 Purpose = Literal["train", "eval"]
 PriorityName = Literal["high", "normal", "low"]
 
@@ -41,8 +41,8 @@ def metadata_problem(metadata: Mapping[str, JsonValue]) -> str | None:
 class Target(JsonModel):
     """The number of groups that a batch needs, and the fate of the rest.
 
-    Submit more groups than `groups` (over-submission) and stop early. With `count: valid` the trainer's verdicts count,
-    and the trainer submits groups until enough are valid (`Batch.wanted` is the number of missing ones).
+    A trainer may submit more groups than `groups` (over-submission); the batch ends when enough are complete. With
+    `count: valid` the trainer submits groups until its verdicts declare enough valid (`Batch.wanted`: still missing).
     """
 
     groups: int = Field(ge=1, le=10**6, description="Number of groups after which the batch has enough.")
@@ -58,7 +58,7 @@ class Target(JsonModel):
 
 
 class BatchSpec(JsonModel):
-    """A batch as a trainer opens it, for one weights version."""
+    """The settings with which a trainer opens a batch."""
 
     weights_version: VersionName | None = Field(
         default=None,
@@ -91,7 +91,7 @@ class BatchSpec(JsonModel):
 
 
 class Group(JsonModel):
-    """A prompt and its number of responses; exactly one of prompt_token_ids, prompt and messages."""
+    """A prompt and its number of responses. Exactly one of prompt_token_ids, prompt and messages is needed."""
 
     id: GroupName = Field(
         description="Unique within the batch; the same group again is a repeat, a different one under it is refused."
@@ -115,13 +115,13 @@ class Group(JsonModel):
 
 
 class GroupsUpload(JsonModel):
-    """Groups to queue; also accepted as one Group a line (application/x-ndjson)."""
+    """Groups to submit. Lines with one Group each are accepted too (application/x-ndjson)."""
 
     groups: list[Group] = Field(description="Groups to queue, in this order.")
 
 
 class UploadReceipt(JsonModel):
-    """The counts of an upload: each group was accepted, or was present already."""
+    """The numbers of an upload's groups that were accepted, and that were present already."""
 
     accepted: int = Field(description="Number of new groups.")
     present: int = Field(description="Number of groups that the batch already had.")
@@ -129,9 +129,10 @@ class UploadReceipt(JsonModel):
 
 class BatchMetrics(JsonModel):
     """Counts and rates of one batch; `flat()` returns them for a trainer's logger. `tokens`: of all responses, appended
-    and scored ones included; `tokens_per_second`: without carried ones. `length_mean`, `length_max`: of whole ones.
+    and scored ones included; `tokens_per_second`: without tokens of earlier batches. `length_mean`, `length_max`: of
+    the responses with status ok.
 
-    Workers do not count drafts by batch: these numbers are of the whole fleet, from the first read of the batch to
+    Workers do not count drafts by batch, so these numbers are of the whole fleet, from the first read of the batch to
     its end. `draft_share`: of the generated tokens; `acceptance_length`: mean tokens per request and step.
     """
 
@@ -161,7 +162,7 @@ class BatchMetrics(JsonModel):
     acceptance_length: float = Field(default=1.0, description="Mean tokens per request and step; 1 without drafts.")
 
     def flat(self, prefix: str = "rollout/") -> dict[str, float]:
-        """Prefixed name → number."""
+        """The metrics as prefixed name → number."""
         return {prefix + name: float(value) for name, value in self.model_dump().items()}
 
 
@@ -172,11 +173,10 @@ class Batch(JsonModel):
     """The state of a batch.
 
     `state`: open accepts groups; sealed does not; complete has all its results; acknowledged: its data are deleted.
-    `progress`: share of the requests that have ended. `eta_seconds`: until the last one ends, by the groups' length
-    estimates and the batch's mean tokens per second; None while no length is known. `tail`: whether fewer than a tenth
-    of the requests are left. `wanted`: number of groups that the target still needs. `job`: NAMESPACE/NAME;
-    `opened_at`: seconds of the store's clock. A store that was emptied issues the same ids again; `job` and `opened_at`
-    distinguish such batches.
+    `progress`: share of the requests that have ended. `eta_seconds`: expected time until the last one ends, from the
+    groups' length estimates and the batch's mean tokens per second; None while no length is known. `tail`: whether at
+    most a tenth of the requests is unfinished. `wanted`: number of groups that the target still needs. `job`:
+    NAMESPACE/NAME. A store that was emptied issues the same ids again; `job` and `opened_at` distinguish such batches.
     """
 
     id: int = Field(description="Number of the batch.")
@@ -204,19 +204,19 @@ class Batch(JsonModel):
 
 
 class BatchList(JsonModel):
-    """Batches by number, the latest last."""
+    """Batches in the order of their ids, the latest last."""
 
     batches: list[Batch] = Field(description="By number, the latest last.")
 
 
 class Acknowledge(JsonModel):
-    """The trainer has stored all entries up to `cursor`; after a complete batch's last one its data are deleted."""
+    """The trainer has stored all entries up to `cursor`. After the last of a complete batch its data are deleted."""
 
     cursor: int = Field(ge=0, le=INT53_MAX, description="Cursor of the last stored entry.")
 
 
 class Cancel(JsonModel):
-    """The requests to end; without `groups`: the whole batch."""
+    """The requests to end; without `groups`, all of the batch."""
 
     groups: list[KnownGroupName] | None = Field(
         default=None, description="Names of the groups; unset: the whole batch."
@@ -233,7 +233,7 @@ class Count(JsonModel):
 
 
 class Verdicts(JsonModel):
-    """Verdicts on finished groups: whether they are useful for training. A later verdict replaces an earlier one."""
+    """Verdicts on finished groups: valid for training, or not. A later verdict replaces an earlier one."""
 
     valid: list[KnownGroupName] = Field(
         default_factory=list[KnownGroupName], description="Names of groups that are useful for training."
@@ -246,7 +246,7 @@ class Verdicts(JsonModel):
 class Continue(JsonModel):
     """Continues a finished request after its environment's turn.
 
-    `turn`: the turn that has finished (0 at first), which makes a repeat of the call harmless.
+    `turn`: number of the finished turn, from 0; with it a repeat of the call has no effect.
     """
 
     turn: int = Field(ge=0, le=INT32_MAX, description="The turn that has finished, counted from 0.")
@@ -294,7 +294,7 @@ class GroupInfo(JsonModel):
 
 
 class GroupNames(JsonModel):
-    """Names of a batch's groups in the order of submission, from `start` on."""
+    """Names of a batch's groups in the order of submission; the first one is number `start`."""
 
     start: int = Field(description="Place of the first name in the order of submission, counted from 0.")
     groups: list[str]

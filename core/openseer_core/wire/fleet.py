@@ -1,4 +1,4 @@
-"""The fleet as JSON over HTTP: workers, autoscaling, and GPUs lent to the trainer."""
+"""The fleet as JSON over HTTP: workers, autoscaling, and the lending of GPUs to the trainer."""
 
 from typing import Literal
 
@@ -12,9 +12,9 @@ FleetWord = Literal["awake", "releasing", "released", "acquiring"]
 
 
 class WorkerInfo(JsonModel):
-    """A worker's last heartbeat. `figures`: its metrics (slots, kv_used, device, …).
+    """A worker, by its last heartbeat. `figures`: its metrics (slots, kv_used, device, …).
 
-    `error`: the reason why it cannot load the fleet's weights.
+    `error`: the reason why the worker cannot load the fleet's weights.
     """
 
     name: str
@@ -27,16 +27,16 @@ class WorkerInfo(JsonModel):
 
 
 class WorkerList(JsonModel):
-    """The fleet, by name."""
+    """The fleet's workers, sorted by name."""
 
     workers: list[WorkerInfo]
 
 
 class Release(JsonModel):
-    """Lends the GPUs to the trainer. sleep: engines free their memory, processes stay. stop: all workers stop.
+    """Lends the GPUs to the trainer. sleep: engines free GPU memory, and their processes stay. stop: all workers stop.
 
-    `keep_weights`: sleeping engines keep their weights in the machine's memory; otherwise they discard them, and
-    load the next published ones, or the present ones after all is awake again.
+    `keep_weights`: whether sleeping engines keep their weights in the machine's memory. Otherwise they discard them,
+    and later load newly published weights, or, once all parts are awake again, the present ones.
     """
 
     mode: Literal["sleep", "stop"] = Field(
@@ -46,16 +46,18 @@ class Release(JsonModel):
 
 
 class Acquire(JsonModel):
-    """Takes the GPUs back. `parts`: the parts of sleeping engines to wake; unset: all, and they sample again."""
+    """Takes the GPUs back. `parts`: the parts of sleeping engines to wake; unset: all, so that they sample again."""
 
     parts: list[MemoryPart] | None = Field(default=None, min_length=1)
 
 
 class FleetState(JsonModel):
-    """The state of the GPUs. `idle_gpu_seconds`: GPU time, summed, in which awake workers had no request.
+    """The state of the GPUs. `idle_gpu_seconds`, `busy_gpu_seconds`: GPU time of awake workers without and with
+    requests.
 
-    `awake`: the parts of engines to be awake (weights, kv_cache). `freed`: whether all sleeping engines returned GPU
-    memory, which engines on a CPU do not; None while none sleeps or has reported it.
+    `since`: time of the latest change, in seconds of the store's clock. `awake`: the parts of engines that are to be
+    awake (weights, kv_cache). `waiting_for`: workers that have not followed yet. `freed`: whether all sleeping engines
+    returned GPU memory, which engines on a CPU do not; None while no engine sleeps or has reported it.
     """
 
     state: FleetWord
@@ -73,7 +75,7 @@ class FleetState(JsonModel):
 
 
 class Autoscaling(JsonModel):
-    """Input for KEDA and similar autoscalers. `backlog_tokens`: tokens still expected of unfinished requests."""
+    """Input for KEDA and similar autoscalers. `backlog_tokens`: expected remaining tokens of unfinished requests."""
 
     queue_depth: int = Field(description="Number of waiting requests.")
     running: int = Field(description="Number of leased requests.")
@@ -83,9 +85,9 @@ class Autoscaling(JsonModel):
 
 
 class JobStatus(JsonModel):
-    """An overview of the job. `workers_ready`: workers that work and have loaded the fleet's weights. `paused_since`:
-    time since which new requests of the compatible routes wait (seconds of the store's clock), None while they do
-    not."""
+    """An overview of the job. `workers_ready`: number of workers that work and have loaded the fleet's weights.
+    `paused_since`: time since which new requests of the compatible routes wait, in seconds of the store's clock; None
+    if they do not wait."""
 
     name: str
     namespace: str

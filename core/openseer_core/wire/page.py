@@ -1,7 +1,7 @@
-"""The data of the live page: one complete view per second, small enough to be drawn at once.
+"""The data of the live page: one complete view per second, small enough to be drawn in one step.
 
-Every list has a named limit, and its number of left-out entries. Times are seconds of the store's clock; `now` is the
-time at which a view was made. Rates are per second.
+Long lists have a named limit, and most also the number of left-out entries. Times are seconds of the store's clock;
+`now` is the time of the view. Rates are per second.
 """
 
 from typing import Literal
@@ -14,37 +14,38 @@ from openseer_core.wire.results import ChunkInfo
 from openseer_core.wire.weights import Transaction
 
 MOST_JOBS = 200
+"""Limit of jobs in the list."""
 MOST_FINDINGS = 20
-"""Causes of lost time."""
+"""Limit of findings of a job."""
 MOST_BARS = 2000
-"""Limit of leases over all lanes of a job; the latest are kept."""
+"""Limit of leases of a job, over all lanes; the latest are kept."""
 MOST_BARS_ENDED = 20_000
-"""The same limit for a run that has ended, which is sent once."""
+"""Limit of leases of a run that has ended; its view is sent only once."""
 WINDOW_SECONDS = 120.0
-"""Time span of the lanes, in seconds."""
+"""Length of the time axis of the lanes, in seconds."""
 MOST_POINTS = 900
-"""Limit of points of a series: one per second, a quarter of an hour."""
+"""Limit of points of a series: at one point per second, 15 minutes."""
 MOST_GROUPS = 2000
-"""Limit of groups of a batch; unfinished ones first."""
+"""Limit of groups of a batch; the oldest ended ones are left out first."""
 MOST_PAIRS = 2000
-"""Limit of finished responses of a batch with estimate and length; the latest are kept."""
+"""Limit of pairs (estimate, length) of finished responses of a batch; the latest are kept."""
 MOST_IN_TAIL = 50
-"""Limit of running responses of a batch in the tail: those with the latest expected end."""
+"""Limit of running responses in the list of the tail; those with the most expected remaining tokens are kept."""
 MOST_SIBLINGS = 64
-"""Limit of responses of a group."""
+"""Limit of responses in a view of a group."""
 MOST_TOKENS = 32_768
-"""Limit of tokens of all responses of a group in one view; the next view continues after them."""
+"""Limit of tokens, over all responses, in one view of a group; the next view continues after them."""
 
 JobWord = Literal["running", "idle", "waiting", "lent", "finished", "failed", "unknown"]
 RequestWord = Literal["waiting", "running", "ok", "aborted", "failed", "cancelled", "carried"]
 
 
 class JobCard(JsonModel):
-    """An overview of a job. `reason`: the cause of its state, such as a wait or an error. A job whose store does not
-    answer has state `unknown`, its place and the reason, and nothing else.
+    """An overview of a job. `reason`: the cause of its state, such as a wait or an error. If the job's store does not
+    answer, the state is `unknown`, and the card contains only the job's name and the reason.
 
-    `progress`: share of the requests of all batches that have ended, `eta_seconds`: until the last of them ends; None
-    while unknown. `acceptance_length`: mean tokens per request and step, None without drafts.
+    `progress`: ended requests divided by all requests of its batches. `eta_seconds`: expected time until the last of
+    them ends, None while unknown. `acceptance_length`: mean tokens per request and step, None without drafts.
     """
 
     namespace: str
@@ -68,16 +69,17 @@ class JobCard(JsonModel):
 
 
 class JobCards(JsonModel):
-    """All jobs that the viewer may read, by namespace and name; `left_out`: number beyond the limit."""
+    """All jobs that the viewer may read, by namespace and name; `left_out`: number of jobs beyond the limit."""
 
     jobs: list[JobCard]
     left_out: int = 0
 
 
 class WorkerLane(JsonModel):
-    """A worker. `silent`: its heartbeat is overdue. `pace_ratio`: tokens per second of its responses relative to the
-    others' at equal concurrency, None where unknown. In words: `slow`, that it generates more slowly than the others,
-    else ""; `waits`, the reason why it runs fewer requests than it could."""
+    """A worker. `silent`: whether its heartbeat is overdue. `pace_ratio`: tokens per second of its responses divided by
+    those of the others at equal concurrency, None if unknown. `slow`: a clause that states that the worker is
+    slower than the others, "" if not. `waits`: the reason why it runs fewer requests than it could, "" if it does not.
+    """
 
     worker: str
     state: str
@@ -100,9 +102,9 @@ class WorkerLane(JsonModel):
 
 
 class Bars(JsonModel):
-    """Leases as columns: entry n of each list belongs to lease n. `lane`: index into the lanes; `row`: a row of that
-    lane in which no two leases overlap; `end`: None while it runs; `event`: how it ended, "" while it runs; `tokens`:
-    of the response at its end, or at its start while it runs. `request`: "batch/group/index"."""
+    """Leases as columns: entry n of each list belongs to lease n. `lane`: index into the lanes. `row`: index of a row
+    of that lane; leases of one row do not overlap. `end`: None while the lease runs; `event`: how it ended, "" while it
+    runs; `tokens`: of the response at the lease's end, at its start while it runs. `request`: "batch/group/index"."""
 
     lane: list[int] = Field(default_factory=list[int])
     row: list[int] = Field(default_factory=list[int])
@@ -115,8 +117,8 @@ class Bars(JsonModel):
 
 
 class Series(JsonModel):
-    """Figures of the whole fleet over time, as columns; `kv_used`: share of the workers' KV blocks, 0 to 1. None where
-    a figure is not known, as rates of the first seconds after somebody begins to look."""
+    """Metrics of the whole fleet over time, as columns. `kv_used`: share of the workers' KV blocks in use, 0 to 1. An
+    entry is None if it is unknown, for example a rate in the first seconds after the first viewer connects."""
 
     at: list[float] = Field(default_factory=list[float])
     running: list[int] = Field(default_factory=list[int])
@@ -127,7 +129,7 @@ class Series(JsonModel):
 
 
 class PartOfTime(JsonModel):
-    """A part of all workers' time; None where it is not known, so that another part holds it."""
+    """A part of all workers' time. `worker_seconds`, `share`: None if unknown; then another part includes this time."""
 
     name: str
     label: str
@@ -136,7 +138,8 @@ class PartOfTime(JsonModel):
 
 
 class StandsOut(JsonModel):
-    """One cause of lost time: what it is in words, with the figure that the advice rests on, and what is at stake."""
+    """One cause of lost time. `says`: the finding in words; `figure`: the number that the advice is based on;
+    `worker_seconds`, `share`: the lost time, and its share of all workers' time."""
 
     cause: str
     subject: str
@@ -148,8 +151,10 @@ class StandsOut(JsonModel):
 
 
 class Possible(JsonModel):
-    """Makespans in seconds that were possible with the same lengths, simulated: with what was known, under `policy`;
-    with an oracle; with engines full to the end; `itself`: of the run's own policy. `unknown`: what is left out."""
+    """Simulated makespans, in seconds, with the same lengths and healthy engines. `known`: under `policy`, the best
+    policy that knows no lengths beforehand; `oracle`: under a policy that knows all; `bound`: a lower bound of all
+    orders, with all engines full to the end; `itself`: under the run's own policy. `unknown`: the effects that the
+    simulation leaves out."""
 
     known: float
     policy: str
@@ -160,13 +165,13 @@ class Possible(JsonModel):
 
 
 class Explained(JsonModel):
-    """Where the workers' time of a job went, and what to do. `live`: a later view may say more.
+    """The use of the workers' time of a job, with advice. `live`: whether the job runs, so that later views differ.
 
-    `seconds`: the makespan with the start of the run before it; of a job that goes on, so far, from the first request
-    queued of those that were there when somebody began to look. `worker_seconds`: the same, of all `workers`; the known
-    parts add up to it. `findings`: the largest first, MOST_FINDINGS; `tail`: which response is expected to end last, in
-    words, "" before the tail. `best`: None where it is not known, for the reason `no_best`; `notes`: what a reader has
-    to know.
+    `seconds`: time of the run's start plus the makespan; for a running job the time so far, from the queueing of the
+    first request among those in the store when the first viewer connected. `worker_seconds`: time of all `workers`, the
+    sum of the known parts. `findings`: at most MOST_FINDINGS, by decreasing lost time. `tail`: a sentence on the
+    response that is expected to end last, "" before the tail. `best`: None if unknown, for the reason `no_best`.
+    `notes`: limits of the explanation, for readers.
     """
 
     live: bool
@@ -183,7 +188,7 @@ class Explained(JsonModel):
 
 
 class JobView(JsonModel):
-    """A job: its fleet, its leases by worker, its batches, its weights. `live`: false for a run that has ended."""
+    """A job: its fleet, its leases by worker, its batches, its weights. `live`: False for a run that has ended."""
 
     now: float
     live: bool = True
@@ -200,7 +205,7 @@ class JobView(JsonModel):
 
 
 class JobPulse(JsonModel):
-    """The fields of a JobView that change fastest, sent between two views, so that a silent worker shows at once."""
+    """The fields of a JobView that change fastest, sent between two views to show a silent worker without delay."""
 
     now: float
     card: JobCard
@@ -208,8 +213,8 @@ class JobPulse(JsonModel):
 
 
 class GroupColumns(JsonModel):
-    """Groups of a batch as columns. `longest`: tokens of the longest finished response; `estimate`: expected length of
-    a response, None while unknown."""
+    """Groups of a batch as columns. `waiting`, `running`, `ok`, `failed` (ended otherwise): numbers of responses.
+    `longest`: tokens of the longest finished one; `estimate`: expected tokens of a response, None while unknown."""
 
     name: list[str] = Field(default_factory=list[str])
     size: list[int] = Field(default_factory=list[int])
@@ -230,8 +235,8 @@ class Histogram(JsonModel):
 
 
 class TailRequest(JsonModel):
-    """A running response. `tokens`: so far; `expected`: total length by its siblings, None while unknown;
-    `ends_in`: seconds, at the pace so far."""
+    """A running response. `since`: start of its lease; `tokens`: number so far; `expected`: its group's estimate of the
+    length, None while unknown; `ends_in`: expected seconds to its end, at its worker's pace, None while unknown."""
 
     request: str
     worker: str
@@ -243,7 +248,7 @@ class TailRequest(JsonModel):
 
 
 class BatchView(JsonModel):
-    """A batch. `estimates`, `lengths`: of finished responses, the group's estimate before and the length after."""
+    """A batch. `estimates`, `lengths`: of each finished response, the estimate before its end and its length."""
 
     now: float
     live: bool = True
@@ -258,9 +263,9 @@ class BatchView(JsonModel):
 
 
 class ResponseView(JsonModel):
-    """A response, or its next piece: tokens from `start` on. `text`: a piece of text for each token, None without a
-    tokenizer; `logprobs`: natural logarithm, None where none are recorded. `length`: tokens so far;
-    `expected`: of one that has ended, the length that its siblings had told by then, None where they told none."""
+    """A response, or its next part: the tokens from `start` on. `text`: the text of each token, None without a
+    tokenizer. `logprobs`: natural logarithms, None if none are recorded. `length`: number of tokens so far. `expected`:
+    for an ended response, its group's estimate of the length just before the end; None if there was none."""
 
     index: int
     state: RequestWord
@@ -277,8 +282,8 @@ class ResponseView(JsonModel):
 
 
 class GroupPage(JsonModel):
-    """A group with its responses side by side. `prompt`: as text, or its token ids as text; `note`: why token ids are
-    shown in place of text, "" where they are not."""
+    """A group with its responses. `prompt`: as text, or as the list of its token ids; `note`: the reason why token ids
+    are shown in place of text, "" if they are not."""
 
     now: float
     live: bool = True
@@ -294,7 +299,7 @@ class GroupPage(JsonModel):
 
 
 class PageProblem(JsonModel):
-    """Why a stream of views ends: 401, 403, 404 as in HTTP; 503: the store does not answer, try again."""
+    """The reason why a stream of views ends. `status`: 401, 403, 404 as in HTTP; 503: no answer of the store, retry."""
 
     status: int
     detail: str

@@ -1,4 +1,4 @@
-"""An error as a body of an HTTP response."""
+"""An error as the body of an HTTP response."""
 
 from typing import Any
 

@@ -11,16 +11,16 @@ from openseer_core.json_model import JsonModel
 from openseer_core.wire.routed import RoutedRows, Span
 
 MAX_PAGE = 1024
-"""Limit of results in one page."""
+"""Limit of entries in one page of results."""
 MAX_WAIT_SECONDS = 60.0
 """Limit of one long poll, in seconds."""
 
 LikelyToken = Annotated[tuple[int, float], Field(strict=False)]
-"""A token id and its log-probability, in JSON a list of two."""
+"""A token id and its log-probability; in JSON a list of these two."""
 
 
 class VersionSpan(JsonModel):
-    """Tokens `start` up to `end` of a response were sampled with this version."""
+    """The tokens [start, end) of a response, which were sampled from one weights version."""
 
     version: str = Field(description="Weights version.")
     start: int = Field(description="First token, counted from 0.")
@@ -28,7 +28,7 @@ class VersionSpan(JsonModel):
 
 
 class ChunkInfo(JsonModel):
-    """A past lease: its worker, its tokens `start` up to `end`, its times. Appended tokens have event `append`."""
+    """The tokens [start, end) of one past lease, or appended ones (`event` is then append)."""
 
     worker: str = Field(description="Worker and its boot, NAME#BOOT; empty for appended tokens.")
     start: int = Field(description="First token of the chunk, counted from 0.")
@@ -49,12 +49,12 @@ class Origin(JsonModel):
 class ResultItem(JsonModel):
     """A finished turn of a request.
 
-    `logprobs`: one per token, 0.0 for appended tokens; None when the job records none. An entry is None where it was
-    not finite, which only results of earlier releases contain: such a response now fails. `sampled`: spans [start, end)
-    of tokens that the model sampled; the others were appended by the trainer, or given and scored. `status`: only ok is
-    a complete sample. `top_logprobs`: for each token the likeliest tokens of its position, as pairs of id and
-    log-probability, likeliest first; None without topLogprobs. Tokens cut by topK, topP or minP are left out, and
-    appended tokens have none. `routed_experts`: None unless the job captures them.
+    `logprobs`: one per token, 0.0 for appended tokens; None if the job records none. An entry is None if it was not
+    finite, only in results of earlier releases; now such a response fails. `sampled`: spans [start, end) of tokens that
+    the model sampled; the others were appended by the trainer, or given and scored. `status`: only ok is a complete
+    sample. `top_logprobs`: for each token the likeliest tokens of its position, as pairs of id and log-probability,
+    likeliest first, without tokens cut by topK, topP or minP, and empty for appended tokens; None without topLogprobs.
+    `routed_experts`: None unless the job captures them.
     """
 
     kind: Literal["result"] = "result"
@@ -102,7 +102,7 @@ class ResultItem(JsonModel):
     finished_at: float = Field(description="Time of the end, in seconds of the store's clock.")
 
     def scores(self) -> list[float] | None:
-        """`logprobs` for training. Raises ValueError if one was not finite."""
+        """The log-probabilities for training, one per token. Raises ValueError if one was not finite."""
         if self.logprobs is None or None not in self.logprobs:
             return cast("list[float] | None", self.logprobs)
         place = self.logprobs.index(None)
@@ -120,7 +120,7 @@ class ResultItem(JsonModel):
 
 
 class GroupItem(JsonModel):
-    """All requests of a group have ended. `whole`: every one is ok, so the group may be used for training."""
+    """All requests of a group have ended. `whole`: all have status ok, so the group can be used for training."""
 
     kind: Literal["group"] = "group"
     cursor: int = Field(description="Number of this entry in the batch's results stream.")
@@ -137,7 +137,7 @@ class GroupItem(JsonModel):
 
 
 class EndItem(JsonModel):
-    """The last line of a stream: the batch is complete and all entries up to `cursor` were sent."""
+    """The last line of a stream: the batch is complete, and all entries up to `cursor` were sent."""
 
     kind: Literal["end"] = "end"
     cursor: int = Field(description="Cursor of the last entry.")

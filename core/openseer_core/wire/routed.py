@@ -1,4 +1,4 @@
-"""Routed experts as JSON: the experts that the tokens of a result went through."""
+"""Routed experts as JSON: the experts that processed the tokens of a result."""
 
 from typing import Annotated, Literal
 
@@ -10,11 +10,11 @@ Span = Annotated[tuple[int, int], Field(strict=False)]
 
 
 class RoutedRows(JsonModel):
-    """An array of `shape` [positions, layers, experts]: row i belongs to position `start` + i of prompt and response.
+    """An array of `shape` [positions, layers, experts]; row i belongs to position `start` + i of prompt and response.
 
-    The last token has no row, because the model did not compute its successor. Layers without experts hold zeros.
-    `data`: the numbers, little-endian, in base64. `gaps`: number of missing rows, in the spans [start, end) of
-    `missing`; they are zeros in the data, and -1 in the result of `openseer_client.routing`.
+    The last token has no row, because the model did not compute its successor. Layers without experts contain zeros.
+    `data`: the experts' numbers, little-endian, in base64. `gaps`: number of missing rows; `missing`: their spans
+    [start, end). Missing rows are zeros in the data, and -1 in the result of `openseer_client.routing`.
     """
 
     start: int = 0

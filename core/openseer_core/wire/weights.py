@@ -13,7 +13,7 @@ from openseer_core.worker.heartbeat import WeightsReport, WorkerStatus
 
 
 class WorkerWeights(JsonModel):
-    """One worker in a transaction. `phase`: the last one it has confirmed; `seconds`: its duration of each phase."""
+    """One worker in a transaction. `phase`: the last that it has confirmed; `seconds`: its duration of each phase."""
 
     worker: str
     version: str
@@ -27,10 +27,12 @@ class WorkerWeights(JsonModel):
 
 
 class Transaction(JsonModel):
-    """The state of a weights transaction. `waiting_for`: workers that have not confirmed the phase yet.
+    """The state of a weights transaction. Times are seconds of the store's clock.
 
-    `digest`: of the weights' files, once it is known. `adapter`: the name of the published LoRA adapter, ""
-    for weights; `previous` is then the version that this name had, "" for none.
+    `deadline`: end of the phase's time limit. `waiting_for`: workers that have not confirmed the phase yet; `replaced`:
+    workers without which it continues. `seconds`: duration of each phase. `digest`: of the files, once it is known.
+    `adapter`: name of the published LoRA adapter, "" for weights. `previous`: the version that is replaced, "" for the
+    first version of an adapter.
     """
 
     id: int
@@ -56,9 +58,9 @@ class Transaction(JsonModel):
 
 
 class ServedAdapter(JsonModel):
-    """A LoRA adapter beside the weights: `base` is the version that it works on, `digest` that of its files.
+    """A LoRA adapter beside the weights. `base`: version of the weights on which it works; `digest`: of its files.
 
-    `versions`: published so far under its name, the present one last.
+    `versions`: all versions published under its name, the present one last.
     """
 
     name: str
@@ -69,9 +71,8 @@ class ServedAdapter(JsonModel):
 
 
 class Weights(JsonModel):
-    """The fleet's weights. `revision` grows with every change; `versions`: all published ones, the latest last.
-
-    `errors`: by worker, the reason why it cannot load `version` or one of the `adapters`.
+    """The fleet's weights. `revision`: grows with every change. `versions`: the initial version and all published ones,
+    the latest last. `errors`: worker → the reason why it cannot load `version` or one of the `adapters`.
     """
 
     revision: int
@@ -83,7 +84,10 @@ class Weights(JsonModel):
 
 
 def to_wire(fleet_spec: FleetSpec, workers: Sequence[WorkerStatus], now: float) -> Weights:
-    """The weights, with the latest transaction and each of its workers by its last heartbeat."""
+    """The fleet's weights, with the latest transaction and the last heartbeats of its workers.
+
+    `now`: seconds of the store's clock.
+    """
     transaction = fleet_spec.transaction
     reports = {worker.name: worker.heartbeat.weights for worker in workers if worker.is_fresh(now)}
     whys = {name: why_not_loaded(fleet_spec, report) for name, report in reports.items() if report is not None}

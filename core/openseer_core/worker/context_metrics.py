@@ -1,21 +1,24 @@
-"""Counters of the contexts that engines take up: one set of names for heartbeats, samples and reports."""
+"""Counters of the tokens of contexts: computed, cached, or fetched from the KV pool.
+
+Heartbeats, samples and reports use the same names.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
 _PREFIX = "context_"
-"""Prefix of each name in a heartbeat, where metrics of all kinds are in one mapping."""
+"""Prefix of each name in a heartbeat, which has all metrics in one mapping."""
 
 
 @dataclass(frozen=True, slots=True)
 class ContextCounts:
     """Counters of one worker since its boot, or their sums.
 
-    The context of a request is its prompt and its response so far when an engine takes it up. Of its tokens some are
-    `cached` by the engine itself, some `fetched` from the KV pool, and the rest is `computed`; `recomputed`: those
-    computed for requests that had run before. `compute_seconds`: the engine's time for `computed`. Bytes and
-    `fetch_seconds` are of the pool; `failed_fetches` returned less than was found, `unsaved_blocks` were not accepted
-    by the pool.
+    An engine that begins or continues a request needs the KV cache of its context (the prompt and the response so far).
+    For some tokens the engine itself has it (`cached`), for some it is `fetched` from the KV pool, and for the rest it
+    is `computed`. `recomputed`: tokens computed for requests that had run before; `compute_seconds`: time for
+    `computed`. The others count transfers with the KV pool: `fetched_bytes`, `saved_bytes`, `fetch_seconds`;
+    `failed_fetches`, which returned fewer blocks than the pool had; `unsaved_blocks`, which the pool did not accept.
     """
 
     computed: int = 0

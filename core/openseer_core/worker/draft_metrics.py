@@ -1,4 +1,4 @@
-"""The counters of drafts, by their names in heartbeats: per worker, summed, and as ratios."""
+"""The counters of drafts under their names in heartbeats: of one worker, as sums, and as ratios."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 DRAFT_ORIGINS = ("own", "siblings", "earlier", "prompt")
 """The origin of a draft: the response itself, its siblings, responses of earlier batches, the prompt."""
 CORPUS_SIZES = (0, 1, 2, 4, 8, 16)
-"""Classes of the number of responses that a request drafts from; each includes the numbers up to the next class."""
+"""Classes of the number of responses from which a request drafts: each begins with this number and ends before the
+next class."""
 COUNTERS = (
     "steps",
     "drafted_tokens",
@@ -19,8 +20,9 @@ COUNTERS = (
     *(f"{what}_{origin}" for what in ("drafted", "accepted") for origin in DRAFT_ORIGINS),
     *(f"{what}_refs_{count}" for what in ("steps", "tokens") for count in CORPUS_SIZES),
 )
-"""They only grow during a boot of a worker. `steps` are the engine's; a request-step is one request in one step.
-`draft_full`: how often a request ran without drafts because memory was short."""
+"""Names of the counters; they only grow during a boot of a worker. `steps`: steps of the engine. `draft_full`: number
+of times that a request ran without drafts because memory was short. `…_refs_N`: request-steps, or their tokens, by
+class of CORPUS_SIZES."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class DraftMetrics:
         return DraftMetrics({name: self[name] + other[name] for name in names})
 
     def since(self, earlier: "DraftMetrics") -> "DraftMetrics":
-        """The difference of one worker's counters to `earlier`; all of them if the worker has restarted since."""
+        """The increase of one worker's counters since `earlier`; the counters themselves after a restart."""
         if any(value < earlier[name] for name, value in self.values.items()):
             return self
         return DraftMetrics({name: value - earlier[name] for name, value in self.values.items()})
@@ -51,12 +53,12 @@ class DraftMetrics:
 
     @property
     def drafted(self) -> int:
-        """Tokens that were drafted, and verified by the engine."""
+        """Number of tokens that were drafted, and that the engine verified."""
         return round(self["drafted_tokens"])
 
     @property
     def accepted(self) -> int:
-        """Drafted tokens that were accepted."""
+        """Number of drafted tokens that the engine accepted."""
         return round(self["accepted_tokens"])
 
     @property
@@ -71,7 +73,7 @@ class DraftMetrics:
 
     @property
     def acceptance_length(self) -> float:
-        """Mean tokens per request-step, including the one that the engine samples; 0 without any."""
+        """Mean tokens per request-step, including the one that the engine samples; 0 without a request-step."""
         return _ratio(sum(self[f"tokens_refs_{count}"] for count in CORPUS_SIZES), self.request_steps)
 
     @property
@@ -86,7 +88,7 @@ class DraftMetrics:
 
     @property
     def seconds_per_step(self) -> float:
-        """Mean time for drafting per step of the engine."""
+        """Mean time for drafting per step of the engine, in seconds."""
         return _ratio(self["draft_seconds"], self["steps"])
 
 

@@ -1,6 +1,6 @@
-"""Measured gains of drafts: a committed table, device × model runner × concurrent requests → ratio.
+"""Measured gains of drafts: the table draft_ratios.json, (device, model runner, concurrent requests) → ratio.
 
-Rows come from runs of `openseer bench-gpu`, on CPUs from benchmarks/speculation.py; docs/gpu.md says how to add one.
+Rows are measured with `openseer bench-gpu`, on CPUs with benchmarks/speculation.py; docs/gpu.md shows how to add one.
 """
 
 from collections.abc import Sequence
@@ -13,13 +13,14 @@ from pydantic import Field, TypeAdapter
 from openseer_core.json_model import JsonModel
 
 NO_LOSS = 0.98
-"""Least ratio at every batch size if drafts are to be enabled by default."""
+"""Drafts are enabled by default only if the ratio is at least this at every batch size."""
 WORTH_IT = 1.05
-"""Least ratio at the best batch size if drafts are to be enabled by default."""
+"""Drafts are enabled by default only if the ratio is at least this at the best batch size."""
 
 
 class DraftRatio(JsonModel):
-    """One measurement. `ratio`: tokens per second with drafts, divided by those of vLLM's default."""
+    """One measurement. `batch`: concurrent requests; `ratio`: tokens per second with drafts, divided by tokens per
+    second of vLLM's default."""
 
     device: str = Field(min_length=1, description='As NVIDIA names the GPU, "NVIDIA H100 80GB HBM3", or "cpu".')
     runner: Literal["V1", "V2"]
@@ -38,10 +39,10 @@ def measured() -> tuple[DraftRatio, ...]:
 
 
 def refusal(device: str, most: int | None, table: Sequence[DraftRatio]) -> str:
-    """Why drafts are not enabled by default on such a device; empty if they are.
+    """The reason why drafts are not enabled by default on a device; "" if they are.
 
-    `most`: limit of concurrent requests in an engine; rows with larger batches are ignored. None: no limit but the
-    engine's.
+    `most`: the manifest's limit of concurrent requests in an engine, None if it states none; rows with larger batches
+    are ignored.
     """
     rows = [row for row in table if row.device == device and (most is None or row.batch <= most)]
     if not rows:

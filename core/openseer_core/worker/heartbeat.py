@@ -12,7 +12,7 @@ from openseer_core.worker.metrics import WorkerMetrics
 
 
 class WorkerState(StrEnum):
-    """The state of a worker. A state of a newer release, unknown here, keeps its text."""
+    """The state of a worker. An unknown state, of a newer release, is kept as text."""
 
     STARTING = "starting"
     IDLE = "idle"
@@ -36,14 +36,16 @@ WORKING_STATES = frozenset({WorkerState.IDLE, WorkerState.BUSY})
 
 
 FRESH_SECONDS = 10.0
-"""Age in seconds after which a heartbeat is stale: the worker has no share of the load, and no phase waits for it."""
+"""Age in seconds after which a heartbeat is stale: then the worker gets no share of the load, and no phase of a weights
+transaction waits for it."""
 
 
 class ReceptionReport(JsonModel):
-    """The progress of a worker with the reception of this id: weights that a trainer sends to it, for all.
+    """A worker's progress in a reception of weights that a trainer sends to it for the whole fleet.
 
-    `joined`: it is in the sender's group. `round`, `updates`, `finished`: as in the fleet spec's Reception. `path` and
-    `digest`: of the folder of a finished round. `error`: the reason why it gave up; only another reception helps.
+    `id`: of the reception; `joined`: whether the worker is in the sender's process group. `round`, `updates`,
+    `finished`: as in the fleet spec's Reception. `path` and `digest`: of the folder of a finished round. `error`: the
+    reason why the worker gave up; it receives again only in another reception.
     """
 
     id: int
@@ -57,10 +59,10 @@ class ReceptionReport(JsonModel):
 
 
 class PassingReport(JsonModel):
-    """The versions, published by URL, that a worker passes on to others.
+    """The versions, published by URL, whose files a worker sends to other workers.
 
-    `address`: the base URL; it ends in a secret, which no message shows. `whole`, `partial`: transactions of versions
-    of which it has all files, or receives them now.
+    `address`: the base URL; it ends in a secret, which no message shows. Versions are named by the transaction that
+    published them: of `whole` ones the worker has all files, `partial` ones it receives now.
     """
 
     address: str = Field(repr=False)
@@ -71,15 +73,16 @@ class PassingReport(JsonModel):
 class WeightsReport(JsonModel):
     """The weights in a worker's heartbeat.
 
-    `version`: loaded now, "" while none is complete. `transaction`, `phase`: the last confirmation. `attempt`, `error`:
-    of its latest failure, kept until something succeeds. `mismatch`: the failure is a difference of the canary's
-    log-probabilities; `difference`: the greatest one. `seconds`: duration of each phase. `digest`: of the files that it
-    read last, "" for none; `loaded`: of those that `version` was loaded from, and `publisher`: the transaction that
-    published it. `adapters`: loaded ones, version → digest; `adapter_error`: the reason why it cannot load one of the
-    fleet's adapters. `asleep`: the engine samples nothing; its weights may be awake (`weights_awake`), and then others
-    can be loaded. `freed`: whether falling asleep returned GPU memory, which it does not on a CPU; None: unknown.
-    `rest_since`: of the fleet spec that it followed when it fell asleep; None from a worker of an earlier release.
-    `reception`: of the worker that receives weights for all. `passing`: None if it has no server.
+    `version`: the loaded version, "" while none is complete; `loaded`: digest of the files from which it was loaded;
+    `publisher`: the transaction that published it. `transaction`, `phase`: the last confirmation. `attempt`, `error`:
+    the latest failure, kept until a later success. `mismatch`: whether the failure is a difference of the canary's
+    log-probabilities; `difference`: the greatest difference. `seconds`: duration of each phase. `digest`: of the files
+    that the worker read last, "" for none. `adapters`: loaded ones, version → digest; `adapter_error`: the reason why
+    it cannot load one of the fleet's adapters. `asleep`: whether the engine samples nothing; if its weights are awake
+    (`weights_awake`), it can load others. `freed`: whether the last sleep returned GPU memory, which it does not on a
+    CPU; None: unknown. `rest_since`: of the fleet spec that the worker followed when its engine fell asleep; None from
+    an earlier release. `reception`: None unless the worker receives weights for all. `passing`: None if it has no
+    server for files.
     """
 
     version: str = ""
@@ -107,7 +110,7 @@ class WeightsReport(JsonModel):
 class Heartbeat:
     """A worker's report about itself.
 
-    `idle_seconds`, `busy_seconds`: awake time of this boot without and with requests; the store sums them.
+    `idle_seconds`, `busy_seconds`: awake time of this boot without and with requests; the store adds up all boots.
     """
 
     state: WorkerState
@@ -119,7 +122,8 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """The last heartbeat of a worker: when (store's clock), from which boot, and how many requests it holds."""
+    """The last heartbeat of a worker. `seen_at`: its time, in seconds of the store's clock; `inflight`: number of the
+    requests that the worker holds."""
 
     name: str
     boot: str
@@ -132,12 +136,12 @@ class WorkerStatus:
         return now - self.seen_at <= FRESH_SECONDS
 
     def works(self, now: float) -> bool:
-        """Whether it claims requests, by a fresh report."""
+        """Whether it claims requests, by a fresh heartbeat. `now`: seconds of the store's clock."""
         return self.heartbeat.state in WORKING_STATES and self.is_fresh(now)
 
 
 def reported_limits(workers: Sequence[WorkerStatus], now: float) -> ModelLimits:
-    """The limits of one request, from the claiming workers, or if there are none from the last known ones.
+    """The limits of one request, from the workers that claim; if none does, from the last heartbeats of all.
 
     `now`: seconds of the store's clock.
     """
@@ -149,8 +153,9 @@ def reported_limits(workers: Sequence[WorkerStatus], now: float) -> ModelLimits:
 class HeartbeatReply:
     """The store's reply to a heartbeat.
 
-    `revision`: of the fleet spec; any difference is news, because a store that lost its last writes has an older one.
-    `largest`: the largest token limit of one request among the claiming workers; 0 without any.
+    `drain`: whether the worker must drain. `revision`: of the fleet spec; a worker reads the fleet spec if the revision
+    differs from the known one, also if it is lower, because a store may have lost its last writes. `largest`: the
+    largest token limit of one request among the workers that claim; 0 without any.
     """
 
     drain: bool = False

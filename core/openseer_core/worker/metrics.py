@@ -10,7 +10,7 @@ from openseer_core.worker.time_metrics import WorkerSeconds
 Metric = float | int | str
 
 GPU_PREFIX = "gpu"
-"""Metrics of GPU n are named gpuN_…"""
+"""Prefix of the names of GPU metrics: gpu0_… for GPU 0."""
 
 
 class WorkerMetrics(dict[str, Metric]):
@@ -42,7 +42,7 @@ class WorkerMetrics(dict[str, Metric]):
 
     @property
     def kv_used(self) -> float:
-        """Share of the KV blocks that are used, 0 to 1."""
+        """Share of the KV blocks in use, 0 to 1."""
         return float(self._number("kv_used"))
 
     @property
@@ -52,23 +52,23 @@ class WorkerMetrics(dict[str, Metric]):
 
     @property
     def kv_tokens(self) -> int:
-        """Tokens that the KV cache holds; 0 where the worker does not report it."""
+        """Capacity of the KV cache, in tokens; 0 if the worker does not report it."""
         return int(self._number("kv_tokens"))
 
     @property
     def held_tokens(self) -> int:
-        """Tokens, prompts included, that another worker would have to compute again if this worker left."""
+        """Tokens, prompts included, that other workers would have to compute again if this worker left."""
         return int(self._number("held_tokens"))
 
     @property
     def free_pace(self) -> float:
-        """Tokens per second of a response at the worker, if its last claim found nothing; else 0."""
+        """Tokens per second of one response at the worker, if its last claim found no request; else 0."""
         pace = float(self._number("free_pace"))
         return pace if 0 < pace < inf else 0.0
 
     @property
     def limits(self) -> ModelLimits:
-        """The limits of one request here; unknown for a worker that reports none."""
+        """The limits of one request at this worker; unknown if it reports none."""
         return ModelLimits.of(self)
 
     @property
@@ -78,7 +78,7 @@ class WorkerMetrics(dict[str, Metric]):
 
     @property
     def sick(self) -> str:
-        """Why the worker's GPU must not be used, "" when it is healthy."""
+        """The reason why the worker's GPU must not be used; "" if it is healthy."""
         return str(self.get("sick", ""))
 
     @property
@@ -93,7 +93,7 @@ class WorkerMetrics(dict[str, Metric]):
 
     @property
     def contexts(self) -> ContextCounts:
-        """Counters of the contexts that the engine has taken up."""
+        """Counters of the contexts' tokens that the engine computed, had cached, or fetched."""
         return ContextCounts.of_heartbeat(self)
 
     @property
@@ -103,7 +103,7 @@ class WorkerMetrics(dict[str, Metric]):
 
     @property
     def gpus(self) -> dict[str, Metric]:
-        """Metrics of its GPUs, by name."""
+        """Metrics of the worker's GPUs, by name."""
         return {name: value for name, value in self.items() if name.startswith(GPU_PREFIX)}
 
     def _number(self, name: str) -> float:

@@ -1,15 +1,15 @@
-"""The decision whether a job drafts; the only code that makes it."""
+"""The decision whether a job's workers draft; no other code makes it."""
 
 from openseer_core.manifest.job import Spec
 from openseer_core.worker import draft_ratios
 
 MIN_P_IGNORED = "the engine ignores it when it verifies drafts"
 CPU = "cpu"
-"""Device name of an engine on a CPU; a GPU has NVIDIA's name."""
+"""Device name of an engine on a CPU; for a GPU it is NVIDIA's name."""
 
 
 def job_refusal(spec: Spec) -> str:
-    """Why no worker of this job drafts, on any device; empty when it depends on the device."""
+    """The reason why no worker of this job drafts, on any device; "" if the device decides."""
     if spec.speculation.enabled is False:
         return "spec.speculation.enabled is false"
     if spec.model.engine == "scripted":
@@ -22,7 +22,7 @@ def job_refusal(spec: Spec) -> str:
 
 
 def speculation_refusal(spec: Spec, device: str) -> str:
-    """Why a worker of this job on such a device does not draft; empty when it does."""
+    """The reason why a worker of this job does not draft on a device; "" if it does."""
     reason = job_refusal(spec)
     if reason or spec.speculation.enabled:
         return reason
@@ -31,6 +31,6 @@ def speculation_refusal(spec: Spec, device: str) -> str:
 
 
 def _most(spec: Spec) -> int | None:
-    """Limit of concurrent requests in one engine by the manifest; None if it states none."""
+    """The manifest's limit of concurrent requests in one engine; None if it states none."""
     given = (spec.workers.max_inflight, spec.model.engine_args.get("max_num_seqs"))
     return min((most for most in given if isinstance(most, int)), default=None)

@@ -1,19 +1,20 @@
-"""A worker's time by use: one set of names for heartbeats, samples and explanations of runs."""
+"""A worker's time by use. Heartbeats, samples and explanations of runs use the same names."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 
 _PREFIX = "seconds_"
-"""Prefix of each name in a heartbeat, where metrics of all kinds are in one mapping."""
+"""Prefix of each name in a heartbeat, which has all metrics in one mapping."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSeconds:
     """Counters of one worker since its boot, in seconds, or their sums.
 
-    `running`: the engine had a response; `responses`: the same, summed over its responses. `store_idle`, `store_below`:
-    the worker waited for a reply of the store while the engine had no response, or free slots, although requests
-    may have waited or responses had ended. `weights`: the engine had none because of a change of weights, or slept.
+    `running`: time in which the engine had at least one response; `responses`: sum, over all responses, of their time
+    in the engine. `store_idle`, `store_below`: time of waits for a reply of the store, while requests may have waited
+    or responses had ended, and the engine had no response (`store_idle`) or free slots (`store_below`). `weights`: time
+    without a response because of a change of weights or of sleep.
     """
 
     running: float = 0.0
@@ -43,8 +44,10 @@ class WorkerSeconds:
 
 
 def mean_pace(counters: Iterable[tuple[float, WorkerSeconds | None]]) -> float:
-    """Tokens per second that a response gained, the mean of workers, by their tokens and seconds; 0 while nothing was
-    counted."""
+    """Mean tokens per second of a response, over all workers; 0 if no time was counted.
+
+    `counters`: (generated tokens, seconds) of each worker; workers without seconds are left out.
+    """
     known = [(tokens, seconds.responses) for tokens, seconds in counters if seconds is not None]
     responses = sum(each for _, each in known)
     return sum(tokens for tokens, _ in known) / responses if responses > 0 else 0.0
