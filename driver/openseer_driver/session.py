@@ -13,7 +13,14 @@ from typing import Any
 from openseer_core.admission import ModelLimits
 from openseer_core.errors import DriverFencedError, InputError, ManifestError, OutputError
 from openseer_core.manifest.job import RolloutJob
-from openseer_core.manifest.parse import changed_fields, manifest_content, manifest_hash, parse_ended_job, settings_of
+from openseer_core.manifest.parse import (
+    changed_fields,
+    changed_results,
+    manifest_content,
+    manifest_hash,
+    parse_ended_job,
+    settings_of,
+)
 from openseer_core.queue.policy import Policy, policy_of
 from openseer_driver import VERSION
 from openseer_driver.run_folder import ResultsWriter, RunFolder
@@ -65,7 +72,7 @@ class RunPlan:
             return
         changed = [
             name
-            for name in changed_fields(self.folder.read_run().manifest, self.record)
+            for name in changed_results(self.folder.read_run().manifest, self.record)
             if not name.startswith(_PLACES)  # the same prompts may have been moved
         ]
         if _CONTENT in changed:

@@ -1,5 +1,6 @@
 """Makes a RolloutJob from a parsed document, with all errors at once, and compares manifests."""
 
+import copy
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping
@@ -16,8 +17,7 @@ from openseer_core.wording import shown
 MOST_NESTED = 64
 """Limit of nested maps and lists in a spec. Each level takes stack, and no pod template needs more levels."""
 
-# Fields of the spec that may change between two sessions of a run, because they do not change its results.
-_NOT_RESULTS = (
+NOT_RESULTS = (
     "image",
     "imagePullPolicy",
     "imagePullSecrets",
@@ -40,6 +40,7 @@ _NOT_RESULTS = (
     "workers.tailRelease",
     "workers.maxUnavailable",
     "workers.resources",
+    "workers.startSeconds",
     "workers.template",
     "driver",
     "store",
@@ -50,6 +51,7 @@ _NOT_RESULTS = (
     "ttlSecondsAfterFinished",
     "failurePolicy",
 )
+"""Fields of the spec that may change between two sessions of a run, because they do not change its results."""
 
 
 def parse_job(document: object, source: str) -> RolloutJob:
@@ -94,21 +96,25 @@ def parse_ended_job(document: object, source: str) -> RolloutJob:
 
 def manifest_content(job: RolloutJob) -> dict[str, Any]:
     """The part of a manifest that determines a run's results, with defaults, as plain values to store with the run."""
-    spec = job.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
-    for path in _NOT_RESULTS:
+    return _results_only({"spec": job.spec.model_dump(mode="json", by_alias=True, exclude_none=True)})
+
+
+def _results_only(content: dict[str, Any]) -> dict[str, Any]:
+    """`content` without the fields of NOT_RESULTS; changes it in place."""
+    for path in NOT_RESULTS:
         *parents, name = path.split(".")
-        part = spec
+        part = content.get("spec", {})
         for parent in parents:
-            part = part[parent]
+            part = part.get(parent, {})
         part.pop(name, None)
-    return {"spec": spec}
+    return content
 
 
 def settings_of(job: RolloutJob) -> dict[str, Any]:
     """The other part of a manifest, which may change between two sessions of a run; with defaults, by dotted name."""
     spec = job.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
     found: dict[str, Any] = {}
-    for path in _NOT_RESULTS:
+    for path in NOT_RESULTS:
         *parents, name = path.split(".")
         part = spec
         for parent in parents:
@@ -128,6 +134,14 @@ def changed_fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Dotted names of the fields in which two results of `manifest_content` differ."""
     before, after = dict(_leaves(old)), dict(_leaves(new))
     return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+
+
+def changed_results(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """As `changed_fields`, of the content stored with a run and that of its manifest today.
+
+    A release may add a field to NOT_RESULTS, so the stored content may have fields that no longer count.
+    """
+    return changed_fields(_results_only(copy.deepcopy(dict(stored))), now)
 
 
 def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

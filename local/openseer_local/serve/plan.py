@@ -16,7 +16,7 @@ import msgspec
 
 from openseer_core.errors import InputError, OutputError
 from openseer_core.manifest.job import RolloutJob
-from openseer_core.manifest.parse import changed_fields, manifest_content, manifest_hash
+from openseer_core.manifest.parse import changed_results, manifest_content, manifest_hash
 from openseer_driver import VERSION
 from openseer_driver.folder_lock import held
 from openseer_driver.run_folder import RunFolder
@@ -117,7 +117,7 @@ class ServingPlan:
         folder = self.folder
         if self.fresh or not folder.exists():
             return
-        changed = changed_fields(folder.read_run().manifest, manifest_content(self.job))
+        changed = changed_results(folder.read_run().manifest, manifest_content(self.job))
         if changed:
             raise InputError(
                 f"{folder.path}: was served from another manifest; changed: {', '.join(changed)}. "

@@ -10,7 +10,13 @@ from pydantic import ValidationError
 
 from openseer_core.errors import ManifestError
 from openseer_core.manifest.job import RolloutJob, Sampling, Spec, default_spec
-from openseer_core.manifest.parse import changed_fields, manifest_content, manifest_hash, parse_job
+from openseer_core.manifest.parse import (
+    changed_fields,
+    changed_results,
+    manifest_content,
+    manifest_hash,
+    parse_job,
+)
 
 MINIMAL: dict[str, Any] = {
     "apiVersion": "openseer.dev/v1alpha1",
@@ -339,6 +345,15 @@ def test_changed_fields_are_named() -> None:
         "spec.sampling.topP",
     ]
     assert changed_fields(manifest_content(old), manifest_content(old)) == []
+
+
+def test_a_stored_field_that_no_longer_counts_is_no_change() -> None:
+    content = manifest_content(parse_job(MINIMAL, "job.yaml"))
+    stored = copy.deepcopy(content)
+    stored["spec"]["workers"]["startSeconds"] = 120  # as stored by a release in which the field counted
+    assert changed_results(stored, content) == []
+    stored["spec"]["groupSize"] += 1
+    assert changed_results(stored, content) == ["spec.groupSize"]
 
 
 @pytest.mark.parametrize("text", ["1e999998", "1E+100", "9" * 33, "0." + "1" * 33, "1e-999999"])
