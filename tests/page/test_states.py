@@ -82,7 +82,7 @@ def test_an_old_view_stays_with_its_time(page: "Page", site: Site) -> None:
     expect(page.get_by_text("4/4", exact=True)).to_be_visible()
     site.played.silent = True
     banner = page.locator(".banner")
-    expect(banner).to_contain_text(re.compile(r"Nothing new since \d\d:\d\d:\d\d"), timeout=8_000)
+    expect(banner).to_contain_text(re.compile(r"No update since \d\d:\d\d:\d\d"), timeout=8_000)
     expect(page.get_by_text("4/4", exact=True)).to_be_visible()
     site.played.silent = False
     expect(banner).to_have_count(0)

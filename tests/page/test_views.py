@@ -75,7 +75,7 @@ def test_a_killed_worker_is_named_within_two_seconds(page: "Page", site: Site) -
     expect(page.get_by_text("4/4", exact=True)).to_be_visible()
     site.played.fleet.silence("worker-2")
     trouble = page.get_by_role("list", name="Workers with problems")
-    expect(trouble).to_contain_text("worker-2: has said nothing for", timeout=2_000)
+    expect(trouble).to_contain_text("worker-2: no heartbeat for", timeout=2_000)
     expect(page.locator("[aria-live]").first).to_contain_text("worker-2 is silent")
 
 
