@@ -265,7 +265,7 @@ class WeightFolders:
 
 
 def _stamps(folder: Path) -> _Stamps:
-    """Reads size, mtime, ctime (ns) and inode of each file; opens the files, to bypass a network file system's cache."""
+    """Reads size, mtime, ctime (ns) and inode of each file. Opens the files to bypass a network file system's cache."""
     stamps = _Stamps()
     for path in weight_files(folder):
         with path.open("rb") as file:
