@@ -42,7 +42,7 @@ class Arena(NamedTuple):
 
 
 def new_arena(memory_bytes: int) -> Arena:
-    """Returns an empty arena of about `memory_bytes`, at least 1,024 states, edges and buckets."""
+    """Returns an empty arena of at most `memory_bytes`, but with at least 1,024 states, edges and buckets."""
     states = max(1024, int(memory_bytes * _STATE_SHARE) // STATE_BYTES)
     edges = max(1024, int(memory_bytes * _EDGE_SHARE) // EDGE_BYTES)
     buckets = 1 << max(10, int(np.log2(max(1, memory_bytes * (1 - _STATE_SHARE - _EDGE_SHARE) / BUCKET_BYTES))))
