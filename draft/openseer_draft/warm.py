@@ -1,6 +1,6 @@
 """Compiles all functions of a step, or loads them from the cache: `python -m openseer_draft.warm`.
 
-On a machine without cached code this takes about 13 s of one core, otherwise a third of a second.
+The first time on a machine it takes about 14 s of one core, afterwards a third of a second.
 """
 
 import numpy as np

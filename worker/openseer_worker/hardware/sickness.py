@@ -79,8 +79,8 @@ class Sickness:
 
 
 def sick(metrics: WorkerMetrics) -> str | None:
-    """Returns the reason why a worker with these metrics must stop: its engine's `sick`, or a GPU's fault or Xid error;
-    None if all GPUs are well."""
+    """Why the worker with these metrics must stop: its engine's `sick`, or a GPU's fault or Xid error; None if there is
+    none."""
     for name, value in metrics.items():
         if name == "sick":
             return str(value)

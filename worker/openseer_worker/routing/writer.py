@@ -26,7 +26,7 @@ MOST_OPEN = 256
 UNSAVED_BYTES = 256 * 2**20
 """Limit of memory for rows that wait to be written, in bytes; rows beyond it are lost."""
 TELL_SECONDS = 30.0
-"""Least interval of warnings about rows that cannot be written, in seconds."""
+"""Interval of warnings about a folder that takes no rows, in seconds."""
 
 
 def check_rows_folder(folder: Path | None) -> None:
