@@ -1,4 +1,5 @@
 """Drafts for speculative decoding: a suffix automaton per prompt group, and the choice of draft lengths.
 
-Read `automaton`, `arena` (its memory), `acceptance`, `candidates`, `lengths`, `step`, `drafter`. Tests: tests/draft.
+Read `automaton`, `arena` (the automata's memory), `acceptance`, `candidates`, `lengths`, `step`, `drafter`; `compiled`
+and `warm` compile them. Tests: tests/draft.
 """

@@ -1,9 +1,9 @@
-"""The chance that a proposed token is sampled, learned from the tokens that were sampled.
+"""Estimates the chance that a proposed token is sampled, from earlier proposals and the tokens sampled after them.
 
-The automaton's relative frequency alone is a poor probability: one occurrence of one after a match of two tokens
-says less than forty of fifty after a match of twenty. So a table counts how often the proposed token was sampled, by
-match length, frequency, origin, and the recent success of the request's proposals. It learns from every candidate, also
-from those that were too unlikely to be verified: the sampled tokens show whether they would have been accepted.
+The automaton's relative frequency alone is a poor estimate: 1 of 1 occurrences after a match of two tokens is weaker
+evidence than 40 of 50 after a match of twenty. So a table counts how often proposed tokens were sampled, by match
+length, frequency, origin, and the recent success of the request's proposals. It learns from every candidate, also from
+candidates that were too unlikely to be verified: the sampled tokens show whether they would have been accepted.
 """
 
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from openseer_draft.compiled import compiled
 ORIGINS = ("own", "siblings", "earlier", "prompt")
 OWN, SIBLINGS, EARLIER_ORIGIN, PROMPT_ORIGIN = range(4)
 
+# The table's cells: classes of match length (by their least length, in tokens), frequency, origin and recent success.
 _MATCH_EDGES = (1, 2, 3, 4, 5, 7, 9, 13, 17, 25, 33, 65)
 MATCHES = len(_MATCH_EDGES)
 LONGEST_MATCH = 65
@@ -25,22 +26,23 @@ RECENTS = 4
 CELLS = RECENTS * len(ORIGINS) * MATCHES * FREQUENCIES
 
 PRIOR_TRIALS = 4.0
-"""Number of trials that the initial value of a cell counts for."""
+"""Number of trials as which a cell's initial value counts."""
 FORGET_AT = 1024.0
-"""Number of trials at which a cell halves them, because a model's repetitions change with its weights."""
+"""Number of trials at which a cell's counts are halved, because a model's repetitions change with its weights."""
 PATHS = 32
 PRIOR_PATH_TRIALS = 20.0
 PATHS_FORGET_AT = 2048.0
-"""The same numbers for the chances of whole paths, sorted into PATHS intervals."""
+"""PRIOR_TRIALS and FORGET_AT for the chances of whole paths, in PATHS intervals."""
 DOUBT = 0.5
-"""Added to the number of positions when a frequency is computed: one of one counts less than ten of ten."""
+"""Added to the number of positions in a frequency, so that 1 of 1 counts less than 10 of 10."""
 
 
 class Acceptance(NamedTuple):
-    """Per cell (cells): trials, hits, and their ratio. `buckets`: from a match length to its row.
+    """The counts. Per cell (CELLS): trials, hits, and `chance`, their ratio. `buckets`: the class of a match length.
 
     `paths` (PATHS, 2): trials and hits of whole paths by their chance, the product over the tokens. The proposed path
-    is the best of several, so its chance is too high more often than too low; this table measures and corrects that.
+    is the best of several, so its chance is too high more often than too low; this table measures the error, and its
+    ratios replace the products.
     """
 
     trials: NDArray[np.float64]
@@ -51,7 +53,7 @@ class Acceptance(NamedTuple):
 
 
 def new_acceptance() -> Acceptance:
-    """A table without observations: a token's chance is its frequency, lowered after a short match."""
+    """Returns a table without observations: a token's chance is its frequency, lowered after a short match."""
     buckets = np.searchsorted(_MATCH_EDGES, np.arange(LONGEST_MATCH + 1), side="right") - 1
     frequency = (np.arange(FREQUENCIES) + 0.5) / FREQUENCIES
     match = np.array(_MATCH_EDGES, float)
@@ -69,7 +71,7 @@ def new_acceptance() -> Acceptance:
 
 @compiled
 def cell_of(table, recent, origin, match, occurrences, among):
-    """The cell of a token that followed in `occurrences` of `among` positions after the last `match` tokens.
+    """Returns the cell of a token that followed the last `match` tokens at `occurrences` of `among` positions.
 
     `recent`: the share of the request's latest proposals whose first token was sampled.
     """
@@ -81,7 +83,7 @@ def cell_of(table, recent, origin, match, occurrences, among):
 
 @compiled
 def origin_of(owner, request):
-    """The origin of a draft token for `request`; `owner`: of the token's state."""
+    """Returns the origin of a draft token for `request`. `owner`: of the token's state."""
     if owner == request:
         return OWN
     if owner == EARLIER:
@@ -93,7 +95,7 @@ def origin_of(owner, request):
 
 @compiled
 def learn(table, cell, hit):
-    """Counts one trial of a cell."""
+    """Counts one trial of a cell. `hit`: whether the token was sampled."""
     table.trials[cell] += 1.0
     if hit:
         table.hits[cell] += 1.0
@@ -105,13 +107,13 @@ def learn(table, cell, hit):
 
 @compiled
 def path_of(chance):
-    """The index in `paths` for a chance."""
+    """Returns the row of `paths` for a chance."""
     return min(int(chance * PATHS), PATHS - 1)
 
 
 @compiled
 def learn_path(table, path, hit):
-    """Counts one trial of paths in that interval."""
+    """Counts one trial of the row `path` of `paths`. `hit`: whether all its tokens were sampled."""
     trials = table.paths[path]
     trials[0] += 1.0
     if hit:

@@ -1,8 +1,8 @@
 """The memory of all automata of a worker: flat int32 arrays of fixed size; a group is freed in constant time.
 
-The arrays have their full size from the start, and are never copied; the system provides memory only where they are
-written. A freed group is a chain of states that is added to the list of dead ones. A dead state and its edges are
-reclaimed one by one when memory is needed, so freeing costs nothing in the step in which it happens.
+The arrays have their full size from the start, and are never copied; the system allocates memory only for the pages
+that are written. The states of a freed group are a chain, which is added to the list of dead states. Dead states and
+their edges are reclaimed one state at a time when memory is needed, so that no step has to free a whole group.
 """
 
 from typing import NamedTuple
@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from openseer_draft.compiled import compiled
 
-# Columns of a state (32 bytes). TOKEN and TARGET are its most frequent edge, EDGES is the list of the others; 0: none.
+# Columns of a state (32 bytes). TOKEN and TARGET are its most frequent edge, EDGES is the list of its other edges,
+# NEXT is the next state of the group's chain or of the list of dead or free states; 0: none.
 LENGTH, LINK, COUNT, TOKEN, TARGET, EDGES, OWNER, NEXT = range(8)
 STATE_COLUMNS = 8
-# Columns of an edge (20 bytes), for all edges of a state except its most frequent one.
+# Columns of an edge (20 bytes); a state's most frequent edge is in the state itself.
 FROM_STATE, LABEL, GOAL, SIBLING, BUCKET_NEXT = range(5)
 # Counters of an arena.
 STATES_USED, EDGES_USED, DEAD, FREE_STATE, FREE_EDGE, STATES_FREE, EDGES_FREE, STATES_LIVE, EDGES_LIVE = range(9)
@@ -25,14 +26,14 @@ GROUP_COLUMNS = 5
 
 STATE_BYTES, EDGE_BYTES, BUCKET_BYTES = 32, 20, 4
 _STATE_SHARE, _EDGE_SHARE = 0.6, 0.3
-"""Shares of the memory, as measured for text of language models; the rest is the hash table of edges."""
+"""Shares of the memory for states and edges, measured with text of language models; the rest is the hash table."""
 
 MANY, EARLIER, PROMPT = -3, -2, -1
-"""Owners of a state other than a single response: several responses, earlier batches, the prompt."""
+"""Owners of a state that is not of a single response alone: several texts, earlier batches, the prompt."""
 
 
 class Arena(NamedTuple):
-    """States int32 (states, 8), edges int32 (edges, 5), buckets int32 (a power of two), counters int64 (9)."""
+    """States int32 (states, 8), edges int32 (edges, 5), buckets int32 (a power of two), and counters int64 (9)."""
 
     states: NDArray[np.int32]
     edges: NDArray[np.int32]
@@ -41,7 +42,7 @@ class Arena(NamedTuple):
 
 
 def new_arena(memory_bytes: int) -> Arena:
-    """An empty arena that uses at most `memory_bytes`."""
+    """Returns an empty arena of at most `memory_bytes`, but with at least 1,024 states, edges and buckets."""
     states = max(1024, int(memory_bytes * _STATE_SHARE) // STATE_BYTES)
     edges = max(1024, int(memory_bytes * _EDGE_SHARE) // EDGE_BYTES)
     buckets = 1 << max(10, int(np.log2(max(1, memory_bytes * (1 - _STATE_SHARE - _EDGE_SHARE) / BUCKET_BYTES))))
@@ -52,13 +53,13 @@ def new_arena(memory_bytes: int) -> Arena:
 
 
 def used_bytes(arena: Arena) -> int:
-    """Bytes used by live groups."""
+    """Returns the bytes used by live groups."""
     return int(arena.counters[STATES_LIVE]) * STATE_BYTES + int(arena.counters[EDGES_LIVE]) * EDGE_BYTES
 
 
 @compiled
 def bucket_of(arena, state, token):
-    """The hash bucket of the edge of `state` with `token`."""
+    """Returns the hash bucket of the edge of `state` with `token`."""
     mixed = (np.uint32(state) * np.uint32(2654435761)) ^ (np.uint32(token) * np.uint32(2246822519))
     mixed ^= mixed >> np.uint32(15)
     return np.int64(mixed & np.uint32(arena.buckets.shape[0] - 1))
@@ -88,7 +89,7 @@ def enter(arena, edge):
 
 @compiled
 def reclaim(arena):
-    """Reclaims one dead state: it and its edges can be used again."""
+    """Reclaims one dead state and its edges, so that they can be used again."""
     states, edges, counters = arena.states, arena.edges, arena.counters
     state = counters[DEAD]
     counters[DEAD] = states[state, NEXT]
@@ -107,7 +108,8 @@ def reclaim(arena):
 
 @compiled
 def has_room(arena, edges_needed):
-    """Whether two states (the most per token) and `edges_needed` edges are available; reclaims dead ones if needed."""
+    """Whether two states (the most that one token needs) and `edges_needed` edges are available; reclaims dead states
+    if needed."""
     counters = arena.counters
     while True:
         states_left = arena.states.shape[0] - counters[STATES_USED] + counters[STATES_FREE]
@@ -121,7 +123,7 @@ def has_room(arena, edges_needed):
 
 @compiled
 def take_state(arena, groups, group):
-    """A blank state, added to the chain of its group. Requires `has_room`."""
+    """Returns a blank state, added to the chain of its group. Requires `has_room`."""
     states, counters = arena.states, arena.counters
     if counters[FREE_STATE] == 0 and counters[DEAD] != 0:
         reclaim(arena)
@@ -143,7 +145,7 @@ def take_state(arena, groups, group):
 
 @compiled
 def take_edge(arena, groups, group):
-    """A reclaimed or new edge. Requires `has_room`."""
+    """Returns a reclaimed or new edge. Requires `has_room`."""
     counters = arena.counters
     groups[group, EDGES_HELD] += 1
     counters[EDGES_LIVE] += 1
@@ -166,7 +168,7 @@ def clear(groups, group):
 
 @compiled
 def new_group(arena, groups, group):
-    """Creates an empty automaton in a row of `groups`; False if memory is short."""
+    """Creates an empty automaton in a row of `groups`; returns False if memory is short."""
     if not has_room(arena, 0):
         return False
     clear(groups, group)
@@ -176,7 +178,7 @@ def new_group(arena, groups, group):
 
 @compiled
 def free_group(arena, groups, group):
-    """Adds all states of a group to the dead ones."""
+    """Adds all states of a group to the dead states."""
     counters = arena.counters
     root = groups[group, ROOT]  # the first state taken, so the last of the chain
     arena.states[root, NEXT] = counters[DEAD]

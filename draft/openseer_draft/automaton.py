@@ -1,8 +1,9 @@
 """A suffix automaton over a group's prompt and responses, with exact counts and the most frequent next token.
 
 Blumer et al., "The smallest automaton recognizing the subwords of a text" (1985), extended online to several texts. A
-state stands for all substrings that occur at the same positions; its suffix link leads to the longest suffix that also
-occurs elsewhere. So the state at the end of a text is its longest match, and a step reads no earlier token again.
+state represents all substrings that end at the same positions; its suffix link leads to their longest suffix that also
+ends at other positions. So the state at the end of a text has the text's longest match, and a step reads no earlier
+token again.
 """
 
 import numpy as np
@@ -32,13 +33,13 @@ from openseer_draft.arena import (
 from openseer_draft.compiled import compiled
 
 COUNTED_SUFFIXES = 64
-"""Limit of suffixes whose count one token raises, longest first. A run of one token has as many as it is long;
-without this limit each of its tokens would cost more than the one before. Other text stays far below."""
+"""Limit of suffixes whose count one token raises, longest first. A run of n equal tokens has n suffixes; without this
+limit each token of a run would cost more than the token before. Other text is far below the limit."""
 
 
 @compiled
 def find(arena, state, token):
-    """The edge of `state` with `token` in the hash table, or 0."""
+    """Returns the edge of `state` with `token` in the hash table, or 0."""
     edges = arena.edges
     edge = arena.buckets[bucket_of(arena, state, token)]
     while edge != 0 and not (edges[edge, FROM_STATE] == state and edges[edge, LABEL] == token):
@@ -48,7 +49,7 @@ def find(arena, state, token):
 
 @compiled
 def target(arena, state, token):
-    """The target of `state` for `token`, or 0."""
+    """Returns the target of the edge of `state` with `token`, or 0."""
     states = arena.states
     if states[state, TARGET] == 0 or states[state, TOKEN] == token:
         return states[state, TARGET]
@@ -60,7 +61,7 @@ def target(arena, state, token):
 
 @compiled
 def add_edge(arena, groups, group, state, token, goal):
-    """Adds an edge to `state`, for a token that has none there."""
+    """Adds an edge from `state` to `goal`, for a token without an edge there."""
     states, edges = arena.states, arena.edges
     if states[state, TARGET] == 0:
         states[state, TOKEN] = token
@@ -77,7 +78,7 @@ def add_edge(arena, groups, group, state, token, goal):
 
 @compiled
 def prefer(arena, state, token, goal):
-    """Makes an edge of the hash table the most frequent one; the former one takes its place in the table."""
+    """Makes an edge in the hash table the state's most frequent edge; the former one replaces it in the table."""
     states, edges = arena.states, arena.edges
     edge = find(arena, state, token)
     unlink(arena, edge)
@@ -90,7 +91,7 @@ def prefer(arena, state, token, goal):
 
 @compiled
 def degree(arena, state):
-    """The number of edges of `state` in the hash table."""
+    """Returns the number of edges of `state` in the hash table."""
     count = 0
     edge = arena.states[state, EDGES]
     while edge != 0:
@@ -101,7 +102,7 @@ def degree(arena, state):
 
 @compiled
 def redirect(arena, state, token, old, new):
-    """Redirects the edges with `token` from `state` and its suffixes that lead to `old`, to `new`."""
+    """Redirects to `new` those edges of `state` and its suffixes with `token` that lead to `old`."""
     states, edges = arena.states, arena.edges
     while state != 0:
         if states[state, TARGET] != 0 and states[state, TOKEN] == token:
@@ -118,7 +119,8 @@ def redirect(arena, state, token, old, new):
 
 @compiled
 def split(arena, groups, group, whole, state, token):
-    """Splits off the part of `whole` that `state` and its suffixes reach by `token`: it ends a shorter text."""
+    """Splits the shorter substrings off `whole`, those that `state` and its suffixes reach by `token`; returns their
+    new state."""
     states, edges = arena.states, arena.edges
     part = take_state(arena, groups, group)
     states[part, LENGTH] = states[state, LENGTH] + 1
@@ -138,7 +140,7 @@ def split(arena, groups, group, whole, state, token):
 
 @compiled
 def grow(arena, groups, group, last, token):
-    """A new state for the text of `last` followed by `token`; 0 if memory is short."""
+    """Returns a new state for the text of `last` followed by `token`; 0 if memory is short."""
     states = arena.states
     missing = 0
     suffix, known = last, np.int32(0)
@@ -177,7 +179,7 @@ def mark(arena, state, owner):
 
 @compiled
 def count(arena, last, token, fresh, owner):
-    """Raises the counts of all suffixes that end in `fresh`, and updates each one's most frequent edge."""
+    """Raises the counts of the suffixes of the text that ends in `fresh`, and updates the most frequent edges there."""
     states = arena.states
     state, before, walked = fresh, last, 0
     mark(arena, state, owner)
@@ -199,8 +201,8 @@ def count(arena, last, token, fresh, owner):
 def append(arena, groups, group, owner, last, tokens, start, stop):
     """Appends tokens[start:stop] to the text that ends in state `last`; returns (new last state, position reached).
 
-    The position is less than `stop` if memory is short, or at a negative number, with which engines mark
-    a position whose token is not known yet.
+    The position is less than `stop` if memory is short, or if a token is negative: engines mark so a position without a
+    known token.
     """
     states = arena.states
     last = np.int32(last)
@@ -224,7 +226,8 @@ def append(arena, groups, group, owner, last, tokens, start, stop):
 
 @compiled
 def follow(arena, last, tokens, start, stop):
-    """Follows a text that may be present already, without counting it; returns (state, position) where it ends."""
+    """Follows tokens[start:stop] from state `last` as far as the automaton has this text, without counting it; returns
+    (last state, position reached)."""
     states = arena.states
     last = np.int32(last)
     for position in range(start, stop):

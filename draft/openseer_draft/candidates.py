@@ -1,8 +1,8 @@
-"""The best path through the automaton for one request: the largest expected number of accepted tokens.
+"""Finds one request's best path through the automaton: the path with the most expected accepted tokens.
 
-Every suffix of the text that occurs elsewhere is a possible start; from each the most frequent tokens are followed. The
-engine verifies one path per request and no trees, so the paths compete (Seer's trees of the two to four best ones would
-bring at most 0.08 tokens per step at the same number of verified tokens).
+Every suffix of the text that occurs elsewhere is a possible start; a path follows the most frequent tokens from there.
+The engine verifies one path per request, not trees, so the best path is chosen (Seer's trees of the two to four best
+paths would yield at most 0.08 tokens per step more at the same number of verified tokens).
 """
 
 from typing import NamedTuple
@@ -17,20 +17,21 @@ from openseer_draft.compiled import compiled
 STARTS = 6
 """Limit of suffixes whose paths are compared, longest first."""
 SUFFIXES = 24
-"""Limit of suffixes that are examined for a start: a run of one token has as many as it is long."""
+"""Limit of suffixes that are examined for a start: a run of n equal tokens has n suffixes."""
 RECENT_RATE = 0.1
-"""Weight of the latest proposal in the share of successful ones: the mean of about ten steps."""
+"""Weight of the latest proposal in the share of successful proposals, a mean over about ten steps."""
 FIRST_RECENT = 0.5
+"""Initial value of that share."""
 LEAST_CHANCE = 0.02
-"""Chance below which a path ends."""
+"""Chance, that all tokens so far are accepted, below which a path ends."""
 
 
 class Candidates(NamedTuple):
-    """Per slot the last proposed path: tokens, cells, and the chance that all tokens up to here are accepted (slots,
-    longest draft).
+    """The last proposed path of each slot, and one more row for trials.
 
-    `lengths` int32 (slots): of the path; `drafted` int32 (slots): number of its tokens that the engine got.
-    `recent` float64 (slots): the share of recent proposals whose first token was sampled.
+    (rows, longest draft): `tokens`; `cells` and `paths`, their places in the tables of Acceptance; `chances`, that all
+    tokens up to this one are accepted. (rows): `lengths` of the paths; `drafted`, the number of tokens that the engine
+    got; `origins` of the first tokens; `recent`, the share of recent proposals whose first token was sampled.
     """
 
     tokens: NDArray[np.int32]
@@ -44,7 +45,7 @@ class Candidates(NamedTuple):
 
 
 def new_candidates(slots: int, longest: int) -> Candidates:
-    """Empty slots, and one row more, in which paths are tried."""
+    """Returns empty slots, and one more row for trials."""
     shape = (slots + 1, longest)
     return Candidates(
         np.zeros(shape, np.int32),
@@ -60,7 +61,8 @@ def new_candidates(slots: int, longest: int) -> Candidates:
 
 @compiled
 def trace(arena, table, found, row, state, match, request, recent):
-    """Writes the path from `state` into `row`; returns its expected number of accepted tokens."""
+    """Writes the path from `state` to `row`; returns its expected number of accepted tokens. `match`: tokens of the
+    suffix in `state`."""
     states = arena.states
     longest = found.tokens.shape[1]
     chance, expected, length = 1.0, 0.0, 0
@@ -94,7 +96,7 @@ def trace(arena, table, found, row, state, match, request, recent):
 
 @compiled
 def propose(arena, table, found, slot, last, request):
-    """Writes the best path after the text that ends in `last` into the slot."""
+    """Writes the best path after the text that ends in state `last` to the slot."""
     states = arena.states
     spare = found.tokens.shape[0] - 1
     best, starts, looked = 0.0, 0, 0
@@ -126,7 +128,7 @@ def copy(found, from_row, to_row):
 
 @compiled
 def observe(table, found, slot, tokens, start, stop):
-    """Learns from the sampled tokens[start:stop]; returns how many proposed tokens were sampled."""
+    """Learns from the sampled tokens[start:stop]; returns the number of proposed tokens that were sampled."""
     came_true = 0
     if found.lengths[slot] > 0:
         hit = found.tokens[slot, 0] == tokens[start]

@@ -1,4 +1,4 @@
-"""Compilation of the inner loops by numba, to machine code that is cached on disk and releases Python's lock."""
+"""Compiles the inner loops by numba to machine code, which is cached on disk and runs without Python's lock."""
 
 from collections.abc import Callable
 from typing import Any

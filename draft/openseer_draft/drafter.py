@@ -1,21 +1,21 @@
 """The drafter of a worker: it proposes tokens from the group's earlier tokens, and the engine verifies them.
 
-Problem: a step of the engine yields one token per request, and reads all weights for it. Verifying several proposed
-tokens in the same step costs less than the steps that it saves, but a draft model would need compute of its own, and
-training along with the policy.
+Problem: a step of the engine yields one token per request, and reads all weights for it. To verify several proposed
+tokens in the same step costs less than the steps that it saves. But a draft model would need compute of its own, and
+would have to be trained together with the policy.
 
-Idea: the responses of one prompt share phrases. A suffix automaton per group holds the prompt, the responses that run
-here, the tokens of siblings on other workers, and responses of earlier batches. The state at the end of a response is
-its longest match; from there and its suffixes the most frequent next tokens form paths (`candidates`). A table turns
-counts into chances (`acceptance`), and `lengths` chooses how many tokens of each path are verified.
+Idea: the responses to one prompt share phrases. A suffix automaton per group contains the prompt, the responses that
+run here, the tokens of siblings on other workers, and responses of earlier batches. The state at the end of a response
+has its longest match. From this state and its suffixes, the most frequent next tokens form paths (`candidates`). A
+table converts counts to chances (`acceptance`), and `lengths` chooses the number of verified tokens of each path.
 
 Example: a sibling has generated "a b c d", and this response ends in "a b". The path is "c d". With chances of 0.8 for
 c and 0.72 for c and d together, it is expected to yield 0.8 + 0.72 = 1.52 accepted tokens. The model samples "c x": c
 is accepted, d is not, and the step yields two tokens, c and x, instead of one. The table counts a hit and a miss.
 
-It follows that drafts change only the speed: the engine accepts a token with the model's own probability, so the
-distribution is the same. Where drafts have not paid for 16 steps in a row, none are proposed for 64. Source: Seer,
-section 3.3, which feeds a draft server per group; here each worker has its automata (docs/decisions/0011).
+Consequences: drafts change only the speed. The engine accepts a token with the model's own probability, so the sampling
+distribution is the same. If drafts have not paid for 16 steps in a row, none are proposed for 64 steps. Source: Seer,
+section 3.3, with a draft server for the groups; here each worker has its own automata (docs/decisions/0011).
 """
 
 import time
@@ -58,23 +58,26 @@ from openseer_draft.step import (
 Tokens = NDArray[np.int32]
 
 FIRST_GROUPS = 64
+"""Initial number of rows for automata; it is doubled when all are in use."""
 NO_GROUP = 0
-"""The row of live requests whose group got no memory; it never has an automaton."""
+"""Row of the live requests whose group got no memory; it never has an automaton."""
 FOLLOWED_STEPS = 16
 """Number of steps over which the time of drafting is averaged."""
 HEADROOM = 16
-"""Divisor of the memory: while a smaller part of it is free, groups that are not needed are freed."""
+"""While less than 1 / HEADROOM of the memory is free, groups that are not needed are freed."""
 MEASURE_EVERY = 128
-"""Interval of measurements, in steps: two of them draft nothing, or likely tokens where nothing has paid, so that T
-stays known for both. The second one counts, because the first includes work of the engine for the step before."""
+"""Interval of measurements, in steps, so that T is known with and without drafts. Two consecutive steps draft nothing,
+or, if drafts do not pay, likely tokens. Only the second step is measured: the first includes work of the engine for the
+step before."""
 FRUITLESS_STEPS = 16
 ASLEEP_STEPS = 64
-"""After FRUITLESS_STEPS steps in a row without gain no drafts are proposed for this number; texts are still added."""
+"""After FRUITLESS_STEPS consecutive steps without gain no drafts are proposed for ASLEEP_STEPS; texts still grow."""
 
 
 @dataclass(slots=True)
 class _Response:
-    """One response in an automaton: its number of tokens, their last state, whether the group's corpus counts it."""
+    """A response in an automaton. `known`: number of its tokens; `last`: the state after them, 0 without one;
+    `counted`: whether the group's CORPUS_SIZE includes it."""
 
     known: int = 0
     last: int = 0
@@ -83,7 +86,8 @@ class _Response:
 
 @dataclass(slots=True)
 class _Automaton:
-    """An automaton of a group. `begin`: the state after the prompt, 0 before the prompt is known."""
+    """The automaton of a group. `row`: in the table of groups; `begin`: the state after the prompt, 0 while the prompt
+    is unknown; `live`: number of live requests; `responses`: by index."""
 
     row: int
     begin: int = 0
@@ -93,33 +97,33 @@ class _Automaton:
 
 @dataclass(frozen=True, slots=True)
 class Drafts:
-    """The proposals of a step: tokens int32 (requests, longest draft), and their number, int32 (requests)."""
+    """The drafts of a step: `tokens` int32 (requests, longest draft), and `lengths` int32 (requests), in tokens."""
 
     tokens: Tokens
     lengths: Tokens
 
 
 class StepCosts:
-    """T: the time of a step by its number of requests and of verified draft tokens, learned from steps."""
+    """T: the time of a step by its numbers of requests and of verified draft tokens, learned from measured steps."""
 
     def __init__(self) -> None:
         self.tables: Costs = new_costs()
 
     def learn(self, requests: int, drafted: int, seconds: float) -> None:
-        """Adds one step that was measured on purpose, before there are requests."""
+        """Adds a step that was measured before the first request."""
         measure(self.tables, requests, drafted, seconds)
         fill(self.tables)
 
     def seconds(self, requests: int, drafted: int) -> float:
-        """The expected time of such a step, in seconds."""
+        """Returns the expected time of a step, in seconds."""
         return float(seconds_of(self.tables, requests, drafted))
 
 
 class Drafter:
-    """Drafts for at most `slots` live requests, each at most `max_tokens` long, within `memory_bytes`.
+    """Drafts at most `max_tokens` tokens for each of at most `slots` live requests, within `memory_bytes`.
 
-    One thread at a time. `adaptive`: lengths depend on the cost of a step (see lengths); otherwise every token is
-    drafted whose chance is at least LIKELY_CHANCE.
+    To be called by one thread at a time. `adaptive`: lengths depend on the cost of a step (see `lengths`); otherwise
+    each path is drafted while its chance is at least LIKELY_CHANCE.
     """
 
     def __init__(self, *, slots: int, max_tokens: int, memory_bytes: int, adaptive: bool = True) -> None:
@@ -150,11 +154,11 @@ class Drafter:
     # ---- tokens of other workers and earlier batches
 
     def append(self, group: str, index: int, position: int, tokens: bytes) -> int:
-        """Adds another worker's tokens (int32 bytes) of response `index`, from its token `position` on.
+        """Adds another worker's tokens (int32, as bytes) of response `index`, from the response's token `position` on.
 
-        Known tokens are skipped. After a gap the response continues as a separate text. Returns the number of known
-        tokens of the response; fewer than given when memory is short. A response that is live here only grows by its
-        own steps.
+        Known tokens are skipped. After a gap the response continues as a separate text. A response that is live here
+        grows only by its own steps. Returns the number of known tokens of the response; if memory is short, not all of
+        the given tokens are known.
         """
         automaton = self._group(group)
         if automaton is None:
@@ -172,20 +176,20 @@ class Drafter:
         return response.known
 
     def seed(self, group: str, responses: list[bytes]) -> None:
-        """Adds responses of earlier batches to the same prompt, int32 bytes each, newest first."""
+        """Adds earlier batches' responses to the same prompt, newest first; each is int32 tokens as bytes."""
         automaton = self._group(group)
         if automaton is None:
             return
-        for tokens in reversed(responses):  # the newest last: of equally frequent tokens the latest one is preferred
+        for tokens in reversed(responses):  # the newest last: among equally frequent tokens the last one is preferred
             self._append(automaton, EARLIER, automaton.begin or self._root(automaton), _read(tokens))
 
     def known(self, group: str) -> dict[int, int]:
-        """The number of known tokens of each response, by its index."""
+        """Returns the number of known tokens of each response of a group, by the response's index."""
         automaton = self._groups.get(group)
         return {index: response.known for index, response in automaton.responses.items()} if automaton else {}
 
     def release(self, group: str) -> None:
-        """Marks the group as not needed here; it stays until memory is short."""
+        """Marks a group as not needed, unless it has live requests; it is freed when memory is short."""
         automaton = self._groups.get(group)
         if automaton is not None and not automaton.live:
             self._idle[group] = None
@@ -193,9 +197,10 @@ class Drafter:
     # ---- live requests
 
     def open(self, group: str, index: int, context: Tokens, response_start: int) -> int:
-        """Adds a live request with its text so far, `context` int32 (tokens): prompt and response.
+        """Adds a live request with its text so far, `context` int32 (tokens): prompt and, from `response_start` on,
+        response.
 
-        Returns its slot. Raises ValueError when all slots are in use.
+        Returns the request's slot. Raises ValueError if all slots are in use.
         """
         if not self._free:
             raise ValueError(f"all {len(self._slots)} slots are taken")
@@ -223,7 +228,7 @@ class Drafter:
         return slot
 
     def close(self, slot: int) -> None:
-        """Ends the live request of this slot."""
+        """Ends the live request in this slot, if there is one."""
         request = self._slots[slot]
         if request is None:
             return
@@ -242,15 +247,15 @@ class Drafter:
             self._idle[request[0]] = None
 
     def set_importance(self, slot: int, importance: float) -> None:
-        """Sets the weight of this request's tokens, by default 1."""
+        """Sets the weight of a request's tokens, by default 1."""
         self._tables.importance[slot] = importance
 
     def step(self, slots: Tokens, token_ids: Tokens, rows: Tokens, ends: Tokens, seconds: float = 0.0) -> Drafts:
-        """Adds the tokens that each live request gained in the last step, and proposes for the next one.
+        """Adds the tokens that each live request got in the last step, and returns drafts for the next step.
 
         slots int32 (requests); token_ids int32 (rows, longest text): the engine's table of texts, read at `rows` int32
-        (requests) up to `ends` int32 (requests). `seconds`: duration of the last step if it only verified the proposals
-        for exactly these requests; else 0.
+        (requests) up to `ends` int32 (requests). `seconds`: duration of the last step if it only verified the drafts
+        for exactly these requests; otherwise 0.
         """
         began = time.perf_counter()
         self._make_room()
@@ -264,12 +269,12 @@ class Drafter:
         self._count_fruitless(mode, paid=bool(lengths.any()))
         spent = time.perf_counter() - began
         self._seconds += spent
-        if mode == ADAPTIVE and self._steps > 1:  # the first one may compile
+        if mode == ADAPTIVE and self._steps > 1:  # the first step may compile
             self._step_seconds += (spent - self._step_seconds) / FOLLOWED_STEPS
         return Drafts(out, lengths)
 
     def metrics(self) -> dict[str, float]:
-        """Counters since the start, and levels (draft_bytes, draft_groups)."""
+        """Returns the counters since the start, and the present draft_bytes and draft_groups."""
         values = self._tables.metrics
         metrics = {
             "drafted_tokens": values[DRAFTED],
@@ -298,7 +303,7 @@ class Drafter:
         return LIKELY if self._fruitless else NOTHING
 
     def _count_fruitless(self, mode: int, *, paid: bool) -> None:
-        """Counts steps without gain; after ASLEEP_STEPS of sleep a few steps try again."""
+        """Counts steps without gain; after ASLEEP_STEPS without drafts a few steps try drafts again."""
         if mode == ASLEEP and self._fruitless >= FRUITLESS_STEPS + ASLEEP_STEPS:
             self._fruitless = FRUITLESS_STEPS // 2
         elif mode == ASLEEP or (mode == ADAPTIVE and not paid):
@@ -307,7 +312,7 @@ class Drafter:
             self._fruitless = 0
 
     def _group(self, name: str) -> _Automaton | None:
-        """The group of that name, created if needed; None if memory is short."""
+        """Returns the automaton of a group, created if needed; None if memory is short."""
         automaton = self._groups.get(name)
         if automaton is not None:
             return automaton
@@ -327,7 +332,7 @@ class Drafter:
         self._tables = self._tables._replace(groups=np.concatenate([groups, np.zeros_like(groups)]))
 
     def _make_room(self) -> None:
-        """Frees the groups that have been idle for longest, while memory is short."""
+        """Frees groups that are not needed, the first released first, while memory is short."""
         arena = self._tables.arena
         while self._idle and (
             arena.counters[memory.STATES_LIVE] * HEADROOM > len(arena.states) * (HEADROOM - 1)
@@ -341,7 +346,8 @@ class Drafter:
     def _locate(
         self, automaton: _Automaton, index: int, response: _Response, context: Tokens, start: int
     ) -> tuple[int, int]:
-        """Finds the end of a request's text in its automaton, after appending missing tokens: (state, tokens)."""
+        """Appends the missing tokens of a request's text to its automaton; returns (state at the text's end, number of
+        tokens up to there)."""
         if not automaton.begin:
             automaton.begin, done = self._append(automaton, PROMPT, self._root(automaton), context[:start])
             if done < start:
@@ -352,7 +358,8 @@ class Drafter:
         return last, int(followed) + done
 
     def _append(self, automaton: _Automaton, owner: int, last: int, tokens: Tokens) -> tuple[int, int]:
-        """(New last state, number of appended tokens); frees idle groups when memory is short."""
+        """Appends tokens to a text; returns (new last state, number of appended tokens). Frees idle groups if memory is
+        short."""
         self._make_room()
         state, done = append(
             self._tables.arena, self._tables.groups, automaton.row, owner, np.int32(last), tokens, 0, len(tokens)

@@ -1,20 +1,21 @@
-"""Draft lengths: the number of tokens of each candidate that the engine verifies, for the most tokens per second.
+"""Chooses draft lengths (the number of verified tokens of each candidate) for the most tokens per second.
 
-Problem: each verified token makes the step longer, and a rejected one yields nothing. The best length depends on the
+Problem: each verified token makes the step longer, and a rejected token yields nothing. The best length depends on the
 batch size, the chances of each request, and the engine.
 
-Idea: a step that verifies k draft tokens for B requests takes T(B, k) and yields B tokens plus one for each accepted
-draft. T is measured. The tokens of all candidates are sorted by chance, over all requests, and the first ones are
-drafted up to the largest yield / T: one threshold, which the load sets, instead of one length for all.
+Idea: a step that verifies k draft tokens for B requests takes the time T(B, k). It yields B tokens plus one for each
+accepted draft token. T is measured. The candidate tokens of all requests are sorted by chance, and the first ones are
+drafted, as many as maximise yield / T. So the load sets one threshold of the chance, not one length for all requests.
 
 Example: two requests with the chances a: 0.9, 0.8, 0.3 and b: 0.5; T(2, k) = 10 ms + k * 1 ms. Tokens per ms:
-0.200 without drafts, then 2.9 / 11 = 0.264, 3.7 / 12 = 0.308, with 0.5 of b 4.2 / 13 = 0.323, and with 0.3 of a
-4.5 / 14 = 0.321. So a drafts two tokens and b one. If a draft costs 6 ms, already 2.9 / 16 = 0.181 is below 0.200:
-nothing is drafted, and the engine runs its plain step.
+0.200 without drafts; 2.9 / 11 = 0.264 with the first token of a; 3.7 / 12 = 0.308 with the second token of a, too;
+4.2 / 13 = 0.323 with the token of b, too; 4.5 / 14 = 0.321 with the third token of a, too. So a gets two draft tokens
+and b one. If each draft token costs 6 ms, 2.9 / 16 = 0.181 is below 0.200: no token is drafted, and the engine makes a
+step without drafts.
 
-It follows that drafts become shorter under load, where T grows faster with k, and that a request of higher importance
-gets longer ones. Source: Seer, section 3.3: the argmin over γ of the time per token; here each request has its own γ
-and its own chances.
+Consequences: drafts become shorter under load, where T grows faster with k; a request of higher importance gets longer
+drafts. Source: Seer, section 3.3: the argmin over γ of the time per token; here each request has its own γ and its own
+chances.
 """
 
 from typing import NamedTuple
@@ -25,34 +26,36 @@ from numpy.typing import NDArray
 from openseer_draft.compiled import compiled
 
 ROW_NODES = 11
-"""Number of batch sizes with a model of their own: 1, 2, 4, … 1024."""
+"""Number of batch sizes (nodes) with a model of their own: 1, 2, 4, … 1024."""
 SPEED_RATE = 1 / 16
-"""Weight of the latest step in the speed, which changes as contexts grow and machines are shared."""
+"""Weight of the latest step in a node's speed, which changes as contexts grow and machines are shared."""
 BASE_RATE = 1 / 8
 """Lower limit of the weight 1/n of the n-th measurement of a step without drafts."""
 MEMORY = 1 / 128
-"""Share of a line's sums that each step discards."""
+"""Share of the sums of a line's fit that each measurement discards."""
 ANCHORS = (0.5, 8.0)
-"""Drafts per request at which a line is weakly held to its former values, so that equal steps do not turn it."""
+"""Draft tokens per request at which a fit weakly keeps the line's former values, so that measurements of one number of
+drafts do not change the line's slope."""
 TRUSTED = 3.0
 LARGEST_STEP = 2.0
-"""After TRUSTED measurements of a size, a measurement above LARGEST_STEP times the expected one counts as that: the
-machine was busy with other work."""
+"""After TRUSTED measurements, a measured time counts as at most LARGEST_STEP times the expected time: in a longer step
+the machine was busy with other work."""
 BINS_PER_OCTAVE = 8
 OCTAVES = 8
 BINS = BINS_PER_OCTAVE * OCTAVES
-"""Number of bins of chances; chances in one bin differ by less than a tenth."""
+"""Number of bins of values (importance × chance); values in one bin differ by less than a tenth."""
 LARGEST_VALUE = 4.0
-"""Upper end of the bins: a certain token of a request of importance four."""
+"""Upper end of the bins: a token of chance 1 of a request with importance 4."""
 
 
 class Costs(NamedTuple):
-    """T by batch size (ROW_NODES): `speed` × `base` without drafts, else `speed` × (a + b × drafts per request).
+    """T by batch size (ROW_NODES), in seconds: `speed` × `base` without drafts, otherwise `speed` × (a + b × draft
+    tokens per request).
 
-    A step without drafts is a separate case, because it takes another path through the engine. The speed follows every
-    step, so that the values of the case that is not used keep up. `lines` (ROW_NODES, 2): a and b;
-    `sums` (ROW_NODES, 5): the sums of the fit, as weight, x, x², t and x t; `measured` (ROW_NODES, 2): number of
-    measurements without and with drafts.
+    A step without drafts is a separate case, because the engine runs other code in it. After TRUSTED measurements every
+    step updates the common factor `speed`, so that T changes also for the case that does not occur. `lines` (ROW_NODES,
+    2): a and b; `sums` (ROW_NODES, 5): the sums of the fit: weight, x, x², t and x t; `measured` (ROW_NODES, 2): number
+    of measurements without and with drafts.
     """
 
     speed: NDArray[np.float64]
@@ -63,7 +66,7 @@ class Costs(NamedTuple):
 
 
 def new_costs() -> Costs:
-    """Initial values: a step takes nearly the same time whatever it verifies. Only ratios matter."""
+    """Returns the initial values, of which only ratios matter: T grows slowly with requests and draft tokens."""
     rows = np.exp2(np.arange(ROW_NODES, dtype=np.float64))
     lines = np.array([1.0 + rows / 64.0, rows / 64.0]).T.copy()
     sums, measured = np.zeros((ROW_NODES, 5)), np.zeros((ROW_NODES, 2))
@@ -71,7 +74,7 @@ def new_costs() -> Costs:
 
 
 def fill(costs: Costs) -> None:
-    """Estimates unmeasured batch sizes from measured ones near them (by inverse square distances)."""
+    """Estimates the unmeasured batch sizes from the measured ones, weighted by inverse square distance."""
     guess, at = new_costs(), np.arange(ROW_NODES)
     known = costs.measured.sum(axis=1) > 0.0
     for own, guessed in ((costs.speed, guess.speed), (costs.base, guess.base), (costs.lines, guess.lines)):
@@ -83,7 +86,7 @@ def fill(costs: Costs) -> None:
 
 @compiled
 def nodes_of(rows):
-    """(The node below, the weight of the node above) for a batch size."""
+    """Returns (the node below, the weight of the node above) for a batch size."""
     at = min(np.log2(max(rows, 1)), ROW_NODES - 1.0)
     row = min(int(at), ROW_NODES - 2)
     return row, at - row
@@ -91,13 +94,13 @@ def nodes_of(rows):
 
 @compiled
 def at_node(costs, row, share):
-    """T at a node, with `share` drafts per request, at speed 1."""
+    """Returns T at a node, with `share` draft tokens per request, at speed 1."""
     return costs.base[row] if share <= 0.0 else costs.lines[row, 0] + costs.lines[row, 1] * share
 
 
 @compiled
 def seconds_of(costs, rows, drafted):
-    """T: seconds of a step of `rows` requests that verifies `drafted` tokens."""
+    """Returns T: the seconds of a step of `rows` requests that verifies `drafted` tokens."""
     row, up = nodes_of(rows)
     share = drafted / max(rows, 1)
     low = costs.speed[row] * at_node(costs, row, share)
@@ -106,7 +109,7 @@ def seconds_of(costs, rows, drafted):
 
 @compiled
 def fit(costs, row, weight, share, seconds):
-    """Adds one measurement to a line: least squares with forgetting, held to former values at the anchors."""
+    """Adds one measurement to a node's line: least squares with decaying weights, and the former values at ANCHORS."""
     sums, line = costs.sums[row], costs.lines[row]
     keep = 1.0 - weight * MEMORY
     sums[0] = sums[0] * keep + weight
@@ -126,7 +129,8 @@ def fit(costs, row, weight, share, seconds):
 
 @compiled
 def move(costs, row, weight, share, gain):
-    """Updates one node by the ratio `gain` of a measurement near it to its expectation."""
+    """Updates one node by a measurement. `gain`: ratio of the measured to the expected time; `weight`: the node's share
+    of the measurement; `share`: draft tokens per request."""
     kind = 0 if share <= 0.0 else 1
     if costs.measured[row, 0] + costs.measured[row, 1] == 0.0:
         costs.speed[row] *= gain
@@ -145,7 +149,7 @@ def move(costs, row, weight, share, gain):
 
 @compiled
 def measure(costs, rows, drafted, seconds):
-    """Adds the time of one step to T."""
+    """Updates T by the measured time of one step."""
     row, up = nodes_of(rows)
     share = drafted / max(rows, 1)
     gain = seconds / seconds_of(costs, rows, drafted)
@@ -157,7 +161,7 @@ def measure(costs, rows, drafted, seconds):
 
 @compiled
 def bin_of(value):
-    """The bin of a value, largest values first."""
+    """Returns the bin of a value; bin 0 has the largest values."""
     return max(0, min(BINS - 1, int(BINS_PER_OCTAVE * np.log2(LARGEST_VALUE / value))))
 
 
@@ -165,8 +169,8 @@ def bin_of(value):
 def choose(costs, found, slots, importance, totals, own):
     """Sets found.drafted of the slots: the number of drafted tokens of each candidate.
 
-    `own`: seconds of drafting itself, which are saved where it does not pay for long. `totals`: scratch,
-    float64 (2, BINS).
+    `own`: seconds per step for drafting itself, added to the cost of a step with drafts. `totals`: scratch, float64
+    (2, BINS).
     """
     for into in range(BINS):
         totals[0, into] = 0.0
@@ -194,7 +198,7 @@ def choose(costs, found, slots, importance, totals, own):
 
 @compiled
 def cut(found, slots, importance, threshold):
-    """Drafts the tokens of each candidate in the bins up to `threshold`; -1: none."""
+    """Sets found.drafted to each candidate's tokens in the bins up to `threshold`; -1: no tokens."""
     for slot in slots:
         length = 0
         while length < found.lengths[slot] and bin_of(importance[slot] * found.chances[slot, length]) <= threshold:
@@ -204,7 +208,7 @@ def cut(found, slots, importance, threshold):
 
 @compiled
 def choose_likely(found, slots, least):
-    """Drafts the tokens of each candidate whose chance is at least `least`, whatever a step costs."""
+    """Sets found.drafted to each candidate's tokens with a chance of at least `least`, at any cost of a step."""
     for slot in slots:
         length = 0
         while length < found.lengths[slot] and found.chances[slot, length] >= least:

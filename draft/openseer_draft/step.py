@@ -1,4 +1,4 @@
-"""One step of all live requests in one compiled call: learn from sampled tokens, append, propose, choose."""
+"""One step of all live requests in one compiled call: learns from sampled tokens, appends them, and proposes drafts."""
 
 from typing import NamedTuple
 
@@ -12,27 +12,30 @@ from openseer_draft.candidates import Candidates, observe, propose
 from openseer_draft.compiled import compiled
 from openseer_draft.lengths import Costs, choose, choose_likely, measure
 
-# Columns of a live request. SEEN: tokens of its text in the automaton; BEGIN: where its response begins; PROPOSED: 1
-# after a step that proposed for it; KNOWN: the size of its corpus at that step, as an index of CORPUS_SIZES.
+# Columns of a live request. GROUP: the row of its automaton; LAST: the state at its text's end, 0 without drafts; SEEN:
+# tokens of its text; REQUEST: its owner number; BEGIN: position of its response's first token; COUNTED: 1 if the
+# group's CORPUS_SIZE includes it; PROPOSED: 1 after a step that proposed for it; KNOWN: the size of its corpus at that
+# step, as an index of CORPUS_SIZES.
 GROUP, LAST, SEEN, REQUEST, BEGIN, COUNTED, PROPOSED, KNOWN = range(8)
 LIVE_COLUMNS = 8
 
 CORPUS_SIZES = (0, 1, 2, 4, 8, 16)
-"""Classes of the size of a corpus (siblings' responses to draft from), each up to the next, for the metrics."""
-# Indices of the metrics.
+"""Least sizes of the classes of corpora (numbers of siblings' responses to draft from), for the metrics."""
+# Indices of the metrics: counts, then two counts per origin, then two counts per class of corpora.
 DRAFTED, ACCEPTED, DRAFT_STEPS, FULL = range(4)
 BY_ORIGIN = 4
 BY_CORPUS_SIZE = BY_ORIGIN + 2 * len(ORIGINS)
 METRICS = BY_CORPUS_SIZE + 2 * len(CORPUS_SIZES)
 
 ADAPTIVE, LIKELY, NOTHING, ASLEEP = range(4)
+"""Modes of a step: drafts by cost, drafts by chance, proposals without drafts, neither proposals nor drafts."""
 LIKELY_CHANCE = 0.4
-"""Least chance of a drafted token in a measuring step, and in every step without adaptive lengths."""
+"""Least chance of a drafted token in a measured step, and in every step without adaptive lengths."""
 
 
 class Tables(NamedTuple):
-    """All data that a step reads and writes. groups int32 (groups, GROUP_COLUMNS), live int32 (slots, LIVE_COLUMNS),
-    importance float64 (slots), metrics float64 (METRICS), totals: scratch of `choose`."""
+    """All data that a step reads and writes. `groups` int32 (groups, GROUP_COLUMNS); `live` int32 (slots,
+    LIVE_COLUMNS); `importance` float64 (slots); `metrics` float64 (METRICS); `totals`: scratch of `choose`."""
 
     arena: Arena
     groups: NDArray[np.int32]
@@ -47,7 +50,7 @@ class Tables(NamedTuple):
 
 @compiled
 def size_index(corpus_size):
-    """The index in CORPUS_SIZES for the size of a corpus."""
+    """Returns the index in CORPUS_SIZES of a corpus's class."""
     index = 0
     while index + 1 < len(CORPUS_SIZES) and corpus_size >= CORPUS_SIZES[index + 1]:
         index += 1
@@ -56,7 +59,8 @@ def size_index(corpus_size):
 
 @compiled
 def record(tables, slot, gained, came_true):
-    """Adds the outcome of the last proposal for a request to the metrics."""
+    """Adds the outcome of a request's last proposal to the metrics. `gained`: number of new tokens; `came_true`: number
+    of proposed tokens that were sampled."""
     metrics, drafted = tables.metrics, tables.found.drafted[slot]
     counter = BY_CORPUS_SIZE + 2 * tables.live[slot, KNOWN]
     metrics[counter] += 1
@@ -73,7 +77,7 @@ def record(tables, slot, gained, came_true):
 
 @compiled
 def take(tables, slot, tokens, stop):
-    """Learns from and appends the new tokens of a request: tokens[SEEN:stop]."""
+    """Learns from a request's new tokens, tokens[SEEN:stop], and appends them to its automaton."""
     live = tables.live
     start = live[slot, SEEN]
     if live[slot, PROPOSED]:
@@ -90,7 +94,7 @@ def take(tables, slot, tokens, stop):
         tables.arena, tables.groups, group, live[slot, REQUEST], live[slot, LAST], tokens, start, stop
     )
     live[slot, LAST] = last
-    # If memory is short, or after an invalid token, this request gets no drafts until it is opened again.
+    # If memory is short, or a token is invalid, this request gets no drafts until it is opened again.
     if reached < stop:
         live[slot, LAST] = 0
         tables.metrics[FULL] += 1
@@ -98,7 +102,7 @@ def take(tables, slot, tokens, stop):
 
 @compiled
 def renew(tables, slot, tokens, stop, mode):
-    """Adds the new tokens of a request and, unless asleep, proposes for it again."""
+    """Adds the new tokens of a request and, unless the mode is ASLEEP, writes its next proposal."""
     live, found = tables.live, tables.found
     if stop > live[slot, SEEN]:
         take(tables, slot, tokens, stop)
@@ -112,7 +116,8 @@ def renew(tables, slot, tokens, stop, mode):
 
 @compiled
 def step(tables, slots, token_ids, rows, ends, seconds, mode, own, out):
-    """Adds the new tokens of each slot, token_ids[rows, SEEN:ends], and writes drafts into `out`; see Drafter.step."""
+    """Adds the new tokens of each slot, token_ids[rows, SEEN:ends], and writes drafts to `out`; see Drafter.step.
+    `own`: see `choose`."""
     found = tables.found
     if seconds > 0.0:
         verified = 0

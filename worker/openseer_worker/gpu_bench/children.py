@@ -1,4 +1,4 @@
-"""The bench's side of the measuring processes: starts and watches them, and ends one that exceeds its time."""
+"""The bench's side of the measuring processes: starts and watches them, and ends a process that exceeds its time."""
 
 import json
 import os
@@ -24,7 +24,7 @@ LOG = "forks.log"
 
 
 class _EndedError(Exception):
-    """The process that starts engines has ended."""
+    """Raised if the process that starts engines has ended."""
 
 
 class Children:
@@ -35,7 +35,7 @@ class Children:
         self._forks: subprocess.Popen[bytes] | None = None
         self._child = 0
         self.cpu_seconds = 0.0
-        """CPU seconds of the last child; compared with its duration they show a busy machine."""
+        """CPU seconds of the last child; if they are much less than its duration, the machine was busy."""
         self._rest = b""
 
     def __enter__(self) -> "Children":
@@ -50,14 +50,15 @@ class Children:
         return self._forks is not None and self._forks.poll() is None
 
     def warm_up(self, seconds: float = WARM_SECONDS) -> float:
-        """Starts the process that imports vLLM, if none runs; returns the seconds. Raises EngineError, InputError."""
+        """Starts the process that imports vLLM, unless one runs; returns the seconds of the import. Raises EngineError
+        if it fails or takes longer than `seconds`, OutputError if the log cannot be written."""
         if self.warm:
             return 0.0
         self._end()
         with writing(self._folder):
             log = (self._folder / LOG).open("ab")
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONUNBUFFERED": "1"}
-        # CUDA counts cards as nvidia-smi does, so that the reported device is the measured one.
+        # With this order CUDA numbers cards as nvidia-smi does, so that the reported device is the measured device.
         environment.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         self._forks = subprocess.Popen(
             [sys.executable, "-m", "openseer_worker.gpu_bench.forks", str(self._model)],
@@ -78,7 +79,8 @@ class Children:
             raise EngineError(f"vLLM cannot be imported: {self._last_words()}") from error
 
     def run(self, order: Order, seconds: float, watch: Callable[[], None]) -> str:
-        """Runs an order, calling `watch` now and then; returns the reason of a failure, or ""."""
+        """Runs an order for at most `seconds`; returns the reason of a failure, or "". Calls `watch` several times a
+        second."""
         forks = self._forks
         assert forks is not None, "warm_up comes first"
         deadline = time.monotonic() + seconds
@@ -95,12 +97,12 @@ class Children:
             self._end()
             return f"the process that starts engines has ended: {_meaning(forks.returncode) or 'for no known reason'}"
         finally:
-            # After a success, too: processes that the child has started may still run.
+            # Also after a success: processes that the child has started may still run.
             self._end_child()
             watch()
 
     def _ended_by_force(self, seconds: float, watch: Callable[[], None]) -> str:
-        """Ends a child that took too long; returns the message. The next warm-up kills one that does not end."""
+        """Ends a child that exceeds its time; returns the message. If it does not end, ends all processes."""
         if not self._child:
             self._end()
             return f"no process was started within {seconds:.0f} s"
@@ -130,7 +132,7 @@ class Children:
                 _pipe(pipe).close()
 
     def _answer(self, deadline: float, watch: Callable[[], None]) -> dict[str, Any]:
-        """The next line. Raises TimeoutError after the deadline, and _EndedError at the end of output."""
+        """Returns the next message. Raises TimeoutError after the deadline, and _EndedError at the end of output."""
         assert self._forks is not None
         pipe = _pipe(self._forks.stdout)
         while b"\n" not in self._rest:
@@ -142,7 +144,7 @@ class Children:
                     raise _EndedError
                 self._rest += read
             elif not self.warm:
-                raise _EndedError  # its children may hold its output open
+                raise _EndedError  # without an end of output, since its children may still have it open
             watch()
         line, _, self._rest = self._rest.partition(b"\n")
         return json.loads(line)
@@ -161,7 +163,7 @@ def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
 
 
 def _end_group(pid: int) -> None:
-    """Kills a process and all that it has started."""
+    """Kills a process and all processes that it has started."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
 

@@ -1,4 +1,4 @@
-"""The names of the machine's devices. No function may touch a GPU, since engines are forked later."""
+"""Finds the names of the machine's devices. No function may use a GPU, since engines are forked later."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ _SECONDS = 30.0
 
 
 def device_name(*, on_cpu: bool) -> str:
-    """The driver's name of the first visible GPU, or `cpu`."""
+    """Returns the driver's name of the first visible GPU, or `cpu`."""
     if on_cpu:
         return "cpu"
     program = shutil.which("nvidia-smi")
@@ -26,7 +26,7 @@ def device_name(*, on_cpu: bool) -> str:
 
 
 def first_visible(cards: list[tuple[str, ...]], visible: str | None) -> str:
-    """The name of the card (index, UUID, name) that CUDA_VISIBLE_DEVICES names first."""
+    """Returns the name of the card that `visible` (CUDA_VISIBLE_DEVICES) names first. `cards`: (index, UUID, name)."""
     if visible is None:
         return cards[0][2] if cards else UNKNOWN
     first = visible.split(",")[0].strip()
@@ -37,7 +37,7 @@ def first_visible(cards: list[tuple[str, ...]], visible: str | None) -> str:
 
 
 def processor_name(path: Path = Path("/proc/cpuinfo")) -> str:
-    """Linux's name of the processor, or ""."""
+    """Returns Linux's name of the processor, or ""."""
     try:
         lines = path.read_text("utf-8", errors="replace").splitlines()
     except OSError:

@@ -1,7 +1,8 @@
-"""Tests that drafts change no text: no token of greedy texts, and not the distribution at temperature 1.
+"""Tests that drafts change neither the tokens of greedy texts nor the distribution at temperature 1.
 
-On a small real model an engine without drafts generates greedy texts and short samples. An engine with drafts then gets
-those texts as drafts, every fifth token wrong, and for its samples always the likeliest rest; the results must agree.
+On a small real model, an engine without drafts generates greedy texts and short samples. An engine with drafts then
+gets these greedy texts as drafts, with every fifth token wrong, and for its samples always the likeliest continuation.
+The results of both engines must agree.
 """
 
 import math
@@ -23,13 +24,13 @@ PROMPTS, PROMPT_TOKENS = 8, 24
 GREEDY_TOKENS = 96
 SAMPLE_PROMPT_TOKENS, SAMPLE_TOKENS = 8, 3
 LEAST_SEEN = 10
-"""Samples drawn less often than this, by both engines together, are counted as one."""
+"""Texts that both engines together have drawn less often are counted as one."""
 _FIRST_TOKEN = 4
-"""The first ordinary token of the tiny model; those before it are special."""
+"""The first ordinary token of the tiny model; the tokens before it are special."""
 
 
 def lines(order: Order) -> Iterator[dict[str, Any]]:
-    """Runs the test; yields lines for the file. The engine without drafts runs first."""
+    """Runs one order of the test; yields lines for the file of figures. The order without drafts must run first."""
     engine = SteppedEngine(order)
     built = {"runner": engine.runner, "asynchronous": engine.asynchronous}
     random = np.random.default_rng(0)
@@ -68,7 +69,8 @@ def lines(order: Order) -> Iterator[dict[str, Any]]:
 
 
 def two_samples(one: Mapping[str, int], other: Mapping[str, int]) -> tuple[float, int]:
-    """Chi-square of two samples of equal size being of one distribution, and its degrees of freedom."""
+    """Returns chi-square, and its degrees of freedom, for the hypothesis that two samples of equal size have the same
+    distribution."""
     both = Counter(one) + Counter(other)
     frequent = [text for text, count in both.items() if count >= LEAST_SEEN]
     pairs = [(one.get(text, 0), other.get(text, 0)) for text in frequent]
@@ -79,14 +81,14 @@ def two_samples(one: Mapping[str, int], other: Mapping[str, int]) -> tuple[float
 
 
 def deviations(chi_square: float, degrees: int) -> float:
-    """The equivalent number of standard deviations of a normal variable (Wilson and Hilferty's approximation, because
-    chi-square itself is skewed with few degrees of freedom)."""
+    """Returns the equivalent number of standard deviations of a normal variable (Wilson and Hilferty's approximation,
+    because chi-square itself is skewed with few degrees of freedom)."""
     spread = 2 / (9 * degrees)
     return ((chi_square / degrees) ** (1 / 3) - (1 - spread)) / math.sqrt(spread)
 
 
 def _greedy(engine: SteppedEngine, prompts: list[list[int]]) -> tuple[list[list[int]], int]:
-    """The texts of all prompts, and the number of steps of the slowest one."""
+    """Returns the greedy texts of all prompts, and the number of steps of the slowest text."""
     keys = engine.add(prompts, Sampling(temperature=0.0, ignore_eos=True, max_tokens=GREEDY_TOKENS))
     before = engine.steps
     texts = engine.play(keys)
@@ -94,7 +96,7 @@ def _greedy(engine: SteppedEngine, prompts: list[list[int]]) -> tuple[list[list[
 
 
 def _samples(engine: SteppedEngine, order: Order, prompt: list[int]) -> dict[str, int]:
-    """The number of times that each text was drawn."""
+    """Draws samples of a prompt; returns the number of occurrences of each text."""
     sampling = Sampling(temperature=1.0, ignore_eos=True, max_tokens=SAMPLE_TOKENS)
     seen: Counter[str] = Counter()
     while (missing := order.scale.samples - seen.total()) > 0:

@@ -1,4 +1,4 @@
-"""The folder of a run with its file of figures, a line of JSON each. An interrupted run resumes from it."""
+"""The folder of a run and its file of figures, one line of JSON per figure, from which an interrupted run resumes."""
 
 import errno
 import fcntl
@@ -33,9 +33,9 @@ _FREE: Mapping[str, tuple[str, ...]] = {"exact_model": ("",)}
 class Figure:
     """The result of one part of the plan. `runner`: V1 or V2, vLLM's model runner; `tier`: vLLM's compilation settings.
 
-    `tokens_per_step`: of one request, expected from the rates; `counted`: the engine's actual number, equal up to
-    chance if `accepted_by` is `dice`, and meaningless if it is `none` (a CPU, whose kernels lack it). `drafted`: drafts
-    of a request per step, as vLLM counted them.
+    `tokens_per_step`: of one request, expected by the acceptance rates. `counted`: the engine's actual number. It is
+    equal up to chance if `accepted_by` is `dice`, and meaningless if that is `none` (on a CPU, whose kernels cannot
+    accept at random). `drafted`: draft tokens of a request per step, as vLLM counted them.
     """
 
     way: str
@@ -68,7 +68,7 @@ class BenchFigures:
     exactness: dict[str, Any] | None = None
     tier: str | None = None
     notes: dict[str, str] = field(default_factory=dict[str, str])
-    """By way: the reason why figures are missing. An empty note removes the one before."""
+    """For each way the reason why figures are missing. A line with an empty note removes an earlier note."""
 
 
 @contextmanager
@@ -84,7 +84,7 @@ def writing(folder: Path) -> Generator[None]:
 
 @contextmanager
 def alone(folder: Path) -> Generator[None]:
-    """Creates the folder, and locks it against other runs. Raises InputError if another run has it."""
+    """Creates the folder, and locks it within the context. Raises InputError if another run uses it."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("ab")
@@ -100,8 +100,8 @@ def alone(folder: Path) -> Generator[None]:
 
 
 def write(folder: Path, line: Mapping[str, Any]) -> None:
-    """Appends one line and syncs it to disk, after ending a line that a crash has cut. Raises OutputError if the disk
-    is full or not writable."""
+    """Appends one line and syncs it to the disk. Before it, ends a line that a crash has cut. Raises OutputError if the
+    disk is full or not writable."""
     path = folder / FILE
     with writing(folder), path.open("ab+") as file:
         cut = b""
@@ -119,7 +119,7 @@ def write_figure(folder: Path, figure: Figure) -> None:
 
 
 def read(folder: Path) -> BenchFigures:
-    """Reads the file; empty without one. Ignores lines that are cut or unknown."""
+    """Reads the file of figures; returns empty figures without a file. Ignores lines that are cut or unknown."""
     found = BenchFigures()
     path = folder / FILE
     with writing(folder):
@@ -133,7 +133,7 @@ def read(folder: Path) -> BenchFigures:
 
 
 def _take(found: BenchFigures, line: dict[str, Any]) -> None:
-    """Raises ValueError."""
+    """Adds one line to the figures. Raises ValueError for an invalid line."""
     kind = line.pop("kind", "")
     match kind:
         case "header":
@@ -186,14 +186,14 @@ def _note(found: BenchFigures, note: _Note) -> None:
 
 
 def _tier(tier: object) -> str:
-    """Raises ValueError."""
+    """Checks the name of a tier. Raises ValueError."""
     if tier not in [*TIERS]:
         raise ValueError("a way to compile that is not known")
     return str(tier)
 
 
 def _figure(line: dict[str, Any]) -> Figure:
-    """Raises ValueError."""
+    """Parses a line with a figure. Raises ValueError."""
     if set(line) != _NAMES:
         raise ValueError("fields of another format")
     figure = _FIGURE.validate_python(line)
@@ -211,7 +211,7 @@ def remove(folder: Path) -> None:
 def check_header(found: BenchFigures, header: Mapping[str, Any], folder: Path) -> None:
     """Raises InputError if the folder has figures of another machine or model: a table cannot mix them.
 
-    Figures measured without a small real model may be continued with one.
+    A run without a small real model may be continued with such a model.
     """
     old = found.header
     if not old and not (found.steps or found.texts or found.exactness or found.tier):

@@ -1,7 +1,7 @@
-"""Inside vLLM: the product's proposer with drafts of given lengths, or drafts from given texts.
+"""A proposer inside vLLM that proposes drafts of given lengths or from given texts.
 
-The product's drafter does all its work in each step, so that its time is part of the step's. Its drafts are discarded:
-their lengths depend on texts and device, and the bench has to choose them.
+The product's drafter does all its work in each step, so that a step's time includes it. Its drafts are discarded: their
+lengths depend on texts and device, and the bench has to choose the lengths.
 """
 
 from collections.abc import Sequence
@@ -18,20 +18,21 @@ _SEED = 1
 _WRONG_EVERY = 5
 
 Texts = dict[tuple[int, ...], list[list[int]]]
-"""By prompt: possible responses, the likeliest first."""
+"""Possible responses to each prompt, the likeliest first."""
 
 
 @dataclass
 class Given:
-    """The drafts to propose: `length` random tokens for each request; or the rest of a text that begins with the
-    request's response so far. `spoiled`: every fifth token of a text is drafted wrongly."""
+    """The drafts to propose. Without `texts`: `length` random tokens for each request; otherwise the rest of a text
+    that begins with the request's response so far. `spoiled`: every fifth token of a text is replaced by another."""
 
     length: int = 0
     texts: Texts = field(default_factory=Texts)
     spoiled: bool = False
 
     def rest(self, tokens: NDArray[np.int32], most: int) -> list[int]:
-        """At most `most` tokens of the first text of this prompt that continues these tokens of prompt and response."""
+        """Returns the continuation of `tokens` (prompt and response) in the first text that has one, at most `most`
+        tokens."""
         whole = tuple(tokens.tolist())
         for prompt, texts in self.texts.items():
             if whole[: len(prompt)] != prompt:
@@ -55,10 +56,10 @@ GIVEN = Given()
 
 
 class FixedDrafter(Drafter):
-    """Searches for drafts as the product does, and proposes those of GIVEN."""
+    """Searches for drafts as the product does, and proposes the drafts of GIVEN."""
 
     def __init__(self, slots: int, max_tokens: int, memory_bytes: int, vocabulary: int) -> None:
-        # Not adaptive: otherwise it would stop searching, because its drafts are never accepted.
+        # Not adaptive: an adaptive drafter would stop its search, because its drafts are never accepted.
         super().__init__(slots=slots, max_tokens=max_tokens, memory_bytes=memory_bytes, adaptive=False)
         self._most, self._vocabulary = max_tokens, vocabulary
         self._random = np.random.default_rng(_SEED)
@@ -81,7 +82,7 @@ class FixedDrafter(Drafter):
 
 
 class FixedProposer(GroupProposer):
-    """The proposer that vLLM creates instead of the product's."""
+    """The proposer that vLLM creates instead of the product's proposer."""
 
     def attach(self, runner: Any) -> None:
         super().attach(runner)

@@ -1,8 +1,9 @@
 """A process that imports vLLM once and forks one child for each order, since an import takes as long as a measurement.
 
 Messages are lines of JSON. In: an Order. Out: {"warm": seconds}, {"started": process id}, {"ended": exit code,
-"cpu_seconds": …}; a negative code is a signal's number. One child at a time, each in its own session, its output in a
-log; no child outlives this process, nor this process its parent. It must never touch a GPU.
+"cpu_seconds": …}; a negative code is a signal's number. Children run one at a time, each in its own session, with its
+output in a log. The kernel kills a child at the end of this process, and this process at the end of its parent. This
+process must never use a GPU.
 """
 
 import ctypes
@@ -30,7 +31,7 @@ def main() -> None:
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     began = time.monotonic()
     if environment.is_cpu_build():
-        # vLLM's ngram uses one thread; others would spin while they wait, on the cores that the engine needs.
+        # vLLM's ngram uses one thread; more threads would spin, while they wait, on the cores that the engine needs.
         os.environ.setdefault("NUMBA_NUM_THREADS", "1")
     preload(sys.argv[1])
     _send(answers.fileno(), warm=round(time.monotonic() - began, 1))
@@ -76,12 +77,12 @@ def _child(order: Order) -> None:
 
 
 def log_name(way: str) -> str:
-    """The log file of a way's processes."""
+    """Returns the name of the log file of a way's processes."""
     return f"{way.replace(' ', '-')}.log"
 
 
 def _end_with_parent() -> None:
-    """Has the kernel end this process when its parent ends for any reason."""
+    """Makes the kernel kill this process when its parent ends for any reason."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

@@ -1,4 +1,4 @@
-"""`openseer bench-gpu`: the smoke test, then one process after another by the plan, then the table."""
+"""Runs `openseer bench-gpu`: the smoke test, then one process after the other by the plan, then the table."""
 
 import hashlib
 import json
@@ -32,7 +32,8 @@ from openseer_worker.vllm.environment import check_version, engine_version, is_c
 
 INTERRUPTED = 130
 _LEAST_SECONDS = {True: 8.0, False: 40.0}
-"""Least remaining time for which a process is started, in seconds, by whether on a CPU: less gives no figure."""
+"""Least remaining time with which a process is started, in seconds (True: on a CPU): in less time it yields no figure.
+"""
 _WITH_DRAFTER = (DRAFTS, EXACTNESS)
 _SPARE_SECONDS = 5.0
 """Time between a process's own deadline and its kill, in seconds."""
@@ -41,7 +42,7 @@ Say = Callable[[str], None]
 
 
 def run(options: BenchOptions, say: Say, progress: Say) -> int:
-    """Runs the bench; returns the exit code. `say`: for the result; `progress`: for a line per measurement.
+    """Runs the bench; returns the exit code. `say`: prints the result; `progress`: prints a line per measurement.
 
     Raises InputError, OutputError and EngineError.
     """
@@ -63,7 +64,7 @@ def run(options: BenchOptions, say: Say, progress: Say) -> int:
 
 
 class Bench:
-    """One run; its figures are in the folder, from which the next run resumes."""
+    """One run; its figures are in the output folder, from which the next run resumes."""
 
     def __init__(self, options: BenchOptions, progress: Say) -> None:
         self._options, self._progress = options, progress
@@ -71,7 +72,7 @@ class Bench:
         self._began = time.monotonic()
         self._seconds = 60 * (options.minutes or (CPU_MINUTES if self._on_cpu else GPU_MINUTES))
         self._stopped = ""
-        """The reason why it ended before its plan."""
+        """The reason why the run ended before the end of its plan; "" without one."""
         folder = options.output
         if options.fresh:
             remove(folder)
@@ -89,7 +90,7 @@ class Bench:
         self._seen = len(read(folder).steps)
 
     def measure(self) -> None:
-        """Measures the remaining parts of the plan, as far as time allows."""
+        """Measures the remaining parts of the plan, until the time is over."""
         self._note_what_cannot_be()
         todo = self._todo()
         if not todo:
@@ -104,7 +105,7 @@ class Bench:
                 self._carry_out(children, job, self._found().tier or DEFAULT_TIER)
 
     def result(self) -> str:
-        """The table, or JSON for a program. Raises EngineError if not even `stock` was measured."""
+        """Returns the table, or JSON for a program. Raises EngineError if `stock` was not measured at any batch."""
         found = self._found()
         made = table.rows(found, self._options.batches)
         if not made:
@@ -146,7 +147,7 @@ class Bench:
         return left if any(job.way != SMOKE for job in left) else []
 
     def _ready(self, children: Children) -> bool:
-        """Whether a process can be started; otherwise says why none can."""
+        """Whether a process can be started; if not, reports the reason."""
         if self._left() < _LEAST_SECONDS[self._on_cpu]:
             self._stop(f"time is up after {self._seconds:.0f} s (--minutes)")
             return False
@@ -164,7 +165,7 @@ class Bench:
         self._progress(f"{reason}; the same command resumes from here")
 
     def _settle_tier(self, children: Children, job: WayJob) -> bool:
-        """Whether an engine runs here: with the small real model, or, if that is broken, with the other."""
+        """Whether an engine runs here: with the small real model, or, if this model fails, with the measured model."""
         if self._try_tiers(children, job):
             return True
         if self._exact is not None and not self._stopped:
@@ -186,7 +187,7 @@ class Bench:
         return False
 
     def _carry_out(self, children: Children, job: WayJob, tier: str) -> bool:
-        """Runs a job; returns whether it succeeded; otherwise a note has the reason."""
+        """Runs a job; returns whether it succeeded. After a failure a note has the reason."""
         options = self._options
         limit = limit_seconds(self._left(), self._seconds)
         on_exact = job.way in (SMOKE, EXACTNESS) and self._exact is not None
@@ -222,7 +223,7 @@ class Bench:
         return not outcome
 
     def _watch(self) -> None:
-        """Shows the figures since the last call."""
+        """Reports the figures since the last call."""
         figures = [*self._found().steps.values()]
         for figure in figures[self._seen :]:
             milliseconds = median(figure.step_ms)
@@ -256,7 +257,7 @@ def _header(options: BenchOptions, model: str, exact: Path | None, on_cpu: bool)
 
 
 def _identity(model: Path) -> str:
-    """A model's folder, and a digest of its configuration and of its files' sizes and times."""
+    """Returns a model's folder, with a digest of its configuration and of its files' sizes and times."""
     digest = hashlib.sha256((model / "config.json").read_bytes())
     for path in sorted(model.iterdir()):
         state = path.stat()
@@ -280,7 +281,7 @@ def _as_json(found: BenchFigures, made: list[table.BatchRow], ratios: DraftRatio
 
 
 def command_of(program: str, arguments: list[str]) -> str:
-    """The command line, as a source for the figures."""
+    """Returns the command line, as the source of the figures."""
     return shlex.join([*program.split(), *arguments])
 
 

@@ -1,4 +1,4 @@
-"""The work of one process: builds one engine, measures the order's parts, and appends each figure at once."""
+"""Carries out one order in its process: builds an engine, measures the order's parts, and appends each figure."""
 
 import logging
 import time
@@ -19,12 +19,12 @@ from openseer_worker.gpu_bench.ways import Order, rates_of
 _LOG = logging.getLogger(__name__)
 _REASON_CHARS = 500
 _REPEATED = 16
-"""Number of equal tokens at the end of a prompt, for drafts that come from earlier text."""
+"""Number of equal tokens at the end of a prompt, for draft methods that search earlier text."""
 _LEAST_CONTEXT = 16
 
 
 def run(order: Order) -> int:
-    """Runs an order; returns the exit code. An error is a line among the figures."""
+    """Runs an order; returns the exit code. An error is written as a note among the figures."""
     folder = Path(order.folder)
     try:
         if order.way in (SMOKE, EXACTNESS):
@@ -65,7 +65,7 @@ def _measure(order: Order, folder: Any) -> None:
 
 
 def _begin(order: Order, engine: SteppedEngine, batch: int, context: int) -> None:
-    """Starts requests with random prompts that outlast all steps, and steps until each has its first token."""
+    """Adds requests with random prompts, long enough for all steps, and steps until each has its first token."""
     repeats = order.way in (NGRAM, SUFFIX)
     random = np.random.default_rng(batch)
     prompts: list[list[int]] = random.integers(0, engine.vocabulary, (batch, context)).tolist()
@@ -78,7 +78,7 @@ def _begin(order: Order, engine: SteppedEngine, batch: int, context: int) -> Non
 
 
 def context_of(order: Order, engine: SteppedEngine, batch: int) -> int:
-    """Tokens of each request's prompt: the scale's, or fewer if the cache has too little room for the whole run."""
+    """Returns the tokens of each request's prompt: the scale's number, or fewer if the run would not fit the cache."""
     spare = (order.scale.warm + order.scale.steps + 1) * 2 * (MOST + 1)
     return min(order.scale.context(batch), engine.kv_tokens // batch - spare, engine.context_tokens - spare)
 

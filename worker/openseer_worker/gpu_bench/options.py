@@ -13,8 +13,9 @@ GPU_MINUTES, CPU_MINUTES = 8.0, 4.5
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """`minutes` None, and neither `shape` nor `model` (a folder): a default for the device. `exact_model`: a small real
-    model, for exactness; None: examples/tiny-model, if this runs in the repository."""
+    """The options. `minutes`: time limit; `shape` or `model` (a folder): the measured model; if they are unset, the
+    device decides. `exact_model`: a small real model, for exactness; None: examples/tiny-model, if the bench runs in
+    the repository."""
 
     minutes: float | None = None
     model: Path | None = None

@@ -1,11 +1,11 @@
-"""The plan of measurements, the most valuable first; and the remaining part of it."""
+"""The plan of measurements, the most valuable ones first, and its remaining part."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 STOCK, AGAIN, DRAFTS, NGRAM, SUFFIX = "stock", "stock again", "drafts", "ngram", "suffix"
 WAYS = (STOCK, DRAFTS, NGRAM, SUFFIX)
-"""The ways that --ways allows; `stock again` is measured with `stock`."""
+"""The ways that --ways allows: no drafts, ours, vLLM's two methods. `stock again` belongs to `stock`."""
 SMOKE, EXACTNESS = "smoke test", "exactness"
 LENGTHS: dict[str, tuple[int, ...]] = {
     STOCK: (0,),
@@ -14,19 +14,21 @@ LENGTHS: dict[str, tuple[int, ...]] = {
     NGRAM: (8, 3, 1),
     SUFFIX: (8,),
 }
-"""Drafts per request by way. vLLM's `suffix` cannot change them while it runs."""
+"""Draft tokens per request, by way. vLLM's `suffix` cannot change the number while it runs."""
 EXACT_BATCH = 128
 """Concurrent requests of the exactness test."""
 BATCHES = (1, 8, 32, 128, 256)
 _BY_VALUE = (8, 128, 32, 1, 256)
-"""8 is like a rollout's tail, where drafts help most; at about 128 they may not pay any longer."""
+"""The batches, the most valuable first: 8 is like a rollout's tail, where drafts help most; from about 128 on they may
+not pay."""
 _ORDER = (SMOKE, STOCK, DRAFTS, AGAIN, EXACTNESS, NGRAM, SUFFIX)
-"""`stock again` after `drafts`, so that a drift of the machine shows as a difference between the two."""
+"""The order of ways. `stock again` is after `drafts`, so that a drift of the machine's speed shows as a difference
+between the two engines without drafts."""
 
 
 @dataclass(frozen=True, order=True)
 class Part:
-    """One measurement: a way, a batch, and the number of drafts for each request."""
+    """One measurement: a way, a batch (requests), and the number of draft tokens for each request."""
 
     way: str
     batch: int
@@ -44,7 +46,7 @@ class WayJob:
 def jobs(
     ways: Collection[str], batches: Iterable[int], done: Collection[Part], settled: Collection[str]
 ) -> list[WayJob]:
-    """The remaining jobs, in order. `settled`: smoke test and exactness if done, and ways that cannot run."""
+    """Returns the remaining jobs, in order. `settled`: smoke test and exactness if done, and ways that cannot run."""
     wanted = set(ways) | ({AGAIN} if STOCK in ways else set()) | {SMOKE} | ({EXACTNESS} if DRAFTS in ways else set())
     left: list[WayJob] = []
     for way in _ORDER:
@@ -57,12 +59,13 @@ def jobs(
 
 
 def parts_of(way: str, batches: Iterable[int]) -> list[Part]:
-    """All measurements of a way; batches in the order of _BY_VALUE, then the other ones."""
+    """Returns all measurements of a way: first the batches in _BY_VALUE, in this order, then the others."""
     order = {batch: place for place, batch in enumerate(_BY_VALUE)}
     ranked = sorted(dict.fromkeys(batches), key=lambda batch: (order.get(batch, len(order)), batch))
     return [Part(way, batch, drafts) for batch in ranked for drafts in LENGTHS.get(way, ())]
 
 
 def limit_seconds(left: float, whole: float) -> float:
-    """Time limit of a process, in seconds: one that hangs must not take the others' time."""
+    """Returns the time limit of a process, in seconds, so that a hanging process leaves time for others. `left`: the
+    run's remaining time; `whole`: its whole time."""
     return min(left, max(60.0, 0.4 * whole))

@@ -1,7 +1,7 @@
-"""Rows for the table of devices on which drafts pay (openseer_core/worker/draft_ratios.json), or the reason for none.
+"""Makes rows for the table of draft ratios by device (openseer_core/worker/draft_ratios.json), or reports why not.
 
-A row may turn drafts on, so it requires reliable figures: compared with vLLM's default, on a quiet machine, with drafts
-that pass the exactness test.
+A row may turn drafts on, so it requires reliable figures: compared with vLLM's default, on a machine without other
+work, with drafts that pass the exactness test.
 """
 
 import json
@@ -19,7 +19,7 @@ from openseer_worker.gpu_bench.ways import DEFAULT_TIER
 _LEAST = 0.01
 """Least ratio in the table, which allows no 0."""
 SKIPPED = "skipped: "
-"""Beginning of a note about a part that was left out on purpose."""
+"""Beginning of a note about a part that was intentionally not measured."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def draft_ratios(found: BenchFigures, made: Sequence[BatchRow]) -> DraftRatios:
 
 
 def rows_text(ratios: DraftRatios) -> list[str]:
-    """The lines for the output."""
+    """Returns the lines of output about the rows."""
     missing = "; ".join(ratios.missing)
     if not ratios.rows:
         return [f"no rows for draft_ratios.json: {missing or 'drafts were not measured'}"]
@@ -65,7 +65,7 @@ def rows_text(ratios: DraftRatios) -> list[str]:
 
 
 def _of_none(found: BenchFigures) -> str:
-    """The reason why no batch gets a row, or ""."""
+    """Returns the reason why no batch gets a row, or ""."""
     if found.header["device"] == CPU:
         return "rows of CPUs come from benchmarks/speculation.py, which drafts real texts"
     if found.header["device"] == UNKNOWN:
@@ -78,7 +78,7 @@ def _of_none(found: BenchFigures) -> str:
 
 
 def _of_batch(found: BenchFigures, row: BatchRow) -> str:
-    """The reason why this batch gets no row, or ""."""
+    """Returns the reason why this batch gets no row, or ""."""
     ratio = row.ways.get(DRAFTS)
     if ratio is None:
         return "drafts were not measured"

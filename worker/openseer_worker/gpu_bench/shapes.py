@@ -36,11 +36,12 @@ SHAPES: dict[str, dict[str, Any]] = {
     "14b": _qwen3(5120, 17408, 40, 40, tied=False),
     "32b": _qwen3(5120, 25600, 64, 64, tied=False),
 }
-"""Shapes of Qwen3, by its names of sizes; `tiny` is for a CPU."""
+"""The shapes of Qwen3's models, by size; `tiny` is for a CPU."""
 
 
 def write_shape(name: str, folder: Path) -> Path:
-    """Writes a folder that vLLM accepts as a model, with arguments for no weights and no tokenizer; returns it."""
+    """Writes a folder that vLLM accepts as a model if its arguments state random weights and no tokenizer; returns the
+    folder."""
     place = folder / f"shape-{name}"
     place.mkdir(parents=True, exist_ok=True)
     (place / "config.json").write_text(json.dumps(SHAPES[name], indent=1))
@@ -49,7 +50,7 @@ def write_shape(name: str, folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Scale:
-    """The size of measurements: `steps` steps after `warm` ones that do not count; contexts of at most `longest`
+    """The size of measurements: `steps` measured steps after `warm` unmeasured ones; contexts of at most `longest`
     tokens, and about `prefill` tokens per batch."""
 
     warm: int
@@ -62,7 +63,7 @@ class Scale:
     """Number of texts sampled to compare distributions."""
 
     def context(self, batch: int) -> int:
-        """Context tokens of each request of a batch when the steps begin."""
+        """Returns the context tokens of each request of a batch at the first measured step."""
         return max(min(16, self.longest), min(self.longest, self.prefill // batch))
 
 

@@ -1,8 +1,8 @@
 """Runs one vLLM engine in this process and measures its steps.
 
 The engine runs in the measuring process, so the times are those of vLLM's core. On GPUs the product runs the core in a
-separate process (decision 0003); the messages between the two are not in these figures, and overlap with the device's
-work.
+separate process (decision 0003). These figures do not include the messages between the two processes, which overlap
+with the device's work.
 """
 
 # pyright: reportPrivateUsage=false
@@ -22,14 +22,14 @@ from openseer_worker.vllm.building import make_core
 
 _TASKS = ("generate",)
 _EMPTY_STEPS = 8
-"""Steps after an abort that drain the pending work of an asynchronous engine."""
+"""Number of steps after an abort in which an asynchronous engine completes its pending work."""
 _MOST_SILENT = 200
 """Limit of consecutive steps without output."""
 
 
 @dataclass
 class Timed:
-    """Measured steps: milliseconds of each, tokens of all, verified drafts of all."""
+    """Measured steps: milliseconds of each step, and the sums of tokens and of verified draft tokens."""
 
     step_ms: list[float]
     tokens: int
@@ -37,7 +37,7 @@ class Timed:
 
 
 class SteppedEngine:
-    """One engine. The constructor builds it; raises vLLM's errors."""
+    """One vLLM engine, which the constructor builds. Raises vLLM's errors."""
 
     def __init__(self, order: Order) -> None:
         self._on_cpu = order.on_cpu
@@ -56,14 +56,14 @@ class SteppedEngine:
 
             DraftCalls(self._core).start()
         elif order.way in (NGRAM, SUFFIX) and order.on_cpu:
-            # Otherwise vLLM's own draft methods would verify with wrong temperatures (see drafting/proposer.py).
+            # Without this patch vLLM's own draft methods would verify with wrong temperatures (drafting/proposer.py).
             from openseer_worker.vllm.drafting.proposer import _mend_sampling
 
             _mend_sampling()
 
     def add(self, prompts: Sequence[list[int]], sampling: Sampling, *, only_token: int | None = None) -> list[str]:
-        """Adds a request, in its own group, for each prompt. `only_token`: the only one sampled: the text repeats
-        it."""
+        """Adds a request, in its own group, for each prompt; returns the keys. `only_token`: the only token that may be
+        sampled, so that the text repeats it."""
         from vllm.inputs.engine import tokens_input
 
         from openseer_worker.vllm import arguments as vllm_arguments
@@ -84,7 +84,7 @@ class SteppedEngine:
         return keys
 
     def step(self) -> Any:
-        """Steps until there are outputs; returns them."""
+        """Makes steps until there are outputs; returns them."""
         for _ in range(_MOST_SILENT):
             found = self._core.get_output()
             if found.outputs:
@@ -99,7 +99,7 @@ class SteppedEngine:
             waiting -= {output.request_id for output in self.step().outputs if output.new_token_ids}
 
     def timed(self, warm: int, steps: int) -> Timed:
-        """Measures `steps` steps after `warm` ones; the requests must outlast them."""
+        """Measures `steps` steps after `warm` unmeasured ones; no request may end in these steps."""
         for _ in range(warm):
             self.step()
         times: list[float] = []
@@ -116,7 +116,7 @@ class SteppedEngine:
         return Timed(times, tokens, drafted)
 
     def play(self, keys: Sequence[str]) -> dict[str, list[int]]:
-        """Steps to the end of these requests, which must be all; returns their tokens."""
+        """Makes steps until these requests, which must be all, have ended; returns their tokens."""
         texts: dict[str, list[int]] = {key: [] for key in keys}
         running = set(keys)
         while running:
@@ -135,7 +135,7 @@ class SteppedEngine:
             self._core.get_output()
 
     def draft(self, way: str, length: int) -> bool:
-        """Sets the number of drafts per request; False if this way cannot change it."""
+        """Sets the number of draft tokens per request; returns False if this way cannot change it."""
         GIVEN.length = length
         if way == NGRAM:
             lookup: list[int] | None = self._core.engine_core.scheduler.dynamic_sd_lookup
@@ -145,14 +145,15 @@ class SteppedEngine:
         return True
 
     def reset_peak(self) -> None:
-        """Resets the peak of memory, if the device has one."""
+        """Resets the peak of memory use on a GPU; does nothing on a CPU."""
         if not self._on_cpu:
             import torch
 
             torch.cuda.reset_peak_memory_stats()
 
     def peak_bytes(self) -> int:
-        """Peak of memory since the reset: torch's allocations on a GPU; on a CPU the process's peak since its start."""
+        """Returns the peak of memory use: on a GPU torch's allocations since the reset, on a CPU the process's since
+        its start."""
         if self._on_cpu:
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         import torch

@@ -1,4 +1,4 @@
-"""The table at the end: speedups by batch over no drafts, and the difference of two engines without drafts."""
+"""Makes the final table: speed-ups over no drafts by batch, and the difference of two engines without drafts."""
 
 import random
 from collections.abc import Iterable, Sequence
@@ -10,16 +10,16 @@ from openseer_worker.gpu_bench.figures import BenchFigures, Figure
 from openseer_worker.gpu_bench.plan import AGAIN, DRAFTS, EXACTNESS, NGRAM, STOCK, SUFFIX, Part, parts_of
 
 FAR = 4.5
-"""Standard deviations that chance exceeds less than once in a hundred thousand times."""
+"""Standard deviations that chance exceeds less often than once in 100,000 times."""
 QUIET = 0.1
-"""Limit of the difference of two equal engines; above it the machine is too busy for a comparison."""
+"""Limit of the relative difference of two equal engines; above it the machine is too busy for a comparison."""
 _DRAWS = 1000
 _GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """The speedup over no drafts, its 95 % interval by bootstrap over steps, and the number of drafts."""
+    """The speed-up over no drafts, its 95 % interval by bootstrap over steps, and the draft tokens per request."""
 
     value: float
     low: float
@@ -39,15 +39,15 @@ class BatchRow:
     stock_ms: float
     stock_tokens_per_second: float
     same: Ratio | None
-    """A/A: the second engine without drafts over the first."""
+    """A/A: the speed-up of the second engine without drafts over the first."""
     ways: dict[str, Ratio]
     asleep: Ratio | None
-    """An engine built for drafts that drafts nothing, over the first."""
+    """The speed-up of an engine built for drafts that drafts nothing over engines without drafts."""
     peak_bytes: dict[str, int]
 
 
 def rows(found: BenchFigures, batches: Iterable[int]) -> list[BatchRow]:
-    """Rows by batch, in the given order; without batches that lack a figure of `stock`."""
+    """Returns a row for each batch with a figure of `stock` or `stock again`, the smallest batch first."""
     made: list[BatchRow] = []
     for batch in sorted(set(batches)):
         first, second = (found.steps.get(Part(way, batch, 0)) for way in (STOCK, AGAIN))
@@ -75,7 +75,7 @@ def rows(found: BenchFigures, batches: Iterable[int]) -> list[BatchRow]:
 
 
 def text(found: BenchFigures, made: Sequence[BatchRow]) -> str:
-    """The text for people: the table, skipped and failed parts, exactness, and explanations."""
+    """Returns the text for people: the table, explanations, exactness, and notes on skipped and failed parts."""
     head = ("batch", "context", "stock ms", "stock tok/s", "A/A ×", "drafts ×", "at", "asleep ×", "ngram ×", "at")
     cells: list[tuple[str, ...]] = [(*head, "suffix ×", "peak GiB stock, drafts")]
     for row in made:
@@ -111,12 +111,12 @@ def text(found: BenchFigures, made: Sequence[BatchRow]) -> str:
 
 
 def busy(made: Sequence[BatchRow]) -> list[int]:
-    """Batches at which two equal engines differ in speed by more than QUIET."""
+    """Returns the batches at which two equal engines differ in speed by more than QUIET."""
     return [row.batch for row in made if row.same and abs(row.same.value - 1) > QUIET]
 
 
 def exactness_text(found: BenchFigures) -> str:
-    """The result of the exactness test, in one line."""
+    """Returns the result of the exactness test, in one line."""
     seen = found.exactness
     if seen is None:
         return "exactness: not measured"
@@ -132,7 +132,7 @@ def exactness_text(found: BenchFigures) -> str:
 
 
 def left_out(found: BenchFigures, ways: Iterable[str], batches: Iterable[int]) -> list[str]:
-    """Ways with missing figures without a note: the time was over."""
+    """Returns the ways with missing figures and without a note: the time was not sufficient for them."""
     left: list[str] = []
     for way in ways:
         engines = (way, AGAIN) if way == STOCK else (way,)
@@ -155,7 +155,8 @@ def _best(stock_ms: Sequence[float], figures: Sequence[Figure]) -> Ratio:
 
 
 def _ratio(stock_ms: Sequence[float], figure: Figure) -> Ratio:
-    """The ratio of token rates. Tokens follow from the acceptance rates: random acceptance on few steps is noisy."""
+    """Returns the ratio of token rates. Its tokens are computed from the acceptance rates, because random acceptance in
+    few steps is noisy."""
     chance = random.Random(0)
 
     def once(draw: bool) -> float:

@@ -1,4 +1,4 @@
-"""The engine arguments of each way: the product's without and with its drafts, and vLLM's own draft methods."""
+"""The engine arguments of each way: without drafts, with the product's drafts, and with vLLM's own draft methods."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -14,19 +14,21 @@ TIERS: dict[str, dict[str, Any]] = {
     "not compiled": {"compilation_config": {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY"}},
     "eager": {"enforce_eager": True},
 }
-"""vLLM's compilation settings. The first one that passes the smoke test is used for all ways: a machine's torch or
+"""vLLM's compilation settings. All ways use the first settings that pass the smoke test: a machine's torch.compile or
 compiler may not work, and full graphs need neither."""
 DEFAULT_TIER = next(iter(TIERS))
-"""vLLM's default; only with it `stock` is vLLM's default."""
+"""vLLM's default settings; only with them `stock` is vLLM's default engine."""
 _PROPOSER = "openseer_worker.gpu_bench.fixed.FixedProposer"
 _DRAFT_MEGABYTES = 256
 _LENGTHS_OF_BATCHES = [[1, 1, 8], [2, 2, 3], [3, 3, 1], [4, 4, 0]]
-"""Draft lengths by batch for which vLLM's V2 runner captures full graphs; stepping chooses among them."""
+"""Draft lengths by batch (first batch, last batch, length) for which vLLM's V2 runner captures full graphs; `stepping`
+chooses among the lengths."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """The order for the process of one engine. `exact`: the model is a real one, so its texts can be compared."""
+    """The order to a process for one engine. `dummy`: the model has random weights; `exact`: it has real weights, so
+    its texts can be compared."""
 
     way: str
     parts: tuple[Part, ...]
@@ -35,7 +37,7 @@ class Order:
     dummy: bool
     exact: bool
     most: int
-    """The largest batch of all parts of the run, also done ones, so that all engines of a run are built alike."""
+    """The largest batch of all parts of the run, measured parts included, so that all its engines are built alike."""
     scale: Scale
     tier: str
     seconds: float
@@ -52,13 +54,13 @@ class Order:
 
 
 def rates_of(way: str) -> tuple[float, ...]:
-    """The acceptance rates of a way. `suffix` has those of our drafts: in a replay it gained 2.34 tokens a step, ours
-    2.29 (benchmarks/drafting.py)."""
+    """Returns the acceptance rates of a way. `suffix` has the rates of our drafts: in a replay it had 2.34 tokens per
+    step, our drafts 2.29 (benchmarks/drafting.py)."""
     return PROMPT_LOOKUP if way == NGRAM else GROUPED
 
 
 def engine_values(order: Order) -> dict[str, Any]:
-    """Arguments of every engine of a run, in addition to the product's."""
+    """Returns the arguments of every engine of a run, in addition to the product's."""
     values: dict[str, Any] = {
         "max_num_seqs": order.most,
         "max_num_batched_tokens": max(8192, order.most * (MOST + 1)),
@@ -67,18 +69,19 @@ def engine_values(order: Order) -> dict[str, Any]:
     if order.dummy:
         values |= {"load_format": "dummy", "skip_tokenizer_init": True}
     if not order.on_cpu:
-        # Below vLLM's 0.92: its measurement does not cover the memory that V1 needs to verify many drafts at once.
+        # Less than vLLM's default of 0.92: its measurement does not include the memory that V1 needs to verify many
+        # drafts at once.
         values["gpu_memory_utilization"] = 0.88
     return values | TIERS[order.tier]
 
 
 def engine_arguments_of(order: Order) -> Any:
-    """vLLM's EngineArgs of the way."""
+    """Returns vLLM's EngineArgs for an order."""
     from openseer_worker.vllm.arguments import engine_arguments
 
     model: dict[str, Any] = {"path": order.model, "engineArgs": engine_values(order)}
     if order.way in (SMOKE, EXACTNESS) and order.on_cpu:
-        # With greater precision no two tokens are equally likely, so that texts must be equal.
+        # With this precision no two tokens are equally likely, so that the texts must be equal.
         model["dtype"] = "float32"
     drafts = order.way in (DRAFTS, EXACTNESS)
     arguments: Any = engine_arguments(

@@ -1,4 +1,4 @@
-"""The GPUs of a worker: their assignment, their health, and the time that they were used.
+"""The GPUs of a worker: their assignment, their health, and the time of their use.
 
-Read `devices`, `nvml`, `telemetry`, `sickness`, `usage`. Tests: tests/worker/hardware.
+Read `devices`, `nvml`, `telemetry`, `sickness`, `probe`, `usage`. Tests: tests/worker/hardware.
 """

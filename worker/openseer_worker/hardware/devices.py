@@ -1,4 +1,4 @@
-"""Assigns a machine's processors to local workers: one core each on a CPU, the next GPUs on a GPU machine."""
+"""Assigns a machine's processors to local workers: one core each without GPUs, otherwise GPUs in their order."""
 
 import logging
 import re
@@ -17,25 +17,25 @@ ORDER = "CUDA_DEVICE_ORDER"
 PCI_ORDER = "PCI_BUS_ID"
 """The order in which NVIDIA's management library counts; CUDA's own default puts the fastest GPU first."""
 MIG = "MIG-"
-"""Prefix of the name of a part of a GPU (multi-instance GPU)."""
+"""Prefix of the name of a GPU's part (multi-instance GPU, MIG)."""
 ASK_SECONDS = 10.0
-"""Timeout of the management library, in seconds: loading an NVIDIA driver takes some seconds; a hanging one never
-answers."""
+"""Timeout of the management library's answer, in seconds: loading an NVIDIA driver takes some seconds, and a hanging
+driver never answers."""
 KILL_SECONDS = 1.0
 """Timeout for the end of a killed process that queries the library, in seconds: inside a hanging driver even SIGKILL
 may not end it."""
 
 
 def core_of(index: int, cores: Sequence[int]) -> int:
-    """The core of the `index`-th worker; more workers than cores share them round-robin."""
+    """Returns the core of the `index`-th worker; if there are more workers than cores, they share cores round-robin."""
     return cores[index % len(cores)]
 
 
 def visible_names(environment: Mapping[str, str]) -> list[str] | None:
-    """The GPUs in CUDA_VISIBLE_DEVICES, in its order: numbers, or prefixes of UUIDs; None where it is unset.
+    """Returns the GPUs in CUDA_VISIBLE_DEVICES, in its order: numbers, or prefixes of UUIDs; None if it is unset.
 
     Leading zeros of numbers are removed, so that one GPU has one number. As in CUDA, the list ends before the first
-    entry that names no GPU, such as -1 or NoDevFiles.
+    entry that is neither, such as -1 or NoDevFiles.
     """
     if VISIBLE not in environment:
         return None
@@ -49,11 +49,11 @@ def visible_names(environment: Mapping[str, str]) -> list[str] | None:
 
 
 def gpus_of(index: int, count: int, present: Sequence[str], environment: Mapping[str, str]) -> str:
-    """The value of CUDA_VISIBLE_DEVICES for the `index`-th worker of `count` GPUs.
+    """Returns the value of CUDA_VISIBLE_DEVICES for the `index`-th worker, if each worker has `count` GPUs.
 
-    `present`: the machine's GPUs; CUDA_VISIBLE_DEVICES in `environment` selects among them. Raises InputError when this
-    worker needs more GPUs than are left, when the environment names a GPU twice (two engines would exceed its memory),
-    and when a worker of several GPUs would get parts of GPUs (CUDA gives a process one of those at most).
+    `present`: the machine's GPUs; CUDA_VISIBLE_DEVICES in `environment` selects among them. Raises InputError if this
+    worker needs more GPUs than are left, if the environment names a GPU twice (two engines would exceed its memory),
+    or if a worker of several GPUs would get parts of GPUs (CUDA gives a process one part at most).
     """
     names = visible_names(environment)
     repeated = next((name for name in names or () if (names or []).count(name) > 1), None)
@@ -77,7 +77,8 @@ def gpus_of(index: int, count: int, present: Sequence[str], environment: Mapping
 def check_names(names: Sequence[str], gpus: Sequence[Gpu], *, numbered_alike: bool) -> None:
     """Raises InputError for a name that matches none or several of this machine's `gpus`, or two names of one GPU.
 
-    `numbered_alike`: CUDA counts as the library does. A UUID may belong to a GPU whose UUID cannot be read.
+    `numbered_alike`: CUDA numbers the GPUs as the library does. If a GPU's UUID cannot be read, an unknown UUID passes:
+    it may be that GPU's.
     """
     names_of: dict[Gpu, str] = {}
     for name in names:
@@ -105,12 +106,12 @@ def pin_to_gpus(
     devices: Path = Path("/dev"),
     ask_seconds: float = ASK_SECONDS,
 ) -> None:
-    """Makes `count` GPUs of its own, and no others, visible to the `index`-th worker.
+    """Sets `environment` so that the `index`-th worker can use exactly the `count` GPUs assigned to it.
 
     Raises InputError, see `gpus_of` and `check_names`. Does nothing on a machine without GPUs. Uses numbers unless
     CUDA_VISIBLE_DEVICES has names, since every version of the engine reads numbers. If the management library does not
-    answer, the device files are counted; their numbers are the kernel's: in a container with the fourth GPU alone the
-    only file is /dev/nvidia3.
+    answer, the device files are counted. The numbers in their names are the kernel's, and not used: in a container with
+    the fourth GPU alone the only file is /dev/nvidia3.
     """
     gpus = ask_gpus(ask_seconds)
     present = count_device_files(devices) if gpus is None else [gpu.name for gpu in gpus]
@@ -118,21 +119,21 @@ def pin_to_gpus(
         return
     names = visible_names(environment)
     if names is not None and gpus is not None:
-        # Unless CUDA_DEVICE_ORDER is set, it becomes the library's order below.
+        # If CUDA_DEVICE_ORDER is unset, the code below sets it to the library's order.
         check_names(names, gpus, numbered_alike=environment.get(ORDER, PCI_ORDER) == PCI_ORDER)
     environment[VISIBLE] = gpus_of(index, count, present, environment)
     if names is not None:
-        # Numbers that the user has set count as nvidia-smi does, unless CUDA_DEVICE_ORDER is set, too.
+        # The user's numbers follow nvidia-smi's order, unless CUDA_DEVICE_ORDER is set, too.
         environment.setdefault(ORDER, PCI_ORDER)
     else:
         environment[ORDER] = PCI_ORDER
 
 
 def ask_gpus(seconds: float = ASK_SECONDS) -> list[Gpu] | None:
-    """The GPUs of this machine, from the management library, which uses no GPU. None without an answer within
+    """Returns the GPUs of this machine, from the management library, which uses no GPU. None without an answer within
     `seconds`: no library, no driver, no permission, or a driver that hangs.
 
-    A separate process queries it, so that a hanging call leaves no lock that the engine's processes would inherit.
+    A separate process queries the library, so that the engine's processes cannot inherit the lock of a hanging call.
     """
     if load_nvml() is None:
         return None
@@ -164,6 +165,6 @@ def ask_gpus(seconds: float = ASK_SECONDS) -> list[Gpu] | None:
 
 
 def count_device_files(devices: Path) -> list[str]:
-    """The numbers from 0 on, one for each GPU device file in the folder."""
+    """Returns the numbers from 0 on, one for each GPU device file in the folder."""
     files = [path for path in devices.glob("nvidia*") if re.fullmatch(r"nvidia\d+", path.name)]
     return [str(number) for number in range(len(files))]

@@ -15,17 +15,18 @@ GPU_IS_LOST, RESET_REQUIRED = 15, 16
 LIBRARY_NOT_FOUND = 12
 """Error code of the Python module: this machine lacks the library, so no later call will find a GPU."""
 MIG_GPU = "MIG-GPU-"
-"""Prefix of the name of a part, by drivers before R470: MIG-GPU-<uuid>/<GPU instance>/<compute instance>."""
+"""Prefix of a part's name in drivers before R470: MIG-GPU-<uuid>/<GPU instance>/<compute instance>."""
 
 _Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU, or a part of one (MIG). `index`: the GPU's, as the library counts. `whole`: the GPU's handle.
+    """A GPU, or a part of one (MIG). `index`: the GPU's number in the library. `whole`: the GPU's handle; None if the
+    GPU could not be opened.
 
-    `part` and `instance` (GPU instance, compute instance): of a part. `whole` is None if the GPU could not be opened;
-    `lost`: it never will be. `uuid`: of the GPU or part, `whole_uuid`: of the GPU; "" if it cannot be read.
+    `part`: a part's handle; `instance`: its (GPU instance, compute instance); both None for a whole GPU. `uuid`: of the
+    GPU or part; `whole_uuid`: of the GPU; "" if it cannot be read. `lost`: the GPU is unusable, see `is_lost`.
     """
 
     index: int
@@ -38,7 +39,7 @@ class Gpu:
 
     @property
     def name(self) -> str:
-        """Its name in CUDA_VISIBLE_DEVICES: the number of a GPU, the UUID of a part."""
+        """The name in CUDA_VISIBLE_DEVICES: a GPU's number, or a part's UUID."""
         return str(self.index) if self.instance is None else self.uuid
 
     @property
@@ -56,17 +57,17 @@ def load_nvml() -> Any:
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether the error means that the GPU is unusable. An "unknown error" does not: a container that has lost its
-    device permissions gets it, while its processes go on computing."""
+    """Whether the error means that the GPU is unusable. An "unknown error" does not mean that: a container that has
+    lost its device permissions gets this error, while its processes can still compute."""
     return getattr(error, "value", None) in (GPU_IS_LOST, RESET_REQUIRED)
 
 
 def find_gpus(library: Any, names: Sequence[str] | None, most: int | None = None) -> list[Gpu]:
-    """The GPUs that CUDA shows a process: the first `most` of those in `names` (None: of all GPUs).
+    """Returns the GPUs that CUDA shows a process: the first `most` GPUs in `names` (None: of all GPUs).
 
-    `library` is initialised. As in CUDA, the list ends before a name that matches none or several. A UUID that matches
-    none is assigned to a GPU that could not be opened, a lost one first, because its UUID cannot be read. Raises the
-    library's error if it cannot count the GPUs; a GPU that cannot be opened hides no other.
+    `library` is initialised. As in CUDA, the list ends before a name that matches no GPU or several. A UUID without a
+    match is assigned to a GPU that could not be opened, a lost one first, because its UUID cannot be read. Raises the
+    library's error if it cannot count the GPUs; a GPU that cannot be opened does not prevent the use of others.
     """
     every = _every_gpu(library)
     if names is None:
@@ -84,14 +85,14 @@ def find_gpus(library: Any, names: Sequence[str] | None, most: int | None = None
 
 
 def gpus_named(gpus: Sequence[Gpu], name: str) -> list[Gpu]:
-    """The GPUs that a name of CUDA_VISIBLE_DEVICES matches: a number without leading zeros, or a prefix of a UUID.
-    The number of a GPU with parts means its first part, as in CUDA."""
+    """Returns the GPUs that a name in CUDA_VISIBLE_DEVICES matches: a number without leading zeros, or a prefix of a
+    UUID. The number of a GPU with parts means its first part, as in CUDA."""
     fitting = [gpu for gpu in gpus if _fits(gpu, name)]
     return fitting[:1] if name.isdecimal() else fitting
 
 
 def list_gpus(library: Any) -> list[Gpu]:
-    """All GPUs and parts. Raises the library's error if it cannot count them."""
+    """Initialises the library and returns all GPUs and parts. Raises its error if it cannot count them."""
     library.nvmlInit()
     try:
         return _every_gpu(library)
@@ -112,13 +113,13 @@ def _every_gpu(library: Any) -> list[Gpu]:
     for index in range(library.nvmlDeviceGetCount()):
         try:
             every += _open(library, index)
-        except Exception as error:  # noqa: BLE001 - lost, or only this one cannot be opened, as another pod's
+        except Exception as error:  # noqa: BLE001 - the GPU is lost, or another pod's
             every.append(Gpu(index, None, lost=is_lost(error)))
     return every
 
 
 def _open(library: Any, index: int) -> list[Gpu]:
-    """The GPU, or its parts."""
+    """Opens a GPU; returns it, or its parts."""
     whole = library.nvmlDeviceGetHandleByIndex(index)
     uuid = _uuid(library, whole)
     if _is_in_parts(library, whole):
@@ -131,7 +132,7 @@ def _is_in_parts(library: Any, whole: Any) -> bool:
 
 
 def _parts(library: Any, index: int, whole: Any) -> list[Gpu]:
-    """The parts that this process may use. A pod sees its part and the GPU of its part, not other pods' parts."""
+    """Returns the parts that this process may use. In a pod these are its own parts, without those of other pods."""
     parts: list[Gpu] = []
     for place in range(library.nvmlDeviceGetMaxMigDeviceCount(whole)):
         part = _or(lambda place=place: library.nvmlDeviceGetMigDeviceHandleByIndex(whole, place), default=None)

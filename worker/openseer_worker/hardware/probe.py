@@ -15,14 +15,15 @@ from openseer_worker.hardware.sickness import sick
 from openseer_worker.hardware.telemetry import Telemetry
 
 LOOK_SECONDS = 20.0
-"""Duration of the check, in seconds. Errors during it count, and earlier ones for which the driver recommends a
-reset."""
+"""Duration of the check, in seconds. It detects the errors in this time, and earlier ones that still show in a reading:
+see Sickness."""
 READ_SECONDS = 0.5
+"""Interval of readings, in seconds."""
 
 
 def look(telemetry: Callable[[], WorkerMetrics], seconds: float = LOOK_SECONDS) -> str:
-    """Checks the GPUs for `seconds`; returns their number as text. Raises GpuSickError, or OpenseerError when none
-    could be read."""
+    """Checks the GPUs for `seconds`; returns a text with their number. Raises GpuSickError for a sick GPU, and
+    OpenseerError if no GPU could be read."""
     until, seen = time.monotonic() + seconds, set[str]()
     while True:
         metrics = telemetry()

@@ -1,7 +1,7 @@
 """Decides whether a GPU is sick: by its Xid errors, the NVIDIA driver's recommended actions, and its memory errors.
 
-A sick GPU drains its worker and sets a condition on its node. So errors of a program on the GPU must not count, and the
-error that drained a worker must not drain its successor. Not yet seen on hardware.
+A sick GPU drains its worker and sets a condition on its node. So a program's errors must not count, and the error that
+drained a worker must not drain its successor. Not yet tested on hardware.
 """
 
 from openseer_core.worker.metrics import WorkerMetrics
@@ -9,13 +9,13 @@ from openseer_core.worker.metrics import WorkerMetrics
 SICK_XIDS = frozenset({46, 48, 62, 64, 74, 79, 94, 95, 110, 119, 120, 136, 140, 143, 158, 167})
 """Xid errors for which NVIDIA's catalogue recommends to reset the GPU or restart the machine, or states a failed part.
 
-48, 94, 95, 140: memory; 62, 110, 119, 120, 143: its internal processors; 74, 136: links; 46, 79, 158, 167: it does not
-answer; 64: a row of memory that cannot be remapped. With 94 the error stayed within one program, which has to restart:
-this one. Not among them:
-* 13, 31, 43, 45, 68, 69, 109 come from programs (the Kubernetes device plugin ignores those, except 69);
+48, 94, 95, 140: memory; 62, 110, 119, 120, 143: internal processors; 74, 136: links; 46, 79, 158, 167: the GPU does not
+answer; 64: a row of memory that cannot be remapped. 94 affects only one program, here the worker, which has to restart.
+Not in this set:
+* 13, 31, 43, 45, 68, 69, 109 are caused by programs (the Kubernetes device plugin ignores them, too, except 69);
 * 63 (a row of memory was remapped) and 92 (many errors, all corrected) require no action;
-* 154: the driver's recommended action has changed, possibly to none: that action is read separately;
-* 144 to 150 are links whose subcode decides: the recommended action covers the severe ones.
+* 154: the driver's recommended action has changed, possibly to none; the action is read separately;
+* 144 to 150 are errors of links, severe or not by their subcode; the recommended action covers the severe ones.
 """
 _ACTIONS = {
     1: "a reset of the GPU",
@@ -31,19 +31,20 @@ _UNUSABLE = frozenset({1, 2, 6, 7})
 
 
 class Sickness:
-    """The faults of one GPU since the worker began to read it. A fault stays: a sick GPU seldom answers again.
+    """The faults of one GPU since the worker began to read it. A fault is kept: a sick GPU seldom answers again.
 
     An uncorrected memory error counts only if it occurs while the worker reads. NVIDIA's counter grows until the driver
-    is reloaded, but from Ampere on the GPU retires the bad page at once: only the worker with data there has to leave.
-    A row of memory that could not be remapped counts whenever it happened. So does a recommended action in _UNUSABLE;
-    the other actions count only if they appear while the worker reads.
+    is reloaded, but from Ampere on the GPU retires the bad page at once: only the worker with data in it has to drain.
+    A row of memory that could not be remapped counts at any age, and so does a recommended action in _UNUSABLE. The
+    other actions count only if they appear while the worker reads.
     """
 
     def __init__(self) -> None:
         self.fault = ""
         """The first fault, for people; "" while the GPU is well."""
         self.xid: int | None = None
-        """The last Xid error; one in SICK_XIDS is not replaced by one that is not: 45 mostly follows 48."""
+        """The last Xid error in SICK_XIDS, without one the last of any kind; None without errors. Others do not replace
+        an error in SICK_XIDS: 45 mostly follows 48."""
         self._memory_errors: int | None = None
         self._action: int | None = None
 

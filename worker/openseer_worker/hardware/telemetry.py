@@ -1,4 +1,4 @@
-"""Readings of a worker's GPUs through NVIDIA's management library. Empty without GPUs. Not yet seen on hardware."""
+"""Reads a worker's GPUs through NVIDIA's management library; empty without GPUs. Not yet tested on hardware."""
 
 import logging
 import os
@@ -15,22 +15,24 @@ from openseer_worker.hardware.sickness import Sickness
 
 _LOG = logging.getLogger(__name__)
 READ_SECONDS = 1.0
+"""Interval of readings, in seconds."""
 STALE_SECONDS = 10.0
-"""Limit of the age of reported readings, in seconds: under a hanging driver the last ones would stay for ever."""
+"""Limit of the age of reported readings, in seconds: with a hanging driver the last ones would be reported for ever."""
 RETRY_SECONDS = 30.0
-"""Interval of attempts to open the GPUs, in seconds, while none of the worker's own can be opened."""
+"""Interval of attempts to open the GPUs, in seconds, while none of the worker's GPUs can be opened."""
 JOIN_SECONDS = 2.0
 """Timeout for the end of the thread, in seconds; a driver may hang."""
 _SLOWED = 0x08 | 0x20 | 0x40 | 0x80
-"""Reasons for a low clock that indicate heat or a bad power supply: hardware slowdown, software's and hardware's
-thermal slowdown, power brake. A power limit is normal under load, and not among them."""
+"""Bits of the reasons for a low clock that indicate heat or a bad power supply: hardware slowdown, thermal slowdown by
+software, by hardware, power brake. Not a power limit, which is normal under load."""
 
 
 class Telemetry:
-    """Reads the GPUs that this process computes on, in a separate thread: a driver may take seconds, or hang.
+    """Reads the GPUs that this process computes on, in a separate thread: a driver's answer may take seconds, or never
+    arrive.
 
-    Without library, driver or GPU every reading is empty; nothing raises. Create it after the engine is built: building
-    forks processes, which must not happen during a call of the library.
+    Without library, driver or GPU every reading is empty; no method raises. Create it after the engine is built:
+    building forks processes, which must not happen during a call of the library.
     """
 
     def __init__(
@@ -42,9 +44,9 @@ class Telemetry:
         read_seconds: float = READ_SECONDS,
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
-        """`environment`: its CUDA_VISIBLE_DEVICES names the visible GPUs; None: os.environ. `most`: number of visible
-        GPUs, from the first on, that the engine takes; None: all. `read_seconds`: interval of readings.
-        `retry_seconds`: interval of attempts to open the GPUs."""
+        """Starts the thread. `environment`: its CUDA_VISIBLE_DEVICES names the visible GPUs; None: os.environ. `most`:
+        number of visible GPUs, from the first on, that the engine uses; None: all. `read_seconds`: interval of
+        readings. `retry_seconds`: interval of attempts to open the GPUs."""
         self._library: Any = library or load_nvml()
         self._environment = dict(os.environ if environment is None else environment)
         self._most = most
@@ -60,11 +62,12 @@ class Telemetry:
             self._thread.start()
 
     def __call__(self) -> WorkerMetrics:
-        """The last readings, without waiting; `i` counts this worker's GPUs as CUDA does, from 0.
+        """Returns the last readings, without waiting; `i` numbers this worker's GPUs from 0, as CUDA does.
 
         Per GPU `gpu<i>_…`: memory_used and memory_total (bytes), utilisation (0 to 1), sm_mhz, ecc_uncorrected (errors
-        since the driver was loaded), throttled (1 while heat or the power supply slows it, else 0), xid (the last
-        error), fault (the reason not to use it; absent while it is well); each only where the GPU reports it.
+        since the driver was loaded), throttled (1 while heat or the power supply slows the GPU, else 0), xid (see
+        Sickness), fault (the reason not to use the GPU; absent while it is well). Readings that a GPU does not offer
+        are absent.
         """
         values = WorkerMetrics()
         fresh = time.monotonic() - self._read_at < STALE_SECONDS
@@ -110,8 +113,8 @@ class Telemetry:
             library.nvmlShutdown()
 
     def _open(self) -> list[Gpu] | None:
-        """This worker's GPUs, after initialising the library; empty where it has none. None where a later attempt may
-        find them: the driver does not answer yet, or none of them can be opened though none is lost."""
+        """Initialises the library and returns this worker's GPUs; empty if it has none. None if a later attempt may
+        find them: the driver does not answer yet, or none of the GPUs can be opened and none is lost."""
         library = self._library
         try:
             library.nvmlInit()
@@ -130,7 +133,7 @@ class Telemetry:
         return None
 
     def _read(self, gpu: Gpu, sickness: Sickness) -> dict[str, float | int]:
-        """All readings of the GPU; notes its faults in `sickness`."""
+        """Returns all readings of the GPU; notes its faults in `sickness`."""
         library, values = self._library, dict[str, float | int]()
         if gpu.whole is None:
             return values
@@ -184,7 +187,8 @@ class Telemetry:
         return int(answer.value.uiVal) if answer.nvmlReturn == 0 else None
 
     def _listen(self, gpus: list[Gpu]) -> Any:
-        """Registers for Xid errors, which NVML reports as events only. None where no GPU offers events."""
+        """Registers for Xid errors, which NVML reports only as events; returns the event set. None if the library has
+        no events."""
         library = self._library
         try:
             events = library.nvmlEventSetCreate()
@@ -195,12 +199,12 @@ class Telemetry:
             whole = next(gpu.whole for gpu in gpus if gpu.index == index)
             try:
                 library.nvmlDeviceRegisterEvents(whole, library.nvmlEventTypeXidCriticalError, events)
-            except Exception as error:  # noqa: BLE001 - some GPUs and virtual ones offer no events; others may
+            except Exception as error:  # noqa: BLE001 - some GPUs, such as virtual ones, offer no events
                 _LOG.debug("no Xid events of GPU %d: %s", index, error)
         return events
 
     def _hear(self, events: Any, seconds: float) -> None:
-        """Listens for `seconds`, also if the library fails at once: it is called again only after that."""
+        """Listens for Xid events for `seconds`. If the library fails earlier, waits for the rest of the time."""
         until = time.monotonic() + seconds
         while events is not None and not self._closing.is_set() and (left := until - time.monotonic()) > 0:
             try:
@@ -218,7 +222,7 @@ class Telemetry:
             if self._library.nvmlDeviceGetIndex(event.device) != gpu.index:
                 return False
         except Exception as error:  # noqa: BLE001 - the index of a GPU that has just been lost may be unreadable
-            # Only GPUs of this worker were registered, so any of them makes this worker sick.
+            # Only this worker's GPUs were registered, so an event of any of them concerns this worker.
             _LOG.debug("an Xid event of an unknown GPU: %s", error)
         if gpu.instance is None:
             return True

@@ -1,4 +1,4 @@
-"""A worker's time with the GPU, by activity: running responses, or idle, and the reason for idleness."""
+"""Measures a worker's time with its GPUs by activity: running responses, or idle, with the reason for idleness."""
 
 from collections import defaultdict
 from typing import NamedTuple
@@ -7,7 +7,8 @@ from openseer_core.worker.time_metrics import WorkerSeconds
 
 
 class Usage:
-    """Idle and busy seconds so far. An interval counts by the state at its beginning."""
+    """The idle and the busy seconds of a worker so far. An interval counts by the state at its beginning; sleep counts
+    as neither."""
 
     def __init__(self) -> None:
         self.idle = self.busy = 0.0
@@ -15,7 +16,7 @@ class Usage:
         self._state = ""
 
     def note(self, now: float, *, running: int, asleep: bool) -> tuple[float, float]:
-        """Notes the state from `now` on (seconds of one clock). Returns the idle and the busy seconds until now."""
+        """Notes the state from `now` on (seconds of one clock); returns the idle and the busy seconds until `now`."""
         if self._since is not None and self._state == "busy":
             self.busy += now - self._since
         elif self._since is not None and self._state == "idle":
@@ -26,8 +27,9 @@ class Usage:
 
 
 class Doing(NamedTuple):
-    """A worker's activity at a moment. `running`: responses in its engine, of `slots`; `calls`: its loop awaits the
-    store; `wants`: requests may wait, or responses have ended; `changes`: it claims nothing because of its weights."""
+    """A worker's activity at one time. `running`: responses in its engine, which has `slots`; `calls`: its loop awaits
+    the store; `wants`: requests may wait in the queue, or responses have ended; `changes`: it claims no request because
+    of its weights."""
 
     running: int
     slots: int
@@ -37,7 +39,7 @@ class Doing(NamedTuple):
 
 
 class TimeSpent:
-    """Seconds so far, by activity. An interval counts by the activity at its beginning."""
+    """The seconds of a worker so far, by activity. An interval counts by the activity at its beginning."""
 
     def __init__(self) -> None:
         self._sums: dict[str, float] = defaultdict(float)
@@ -56,7 +58,7 @@ class TimeSpent:
         self._since, self._doing = now, doing
 
     def metrics(self) -> dict[str, float | int | str]:
-        """For heartbeats."""
+        """Returns the seconds by activity, for heartbeats."""
         return WorkerSeconds.of(self._sums).metrics()
 
     def _add(self, doing: Doing, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""The backends of a pool: opens one, and checks that it can be used here."""
+"""The backends of a pool: opens a pool, and checks that workers on this machine can use it."""
 
 from collections.abc import Callable, Mapping
 
@@ -16,7 +16,7 @@ _BLOCKS: Mapping[PoolBackend, Callable[[EnginePool], BlockStore]] = {
 
 
 def open_blocks(pool: EnginePool) -> BlockStore:
-    """The blocks of a pool; connects to nothing yet."""
+    """Returns the block store of a pool, not yet connected."""
     return _BLOCKS[pool.backend](pool)
 
 

@@ -1,8 +1,8 @@
 """The format of a KV block in the pool: a header with a checksum, then the block's bytes of every layer.
 
-A file is written under a temporary name and then renamed, so readers see a whole file or none. It is not synced to the
-disk: after a power cut a damaged file fails its checksum, and the block is computed again. The checksum covers the
-file's name, too, so that an intact file of another block, which is another context's KV, fails as well.
+A file is written under a temporary name and then renamed, so readers find a whole file or none. The file is not synced
+to the disk: if a power cut damages it, its checksum fails, and the block is computed again. The checksum covers the
+file's name, too, so that the file of another block, which has another context's KV, also fails.
 """
 
 import errno
@@ -27,12 +27,12 @@ class BadBlockError(Exception):
 
 
 def block_header(name: str, payload: memoryview) -> bytes:
-    """The header of a block (uint8, contiguous), HEADER_BYTES long: its size, and a checksum of name and payload."""
+    """Returns the header of a block (uint8, contiguous), HEADER_BYTES long: size, and checksum of name and payload."""
     return _HEADER.pack(_MAGIC, payload.nbytes, _checksum(name, payload))
 
 
 def check_block(name: str, header: bytes | memoryview, payload: memoryview) -> None:
-    """Raises BadBlockError unless `header`, of HEADER_BYTES, fits `name` and `payload`."""
+    """Raises BadBlockError unless `header` (HEADER_BYTES long) matches `name` and `payload`."""
     magic, size, checksum = _HEADER.unpack(header)
     if magic != _MAGIC or size != payload.nbytes:
         raise BadBlockError(f"found {size} bytes of another format, expected {payload.nbytes}")
@@ -41,9 +41,9 @@ def check_block(name: str, header: bytes | memoryview, payload: memoryview) -> N
 
 
 def write_block(path: Path, payload: memoryview) -> bool:
-    """Writes a block (uint8, contiguous); False if the file exists already.
+    """Writes a block (uint8, contiguous); returns False if the file exists already.
 
-    Raises OSError; FileNotFoundError if its folder does not exist.
+    Raises OSError; FileNotFoundError if the folder does not exist.
     """
     if path.exists():
         return False
@@ -65,8 +65,8 @@ def write_block(path: Path, payload: memoryview) -> bool:
 def read_block(path: Path, into: memoryview) -> None:
     """Fills `into` (uint8, contiguous, of the block's size) from a file.
 
-    Raises OSError, and BadBlockError for a file that is not this block's. That file is removed, so that the next worker
-    that computes the block writes it again, and no other request tries to fetch it.
+    Raises OSError, and BadBlockError for a damaged file or another block's. A bad file is removed, so that no other
+    request tries to fetch it, and the next worker that computes the block writes it again.
     """
     try:
         _read(path, into)
@@ -92,7 +92,7 @@ def _read(path: Path, into: memoryview) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Generator[int]:
-    """Opens a regular file for reading. Raises BadBlockError for others: a pipe blocks, a link may lead anywhere."""
+    """Opens a regular file for reading. Raises BadBlockError for others: a pipe blocks, a link may point anywhere."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A circuit breaker: after repeated failures of a pool its use pauses, then one use tests it."""
+"""A circuit breaker: after repeated failures it pauses the use of a pool, then lets one use test the pool."""
 
 import threading
 import time
@@ -7,11 +7,11 @@ from collections.abc import Callable
 FAILURES = 3
 """Consecutive failures that open the breaker."""
 OUT_SECONDS = 20.0
-"""Time that the breaker stays open, in seconds; then the next use decides whether it closes."""
+"""Time for which the breaker stays open, in seconds; then the next use decides whether it closes."""
 
 
 class Breaker:
-    """Decides whether a pool may be used. All methods may be called from any thread."""
+    """Decides whether a pool may be used. Its methods are thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -23,7 +23,7 @@ class Breaker:
 
     @property
     def is_out(self) -> bool:
-        """Whether the breaker is open. After OUT_SECONDS one caller gets False, and its use tests the pool."""
+        """Whether the breaker is open. After OUT_SECONDS one call returns False, so that its caller tests the pool."""
         with self._lock:
             if self._failures < FAILURES:
                 return False

@@ -1,6 +1,6 @@
 """Threads for calls that may hang in a pool. They are daemons: the process can end while one of them hangs.
 
-At its end Python joins the threads of concurrent.futures and of asyncio's executor.
+Threads of concurrent.futures or of asyncio's executor would not do: Python joins them at its end.
 """
 
 import queue
@@ -10,14 +10,14 @@ from concurrent.futures import Future
 from typing import ParamSpec, TypeVar
 
 MOST_WAITING = 1024
-"""Limit of queued calls; while the threads hang, the queue would grow without bound."""
+"""Limit of queued calls: without it the queue would grow without bound while the threads hang."""
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 
 class DaemonThreads:
-    """`count` threads that run submitted calls in order; started as needed. `most`: limit of queued calls."""
+    """Up to `count` threads, started as needed, that run submitted calls in order. `most`: limit of queued calls."""
 
     def __init__(self, count: int, name: str, most: int = MOST_WAITING) -> None:
         self._count = count
@@ -29,7 +29,8 @@ class DaemonThreads:
     def submit(
         self, function: Callable[_Arguments, _Result], *args: _Arguments.args, **kwargs: _Arguments.kwargs
     ) -> Future[_Result]:
-        """Has a thread call the function; the future holds its result or error, TimeoutError if the queue is full."""
+        """Queues a call of the function for a thread. The future has its result or error; TimeoutError if the queue is
+        full."""
         future: Future[_Result] = Future()
         if self._work.qsize() >= self._most:
             future.set_exception(TimeoutError(f"{self._most} other calls wait for {self._name}"))

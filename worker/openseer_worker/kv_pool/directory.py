@@ -20,7 +20,7 @@ class DirectoryBlocks:
         return count_present(self._folder / place, blocks, layout, ranks)
 
     def read(self, place: str, names: Sequence[str], into: Sequence[memoryview]) -> Iterator[None]:
-        """Reads block after block. Raises OSError and BadBlockError."""
+        """Reads one block after the other. Raises OSError and BadBlockError."""
         for name, row in zip(names, into, strict=True):
             read_block(self._folder / place / name, row)
             yield
@@ -28,7 +28,7 @@ class DirectoryBlocks:
     def write(
         self, place: str, names: Sequence[str], payloads: Sequence[memoryview], *, begins: bool
     ) -> Iterator[bool]:
-        """Writes block after block. Raises OSError, also if the disk is too full."""
+        """Writes one block after the other. Raises OSError, also if the disk is too full or no worker sweeps."""
         self._space.check()
         if begins:
             make_group_folder(self._folder, place)

@@ -1,4 +1,4 @@
-"""Free space of the pool's disk, which may also hold results, serve other jobs, or be the machine's memory."""
+"""Checks the free space of a pool's disk, which may also have results, serve other jobs, or be in the host's memory."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ from openseer_worker.kv_pool.places import make_fleet_folder
 from openseer_worker.kv_pool.sweeps import Sweeps
 
 LEAST_FREE = 0.05
-"""Share of the disk that KV blocks leave free; groups are removed until twice as much is free."""
+"""Share of the disk below whose free space no block is written; sweeps remove groups until twice this share is free."""
 LOOK_SECONDS = 1.0
 """Validity of a measurement of the disk, in seconds."""
 
@@ -24,23 +24,26 @@ class DiskRoom(NamedTuple):
 
 
 def free_share(folder: Path) -> float:
-    """The free share of a folder's disk, by bytes or by files, the smaller one. Raises OSError."""
+    """Returns the free share of a folder's disk: of its bytes or of its files, the smaller one. Raises OSError."""
     disk = os.statvfs(folder)
     shares = (disk.f_bavail / max(1, disk.f_blocks), disk.f_favail / disk.f_files if disk.f_files else 1.0)
     return min(shares)
 
 
 def missing_room(folder: Path, share: float) -> DiskRoom:
-    """The excess over a disk with `share` of it free; negative if more is free. Raises OSError."""
+    """Returns the bytes and files to remove so that `share` of a folder's disk is free; negative if more is free.
+
+    Raises OSError.
+    """
     disk = os.statvfs(folder)
     size = int(share * disk.f_blocks - disk.f_bavail) * disk.f_frsize
     return DiskRoom(size, int(share * disk.f_files - disk.f_favail))  # some file systems report 0 files: no limit
 
 
 class FreeSpace:
-    """Decides whether a fleet's folder takes more: its disk has room, and a worker keeps the folder within its bytes.
+    """Checks whether more may be written to a folder: its disk has room, and a worker sweeps the folder.
 
-    `is_swept`: False for a folder that no worker sweeps.
+    `is_swept`: False for a folder that needs no sweeps.
     """
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic, *, is_swept: bool = True) -> None:
@@ -51,8 +54,8 @@ class FreeSpace:
         self._sweeps = Sweeps(folder, clock) if is_swept else None
 
     def check(self) -> None:
-        """Raises OSError: ENOSPC if less than LEAST_FREE of the disk is free, EBUSY if no worker sweeps, others if the
-        disk cannot be read."""
+        """Raises OSError: ENOSPC if less than LEAST_FREE of the disk is free, EBUSY if no worker sweeps, another error
+        if the disk cannot be read."""
         now = self._clock()
         if now - self._looked_at >= LOOK_SECONDS:
             make_fleet_folder(self._folder)

@@ -1,7 +1,7 @@
-"""A worker's part in keeping a pool within its bytes: names the groups' places, notes their ends, and sweeps.
+"""A worker's part in limiting a pool's bytes: names the groups' places, notes the ends of groups, and sweeps.
 
-A sweep removes first the groups that are over, then the least recently used ones. Any worker may sweep, one at a time,
-in a thread beside its loop, which never waits for it.
+A sweep removes ended groups first, then the least recently used ones. Each worker sweeps in a thread, without blocking
+its loop; in a shared directory one worker sweeps at a time.
 """
 
 import asyncio
@@ -17,14 +17,14 @@ from openseer_worker.kv_pool.sweepers import open_sweeper
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 60.0
-"""Time that blocks of a replaced version stay, in seconds: other workers may still serve it."""
+"""Time for which the blocks of a replaced version are kept, in seconds: other workers may still serve it."""
 MOST_ENDED = 10_000
-"""Limit of noted groups that are over; further ones are removed by their age."""
+"""Limit of ended groups that are noted; further ones are removed by their age."""
 
 
 class PoolKeeper:
-    """Keeps a pool within `most_bytes`, of all its workers. `pool`: None for none. `epoch`: returns the store's epoch.
-    `versions`: returns the versions of weights and adapters that this worker serves."""
+    """Keeps a pool, with the blocks of all workers, within `most_bytes`. `pool`: None without a pool. `epoch`: returns
+    the store's epoch. `versions`: returns the versions of weights and adapters that this worker serves."""
 
     def __init__(
         self,
@@ -45,7 +45,8 @@ class PoolKeeper:
         self._thread = DaemonThreads(1, "openseer-kv-sweep")
 
     def place(self, group: str, version: str) -> str:
-        """The folder of a group's blocks for weights, or an adapter, of `version`; "" without a pool."""
+        """Returns the place of a group's blocks for weights, or an adapter, of `version`; "" without a pool. Notes that
+        the group runs."""
         if self._sweeper is None:
             return ""
         place = group_place(self._epoch(), version, group)
@@ -53,7 +54,7 @@ class PoolKeeper:
         return place
 
     def end(self, group: str, version: str) -> None:
-        """Notes that a group is over: its blocks are removed first, but stay for a next turn while there is room."""
+        """Notes that a group has ended: its blocks are removed first, but kept for a next turn while there is room."""
         if self._sweeper is not None and len(self._ended) < MOST_ENDED:
             self._ended[group_place(self._epoch(), version, group)] = None
 
@@ -74,7 +75,7 @@ class PoolKeeper:
                 self._ended.pop(place, None)
 
     def _take_replaced(self) -> list[str]:
-        """The folders of versions that have not been served for GRACE_SECONDS."""
+        """Returns the places of the versions that this worker has not served for GRACE_SECONDS, each once."""
         now, served = self._clock(), set(self._versions())
         for version in self._served - served:
             self._leaving[version] = now + GRACE_SECONDS

@@ -1,7 +1,7 @@
 """The places of blocks: <epoch>/<version>/<group>/<block>; in a shared directory below <pool>/<fleet>.
 
 `fleet` is a digest of the job and its store. `epoch` is the store's: a job created again under the same name has
-another one, so blocks of other weights under the same version's name are never found. A group's folder holds the blocks
+another epoch, so it never finds blocks of other weights under the same version's name. A group's folder has the blocks
 of all its responses, the prompt's once, and is removed as a whole.
 """
 
@@ -23,8 +23,8 @@ _HELD = ".run"
 
 @dataclass(frozen=True, slots=True)
 class EnginePool:
-    """The pool's address for an engine: its `backend`, and the fleet's `folder` in a shared directory, or HOST:PORT of
-    Mooncake's `master`."""
+    """The pool's address for an engine: its `backend`, and either the fleet's `folder` in a shared directory or
+    Mooncake's `master` (HOST:PORT)."""
 
     backend: PoolBackend
     folder: Path = Path()
@@ -32,12 +32,12 @@ class EnginePool:
 
 
 def digest(text: str) -> str:
-    """A short name for a folder, 24 hexadecimal digits."""
+    """Returns a folder's name for `text`: 24 hexadecimal digits."""
     return blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
 
 
 def fleet_folder(pool: str, fleet: str) -> Path:
-    """The folder of a job's fleet in a pool. `fleet`: WorkerSettings.fleet."""
+    """Returns the folder of a job's fleet in a pool. `fleet`: WorkerSettings.fleet."""
     return Path(pool) / digest(fleet)
 
 
@@ -55,7 +55,7 @@ def make_folder(pool: EnginePool) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Checks that a file there can be written and locked, as a sweep does; leaves no file. Raises OSError."""
+    """Checks that a file in the folder can be written and locked, as a sweep does; leaves no file. Raises OSError."""
     with tempfile.TemporaryFile(dir=folder) as file:
         file.write(b"\0")
         file.flush()
@@ -64,13 +64,13 @@ def check_folder(folder: Path) -> None:
 
 def make_fleet_folder(folder: Path) -> None:
     """Creates a fleet's folder if it is missing, readable by this user alone. Raises OSError if the pool's folder is
-    missing: created again, it would be on the disk below the pool's mount point."""
+    missing: a new one would be on the disk below the pool's mount point."""
     folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def hold_fleet_folder(folder: Path) -> IO[bytes] | None:
-    """Creates the folder of a fleet whose workers are this process and its children. They hold a lock on the returned
-    file, so `is_left` is True after their end, also by SIGKILL. None if the folder cannot be locked."""
+    """Creates the folder of a fleet that consists of this process and its children. Returns a file whose lock they
+    hold, so that `is_left` is True after the end of all, also by SIGKILL; None if the folder cannot be locked."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         make_fleet_folder(folder)
@@ -82,7 +82,7 @@ def hold_fleet_folder(folder: Path) -> IO[bytes] | None:
 
 
 def is_left(folder: Path) -> bool:
-    """Whether a fleet's folder was held by processes that have all ended."""
+    """Whether the processes that held a fleet's folder have all ended; False if none ever held it."""
     try:
         with (folder / _HELD).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -92,28 +92,28 @@ def is_left(folder: Path) -> bool:
 
 
 def make_group_folder(fleet: Path, place: str) -> None:
-    """Creates a group's folder, `place` from `group_place`, in its fleet's. Raises OSError."""
+    """Creates a group's folder (`place`: from `group_place`) in its fleet's folder. Raises OSError."""
     make_fleet_folder(fleet)
     (fleet / place).mkdir(parents=True, exist_ok=True)
 
 
 def group_place(epoch: int, version: str, group: str) -> str:
-    """The folder of a group's blocks that were computed with weights of `version`, relative to its fleet's."""
+    """Returns the folder of a group's blocks that were computed with `version`, relative to the fleet's folder."""
     return f"{version_place(epoch, version)}/{digest(group)}"
 
 
 def version_place(epoch: int, version: str) -> str:
-    """The folder of all blocks that were computed with weights of `version`, relative to their fleet's."""
+    """Returns the folder of all blocks that were computed with `version`, relative to the fleet's folder."""
     return f"{epoch}/{digest(version)}"
 
 
 def block_name(block_hash: str, layout: str, rank: int) -> str:
-    """The file name of one rank's part of a block. `layout`: a digest of the format of the engine's blocks."""
+    """Returns the file name of one rank's part of a block. `layout`: digest of the engine's block format."""
     return f"{block_hash}.{layout}.{rank}"
 
 
 def count_present(folder: Path, blocks: Sequence[str], layout: str, ranks: int) -> int:
-    """Number of leading `blocks` (hashes) whose parts of all ranks are in the folder; 0 if it does not exist.
+    """Counts the leading `blocks` (hashes) that the folder has with the parts of all ranks; 0 if it does not exist.
 
     Lists the folder once, for any number of blocks. Raises OSError.
     """

@@ -1,11 +1,11 @@
-"""Decides whether to fetch a context or compute it, by the measured speed of both."""
+"""Decides whether to fetch or to compute a context, by the measured speeds of both."""
 
 COUNTED_TOKENS = 128
-"""Least tokens of a step that counts as a measurement of the engine's prefill speed."""
+"""Least number of tokens in a step that measures the engine's prefill speed."""
 KEPT = 0.7
-"""Weight of the earlier measurements relative to a new one."""
+"""Factor of the earlier measurements' weight at each new one."""
 TRIAL_EVERY = 16
-"""While computing is faster, one in this many contexts is still fetched: the pool may be faster again."""
+"""While computing is faster, one in this many contexts is still fetched, to detect a pool that is faster again."""
 
 
 class _Rate:
@@ -33,7 +33,7 @@ class Rates:
         self._refused = 0
 
     def step(self, tokens: int, now: float) -> None:
-        """Notes the start of a step of `tokens` tokens; the step before has ended."""
+        """Notes the start of a step of `tokens` tokens at `now`, in seconds; the step before ends at that time."""
         if self._step_tokens >= COUNTED_TOKENS:
             self._computing.add(self._step_tokens, now - self._step_at)
         self._step_tokens, self._step_at = tokens, now
@@ -43,7 +43,7 @@ class Rates:
         self._fetching.add(tokens, seconds)
 
     def worth_a_fetch(self) -> bool:
-        """Whether to fetch the next context; call it once for each."""
+        """Decides whether to fetch the next context; to be called once per context, since it counts refusals."""
         fetching, computing = self._fetching.value, self._computing.value
         if fetching is None or computing is None or fetching >= computing:
             return True

@@ -1,4 +1,4 @@
-"""Removes from a pool: groups beyond its bytes, earlier epochs of the store, and fleets that have ended."""
+"""Removes groups above a pool's limit of bytes, blocks of earlier epochs of the store, and ended fleets."""
 
 import errno
 import os
@@ -14,14 +14,15 @@ from openseer_worker.kv_pool.places import is_left
 from openseer_worker.kv_pool.sweeps import UNSWEPT_SECONDS, swept_at
 
 LEFT_SHARE = 0.9
-"""A pool above its limit is reduced to this share of the limit."""
+"""Share of its limit to which a sweep reduces a pool that is above the limit."""
 STALE_SECONDS = 6 * 3600.0
 """Age of a fleet's last sweep, in seconds, after which other fleets' workers remove its blocks."""
 MEASURED_FILES = 16
-"""Limit of measured files per group; the largest stands for all. A worker's death may have truncated some."""
+"""Limit of measured files per group. The largest size counts for all files, since a worker's death may have truncated
+some."""
 
 Sizes = dict[str, tuple[int, DiskRoom]]
-"""By a group's folder: the time of its last change (ns), and its size at that time."""
+"""For each group's folder the time of its last change (ns), and its size at that time."""
 
 
 @dataclass(slots=True)
@@ -35,15 +36,15 @@ def sweep(folder: Path, most_bytes: int, epoch: int, known: Sizes | None = None)
     """Removes blocks of earlier epochs of the store; then groups, the oldest first, until a fleet's folder is within
     `most_bytes` and twice LEAST_FREE of the disk are free.
 
-    `known`: sizes of the last sweep, replaced by those of this one; an unchanged group is not listed again. Raises
-    OSError if the folder cannot be read, or is above its limit and no more can be removed.
+    `known`: the sizes that the last sweep found, replaced by this sweep's; an unchanged group is not listed again.
+    Raises OSError if the folder cannot be read, or is above its limit and no more groups can be removed.
     """
     known = {} if known is None else known
     groups: list[_Group] = []
     for one in _folders(folder):
         if one.name.isdecimal() and int(one.name) < epoch:
             _remove(one)
-        # Blocks of an epoch that could not be removed count, too.
+        # If an epoch's folder could not be removed, the blocks in it count, too.
         groups += [_measured(group, known) for version in _subfolders(one) for group in _subfolders(version)]
     known.clear()
     known.update({str(group.path): (group.changed_at, group.size) for group in groups})
@@ -63,15 +64,15 @@ def sweep(folder: Path, most_bytes: int, epoch: int, known: Sizes | None = None)
 
 
 class StaleFleets:
-    """Detects fleets that ended without cleanup. Clocks may jump, and machines' clocks differ: a fleet has ended only
-    if the time of its last sweep is old, and does not change for UNSWEPT_SECONDS."""
+    """Detects fleets that ended without cleanup. Clocks may jump, and machines' clocks differ. So a fleet counts as
+    ended only if the time of its last sweep is old and does not change for UNSWEPT_SECONDS."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._seen: dict[str, tuple[float, float]] = {}
 
     def remove(self, pool: Path) -> None:
-        """Removes fleets without a sweep for STALE_SECONDS, and those of ended local runs."""
+        """Removes from a pool the fleets without a sweep for STALE_SECONDS, and the fleets of ended local runs."""
         now, seen = self._clock(), dict[str, tuple[float, float]]()
         for fleet in _subfolders(pool):
             if is_left(fleet):
@@ -88,7 +89,7 @@ class StaleFleets:
 
 
 def _remove(folder: Path) -> bool:
-    """Removes a folder; returns whether it is gone. Files that a worker writes at the same time may stay."""
+    """Removes a folder; returns False if a part of it is left, for instance files written at the same time."""
     shutil.rmtree(folder, ignore_errors=True)
     return not folder.exists()
 
@@ -99,14 +100,15 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    """The subfolders; empty if the folder cannot be read, so that a broken one does not prevent the others' removal."""
+    """Returns the subfolders; none if the folder cannot be read, so that a bad folder does not prevent the removal of
+    others."""
     with suppress(OSError):
         return _folders(folder)
     return []
 
 
 def _measured(group: Path, known: Sizes) -> _Group:
-    """The group's age and size; one that cannot be read counts as the oldest, so it is removed first."""
+    """Measures a group's age and size; a group that cannot be read counts as the oldest, so it is removed first."""
     with suppress(OSError):
         changed_at = group.stat().st_mtime_ns
         before, size = known.get(str(group), (-1, DiskRoom(0, 0)))
@@ -115,7 +117,7 @@ def _measured(group: Path, known: Sizes) -> _Group:
 
 
 def _size(group: Path) -> DiskRoom:
-    """The size of a group, from the number of its blocks, which have one size."""
+    """Returns the size of a group: its number of blocks times their common size."""
     with os.scandir(group) as entries:
         blocks = list(entries)
     largest = 0

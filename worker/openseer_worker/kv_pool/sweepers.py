@@ -1,4 +1,4 @@
-"""Keeps a pool within its bytes, by backend: a fleet's folder, or Mooncake's store."""
+"""The sweepers, one per backend, which keep a pool within its limit: a fleet's folder, or Mooncake's store."""
 
 import os
 import shutil
@@ -14,17 +14,17 @@ from openseer_worker.kv_pool.removal import Sizes, StaleFleets, sweep
 
 
 class Sweeper(Protocol):
-    """Removes blocks from a pool of one backend; it may take long, or hang."""
+    """Removes blocks from a pool of one backend; a call may take long, or hang."""
 
     def sweep(self, ended: Sequence[str], replaced: Sequence[str]) -> Sequence[str]:
-        """Removes blocks: of the versions at the places `replaced` at once; of the groups at the places `ended`, in the
-        order in which they ended, while room is short. Returns the part of `ended` that it has handled. Raises OSError.
+        """Removes the blocks of the versions at the places `replaced`, and, while room is short, those of the groups at
+        the places `ended`, in the order of their ends. Returns the handled part of `ended`. Raises OSError.
         """
         ...
 
 
 class DirectorySweeper:
-    """Keeps the blocks in a fleet's `folder` within `most_bytes`, and removes those of other epochs of the store."""
+    """Keeps the blocks in a fleet's `folder` within `most_bytes`, and removes blocks of earlier epochs of the store."""
 
     def __init__(self, folder: Path, most_bytes: int, epoch: Callable[[], int]) -> None:
         self._folder = folder
@@ -34,7 +34,10 @@ class DirectorySweeper:
         self._stale = StaleFleets()
 
     def sweep(self, ended: Sequence[str], replaced: Sequence[str]) -> Sequence[str]:
-        """Returns all of `ended`: it marks their folders as the oldest ones. Raises OSError."""
+        """Marks the folders of `ended` as the oldest, and sweeps unless another worker does; returns all of `ended`.
+
+        Raises OSError.
+        """
         for place in ended:
             with suppress(OSError):
                 os.utime(self._folder / place, (0, 0))
@@ -49,7 +52,7 @@ class DirectorySweeper:
 
 
 def open_sweeper(pool: EnginePool, most_bytes: int, epoch: Callable[[], int]) -> Sweeper:
-    """The sweeper that keeps this pool within `most_bytes`."""
+    """Returns the sweeper of a pool. `most_bytes`: limit of a shared directory; Mooncake's store has its own limit."""
     if pool.backend == "mooncake":
         return MooncakeSweeper(pool.master)
     return DirectorySweeper(pool.folder, most_bytes, epoch)

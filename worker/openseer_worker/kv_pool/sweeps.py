@@ -1,7 +1,7 @@
-"""Ensures that one worker at a time sweeps a fleet's folder in a pool, and that blocks are written only while one does.
+"""Ensures that one worker at a time sweeps a fleet's folder, and that blocks are written only while sweeps take place.
 
 The worker that sweeps locks a file in the fleet's folder; the file's time is the end of the last sweep. Only sweeps
-bound a pool: if none ends, for instance because one hangs, workers stop writing blocks.
+limit a pool's size: if no sweep ends, for instance because one hangs, workers stop writing blocks.
 """
 
 import errno
@@ -15,17 +15,17 @@ from pathlib import Path
 from openseer_worker.kv_pool.places import make_fleet_folder
 
 SWEEP_SECONDS = 5.0
-"""Interval in seconds at which a worker marks groups that are over, and sweeps unless another one does."""
+"""Interval at which a worker marks ended groups, and sweeps unless another worker does, in seconds."""
 UNSWEPT_SECONDS = 60.0
-"""Age of the last sweep, in seconds, after which a fleet's folder takes no more blocks."""
+"""Age of the last sweep after which no more blocks are written to a fleet's folder, in seconds."""
 _MARK = ".sweep"
 
 
 @contextmanager
 def alone(folder: Path) -> Generator[bool]:
-    """Whether the caller may sweep a fleet's folder: no other worker does, or did within SWEEP_SECONDS / 2.
+    """Yields whether the caller may sweep a fleet's folder: no other worker sweeps it, or has within SWEEP_SECONDS / 2.
 
-    Marks a sweep that ends without an error. Raises OSError.
+    If the sweep, in the context, ends without an error, its end is marked. Raises OSError.
     """
     make_fleet_folder(folder)
     with (folder / _MARK).open("a") as file:
@@ -34,7 +34,7 @@ def alone(folder: Path) -> Generator[bool]:
         except BlockingIOError:
             yield False
             return
-        # A mark in the future comes from another clock, and is ignored.
+        # A mark in the future is another clock's, and is ignored.
         if 0 <= time.time() - os.fstat(file.fileno()).st_mtime < SWEEP_SECONDS / 2:
             yield False
             return
@@ -43,14 +43,14 @@ def alone(folder: Path) -> Generator[bool]:
 
 
 def swept_at(folder: Path) -> float:
-    """The end of the last sweep, by the disk's clock; 0 if there is none."""
+    """Returns the end of the last sweep, in seconds since 1970 by the disk's clock; 0 without a sweep."""
     with suppress(OSError):
         return (folder / _MARK).stat().st_mtime
     return 0.0
 
 
 class Sweeps:
-    """Detects whether a fleet's folder is being swept. It compares no clocks: the mark has to change."""
+    """Detects whether a fleet's folder is being swept: its mark has to change, so that no clocks are compared."""
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder = folder

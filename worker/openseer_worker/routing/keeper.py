@@ -1,4 +1,4 @@
-"""The rows of routed experts of a worker's leases: the first position to capture, and the rows not yet on file."""
+"""The rows of routed experts of a worker's leases: the first position to capture, and the rows to be written."""
 
 import asyncio
 from collections import OrderedDict
@@ -17,15 +17,19 @@ from openseer_worker.engine import EngineOutput
 from openseer_worker.routing.writer import RowWriter
 
 KNOWN_PROMPTS = 65_536
-"""Limit of prompts remembered as having their rows on file; the folder is read again for others."""
+"""Limit of prompts that are remembered as having their rows on file; for others the folder is read again."""
 
 
 @dataclass(slots=True)
 class _Lease:
-    """A lease whose rows are captured. `held`: tokens of the response before the lease; `first`: position of its first
-    row; `prompt`: the file for the prompt's rows if this lease computes them, `prompt_rows`: those so far, from
-    position 0 on; `context`: the file for rows of tokens that a trainer has appended, up to position `context_end`,
-    since another response may find their KV cached."""
+    """A lease whose rows are captured.
+
+    `held`: tokens of the response before the lease; `first`: position of the lease's first row; `prompt`: the file for
+    the prompt's rows if this lease computes them, else None; `prompt_rows`: the prompt's rows so far, from position 0
+    on; `unsaved`: the lease's rows that are not written. `context`: the file for rows of tokens that a trainer has
+    appended, up to position `context_end`; other responses need it, because they may find the KV of these tokens
+    cached.
+    """
 
     file: Path
     held: int
@@ -39,8 +43,8 @@ class _Lease:
 
 
 class RouteKeeper:
-    """Writes the rows of one worker's leases to `folder`. `shape`: of its engine's rows. Without a shape or a folder it
-    does nothing."""
+    """Writes the rows of one worker's leases to `folder`. `shape`: of the engine's rows. Without a shape or a folder no
+    rows are captured."""
 
     def __init__(self, folder: Path | None, shape: RowShape | None, worker: WorkerId) -> None:
         self._folder = folder
@@ -58,16 +62,16 @@ class RouteKeeper:
         return self._folder is not None and self._shape is not None
 
     def rows_from(self, key: str) -> int | None:
-        """The first position whose row the engine must return, 0 for the whole prompt; None: it needs no rows."""
+        """Returns the first position whose row the engine must return, 0 for the whole prompt; None for no rows."""
         lease = self._leases.get(key)
         if lease is None:
             return None
         return lease.first if lease.prompt is None else 0
 
     async def begin(self, claims: Iterable[Claim], version: str) -> None:
-        """Takes new leases. `version`: of the worker's weights.
+        """Adds new leases. `version`: of the worker's weights.
 
-        If a prompt's rows are not on file, one lease of its group here computes them.
+        If a prompt's rows are not on file, one of the group's leases at this worker computes them.
         """
         assert self._folder is not None and self._writer is not None
         wanted: dict[Path, _Lease] = {}
@@ -95,14 +99,17 @@ class RouteKeeper:
                 self._pending[rows] = lease
 
     def _is_whole(self, file: Path, rows: int) -> bool:
-        """Whether a prompt's file holds all `rows`: a machine that died may have left a part. Raises OSError."""
+        """Whether a prompt's file has all `rows` rows; a machine that failed may have written only a part.
+
+        Raises OSError.
+        """
         if self._shape is None:
             return False
         found = [(shape, start, len(data)) for shape, (start, data) in read_records(file.name, file.read_bytes())]
         return found == [(self._shape, 0, rows * self._shape.row_bytes)]
 
     def take(self, output: EngineOutput) -> None:
-        """Takes the rows of an engine's output."""
+        """Adds the rows in an output of the engine to its lease."""
         lease = self._leases.get(output.key) if output.routes else None
         if lease is None or self._shape is None:
             return
@@ -116,13 +123,13 @@ class RouteKeeper:
                 lease.unsaved.append(Stretch(own, kept))
 
     async def keep(self, keys: Sequence[str], *, ended: bool) -> None:
-        """Writes the rows of leases that are not on file yet. Only after it returns may their tokens go to the store.
-        `ended`: these are their last rows."""
+        """Writes the unwritten rows of leases; only after it returns may the store receive their tokens. `ended`: these
+        rows are the leases' last."""
         assert self._writer is not None and self._shape is not None
         leases = [self._leases[key] for key in keys if key in self._leases]
         pieces: list[tuple[Path, bytes]] = []
-        # All writes run concurrently: each may have to wait for the folder. A prompt's complete rows are written with
-        # any call, because the first result of the group needs them.
+        # The writes run concurrently, since each may have to wait for the folder. Every call also writes the complete
+        # rows of prompts, because the first result of a group needs them.
         writes = [self._keep_prompt(lease) for lease in [*self._pending.values()] if self._has_prompt(lease)]
         for lease in leases:
             if lease.unsaved:
@@ -139,7 +146,7 @@ class RouteKeeper:
         await asyncio.gather(*writes)
 
     def _has_prompt(self, lease: _Lease) -> bool:
-        """Whether a lease has all rows of its prompt and they are not on file yet."""
+        """Whether a lease has all rows of its prompt, and they are not written yet."""
         assert self._shape is not None
         return lease.prompt is not None and len(lease.prompt_rows) >= (lease.prompt_tokens - 1) * self._shape.row_bytes
 
@@ -157,9 +164,9 @@ class RouteKeeper:
             self._note_prompt(rows)
 
     def note_replies(self, keys: Sequence[str], replies: Sequence[Reply], *, ended: bool) -> None:
-        """Takes the store's replies to writes of leases; `ended`: of their last writes. Drops leases that are over.
+        """Removes the leases that have ended by the store's replies to writes. `ended`: the writes were the last ones.
 
-        After a gap a lease goes on, unless the store has lost tokens from before the lease.
+        After a gap a lease continues, unless the store has lost tokens from before the lease.
         """
         over: list[_Lease] = []
         for key, reply in zip(keys, replies, strict=True):
@@ -174,7 +181,7 @@ class RouteKeeper:
             self._writer.close([file for lease in over for file in _files(lease)])
 
     def metrics(self) -> dict[str, float | int | str]:
-        """For heartbeats: bytes of rows that could not be written."""
+        """Returns the bytes of rows that could not be written, for heartbeats."""
         return {"routes_lost_bytes": self._writer.lost_bytes} if self.is_on and self._writer is not None else {}
 
     def _note_prompt(self, rows: Path) -> None:
@@ -184,7 +191,7 @@ class RouteKeeper:
 
 
 def _files(lease: _Lease) -> list[Path]:
-    """The files that a lease appends to."""
+    """Returns the files to which a lease's rows are appended."""
     return [lease.file] if lease.context is None else [lease.file, lease.context]
 
 
@@ -195,7 +202,7 @@ def _is_over(reply: Reply, held: int, *, ended: bool) -> bool:
 
 
 def _joined(stretches: list[Stretch], shape: RowShape) -> list[Stretch]:
-    """Joins adjacent stretches, to write fewer headers of records."""
+    """Joins adjacent stretches, so that fewer record headers are written."""
     joined: list[Stretch] = []
     start, parts, end = 0, list[bytes | memoryview](), -1
     for stretch in stretches:

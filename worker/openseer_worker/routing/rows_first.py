@@ -1,4 +1,4 @@
-"""A worker's store that receives tokens only after their rows of routed experts are on file.
+"""Wraps a worker's store: the rows of routed experts of tokens are written to files before the store gets the tokens.
 
 So a reader of tokens in the store finds their rows, even if the worker has died since.
 """
@@ -23,13 +23,13 @@ from openseer_worker.settings import WorkerSettings
 
 
 def rows_first(settings: WorkerSettings, shape: RowShape | None, store: WorkerStore) -> tuple[RouteKeeper, WorkerStore]:
-    """The keeper of a worker's rows of `shape`, and the store to use: `store` itself where no rows are captured."""
+    """Returns the keeper of a worker's rows of `shape`, and the store to use: `store` itself if none are captured."""
     keeper = RouteKeeper(settings.routes, shape, settings.worker)
     return keeper, RowsFirst(store, keeper) if keeper.is_on else store
 
 
 class RowsFirst(WorkerStore):
-    """Wraps `store`: every write of tokens first has `keeper` write their rows."""
+    """Wraps `store`: before every write of tokens, `keeper` writes their rows."""
 
     def __init__(self, store: WorkerStore, keeper: RouteKeeper) -> None:
         self._store = store

@@ -1,4 +1,4 @@
-"""Appends rows to files, in a thread: a folder on a volume may be slow, or hang."""
+"""Appends rows to files in a separate thread, because a folder on a volume may be slow, or hang."""
 
 import asyncio
 import errno
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 WAIT_SECONDS = 2.0
 """Timeout of a read or write of the folder, in seconds; rows written later may come too late for a result."""
 MOST_OPEN = 256
-"""Limit of open files; others are opened again for each write."""
+"""Limit of files that are kept open; others are opened again for each write."""
 UNSAVED_BYTES = 256 * 2**20
 """Limit of memory for rows that wait to be written, in bytes; rows beyond it are lost."""
 REPORT_SECONDS = 30.0
@@ -58,8 +58,8 @@ class RowWriter:
         self._reported_at = float("-inf")
 
     async def ask(self, files: Sequence[Path], is_whole: Callable[[Path], bool]) -> list[bool]:
-        """Whether each of the files is whole; all False if the folder does not answer in time. `is_whole` is called in
-        the thread; a file that cannot be read is not whole."""
+        """Returns, for each of the files, whether it is whole; all False if the folder does not answer in time. The
+        thread calls `is_whole`; a file that cannot be read is not whole."""
 
         def look(file: Path) -> bool:
             with suppress(OSError):
@@ -75,10 +75,10 @@ class RowWriter:
             return [False] * len(files)
 
     async def append(self, pieces: Sequence[tuple[Path, bytes]], ended: Sequence[Path] = ()) -> None:
-        """Appends to each file, and closes the `ended` ones: other machines see a file of a volume once it is closed.
-        Returns when that is done, or after WAIT_SECONDS.
+        """Appends to each file, and closes the `ended` files: other machines read a volume's file once it is closed.
 
-        After a timeout it returns at once, until the folder has answered.
+        Returns when this is done, or after WAIT_SECONDS. After a timeout, calls return at once until the late write has
+        ended.
         """
 
         def write() -> None:
@@ -90,7 +90,7 @@ class RowWriter:
         await self._write(sum(len(data) for _, data in pieces), write)
 
     async def put(self, file: Path, data: bytes) -> bool:
-        """Writes a whole file, replacing an existing one; returns whether it is written by now."""
+        """Writes a whole file, in place of an existing one; returns False if it has failed or not ended in time."""
         return await self._write(len(data), lambda: self._put(file, data))
 
     def close(self, files: Sequence[Path]) -> None:
@@ -99,11 +99,11 @@ class RowWriter:
 
     @property
     def _is_late(self) -> bool:
-        """Whether the folder has timed out and not answered since: waiting again would let leases expire."""
+        """Whether a write has timed out and not ended since: waiting for another one would let leases expire."""
         return self._late is not None and not self._late.done()
 
     async def _write(self, size: int, write: Callable[[], object]) -> bool:
-        """Has the thread call `write`, for `size` bytes; returns whether it has succeeded by now."""
+        """Calls `write`, for `size` bytes, in the thread; returns False if it has failed or not ended in time."""
         if self._unsaved + size > UNSAVED_BYTES:
             self._lose(size, f"{self._unsaved >> 20} MiB of rows already wait to be written")
             return False

@@ -1,4 +1,4 @@
-"""The contexts of a scripted engine, counted by origin: its own cache, a simulated KV pool, or computing."""
+"""Counts the context tokens of a scripted engine by origin: its own cache, a simulated KV pool, or computation."""
 
 from collections import defaultdict
 
@@ -6,15 +6,15 @@ from openseer_core.manifest.job import Scripted
 from openseer_core.worker.context_metrics import ContextCounts
 from openseer_worker.engine import EngineRequest
 
-# In place of a response's index: the prompt of its group.
+# Replaces a response's index in the key of its group's prompt.
 _PROMPT = -1
 
 
 class ScriptedContexts:
-    """The cached blocks of earlier requests, the least recently used first to go; and the pool's.
+    """The engine's cached blocks of earlier requests, and the blocks of a pool.
 
-    The pool holds all full blocks of each response that has run, here or at another worker. A fetch takes the engine's
-    time as computing does, while a real engine would make steps during it.
+    The cache drops the least recently stored blocks first. The pool has all full blocks of each response that has run,
+    here or at another worker. During a fetch the scripted engine makes no steps; a real engine would.
     """
 
     def __init__(self, scripted: Scripted) -> None:
@@ -28,8 +28,8 @@ class ScriptedContexts:
         self._sum = 0
 
     def take_up(self, request: EngineRequest, context: int) -> float:
-        """Seconds until the engine has a request's context of `context` tokens: the cached part at once, the rest from
-        the pool if the response has run before, else by computing it."""
+        """Returns the seconds until the engine has a request's context of `context` tokens. The cached part takes no
+        time; the rest is fetched from the pool if the response has run before, and computed otherwise."""
         scripted, size, group = self._scripted, self._scripted.block_tokens, request.group
         full, resumed = (context - 1) // size * size, context > len(request.prompt)
         held = max(self._blocks.get((group, request.index), 0), self._blocks.get((group, _PROMPT), 0))
@@ -52,7 +52,8 @@ class ScriptedContexts:
         return seconds + computing
 
     def keep(self, request: EngineRequest, tokens: int, room: int) -> None:
-        """Caches the first `tokens` of a response that leaves its slot, as the newest; the cache has `room` blocks."""
+        """Caches the full blocks among the first `tokens` of a context that leaves its slot. The cache has `room`
+        blocks; it drops the oldest ones for them."""
         self._keep((request.group, request.index), tokens // self._scripted.block_tokens)
         self.shrink_to(room)
 
@@ -62,7 +63,7 @@ class ScriptedContexts:
             self._sum -= self._blocks.pop(next(iter(self._blocks)))
 
     def metrics(self) -> dict[str, float | int | str]:
-        """Counts of context tokens by origin, for heartbeats."""
+        """Returns the context tokens by origin, for heartbeats."""
         return ContextCounts.of(self._counts).metrics()
 
     def _keep(self, key: tuple[str, int], count: int) -> None:

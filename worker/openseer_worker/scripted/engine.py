@@ -1,7 +1,8 @@
 """An engine that plays responses of given lengths by a step-time model: for studies, simulation and tests.
 
-It follows vLLM's rules of slots, blocks and preemption, on the clock of the running event loop. No work is done per
-token: a step moves one counter, steps without an end are taken together, and tokens are computed when collected.
+The engine follows vLLM's rules of slots, blocks and preemption, on the clock of the running event loop. It does no work
+per token: a step increments a counter, steps in which no request ends are played as one, and tokens are computed when
+they are collected.
 """
 
 import asyncio
@@ -29,11 +30,16 @@ LOAD_SECONDS = 0.05
 LOAD_BYTES_PER_SECOND = 2e9
 """Duration of a load of weights: LOAD_SECONDS plus their bytes at this rate."""
 SCORE_SECONDS = 0.01
+"""Duration of scoring a sequence, in seconds."""
 
 
 @dataclass(slots=True, eq=False)
 class _Play:
-    """A request being played. While it runs it has `before + (steps - since)` new tokens."""
+    """A request that the engine plays. While it runs it has `before + (steps - since)` new tokens.
+
+    `target`: its new tokens at its end, for `reason`; `before`: those at the start of its slot, in step `since`;
+    `collected`: those in outputs so far; `phase`: the step, modulo block_tokens, at which it takes a new block.
+    """
 
     request: EngineRequest
     target: int
@@ -49,15 +55,15 @@ class _Play:
         return self.request.key
 
     def context(self, new_tokens: int) -> int:
-        """Tokens of prompt and response when the response has grown by `new_tokens`."""
+        """Returns the tokens of prompt and response after `new_tokens` new tokens."""
         return len(self.request.prompt) + len(self.request.tokens) + new_tokens
 
 
 class ScriptedEngine:
-    """Plays requests on the event loop that `start` is called in; `metrics` counts preemptions as vLLM would.
+    """Plays requests on the event loop in which `start` is called; `metrics` counts preemptions as vLLM would.
 
-    It reports a sick GPU as soon as the file `sick_file` exists. `most_steps`: after this number of steps it stops
-    until `release`, so that a test sees its requests running.
+    The engine reports a sick GPU while the file `sick_file` exists. `most_steps`: number of steps after which it stops
+    until `release`, so that a test can observe running requests.
     """
 
     drafts = False
@@ -83,7 +89,7 @@ class ScriptedEngine:
         self._running: dict[str, _Play] = {}
         self._ended: list[_Play] = []
         self._ends: list[tuple[int, str]] = []
-        # Number of running requests that take a new block at the start of step n: _crossings[n % block_tokens].
+        # _crossings[n % block_tokens]: number of running requests that take a new block at the start of step n.
         self._crossings = [0] * scripted.block_tokens
         self._used = 0
         self._contexts = ScriptedContexts(scripted)
@@ -101,7 +107,7 @@ class ScriptedEngine:
         self._go_on()
 
     def release(self) -> None:
-        """Makes steps again, without those of the time in which it was stopped."""
+        """Resumes stepping after `most_steps`, and removes that limit. The time of the stop yields no steps."""
         self._most_steps = math.inf
         if self._loop is not None:
             self._ends_at = max(self._ends_at, self._loop.time())
@@ -221,7 +227,7 @@ class ScriptedEngine:
         return EngineOutput(play.key, tokens, logprobs, play.finish, str(last[0]) if last else "")
 
     def _scored(self, play: _Play, start: int) -> EngineOutput:
-        """All given tokens after the prompt is computed; their scores depend on weights and positions alone."""
+        """Returns all given tokens if the prompt is computed; their scores depend on weights and positions alone."""
         given = play.request.prompt[start:] if play.finish is FinishReason.LENGTH else []
         content = self._content + self._adapters.get(play.request.adapter, "")
         logprobs = scripted_logprobs(content, 0, start, start + len(given))
@@ -236,23 +242,24 @@ class ScriptedEngine:
             self._loop.call_soon(self._wake)
 
     def _stop(self, play: _Play, *, grown: bool) -> _Play:
-        """Removes a request from its slot; its full blocks stay cached. `grown`: it has its blocks for this step."""
+        """Removes a request from its slot; its full blocks stay cached. `grown`: the request has its block for the
+        present step."""
         new_tokens = self._new_tokens(play)
         context = play.context(new_tokens)
         del self._running[play.key]
         play.before = new_tokens
         self._crossings[play.phase] -= 1
         self._used -= self._blocks(context if grown else context - 1)
-        # The KV of the newest token is computed only by the next step.
+        # The next step would compute the KV of the newest token.
         self._contexts.keep(play.request, context - 1, self.profile.blocks - self._used)
         return play
 
     # The clock.
 
     def _go_on(self, *, begin: bool = False) -> None:
-        """Sets the timer to the next moment of a possible change.
+        """Sets the timer to the time at which a request may begin or end next.
 
-        An idle engine begins only in the timer's call, so that requests added together start together.
+        An idle engine begins only in the timer's callback, so that requests added together start together.
         """
         if self._loop is None or self._failure is not None or self._steps >= self._most_steps:
             return
@@ -273,7 +280,7 @@ class ScriptedEngine:
         self._go_on(begin=True)
 
     def _settle(self) -> None:
-        """Plays all steps that end until now."""
+        """Plays all steps that have ended by now."""
         if self._loop is None or self._failure is not None:
             return
         now = self._loop.time()
@@ -287,7 +294,8 @@ class ScriptedEngine:
             self._skip(now)
 
     def _begin_step(self, at: float) -> None:
-        """As vLLM schedules: first blocks for running requests, then new requests, unless one was preempted."""
+        """Begins a step at time `at`, as vLLM's scheduler does: first blocks for running requests, then new requests
+        unless a running one was preempted."""
         seconds = 0.0
         if not self._grow():
             while self._waiting and self._fits(self._waiting[0]):
@@ -297,7 +305,7 @@ class ScriptedEngine:
         self._ends_at = at + self._plain_step() + seconds
 
     def _skip(self, now: float) -> None:
-        """Plays, as one, all steps in which no request ends or begins and the blocks suffice."""
+        """Plays all steps until `now` as one, if no request ends or begins in them and the blocks suffice."""
         if not self._running or self._waiting or self._ends_at > now:
             return
         step = self._plain_step()
@@ -314,7 +322,7 @@ class ScriptedEngine:
         self._ends_at += count * step
 
     def _next_end(self) -> int:
-        """The step at which the first running request ends; drops entries of preempted ones."""
+        """Returns the step at which a running request ends next; drops the heap's outdated entries."""
         while True:
             step, key = self._ends[0]
             play = self._running.get(key)
@@ -331,8 +339,8 @@ class ScriptedEngine:
         return -(-tokens // self._scripted.block_tokens)
 
     def _grow(self) -> bool:
-        """Takes blocks for the next token of every running request; preempts the newest ones if they do not suffice.
-        Returns whether it preempted any."""
+        """Takes blocks for the next token of every running request; preempts the newest requests while the blocks do
+        not suffice. Returns whether it preempted any."""
         preempted = False
         phase = self._steps % len(self._crossings)
         while self._used + self._crossings[phase] > self.profile.blocks:
@@ -366,4 +374,4 @@ class ScriptedEngine:
 
 
 def _nobody() -> None:
-    """In place of the caller's `wake` before `start`."""
+    """Replaces the caller's `wake` before `start`."""

@@ -1,4 +1,4 @@
-"""The scripted engine's tokens, log-probabilities and lengths, each a function of the response alone."""
+"""The scripted engine's tokens, log-probabilities and lengths: pure functions of a response's group and index."""
 
 from functools import cache, lru_cache
 from hashlib import blake2b
@@ -18,12 +18,13 @@ from openseer_core.tokens import (
 from openseer_worker.engine import EngineRequest
 
 VOCABULARY = 50021
-"""A prime above all token ids. No token id recurs within this number of positions, so tests see a lost or doubled
-one."""
+"""A prime above all token ids. No token id recurs within this number of positions, so tests detect a lost or doubled
+token."""
 
 _STRIDE = 7919
 _LOGPROB_LEVELS = 1009
-# Drawn lengths: the median as a share of maxTokens, and the spread (of the logarithm) between and within groups.
+# Drawn lengths: the median as a share of maxTokens, and the standard deviations of the logarithm between and within
+# groups.
 _MEDIAN_PART = 1 / 6
 _SPREAD_OF_GROUPS = 0.9
 _SPREAD_IN_GROUP = 0.35
@@ -31,17 +32,19 @@ _NORMAL = NormalDist()
 
 
 def scripted_tokens(group: str, index: int, start: int, stop: int) -> bytes:
-    """Tokens `start` to `stop` of a response, as bytes."""
+    """Returns the tokens `start` to `stop` of a response, packed (int32)."""
     return _ring_slice(_token_ring(), _hash(group, index) + start, stop - start)
 
 
 def scripted_logprobs(group: str, index: int, start: int, stop: int) -> bytes:
-    """Log-probabilities of these tokens, as bytes: negative, and different from position to position."""
+    """Returns the log-probabilities of a response's tokens `start` to `stop`, packed (float32): negative, different at
+    neighbouring positions."""
     return _ring_slice(_logprob_ring(), _hash(group, index) + start, stop - start)
 
 
 def recorded(tokens: bytes, logprobs: bytes, sampling: Sampling) -> bytes:
-    """Records of their scores (core's token_scores); the likeliest tokens are the token and its successors."""
+    """Returns the records (core's token_scores) of packed tokens and their log-probabilities, as `sampling` requires.
+    The likeliest tokens are the token itself and the next ids."""
     top = sampling.top_logprobs
     if sampling.logprobs == "none" or not top:
         return logprobs if sampling.logprobs != "none" else b""
@@ -54,15 +57,16 @@ def recorded(tokens: bytes, logprobs: bytes, sampling: Sampling) -> bytes:
 
 
 def scripted_scores(content: str, tokens: list[int]) -> list[float]:
-    """Log-probabilities of `tokens[1:]` by weights with the digest `content` (see hashing.digest); others differ."""
+    """Returns the log-probabilities of `tokens[1:]` by weights with the digest `content` (see hashing.digest); they
+    differ for other weights."""
     prefixes = (f"{content}\x1f{tokens[: end + 1]}".encode() for end in range(1, len(tokens)))
     return [-(int.from_bytes(blake2b(prefix, digest_size=4).digest(), "big") + 1) / 2**28 for prefix in prefixes]
 
 
 def planned_end(request: EngineRequest, context_tokens: int) -> tuple[int, FinishReason]:
-    """The length of the whole response, at least one token, and the reason of its end."""
+    """Returns the length of the whole response, at least one token, and the reason of its end."""
     if request.sampling.score_from is not None:
-        return 1, FinishReason.LENGTH  # one step scores all
+        return 1, FinishReason.LENGTH  # one step scores all tokens
     forced = request.true_length > 0 and request.sampling.force_lengths
     if forced:
         length, reason = request.true_length, FinishReason.LENGTH
@@ -80,19 +84,20 @@ def _own_length(request: EngineRequest) -> int:
     if request.sampling.ignore_eos:
         return request.max_tokens
     drawn = drawn_length(request.group, request.index, request.max_tokens)
-    # A response beyond its length goes on after an environment's turn: with a turn of the same length.
+    # A response that is longer already continues after an environment's turn, by a turn of the same length.
     return drawn if len(request.tokens) < drawn else len(request.tokens) + drawn
 
 
 def drawn_length(group: str, index: int, max_tokens: int) -> int:
-    """A length with a heavy tail, similar within a group; may exceed `max_tokens`."""
+    """Draws a length in tokens from a log-normal distribution. The lengths of a group are similar; a length may exceed
+    `max_tokens`."""
     of_group = _NORMAL.inv_cdf(_share(group, -1)) * _SPREAD_OF_GROUPS
     of_response = _NORMAL.inv_cdf(_share(group, index)) * _SPREAD_IN_GROUP
     return max(1, round(max_tokens * _MEDIAN_PART * exp(of_group + of_response)))
 
 
 def _share(group: str, index: int) -> float:
-    """A number between 0 and 1, both excluded."""
+    """Returns a pseudo-random number of a response between 0 and 1, both excluded."""
     return (_hash(group, index) % 2**32 + 0.5) / 2**32
 
 
@@ -112,7 +117,7 @@ def _logprob_ring() -> bytes:
 
 
 def _ring_slice(ring: bytes, start: int, count: int) -> bytes:
-    """`count` items of a ring from `start` on, copied in one operation."""
+    """Returns `count` items of a ring from index `start` on, copied in one operation."""
     begin = start % count_items(ring)
     rounds = -(-(begin + count) // count_items(ring))
     whole = ring if rounds <= 1 else ring * rounds

@@ -1,7 +1,7 @@
-"""An asyncio event loop on virtual time: when nothing is ready, time jumps to the next timer.
+"""An asyncio event loop on virtual time: when no task is ready, time jumps to the next timer.
 
-Hours of a simulated fleet pass in seconds. It is for code that waits for timers and its own tasks: sockets are served,
-but time does not wait for them. Work for a thread runs at once, in zero time.
+Hours of a simulated fleet take seconds. The loop is for code that waits for timers and its own tasks: sockets are
+served, but time does not wait for them. Work for a thread runs at once, in zero time.
 """
 
 import asyncio
@@ -12,16 +12,16 @@ from concurrent.futures import Executor
 from typing import Any, TypeVar
 
 _Result = TypeVar("_Result")
-# Real seconds to wait for a thread or a socket when no timer is left, before the loop counts as stuck.
+# Real time to wait for a thread or a socket when no timer is left, in seconds; then the loop raises StuckError.
 _STUCK_SECONDS = 5.0
 
 
 class StuckError(RuntimeError):
-    """Every task waits, and no timer is left that could wake one."""
+    """Raised if every task waits and no timer is left to wake one."""
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Advances the clock by the timeout instead of waiting."""
+    """A selector that advances its clock by the timeout instead of waiting."""
 
     now = 0.0
 
@@ -38,7 +38,7 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """Its `time` begins at 0 and advances only when all tasks wait."""
+    """An event loop whose `time` begins at 0 and advances only when all tasks wait."""
 
     def __init__(self) -> None:
         self._clock = _JumpingSelector()
@@ -58,8 +58,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     @property
     def _clock_resolution(self) -> float:
-        """How far ahead of the time a due timer may be: the next float. With less, a timer that near would be called
-        again and again without advancing the time."""
+        """The distance to the next float, in seconds. asyncio calls the timers that are due before `time` plus this
+        number. A smaller one would not change the sum, and a timer due at `time` would never be called."""
         return math.ulp(self._clock.now)
 
     @_clock_resolution.setter

@@ -1,4 +1,4 @@
-"""The LoRA adapters that an engine has, each under a new number for vLLM."""
+"""The LoRA adapters that an engine has loaded; each load has a new number for vLLM."""
 
 import itertools
 from typing import Any
@@ -8,8 +8,8 @@ from openseer_worker.engine import NewAdapter
 
 
 class Adapters:
-    """By version: vLLM's request argument and the salt of its cached KV. For the engine's thread only. `most`: limit of
-    loaded adapters."""
+    """The loaded adapters by version: each with vLLM's request argument and the salt of its cached KV. For the engine's
+    thread only. `most`: limit of loaded adapters."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -20,18 +20,18 @@ class Adapters:
         return version in self._loaded
 
     def request(self, version: str) -> Any:
-        """vLLM's LoRARequest for a loaded version; None for "", the weights alone."""
+        """Returns vLLM's LoRARequest for a loaded version; None for "" (the weights without an adapter)."""
         return self._loaded[version][0] if version else None
 
     def salt(self, version: str) -> str:
-        """The salt of KV cached with a loaded version."""
+        """Returns the salt of KV blocks that were computed with a loaded version."""
         return self._loaded[version][1]
 
     def load(self, core: Any, adapter: NewAdapter) -> None:
-        """Loads an adapter. Raises LoadError if vLLM refuses it or the model lacks one of its modules; also vLLM's
-        errors.
+        """Loads an adapter, in place of a loaded one of the same version.
 
-        After an error it is removed: vLLM would keep a partly loaded adapter, and its slot.
+        Raises LoadError if `most` others are loaded, vLLM refuses the adapter or the model lacks one of its modules;
+        also vLLM's errors. After an error the adapter is removed: vLLM would keep a partly loaded one, and its slot.
         """
         from vllm.lora.request import LoRARequest
 
@@ -51,7 +51,7 @@ class Adapters:
         self._loaded[adapter.version] = request, adapter.salt
 
     def _check_modules(self, core: Any, adapter: NewAdapter, number: int) -> None:
-        """Raises LoadError for modules that the model lacks: vLLM ignores them silently."""
+        """Raises LoadError if the adapter has a module that no rank's part of the model has: vLLM would ignore it."""
         of_ranks = [set(names) for names in core.collective_rpc("unplaced_modules", args=(number,))]
         unplaced = sorted(set.intersection(*of_ranks))
         if unplaced:

@@ -1,4 +1,4 @@
-"""Translates the manifest for vLLM: engine arguments, sampling parameters; and vLLM's errors into readable ones."""
+"""Translates the manifest to vLLM's engine arguments and sampling parameters, and vLLM's errors to readable ones."""
 
 import os
 import secrets
@@ -34,7 +34,7 @@ _KV_SIZES = frozenset({"kv_cache_memory_bytes", "gpu_memory_utilization"})
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM allows as the largest rank."""
 REFUSALS = (ValueError, VLLMValidationError)
-"""vLLM's errors for an invalid request; its own class is not a ValueError in all places."""
+"""vLLM's errors for an invalid request: some checks raise ValueError, others VLLMValidationError, which is not one."""
 _REASON_CHARS = 500
 _DULL_LINES = ("Traceback", "For further information", "During handling")
 
@@ -50,8 +50,8 @@ def engine_arguments(
     pool: EnginePool | None = None,
     routes: bool = False,
 ) -> EngineArgs:
-    """The arguments of the engine, in a gang those of the rank at `place`. `speculation`: None for an engine without
-    drafts; `pool`: None without one; `routes`: whether routed experts are captured.
+    """Returns the arguments of the engine, in a gang of its rank at `place`. `speculation`: None for an engine without
+    drafts; `pool`: None without a KV pool; `routes`: whether routed experts are captured.
 
     Raises ModelError for arguments that vLLM lacks or refuses.
     """
@@ -67,11 +67,11 @@ def engine_arguments(
         "worker_extension_cls": "openseer_worker.vllm.extension.WorkerExtension",
     }
     if on_cpu and parallelism.pipeline > 1:
-        # Its stages are prepared by a warm-up, which vLLM skips on a CPU without compilation.
+        # Pipeline stages need vLLM's warm-up, which it skips on a CPU without compilation.
         raise ModelError("spec.workers.parallelism.pipeline: found more than 1, allowed on CPUs: 1; use tensor")
     if on_cpu:
         values |= _cpu_defaults(model)
-    # Null means unset; not all of vLLM's arguments accept it.
+    # Null in the manifest means unset; not all of vLLM's arguments accept None.
     values |= {name: value for name, value in model.engine_args.items() if value is not None}
     values |= {
         "model": model.path,
@@ -84,7 +84,7 @@ def engine_arguments(
         "logprobs_mode": _LOGPROBS_MODES[logprobs],
         "enable_prefix_caching": True,
         "disable_log_stats": False,
-        # With vLLM's default of 0 all workers would sample alike for requests without a seed.
+        # With vLLM's default seed of 0 all workers would sample the same random numbers for requests without a seed.
         "seed": secrets.randbits(31),
     }
     if model.lora is not None:
@@ -102,14 +102,14 @@ def engine_arguments(
 def sampling_params(
     request: EngineRequest, remaining: int, stop_token_ids: Sequence[int] = (), *, log_probabilities: bool
 ) -> SamplingParams:
-    """vLLM's parameters of a request for at most `remaining` more tokens, without stop strings: this worker checks
-    those.
+    """Returns vLLM's parameters of a request for at most `remaining` more tokens, without stop strings: the worker
+    checks stop strings itself.
 
-    `stop_token_ids`: stop strings that are a single token.
+    `stop_token_ids`: the tokens of stop strings that are a single token.
     """
     sampling = request.sampling
     if sampling.score_from is not None:
-        # Prompt log-probabilities are always the model's own; the engine's kind is for sampled tokens only.
+        # Prompt log-probabilities are always the model's own; logprobs_mode concerns sampled tokens only.
         return SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=sampling.top_logprobs, detokenize=False)
     forced = is_forced(request)
     return SamplingParams(
@@ -131,15 +131,15 @@ def sampling_params(
             KV_PLACE: request.kv_place,
             ROWS_FROM: request.rows_from,
         },
-        # vLLM computes no rows for cached tokens.
+        # vLLM computes no rows of routed experts for cached tokens.
         skip_reading_prefix_cache=request.rows_from == 0,
     )
 
 
 def drop_stops_past(vocabulary: int, params: SamplingParams) -> None:
-    """Removes ids past the vocabulary from those that `min_tokens` masks, which vLLM uses as indices without a check.
+    """Removes ids past the vocabulary from the ids that `min_tokens` masks: vLLM uses them as indices without a check.
 
-    They include the end-of-sequence tokens of the tokenizer and of the generation config.
+    The masked ids include the end-of-sequence tokens of the tokenizer and of the generation config.
     """
     masked = params.all_stop_token_ids
     masked.difference_update([token for token in masked if token >= vocabulary])
@@ -157,7 +157,8 @@ def token_limit(request: EngineRequest) -> int:
 
 @contextmanager
 def readable(what: str, model: Model | None = None) -> Generator[None]:
-    """Turns vLLM's errors into a ModelError with one message; openseer's own errors pass. `model`: the one it loads."""
+    """Turns vLLM's errors into a ModelError that begins with `what`; openseer's own errors pass. `model`: the model
+    that vLLM loads, None if it loads none."""
     try:
         yield
     except OpenseerError:
@@ -184,8 +185,10 @@ def _cpu_defaults(model: Model) -> dict[str, Any]:
 def _draft_values(
     speculation: Speculation | None, logprobs: Logprobs, own: Any, *, on_cpu: bool, routes: bool
 ) -> dict[str, Any]:
-    """Arguments that make vLLM draft with our proposer, which reads its options from `additional_config`; `own`: the
-    user's. Without `speculation` the proposer captures routed experts and never drafts."""
+    """Returns arguments that make vLLM draft with our proposer, which reads its options from `additional_config`.
+
+    `own`: the user's `additional_config`. Without `speculation` the proposer captures routed experts and never drafts.
+    """
     most, memory = (1, 0) if speculation is None else (speculation.max_tokens, speculation.memory_megabytes * 2**20)
     scheduler = "cpu.CpuDraftScheduler" if on_cpu else "drafting.scheduler.DraftScheduler"
     return {
@@ -208,16 +211,17 @@ def _draft_values(
 
 
 def most_adapters(lora: Lora | None) -> int:
-    """Limit of loaded adapters: one more than the job's, since a replaced one stays until its successor is loaded."""
+    """Returns the limit of loaded adapters: one above the job's limit, since a replaced adapter stays until its
+    successor is loaded."""
     return 0 if lora is None else lora.max_adapters + 1
 
 
 def _lora_values(lora: Lora, *, on_cpu: bool) -> dict[str, Any]:
-    """Arguments for adapters, with slots for all: vLLM would read an evicted one again from its folder, whose content
-    may have changed.
+    """Returns the arguments for adapters, with a slot for each: vLLM would read an evicted adapter again from its
+    folder, and the folder's content may have changed.
 
-    Requests without an adapter have slot -1, and torch's operations, which CPUs use, take the last slot for it
-    (lora/ops/torch_ops). So CPUs get one slot more, which stays empty, since vLLM fills the first free one.
+    Requests without an adapter have slot -1; torch's operations, which CPUs use, index the last slot with it
+    (lora/ops/torch_ops). So CPUs get one slot more. It stays empty, since vLLM fills the first free slot.
     """
     most = most_adapters(lora) + on_cpu
     return {
@@ -230,7 +234,7 @@ def _lora_values(lora: Lora, *, on_cpu: bool) -> dict[str, Any]:
 
 
 def _gang_values(place: GangPlace) -> dict[str, Any]:
-    """Arguments that make an engine one rank of several nodes: vLLM's own multi-node executor, without Ray."""
+    """Returns the arguments for an engine on one node of a gang: vLLM's own multi-node executor, without Ray."""
     return {
         "distributed_executor_backend": "mp",
         "nnodes": place.nodes,

@@ -1,4 +1,4 @@
-"""Builds an engine: with drafts where they can pay, otherwise exactly as vLLM is without them."""
+"""Builds an engine: with drafts where they can make it faster, otherwise as vLLM is without them."""
 
 import logging
 import os
@@ -22,7 +22,7 @@ _LOG = logging.getLogger(__name__)
 SHUTDOWN_SECONDS = 10.0
 """Timeout for the end of an engine, in seconds."""
 COUNT_NAN = "VLLM_COMPUTE_NANS_IN_LOGITS"
-"""vLLM's environment: 1 makes it count NaN in each request's logits, at the cost of one pass over them per step."""
+"""vLLM's environment variable: 1 makes it count NaN in each request's logits, for one pass over them per step."""
 _HEAVY = (
     "openseer_worker.vllm.arguments",
     "vllm.model_executor.model_loader",
@@ -35,9 +35,10 @@ _HEAVY_CPU = ("vllm.v1.worker.cpu_worker", "openseer_worker.vllm.cpu")
 
 
 def preload(model_path: str = "") -> None:
-    """Imports vLLM and the other slow modules, so that a parent can then fork workers that start in seconds.
+    """Imports vLLM and other modules that import slowly, so that the workers a parent forks afterwards start in
+    seconds.
 
-    Starts no thread, and touches no device. Raises ModelError for a version of vLLM that openseer was not checked with.
+    Starts no thread, and uses no device. Raises ModelError if vLLM is missing, or of a version that is not checked.
     """
     environment.check_version()
     environment.prepare(model_path)
@@ -47,7 +48,8 @@ def preload(model_path: str = "") -> None:
 
 @dataclass(frozen=True, slots=True)
 class BuiltEngine:
-    """An engine that can step. `core`: vLLM's client of it; `inputs`: vLLM's processor that makes its requests."""
+    """An engine that can step. `core`: vLLM's client of the engine's core; `config`: the VllmConfig; `inputs`: vLLM's
+    processor, which makes the core's requests."""
 
     core: Any
     config: Any
@@ -61,8 +63,9 @@ class EngineBuilder:
     """Builds engines of one model. `sampling`: of the job; `place`: of a gang's leader; `pool`: of KV blocks;
     `routes`: whether routed experts are captured.
 
-    `no_gain`: folder of records that drafts do not pay. With it, an engine whose profile shows that is built again
-    without drafts. Without it (on a CPU) the engine stays as it is and drafts nothing, which costs nothing there.
+    `no_gain`: folder of records that drafts do not pay. With this folder, an engine is built again without drafts if
+    its step profile shows that they do not pay. Without the folder (on a CPU) such an engine stays and drafts nothing,
+    which costs no time there.
     """
 
     def __init__(
@@ -88,9 +91,9 @@ class EngineBuilder:
         self._records = no_gain if place is None else None
 
     def build(self, speculation: Speculation | None, no_drafts: str) -> BuiltEngine:
-        """Builds the engine. `speculation`: settings of its drafts; None without drafts, for the reason `no_drafts`.
+        """Builds the engine. `speculation`: settings of its drafts; None without drafts, whose reason is `no_drafts`.
 
-        Raises ModelError when vLLM cannot use the model.
+        Raises ModelError if vLLM cannot use the model.
         """
         if speculation is None:
             return self._build(None, no_drafts)
@@ -129,8 +132,8 @@ class EngineBuilder:
         if speculation is not None and not self._in_process:
             from openseer_draft.warm import warm_up  # imports numba, which other workers do not need
 
-            warm_up()  # compiles the drafter (14 s, once per machine) before the start of the child that needs it
-        # Log-probabilities show NaN without a count; and with drafts vLLM's counts are of wrong requests.
+            warm_up()  # compiles the drafter (14 s, once per machine) before the start of the child that uses it
+        # Log-probabilities show NaN without a count; with drafts vLLM attributes its counts to wrong requests.
         os.environ[COUNT_NAN] = str(int(speculation is None and self._sampling.logprobs == "none"))
         with vllm_arguments.readable(f"spec.model: vLLM cannot run {self._model.path}", self._model):
             core, config, inputs = self.make(arguments)
@@ -143,7 +146,7 @@ class EngineBuilder:
         return BuiltEngine(core, config, inputs, profile, drafts, RouteLink(core, routing))
 
     def make(self, arguments: Any) -> tuple[Any, Any, Any]:
-        """vLLM's core for its EngineArgs, its configuration, and the processor that makes its requests.
+        """Returns vLLM's core for its EngineArgs, its configuration, and the processor that makes its requests.
 
         A separate method, so that the speculation benchmark can change the arguments to vLLM's own draft methods.
         """
@@ -151,7 +154,10 @@ class EngineBuilder:
 
 
 def make_core(arguments: Any, *, in_process: bool) -> tuple[Any, Any, Any]:
-    """vLLM's core for its EngineArgs, its configuration, and the processor of its requests. Raises vLLM's errors."""
+    """Returns vLLM's core for its EngineArgs, its configuration, and the processor of its requests.
+
+    Raises vLLM's errors; ModelError if routed experts are to be captured and the model has none.
+    """
     from vllm.renderers import renderer_from_config
     from vllm.v1.engine.core_client import EngineCoreClient
     from vllm.v1.engine.input_processor import InputProcessor
@@ -159,7 +165,7 @@ def make_core(arguments: Any, *, in_process: bool) -> tuple[Any, Any, Any]:
 
     from openseer_worker.vllm import configuration
 
-    # vLLM chooses its executor by this variable, in addition to the flag.
+    # vLLM chooses its executor by this variable, in addition to `multiprocess_mode`.
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if in_process else "1"
     config = configuration.create(arguments)
     if wants_routes(config):

@@ -1,6 +1,6 @@
-"""The engine's whole configuration, which vLLM makes from our arguments; keeps a GPU's fast paths with drafts.
+"""Creates the engine's VllmConfig from our arguments, and chooses CUDA graphs that also serve steps with drafts.
 
-Without drafts it equals that of `vllm serve`, except for the arguments that docs/gpu.md lists.
+Without drafts the configuration equals that of `vllm serve`, except for the arguments that docs/gpu.md lists.
 """
 
 import logging
@@ -20,10 +20,11 @@ _LOG = logging.getLogger(__name__)
 
 
 def create(arguments: EngineArgs, *, headless: bool = False) -> Any:
-    """The VllmConfig of these arguments. `headless`: for a gang's follower.
+    """Returns the VllmConfig of these arguments. `headless`: for a gang's follower.
 
-    vLLM sets the limits of requests and tokens per step by its usage context; without one they are an eighth of a large
-    GPU's. Raises ModelError when a worker would use another number of GPUs than its manifest says; also vLLM's errors.
+    vLLM chooses the limits of requests and tokens per step by its usage context; without a usage context they are an
+    eighth of those for a large GPU. Raises ModelError if a worker would use another number of GPUs than its manifest
+    states, or the user's max_num_batched_tokens is too small for adapters with drafts; also vLLM's errors.
     """
     config: Any = _create(arguments, headless)
     _check_size(arguments, config.parallel_config.world_size_across_dp)
@@ -31,7 +32,7 @@ def create(arguments: EngineArgs, *, headless: bool = False) -> Any:
     drafts: Any = config.speculative_config
     if drafts is None or drafts.method != DRAFT_METHOD or is_cpu_build():
         return config
-    # The user's choice of graphs stays, also none or fewer by a lower level of optimization.
+    # The user's choice of graphs is kept, also if a lower optimization level means fewer graphs or none.
     chosen = graphs.cudagraph_mode is not None
     if chosen or config.compilation_config.cudagraph_mode != CUDAGraphMode.FULL_AND_PIECEWISE:
         return config
@@ -40,11 +41,11 @@ def create(arguments: EngineArgs, *, headless: bool = False) -> Any:
 
 
 def graphs_with_drafts(config: Any) -> CUDAGraphMode:
-    """The CUDA graphs for steps whose rows have drafts of different lengths.
+    """Returns the mode of CUDA graphs for steps whose rows have drafts of different lengths.
 
-    vLLM's own choice has full graphs only for steps in which each row has the longest draft. Here such steps do not
-    occur, and steps without drafts would lose their graphs, too (gpu_model_runner.py, `_is_uniform_decode`). If the
-    attention allows it, one full graph serves all steps.
+    vLLM's own mode has full graphs only for steps in which each row has a draft of the greatest length. Here such steps
+    do not occur, and steps without drafts would run without graphs (gpu_model_runner.py, `_is_uniform_decode`). With
+    FULL, if the attention backend allows it, one full graph serves all steps.
     """
     backend, ragged = _attention(config)
     mode = CUDAGraphMode.FULL if ragged else CUDAGraphMode.PIECEWISE
@@ -57,7 +58,7 @@ def _create(arguments: EngineArgs, headless: bool) -> Any:
     try:
         return arguments.create_engine_config(UsageContext.OPENAI_API_SERVER, headless=headless)
     except ValueError:
-        # By now vLLM has set its defaults in the arguments.
+        # vLLM has set its defaults in the arguments before it raised the error.
         needed = _tokens_with_drafts(arguments)
         if needed <= (arguments.max_num_batched_tokens or 0):
             raise
@@ -71,7 +72,8 @@ def _create(arguments: EngineArgs, headless: bool) -> Any:
 
 
 def _tokens_with_drafts(arguments: EngineArgs) -> int:
-    """The least tokens per step that vLLM requires with adapters and drafts: each request's longest draft; else 0."""
+    """Returns the least limit of tokens per step that vLLM accepts with adapters and drafts: one token and the longest
+    draft of each request; 0 without adapters or without drafts."""
     drafts: Any = arguments.speculative_config
     if not arguments.enable_lora or not drafts:
         return 0
@@ -88,10 +90,10 @@ def _check_size(arguments: EngineArgs, found: int) -> None:
 
 
 def _attention(config: Any) -> tuple[str, bool]:
-    """The attention backend that vLLM will choose, and whether its graphs cover rows of different lengths.
+    """Returns the attention backend that vLLM will choose, and whether its graphs cover rows of different lengths.
 
-    Only the model's usual layers are checked. If others cover less, vLLM lowers the mode; if they have no full graphs
-    at all, as attention in chunks, vLLM would refuse to start.
+    Only the model's usual layers are checked. If the graphs of other layers cover less, vLLM lowers the mode. If other
+    layers have no full graphs at all, as attention in chunks, vLLM would refuse to start.
     """
     model = config.model_config
     if model.attention_chunk_size:

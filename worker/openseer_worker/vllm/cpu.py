@@ -1,16 +1,16 @@
-"""Loaded by vLLM into each process of an engine on a CPU: mends the matrix unit (AMX), tied weights, a search of
-modules, and reused KV blocks.
+"""Corrections of vLLM on a CPU, loaded by vLLM into each process of an engine: the matrix unit (AMX), tied weights and
+experts, a search of modules, and reused KV blocks.
 
 Matrix unit: asks the kernel for permission to use it. On a CPU that has one, vLLM's attention uses it for bfloat16.
 Without permission the first short prompt ends the process with an illegal instruction, since only large matrix products
-ask for it themselves.
+ask for permission themselves.
 
 Search: when an engine is built, vLLM searches all modules for kernels to replace, and fails on an object of llvmlite,
-which numba imports. So its search omits llvmlite.
+which numba imports. So the search omits llvmlite.
 
-KV blocks: a CPU's attention multiplies positions outside a sequence by 0, also those that an earlier request has left
-in its last block. 0 × NaN is NaN. So each block is zeroed when a request gets it; otherwise NaN from refused weights
-would make the responses of good weights fail.
+KV blocks: a CPU's attention multiplies the values at positions outside a sequence by 0, also values that an earlier
+request has left in the same block. 0 × NaN is NaN. So each block is zeroed when a request gets it; otherwise NaN from
+refused weights would make the responses of good weights fail.
 """
 
 # pyright: reportPrivateUsage=false
@@ -32,7 +32,7 @@ torch.cpu._init_amx()
 
 
 class _Searched:
-    """In place of `sys` in vLLM's search."""
+    """Replaces `sys` in vLLM's search of modules."""
 
     @property
     def modules(self) -> dict[str, ModuleType]:
@@ -46,11 +46,11 @@ class CpuWorkerExtension(WorkerExtension):
     """The class that vLLM mixes into its worker on a CPU."""
 
     def finish_load(self) -> None:
-        """Packs the output layer and the experts again.
+        """Packs the weights of the output layer and of the experts again.
 
-        On a CPU the output layer computes with a packed copy of its weights, which vLLM does not update if the layer
-        shares the embedding's weights. Experts compute with packed weights, and vLLM packs them at the start only:
-        weights loaded later would be read in the wrong order.
+        On a CPU the output layer computes with a packed copy of its weights. vLLM does not update the copy if the layer
+        shares the embedding's weights. Experts compute with packed weights, and vLLM packs them at the start only: it
+        would read weights that are loaded later in the wrong order.
         """
         from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
         from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
@@ -76,14 +76,14 @@ def _emptied(own: KVCacheConfig) -> KVCacheConfig:
 
 
 class CpuScheduler(Scheduler):
-    """The scheduler of an engine on a CPU."""
+    """The scheduler of an engine on a CPU, without drafts: zeroes each KV block that a request gets."""
 
     def __init__(self, *args: Any, kv_cache_config: KVCacheConfig, **kwargs: Any) -> None:
         super().__init__(*args, kv_cache_config=_emptied(kv_cache_config), **kwargs)
 
 
 class CpuDraftScheduler(DraftScheduler):
-    """The scheduler of an engine on a CPU that drafts."""
+    """The scheduler of an engine on a CPU, with drafts: zeroes each KV block that a request gets."""
 
     def __init__(self, *args: Any, kv_cache_config: KVCacheConfig, **kwargs: Any) -> None:
         super().__init__(*args, kv_cache_config=_emptied(kv_cache_config), **kwargs)

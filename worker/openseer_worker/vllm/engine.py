@@ -1,8 +1,8 @@
 """The vLLM engine: vLLM's core, stepped in a separate thread.
 
-The event loop's side only appends to a list and swaps a dictionary. The thread applies the commands between two steps
-and gathers the outputs of each step. It calls vLLM's core directly: vLLM's own output path creates several objects per
-token, for text and streams that are not used here.
+On the event loop's side, commands are appended to a list and outputs are taken by swapping a dictionary. The thread
+applies the commands between two steps and gathers the outputs of each step. It calls vLLM's core directly: vLLM's own
+output path creates several objects per token, for text and streams that are not used here.
 """
 
 import asyncio
@@ -39,10 +39,10 @@ _TASKS = ("generate",)
 class VllmEngine:
     """One vLLM engine. The constructor loads the model (seconds to minutes); `start` begins to step.
 
-    `sampling`: the job's; its kind of log-probabilities holds for the whole engine: a request may need that kind or
-    none. `cache_salt` separates cached prefixes: job and weights version. `place`: of a gang's leader, whose followers
-    run `gang.VllmRank`. `speculation`: settings of drafts; None without drafts, for the reason `no_drafts`. `no_gain`,
-    `pool`, `routes`: see EngineBuilder. Raises ModelError when vLLM cannot use the model, or its scores are not finite.
+    `sampling`: the job's. The engine records its kind of log-probabilities; a request may need that kind or none.
+    `cache_salt`: job and weights version, to separate cached prefixes. `place`: of a gang's leader, whose followers run
+    `gang.VllmRank`. `speculation`: settings of drafts; None without drafts, whose reason is `no_drafts`. `no_gain`,
+    `pool`, `routes`: see EngineBuilder. Raises ModelError if vLLM cannot use the model, or its scores are not finite.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class VllmEngine:
         await self._call(lambda: weight_loading.check_scores(self._core, self._inputs, self.profile))
 
     async def _call(self, action: Callable[[], _Result]) -> _Result:
-        """Has the engine's thread run `action` between two steps; returns its result. Raises LoadError."""
+        """Runs `action` in the engine's thread, between two steps; returns its result. Raises LoadError."""
         call = EngineCall(action)
         with self._lock:
             if self._closing:
@@ -250,7 +250,8 @@ class VllmEngine:
             raise LoadError(f"{len(self._running)} responses are still running")
 
     def _next_commands(self) -> list[EngineRequest | str] | None:
-        """The commands since the last step; waits for one while nothing runs. None when the engine is closing."""
+        """Returns the commands since the last step, and waits for a command or call while no request runs. None when
+        the engine is closing."""
         with self._lock:
             while not (self._commands or self._calls or self._running or self._closing):
                 self._lock.wait()
@@ -258,7 +259,7 @@ class VllmEngine:
             return None if self._closing else commands
 
     def _apply(self, commands: list[EngineRequest | str]) -> bool:
-        """Adds requests to vLLM and aborts others; True when a request has ended."""
+        """Adds requests to vLLM and aborts others; returns whether a request has ended."""
         ended: dict[str, tuple[FinishReason, str]] = {}
         aborted, ready = list[str](), self._routes.flush(self._running) if commands else []
         for command in commands:
@@ -280,7 +281,7 @@ class VllmEngine:
         return bool(ended)
 
     def _admit(self, request: EngineRequest) -> tuple[FinishReason, str] | None:
-        """Adds a request to vLLM; or returns the reason why it has ended already or cannot run."""
+        """Adds a request to vLLM. If the request has ended already or cannot run, returns how and why instead."""
         limit = self._arguments.token_limit(request)
         if request.adapter and request.adapter not in self._adapters:
             return FinishReason.ABORTED, ""
@@ -311,7 +312,7 @@ class VllmEngine:
         stops = reader.stop_token_ids(sampling.stop) if reader is not None else []
         # A tokenizer may have more tokens than the embedding has rows; the surplus is never sampled.
         stops = [token for token in stops if token < self._vocabulary]
-        # An engine that records log-probabilities computes them for each request, as the only check for NaN.
+        # An engine that records log-probabilities computes them for every request: they are its only check for NaN.
         scored = self._logprobs != "none"
         params = self._arguments.sampling_params(request, remaining, stops, log_probabilities=scored)
         salt = self._adapters.salt(request.adapter) if request.adapter else self._cache_salt
@@ -334,7 +335,7 @@ class VllmEngine:
         self._running[request.key] = state
 
     def _stop_reader(self, request: EngineRequest) -> Reader | None:
-        """The reader that checks a response for its stop strings; None for one without."""
+        """Returns the reader that checks a response for its stop strings; None for a request without stop strings."""
         if not request.sampling.stop or self._arguments.is_forced(request):
             return None
         if self._reader is None:
@@ -342,7 +343,7 @@ class VllmEngine:
         return self._reader
 
     def _gather(self, outputs: Any) -> bool:
-        """Takes the outputs of one step; True when a response has ended."""
+        """Processes the outputs of one step; returns whether a response has ended."""
         self._steps += 1
         if outputs.scheduler_stats is not None:
             self._stats = outputs.scheduler_stats
@@ -366,8 +367,8 @@ class VllmEngine:
         return bool(ended)
 
     def _gather_aside(self, outputs: Any) -> None:
-        """Takes the outputs of a step made for a score, and applies new commands: the score may wait for a slot, which
-        an abort frees."""
+        """Processes the outputs of a step while a sequence is scored, and applies new commands: the score may wait for
+        a slot that an abort frees."""
         with self._lock:
             commands, self._commands = self._commands, []
         if self._gather(outputs) | self._apply(commands):
@@ -394,4 +395,4 @@ class VllmEngine:
 
 
 def _nobody() -> None:
-    """In place of the caller's `wake` before `start`."""
+    """Replaces the caller's `wake` before `start`."""

@@ -1,4 +1,4 @@
-"""Calls that an event loop has the engine's thread run between two steps; a future returns the result."""
+"""Calls from an event loop that the engine's thread runs between two steps; a future returns the result."""
 
 import logging
 from collections.abc import Callable
@@ -12,7 +12,8 @@ _REASON_CHARS = 500
 
 
 class EngineCall:
-    """One call. Every error becomes a LoadError; if it broke the engine, the next step fails."""
+    """One call. Every error of its action becomes a LoadError in `outcome`; if it broke the engine, the next step
+    fails."""
 
     def __init__(self, action: Callable[[], Any]) -> None:
         self._action = action

@@ -14,27 +14,27 @@ _LOG = logging.getLogger(__name__)
 CHECKED_VERSIONS = ("0.32",)
 """The minor versions of vLLM that openseer was checked with, by reading and running; patch releases need no check."""
 ANY_VERSION = "OPENSEER_ANY_VLLM"
-"""Environment: 1 allows other versions, to check them."""
+"""Environment variable: 1 allows other versions, to check them."""
 
 _QUIET = {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
-# One thread per engine: vLLM's default binds every engine of a machine to the same core, and OpenMP threads that spin
-# while they wait make an engine tens of times slower on a busy machine. Without compilation, because compiling the
-# log-probabilities at the first request takes longer than it saves.
+# One thread per engine, not bound to a core: vLLM's default binds every engine of a machine to the same core, and
+# OpenMP threads that spin while they wait make an engine tens of times slower on a busy machine. No compilation:
+# compiling the log-probabilities at the first request takes longer than it saves.
 _CPU = {
     "OMP_NUM_THREADS": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "TORCH_COMPILE_DISABLE": "1",
-    # On a CPU its warnings are about optional libraries.
+    # On a CPU vLLM's warnings are about optional libraries.
     "VLLM_LOGGING_LEVEL": "ERROR",
 }
 
 _GPU = {"VLLM_LOGGING_LEVEL": "WARNING"}
 _COMPILED = "OPENSEER_COMPILED"
-"""Environment: an image's folder of the drafter's compiled loops."""
+"""Environment variable: an image's folder of the drafter's compiled loops."""
 
 
 def is_cpu_build() -> bool:
@@ -48,7 +48,7 @@ def engine_version() -> str:
 
 
 def check_version() -> None:
-    """Raises ModelError if vLLM is not installed, or in an unchecked version without ANY_VERSION."""
+    """Raises ModelError if vLLM is not installed, or its version is not checked and ANY_VERSION is not 1."""
     installed = engine_version()
     if not installed:
         raise ModelError("spec.model.engine: found vllm, which is not installed; install it, or use the worker image")
@@ -63,9 +63,9 @@ def check_version() -> None:
 
 
 def prepare(model_path: str = "") -> None:
-    """Sets the variables that vLLM reads at its import, except those that are set already.
+    """Sets the variables that vLLM reads at its import; a variable that is set already keeps its value.
 
-    For a model in a local folder it disables the hub.
+    For a model in a local folder it disables the Hugging Face hub.
     """
     wanted = _QUIET | (_CPU if is_cpu_build() else _GPU)
     if model_path and Path(model_path).is_dir():
@@ -81,7 +81,7 @@ def set_host(address: str) -> None:
 
 
 def _place_compiled() -> None:
-    """Copies the image's compiled loops to a writable folder: numba uses no other."""
+    """Copies the image's compiled loops to a writable folder: numba uses no read-only cache folder."""
     kept = os.environ.get(_COMPILED)
     if kept and "NUMBA_CACHE_DIR" not in os.environ:
         folder = Path(tempfile.gettempdir()) / "openseer-compiled"

@@ -1,8 +1,8 @@
 """A follower's part of an engine that spans several nodes: vLLM's executor without a scheduler.
 
-It is the same as in `vllm serve --headless`. The leader's engine reaches it through torch and vLLM's own queues; this
-module only builds, watches and ends it. Run on CPUs (two nodes, tensor parallel); on GPUs of several machines, and with
-pipeline stages, it has not been run yet.
+The executor is the same as in `vllm serve --headless`. The leader's engine reaches it through torch and vLLM's own
+queues; this module only builds, watches and ends it. It was run on CPUs (two nodes, tensor parallel); on GPUs of
+several machines, and with pipeline stages, it has not been run yet.
 """
 
 from typing import Any
@@ -15,9 +15,10 @@ from openseer_worker.vllm.building import preload
 
 
 class VllmRank:
-    """The processes of one node. The constructor builds them, and returns only when all nodes of the gang build theirs.
+    """The engine's processes on one node. The constructor starts them, and returns only when all nodes of the gang have
+    started theirs.
 
-    Raises ModelError when vLLM cannot use the model.
+    Raises ModelError if vLLM cannot use the model.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """The KV layout of an engine: the blocks that vLLM's managers take from their shared pool for a request.
 
-Read against vllm/v1/core/single_type_kv_cache_manager.py and vllm/v1/kv_cache_interface.py. Full and sliding-window
-attention are counted as in vLLM. Attention in chunks, the states of Mamba (one for each step that may be under way,
-though few steps need a new one), and all other kinds are counted by an upper bound.
+The counts follow vllm/v1/core/single_type_kv_cache_manager.py and vllm/v1/kv_cache_interface.py. Full and
+sliding-window attention are counted as in vLLM. All other kinds are counted by an upper bound: attention in chunks, the
+states of Mamba (one for each concurrent step, though few steps need a new one), and the rest.
 """
 
 from collections import Counter
@@ -21,14 +21,14 @@ from openseer_worker.vllm.profile import KvRow
 
 
 def kv_rows(cache: KVCacheConfig, config: Any) -> list[KvRow]:
-    """The KV groups of an engine, from its KVCacheConfig and VllmConfig, except those in the host's memory."""
+    """Returns the KV groups of an engine, from its KVCacheConfig and VllmConfig, except groups in the host's memory."""
     specs = [group.kv_cache_spec for group in cache.kv_cache_groups if not group.host_resident]
     found = Counter(_held(next(iter(iter_layer_specs(spec))), cache, config) for spec in specs)
     return [(block_tokens, count, *blocks) for (block_tokens, blocks), count in found.items()]
 
 
 def _held(spec: Any, cache: KVCacheConfig, config: Any) -> tuple[int, tuple[int, int, int]]:
-    """One group's block_tokens, and its blocks (fixed, most, most_computing); see KvGroup."""
+    """Returns one group's block_tokens, and its blocks (fixed, most, most_computing); see KvGroup."""
     ranks = config.parallel_config.decode_context_parallel_size if spec.dcp_sharded else 1
     block_tokens = spec.block_size * ranks
     if isinstance(spec, FullAttentionSpec):
@@ -37,7 +37,7 @@ def _held(spec: Any, cache: KVCacheConfig, config: Any) -> tuple[int, tuple[int,
     steps = config.max_concurrent_batches
     written = steps * config.uniform_decode_query_len + config.num_lookahead_tokens
     if hasattr(spec, "max_admission_blocks_per_request"):
-        # vLLM's formula of its limit while it computes a context; with `written` tokens, also while it generates.
+        # vLLM's own limit while a context is computed; the same formula with `written` tokens holds while it generates.
         context = config.model_config.max_model_len
         most, most_computing = (
             spec.max_admission_blocks_per_request(max_in_flight_tokens=tokens, max_model_len=context)
@@ -51,12 +51,12 @@ def _held(spec: Any, cache: KVCacheConfig, config: Any) -> tuple[int, tuple[int,
             return block_tokens, (drafts, 1 + blocks_for(written, block_tokens), UNLIMITED)
         checkpoints = steps * spec.num_prefill_checkpoint_blocks
         return block_tokens, (drafts + _copied(block_tokens, cache), 1 + steps, 1 + steps + checkpoints)
-    # A fixed number per request, for any length: rings, hot pages, an encoder's states.
+    # Rings, hot pages, an encoder's states: a fixed number of blocks per request, for any length.
     return block_tokens, (blocks_for(spec.max_memory_usage_bytes(config), max(1, spec.page_size_bytes)), 0, 0)
 
 
 def _copied(block_tokens: int, cache: KVCacheConfig) -> int:
-    """Blocks for the copy of a partly shared cached block, which aligned Mamba states allow."""
+    """Returns the blocks (0 or 1) for the copy of a partly shared cached block, which aligned Mamba states allow."""
     aligned = any(
         isinstance(spec, MambaSpec) and spec.mamba_cache_mode == "align"
         for group in cache.kv_cache_groups

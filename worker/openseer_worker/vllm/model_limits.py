@@ -1,4 +1,4 @@
-"""The limits of one request by vLLM's own configuration, without an engine: with rope factors and overrides.
+"""The limits of one request by vLLM's model configuration, with rope factors and overrides; needs no engine.
 
 `python -m openseer_worker.vllm.model_limits [--routes]` reads a manifest's model as JSON and prints the limits; it
 takes 10 s of CPU, mostly for the import of vLLM. With `--routes` it refuses a model whose experts cannot be captured.
@@ -19,7 +19,8 @@ ROUTES = "--routes"
 
 
 def model_limits(model: Model, *, routes: bool = False) -> ModelLimits:
-    """Context and vocabulary of a model; with `max_model_len: -1` vLLM may reduce the context to fit its memory.
+    """Returns the context and the vocabulary of a model, in tokens. With `max_model_len: -1` an engine may later reduce
+    the context to fit its memory.
 
     Raises ModelError for a model or arguments that vLLM cannot use, with `routes` also for a model without experts.
     """
@@ -37,9 +38,9 @@ def model_limits(model: Model, *, routes: bool = False) -> ModelLimits:
 
 
 def main() -> int:
-    """Limits of the model on standard input, as JSON on standard output. Exit codes: those of core's errors."""
+    """Reads a model from standard input and prints its limits as JSON. Returns the exit code: 0, or a core error's."""
     out = os.dup(1)
-    os.dup2(2, 1)  # libraries print to standard output, which carries the answer alone
+    os.dup2(2, 1)  # libraries print to standard output, which must contain only the limits
     try:
         model = Model.model_validate_json(sys.stdin.buffer.read())
         limits = model_limits(model, routes=ROUTES in sys.argv[1:])

@@ -1,4 +1,4 @@
-"""Reads the output of one step of vLLM for a request: its tokens up to the response's end, and the reason of that."""
+"""Reads vLLM's output of one step for a request: the tokens up to the response's end, and the reason of the end."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,11 +15,12 @@ _FLOAT32, _INT32 = np.dtype("<f4"), np.dtype("<i4")
 
 @dataclass(slots=True)
 class ResponseState:
-    """A response in the engine: `done` tokens of at most `limit`, and its check for stop strings.
+    """A response in the engine: `done` tokens of at most `limit`, and the `checker` of its stop strings.
 
     `scored`: vLLM computes its log-probabilities; `recorded`: they are part of the output, not only checked. `given`:
-    the last tokens of its prompt, which are scored instead of sampling; `scores`: records (token_scores) of the prompt
-    so far, [tokens, items]. `top`: number of likeliest tokens recorded with each. `resumed`: it ran before this lease.
+    the last tokens of its prompt, which the engine scores instead of sampling. `scores`: the prompt's records
+    (token_scores) so far, [tokens, items]. `top`: number of likeliest tokens recorded per token. `resumed`: the
+    response had tokens before this lease.
     """
 
     done: int
@@ -34,7 +35,7 @@ class ResponseState:
 
 
 def read(output: Any, state: ResponseState) -> EngineOutput:
-    """The output of a step for one response, cut at the end of a stop string."""
+    """Returns the output of a step for one response, cut at the end of a stop string; updates `state`."""
     if state.given:
         return _given(output, state)
     tokens = output.new_token_ids
@@ -53,7 +54,8 @@ def read(output: Any, state: ResponseState) -> EngineOutput:
 
 
 def _given(output: Any, state: ResponseState) -> EngineOutput:
-    """All given tokens of a scored response, once its prompt is computed; drops the token that vLLM samples."""
+    """Returns all given tokens with their scores once the prompt is computed, before that an empty output. Drops the
+    token that vLLM samples."""
     produced = EngineOutput(output.request_id)
     if output.new_prompt_logprobs_tensors is not None:
         state.scores.append(_records(output.new_prompt_logprobs_tensors, state.top))
@@ -74,7 +76,7 @@ def _given(output: Any, state: ResponseState) -> EngineOutput:
 
 
 def _score(produced: EngineOutput, output: Any, state: ResponseState, count: int) -> None:
-    """Adds the scores of a step's tokens, or the index of the first one that is not finite."""
+    """Adds the scores of a step's `count` tokens to `produced`, or the index of the first score that is not finite."""
     if state.scored:
         if state.recorded:
             produced.logprobs = _records(output.new_logprobs, state.top)[:count].tobytes()
@@ -85,9 +87,9 @@ def _score(produced: EngineOutput, output: Any, state: ResponseState, count: int
 
 
 def _records(found: Any, top: int) -> Any:
-    """vLLM's scores of some tokens as records (token_scores): float32 [tokens, items].
+    """Converts vLLM's scores of some tokens to records (token_scores): float32 [tokens, items].
 
-    The first column of `found` is the token's own score, the next ones are the likeliest; there may be more than `top`.
+    The first column of `found` is the token's own score; the next columns are the likeliest tokens, at least `top`.
     """
     values = np.asarray(found.logprobs).astype(_FLOAT32, copy=False)
     if not top:
@@ -102,12 +104,12 @@ def _records(found: Any, top: int) -> Any:
 
 
 def preemptions(output: Any) -> int:
-    """Number of preemptions of a request in a step."""
+    """Counts the preemptions of a request in a step."""
     return sum(event.type.name == "PREEMPTED" for event in output.events)
 
 
 def _finish(output: Any, state: ResponseState) -> tuple[FinishReason, str]:
-    """Translates vLLM's reason of an end."""
+    """Translates vLLM's finish reason; returns ours and the stop reason."""
     name = output.finish_reason.name
     if name == "STOP":
         reason = output.new_token_ids[-1] if output.stop_reason is None else output.stop_reason

@@ -20,15 +20,16 @@ def layout_of(rows: list[KvRow]) -> KvLayout:
 def profile_of(
     config: Any, layout: KvLayout, *, on_cpu: bool, routing: RowShape | None = None, contexts_move: bool = False
 ) -> EngineProfile:
-    """The profile of an engine with this configuration, after its cache is allocated; `layout`: of that cache;
+    """Returns the profile of an engine from its configuration, once its KV cache is allocated. `layout`: of the cache;
     `routing`, `contexts_move`: see EngineProfile."""
     total, scheduler = config.cache_config.num_gpu_blocks, config.scheduler_config
     places = scheduler.max_num_active_seqs or scheduler.max_num_seqs
     return EngineProfile(
-        # One block is vLLM's null block, which holds no tokens; and vLLM admits no request that needs the last ones.
+        # One block is vLLM's null block, which holds no tokens; vLLM admits no request that would need the blocks below
+        # its watermark.
         blocks=total - 1 - int(scheduler.watermark * total),
         layout=layout,
-        # An adapter that is loaded while requests run is scored in a slot of its own.
+        # One slot is free to score an adapter that is loaded while requests run.
         slots=places if config.lora_config is None else max(1, places - 1),
         context_tokens=config.model_config.max_model_len,
         device=device_text(config.parallel_config.world_size, on_cpu=on_cpu),
@@ -41,7 +42,7 @@ def profile_of(
 
 
 def device_text(count: int, *, on_cpu: bool) -> str:
-    """The `count` devices of an engine, for people."""
+    """Describes the `count` devices of an engine, for people."""
     if on_cpu:
         return CPU
     return gpu_name() if count == 1 else f"{count} x {gpu_name()}"

@@ -1,4 +1,4 @@
-"""Calls of vLLM's core between two steps: loading weights, scoring a sequence, sleep and wake."""
+"""Loads weights, scores sequences, and puts an engine to sleep or wakes it: calls of vLLM's core between two steps."""
 
 import itertools
 from collections.abc import Callable
@@ -14,17 +14,21 @@ from openseer_worker.weights.scores import check_finite
 _KEEPS_WEIGHTS, _DISCARDS_WEIGHTS = 1, 2
 """vLLM's levels of sleep: weights move to the host's memory, or are discarded. Both drop the KV cache."""
 SCORED_TOKENS = 8
-"""Tokens scored after each load: one small step of the engine. It finds NaN or infinity in weights that all tokens use,
-and in any row of the output layer; not in an expert, or a row of the embedding, that none of these tokens uses."""
+"""Tokens scored after each load, in one small step of the engine. The check detects NaN or infinity in weights that all
+tokens use and in any row of the output layer, but not in an expert or a row of the embedding that no scored token uses.
+"""
 _NUMBER = itertools.count()
 
 
 def _ignore(outputs: Any) -> None:
-    """Ignores outputs: there are no other requests."""
+    """Ignores outputs: no other requests run."""
 
 
 def load(core: Any, weights: NewWeights, own_model: str) -> None:
-    """Replaces the weights in place and drops all cached prefixes. Raises LoadError."""
+    """Replaces the weights in place and drops all cached prefixes. `own_model`: path of the job's own model.
+
+    Raises LoadError for incomplete files; also vLLM's errors, after undoing the load.
+    """
     if weights.folder is not None:
         own = Path(own_model)
         check_files(weights.folder, own if own.is_dir() else None)
@@ -48,9 +52,10 @@ def score(
     adapter: Any = None,
     aside: Callable[[Any], None] = _ignore,
 ) -> list[float]:
-    """Log-probabilities of `tokens[1:]`, from the prompt of a separate request. Raises LoadError.
+    """Returns the log-probabilities of `tokens[1:]`, computed as the prompt of a separate request.
 
-    `adapter`: vLLM's LoRARequest, or None; `aside`: receives the outputs of each step, for other requests.
+    `adapter`: vLLM's LoRARequest, or None; `aside`: receives the outputs of each step, for other requests. Raises
+    LoadError if the tokens do not fit the context.
     """
     from vllm import SamplingParams
     from vllm.inputs.engine import tokens_input
@@ -58,7 +63,7 @@ def score(
     if len(tokens) >= context_tokens:
         raise LoadError(f"canary: found {len(tokens)} tokens, this engine's context takes {context_tokens - 1}")
     key = f"canary-{next(_NUMBER)}"
-    # Prompt log-probabilities are always the model's own; the engine's kind is for sampled tokens only.
+    # Prompt log-probabilities are always the model's own; logprobs_mode concerns sampled tokens only.
     params = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0, detokenize=False)
     request = inputs.process_inputs(
         key, tokens_input(tokens, cache_salt=key), params, ("generate",), lora_request=adapter
@@ -82,19 +87,19 @@ def score(
 def check_scores(
     core: Any, inputs: Any, profile: EngineProfile, adapter: Any = None, aside: Callable[[Any], None] = _ignore
 ) -> None:
-    """Scores a few tokens with the loaded weights. Raises LoadError if a score is not finite. `adapter`, `aside`: as in
-    score."""
+    """Scores SCORED_TOKENS tokens with the loaded weights. Raises LoadError if a score is not finite. `adapter`,
+    `aside`: as in `score`."""
     count = min(SCORED_TOKENS, profile.context_tokens - 1)
     if count < 2:  # the first token has no score
         return
-    # From the middle: special tokens, which may stand for images, are the first or last ones of a vocabulary.
+    # From the middle: special tokens, which may stand for images, are at the beginning or the end of a vocabulary.
     first = max(0, (profile.vocabulary or 0) - count) // 2
     scored = score(core, inputs, list(range(first, first + count)), profile.context_tokens, adapter, aside)
     check_finite(scored, f"{count} tokens were scored after the load", profile.dtype)
 
 
 def sleep(core: Any, config: Any, *, keep_weights: bool) -> bool:
-    """Frees the GPU's memory; returns whether it did: False on a CPU. Raises LoadError."""
+    """Frees the GPU's memory; returns False on a CPU, where it does nothing. Raises LoadError without sleep mode."""
     if environment.is_cpu_build():
         return False
     if not config.model_config.enable_sleep_mode:

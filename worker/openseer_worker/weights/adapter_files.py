@@ -1,4 +1,4 @@
-"""Checks that a folder has a LoRA adapter that the job's engine computes as it was trained."""
+"""Checks that a folder has a LoRA adapter, and that the job's engine computes it as it was trained."""
 
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ MOST_CONFIG_BYTES = 2**20
 
 
 def refuse_adapter(folder: Path) -> NoReturn:
-    """Raises LoadError: the check of a job without adapters."""
+    """Raises LoadError: the check of adapters in a job that serves none."""
     raise LoadError(f"{folder}: this job serves no adapters; set spec.model.lora in its manifest")
 
 

@@ -1,4 +1,4 @@
-"""Fetches a folder of weights over HTTP, from its source or other workers, and hashes the files as they arrive."""
+"""Fetches a folder of weights over HTTP, from its source or from other workers; hashes the files as they arrive."""
 
 import re
 import time
@@ -24,9 +24,9 @@ MAX_FETCH_BYTES = 4 * 2**40
 FETCH_SECONDS = 3600.0
 """Timeout for fetching one version, in seconds."""
 READ_TIMEOUT_SECONDS = 30.0
-"""Timeout of a server's next bytes, in seconds; it also bounds the time that a cancelled fetch goes on."""
+"""Timeout of a server's next bytes, in seconds; also the longest time until a cancelled fetch stops."""
 MOST_READINGS = 4
-"""Limit of readings of one file tried from other workers; then the file is fetched from its source."""
+"""Limit of attempts to get a file from other workers, each with one reading; then its source is read."""
 
 _SCHEME_ALONE = re.compile(r"[a-z][a-z0-9+.-]*:(?!//[^/?#])", re.I)
 """Matches a redirect to a scheme without a host."""
@@ -42,14 +42,14 @@ def fetch(
     version: PassedVersion | None = None,
     peers: Peers | None = None,
 ) -> str:
-    """Fetches a folder of safetensors over HTTP (the files in its index, or its one file); returns their digest.
+    """Fetches a folder of safetensors over HTTP (the files in its index, or its one file); returns the files' digest.
 
-    `adapter`: fetches the two files of an adapter. `version`: receives each file as it begins to arrive. `peers`: tried
-    for each file before the server; if their pieces are of several versions, the digest differs. `allowed`: hosts, as
-    in url_problem.
+    `adapter`: fetch the two files of an adapter. `version`: receives each file as it begins to arrive. `peers`: tried
+    for each file before the server; if they mix pieces of several versions, the digest differs. `allowed`: hosts, as in
+    url_problem.
 
-    Raises LoadError for a host that is not allowed, when the server refuses, takes longer than FETCH_SECONDS or sends
-    more than MAX_FETCH_BYTES; OSError if the files cannot be written.
+    Raises LoadError for a host that is not allowed, a server that refuses, a fetch of more than FETCH_SECONDS or
+    MAX_FETCH_BYTES, and after a cancel; OSError if the files cannot be written.
     """
     shown = shown_url(url)
     if problem := url_problem(url, allowed):
@@ -76,7 +76,8 @@ def fetch(
 
 
 def _check_redirect(url: str, allowed: Sequence[str], response: httpx.Response) -> None:
-    """Checks a redirect of a fetch from `url`: to an allowed host if any are named, else to the URL's own host."""
+    """Raises LoadError for a redirect that is not permitted: only to `allowed` hosts, or to the host of `url` if none
+    are named."""
     if not response.has_redirect_location:
         return
     to = urljoin(str(response.url), response.headers["Location"])
@@ -90,14 +91,14 @@ def _check_redirect(url: str, allowed: Sequence[str], response: httpx.Response) 
 
 
 def _words(error: httpx.HTTPError) -> str:
-    """The error without the URL: httpx repeats it whole, with its password."""
+    """Returns an error's text without the full URL: httpx's own text contains it, with its password."""
     if isinstance(error, httpx.HTTPStatusError):
         return f"{error.response.status_code} {error.response.reason_phrase} for {error.request.url.path}"
     return str(error) or type(error).__name__
 
 
 class _Download:
-    """Fetches the files of one folder, within one limit of time and size."""
+    """Fetches the files of one folder, within a common limit of time and size."""
 
     def __init__(
         self,
@@ -121,7 +122,7 @@ class _Download:
         self.files: list[FileDigest] = []
 
     def get(self, name: str, *, optional: bool = False) -> bool:
-        """Fetches one file; False if an optional one does not exist."""
+        """Fetches one file; returns False if an optional file does not exist."""
         is_there = None if self._peers is None else self._get_passed(self._peers, name, optional=optional)
         if is_there is None:
             is_there = self._get_from_source(name, optional=optional)
@@ -130,8 +131,8 @@ class _Download:
         return is_there
 
     def _get_passed(self, peers: Peers, name: str, *, optional: bool) -> bool | None:
-        """Fetches one file from other workers; None if they do not have all of it. All pieces come from one reading of
-        the source: between two readings the file may have changed."""
+        """Fetches one file from other workers; returns None if they do not have all of it, False if an optional file
+        does not exist. All pieces are of one reading of the source, since the file may change between two readings."""
         piece = peers.piece(name, 0)
         for _ in range(MOST_READINGS):
             if piece is None:
@@ -150,19 +151,20 @@ class _Download:
                         return True
                     number += 1
                     piece = peers.piece(name, number)
-            if piece is not None:  # of another reading: start again with that one
+            if piece is not None:  # a piece of another reading: start again with that reading
                 piece = peers.piece(name, 0)
         return None
 
     def _get_from_source(self, name: str, *, optional: bool) -> bool:
-        """Fetches one file in a single response, so that all its bytes are of one state of the source."""
+        """Fetches one file in a single response, so that all its bytes are of one state of the source. Returns False if
+        an optional file does not exist."""
         with self._client.stream("GET", f"{self._url}/{name}") as response:
             if optional and response.status_code == 404:
                 return False
             response.raise_for_status()
             with ArrivingFile(self._folder / name, self._pool) as arriving:
                 self._version.enter(name, arriving)
-                for data in response.iter_bytes():  # in small parts: cancelling works with a slow server, too
+                for data in response.iter_bytes():  # in small parts, so that a cancel works with a slow server, too
                     self._check(len(data))
                     arriving.add(data)
                 self.files.append(arriving.end())

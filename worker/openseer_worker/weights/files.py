@@ -19,7 +19,8 @@ Tensors = dict[str, Tensor]
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files of the weights: the index and the files in it, or all safetensors, or an adapter's two files."""
+    """Returns the files of a folder's weights: the index and its files, all safetensors without an index, or an
+    adapter's two files."""
     index = folder / INDEX
     if is_adapter(folder):
         return [folder / CONFIG, folder / TENSORS]
@@ -29,15 +30,16 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder has an adapter, as PEFT saves it, and no weights."""
+    """Whether a folder has an adapter, as PEFT saves it, and no weights of a model."""
     has_weights = (folder / INDEX).exists() or (folder / SINGLE).exists()
     return not has_weights and (folder / CONFIG).is_file() and (folder / TENSORS).is_file()
 
 
 def check_files(folder: Path, own: Path | None = None) -> int:
-    """The bytes of a folder's weights. Raises LoadError if it has none, or a file is missing or truncated.
+    """Returns the bytes of a folder's weights. Raises LoadError if it has none, or a file is missing or truncated.
 
-    `own`: folder of the job's model; raises also for a tensor of the model that is missing or has another shape.
+    `own`: folder of the job's model. With it, raises LoadError also for a tensor of that model that is missing or has
+    another shape.
     """
     size, tensors = survey(folder)
     if not size:
@@ -48,7 +50,7 @@ def check_files(folder: Path, own: Path | None = None) -> int:
 
 
 def survey(folder: Path) -> tuple[int, Tensors]:
-    """The bytes of a folder's safetensors, and their tensors. Raises LoadError for a missing or truncated file."""
+    """Returns the bytes of a folder's safetensors, and their tensors. Raises LoadError for a missing or bad file."""
     if not folder.is_dir():
         raise LoadError(f"there is no folder {folder} on this worker")
     names = {path.name for path in folder.glob("*.safetensors")}
@@ -64,7 +66,7 @@ def survey(folder: Path) -> tuple[int, Tensors]:
 
 
 def _compare(folder: Path, tensors: Tensors, own: Path) -> None:
-    """Raises LoadError for a missing tensor, or one of another shape: an engine would keep its old one."""
+    """Raises LoadError for a missing tensor, or a tensor of another shape: an engine would keep its old tensor."""
     for name, (_, shape) in survey(own)[1].items():
         found = tensors[name].shape if name in tensors else None
         if found is None and not (name in _TIED and _is_tied(own)):
@@ -74,7 +76,7 @@ def _compare(folder: Path, tensors: Tensors, own: Path) -> None:
 
 
 def _is_tied(own: Path) -> bool:
-    """Whether a model's output layer shares its embedding, so that the files need not have it."""
+    """Whether a model's output layer shares its embedding, so that the files may lack the output layer."""
     try:
         return bool(json.loads((own / "config.json").read_bytes()).get("tie_word_embeddings"))
     except (OSError, ValueError, AttributeError):
@@ -82,7 +84,10 @@ def _is_tied(own: Path) -> bool:
 
 
 def _read_header(path: Path, found: Tensors) -> int:
-    """The bytes of one file, after checking them against its header; adds its tensors to `found`."""
+    """Checks one file's size against its header; adds its tensors to `found`, and returns its bytes.
+
+    Raises LoadError for a bad header or size.
+    """
     if not path.is_file():  # opening a pipe would block
         raise LoadError(f"{path} is no file")
     size = path.stat().st_size
@@ -108,7 +113,8 @@ def _read_header(path: Path, found: Tensors) -> int:
 
 
 def named_files(index: bytes, path: str) -> set[str]:
-    """The file names in an index of safetensors. Raises LoadError for a name that is no safetensors file beside it."""
+    """Returns the file names in an index of safetensors. Raises LoadError for a name of anything but a safetensors file
+    beside the index."""
     try:
         names = {str(name) for name in json.loads(index)["weight_map"].values()}
     except (ValueError, TypeError, KeyError, AttributeError):

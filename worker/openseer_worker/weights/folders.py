@@ -1,4 +1,4 @@
-"""The folders of the versions that a worker may have to load: fetches and checks them, and takes their digest."""
+"""The folders of the versions that a worker may have to load: fetches and checks them, and computes their digest."""
 
 import asyncio
 import logging
@@ -24,7 +24,7 @@ from openseer_worker.weights.peers import Peers
 from openseer_worker.weights.temporary import Record, SharedFolder, shared_folder
 
 TICK_SECONDS, COARSE_TICK_SECONDS = 0.05, 2.0
-"""Interval, in seconds, within which two writes may leave the same file times: on a file system with fractions of a
+"""Interval within which two writes may result in the same file times, in seconds: on a file system with fractions of a
 second, and on others."""
 
 _LOG = logging.getLogger(__name__)
@@ -35,14 +35,14 @@ _Stamps = dict[str, tuple[int, int, int, int]]
 
 @dataclass(frozen=True, slots=True)
 class CheckedFolder:
-    """A folder whose weights have this digest, while its files have these stamps (size, times, inode)."""
+    """A folder and the digest of its weights, valid while its files have these stamps (size, times, inode)."""
 
     path: Path
     digest: str
     stamps: _Stamps
 
     def check_unchanged(self) -> None:
-        """Raises LoadError if a file has changed since its digest was taken, or is gone."""
+        """Raises LoadError if a file has changed or was removed since the digest was computed."""
         try:
             stamps = _stamps(self.path)
         except FileNotFoundError as error:
@@ -52,10 +52,12 @@ class CheckedFolder:
 
 
 class WeightFolders:
-    """Finds a fetched version by its digest, or by its publisher (a transaction's id) while the digest is unknown.
+    """The folders of a worker's versions. A fetched version is found by its digest, or by its publisher (a
+    transaction's id) while the digest is unknown.
 
-    `scope`: identifies the workers of one job. Those of one machine fetch a version once, and read it once for its
-    digest; without a scope each worker does. `passing`: passes files on to workers of other machines.
+    `scope`: identifies the workers of one job. With a scope, one worker of each machine fetches a version for all, and
+    reads it for its digest; without a scope each worker does both. `passing`: passes files on to workers of other
+    machines.
     """
 
     def __init__(
@@ -72,13 +74,14 @@ class WeightFolders:
         self._fetched: dict[int, CheckedFolder] = {}
         self._paths: dict[tuple[Path, bool], CheckedFolder] = {}
         self._held: dict[int | Path, SharedFolder] = {}
-        """Shared folders in use, by publisher (fetched) or by path (read). Threads add to it, also after a cancel."""
+        """Shared folders in use, by publisher (fetched) or by path (read). Threads add entries, also after a cancel."""
 
     async def get(self, target: WeightsTarget) -> CheckedFolder | None:
-        """The folder of the weights, after fetching and hashing them if necessary; None for the job's own model.
+        """Returns the folder of a target's weights, after fetching and hashing them if necessary; None for the job's
+        own model.
 
-        Raises LoadError if they cannot be fetched or read, or their digest is not the source's. Works in a thread,
-        which ends after a cancel.
+        Raises LoadError or OSError if they cannot be fetched or read, LoadError if their digest is not the source's.
+        A thread does the work; it ends after a cancel.
         """
         source = target.source
         if source is None:
@@ -94,7 +97,7 @@ class WeightFolders:
         return found
 
     def keep(self, targets: Iterable[WeightsTarget]) -> None:
-        """Releases the folders of all other targets."""
+        """Keeps the folders of these targets, and releases all others."""
         targets = list(targets)
         sources = [target.source for target in targets]
         paths = {Path(source.path) for source in sources if source is not None and source.path is not None}
@@ -117,8 +120,8 @@ class WeightFolders:
         return next((folder for folder in self._fetched.values() if folder.digest == source.digest), None)
 
     async def _found(self, source: Source, publisher: int) -> CheckedFolder | None:
-        """The folder of an earlier fetch; None if it is missing or has changed: other programs clean temporary files,
-        too."""
+        """Returns the folder of an earlier fetch; None if it is missing or has changed, since other programs may remove
+        temporary files."""
         found = self._find(source, publisher)
         if found is None:
             return None
@@ -170,8 +173,8 @@ class WeightFolders:
         return self._fetched[target.publisher]
 
     def _fetch_files(self, url: str, folder: Path, target: WeightsTarget, stopped: Callable[[], bool]) -> str:
-        """Fetches a version into an empty folder; returns its digest. If the other workers' pieces do not give the
-        needed digest, fetches all files from the source."""
+        """Fetches a version into an empty folder; returns its digest. If files with other workers' pieces are bad or do
+        not have the needed digest, fetches all files from the source."""
         needed = None if target.source is None else target.source.digest
 
         def read(peers: Peers | None) -> str:
@@ -201,7 +204,8 @@ class WeightFolders:
             return read(None)
 
     def _hold(self, key: int | Path, shared: SharedFolder, stopped: Callable[[], bool]) -> SharedFolder:
-        """Stores a shared folder. Raises LoadError after a cancel, when no caller would release it."""
+        """Notes a shared folder, to be released later. After a cancel releases it and raises LoadError, because no
+        caller would."""
         if stopped():
             shared.release()
             raise LoadError("the weights are no longer wanted")
@@ -217,8 +221,8 @@ class WeightFolders:
             check_files(folder)
 
     async def _local(self, path: Path, target: WeightsTarget) -> CheckedFolder:
-        """Checks a local folder, of weights or an adapter, and takes its digest; both stay valid while its files keep
-        their stamps."""
+        """Checks a local folder of weights or an adapter, and computes its digest; both results are valid while its
+        files keep their stamps."""
         key = path, target.adapter
         known = self._paths.get(key)
 
@@ -238,7 +242,7 @@ class WeightFolders:
         return found
 
     def _digest(self, path: Path, stamps: _Stamps, stopped: Callable[[], bool]) -> str:
-        """The digest of files with these stamps; one worker of this machine computes it and shares it if possible."""
+        """Returns the digest of files with these stamps. If possible, one worker of the machine computes it for all."""
         if not _is_settled(stamps):
             return digest(path, stopped)
         own: list[str] = []
@@ -261,7 +265,7 @@ class WeightFolders:
 
 
 def _stamps(folder: Path) -> _Stamps:
-    """Size, mtime, ctime (ns) and inode of each file; opens the files, to bypass a network file system's cache."""
+    """Reads size, mtime, ctime (ns) and inode of each file. Opens the files to bypass a network file system's cache."""
     stamps = _Stamps()
     for path in weight_files(folder):
         with path.open("rb") as file:
@@ -272,16 +276,16 @@ def _stamps(folder: Path) -> _Stamps:
 
 
 def _is_settled(stamps: _Stamps) -> bool:
-    """Whether any later write would change a file's times."""
+    """Whether the last change is so old that any later write would change a file's times."""
     times = [stamp[2] for stamp in stamps.values()]
     tick = TICK_SECONDS if any(stamp % 10**9 for stamp in times) else COARSE_TICK_SECONDS
     return time.time() - max(times, default=0) / 1e9 > tick
 
 
 async def _in_thread(work: Callable[[Callable[[], bool]], _T]) -> _T:
-    """Runs `work` in a thread; its argument returns True after a cancel.
+    """Runs `work` in a thread; its argument is a function that returns True after a cancel.
 
-    Raises LoadError also for unexpected errors: a bad file must not end a worker.
+    Raises the errors of `work`; unexpected errors as LoadError, because a bad file must not end a worker.
     """
     stop = threading.Event()
     try:

@@ -1,4 +1,4 @@
-"""The digest of weights, computed in threads while their files are read or fetched."""
+"""Computes the digest of weights in threads, while their files are read or fetched."""
 
 import os
 import secrets
@@ -14,18 +14,18 @@ from openseer_core.weights.digest import PIECE_BYTES, FileDigest, version_digest
 from openseer_worker.weights.files import weight_files
 
 HASH_THREADS = min(8, os.cpu_count() or 1)
-"""Threads that hash one version: enough for the fastest disks."""
+"""Number of threads that hash one version: enough for the fastest disks."""
 READ_BYTES = 2**20
 """Bytes per read: small enough to be hashed within the processor's cache."""
 
 
 def never() -> bool:
-    """The default of `stopped`: never cancelled."""
+    """Returns False: the default of `stopped`, for work without a cancel."""
     return False
 
 
 def digest(folder: Path, stopped: Callable[[], bool] = never) -> str:
-    """The digest of a folder's weights (core's version_digest). Raises LoadError when `stopped` returns True."""
+    """Returns the digest of a folder's weights (core's version_digest). Raises LoadError if `stopped` returns True."""
     files = {path.relative_to(folder).as_posix(): path for path in weight_files(folder)}
     sizes = {name: path.stat().st_size for name, path in files.items()}
     places = [(name, start) for name, size in sizes.items() for start in range(0, size, PIECE_BYTES)]
@@ -57,10 +57,10 @@ def _read_piece(path: Path, start: int, stopped: Callable[[], bool]) -> bytes:
 
 
 class ArrivingFile:
-    """A file that arrives in order: written at once, hashed piece by piece in the threads of a pool, and readable by
-    other threads while it arrives.
+    """A file whose bytes arrive in order: they are written at once, hashed piece by piece in the threads of a pool, and
+    can be read by other threads while the rest arrives.
 
-    `reading`: identifies one reading of the file from its source, to which its pieces belong; None: a new one.
+    `reading`: id of the reading of the file from its source to which the pieces belong; None: a new reading.
     """
 
     def __init__(self, path: Path, pool: ThreadPoolExecutor, reading: str | None = None) -> None:
@@ -107,8 +107,8 @@ class ArrivingFile:
         return FileDigest(self._path.name, self._size, tuple(piece.result() for piece in self._pieces))
 
     def piece(self, number: int) -> tuple[bytes, bytes] | None:
-        """A piece and its digest; both empty past the end; None if it has not arrived. Raises OSError."""
-        is_whole = self._is_whole  # read before counting: more pieces may arrive in between
+        """Returns a piece and its digest, both empty past the end; None if it has not arrived. Raises OSError."""
+        is_whole = self._is_whole  # read before the number of pieces: more may arrive in between
         if number >= len(self._pieces):
             return (b"", b"") if is_whole else None
         with self._path.open("rb", buffering=0) as file:

@@ -14,7 +14,7 @@ from openseer_worker.weights.served import ServedWeights
 def served_weights(
     settings: WorkerSettings, engine: Engine, wake: Callable[[], None], passing: Passing | None = None
 ) -> ServedWeights:
-    """The weights of a new worker of this job, which serves the job's own model at first."""
+    """Returns the weights of a new worker of this job; the worker serves the job's own model at first."""
     spec, fleet = settings.job.spec, settings.fleet
     folders = WeightFolders(spec.weights.allowed_hosts, AdapterCheck(spec.model), fleet, passing)
     receiving = ReceivingSettings(settings.worker, spec.weights.transfer, fleet)

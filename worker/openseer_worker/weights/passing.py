@@ -1,7 +1,7 @@
 """Passes the files of versions that this worker fetches, or has fetched, on to the job's other workers in pieces.
 
-The worker's address contains a secret that a request needs. Only heartbeats carry it, so only readers of the job's
-store have it.
+The worker's address contains a secret, which every request must contain. Only heartbeats have the address, so only
+readers of the job's store know the secret.
 """
 
 import asyncio
@@ -28,10 +28,11 @@ DIGEST_HEADER, READING_HEADER = "Openseer-Piece", "Openseer-Reading"
 WAIT_SECONDS = 1.0
 """Timeout of a request for a piece that has not arrived, in seconds; then the answer is 503."""
 POLL_SECONDS = 0.02
+"""Interval of checks whether a requested piece has arrived, in seconds."""
 HEAR_SECONDS = 1.0
-"""Interval at which a worker that fetches reads the others' heartbeats, in seconds."""
+"""Interval of reading the other workers' heartbeats during a fetch, in seconds."""
 MAX_DIGITS = len(str(INT53_MAX))
-"""Limit of digits of a number in a request: transaction ids have 15 and more after a restart of the store."""
+"""Limit of digits of a number in a request: transaction ids have 15 digits and more after a restart of the store."""
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class Passer:
 
 
 class PassedVersion:
-    """The files of one version. The fetching thread adds them, the web server's threads read them."""
+    """The files of one version, which the fetching thread adds and the web server's threads read."""
 
     def __init__(self) -> None:
         self._files: dict[str, ArrivingFile | None] = {}
@@ -56,8 +57,8 @@ class PassedVersion:
         self._files[name] = file
 
     def answer(self, name: str, piece: int) -> OtherAnswer | None:
-        """206 with the piece, 416 past the end, 204 for a file that the version lacks, 503 for a piece or file that has
-        not arrived within WAIT_SECONDS; None for an unknown file of a complete version."""
+        """Returns 206 with the piece, 416 past the file's end, 204 for a file that the version lacks, 503 for a piece
+        or file that has not arrived within WAIT_SECONDS; None for an unknown file of a complete version."""
         until = time.monotonic() + WAIT_SECONDS
         while True:
             is_whole = self.is_whole  # read first: more may arrive in between
@@ -82,10 +83,11 @@ class PassedVersion:
 
 
 class Passing:
-    """A process's part in passing on. The web server calls `answer`; after `join` heartbeats have its address.
+    """Passes one worker's versions on to other workers. The web server calls `answer`; after `join` the worker's
+    heartbeats contain the address.
 
-    An incomplete version is passed on only to workers whose names sort after this one's. So workers that fetch at the
-    same time form a chain without cycles.
+    An incomplete version is passed on only to workers whose names sort after this worker's name. So workers that fetch
+    at the same time form a chain without cycles.
     """
 
     def __init__(self) -> None:
@@ -97,22 +99,22 @@ class Passing:
         self._workers: Callable[[], Awaitable[Sequence[WorkerStatus]]] | None = None
         self.others: tuple[Passer, ...] = ()
         self.heard_at = float("-inf")
-        """Time of the last read of the others' heartbeats, in seconds of time.monotonic."""
+        """Time of the last read of the other workers' heartbeats, in seconds of time.monotonic."""
 
     def join(self, name: str, address: str, workers: Callable[[], Awaitable[Sequence[WorkerStatus]]]) -> None:
-        """Takes part. `name`: this worker's; `address`: http://HOST:PORT of its web server; `workers`: reads all
-        heartbeats."""
+        """Begins to take part. `name`: this worker's; `address`: http://HOST:PORT of its web server; `workers`: a
+        function that reads all heartbeats."""
         self._name, self._workers = name, workers
         self._address = f"{address}/weights/{self._secret}"
 
     @property
     def name(self) -> str:
-        """This worker's name; "" if it takes no part."""
+        """This worker's name; "" before `join`."""
         return self._name
 
     @property
     def report(self) -> PassingReport | None:
-        """The report for the next heartbeat; None if it takes no part."""
+        """The report for the next heartbeat; None before `join`."""
         if not self._address:
             return None
         versions = sorted(self._versions.items())
@@ -124,7 +126,8 @@ class Passing:
         )
 
     def answer(self, path: str) -> OtherAnswer | None:
-        """Answers `/weights/SECRET/PUBLISHER/NAME?piece=N&to=WORKER`; None for a path or version not passed on."""
+        """Answers a request for `/weights/SECRET/PUBLISHER/NAME?piece=N&to=WORKER`; returns None if the path is another
+        one or the version is not passed on to that worker."""
         place, _, asked = path.partition("?")
         query = {key: values[0] for key, values in parse_qs(asked).items()}
         match place.split("/"):
@@ -146,7 +149,7 @@ class Passing:
 
     @contextmanager
     def fetching(self, publisher: int) -> Generator[PassedVersion]:
-        """Passes on the version's files as they arrive within the context, and after it, unless it fails."""
+        """Passes on a version's files as they arrive within the context, and also afterwards unless it raises."""
         version = self._versions[publisher] = PassedVersion()
         try:
             yield version
@@ -190,7 +193,10 @@ class Passing:
 
 
 def own_address(store_url: str, port: int) -> str:
-    """http://HOST:PORT of this machine's `port`, with the address by which it reaches the store. Raises OSError."""
+    """Returns http://HOST:PORT of this machine's `port`, with the machine's address on the route to the store.
+
+    Raises OSError.
+    """
     parts = url_parts(store_url)
     store = parts.hostname or "localhost", parts.port or REDIS_PORT
     problem = OSError(f"{store[0]} has no address")

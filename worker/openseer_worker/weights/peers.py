@@ -16,24 +16,25 @@ from openseer_core.weights.digest import PIECE_BYTES
 from openseer_worker.weights.passing import DIGEST_HEADER, READING_HEADER, Passer, Passing
 
 CONNECT_SECONDS = 2.0
-"""Timeout of a connection to another worker, in seconds: its pod may be gone."""
+"""Timeout of a connection to another worker, in seconds: its pod may have ended."""
 READ_SECONDS = 10.0
-"""Timeout of its next bytes, in seconds; it also bounds the time that a cancelled fetch goes on."""
+"""Timeout of another worker's next bytes, in seconds; also the longest time until a cancelled fetch stops."""
 PIECE_SECONDS = 120.0
 """Timeout of one piece from one worker, in seconds; that worker may itself wait for a slow source."""
 FIRST_SECONDS = 3.0
-"""Timeout for workers with smaller names to report that they fetch the version, too, in seconds."""
+"""Time limit of a fetch's wait until a worker with a smaller name reports that it fetches the version, in seconds."""
 NEWS_SECONDS = 2.0
-"""Limit of the age of the others' reports when a fetch begins, in seconds."""
+"""Limit of the age of the other workers' reports when a fetch begins, in seconds."""
 MOST_ASKED = 4
 """Limit of workers tried for one piece."""
 POLL_SECONDS = 0.05
+"""Pause between two requests for a piece, or two checks of reports, in seconds."""
 
 log = logging.getLogger(__name__)
 
 
 class PassedPiece(NamedTuple):
-    """A piece of a file, with its SHA-256 and the file's reading. Empty data: past the end of the file; empty reading:
+    """A piece of a file, with its SHA-256 and the file's reading. Empty `data`: past the file's end; empty `reading`:
     the version has no such file."""
 
     data: bytes | bytearray = b""
@@ -42,11 +43,12 @@ class PassedPiece(NamedTuple):
 
 
 class _RefusedError(Exception):
-    """The reason not to use a worker again."""
+    """Raised with the reason not to use a worker again."""
 
 
 class Peers:
-    """Other workers that have one version, or fetch it and have a smaller name. For one fetch, in one thread.
+    """The other workers from which one fetch gets pieces: they have the version, or fetch it and have a smaller name.
+    For one thread.
 
     A worker that was late, refused or sent bytes of another digest is not used again. `gave`: names of the workers that
     sent a piece.
@@ -71,7 +73,7 @@ class Peers:
         self._client.close()
 
     def wait(self) -> None:
-        """Waits until a worker has the version or none may still report it; at most FIRST_SECONDS."""
+        """Waits until a worker reports the version, or no worker with a smaller name exists; at most FIRST_SECONDS."""
         until = time.monotonic() + FIRST_SECONDS
         while time.monotonic() < until and not self._stopped():
             is_news = time.monotonic() - self._passing.heard_at < NEWS_SECONDS
@@ -80,7 +82,7 @@ class Peers:
             time.sleep(POLL_SECONDS)
 
     def piece(self, name: str, number: int) -> PassedPiece | None:
-        """Piece `number` of a file, checked; None if no worker passes it on. Raises LoadError after a cancel."""
+        """Returns piece `number` of a file, checked; None if no worker sends it. Raises LoadError after a cancel."""
         for passer in self._to_ask()[:MOST_ASKED]:
             try:
                 piece = self._ask(passer, name, number)
@@ -95,13 +97,14 @@ class Peers:
         return None
 
     def _earlier(self) -> list[Passer]:
-        """Workers with smaller names, the largest name first."""
+        """Returns the workers with smaller names, the greatest name first."""
         earlier = [passer for passer in self._passing.others if passer.name < self._passing.name]
         return sorted(earlier, key=lambda passer: passer.name, reverse=True)
 
     def _to_ask(self) -> list[Passer]:
-        """The workers to try, in order: the one that sent the last piece, since another may have another reading; those
-        that fetch the version; those that have it. So workers that fetch at the same time load one of the latter."""
+        """Returns the workers to try, in order: the sender of the last piece, since others may have another reading;
+        the workers that fetch the version; the workers that have it. So workers that fetch at the same time form a
+        chain, and only its first worker uses a worker that has the version."""
         partial = [passer for passer in self._earlier() if self._publisher in passer.report.partial]
         whole = [passer for passer in self._passing.others if self._publisher in passer.report.whole]
         whole.sort(key=lambda passer: sha256(f"{self._passing.name} {passer.name}".encode()).digest())

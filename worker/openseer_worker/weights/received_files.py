@@ -1,4 +1,4 @@
-"""Writes tensors that arrive one after the other into safetensors files."""
+"""Writes tensors that arrive one after the other to safetensors files."""
 
 import json
 import os
@@ -27,7 +27,7 @@ DTYPES = {
     "uint8": ("U8", 1),
     "bool": ("BOOL", 1),
 }
-"""By torch's name: the safetensors name, and the bytes of one element."""
+"""For torch's name of a dtype: the safetensors name, and the bytes of one element."""
 PART = ".part"
 """Suffix of the name of an incomplete folder."""
 _SHOWN = 100
@@ -42,15 +42,16 @@ class Announced(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """The tensor's bytes."""
         return prod(self.shape) * DTYPES[self.dtype][1]
 
 
 class ReceivedFiles:
-    """The files of one version: `expect` announces the next tensors, `add` takes one, `finish` completes the folder.
+    """Writes the files of one version: `expect` begins an update with the next tensors, `add` writes one tensor,
+    `end_update` ends the update's file, `finish` completes the folder.
 
-    Each update is one file. Raises LoadError for a tensor that comes twice, out of order or in another size, and for a
-    full disk.
+    The methods raise LoadError for a tensor that is announced twice, arrives out of order or has another size, and if
+    the disk has too little space for an update.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -94,7 +95,7 @@ class ReceivedFiles:
         self._file.write(data)
 
     def end_update(self) -> None:
-        """Ends an update and syncs its file to disk."""
+        """Ends an update and syncs its file to the disk."""
         self._check_all_came()
         if self._file is not None:
             self._file.flush()
@@ -103,7 +104,7 @@ class ReceivedFiles:
             self._file = None
 
     def finish(self) -> Path:
-        """Completes the folder and gives it its final name; returns it."""
+        """Completes the folder, gives it its final name, and returns it."""
         self.end_update()
         if not self._places:
             raise LoadError("no tensor has arrived")
@@ -124,7 +125,7 @@ class ReceivedFiles:
 
 
 def tensors_of(names: Sequence[object], dtypes: Sequence[object], shapes: Sequence[object]) -> list[Announced]:
-    """The tensors that a sender announces, after checks. Raises LoadError."""
+    """Checks and returns the tensors that a sender announces. Raises LoadError."""
     if not len(names) == len(dtypes) == len(shapes):
         raise LoadError(
             f"update_info: found {len(names)} names, {len(dtypes)} dtype_names and {len(shapes)} shapes, needed: "

@@ -1,4 +1,4 @@
-"""The worker's side of a reception of weights: follows the fleet spec's record of it, with a separate process."""
+"""The worker's side of a reception of weights: follows the reception in the fleet spec, with a separate process."""
 
 import asyncio
 import json
@@ -30,14 +30,14 @@ from openseer_worker.weights.received_files import PART
 log = logging.getLogger(__name__)
 
 ANSWER_BYTES = 2**16
-"""Limit of the process's answer, in bytes."""
+"""Limit of the receiving process's answer, in bytes."""
 REASON_CHARS = 500
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivingSettings:
-    """`transfer`: the job's spec.weights.transfer at the worker's start, None without one; `fleet`:
-    WorkerSettings.fleet."""
+    """The settings of a worker that may receive weights. `transfer`: the job's spec.weights.transfer at the worker's
+    start, None without it; `fleet`: WorkerSettings.fleet."""
 
     worker: WorkerId
     transfer: WeightTransfer | None
@@ -45,15 +45,15 @@ class ReceivingSettings:
 
     @property
     def folder(self) -> Path:
-        """This fleet's folder, within the one that all its workers share. Raises LoadError without a transfer."""
+        """This fleet's folder, within transfer's folder, which all workers share. Raises LoadError without transfer."""
         if self.transfer is None:
             raise LoadError(f"{self.worker.name} was started without spec.weights.transfer; restart it")
         return Path(self.transfer.folder) / f"openseer-{sha256(self.fleet.encode()).hexdigest()[:16]}"
 
 
 class WeightReceiver:
-    """Receives weights from a trainer. `follow` takes a fleet spec; `report` is the progress of its reception, None if
-    another worker receives. Calls `wake` when the report has changed."""
+    """Receives weights from a trainer, if the fleet spec given to `follow` names this worker. `report`: the progress of
+    the reception; None without one here. Calls `wake` when the report has changed."""
 
     def __init__(self, settings: ReceivingSettings | None, wake: Callable[[], None]) -> None:
         self._settings = settings
@@ -71,14 +71,14 @@ class WeightReceiver:
 
     @property
     def is_busy(self) -> bool:
-        """Whether the sender waits, or will call soon: during a round, and until the process group is complete."""
+        """Whether the sender waits, or will send soon: during a round, and until the process group is complete."""
         wanted, report = self._wanted, self._report
         if wanted is None or report is None or report.error:
             return False
         return not wanted.is_followed(report) or (bool(wanted.round) and not wanted.finished)
 
     def follow(self, fleet_spec: FleetSpec) -> None:
-        """Takes a new fleet spec."""
+        """Follows a new fleet spec: begins, continues or stops a reception."""
         self._kept = _kept(fleet_spec)
         reception, before = fleet_spec.reception, self._wanted
         is_ours = self._settings is not None and reception is not None and self._is_named(reception)
@@ -110,7 +110,7 @@ class WeightReceiver:
     # ---- the steps
 
     async def _receive(self, number: int) -> None:
-        """Follows one reception until another one replaces it, or it fails; reports the error."""
+        """Follows one reception until a cancel, or until it fails; reports the error."""
         assert self._settings is not None
         assert self._wanted is not None
         try:
@@ -159,7 +159,7 @@ class WeightReceiver:
 
 
 class _Process:
-    """The receiving process; the context's end kills it."""
+    """The receiving process, from the begin of a context to its end."""
 
     async def __aenter__(self) -> "_Process":
         self._process = await asyncio.create_subprocess_exec(
@@ -186,7 +186,8 @@ class _Process:
             _answer(await self._process.stdout.readline(), f"exit code {self._process.returncode}")
 
     async def call(self, command: str, seconds: float, **arguments: Any) -> dict[str, Any]:
-        """Sends a command; returns the answer. Raises LoadError for an error, the process's end and a timeout."""
+        """Sends a command and returns the answer. Raises LoadError for an error, the process's end, and no answer
+        within `seconds`."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
@@ -213,7 +214,7 @@ def _answer(line: bytes, exit_code: str, whose: str = "") -> dict[str, Any]:
 
 
 def _kept(fleet_spec: FleetSpec) -> frozenset[Path]:
-    """Folders that a worker may have to load: of the served version, the one before, and the one being published."""
+    """Returns the folders that a worker may have to load: of the served, the previous and the published version."""
     transaction = fleet_spec.transaction
     sources = [fleet_spec.source]
     if transaction is not None:

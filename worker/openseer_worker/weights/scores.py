@@ -1,8 +1,8 @@
-"""Checks that the scores (log-probabilities) of an engine's tokens are finite; a response with another one has failed.
+"""Checks that the scores (log-probabilities) of an engine's tokens are finite; otherwise a response has failed.
 
-A sampled token always has a finite score. NaN: its logits contain NaN or infinity. -inf: its distribution gives it no
-probability, so it cannot have been sampled, since topK, topP, minP and minTokens exclude the tokens that they mask.
-Appended tokens are not sampled; the store gives them 0.
+A sampled token always has a finite score. NaN: its logits contain NaN or infinity. -inf: the token has no probability,
+so it cannot have been sampled; topK, topP, minP and minTokens exclude the tokens that they mask. Appended tokens are
+not sampled; their score in the store is 0.
 """
 
 from collections.abc import Sequence
@@ -14,9 +14,10 @@ from openseer_worker.engine import EngineOutput
 
 
 def first_wrong(output: EngineOutput) -> tuple[int, str] | None:
-    """The index of the output's first token without a finite score, and its score; None if all are finite.
+    """Returns the index of the output's first token without a finite score, and its score as text; None if all scores
+    are finite.
 
-    For a response without log-probabilities it is the output's `unscored`.
+    For an output without log-probabilities the index is its `unscored`.
     """
     if output.unscored is not None:
         return output.unscored, "NaN in its logits"
@@ -28,7 +29,7 @@ def first_wrong(output: EngineOutput) -> tuple[int, str] | None:
 
 
 def wrong_score(place: int, found: str, weights: str, dtype: str) -> str:
-    """The message about token `place` (of the response, or of the scored tokens) without a finite score."""
+    """Returns the message about token `place` (of the response, or of the scored tokens) without a finite score."""
     return (
         f"token {place}: found {found}, allowed: a finite number; {weights} are damaged, or their values too large for "
         f"{dtype}: publish others, or set spec.model.dtype"
@@ -36,7 +37,8 @@ def wrong_score(place: int, found: str, weights: str, dtype: str) -> str:
 
 
 def check_finite(scored: Sequence[float], what: str, dtype: str) -> None:
-    """Raises LoadError, beginning with `what`, if a score of a sequence's tokens, from the second on, is not finite."""
+    """Raises LoadError, with a message that begins with `what`, if a score is not finite. `scored`: of a sequence's
+    tokens, from the second on."""
     place = first_not_finite(scored)
     if place is not None:
         raise LoadError(f"{what}: {wrong_score(place + 1, _named(scored[place]), 'the weights', dtype)}")

@@ -33,14 +33,14 @@ from openseer_worker.weights.scores import check_finite
 log = logging.getLogger(__name__)
 
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 1.0, 60.0
-"""Pause before a failed load outside a transaction is retried, in seconds: the first one and the limit; it doubles."""
+"""Pause before a failed load outside a transaction is retried, in seconds: at first, and at most; it doubles."""
 NOTHING = -1
-"""In place of the publisher of the weights being fetched or read: none are."""
+"""Replaces the publisher of the weights being fetched or read if there are none."""
 
 
 class ServedWeights:
-    """One worker's weights. The loop calls `advance` in each pass; slow steps run as tasks, which call `wake` when they
-    end. `folders`: of the versions' files; `receiving`: as in WeightReceiver."""
+    """One worker's weights. The loop calls `advance` in each pass; slow steps run as tasks, which call `wake` at their
+    end. `salt`: prefix of the salts of cached KV; `folders`: of versions' files; `receiving`: see WeightReceiver."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class ServedWeights:
 
     @property
     def versions(self) -> tuple[str, ...]:
-        """All versions that the worker may claim for."""
+        """All versions for which the worker may claim requests."""
         return (self.version, *self.adapters)
 
     @property
@@ -111,7 +111,7 @@ class ServedWeights:
         return not (drains and running)
 
     def follow(self, fleet_spec: FleetSpec) -> None:
-        """Takes a new fleet spec; cancels tasks that read or fetch weights that it does not name."""
+        """Follows a new fleet spec; cancels tasks that read or fetch weights that it does not name."""
         self._fleet_spec = fleet_spec
         self._folders.keep(targets(fleet_spec))
         self._receiver.follow(fleet_spec)
@@ -127,7 +127,7 @@ class ServedWeights:
             self._adapter_task = None
 
     def advance(self, running: int, versions: Collection[str] = ()) -> WorkerStep:
-        """The next step of a worker with `running` responses, of these `versions`; starts the tasks that it needs."""
+        """Returns the next step of a worker with `running` responses, of these `versions`; starts the step's tasks."""
         self._forget_ended_tasks()
         if self._task is not None:  # no further step before the task has ended
             return WorkerStep()
@@ -138,7 +138,7 @@ class ServedWeights:
         if step.fetch is not None and self._fetch_task is None:
             self._fetches = step.fetch.publisher
             self._fetch_task = self._begin(self._read_ahead(step.fetch, current_attempt(self._fleet_spec)))
-        if self._adapter_task is not None:  # changes of weights, and sleep, wait for it
+        if self._adapter_task is not None:  # changes of weights, and sleep, wait for its end
             return step
         self._adapter_task = self._begin_adapter(step, versions)
         if step.load is not None and not step.load.adapter:
@@ -148,7 +148,8 @@ class ServedWeights:
         return step if self._task is None else replace(step, claims=False)
 
     def _begin_adapter(self, step: WorkerStep, versions: Collection[str]) -> asyncio.Task[None] | None:
-        """Starts the step's change of adapters, if any; adapters of running `versions` are dropped only later."""
+        """Starts the step's change of adapters, if any. An adapter in `versions` has running responses and is dropped
+        only later."""
         drop = tuple(version for version in step.drop if version not in versions)
         if drop:
             return self._begin(self._drop(drop))
@@ -218,8 +219,8 @@ class ServedWeights:
         log.info("serving weights %s", target.version)
 
     async def _load_adapter(self, target: WeightsTarget, attempt: Attempt) -> None:
-        """Loads an adapter while requests run. A failure fails the transaction that publishes this adapter; any other
-        adapter is retried."""
+        """Loads an adapter while requests run. If a transaction publishes this adapter, a failure fails the attempt;
+        otherwise the load is retried."""
         log.info("loading adapter %s", target.version)
         begun = _now()
         try:
@@ -273,7 +274,7 @@ class ServedWeights:
         self._report = self._report.model_copy(update={"adapters": loaded, "adapter_error": error})
 
     async def _find(self, target: WeightsTarget) -> CheckedFolder | None:
-        """The files of a load, which `follow` may cancel until they are read."""
+        """Returns the folder of a load. `follow` may cancel the load until the files are read."""
         self._reads = target.publisher
         try:
             return await self._folders.get(target)
@@ -281,7 +282,8 @@ class ServedWeights:
             self._reads = NOTHING
 
     async def _check(self, canary: Canary, adapter: str = "") -> float:
-        """The difference to the publisher's log-probabilities. Raises LoadError if it is too large or unknown."""
+        """Returns the difference to the publisher's log-probabilities. Raises LoadError if it is too large, or the
+        canary cannot be scored."""
         if problem := bad_canary(canary.token_ids, self._engine.profile.limits):
             raise LoadError(problem)
         dtype = self._engine.profile.dtype
@@ -295,7 +297,8 @@ class ServedWeights:
         return difference
 
     async def _change_rest(self, step: WorkerStep, attempt: Attempt) -> None:
-        """Puts the engine to sleep or wakes it, by the step; then scores weights that were loaded during its sleep."""
+        """Puts the engine to sleep or wakes it, as the step requires. After waking, scores weights that were loaded
+        during the sleep."""
         freed, since = self._report.freed, self._fleet_spec.rest_since
         try:
             if step.sleep:
@@ -316,7 +319,7 @@ class ServedWeights:
         self._report = self._report.model_copy(update=rest | freed_report)
 
     def _report_rest(self) -> None:
-        """Reports that the engine sleeps as the present fleet spec requires, once it does."""
+        """Reports that the engine sleeps as the present fleet spec requires, if it does."""
         spec, state = self._fleet_spec, self._state
         follows = spec.rest is not None and state.asleep and state.weights_awake == spec.weights_awake
         if follows and self._report.rest_since != spec.rest_since:
@@ -328,7 +331,7 @@ class ServedWeights:
             await self._engine.check_weights()
             difference = None if target.canary is None else await self._check(target.canary)
         except LoadError as error:
-            self._clear_version()  # so that they are loaded again, with all checks
+            self._clear_version()  # so that the weights are loaded again, with all checks
             self._fail(attempt, error)
             return
         self._report = self._report.model_copy(update={"difference": difference})
@@ -366,7 +369,7 @@ class ServedWeights:
             self._report = report.model_copy(update=update)
 
     def _of_transaction(self, number: int) -> WeightsReport:
-        """The report, with the fields of an earlier transaction reset."""
+        """Returns the report, with the fields of an earlier transaction reset."""
         if number <= self._report.transaction:
             return self._report
         fresh = WeightsReport(transaction=number)
@@ -375,7 +378,7 @@ class ServedWeights:
         )
 
     def _current_state(self) -> WeightsState:
-        """The state; outside a transaction a failure is removed after a pause, so that the load is retried."""
+        """Returns the state; outside a transaction a failure is removed after a pause, so that the load is retried."""
         if self._state.failed == (0, 0, "") and _now() >= self._retry_at:
             self._state = replace(self._state, failed=None)
         if self._state.adapters_wait and _now() >= self._adapters_due:
@@ -383,7 +386,8 @@ class ServedWeights:
         return self._state
 
     def _salt_of(self, target: WeightsTarget) -> str:
-        """Never the same for two contents, also where a version failed and came again under its name."""
+        """Returns the salt of a target's cached KV. It differs for two contents, also if a failed version was published
+        again under the same name."""
         return f"{self._salt}@{target.version}" + (f"#{target.publisher}" if target.publisher else "")
 
 

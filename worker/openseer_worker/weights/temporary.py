@@ -1,8 +1,8 @@
 """Temporary folders that the workers of one machine share: one worker fills a folder, and all use it.
 
-The maker holds an exclusive lock on the folder, each user a shared one; the kernel releases locks at any death. Names
-could not show that a process lives: in pods process ids and names of workers recur, and several jobs share one
-machine's temporary files. A folder that no process locks is never used: it may be half removed, or of an earlier job of
+The maker holds an exclusive lock on the folder, each user a shared lock; the kernel releases locks when a process ends.
+A name could not show whether its process runs: in pods, process ids and names of workers recur, and several jobs share
+one machine's temporary files. A folder without a lock is never used: it may be partly removed, or of an earlier job of
 the same name. The maker of the next folder removes it.
 """
 
@@ -22,16 +22,17 @@ from openseer_core.errors import LoadError
 
 PREFIX = "openseer-weights-"
 RECORD = "made.json"
-"""The file that marks a complete folder; it has the maker's record."""
+"""Name of the file that marks a complete folder; it has the maker's record."""
 POLL_SECONDS = 0.05
+"""Interval of attempts to use a folder while another process fills it, in seconds."""
 STALL_SECONDS = 30.0
-"""Timeout of a maker without progress, in seconds: it may be frozen."""
+"""Time without progress after which a maker counts as frozen, in seconds."""
 
 Record = dict[str, Any]
 
 
 class SharedFolder:
-    """A folder that this process uses until `release`. `record`: the return value of its `make`."""
+    """A folder that this process uses until `release`. `record`: the return value of the maker's `make`."""
 
     def __init__(self, path: Path, record: Record, lock: int) -> None:
         self.path, self.record = path, record
@@ -48,10 +49,11 @@ class SharedFolder:
 
 
 def shared_folder(key: str, make: Callable[[Path], Record], stopped: Callable[[], bool]) -> SharedFolder:
-    """The folder of a key: an existing one, after waiting for its maker, or a new one that `make` fills.
+    """Returns the folder of a key: an existing folder, after waiting for its maker, or a new one that `make` fills.
 
-    `make` must write to the folder, or touch it, to show progress. Raises the errors of `make`, LoadError when
-    `stopped` returns True, and OSError if temporary files cannot be written or locked.
+    `make` must write to the folder, or touch it, to show progress; if another process's maker stalls, this process gets
+    a folder of its own. Raises the errors of `make`, LoadError if `stopped` returns True, and OSError if temporary
+    files cannot be written or locked.
     """
     path = Path(tempfile.gettempdir()) / (PREFIX + sha256(key.encode()).hexdigest()[:32])
     maker = _Maker(path)
@@ -73,9 +75,9 @@ def shared_folder(key: str, make: Callable[[Path], Record], stopped: Callable[[]
 
 
 def remove_left() -> None:
-    """Removes the folders that no process uses, as far as permitted; they may be large."""
+    """Removes the folders that no process uses, as far as permitted, because they may be large."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        with suppress(OSError):  # it is another user's, or is being removed
+        with suppress(OSError):  # the folder is another user's, or is being removed
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
                 _remove_unused(folder, lock)
@@ -84,7 +86,8 @@ def remove_left() -> None:
 
 
 def _take(path: Path, lock: int, make: Callable[[Path], Record]) -> Record | None:
-    """Fills the folder, or uses it if others do, and then has a shared lock; None while another process fills it."""
+    """Fills the folder if no other process uses it, and gets a shared lock. Returns the record; None while another
+    process fills the folder."""
     if _lock(lock, fcntl.LOCK_EX):
         if not _is_at(path, lock):
             return None
@@ -93,7 +96,8 @@ def _take(path: Path, lock: int, make: Callable[[Path], Record]) -> Record | Non
         except BaseException:
             shutil.rmtree(path, ignore_errors=True)
             raise
-    # Between the exclusive and the shared lock there is none; the checks detect a process that took or removed it then.
+    # Between the exclusive and the shared lock the folder has no lock of ours; the checks detect a process that locked
+    # or removed the folder in this time.
     return _record(path) if _lock(lock, fcntl.LOCK_SH) and _is_at(path, lock) else None
 
 
@@ -121,7 +125,7 @@ def _record(path: Path) -> Record | None:
 
 
 def _open(path: Path) -> int | None:
-    """Opens the folder, creating it; None if it is another user's, or others may write to it."""
+    """Creates the folder if it is missing, and opens it; None if it is another user's, or other users have access."""
     try:
         path.mkdir(mode=0o700, exist_ok=True)
         lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -164,13 +168,13 @@ def _remove_unused(path: Path, lock: int) -> None:
 
 
 class _Maker:
-    """Watches the progress of a folder's maker: the bytes in the folder, and its times."""
+    """Watches the progress of a folder's maker: the bytes in the folder, and the folder's time."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._sign, self._seen_at = path, (-1, 0), time.monotonic()
 
     def stalls(self) -> bool:
-        """Whether there was no progress for STALL_SECONDS."""
+        """Whether the maker has made no progress for STALL_SECONDS."""
         sign = (0, 0)
         with suppress(OSError), os.scandir(self._path) as entries:
             size = sum(entry.stat().st_size for entry in entries)

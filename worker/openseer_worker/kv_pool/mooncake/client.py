@@ -1,7 +1,8 @@
 """KV blocks in Mooncake's store, by key: <epoch>/<version>/<group>/<block>.
 
-Each process has one client per master, created at its first use, in a thread. It reconnects by itself after a restart
-of master and store. Calls take seconds while the master is dead, and hang while it hangs; they release Python's lock.
+Each process has one client per master, which the first call creates, in its thread. The client reconnects by itself
+after a restart of master and store. Calls take seconds while the master does not run, and hang while it hangs; they
+release Python's lock.
 """
 
 import errno
@@ -18,9 +19,9 @@ from openseer_worker.kv_pool.blocks import HEADER_BYTES, BadBlockError, block_he
 from openseer_worker.kv_pool.places import block_name
 
 BUFFER_BYTES = 256 * 2**20
-"""Transfer buffer of a process, in bytes; allocated as it is used."""
+"""Size of a process's transfer buffer, in bytes; its memory is allocated at use."""
 BATCH_BYTES = 32 * 2**20
-"""Limit of bytes per call, except for a single larger block: several threads share the buffer."""
+"""Limit of bytes per call, since several threads share the buffer; a larger block is sent alone."""
 _FULL = -200
 _MODULE = "mooncake.store"
 _ENVIRONMENT = {
@@ -36,7 +37,7 @@ class MooncakeBlocks:
         self._link = _link(master)
 
     def count_present(self, place: str, blocks: Sequence[str], layout: str, ranks: int) -> int:
-        """One call, for any number of blocks. The store keeps the blocks that it reports for 5 s. Raises OSError."""
+        """Makes one call for all blocks. The store keeps the blocks that it reports for 5 s. Raises OSError."""
         keys = [f"{place}/{block_name(block, layout, rank)}" for block in blocks for rank in range(ranks)]
         for number, found in enumerate(self._link.present(keys)):
             if not found:
@@ -56,7 +57,7 @@ class MooncakeBlocks:
                         raise BadBlockError(f"found {data.nbytes} bytes, expected {HEADER_BYTES + row.nbytes}")
                     row[:] = data[HEADER_BYTES:]
                     check_block(key.rpartition("/")[2], data[:HEADER_BYTES], row)
-                except BadBlockError as error:  # removed: the next worker that computes it writes it again
+                except BadBlockError as error:  # the next worker that computes the removed block writes it again
                     self._link.client().batch_remove([key], True)
                     raise BadBlockError(f"{key}: {error}") from error
                 yield
@@ -81,7 +82,7 @@ class MooncakeBlocks:
                 yield not is_there
 
     def remove(self, places: Sequence[str]) -> int:
-        """Removes all blocks of groups or versions; returns their number. Raises OSError."""
+        """Removes all blocks of groups or versions; returns the number of blocks. Raises OSError."""
         within: dict[str, list[str]] = {}
         for place in places:
             outer, _, inner = place.rpartition("/")
@@ -103,7 +104,7 @@ def _batches(rows: Sequence[memoryview]) -> Iterator[slice]:
 
 
 class _Link:
-    """The client of a master, created at its first use."""
+    """The link to a master: its client, created at the first use."""
 
     def __init__(self, master: str) -> None:
         self._master = master
@@ -111,14 +112,14 @@ class _Link:
         self._client: Any = None
 
     def client(self) -> Any:
-        """The client. Raises OSError if the store cannot be reached."""
+        """Returns the client, after creating it if needed. Raises OSError if the store cannot be reached."""
         with self._making:
             if self._client is None:
                 self._client = self._made()
             return self._client
 
     def present(self, keys: Sequence[str]) -> list[bool]:
-        """Whether the store has each key. Raises OSError."""
+        """Returns, for each key, whether the store has it. Raises OSError."""
         answers = self.client().batch_is_exist(list(keys))
         if any(answer < 0 for answer in answers):
             raise OSError(errno.EIO, f"the store answered {min(answers)}", self._master)
@@ -139,7 +140,7 @@ class _Link:
 
 
 def is_loaded() -> bool:
-    """Whether this process has loaded Mooncake: its threads, if they hang, abort the process at its end."""
+    """Whether this process has loaded Mooncake: if Mooncake's threads hang, they abort the process at its end."""
     return _MODULE in sys.modules
 
 
@@ -149,7 +150,7 @@ def _link(master: str) -> _Link:
 
 
 def _own_host(master: str) -> str:
-    """This machine's address towards the master. Raises OSError."""
+    """Returns the address of this machine on the route to the master. Raises OSError."""
     host, _, port = master.rpartition(":")
     family, kind, _, _, place = socket.getaddrinfo(host, int(port), type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, kind) as toward:

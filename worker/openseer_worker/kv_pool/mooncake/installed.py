@@ -8,7 +8,7 @@ from pathlib import Path
 from openseer_core.errors import InputError
 
 MASTER, STORE = "mooncake_master", "mooncake_client"
-"""Its programs: the first stores the blocks' locations, the second the blocks."""
+"""Mooncake's programs: the first stores the blocks' locations, the second the blocks."""
 PACKAGES = "mooncake-transfer-engine-non-cuda on CPUs, mooncake-transfer-engine-cuda13 beside GPUs"
 MOST_SHARE = 0.8
 """Limit of the pool's memory as a share of the memory free at its start; the engines need the rest."""
@@ -27,7 +27,7 @@ def program(name: str) -> Path:
 
 
 def check_programs() -> None:
-    """Raises InputError if Mooncake's programs, and so its client, cannot run here."""
+    """Raises InputError if Mooncake's programs, and therefore its client, cannot run here."""
     for name in (MASTER, STORE):
         _check_program(program(name))
 
@@ -57,7 +57,7 @@ def _check_program(path: Path) -> None:
 
 
 def free_memory() -> int:
-    """Bytes of memory that are free for this process: the machine's or its container's, the smaller number."""
+    """Returns the bytes of free memory for this process: the machine's or its container's, the smaller number."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
         if line.startswith("MemAvailable:"):

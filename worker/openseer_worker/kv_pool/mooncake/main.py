@@ -1,4 +1,4 @@
-"""`python -m openseer_worker.kv_pool.mooncake.main`: Mooncake's master and store as a process, until SIGTERM."""
+"""Runs Mooncake's master and store until SIGTERM: `python -m openseer_worker.kv_pool.mooncake.main`."""
 
 import argparse
 import asyncio

@@ -1,7 +1,7 @@
 """Starts and watches Mooncake's master and store, and restarts both together.
 
-Together, because either has wrong data about an earlier process of the other: a master that outlives its store directs
-readers to freed memory. So the death of either empties the pool, and contexts are computed again.
+Neither can continue with a new process of the other: a master whose store has been restarted directs readers to freed
+memory. So the end of either empties the pool, and contexts are computed again.
 """
 
 import asyncio
@@ -21,28 +21,30 @@ from openseer_worker.kv_pool.mooncake.installed import MASTER, STORE, program
 from openseer_worker.kv_pool.mooncake.watching import EVICTION_SHARE, usage
 
 PORTS = 3
-"""Ports in a row: the master's, its web server's, the store's. The store also opens two ports of its own choice."""
+"""Number of consecutive ports: the master's, its web server's, the store's. The store opens two more, of its choice."""
 READY_SECONDS = 30.0
 """Timeout of the start of either process, in seconds."""
 POLL_SECONDS = 0.1
+"""Interval of checks whether a starting process answers, in seconds."""
 LOOK_SECONDS = 1.0
-"""Interval of checks, in seconds."""
+"""Interval of checks whether both processes run, in seconds."""
 MOST_MISSES = 4
 """Consecutive checks without an answer, or without a store, after which both are restarted."""
 FIRST_BACKOFF_SECONDS = 0.5
 MOST_BACKOFF_SECONDS = 30.0
 FORGET_SECONDS = 60.0
-"""Uptime, in seconds, after which the restart back-off begins anew."""
+"""Uptime, in seconds, after which the restart back-off begins at FIRST_BACKOFF_SECONDS again."""
 _FIXED_PORTS = range(20_000, 32_700)
 """First ports of servers: above Mooncake's own, and below those of outgoing connections (from 32,768 on in Linux)."""
 _FIND_TRIES = 100
 
 
 class PoolServers:
-    """`async with PoolServers(…) as master`: HOST:PORT of the master. Both end with this process, even by SIGKILL.
+    """Mooncake's master and store; `async with PoolServers(…) as master` gives HOST:PORT of the master.
 
-    `host`: the address at which workers reach them; `port`: the first of PORTS; `most_bytes`: the store's capacity;
-    `logs`: folder of their logs; `on_message`: called with each restart, for people. Enter it from the main thread.
+    Both end with this process, even by SIGKILL. `host`: the address at which workers reach them; `port`: the first of
+    PORTS ports; `most_bytes`: the store's capacity; `logs`: folder of their logs; `on_message`: called with a message
+    for people at each restart. Enter the context in the main thread.
     """
 
     def __init__(self, host: str, port: int, most_bytes: int, logs: Path, on_message: Callable[[str], None]) -> None:
@@ -56,16 +58,16 @@ class PoolServers:
 
     @property
     def pids(self) -> list[int]:
-        """Process ids of master and store, while they run."""
+        """Process ids of the started master and store."""
         return [process.pid for process in self._processes]
 
     @property
     def is_up(self) -> bool:
-        """Whether both run."""
+        """Whether both processes run."""
         return len(self._processes) == 2 and all(process.returncode is None for process in self._processes)
 
     async def __aenter__(self) -> str:
-        """Starts both. Raises InputError if they do not start."""
+        """Starts both processes. Raises InputError if one does not start."""
         try:
             await self._start()
         except OSError as error:
@@ -83,11 +85,12 @@ class PoolServers:
         await self._kill()
 
     async def _start(self) -> None:
-        """Starts both. Raises OSError, after ending both again."""
+        """Starts both processes. Raises OSError if one does not start, after ending both."""
         host, port = self._host, self._port
         master = [
             *(f"--rpc_address={host}", f"--rpc_port={port}", f"--metrics_host={host}", f"--metrics_port={port + 1}"),
-            # Seconds until a silent store is dropped, and milliseconds for which a block that was found stays.
+            # client_ttl: seconds after which a silent store is dropped; default_kv_lease_ttl: milliseconds for which a
+            # block is kept after a lookup.
             *("--client_ttl=3", "--default_kv_lease_ttl=5000", "--rpc_thread_num=4"),
             *(f"--eviction_high_watermark_ratio={EVICTION_SHARE}", "--eviction_ratio=0.05"),
         ]
@@ -113,7 +116,7 @@ class PoolServers:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C at the terminal must end only this process, which ends them
+                start_new_session=True,  # Ctrl-C at the terminal must reach only this process, which ends the servers
             )
         finally:
             os.close(log)
@@ -137,7 +140,7 @@ class PoolServers:
             return False
 
     async def _watch(self) -> None:
-        """Restarts both whenever one has ended or does not answer, with a growing back-off."""
+        """Restarts both processes whenever one has ended or does not answer, with a growing back-off."""
         loop = asyncio.get_running_loop()
         backoff, up_since = FIRST_BACKOFF_SECONDS, loop.time()
         while True:
@@ -155,7 +158,7 @@ class PoolServers:
             up_since = loop.time()
 
     async def _trouble(self) -> str:
-        """Waits until one ends or does not answer; returns the reason for the restart."""
+        """Waits until a process ends or does not answer; returns the reason for the restart."""
         misses = 0
         while True:
             for process, name in zip(self._processes, (MASTER, STORE), strict=False):
@@ -172,7 +175,7 @@ class PoolServers:
                 task.cancel()
 
     async def _kill(self) -> None:
-        """Kills both; they have no data that needs a clean end."""
+        """Kills both processes; they have no data that needs a clean end."""
         processes, self._processes = self._processes, []
         for process in processes:
             with suppress(ProcessLookupError):
@@ -189,9 +192,10 @@ class PoolServers:
 
 
 def free_ports(host: str) -> int:
-    """The first of PORTS free ports in a row, outside the kernel's range for outgoing connections. Raises OSError.
+    """Returns the first of PORTS consecutive free ports, outside the kernel's range for outgoing connections.
 
-    Within that range a connection could take the master's port while the master restarts, and keep it.
+    Within that range a connection could get the master's port during a restart, and keep it. Raises OSError if no such
+    ports are found.
     """
     for _ in range(_FIND_TRIES):
         port = random.choice(_FIXED_PORTS)

@@ -1,7 +1,7 @@
-"""Reads the usage of Mooncake's store from its master, and removes groups that are over before the store evicts.
+"""Reads the usage of Mooncake's store from its master, and removes ended groups before the store evicts blocks.
 
-The store evicts the least recently used blocks: mostly the first blocks of responses that still run. So groups that are
-over are removed before it is full.
+The store evicts the least recently used blocks: mostly the first blocks of responses that still run. So ended groups
+are removed before the store is full.
 """
 
 import http.client
@@ -13,17 +13,16 @@ from openseer_worker.kv_pool.mooncake.client import MooncakeBlocks
 ANSWER_SECONDS = 2.0
 """Timeout of the master's answer about the usage, in seconds."""
 FULL_SHARE = 0.8
-"""Usage from which groups that are over are removed; the store itself evicts from EVICTION_SHARE on."""
+"""Usage, as a share of the capacity, above which ended groups are removed."""
 EVICTION_SHARE = 0.95
-
-
+"""Usage above which the store evicts blocks."""
 MOST_REMOVED = 64
-"""Limit of groups removed in one call, in which the master scans the names of all blocks."""
+"""Limit of groups removed in one call: the master scans the names of all blocks for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreUsage:
-    """Bytes `used` by blocks, of `capacity`, which is 0 while no store is registered."""
+    """Bytes `used` by blocks, and the store's `capacity` in bytes: 0 while no store is registered."""
 
     used: int
     capacity: int
@@ -49,16 +48,15 @@ def usage(master: str) -> StoreUsage:
 
 
 class MooncakeSweeper:
-    """Removes blocks of replaced weights, and of groups that are over, from the store at `master`."""
+    """Removes blocks of replaced weights and of ended groups from the store at `master`; see Sweeper."""
 
     def __init__(self, master: str) -> None:
         self._master = master
         self._blocks = MooncakeBlocks(master)
 
     def sweep(self, ended: Sequence[str], replaced: Sequence[str]) -> Sequence[str]:
-        """Returns the removed part of `ended`: while usage exceeds FULL_SHARE its older half, at most MOST_REMOVED.
-
-        Raises OSError.
+        """Removes `replaced` and, if the usage exceeds FULL_SHARE, the older half of `ended`, at most MOST_REMOVED
+        groups. Returns the removed part of `ended`. Raises OSError.
         """
         now = usage(self._master)
         going = ended[: min(MOST_REMOVED, (len(ended) + 1) // 2)] if now.used > FULL_SHARE * now.capacity else ()

@@ -1,7 +1,7 @@
-"""The methods in vLLM's processes through which the engine reaches the proposer.
+"""The methods in vLLM's processes through which the engine calls the proposer.
 
-They are called by name through vLLM's collective_rpc, which may serialise arguments and results: between DraftCalls and
-these methods drafts are plain tuples. They return None on the ranks that do not draft (see `calls`).
+DraftCalls calls them by name through vLLM's collective_rpc, which may serialise arguments and results. So the fields of
+DraftNews are passed as plain tuples. The methods return None on the ranks that do not draft.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ class DraftExtension:
         importance: dict[str, float],
         released: list[str],
     ) -> list[int] | None:
-        """GroupProposer.feed, with the fields of a DraftNews."""
+        """Calls GroupProposer.feed; the arguments are the fields of a DraftNews."""
         proposer = _proposer(self)
         if proposer is None:
             return None
@@ -36,34 +36,34 @@ class DraftExtension:
         return proposer.feed(DraftNews([DraftTokens(*new) for new in tokens], earlier, importance, released))
 
     def draft_metrics(self) -> tuple[str, dict[str, float]] | None:
-        """GroupProposer.metrics."""
+        """Calls GroupProposer.metrics."""
         proposer = _proposer(self)
         return None if proposer is None else proposer.metrics()
 
     def probe_steps(self, rows: int, lengths: list[int], rounds: int) -> None:
-        """GroupProposer.probe."""
+        """Calls GroupProposer.probe."""
         proposer = _proposer(self)
         if proposer is not None:
             proposer.probe(rows, lengths, rounds)
 
     def end_step_probe(self) -> list[tuple[int, float]] | None:
-        """GroupProposer.end_probe."""
+        """Calls GroupProposer.end_probe."""
         proposer = _proposer(self)
         return None if proposer is None else proposer.end_probe()
 
     def learn_step(self, rows: int, drafted: int, seconds: float) -> None:
-        """GroupProposer.learn."""
+        """Calls GroupProposer.learn."""
         proposer = _proposer(self)
         if proposer is not None:
             proposer.learn(rows, drafted, seconds)
 
     def switch_off_drafts(self, reason: str) -> None:
-        """GroupProposer.switch_off."""
+        """Calls GroupProposer.switch_off."""
         proposer = _proposer(self)
         if proposer is not None:
             proposer.switch_off(reason)
 
 
 def _proposer(worker: Any) -> "GroupProposer | None":
-    """The proposer of a vLLM worker; None in a process without one."""
+    """Returns the proposer of a vLLM worker; None in a process without a proposer."""
     return getattr(worker.model_runner, "drafter", None)

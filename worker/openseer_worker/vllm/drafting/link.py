@@ -1,6 +1,6 @@
 """The engine's side of drafting: starts the proposer inside vLLM, passes news to it and reads its metrics.
 
-All methods but `metrics` are for the engine's thread, between two steps.
+All methods except `metrics` are for the engine's thread, between two steps.
 """
 
 import time
@@ -12,16 +12,16 @@ from openseer_worker.vllm.drafting import step_profile
 from openseer_worker.vllm.drafting.calls import DraftCalls
 
 READ_SECONDS = 1.0
-"""Shortest interval of reading metrics, in seconds."""
+"""Least interval of reading the drafter's metrics, in seconds."""
 
 
 class DraftLink:
-    """Drafting in one engine. `reason`: why it does not draft; "" if it does. `idle`: vLLM is built for drafts even if
-    it does not draft, because the proposer captures routed experts."""
+    """Drafting in one engine. `reason`: why the engine does not draft; "" if it does. `idle`: vLLM is built for drafts
+    though the engine may not draft, because the proposer captures routed experts."""
 
     def __init__(self, core: Any, reason: str, *, idle: bool = False) -> None:
         self.built = not reason or idle
-        """Whether vLLM was built for drafts: then it samples in its own way for verifying them."""
+        """Whether vLLM was built for drafts. If so, it samples with its method that verifies drafts."""
         self._may_draft = not reason
         self._core = core
         self._calls = DraftCalls(core)
@@ -41,7 +41,7 @@ class DraftLink:
     def start(self, inputs: Any, profile: EngineProfile, sampling: Sampling, most: int) -> str:
         """Measures the cost of verifying, and begins to draft unless drafts cannot pay.
 
-        Returns the reason why they cannot, "" if they may. It is no fault; `on` is also False after a fault.
+        Returns the reason why drafts cannot pay, "" if they may. `on` is False for this reason or after a failure.
         """
         self.attach()
         costs = step_profile.measure(self._core, self._calls, inputs, profile, sampling, most)
@@ -56,15 +56,17 @@ class DraftLink:
         return reason
 
     def feed(self, news: DraftNews) -> list[int]:
-        """Passes news on; returns, for each entry of `tokens`, the tokens that the drafter has of the response."""
+        """Passes `news` on; returns, for each entry of its `tokens`, the number of the response's tokens that the
+        drafter has."""
         return self._calls.feed(news)
 
     def read(self, *, at_rest: bool) -> None:
-        """Reads the drafter's metrics if the last ones are older than READ_SECONDS, or `at_rest`: nothing runs."""
+        """Reads the drafter's metrics if the last ones are READ_SECONDS old. `at_rest`: no request runs, so the metrics
+        are read at any age."""
         if self._may_draft and (at_rest or time.monotonic() - self._read_at >= READ_SECONDS):
             self._reason, self._metrics = self._calls.metrics()
             self._read_at = time.monotonic()
 
     def metrics(self) -> dict[str, float | int | str]:
-        """The drafter's last metrics, and whether the engine drafts. May be called from any thread."""
+        """Returns the drafter's last metrics, and whether the engine drafts. May be called from any thread."""
         return {**self._metrics, "drafts": "on" if self.on else f"off: {self._reason}"}

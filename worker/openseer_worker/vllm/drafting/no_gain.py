@@ -1,8 +1,8 @@
 """Records on disk that drafts do not pay, so that an engine is built for them only once.
 
-On a GPU an engine built for drafts is slower than one without, even when it drafts nothing (docs/gpu.md). So if the
-profile shows that even perfect drafts would not make it faster, it is built again without them; the next start of the
-same model on the same device builds it without them at once.
+On a GPU an engine built for drafts is slower than one without, even if it drafts nothing (docs/gpu.md). So if the step
+profile shows that even perfect drafts would not make the engine faster, it is built again without drafts. The next
+start of the same model on the same device builds it without drafts at once.
 """
 
 import hashlib
@@ -20,21 +20,21 @@ from openseer_core.manifest.job import Model, Parallelism, Sampling, Speculation
 
 _LOG = logging.getLogger(__name__)
 CACHE = "OPENSEER_CACHE"
-"""Environment: the cache folder, whose content can be made again; default ~/.cache/openseer."""
+"""Environment variable: the cache folder, whose content can be computed again; default ~/.cache/openseer."""
 VALID_SECONDS = 7 * 24 * 3600.0
 """Validity of a record, in seconds; then the engine is measured again."""
 
 
 def no_gain_folder() -> Path:
-    """The folder of records on this machine."""
+    """Returns the folder of records on this machine."""
     home = Path(os.environ.get("HOME") or tempfile.gettempdir())
     given = os.environ.get(CACHE)
     return (Path(given).expanduser() if given else home / ".cache" / "openseer") / "drafts-that-do-not-pay"
 
 
 class NoGainRecord:
-    """The record of one engine, identified by `facts`. It is valid for a week, since the machine may have been busy
-    during the measurement. Without a usable folder there is no record."""
+    """The record of one engine, identified by `facts`. It is valid for VALID_SECONDS only, since the machine may have
+    been busy during the measurement. Without a usable folder there is no record."""
 
     def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
         self._facts = dict(facts)
@@ -42,7 +42,7 @@ class NoGainRecord:
         self._path = folder / f"{key}.json"
 
     def read(self) -> str:
-        """The reason why drafts do not pay here; "" without a valid record."""
+        """Returns the reason why drafts do not pay here; "" without a valid record."""
         try:
             if time.time() - self._path.stat().st_mtime > VALID_SECONDS:
                 return ""
@@ -65,7 +65,7 @@ class NoGainRecord:
 
 
 def facts_of(model: Model, parallelism: Parallelism, sampling: Sampling, speculation: Speculation) -> dict[str, Any]:
-    """The settings of a job that determine the duration of its engine's steps."""
+    """Returns the settings of a job that determine the duration of its engine's steps."""
     return {
         "model": _identity(model.path),
         "revision": model.revision,
@@ -80,7 +80,7 @@ def facts_of(model: Model, parallelism: Parallelism, sampling: Sampling, specula
 
 
 def _identity(path: str) -> str:
-    """Identifies a model by its configuration, since folders are copied; without one by its name."""
+    """Returns the hash of a model's configuration, since folders are copied; the path if it has no configuration."""
     config = Path(path) / "config.json"
     try:
         return hashlib.sha256(config.read_bytes()).hexdigest()

@@ -1,13 +1,13 @@
 """Computes log-probabilities of prompts in pieces, in the model runner that drafts (V1).
 
-That runner allocates the logits of all tokens of a step at once, in float32, which its measurement of the engine's
-memory does not cover: some GB with a large vocabulary. The V2 runner works in pieces of as many tokens by itself.
+That runner allocates the logits of all tokens of a step at once, in float32: some GB with a large vocabulary, which
+vLLM's measurement of the engine's memory does not include. The V2 runner has pieces of the same size itself.
 """
 
 from typing import Any
 
 PIECE_TOKENS = 1024
-"""Limit of tokens of one request whose logits exist at a time."""
+"""Limit of tokens per request whose logits exist at the same time."""
 
 
 def score_in_pieces(runner: Any, most: int = PIECE_TOKENS) -> None:
@@ -15,12 +15,13 @@ def score_in_pieces(runner: Any, most: int = PIECE_TOKENS) -> None:
     compute = runner._get_prompt_logprobs_dict
 
     def in_pieces(hidden_states: Any, num_scheduled_tokens: dict[str, int]) -> dict[str, Any]:
-        """`hidden_states`: [tokens of the step, width], those of a request in one stretch."""
+        """Computes the log-probabilities of a step's prompts piece by piece. `hidden_states`: [tokens of the step,
+        width], the tokens of a request in one stretch."""
         counts = {key: num_scheduled_tokens[key] for key in runner.num_prompt_logprobs if key in num_scheduled_tokens}
         found: dict[str, Any] = {}
         for start in range(0, max(counts.values(), default=0), most):
             piece = {key: min(count - start, most) for key, count in counts.items() if count > start}
-            # Tokens before the piece count as computed, and their hidden states are left out.
+            # Tokens before the piece count as computed, and their hidden states are omitted.
             for key in piece:
                 runner.requests[key].num_computed_tokens += start
             found |= compute(hidden_states[start:], piece)

@@ -1,8 +1,9 @@
-"""Drafts inside vLLM: the proposer that vLLM calls after each step, and changes that make steps without drafts free.
+"""Drafts inside vLLM: the proposer that vLLM calls after each step, and patches so that steps without drafts cost no
+extra time.
 
-The changes are of vLLM's sampling in `environment.CHECKED_VERSIONS`. vLLM creates the proposer, and the worker's
+The patches fit the sampling of vLLM in `environment.CHECKED_VERSIONS`. vLLM creates the proposer, and the worker's
 extension gives it the model runner. From then on a step without drafts is sampled as in an engine without drafts, and
-drafting goes on up to the last token of the context.
+drafts are proposed up to the last token of the context.
 """
 
 import logging
@@ -26,27 +27,26 @@ _LOG = logging.getLogger(__name__)
 OPTIONS = "openseer_drafts"
 """Key of the proposer's options in vLLM's `additional_config`."""
 UNKNOWN = 0.0
-"""In place of the seconds of a step that did more than verify drafts."""
-
-
+"""Replaces the seconds of a step that did more than verify drafts."""
 PADDED_BYTES = 2**30
-"""Memory for the log-probabilities of drafts, in bytes, in addition to vLLM's measurement of the engine's memory."""
+"""Memory for the log-probabilities of drafts, in bytes, beside the memory that vLLM measures for the engine."""
 _ENTRY_BYTES = 2 * 4
-"""Bytes per row and token of the vocabulary: logits and log-probabilities in float32."""
+"""Bytes per row and vocabulary entry: logits and log-probabilities in float32."""
 
 
 def longest_draft(rows: int, profiled: int, vocabulary: int) -> int:
-    """Limit of tokens per draft in a step of `rows` rows with log-probabilities.
+    """Returns the limit of tokens per draft in a step of `rows` rows with log-probabilities.
 
-    For them vLLM pads every row to the longest draft: `rows` * (1 + longest) rows of the `vocabulary` in float32, twice
-    (rejection_sampler.py, `_get_logprobs_tensors`). Its measurement of the engine's memory has `profiled` rows.
+    vLLM pads the log-probabilities of every row to the longest draft: `rows` * (1 + longest) rows of `vocabulary`
+    entries in float32, twice (rejection_sampler.py, `_get_logprobs_tensors`). vLLM's measurement of the engine's memory
+    includes `profiled` rows.
     """
     return max(0, (profiled + PADDED_BYTES // (_ENTRY_BYTES * vocabulary)) // max(1, rows) - 1)
 
 
 class _DraftedRequest(NamedTuple):
-    """A request with drafts. `least`: tokens of prompt and response before which stop tokens are masked; `limit`: the
-    most that it can have."""
+    """A request with drafts. `least`: number of tokens, of prompt and response, up to which stop tokens are masked;
+    `limit`: the greatest number of tokens that it can have."""
 
     slot: int
     group: str
@@ -55,14 +55,14 @@ class _DraftedRequest(NamedTuple):
 
 
 class _NoDrafts(NamedTuple):
-    """In place of vLLM's description of a step's drafts, for a step without drafts."""
+    """Replaces vLLM's description of a step's drafts in a step without drafts."""
 
     logits_indices: Any
 
 
 class GroupProposer:
-    """Proposes drafts from the tokens of a request's group. vLLM creates one in each process of the last pipeline
-    stage; only the first rank's drafts are used."""
+    """Proposes drafts from the tokens of a request's group. vLLM creates a proposer in each process of the last
+    pipeline stage, and uses only the first rank's drafts."""
 
     def __init__(self, vllm_config: Any) -> None:
         options: dict[str, Any] = vllm_config.additional_config[OPTIONS]
@@ -75,7 +75,7 @@ class GroupProposer:
         self._context = int(vllm_config.model_config.max_model_len)
         self._vocabulary = int(vllm_config.model_config.get_vocab_size())
         self._profiled = int(vllm_config.scheduler_config.max_num_seqs)
-        # Twice the requests, since preempted ones, which are few, keep their slots.
+        # Twice the limit of requests, since preempted requests, which are few, keep their slots.
         self._capacity = 2 * self._profiled
         self._runner: Any = None
         self._drafter: Drafter | None = None
@@ -85,17 +85,18 @@ class GroupProposer:
         self._ended_at = 0.0
         self._requests: dict[str, _DraftedRequest] = {}
         self._importance: dict[str, float] = {}
-        # The batch of the last step: its requests, and the rows and slots of those that can have drafts.
+        # The last step's batch: the keys of its requests, and the rows and slots of the requests that can have drafts.
         self._ids: list[str] = []
         self._rows = self._slots = self._least = self._limits = np.zeros(0, np.int32)
 
     def load_model(self, model: Any, *_: Any, **__: Any) -> None:
-        """Required by vLLM, though there is no draft model. `model`: the one that verifies."""
+        """Binds the capture of routed experts to `model`, which verifies drafts. vLLM requires this method; there is no
+        draft model to load."""
         if self._routes is not None:
             self._routes.bind(model)
 
     def attach(self, runner: Any) -> None:
-        """Takes the model runner of this process, and begins to draft on the rank whose drafts are used."""
+        """Patches the model runner of this process, and begins to draft on the rank whose drafts are used."""
         from vllm.distributed import get_tp_group
 
         if is_cpu_build():
@@ -110,13 +111,14 @@ class GroupProposer:
         if not self._never_drafts:
             take = runner.take_draft_token_ids
             runner.take_draft_token_ids = lambda: take() if self._drafts else None
-            warm_up()  # else the first step would take half a second longer
+            warm_up()  # otherwise the first step would take half a second longer
             self._drafter = Drafter(slots=self._capacity, max_tokens=self._most, memory_bytes=self._memory)
 
     # Called by the worker's extension, between two steps.
 
     def feed(self, news: DraftNews) -> list[int]:
-        """Takes news of groups; returns, for each entry of `tokens`, the tokens that it has of the response."""
+        """Gives news of groups to the drafter; returns, for each entry of `tokens`, the number of the response's tokens
+        that the drafter has. Empty on the ranks that do not draft."""
         drafter = self._drafter
         if drafter is None:
             return []
@@ -135,11 +137,11 @@ class GroupProposer:
         return known
 
     def metrics(self) -> tuple[str, dict[str, float]] | None:
-        """The reason why drafting has ended, or "", and the drafter's metrics; None on the other ranks."""
+        """Returns the reason why drafting has ended, or "", and the drafter's metrics; None without a drafter."""
         return None if self._drafter is None else (self._off, self._drafter.metrics())
 
     def probe(self, rows: int, lengths: list[int], rounds: int) -> None:
-        """Begins to propose random drafts in steps with `rows` rows: of each length in turn, each `rounds` times."""
+        """Begins to propose random drafts in steps with `rows` rows, of each length in turn, `rounds` times."""
         if self._drafter is not None:
             self._probe = Probe(rows, lengths, rounds, self._vocabulary)
             self._ended_at = UNKNOWN
@@ -150,16 +152,16 @@ class GroupProposer:
         return probe.medians() if probe is not None else []
 
     def learn(self, rows: int, drafted: int, seconds: float) -> None:
-        """Tells the drafter the seconds of a step that verifies `drafted` draft tokens for `rows` rows."""
+        """Reports to the drafter the seconds of a step that verifies `drafted` draft tokens for `rows` rows."""
         if self._drafter is not None:
             self._drafter.costs.learn(rows, drafted, seconds)
 
     def switch_off(self, reason: str) -> None:
-        """Ends drafting; steps go on as without a drafter."""
+        """Ends drafting; later steps are as without a drafter."""
         self._off = reason
 
     def take_routes(self) -> list[RowsOf] | None:
-        """RowCapture.take; None where nothing is captured."""
+        """Calls RowCapture.take; returns None if no routed experts are captured."""
         return None if self._routes is None else self._routes.take()
 
     # Called by vLLM after each step.
@@ -171,7 +173,11 @@ class GroupProposer:
         token_ids_cpu: NDArray[np.int32],
         slot_mappings: Any = None,
     ) -> list[list[int]]:
-        """Returns a draft for each row, up to the allowed number of tokens; empty for a row without new tokens."""
+        """Returns a draft for each row, empty for a row without new tokens.
+
+        `sampled_token_ids`: the new tokens of each row; `num_tokens_no_spec`: int32 [rows], tokens so far;
+        `token_ids_cpu`: int32 [rows, longest context].
+        """
         self._drafts = False
         if self._routes is not None:
             self._routes.note(num_tokens_no_spec)
@@ -209,10 +215,10 @@ class GroupProposer:
         return proposed
 
     def _allowed(self, count: int, wanted: NDArray[np.int32], ends: NDArray[np.int32]) -> NDArray[np.int32]:
-        """The usable length of each row's draft.
+        """Returns the usable length of each row's draft.
 
-        The token after a draft must still be within the response. While stop tokens are masked, that token must be
-        masked, too, because vLLM decides for it as if there were no draft before it. All drafts together must leave a
+        The token after a draft must be within the response. While stop tokens are masked, the mask must hold for that
+        token, too, because vLLM chooses the mask as if no draft preceded the token. All drafts together must leave one
         token of vLLM's budget per step to each row. With log-probabilities the longest draft costs memory on every row.
         """
         bounds = np.where(ends < self._least, np.minimum(self._least, self._limits), self._limits)
@@ -223,7 +229,7 @@ class GroupProposer:
         return np.minimum(given, max(0, spare) // count) if given.sum() > spare else given
 
     def _spread(self, count: int, drafts: NDArray[np.int32], lengths: NDArray[np.int32]) -> list[list[int]]:
-        """A list for each row of the batch, from the drafts of the rows that can have one."""
+        """Returns a draft for each row of the batch, from the drafts of the rows that can have one."""
         if not lengths.any():
             return [[]] * count
         self._drafts = True
@@ -238,7 +244,7 @@ class GroupProposer:
     def _match(
         self, ids: list[str], sampled: list[list[int]], ends: NDArray[np.int32], tokens: NDArray[np.int32]
     ) -> bool:
-        """Finds the rows' slots. True if all rows got tokens and are the same as in the step before."""
+        """Finds the rows' slots. Returns whether all rows got tokens and are the same as in the step before."""
         whole = all(sampled)
         if whole and ids == self._ids:
             return True
@@ -257,7 +263,7 @@ class GroupProposer:
         return False
 
     def _request(self, key: str, context: NDArray[np.int32]) -> _DraftedRequest | None:
-        """The request with this key, opened at its first step; None for one without a group."""
+        """Returns the request with this key, and opens it at its first step; None for a request without a group."""
         request = self._requests.get(key)
         if request is not None:
             return request
@@ -281,10 +287,10 @@ class GroupProposer:
 
 
 def _skip_without_drafts(runner: Any) -> None:
-    """Makes vLLM sample a step without drafts as without speculation, and go on drafting near the context's end.
+    """Makes vLLM sample a step without drafts as without speculation, and draft up to the context's end.
 
-    When one row is within the last tokens of its context, vLLM would draft for no row of the batch, and verify zeros
-    instead. That is for draft models; its scheduler cuts drafts to the context's end anyway.
+    If one row is within the last tokens of its context, vLLM would draft for no row of the batch, and verify zeros
+    instead. Only draft models need that; vLLM's scheduler cuts drafts to the context's end anyway.
     """
     from vllm.utils.torch_utils import async_tensor_h2d
 
@@ -304,9 +310,9 @@ def _skip_without_drafts(runner: Any) -> None:
 
 
 def _mend_sampling() -> None:
-    """Expands each row's temperature, top-k and top-p to its drafts, with torch operations.
+    """Makes vLLM expand each row's temperature, top-k and top-p to the row's drafts with torch operations.
 
-    On a CPU vLLM writes them to a temporary copy, so that drafts are verified with uninitialised values.
+    On a CPU vLLM's own code writes them to a temporary copy, so that drafts are verified with uninitialised values.
     """
     import torch
     import vllm.v1.sample.rejection_sampler as sampler

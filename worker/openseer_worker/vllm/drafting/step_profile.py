@@ -1,4 +1,4 @@
-"""Measures a step's duration by rows and drafts when an engine starts, with real requests and random drafts."""
+"""Measures a step's duration by its rows and drafts at an engine's start, with real requests and random drafts."""
 
 import math
 import time
@@ -11,28 +11,31 @@ from openseer_worker.engine import DraftNews, EngineProfile, EngineRequest
 from openseer_worker.vllm.drafting.calls import DraftCalls
 
 PROFILE_SECONDS = 3.0
-"""Time limit of the profile, in seconds; the remaining durations of a slow model are learned while it works."""
+"""Time limit of the profile, in seconds; with a slow model, the drafter learns the other durations while it drafts."""
 ROWS = (1, 4, 16)
-"""Numbers of rows that are measured, in addition to the number of slots."""
+"""Measured numbers of rows; the greatest number of concurrent requests is measured, too."""
 LENGTHS = (0, 1, 3, 7)
-"""Numbers of drafts per row that are measured."""
+"""Measured numbers of draft tokens per row."""
 ROUNDS = 5
-"""Measurements of each length, in turn; the median counts."""
+"""Number of measurements of each length; their median counts."""
 WORTH_IT = 1.05
-"""Least possible speedup, with all drafts accepted, for which the engine drafts."""
+"""Least speed-up, if all drafts were accepted, with which the engine drafts."""
 PROMPT_TOKENS = 32
 _GROUP = "step-profile"
 _SPARE_TOKENS = 2 * max(LENGTHS)
 _SEED = 1
 
 MeasuredCosts = dict[tuple[int, int], float]
-"""(rows, drafts per row) → seconds of a step."""
+"""For (rows, draft tokens per row) the seconds of a step."""
 
 
 def measure(
     core: Any, calls: DraftCalls, inputs: Any, profile: EngineProfile, sampling: Sampling, most: int
 ) -> MeasuredCosts:
-    """Profiles an engine before its first request, with at most `most` drafts per row. Leaves its cache empty."""
+    """Profiles an engine before its first request, with at most `most` draft tokens per row. Leaves its cache empty.
+
+    Returns no costs if the context is too short for a measurement.
+    """
     lengths = [length for length in LENGTHS if length <= most]
     tokens = ROUNDS * len(lengths) + _SPARE_TOKENS
     request_blocks = profile.layout.blocks(PROMPT_TOKENS + tokens, PROMPT_TOKENS)
@@ -41,7 +44,7 @@ def measure(
     costs: MeasuredCosts = {}
     if PROMPT_TOKENS + tokens >= profile.context_tokens:
         return costs
-    # The extremes first: they decide whether drafts pay at all.
+    # The least and the greatest batch first: they decide whether drafts pay at all.
     for rows in dict.fromkeys((1, full, *ROWS)):
         if not 0 < rows <= full or time.monotonic() > deadline:
             continue
@@ -55,7 +58,7 @@ def measure(
 
 
 def best_gain(costs: MeasuredCosts) -> float:
-    """The greatest possible speedup, with all drafts accepted; infinite without measurements."""
+    """Returns the greatest measured speed-up, if all drafts were accepted; infinite without measurements."""
     gains = [
         (1 + length) * costs[rows, 0] / seconds
         for (rows, length), seconds in costs.items()

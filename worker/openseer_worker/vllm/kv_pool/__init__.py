@@ -1,6 +1,6 @@
-"""vLLM's side of a KV pool: its arguments by backend, and the connector, which is the same for all.
+"""vLLM's side of a KV pool: vLLM's arguments by backend, and the connector, which all backends share.
 
 Read `arguments` (vLLM's settings), `connector` (called by vLLM), `steps` (messages from the scheduler's side to the
-worker's), `lookups` (the scheduler's side), `transfers` (the worker's side), `block_tensors` (blocks in vLLM's KV
-cache), `counts`. Tests: tests/worker/vllm/kv_pool.
+worker's side), `lookups` (the scheduler's side), `transfers` (the worker's side), `block_tensors` (blocks in vLLM's KV
+cache), `counts`, `metrics`. Tests: tests/worker/vllm/kv_pool.
 """

@@ -1,4 +1,4 @@
-"""Converts blocks in vLLM's KV cache to rows of bytes and back; a row has the block's part of every layer, in order."""
+"""Converts blocks in vLLM's KV cache to rows of bytes and back; a row has one block's data of all layers, in order."""
 
 from collections.abc import Sequence
 
@@ -20,13 +20,13 @@ class BlockTensors:
         """Bytes of a block in all layers."""
 
     def take(self, ids: Sequence[int]) -> torch.Tensor:
-        """Copies of blocks: uint8 [len(ids), block_bytes], on the device."""
+        """Returns copies of blocks: uint8 [len(ids), block_bytes], on the cache's device."""
         chosen = torch.tensor(ids, device=self.device)
         parts = [_bytes_of(layer.index_select(0, chosen)) for layer in self._layers]
         return torch.cat(parts, dim=1)
 
     def put(self, rows: torch.Tensor, ids: Sequence[int]) -> None:
-        """Writes blocks: rows uint8 [len(ids), block_bytes], on any device."""
+        """Writes `rows` (uint8 [len(ids), block_bytes], on any device) to the blocks `ids`."""
         chosen = torch.tensor(ids, device=self.device)
         rows = rows.to(self.device)
         parts = rows.split(self._sizes, dim=1)
@@ -39,10 +39,10 @@ def _bytes_of(blocks: torch.Tensor) -> torch.Tensor:
 
 
 def _by_block(name: str, cache: torch.Tensor, blocks: int) -> torch.Tensor:
-    """A view of a layer's cache whose first dimension counts its blocks.
+    """Returns a view of a layer's cache whose first dimension has one entry per block.
 
-    In the cache they are the first dimension, or the one after keys and values; an attention with smaller blocks has
-    several for each.
+    In the cache, blocks are the first dimension, or the second one after keys and values. If the attention has smaller
+    blocks than the cache, several of them make one block. Raises ValueError for other shapes.
     """
     if cache.element_size() == 1:
         cache = cache.view(torch.uint8)  # not all operations support all 8-bit formats

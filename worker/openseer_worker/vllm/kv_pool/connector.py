@@ -1,8 +1,8 @@
 """The connector between vLLM and a KV pool: one part in vLLM's scheduler, one in each of its workers.
 
-Blocks are content-addressed by vLLM's block hashes, which begin with the salt of job and weights version. Blocks of
-prompts and responses are written as soon as a step has filled them, so any worker finds all but the last few tokens of
-a response, also after the death of its worker. Fetches run beside the steps. After any failure of the pool the engine
+vLLM's block hashes, which include the salt of job and weights version, identify the blocks' contents. Blocks of prompts
+and responses are written as soon as a step has filled them, so any worker finds all but the last few tokens of a
+response, also after the death of its worker. Fetches run beside the steps. After any failure of the pool the engine
 computes the missing blocks.
 """
 
@@ -36,7 +36,7 @@ _LAYOUT_VARIABLES = ("VLLM_KV_CACHE_LAYOUT", "VLLM_ATTENTION_BACKEND")
 
 
 class PoolConnector(KVConnectorBase_V1):
-    """One side of the connector, by `role`. Raises ValueError for a model with several kinds of blocks."""
+    """One side of the connector, by `role`. Raises ValueError for a model or parallelism without support for a pool."""
 
     def __init__(self, vllm_config: Any, role: KVConnectorRole, kv_cache_config: KVCacheConfig) -> None:
         super().__init__(vllm_config=vllm_config, role=role, kv_cache_config=kv_cache_config)
@@ -80,7 +80,7 @@ class PoolConnector(KVConnectorBase_V1):
         self._worker.give_up()
 
     def wait_for_layer_load(self, layer_name: str) -> None:
-        """Does nothing: a request is scheduled only after its fetch."""
+        """Does nothing: a request is scheduled only after its fetch has ended."""
 
     def save_kv_layer(self, layer_name: str, kv_layer: torch.Tensor, attn_metadata: Any, **kwargs: Any) -> None:
         """Does nothing: whole blocks are written after the step."""
@@ -115,7 +115,7 @@ class PoolConnector(KVConnectorBase_V1):
 
     @property
     def requires_kv_delivery(self) -> bool:
-        """False: blocks that are not written are computed again."""
+        """False: blocks that are not written can be computed again."""
         return False
 
     def on_new_request(self, request: Any) -> None:
@@ -142,8 +142,8 @@ class PoolConnector(KVConnectorBase_V1):
 def check_cache(cache: KVCacheConfig) -> None:
     """Raises ValueError for a model that does not keep all tokens of all layers in blocks of one kind.
 
-    With a connector vLLM keeps all tokens of sliding windows and chunks, which it frees without a pool: such models
-    would have less room with a pool.
+    With a connector vLLM keeps all tokens of sliding windows and chunks; without a connector it frees them. So such
+    models would have less room with a pool.
     """
     groups = cache.kv_cache_groups
     kinds = {_kind(spec) for group in groups for spec in iter_layer_specs(group.kv_cache_spec)}
@@ -163,7 +163,8 @@ def _kind(spec: Any) -> str:
 
 
 def layout_digest(vllm_config: Any, cache: KVCacheConfig) -> str:
-    """Equal for engines whose blocks of the same tokens, under the same weights, have the same bytes: 16 digits."""
+    """Returns a digest of an engine's block format (16 hexadecimal digits). Engines with equal digests have equal bytes
+    in their blocks of the same tokens, with the same weights."""
     spec: Any = cache.kv_cache_groups[0].kv_cache_spec
     layers = spec.kv_cache_specs if isinstance(spec, UniformTypeKVCacheSpecs) else {"": spec}
     model, parallel = vllm_config.model_config, vllm_config.parallel_config
@@ -176,7 +177,7 @@ def layout_digest(vllm_config: Any, cache: KVCacheConfig) -> str:
         *(f"{name} {part!r}" for name, part in sorted(layers.items())),
         *sorted(cache.kv_cache_groups[0].layer_names),
         str(vllm_config.cache_config.prefix_caching_hash_algo),
-        # These choose the attention backend, and so the order of numbers within a block.
+        # The next entries determine the attention backend, and so the order of numbers within a block.
         str(current_platform.get_device_name()),
         vllm.__version__,
         str(vllm_config.attention_config.backend),

@@ -1,5 +1,4 @@
-"""The connector's counts, by core's names, in an object of vLLM's class that passes from its processes to the
-engine."""
+"""The connector's counts, in an object that vLLM passes from its processes to the engine."""
 
 from collections import Counter
 from typing import Any
@@ -8,7 +7,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.metrics import KVConnectorStat
 
 
 class PoolCounts(KVConnectorStats):
-    """Counts since the last take, by the names of core's ContextCounts, as far as they concern a pool."""
+    """Counts of a pool's use since the last `take_counts`, by the names of core's ContextCounts."""
 
     def add(self, name: str, amount: float) -> None:
         """Adds `amount` to a count."""

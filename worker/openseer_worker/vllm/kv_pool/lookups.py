@@ -1,8 +1,8 @@
 """The scheduler's side of the connector: finds a request's blocks in the pool, and the blocks that the engine has
 filled.
 
-All methods run between two steps of the engine, so none waits for the pool: threads query it, and a request is
-scheduled after the answer.
+All methods run between two steps of the engine, so they do not wait for the pool while the engine has other work.
+Threads query the pool, and a request is scheduled after the answer.
 """
 
 import time
@@ -19,16 +19,17 @@ from openseer_worker.vllm.kv_pool.arguments import KV_PLACE
 from openseer_worker.vllm.kv_pool.steps import IDLE_SECONDS, BlocksOf, PoolStep
 
 LOOKUP_SECONDS = 1.0
-"""Timeout of the pool's answer, in seconds; then the request's context is computed."""
+"""Timeout of the pool's answer, in seconds; after it the request's context is computed."""
 LOOKUP_THREADS = 2
 MOST_PLACES = 10_000
-"""Limit of remembered groups whose first blocks this engine has written; those of others are written again."""
+"""Limit of remembered groups whose first blocks this engine has written; for other groups it writes them again."""
 
 
 @dataclass(slots=True)
 class _Request:
-    """The state of a request. `kept`: blocks that are in the pool or being written; -1 before its first step. `first`:
-    the first block that a fetch would bring. `tried`: no further lookup is needed; `is_fetched`: it had a fetch."""
+    """The state of a request. `kept`: number of leading blocks that are in the pool or being written; -1 before the
+    first step. `first`: index of the first block to fetch. `found`: the running or last lookup, begun at `asked_at`.
+    `tried`: no further lookup is needed. `is_fetched`: blocks were fetched."""
 
     request: Any
     place: str
@@ -51,10 +52,10 @@ class _Load:
 
 
 class Lookups:
-    """`pool`: the fleet's; `layout`: digest of this engine's block format; `ranks`: number of parts of each block;
-    `block`: tokens per block.
+    """Looks up the blocks of an engine's requests. `pool`: the fleet's; `layout`: digest of the engine's block format;
+    `ranks`: number of parts of each block; `block`: tokens per block.
 
-    Fewer than `least_tokens` tokens beyond the engine's own cache are not fetched.
+    If the pool has fewer than `least_tokens` tokens beyond the engine's own cache, they are not fetched.
     """
 
     def __init__(self, pool: BlockStore, layout: str, ranks: int, block: int, least_tokens: int) -> None:
@@ -74,18 +75,18 @@ class Lookups:
         self._threads.submit(pool.count_present, "", [], layout, ranks)
 
     def close(self) -> None:
-        """Ends the threads that query the pool, without waiting for one that hangs."""
+        """Ends the threads that query the pool, without waiting for a hanging thread."""
         self._threads.close()
 
     def add(self, request: Any) -> None:
-        """Adds a new request: vLLM's object, whose tokens and block hashes grow with it."""
+        """Adds a new request (vLLM's object, whose tokens and block hashes grow), if it has a place in the pool."""
         params = request.sampling_params
         place = (params.extra_args or {}).get(KV_PLACE, "") if params is not None else ""
         if place:
             self._requests[request.request_id] = _Request(request, place)
 
     def end(self, request_id: str) -> None:
-        """Removes a request that has ended for any reason."""
+        """Removes a request that has ended, for any reason."""
         known = self._requests.pop(request_id, None)
         if known is not None and known.found is not None:
             known.found.cancel()
@@ -93,13 +94,13 @@ class Lookups:
             self._step.gone.append(request_id)
 
     def find(self, request: Any, computed: int) -> tuple[int | None, bool]:
-        """Number of tokens after the first `computed` that the pool has, None while the lookup runs; and whether they
-        are fetched beside the steps."""
+        """Returns the number of tokens after the first `computed` that the pool has, None while the lookup runs; and
+        whether they are fetched beside the steps."""
         known = self._requests.get(request.request_id)
         if known is None or known.tried:
             return 0, False
         first = computed // self._block
-        # The last token is always computed, because its logits give the next one.
+        # The last token is always computed, because its logits give the next token.
         end = min((request.num_tokens - 1) // self._block, len(request.block_hashes))
         if end - first < self._least:
             return 0, False
@@ -115,7 +116,7 @@ class Lookups:
         count = self._answer(known)
         if count is None:
             return None, False
-        known.tried = count == 0  # else vLLM asks again until it has blocks for the found tokens
+        known.tried = count == 0  # otherwise vLLM calls again until it has blocks for the found tokens
         return count * self._block, count > 0
 
     def _answer(self, known: _Request) -> int | None:
@@ -146,14 +147,15 @@ class Lookups:
         self._step.loads.append(blocks)
 
     def note(self, ended: Iterable[str], missing: Iterable[int]) -> None:
-        """Notes fetches that have `ended`, and blocks `missing`: of these fetches or, with several ranks, of others."""
+        """Notes fetches that have `ended`, and blocks that are `missing`: of these fetches or, with several ranks, of
+        other fetches."""
         if gone := set(missing):
             for load in self._loading.values():
                 load.failed |= not gone.isdisjoint(load.ids)
         for request_id in ended:
             load = self._loading.pop(request_id, None)
             if load is None or request_id not in self._requests:
-                continue  # the request ended first; its fetch says nothing about the pool
+                continue  # the request ended before its fetch, which is therefore no sign of the pool's state
             if load.failed:
                 self._breaker.failed("blocks did not arrive")
             else:
@@ -161,7 +163,7 @@ class Lookups:
                 self._rates.fetched(load.tokens, time.monotonic() - load.begun_at)
 
     def step(self, output: Any) -> PoolStep:
-        """The work of the worker's side in a step, from vLLM's SchedulerOutput."""
+        """Returns the work of the worker's side in a step. `output`: vLLM's SchedulerOutput."""
         step, self._step = self._step, PoolStep()
         step.idle = output.total_num_scheduled_tokens == 0
         step.gone += [name for name in output.preempted_req_ids or () if name in self._requests]
@@ -172,10 +174,11 @@ class Lookups:
             known = self._requests.get(request_id)
             if known is None:
                 continue
-            # Tokens of earlier steps only: this step may compute drafts that are rejected.
+            # Only tokens of earlier steps count: this step may compute drafts that are rejected.
             full = min(known.request.num_computed_tokens // self._block, len(known.request.block_hashes))
             if known.kept < 0:
-                # Its first blocks come from the pool or from the engine's own cache, which other groups fill, too.
+                # A request's first blocks are from the pool or from the engine's own cache. In the cache, requests of
+                # other groups may have computed them, so the group's folder may lack them.
                 known.kept = full
                 own = min(full, known.first) if known.is_fetched else full
                 if self._begins(known.place) and own:
@@ -186,7 +189,7 @@ class Lookups:
         return step
 
     def _begins(self, place: str) -> bool:
-        """Whether this is the engine's first request of a group, as far as it remembers."""
+        """Whether this is the engine's first request of a group at `place`, among the remembered groups; notes it."""
         if place in self._begun:
             return False
         if len(self._begun) >= MOST_PLACES:
@@ -195,13 +198,13 @@ class Lookups:
         return True
 
     def _blocks_of(self, known: _Request, first: int, end: int, output: Any) -> BlocksOf:
-        """Blocks of a request that a step computes."""
+        """Returns the blocks `first` to `end` of a request in a step. `output`: vLLM's SchedulerOutput."""
         name = known.request.request_id
         ids = output.kv_connector_block_state.get_block_ids(name)[0]
         return BlocksOf(name, known.place, self._hashes(known.request, first, end), list(ids[first:end]), first)
 
     def _wait(self) -> None:
-        """Waits IDLE_SECONDS for an answer, while the engine has no other work."""
+        """Waits for an answer of the pool, at most IDLE_SECONDS. For an engine without other work."""
         waiting = [known.found for known in self._requests.values() if known.found is not None and not known.tried]
         asked = [found for found in waiting if not found.done()]
         if asked:

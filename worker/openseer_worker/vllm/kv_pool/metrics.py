@@ -10,10 +10,10 @@ from openseer_worker.vllm.outputs import ResponseState
 
 
 class ContextMeter:
-    """Counts since the engine's start, by the names of ContextCounts.
+    """Counts context tokens since the engine's start, by the names of ContextCounts.
 
-    Contexts are computed in the same steps as growing responses. While any is being computed, contexts count for the
-    share of the engine's time that is the share of their tokens in all computed ones.
+    Contexts are computed in the same steps as growing responses. So while a context is being computed, the time of
+    contexts is the engine's time, multiplied by the share of context tokens in all computed tokens.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -25,13 +25,13 @@ class ContextMeter:
         self._generated = self._computed = 0
 
     def awaits(self, key: str, generated: int) -> None:
-        """Notes a request whose context vLLM has to compute. `generated`: tokens of all responses so far."""
+        """Notes a request whose context vLLM has to compute. `generated`: tokens that the engine has generated."""
         if not self._awaited:
             self._since, self._generated, self._computed = self._clock(), generated, 0
         self._awaited.add(key)
 
     def take(self, outputs: Any, running: Mapping[str, ResponseState], generated: int) -> None:
-        """Takes the outputs of one step. `running`: the requests that are still here; `generated`: as in `awaits`."""
+        """Counts the outputs of one step. `running`: the requests in the engine; `generated`: as in `awaits`."""
         if outputs.scheduler_stats is not None:
             self._sums["cached"] += outputs.scheduler_stats.prefix_cache_stats.hits
             if outputs.scheduler_stats.kv_connector_stats:
@@ -47,7 +47,8 @@ class ContextMeter:
             self._seconds += share * (self._clock() - self._since)
 
     def _begin(self, key: str, computed: int, *, resumed: bool) -> None:
-        """Notes a request's first token here. `resumed`: it has run before."""
+        """Notes that a request's context is ready, after computing `computed` tokens of it. `resumed`: the response had
+        tokens before."""
         self._awaited.discard(key)
         self._computed += computed
         self._sums["computed"] += computed
@@ -55,5 +56,5 @@ class ContextMeter:
             self._sums["recomputed"] += computed
 
     def metrics(self) -> dict[str, float | int | str]:
-        """The counts, for heartbeats."""
+        """Returns the counts, for heartbeats."""
         return ContextCounts.of({**self._sums, "compute_seconds": self._seconds}).metrics()

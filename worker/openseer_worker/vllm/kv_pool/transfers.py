@@ -1,7 +1,8 @@
 """The worker's side of the connector: threads that fetch blocks into the engine's KV cache and write full ones.
 
-A fetch first fills its own buffer, and copies it to the KV cache under a lock, unless it was cancelled. So a read that
-hangs can be abandoned: the engine computes the blocks itself, and may give them to other requests.
+A fetch first fills a buffer of its own, and copies it to the KV cache under a lock, unless the fetch was cancelled. So
+a hanging read can be abandoned: the engine computes the contents of the blocks itself, or gives the blocks to other
+requests.
 """
 
 import logging
@@ -25,17 +26,18 @@ from openseer_worker.vllm.kv_pool.steps import IDLE_SECONDS, BlocksOf, PoolStep
 _LOG = logging.getLogger(__name__)
 LOAD_THREADS = 2
 PIECE_BLOCKS = 16
-"""Blocks in the buffer of a fetch."""
+"""Number of blocks in a fetch's buffer, which is one piece."""
 STUCK_SECONDS = 2.0
-"""Timeout of a fetch without a new piece, in seconds; for one that waits for a thread: without a piece of any fetch."""
+"""Timeout of a fetch's next piece, in seconds. While a fetch waits for a thread, the pieces of all fetches count."""
 TURN_SECONDS = 10.0
 """Timeout of a fetch that waits for a thread, in seconds."""
 UNSAVED_BYTES = 256 * 2**20
-"""Limit of memory for copied blocks that wait to be written, in bytes; others wait in the KV cache."""
+"""Limit of memory for copied blocks that wait to be written, in bytes; further blocks wait in the KV cache."""
 
 
 class _Fetch:
-    """A running fetch. `lock` is held while it writes to the KV cache, and while it is cancelled."""
+    """A fetch. `lock`: held during a write to the KV cache and during a cancel; `fetched`: number of its blocks in the
+    KV cache; `has_turn`: a thread runs it; `failure`: the reason why it did not fetch all blocks."""
 
     def __init__(self, blocks: BlocksOf) -> None:
         self.blocks = blocks
@@ -47,7 +49,8 @@ class _Fetch:
 
 
 class Transfers:
-    """`pool`: the fleet's; `layout` and `rank`: identify this worker's parts of blocks; `tokens`: tokens per block."""
+    """Fetches and writes this rank's parts of blocks. `pool`: the fleet's; `layout`: digest of the block format;
+    `tokens`: tokens per block."""
 
     def __init__(self, pool: BlockStore, layout: str, rank: int, tokens: int) -> None:
         self._pool = pool
@@ -69,17 +72,18 @@ class Transfers:
         self._saver = threading.Thread(target=self._save_all, name="openseer-kv-save", daemon=True)
 
     def begin(self, caches: dict[str, torch.Tensor], blocks: int) -> None:
-        """Takes the engine's KV caches, by layer. Raises ValueError for caches whose blocks cannot be identified."""
+        """Begins with the engine's KV caches, by layer, of `blocks` blocks each. Raises ValueError for caches whose
+        blocks cannot be identified."""
         self._tensors = BlockTensors(caches, blocks)
         self._saver.start()
 
     def close(self) -> None:
-        """Ends the threads, without waiting for one that hangs in the pool."""
+        """Ends the threads, without waiting for a thread that hangs in the pool."""
         self._unsaved.put(None)
         self._threads.close()
 
     def take_counts(self) -> PoolCounts | None:
-        """The counts since the last call; None if there are none."""
+        """Returns the counts since the last call; None if there are none."""
         with self._counting:
             counts, self._counts = self._counts, PoolCounts()
         return None if counts.is_empty() else counts
@@ -92,7 +96,7 @@ class Transfers:
     # ---- fetching
 
     def start(self, step: PoolStep) -> None:
-        """Begins the fetches of a step, and cancels those of requests that have lost their blocks."""
+        """Begins the fetches of a step, and cancels the fetches of requests that have lost their blocks."""
         for request in step.gone:
             if (fetch := self._fetches.get(request)) is not None:
                 self._give_up(fetch, "")
@@ -101,14 +105,14 @@ class Transfers:
             self._threads.submit(self._fetch, fetch)
 
     def give_up(self) -> None:
-        """Cancels all fetches and drops blocks that are not copied yet: after it no thread uses the KV cache, which may
-        be freed."""
+        """Cancels all fetches and drops the blocks that are not copied yet. Afterwards no thread uses the KV cache, so
+        it may be freed."""
         for fetch in self._fetches.values():
             self._give_up(fetch, "the KV cache is about to change")
         self._keep_if(lambda _: False)
 
     def take_ended(self, step: PoolStep) -> set[str]:
-        """Requests whose fetches have ended, completely or in part, since the last call."""
+        """Returns the requests whose fetches have ended, completely or in part, since the last call."""
         if step.idle and self._fetches and not any(fetch.is_over for fetch in self._fetches.values()):
             self._changed.wait(IDLE_SECONDS)
         self._changed.clear()
@@ -122,7 +126,8 @@ class Transfers:
         return ended
 
     def _hangs(self, fetch: _Fetch, now: float) -> str:
-        """The reason to cancel a fetch, "" to go on. Waiting for other fetches is no failure of the pool."""
+        """Returns the reason to cancel a fetch, or "". A wait for other fetches is no failure of the pool, unless it
+        exceeds TURN_SECONDS."""
         moved_at = fetch.moved_at if fetch.has_turn else max(fetch.moved_at, self._moved_at)
         if now - moved_at > STUCK_SECONDS:
             return f"no block arrived for {STUCK_SECONDS:g} s"
@@ -131,7 +136,7 @@ class Transfers:
         return ""
 
     def take_missing(self) -> set[int]:
-        """Ids of the blocks that ended fetches did not bring, since the last call."""
+        """Returns the ids of blocks that ended fetches did not deliver, since the last call."""
         missing, self._missing = self._missing, set()
         return missing
 
@@ -176,9 +181,9 @@ class Transfers:
         self._changed.set()
 
     def _read(self, fetch: _Fetch) -> Iterator[tuple[int, torch.Tensor]]:
-        """Pieces of a fetch: the index of the first block, and rows of bytes as in BlockTensors.
+        """Yields the pieces of a fetch: the index of the piece's first block, and rows of bytes as in BlockTensors.
 
-        Raises OSError or BadBlockError, after yielding the blocks before the bad one.
+        Raises OSError or BadBlockError, after yielding the blocks before the missing or damaged one.
         """
         assert self._tensors is not None
         hashes = fetch.blocks.hashes
@@ -202,7 +207,7 @@ class Transfers:
         if self._tensors.device.type == "cpu":
             self._tensors.put(rows, ids)
             return
-        stream = torch.Stream(self._tensors.device)  # another than the engine's, which does not use these blocks yet
+        stream = torch.Stream(self._tensors.device)  # not the engine's stream: the engine does not use these blocks yet
         with stream:
             self._tensors.put(rows, ids)
         stream.synchronize()
@@ -212,7 +217,7 @@ class Transfers:
     def save(self, step: PoolStep) -> None:
         """Copies full blocks out of the KV cache, for a thread to write. Called after a step's computation."""
         self._uncopied += step.saves
-        gone = set(step.gone)  # from this step on other requests may have their blocks
+        gone = set(step.gone)  # from this step on, other requests may have the blocks of these requests
         is_out = self._breaker.is_out
         self._keep_if(lambda blocks: not is_out and blocks.request not in gone)
         assert self._tensors is not None
@@ -226,7 +231,7 @@ class Transfers:
             self._copy(head, self._tensors)
 
     def _keep_if(self, may_stay: Callable[[BlocksOf], bool]) -> None:
-        """Drops the blocks that wait to be copied and may not stay."""
+        """Drops the blocks that wait to be copied, except those for which `may_stay` returns True."""
         waiting, self._uncopied = self._uncopied, deque[BlocksOf]()
         for blocks in waiting:
             if may_stay(blocks):
@@ -267,7 +272,7 @@ class Transfers:
             if begins or not isinstance(error, FileNotFoundError):
                 self._breaker.failed(str(error))
                 _LOG.warning("KV blocks are not written to the pool: %s", error)
-            # Else the group was removed: without the earlier blocks these would be useless.
+            # Otherwise the group was removed: without its earlier blocks these blocks would be useless.
         self._count(saved_bytes=written * rows.shape[1])
 
     def _names(self, hashes: Sequence[str]) -> list[str]:

@@ -1,7 +1,7 @@
-"""vLLM's weight transfer between CPUs, over torch's gloo: both sides, registered with vLLM's factories.
+"""A backend of vLLM's weight transfer between CPUs, over torch's gloo: both sides, registered with vLLM's factories.
 
 The protocol is that of vLLM's NCCL backend (vllm/distributed/weight_transfer/nccl_engine.py): the trainer is rank 0 of
-a group, announces names, dtypes and shapes, and broadcasts the tensors one after the other.
+a process group. It announces names, dtypes and shapes, and broadcasts the tensors one after the other.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +31,7 @@ BACKEND = "gloo"
 
 @dataclass
 class GlooInitInfo(WeightTransferInitInfo):
-    """The trainer's address, and the ranks of the receivers: from `rank_offset` on."""
+    """The trainer's address, the size of the group, and the first rank of the receivers (`rank_offset`)."""
 
     master_address: str
     master_port: int
@@ -49,7 +49,7 @@ class GlooUpdateInfo(WeightTransferUpdateInfo):
 
 
 def _join(address: str, port: int, rank: int, size: int) -> tuple[Any, Any]:
-    """Joins the process group; returns it, and its store, which rank 0 serves."""
+    """Joins the process group; returns the group and its store, which rank 0 serves."""
     joined: Any = stateless_init_torch_distributed_process_group(
         address, port, rank, size, BACKEND, return_store=True, timeout=timedelta(seconds=JOIN_SECONDS)
     )
@@ -76,10 +76,10 @@ class GlooTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo]):
         self._group, self.store = _join(init_info.master_address, init_info.master_port, rank, init_info.world_size)
 
     def start_weight_update(self) -> None:
-        """Does nothing: the model takes each tensor as it arrives."""
+        """Does nothing: the model loads each tensor as it arrives."""
 
     def finish_weight_update(self) -> None:
-        """Nothing."""
+        """Does nothing: all tensors are loaded."""
 
     def receive_weights(self, update_info: GlooUpdateInfo) -> None:
         for name, dtype, shape in zip(update_info.names, update_info.dtype_names, update_info.shapes, strict=True):
@@ -93,7 +93,7 @@ class GlooTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo]):
 
 @dataclass
 class GlooTrainerInitInfo(TrainerInitInfo):
-    """The address at which the trainer's rank 0 opens the group of `world_size` processes, itself included."""
+    """The address at which the trainer's rank 0 opens the process group, and the group's size, rank 0 included."""
 
     backend: ClassVar[str] = BACKEND
 
@@ -127,7 +127,7 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
     def send_weights(self) -> None:
         assert self.source is not None
         if not self.is_sender:
-            for _ in self.source:  # iterates on all ranks, because gathering a tensor may need them
+            for _ in self.source:  # all ranks iterate, because gathering a tensor may need them
                 pass
             return
         meta = self.source.metadata()
@@ -150,6 +150,6 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
 
 @cache
 def register() -> None:
-    """Registers the backend with vLLM, on both sides; may be called again."""
+    """Registers both sides of the backend with vLLM, once per process."""
     WeightTransferEngineFactory.register_engine(BACKEND, GlooTransferEngine)
     WeightTransferTrainerFactory.register_engine(BACKEND, GlooTrainerEngine)

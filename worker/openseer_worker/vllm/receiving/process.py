@@ -1,8 +1,9 @@
-"""The process that receives weights: a member of the sender's process group that writes tensors into files.
+"""The process that receives weights: a member of the sender's process group that writes tensors to files.
 
-It is separate from the engine: if the sender is lost during a transfer, a collective call waits for ever, in this
-process alone, which ends then. Commands are lines of JSON on standard input; each is answered by a line on standard
-output: {} or {"error": …}. After the loss of the sender an error is the last line.
+It is separate from the engine: if the sender is lost during a transfer, a collective call waits for ever, but only in
+this process, which then ends. Commands are lines of JSON on standard input, {NAME: ARGUMENTS}. The answer to each is a
+line on standard output: an object with the result, or {"error": …}. After the loss of the sender the last line is an
+error.
 """
 
 import json
@@ -30,7 +31,7 @@ _REASON_CHARS = 500
 
 
 class Receiving:
-    """One sender's group, and the files of the round."""
+    """One sender's process group, and the files of the present round. Its methods are the commands."""
 
     def __init__(self) -> None:
         self._engine: Any = None
@@ -51,9 +52,9 @@ class Receiving:
         return {}
 
     def await_end_of_sender(self) -> str:
-        """Blocks until the sender (rank 0), which serves the group's store, has ended; returns the message about it.
+        """Blocks until the sender (rank 0), which serves the group's store, has ended; returns an error message.
 
-        Never returns for a group without a store, which was created from an identifier alone.
+        Never returns if the group has no store, as a group that was created only from an identifier.
         """
         group = getattr(self._engine, "model_update_group", None)
         store: Any = getattr(self._engine, "store", None) or getattr(getattr(group, "group", None), "store", None)
@@ -66,7 +67,7 @@ class Receiving:
                 return "the sender is lost: its connection has ended"
 
     def begin(self, folder: str) -> dict[str, Any]:
-        """Begins a round, which writes to `folder`."""
+        """Begins a round, whose files are written to `folder`."""
         if self._files is not None:
             self._files.close()
         self._files = ReceivedFiles(Path(folder))
@@ -91,7 +92,7 @@ class Receiving:
         return {"digest": digest(folder)}
 
     def _take(self, tensors: Iterable[tuple[str, Any]]) -> None:
-        """Writes the tensors, in place of a model's load_weights."""
+        """Writes the tensors to the files; replaces a model's load_weights."""
         assert self._files is not None
         for name, tensor in tensors:
             # Torch has no buffer protocol for bfloat16, so the tensor is passed as bytes.
@@ -110,7 +111,7 @@ def _answer(command: Callable[..., dict[str, Any]], arguments: dict[str, Any]) -
 def main() -> None:
     die_with_parent(int(sys.argv[1]))
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)  # libraries print
+    os.dup2(2, 1)  # libraries print to standard output, which must contain only answers
     receiving = Receiving()
 
     def send(answer: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
-"""Inside vLLM: captures the experts of each position, until the engine takes them.
+"""Captures the experts of each position inside vLLM, and keeps their rows until the engine reads them.
 
-vLLM's own capturer fills a buffer in each step; after the step the rows of the needed positions are copied, of all
-requests together. A position is captured once its token is final: rows of rejected drafts are left out.
+vLLM's own capturer fills a buffer in each step. After the step, the rows of the needed positions of all requests are
+copied together. A position is captured once its token is final, without the rows of rejected drafts.
 """
 
 from typing import Any
@@ -10,21 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROWS_FROM = "rows_from"
-"""Key, in a request's extra arguments, of the first position whose row is needed; None: no rows are."""
+"""Key, in a request's extra arguments, of the first position whose row is needed; None: no row is needed."""
 _NEVER = np.iinfo(np.int64).max
 
 RowsOf = tuple[str, int, bytes]
-"""A request's key, a position, and the rows from there on as bytes; passes from vLLM's process to the engine."""
+"""A request's key, a position, and the rows from this position on, as bytes; sent from vLLM's process to the engine."""
 
 
 class RowCapture:
-    """The capture of one rank. `config`: the VllmConfig."""
+    """Captures the routed experts of one rank. `config`: the VllmConfig."""
 
     def __init__(self, config: Any) -> None:
         self._config = config
         self._capturer: Any = None
         self._runner: Any = None
-        # The positions that the step computes, in the order of its rows: the first one, and their number.
+        # For each row of the step: the first position that the step computes, and the number of positions.
         self._starts = self._counts = np.zeros(0, np.int64)
         self._ids: list[str] = []
         self._firsts = self._numbers = np.zeros(0, np.int64)
@@ -57,21 +57,21 @@ class RowCapture:
         self._runner = runner
 
     def note(self, known: NDArray[np.int32]) -> None:
-        """Copies a step's rows. `known`: int32 [requests], tokens of each request after the step, sampled ones
-        included."""
+        """Copies the rows of a step. `known`: int32 [requests], tokens of each request after the step, with the sampled
+        tokens."""
         if self._runner is None:
             return
         ids, counts, starts = self._runner.input_batch.req_ids, self._counts, self._starts
         if ids != self._ids:
             self._match(ids)
-        # The row of the last token is computed by the next step.
+        # The next step computes the row of the last token.
         ends = np.minimum(starts + counts, known[: len(ids)].astype(np.int64) - 1)
         wanted = ends > np.maximum(starts, self._firsts)
         if not wanted.any():
             return
         total = int(counts.sum())
         rows = self._capturer.snapshot_routing_data(total).cpu().numpy()
-        if total == len(ids) and wanted.all():  # one token each, without drafts: most steps
+        if total == len(ids) and wanted.all():  # one token per request, without drafts, as in most steps
             self._kept.append((self._numbers, starts, rows))
             return
         places = np.repeat(np.arange(len(ids)), counts)
@@ -80,7 +80,7 @@ class RowCapture:
         self._kept.append((self._numbers[places][kept], positions[kept], rows[kept]))
 
     def take(self) -> list[RowsOf]:
-        """All rows since the last call, as stretches of adjacent positions of a request, in the order of the steps."""
+        """Returns all rows since the last call, as stretches of adjacent positions, per request in order of steps."""
         if not self._kept:
             return []
         numbers, positions, rows = (np.concatenate(parts) for parts in zip(*self._kept, strict=True))
@@ -96,7 +96,7 @@ class RowCapture:
         return found
 
     def _forget(self) -> None:
-        """Removes requests that have ended, after their rows were taken."""
+        """Removes requests that have ended, after their rows were returned."""
         gone = [key for key in self._known if key not in self._runner.requests]
         for key in gone:
             del self._known[key]

@@ -1,4 +1,4 @@
-"""The methods in vLLM's processes through which the engine reaches the capture; see drafting.extension."""
+"""The methods in vLLM's processes through which the engine reads captured rows; see drafting.extension."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ class RoutingExtension:
     """The part of the worker's extension for routed experts."""
 
     def take_routes(self) -> list[RowsOf] | None:
-        """RowCapture.take; None on the ranks that capture nothing."""
+        """Calls RowCapture.take; returns None on ranks without capture."""
         worker: Any = self
         proposer = getattr(worker.model_runner, "drafter", None)
         return None if proposer is None else proposer.take_routes()

@@ -1,6 +1,6 @@
 """The engine's side of routed experts: holds outputs back until it has the rows of their tokens.
 
-For the engine's thread, between two steps. Without capture it passes all outputs on at once.
+For the engine's thread, between two steps. Without capture all outputs are returned at once.
 """
 
 import time
@@ -12,11 +12,11 @@ from openseer_worker.engine import EngineOutput
 from openseer_worker.vllm.routing.extension import RoutingExtension
 
 TAKE_SECONDS = 0.05
-"""Interval of taking rows, in seconds, unless a response ends: each time costs a call of vLLM's process."""
+"""Interval of reading rows while no response ends, in seconds: each read costs a call of vLLM's process."""
 
 
 class RouteLink:
-    """Adds rows to outputs. `shape`: of the model's rows; None without capture."""
+    """Adds rows to outputs. `shape`: shape of the model's rows; None without capture."""
 
     def __init__(self, core: Any, shape: RowShape | None) -> None:
         self.shape = shape
@@ -25,8 +25,8 @@ class RouteLink:
         self._taken_at = 0.0
 
     def pass_on(self, produced: list[EngineOutput], running: Collection[str]) -> list[EngineOutput]:
-        """The outputs, of this step and earlier ones, that have their rows. `running`: keys of requests that run or end
-        now."""
+        """Returns the outputs, of this step and earlier ones, that have their rows. `running`: keys of the requests
+        that run or end in this step."""
         if self.shape is None:
             return produced
         for output in produced:
@@ -37,7 +37,7 @@ class RouteLink:
         return self.flush(running) if ended or time.monotonic() - self._taken_at >= TAKE_SECONDS else []
 
     def flush(self, running: Collection[str]) -> list[EngineOutput]:
-        """All outputs held back, with their rows; drops rows of requests that do not run any longer."""
+        """Returns all outputs held back, with their rows; drops rows of requests that no longer run."""
         if self.shape is None:
             return []
         found = self._core.collective_rpc(RoutingExtension.take_routes.__name__)

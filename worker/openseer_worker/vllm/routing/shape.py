@@ -1,4 +1,4 @@
-"""A model's rows of routed experts, by vLLM's configuration; imports neither vLLM nor torch."""
+"""The shape of a model's rows of routed experts, from vLLM's configuration; imports neither vLLM nor torch."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ OPTION = "openseer_routes"
 
 
 def row_shape(model: Any) -> RowShape:
-    """The shape, from vLLM's ModelConfig. Raises ModelError for a model whose routing cannot be determined."""
+    """Returns the shape of rows. `model`: vLLM's ModelConfig. Raises ModelError for a model without experts."""
     layers, experts, chosen = (
         model.get_total_num_hidden_layers(),
         model.get_num_experts(),
