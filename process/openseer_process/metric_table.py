@@ -1,5 +1,5 @@
-"""The table of all metrics that processes of openseer export. Tests compare it with the code, docs/metrics.md and the
-chart's dashboards and alerts.
+"""The table of all metrics that processes of openseer export. Tests compare the table with the code, docs/metrics.md
+and the chart's dashboards and alerts.
 
 Names follow Prometheus: base units, `_total` for counters. Each label states its number of values, which is small.
 """
@@ -36,7 +36,7 @@ class ExportedMetric:
 
     @property
     def sample_names(self) -> tuple[str, ...]:
-        """The names of its samples."""
+        """Names of the metric's samples; a histogram has three."""
         ends = ("_bucket", "_count", "_sum") if self.kind == "histogram" else ("",)
         return tuple(self.name + end for end in ends)
 
@@ -45,7 +45,7 @@ JOB = (
     MetricLabel("namespace", "namespaces with jobs"),
     MetricLabel("job", "jobs that there are"),
 )
-"""Labels of a metric in a process that exports metrics of several jobs."""
+"""Labels of the metrics of jobs in a process that serves several jobs."""
 
 
 def _of_job(*metrics: ExportedMetric) -> tuple[ExportedMetric, ...]:
@@ -144,7 +144,7 @@ OPERATOR = (
         ),
     ),
 )
-"""Metrics of jobs come from the leading replica only."""
+"""Only the leading replica exports the metrics of jobs."""
 
 DRIVER = (
     ExportedMetric(
@@ -285,7 +285,7 @@ WORKER = (
         "openseer_worker_share_lag_seconds", "gauge", "seconds", "Age of siblings' latest tokens on arrival."
     ),
 )
-"""A worker exports those that its machine and engine have: without a GPU no GPU metrics."""
+"""A worker exports only metrics that its machine and engine have: without a GPU, for example, no GPU metrics."""
 
 _CALLS = _of_job(
     ExportedMetric(
@@ -355,7 +355,7 @@ API = (
     ),
     *_CALLS,
 )
-"""Metrics of one job, read from its store at the scrape. Calls: those that the scraped process answered."""
+"""Metrics of one job, read from its store at the scrape. Calls: the calls that the scraped process answered."""
 
 METRICS: Mapping[str, tuple[ExportedMetric, ...]] = {
     "operator": OPERATOR,
