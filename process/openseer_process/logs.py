@@ -75,7 +75,7 @@ def about(**fields: object) -> Generator[None]:
 
 def secrets_of(environment: Mapping[str, str]) -> tuple[str, ...]:
     """The secrets in environment variables, longest first: values of variables whose names mark a secret, values of
-    header fields for traces, and the password in the store's URL. Each is stripped, and included percent-decoded too."""
+    header fields for traces, and the password in the store's URL. Each is stripped; percent-decoded ones are added."""
     found = {value for name, value in environment.items() if _SECRET_NAMES.search(name)}
     found |= {value for text in map(environment.get, _HEADERS) for value in re.findall(r"=([^,]+)", text or "")}
     found.add(environment.get("OPENSEER_STORE_URL", "").rpartition("@")[0].rpartition(":")[2])

@@ -77,7 +77,7 @@ class SpanExport:
                 self._no_room += 1
 
     def close(self) -> None:
-        """Sends the waiting spans; blocks for at most CLOSE_SECONDS. Logs the number of remaining spans: they are lost."""
+        """Sends the waiting spans; blocks for at most CLOSE_SECONDS. Remaining spans are lost, which is logged."""
         self._ends.set()
         self._thread.join(CLOSE_SECONDS)
         self._closed = True
