@@ -221,8 +221,8 @@ async def _open_run(plan: RunPlan, stack: AsyncExitStack) -> OpenRun:
 async def _check_lost(run: OpenRun, store: Store) -> None:
     """Checks a store that has no groups of the run, although results are written.
 
-    A store that has restarted may have lost the groups; the driver submits them again. Raises JobFailedError for a
-    store that has not restarted, since the results cannot be audited with it.
+    A store that has restarted may have lost the groups; the driver then submits them again. Raises JobFailedError for
+    a store in its first epoch (base FIRST_BASE), since the results cannot be audited with it.
     """
     if await store.base() > FIRST_BASE:
         log.warning("the store has lost the submitted groups; the %d written results stay", run.writer.count)

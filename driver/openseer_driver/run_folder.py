@@ -142,7 +142,7 @@ class RunFolder:
         return _sized_lines(self.results_file, KeyLine)
 
     def facts(self) -> Iterator[FactLine]:
-        """Results without tokens, texts and log-probabilities, which are many times faster to read."""
+        """Results without tokens, texts and log-probabilities: many times faster to read than whole results."""
         return _lines(self.results_file, FactLine)
 
     def samples(self) -> Iterator[SampleLine]:

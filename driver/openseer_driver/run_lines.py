@@ -34,7 +34,7 @@ class ChunkLine(msgspec.Struct, frozen=True):
 
 class Timings(msgspec.Struct, frozen=True):
     """Times of a request, in seconds of the store's clock: begin of its submission, first claim (null: never claimed),
-    and end. `seconds`: from the first claim to the end."""
+    and end. `seconds`: from the first claim to the end, 0 if never claimed."""
 
     enqueued_at: float
     started_at: float | None

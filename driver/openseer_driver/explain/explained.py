@@ -1,4 +1,4 @@
-"""Makes an explanation from a run's trace."""
+"""Makes the explanation of a run from its trace."""
 
 from openseer_core.explain.counters import counted
 from openseer_core.explain.findings import named

@@ -18,7 +18,7 @@ Arguments = ParamSpec("Arguments")
 WIDTH = 9.2
 """Width of every chart, in inches."""
 RASTER_FROM = 1500
-"""Number of marks above which they are drawn as an image inside the SVG: a page with more elements scrolls slowly."""
+"""More marks than this are drawn as one image inside the SVG: a page with so many elements scrolls slowly."""
 
 # Placeholders: `svg` replaces them with the page's CSS variables, so that one drawing fits both themes.
 INK, MUTED, GRID, PAPER = "#010203", "#040506", "#070809", "#0a0b0c"
