@@ -1,7 +1,8 @@
 """The driver: submits a batch job's groups to the store and writes each result exactly once.
 
 A result is acknowledged only after it is on disk, and it is unique by (batch, group, index): a result that is read
-again after a crash is not written again. One driver at a time: the store's fence rejects an older one.
+again after a crash is not written again. A job has one driver at a time: the store rejects calls with the fence of an
+older one.
 """
 
 import asyncio
@@ -37,6 +38,7 @@ PIECE = 256
 PAGE = 256
 """Limit of results read, written and acknowledged in one step."""
 WAIT_SECONDS = 1.0
+"""Limit of the wait for the next result in one call to the store, in seconds."""
 GATHER_SECONDS = 0.1
 """Pause after a page with fewer than PAGE results, so that one disk flush covers many results, in seconds."""
 
@@ -58,11 +60,11 @@ class Driver:
         routed: RoutedFiles | None = None,
         traces: RunTraces | None = None,
     ) -> None:
-        """`groups`: iterated from the start by each submission. `policy`: computes their priority at the time of
-        submission; None: priorities stay as they were made. `boot`: id of this driver process; "": a new one.
+        """`groups`: iterated from the start by each submission. `policy`: computes the groups' priorities at the time
+        of submission; None: their priorities are not changed. `boot`: id of this driver process; "": a new id.
 
-        `fence`: from the store when the driver took over. `on_submitted`: called with the number of groups submitted so
-        far. `routed`: None if no routed experts are captured. `traces`: None without traces.
+        `fence`: the fence that the store returned to this boot before; 0: none. `on_submitted`: called with the number
+        of groups submitted so far. `routed`: None if no routed experts are captured. `traces`: None without traces.
         """
         self._store = store
         self._groups = groups
@@ -79,7 +81,7 @@ class Driver:
     async def submit(self) -> None:
         """Takes over the job and queues all its groups; groups that an earlier driver queued stay unchanged.
 
-        Raises DriverFencedError if another driver has taken over the job since this one had it.
+        Raises DriverFencedError if another driver has taken over the job since this driver did.
         """
         while True:
             epoch = self._store.epoch
@@ -92,14 +94,14 @@ class Driver:
             except DriverFencedError:
                 if self._store.epoch == epoch:
                     raise
-                continue  # the store has lost its driver's fence
+                continue  # the store has restarted and lost the driver's fence
             self._epoch = epoch
             return
 
     async def _submit_groups(self) -> None:
-        # All groups get one time, so that ageing does not order groups of one submission.
+        # All groups get the same time of queueing, so that ageing does not order the groups of one submission.
         groups, submitted, now = iter(self._groups), 0, await self._store.now()
-        # In a thread: the groups may be read from a disk.
+        # In a thread, because the groups may be read from a disk.
         while piece := await asyncio.to_thread(lambda: list(islice(groups, PIECE))):
             await self._store.submit(self._stamped(piece, now), self._fence)
             submitted += len(piece)
@@ -110,8 +112,10 @@ class Driver:
         return groups if policy is None else [queued_at(group, now, policy) for group in groups]
 
     async def collect(self) -> None:
-        """Writes results until the batch is complete, then removes the remaining rows of routed experts. Raises
-        OutputError, DriverFencedError, StoreError."""
+        """Writes results until the batch is complete, then removes the remaining rows of routed experts.
+
+        Raises OutputError, DriverFencedError, StoreError.
+        """
         await self._collect()
         if self._traces is not None:
             await self._traces.end(self._store)
@@ -119,29 +123,30 @@ class Driver:
             await asyncio.to_thread(remove_all, self._routed.rows)
 
     async def _collect(self) -> None:
-        """Raises OutputError, DriverFencedError, StoreError.
+        """Writes and acknowledges results until the batch is complete.
 
-        A store that restarted may have lost groups, the seal, or its driver's fence: all are submitted again.
+        A store that restarted may have lost groups, the seal, or the driver's fence: the driver then submits all groups
+        again. Raises OutputError, DriverFencedError, StoreError.
         """
         cursor = FIRST_CURSOR
         while True:
             if self._store.epoch != self._epoch:
                 await self.submit()
-            # Read before the results: if the batch is complete now, the next pages contain all its results.
+            # Read before the results: if the batch is complete now, the following pages contain all its results.
             complete = (await self._store.progress(BATCH_JOB_BATCH)).complete
             page = await self._store.results(BATCH_JOB_BATCH, cursor, PAGE, 0.0 if complete else WAIT_SECONDS)
             if page:
                 await self._write_whole([entry for entry in page if isinstance(entry, Result)])
                 cursor = page[-1].cursor
-            # Also after an empty page: the call fails if another driver has taken over.
+            # Called also after an empty page, because it fails if another driver has taken over.
             try:
                 await self._store.acknowledge(BATCH_JOB_BATCH, cursor, self._fence)
             except DriverFencedError:
                 if self._store.epoch == self._epoch:
                     raise
-                continue  # the store has lost its driver's fence, and maybe more
+                continue  # the store has restarted and lost the driver's fence, and maybe groups
             await self._remove_rows(page)
-            # A store that restarted between the two calls may have lost results of a batch that was complete.
+            # A store that restarted after `progress` may have lost results of a batch that was complete.
             if complete and not page and self._store.epoch == self._epoch:
                 return
             if len(page) < PAGE and not complete:
@@ -154,7 +159,7 @@ class Driver:
             await asyncio.to_thread(remove_groups, self._routed.rows, ended)
 
     async def _write_whole(self, page: Sequence[Result]) -> None:
-        """Writes a page in a thread and waits for its end, also when cancelled: the file is closed only after that."""
+        """Writes a page in a thread. Waits for its end also when cancelled, since the caller then closes the file."""
         writing = asyncio.ensure_future(asyncio.to_thread(self._write, page))
         try:
             await asyncio.shield(writing)

@@ -16,13 +16,14 @@ from openseer_driver.run_lines import ResultLine
 
 PIECE_ROWS = 1024
 PIECE_BYTES = 8 << 20
-"""Limits of a row group, in rows and in bytes of result lines; in memory it takes up to fifteen times these bytes."""
+"""Limits of a row group: rows, and bytes of result lines. In memory a row group needs up to fifteen times the bytes."""
 
 
 def export_parquet(folder: RunFolder, output: Path) -> int:
-    """Writes the present results in their order and returns their number; replaces an older file atomically.
+    """Writes the results that the folder has now, in their order, and returns their number.
 
-    Columns have the names of a result line's fields; metadata are JSON text. Raises InputError, OutputError.
+    Columns have the names of a result line's fields; `metadata` is JSON text. Replaces an older file atomically. Raises
+    InputError, OutputError.
     """
     try:
         import pyarrow  # noqa: PLC0415 - optional
@@ -86,7 +87,7 @@ def _schema(arrow: Any) -> Any:
 
 
 def _pieces(results: Iterator[tuple[ResultLine, int]]) -> Iterator[list[Mapping[str, Any]]]:
-    """The rows of each row group. The list is reused: it is valid until the next one is taken."""
+    """Yields the rows of each row group, always in the same list: its content is valid until the next step."""
     piece: list[Mapping[str, Any]] = []
     held = 0
     for line, size in results:

@@ -9,7 +9,7 @@ from pathlib import Path
 from openseer_core.errors import OutputError
 
 WAIT_SECONDS = 5.0
-"""Timeout of waiting for the lock of a killed session's store, which first finishes its last write, in seconds."""
+"""Limit of the wait for a killed session's store, in seconds; the store finishes its last write before it exits."""
 POLL_SECONDS = 0.02
 
 
@@ -20,7 +20,7 @@ class FolderHeldError(OutputError):
 
 
 def lock(file: int, path: Path) -> None:
-    """Locks the open `file` until it is closed. Raises FolderHeldError, which names `path`."""
+    """Locks the open file descriptor `file` until it is closed. Raises FolderHeldError, which names `path`."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

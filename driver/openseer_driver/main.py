@@ -1,7 +1,7 @@
 """Composition root of a driver pod: parses arguments, handles signals, runs the job once.
 
-Exit codes: 0 complete and audited without a violation; 143 stopped before that (the same command resumes the job); else
-those of openseer_core.errors.
+Exit codes: 0: the job is complete and its audit found no violation; 143: stopped by a signal before that (the same
+command resumes the job); all others: see openseer_core.errors.
 """
 
 import argparse
@@ -22,11 +22,12 @@ from openseer_process.termination import report
 log = logging.getLogger("openseer.driver")
 
 STOPPED = 128 + signal.SIGTERM
+"""Exit code after SIGTERM or SIGINT."""
 
 
 def main() -> int:
     """`python -m openseer_driver.main`: drives a batch job until it is complete."""
-    signal.signal(signal.SIGTERM, _leave)  # the first process of a container has no default action
+    signal.signal(signal.SIGTERM, _leave)  # process 1 of a container would ignore it
     parser = argparse.ArgumentParser(prog="openseer-driver", description="The driver of a RolloutJob of mode batch.")
     parser.add_argument("--job", type=Path, required=True, help="the RolloutJob as JSON")
     parser.add_argument("--output", type=Path, required=True, help="the folder of the run")

@@ -24,10 +24,11 @@ COUNTED_STATES = (
     WorkerState.DRAINING,
     WorkerState.SICK,
 )
+"""Values of the label `state` of openseer_workers. Followers send no heartbeats."""
 
 
 class PodMetrics(Collector):
-    """Takes the samples of the run and exports the latest one. `collect` is called in other threads."""
+    """Logs the progress of a run and exports its latest sample. `collect` is called in other threads."""
 
     def __init__(self) -> None:
         self._pace = Pace()
@@ -35,7 +36,7 @@ class PodMetrics(Collector):
         self._tokens = 0  # maximum so far: a restarted store may have fewer, and a counter must not decrease
 
     def take(self, sample: SampleLine) -> None:
-        """Takes the newest sample."""
+        """Adds the newest sample; logs a line if LINE_SECONDS have passed since the last line."""
         now = time.monotonic()
         self._tokens = max(self._tokens, sample.tokens)
         self._pace.take(sample, now)

@@ -1,4 +1,4 @@
-"""A batch job's driver in a pod. The operator starts the store and the workers; the folder is on a volume.
+"""Runs a batch job's driver in a pod. The operator starts the store and the workers; the folder is on a volume.
 
 The pod may be killed and replaced at any moment. Results in the folder stay, groups in the store are not submitted
 again, and an older driver that still runs is fenced before this one opens the folder.
@@ -47,12 +47,12 @@ if TYPE_CHECKING:
 log = logging.getLogger("openseer.driver")
 
 HOLD_SECONDS = 120.0
-"""Timeout of waiting for a fenced earlier driver to release its lock on the folder, in seconds."""
+"""Limit of the wait for an earlier, fenced driver to release its lock on the folder, in seconds."""
 HOLD_POLL_SECONDS = 0.5
 BEAT_SECONDS = 1.0
 PROGRESS_SECONDS = 10.0
 DEAD_SECONDS = 60.0
-"""Blocked time of the event loop, in seconds, after which the liveness probe fails."""
+"""Time for which the event loop is blocked, in seconds, after which the liveness probe fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class PodRun:
         self._beat_at = time.monotonic()
 
     async def execute(self) -> None:
-        """Runs the job to its end, audits it and writes its report. Raises OpenseerError; AuditError: a violation."""
+        """Runs the job to its end, audits it and writes its report. Raises OpenseerError, AuditError for violations."""
         beat = asyncio.create_task(self._beat())
         try:
             with PodHttp(
@@ -100,7 +100,7 @@ class PodRun:
             store = await open_store(url, job.name, job.namespace)
             stack.push_async_callback(store.close)
             boot, fence = await _take_over(plan, store)
-            spans = await stack.enter_async_context(span_export())  # closed once run.json is written
+            spans = await stack.enter_async_context(span_export())  # closed after run.json is written
             run = await _open_run(plan, stack)
             traces = RunTraces(job, spans) if spans is not None else None
             audit = await self._drive(run, store, boot, fence, traces)
@@ -140,7 +140,7 @@ class PodRun:
         return await audit_ended(run.plan.folder, store)
 
     def _routed(self, run: OpenRun) -> RoutedFiles | None:
-        """None if no rows are captured. Raises InputError if rows are captured and --routed is missing."""
+        """The writer of routed experts; None if none are captured. Raises InputError if --routed is missing."""
         if run.plan.job.spec.routing.capture is None:
             return None
         if self._settings.routed is None:
@@ -184,7 +184,7 @@ class _Progress:
 
 
 def make_plan(settings: PodSettings) -> RunPlan:
-    """Makes all checks that do not need the model. Raises InputError and its subclasses."""
+    """Makes the run's plan, with all checks that need no model. Raises InputError and its subclasses."""
     document, job = read_job_file(settings.job_file)
     progress = _Progress("prompts:")
     prompts = check_prompts(job, open_source(job, settings.prompts, note=progress), progress)
@@ -210,7 +210,7 @@ async def _open_run(plan: RunPlan, stack: AsyncExitStack) -> OpenRun:
     give_up_at = loop.time() + HOLD_SECONDS
     while True:
         try:
-            # In a thread: opening reads the keys of all written results.
+            # In a thread, because opening reads the keys of all written results.
             return await asyncio.to_thread(stack.enter_context, OpenRun(plan))
         except OutputError as error:
             if not error.retryable or loop.time() > give_up_at:
@@ -219,9 +219,10 @@ async def _open_run(plan: RunPlan, stack: AsyncExitStack) -> OpenRun:
 
 
 async def _check_lost(run: OpenRun, store: Store) -> None:
-    """Handles a store without the run's groups: a restarted store may have lost them, so the driver submits them again.
+    """Checks a store that has no groups of the run, although results are written.
 
-    Raises JobFailedError for any other store, since the results cannot be audited with it.
+    A store that has restarted may have lost the groups; the driver then submits them again. Raises JobFailedError for
+    a store in its first epoch (base FIRST_BASE), since the results cannot be audited with it.
     """
     if await store.base() > FIRST_BASE:
         log.warning("the store has lost the submitted groups; the %d written results stay", run.writer.count)

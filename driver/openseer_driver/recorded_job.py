@@ -11,8 +11,8 @@ from openseer_driver.run_lines import RunRecord
 
 
 def recorded_job(folder: RunFolder, record: RunRecord) -> tuple[RolloutJob, bool]:
-    """The job in job.json, and True. Without job.json, as in results of a cluster: the job in run.json, which has only
-    the fields that determine results, and False. Raises InputError."""
+    """Returns the job of job.json, and True. A folder of results from a cluster may lack job.json; then returns the job
+    of run.json, which has only the fields that determine results, and False. Raises InputError."""
     if folder.job_file.is_file():
         try:
             document: Any = json.loads(folder.job_file.read_bytes())

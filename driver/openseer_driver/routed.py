@@ -1,4 +1,4 @@
-"""Writes the routed experts of a batch job's results: one array per result, in a file next to results.jsonl."""
+"""Writes the routed experts of a batch job's results: one .npy file per result, in the run's routed_experts folder."""
 
 from pathlib import Path
 
@@ -21,15 +21,15 @@ class RoutedFiles:
 
     @staticmethod
     def begin(rows: Path, run: RunFolder, *, fresh: bool) -> "RoutedFiles":
-        """Starts a session. `fresh`: the run's first session, which deletes rows of another run with the same name."""
+        """Starts a session. `fresh`: it is the run's first and deletes rows of another run of the same name."""
         if fresh:
             remove_all(rows)
         return RoutedFiles(rows, run)
 
     def write(self, result: Result) -> RoutedLine | None:
-        """Writes the array of a result and returns the entry for its line; None for a result that scores given tokens.
+        """Writes the array of a result and returns the entry for its line in results.jsonl.
 
-        Raises OutputError.
+        Returns None for a result that scores given tokens. Raises OutputError.
         """
         if parse_sampling(result.sampling).score_from is not None:
             return None

@@ -1,7 +1,7 @@
-"""The pod of a serving job that mounts the volume with rows of routed experts.
+"""Serves a serving job's rows of routed experts, in the pod that mounts their volume.
 
-It serves the rows to the gateway, which does not mount the volume, and removes the rows of acknowledged batches. It
-ends at SIGTERM without loss: callers retry until the next pod answers.
+The gateway reads the rows from this pod, because it does not mount the volume. The pod also removes the rows of
+deleted batches. It ends at SIGTERM without loss: callers retry until the next pod answers.
 """
 
 import argparse
@@ -28,7 +28,7 @@ log = logging.getLogger("openseer.rows")
 
 
 class RowsGiver:
-    """Answers requests for rows in `folder`. `store_url`: of the job's store; callers prove that they know it."""
+    """Answers requests for rows in `folder`. `store_url`: URL of the job's store; callers prove that they know it."""
 
     def __init__(self, folder: Path, store_url: str) -> None:
         self._folder = folder

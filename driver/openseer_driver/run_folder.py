@@ -57,8 +57,8 @@ class RunFolder:
 
     @property
     def is_written(self) -> bool:
-        """Whether a session writes results here now. The check holds the lock for microseconds, in which none can
-        begin."""
+        """Whether a session writes results here now. The check itself holds the lock for microseconds, and a session
+        that begins in this time fails."""
         return self.results_file.exists() and is_locked(self.results_file)
 
     @property
@@ -79,10 +79,10 @@ class RunFolder:
             raise OutputError(f"{error.filename}: cannot make the run's folder: {error.strerror}") from error
 
     def clear(self, locked: Path) -> None:
-        """Deletes the files of an earlier run, except `locked`, the file whose lock the caller holds: it is truncated.
+        """Deletes the files of an earlier run. Truncates `locked`, the file whose lock the caller holds.
 
         run.json is deleted last, so an interrupted call can be repeated; a folder without run.json is left unchanged.
-        Raises FolderHeldError while a store runs in the folder, else OutputError.
+        Raises FolderHeldError if a store still runs in the folder after WAIT_SECONDS, else OutputError.
         """
         if not self.exists():
             return
@@ -101,7 +101,7 @@ class RunFolder:
     # ---- run.json
 
     def read_run(self) -> RunRecord:
-        """Reads run.json. Raises InputError if it is missing or damaged."""
+        """Reads run.json. Raises InputError if the file is missing or damaged."""
         try:
             return msgspec.json.decode(self.run_file.read_bytes(), type=RunRecord)
         except FileNotFoundError as error:
@@ -142,7 +142,7 @@ class RunFolder:
         return _sized_lines(self.results_file, KeyLine)
 
     def facts(self) -> Iterator[FactLine]:
-        """Results without tokens, texts and log-probabilities: smaller, and many times faster to read."""
+        """Results without tokens, texts and log-probabilities: many times faster to read than whole results."""
         return _lines(self.results_file, FactLine)
 
     def samples(self) -> Iterator[SampleLine]:
@@ -156,7 +156,7 @@ class RunFolder:
             yield sample
 
     def torn_bytes(self) -> int:
-        """Size of a torn last line, in bytes (0: none). The next session drops it and writes the result again."""
+        """Size of a torn last line, in bytes (0: none). The next session cuts the line and writes the result again."""
         if not self.results_file.exists():
             return 0
         with self.results_file.open("rb") as file:
@@ -193,7 +193,7 @@ class ResultsWriter:
             os.close(self._fd)
             raise
         self.count = len(self.present)
-        """Results in the file."""
+        """Number of results in the file."""
         self._size = self._synced_size = os.fstat(self._fd).st_size
         self._unsynced: list[ResultKey] = []
 
@@ -206,7 +206,8 @@ class ResultsWriter:
     def write(self, lines: Sequence[ResultLine]) -> int:
         """Appends the results that are not present yet, in one write, and returns their number.
 
-        They are durable only after `flush`. Raises OutputError if they do not fit; then none of them is written.
+        The results are durable only after `flush`. Raises OutputError if they cannot be written; the file then has none
+        of them.
         """
         fresh = list({line.key: line for line in lines if line.key not in self.present}.values())
         data = b"".join(msgspec.json.encode(line) + b"\n" for line in fresh)
@@ -222,7 +223,7 @@ class ResultsWriter:
         return len(fresh)
 
     def flush(self) -> None:
-        """Waits until all written results are on the disk. Raises OutputError: unsynced results are removed again."""
+        """Waits until all written results are on the disk. Raises OutputError after removing the unsynced results."""
         if not self._unsynced:
             return
         try:
@@ -261,7 +262,7 @@ class ResultsWriter:
         self._unsynced.clear()
 
     def _failure(self, error: OSError) -> OutputError:
-        # Results of an earlier write may not be on the disk yet: sync them, so that the count of safe ones is right.
+        # Results of an earlier write may not be on the disk yet: sync them, so that the count of safe results is right.
         if self._unsynced:
             try:
                 self.flush()
@@ -287,7 +288,7 @@ def _sized_lines(path: Path, kind: type[Line]) -> Iterator[tuple[Line, int]]:
 
 
 def _file_lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file; none of a missing one. Raises InputError for one that cannot be read."""
+    """The lines of a file; none if the file is missing. Raises InputError if it cannot be read."""
     try:
         with path.open("rb") as file:
             yield from file
@@ -310,7 +311,7 @@ def _whole_size(fd: int) -> int:
 
 
 def _write_all(fd: int, data: bytes) -> None:
-    # A call on a full disk writes a part; the next call raises the error.
+    # On a disk that becomes full a call writes a part of the data, and the next call raises the error.
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(fd, rest) :]

@@ -1,4 +1,4 @@
-"""The lines and documents of a run folder, typed: results, samples and run.json."""
+"""Types of the lines and documents of a run folder: results, samples and run.json."""
 
 from typing import Any, Literal
 
@@ -15,7 +15,8 @@ ResultKey = tuple[int, str, int]
 
 
 class ChunkLine(msgspec.Struct, frozen=True):
-    """One lease on a request: `worker` is "name#boot", times are seconds of the store's clock."""
+    """One lease on a request. `worker`: "name#boot"; `start`, `end`: the response's tokens [start, end) that the lease
+    generated; `event`: the event that ended it. Times are seconds of the store's clock."""
 
     worker: str
     fence: int
@@ -32,7 +33,8 @@ class ChunkLine(msgspec.Struct, frozen=True):
 
 
 class Timings(msgspec.Struct, frozen=True):
-    """When a request was queued (its submission began), first claimed (null: never) and finished."""
+    """Times of a request, in seconds of the store's clock: begin of its submission, first claim (null: never claimed),
+    and end. `seconds`: from the first claim to the end, 0 if never claimed."""
 
     enqueued_at: float
     started_at: float | None
@@ -99,14 +101,14 @@ class KeyLine(msgspec.Struct, frozen=True):
 
 
 class RoutedFact(msgspec.Struct, frozen=True):
-    """The part of a RoutedLine with its numbers of rows."""
+    """The fields of a RoutedLine from which its rows are counted."""
 
     shape: list[int]
     gaps: int
 
     @property
     def expected(self) -> int:
-        """Number of rows that there should be."""
+        """Number of rows that the array should have."""
         return self.shape[0]
 
 
@@ -173,9 +175,13 @@ class WorkerSample(msgspec.Struct, frozen=True):
 
 
 class SampleLine(msgspec.Struct, frozen=True):
-    """One line of samples.jsonl: the fleet at one moment. `at`: seconds of the job's clock, which advances by at most
-    1.5 s while the store does not answer; `taken_at`: seconds of the session's clock (SessionClock), 0 in samples of
-    earlier releases; `tokens_left`: expected tokens of the unfinished responses, None while no length is known."""
+    """One line of samples.jsonl: the fleet at one moment.
+
+    `at`: seconds of the job's clock, which advances by at most 1.5 s while the store does not answer; `taken_at`:
+    seconds of the session's clock (SessionClock), 0 in samples of earlier releases. `waiting`, `inflight`, `closed`:
+    numbers of requests; `requests`: all. `tokens_left`: expected tokens that the unfinished responses still need, None
+    while no length is known.
+    """
 
     at: float
     waiting: int = 0
@@ -199,7 +205,8 @@ class SampleLine(msgspec.Struct, frozen=True):
 
 
 class Session(msgspec.Struct, frozen=True):
-    """One start of the run; `ended_at` is null while the session runs, and after it was killed."""
+    """One session of the run. `ended_at`: None while the session runs, and if it was killed; `workers`: the manifest's
+    number of workers."""
 
     started_at: float
     ended_at: float | None = None

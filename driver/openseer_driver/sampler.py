@@ -22,10 +22,10 @@ SAMPLE_SECONDS = 1.0
 async def sample_forever(
     store: DriverStore, folder: RunFolder, clock: Callable[[], float], on_sample: Callable[[SampleLine], None]
 ) -> None:
-    """Samples until cancelled. A line that cannot be written is left out: writing results reports a full disk.
-    `clock`: the session's clock.
+    """Samples the fleet every SAMPLE_SECONDS until cancelled. `clock`: the session's clock.
 
-    Logs a warning each time that the store becomes nearly full.
+    Skips a line that cannot be written, because the writer of results reports a full disk. Logs a warning each time
+    that the store becomes nearly full.
     """
     was_full = False
     while True:
@@ -39,13 +39,13 @@ async def sample_forever(
 
 
 async def sample_now(store: DriverStore, clock: Callable[[], float]) -> SampleLine:
-    """Reads the fleet and the batch from the store. `clock`: the session's clock."""
+    """Makes a sample from the store's batch and its workers with a fresh heartbeat. `clock`: the session's clock."""
     now, counts, statuses = await asyncio.gather(store.now(), store.progress(BATCH_JOB_BATCH), store.workers())
     return make_sample(now, counts, [status for status in statuses if status.is_fresh(now)], clock())
 
 
 def make_sample(now: float, counts: BatchProgress, statuses: list[WorkerStatus], taken_at: float = 0.0) -> SampleLine:
-    """Makes a sample. `inflight` is the store's count, so it includes a dead worker's leases."""
+    """Makes a sample. `inflight` is the store's count of the leases of `statuses`, also of a worker that died."""
     inflight = sum(status.inflight for status in statuses)
     return SampleLine(
         at=now,

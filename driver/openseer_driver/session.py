@@ -89,8 +89,8 @@ class RunPlan:
         """The codec, and all groups to submit, rendered in threads.
 
         `limits`: called once the tokenizer is loaded. `now`: seconds of the store's clock. `note`: called with the
-        progress. `warn`: see open_codec, called in a thread.
-        Raises InputError, PromptsError: lists the wrong prompts, ModelError, OutputError.
+        progress. `warn`: as in open_codec; called in a thread.
+        Raises InputError, PromptsError (which lists the wrong prompts), ModelError, OutputError.
         """
         codec = await asyncio.to_thread(open_codec, self.job.spec.model, warn)
         groups = read_groups(self.job, self.prompts, codec, await limits(), now)
@@ -101,9 +101,9 @@ class RunPlan:
 
 
 def settings_note(folder: RunFolder, job: RolloutJob) -> str:
-    """A note on changed settings that do not affect results, compared with the folder's earlier session; "" for none.
+    """A note on settings that differ from the folder's earlier session and do not affect results; "" if there are none.
 
-    Call it before the session begins, which replaces job.json in the folder.
+    Call it before the session begins, because the session replaces job.json in the folder.
     """
     try:
         earlier = parse_ended_job(json.loads(folder.job_file.read_bytes()), str(folder.job_file))
@@ -114,8 +114,8 @@ def settings_note(folder: RunFolder, job: RolloutJob) -> str:
 
 
 class SessionClock:
-    """Unix seconds of the session's start plus monotonic seconds since: setting the wall clock, or a suspended machine,
-    does not change durations."""
+    """Clock of a session: the unix time of its start plus the monotonic seconds since then. Setting the wall clock does
+    not change durations, and the time in which the machine is suspended does not count."""
 
     def __init__(self) -> None:
         self.began = time.time()
@@ -129,9 +129,9 @@ class SessionClock:
 class OpenRun:
     """`with OpenRun(plan) as run`: locks the folder, opens its results, and writes the state "running" to run.json.
 
-    At the end run.json gets `state`, or the error of the session. A session whose driver was replaced writes nothing
-    more: the folder belongs to the new driver. Raises FolderHeldError while another session has the folder, else
-    OutputError.
+    At the end it writes `state`, or the session's error, to run.json. A session whose driver was replaced does not do
+    that, because the folder then belongs to the new driver. Raises FolderHeldError while another session has the
+    folder, else OutputError.
     """
 
     writer: ResultsWriter
@@ -169,7 +169,7 @@ class OpenRun:
             elif isinstance(error, asyncio.CancelledError):
                 self._note("stopped", ended=self.clock())
             elif not isinstance(error, DriverFencedError):
-                with suppress(OutputError):  # a full disk may be the session's error, which is raised
+                with suppress(OutputError):  # the session's error, which is raised, may be the same full disk
                     self._note("failed", str(error), ended=self.clock())
         finally:
             self.writer.close()

@@ -1,4 +1,4 @@
-"""Rendered groups on disk, in order, so that they can be submitted again if the store loses them."""
+"""Keeps rendered groups on disk, in order, so that they can be submitted again if the store loses them."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -15,10 +15,10 @@ _LENGTH_BYTES = 4
 
 
 class GroupSpool:
-    """`with GroupSpool(folder) as spool`: an unnamed file in the folder, which is deleted with the process.
+    """`with GroupSpool(folder) as spool`: groups in an unnamed file of the folder, which disappears with the process.
 
-    `groups`, `requests`: their numbers. Once filled it may be iterated several times, one after the other. Raises
-    OutputError if the disk fails.
+    `groups`, `requests`: their numbers so far. After the last `add` the spool can be iterated several times, one after
+    the other. Raises OutputError if the disk fails.
     """
 
     def __init__(self, folder: Path) -> None:

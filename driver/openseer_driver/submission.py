@@ -19,12 +19,12 @@ NOTE_EVERY = 1000
 """Number of prompts between two progress notes."""
 
 Note = Callable[[str], None]
-"""Receives the progress of the present step as text."""
+"""A function that receives the progress of the present step as text."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedPrompts:
-    """A source whose rows are valid prompts of the job. `count`: number of prompts; `sha256`: the checked digest."""
+    """A source whose rows are valid prompts of the job. `count`: number of prompts; `sha256`: the source's digest."""
 
     source: PromptSource
     count: int
@@ -32,7 +32,7 @@ class CheckedPrompts:
 
 
 def check_prompts(job: RolloutJob, source: PromptSource, note: Note) -> CheckedPrompts:
-    """Reads and checks all prompts of a source. Raises PromptsError: lists the problems."""
+    """Reads and checks all prompts of a source. Raises PromptsError, which lists the problems."""
     sha256, count = source.digest(), 0
     with source.unchanged(sha256):
         for count, _ in enumerate(parse_prompts(source.rows(), source.name, PromptRules.of(job.spec)), start=1):
@@ -44,7 +44,7 @@ def check_prompts(job: RolloutJob, source: PromptSource, note: Note) -> CheckedP
 def read_groups(
     job: RolloutJob, checked: CheckedPrompts, codec: TextCodec, limits: ModelLimits, now: float
 ) -> Iterator[GroupSpec]:
-    """Reads a checked source again and renders its groups, as `render_groups`.
+    """Reads a checked source again and renders its groups with `render_groups`.
 
     Raises PromptsError also if the source has changed since the check.
     """
@@ -59,8 +59,8 @@ def render_groups(
 ) -> Iterator[GroupSpec]:
     """The batch's groups in order. `now`: seconds of the store's clock.
 
-    Raises PromptsError at the end, with the problems of all prompts: the caller must not submit groups before.
-    Raises InputError, ModelError.
+    Raises PromptsError after the last prompt, with the problems of all prompts, so the caller must read all groups
+    before it submits the first. Raises InputError, ModelError.
     """
     check_stops(job.spec.sampling, limits)
     placement = Placement.of(job.spec.rollout, job.spec.workers)

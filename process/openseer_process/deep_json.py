@@ -1,7 +1,7 @@
 """Reads JSON answers of the Kubernetes API of any nesting depth.
 
-The API server stores objects of up to ten thousand nested levels; Python's `json` raises RecursionError below a
-thousand. Without this module one such object makes a whole page of a LIST unreadable.
+The API server stores objects of up to ten thousand nested levels; Python's `json` raises RecursionError at fewer than
+a thousand. Without this module one such object makes a whole page of a LIST unreadable.
 """
 
 import json
@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 DEEPEST = 256
-"""Levels kept of an answer that `json` cannot read; values below them become null. A manifest may have far fewer
-(openseer_core.manifest.parse.MOST_NESTED), so a manifest that is cut here is refused there."""
+"""Number of levels that are kept of an answer that `json` cannot read; maps and lists below them become null. The limit
+of a manifest is far lower (openseer_core.manifest.parse.MOST_NESTED), so the parser refuses a manifest that is cut."""
 _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
 
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -26,7 +26,7 @@ def read_json(data: bytes | str) -> Any:
 
 
 class DeepDecoder(json.JSONDecoder):
-    """Python's decoder, which also reads texts that are nested too deeply for it."""
+    """Python's decoder, extended to texts that are nested too deeply for it: levels below DEEPEST become null."""
 
     def decode(self, s: str, _w: Callable[..., Any] = _SPACE.match) -> Any:
         """The value of a JSON text."""
@@ -37,7 +37,7 @@ class DeepDecoder(json.JSONDecoder):
 
 
 def read_deep_json_everywhere() -> None:
-    """Replaces the decoder of `json.loads` in this process, for libraries that read the API themselves."""
+    """Replaces the decoder of `json.loads` in this process, for libraries that decode answers of the API themselves."""
     setattr(json, "_default_decoder", DeepDecoder())  # noqa: B010
 
 

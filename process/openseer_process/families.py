@@ -1,4 +1,4 @@
-"""Samples of the metric table's metrics, as metric families of Prometheus' client library."""
+"""Collects samples of the metric table's metrics, as metric families of Prometheus' client library."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -28,7 +28,7 @@ class Families:
 
 
 class Collected(Collector):
-    """Calls `collect` at every scrape and returns its metrics."""
+    """A collector that calls the function `collect` at every scrape."""
 
     def __init__(self, collect: Callable[[], Iterable[Metric]]) -> None:
         self._collect = collect

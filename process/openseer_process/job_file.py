@@ -17,8 +17,8 @@ HOW = (
 
 
 def read_job_file(path: Path) -> tuple[dict[str, Any], RolloutJob]:
-    """The manifest as a document and as a job. Raises ManifestError: the file cannot be read, is not JSON, or has no
-    valid job."""
+    """The manifest as a document and as a job, with $HOME in place of ~ in its paths. Raises ManifestError if the file
+    cannot be read, is not JSON, or has no valid job."""
     source = str(path)
     try:
         document: Any = json.loads(path.read_bytes())

@@ -1,6 +1,6 @@
-"""The log of a process: text or one JSON object per line, with the line's job, batch, worker, request and trace.
+"""Writes the log of a process: lines of text, or JSON objects with the line's job, batch, worker, request and trace.
 
-Secrets are replaced by HIDDEN.
+HIDDEN replaces secrets.
 """
 
 import json
@@ -21,7 +21,7 @@ FORM = "OPENSEER_LOG"
 """Environment variable: the format of all logs; `text` by default."""
 FORMS = ("text", "json")
 FIELDS = ("job", "batch", "worker", "request", "trace_id")
-"""Context fields of a line. `job`: NAMESPACE/NAME; `request`: BATCH/GROUP/INDEX; `trace_id`: of a traceparent."""
+"""Context fields of a JSON line. `job`: NAMESPACE/NAME; `request`: BATCH/GROUP/INDEX; `trace_id`: of a traceparent."""
 
 HIDDEN = "[hidden]"
 LEAST_SECRET = 8
@@ -44,7 +44,7 @@ _about: ContextVar[Mapping[str, str] | None] = ContextVar("about", default=None)
 
 
 def start_log(file: Path | None = None, environment: Mapping[str, str] = os.environ) -> None:
-    """Configures logging to standard error, which a runner or a pod keeps, or to the end of `file`."""
+    """Configures logging to standard error, which the runner or the pod stores, or to the end of `file`."""
     form = environment.get(FORM) or "text"
     handler = logging.StreamHandler(sys.stderr) if file is None else logging.FileHandler(file, encoding="utf-8")
     secrets = secrets_of(environment)
@@ -74,8 +74,8 @@ def about(**fields: object) -> Generator[None]:
 
 
 def secrets_of(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """The secrets in environment variables, longest first: values of variables with a secret's name, values of header
-    fields for traces, and the password in the store's URL; each without blanks around it, and percent-decoded too."""
+    """The secrets in environment variables, longest first: values of variables whose names mark a secret, values of
+    header fields for traces, and the password in the store's URL. Each is stripped; percent-decoded ones are added."""
     found = {value for name, value in environment.items() if _SECRET_NAMES.search(name)}
     found |= {value for text in map(environment.get, _HEADERS) for value in re.findall(r"=([^,]+)", text or "")}
     found.add(environment.get("OPENSEER_STORE_URL", "").rpartition("@")[0].rpartition(":")[2])
@@ -85,15 +85,15 @@ def secrets_of(environment: Mapping[str, str]) -> tuple[str, ...]:
 
 
 class TextLines(logging.Formatter):
-    """Formats a record as a line of text, followed by the traceback of an error. Only its first line has no indent, so
-    that no text with line breaks looks like a record of its own."""
+    """Formats a record as a line of text, followed by the traceback of an error. Lines after the first are indented,
+    so that no text with line breaks looks like a record of its own."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         super().__init__(_TEXT)
         self._secrets = tuple(secrets)
 
     def format(self, record: logging.LogRecord) -> str:
-        """Without secrets."""
+        """The record as text, without secrets."""
         return f"\n{_INDENT}".join(self.without_secrets(super().format(record)).splitlines())
 
     def without_secrets(self, text: str) -> str:
@@ -108,7 +108,7 @@ class JsonLines(TextLines):
     and the traceback of an error as `exception`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Without secrets."""
+        """The record as JSON, without secrets."""
         entry = {
             "time": datetime.fromtimestamp(record.created, UTC)
             .isoformat(timespec="milliseconds")

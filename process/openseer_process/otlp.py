@@ -48,7 +48,8 @@ class OtlpSender:
         self._exporter.shutdown()
 
     def _is_sampled(self, span: TraceSpan) -> bool:
-        """Depends only on the span's trace and caller, so that all spans of a trace are sent or none."""
+        """Whether the sampler selects the span. The result depends only on the span's trace and caller, so that all
+        spans of a trace are sent, or none."""
         context = None
         if span.caller is not None:
             flags = _SAMPLED if span.caller.sampled else TraceFlags(TraceFlags.DEFAULT)

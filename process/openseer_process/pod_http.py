@@ -1,7 +1,7 @@
 """The HTTP server of a pod, in its own threads: probes for the kubelet, metrics for Prometheus.
 
-`/healthz` and `/readyz` answer 200 or 503, `/metrics` answers Prometheus' text format. All other paths go to the
-`others` function that the server was created with; without an answer from it they are 404.
+`/healthz` and `/readyz` answer 200 or 503, `/metrics` answers Prometheus' text format. The function `others`, an
+argument of the server, answers all other paths; without an answer from it the server answers 404.
 """
 
 import io
@@ -45,8 +45,8 @@ class OtherAnswer(NamedTuple):
 class PodHttp:
     """`with PodHttp(8080, ready=…, alive=…, registry=…) as http`: answers on all addresses, IPv4 and IPv6.
 
-    `ready` and `alive` are called from other threads and must return at once. Port 0 takes any free port; `port` and
-    the log report it. Without a registry `/metrics` is 404. `others` is called in threads with the path and query of
+    `ready` and `alive` are called from other threads and must return at once. Port 0: any free port, which `port` and
+    the log contain. Without a registry `/metrics` answers 404. `others` is called in threads with the path and query of
     every other request and returns the answer; None: 404. Raises InputError if the port cannot be bound.
     """
 
@@ -67,7 +67,7 @@ class PodHttp:
 
     @property
     def port(self) -> int:
-        """The port that it listens on."""
+        """The port that the server listens on."""
         return int(self._server.server_address[1])
 
     def __enter__(self) -> "PodHttp":
@@ -86,7 +86,7 @@ class _Server(ThreadingHTTPServer):
     """Serves each request in a thread; the number of threads is bounded by MAX_REQUESTS."""
 
     daemon_threads = True
-    # Threads end by themselves within REQUEST_SECONDS; closing the server does not wait for them.
+    # Closing the server does not wait for the threads: their reads and writes have timeouts.
     block_on_close = False
 
     def __init__(self, family: socket.AddressFamily, address: tuple[str, int], handler: type["_Answer"]) -> None:
@@ -97,9 +97,9 @@ class _Server(ThreadingHTTPServer):
     def server_bind(self) -> None:
         if self.address_family == socket.AF_INET6:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        # Connections of a container that ended before in this pod may linger on the port for a minute.
+        # Connections of an earlier container of this pod may occupy the port for a minute after its end.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Not HTTPServer's: that one asks DNS for this machine's name, which may take long in a pod.
+        # HTTPServer.server_bind is not called: it asks DNS for this machine's name, which may take long in a pod.
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
 
@@ -120,7 +120,8 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Arriving(io.RawIOBase):
-    """The bytes that a client sends, with one deadline for the whole request: a timeout per read would allow hours."""
+    """The bytes that a client sends, with one deadline for the whole request: with a timeout per read a client could
+    send for hours."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -135,9 +136,9 @@ class _Arriving(io.RawIOBase):
 
 
 class _Answer(BaseHTTPRequestHandler):
-    """One request."""
+    """Handles one request."""
 
-    # Head and body are sent in one write: a process that ends meanwhile does not send half an answer.
+    # Head and body are sent in one write, so that a process that ends meanwhile does not send half an answer.
     wbufsize = -1
     probes: dict[str, Callable[[], bool]]
     registry: CollectorRegistry | None
@@ -167,7 +168,7 @@ class _Answer(BaseHTTPRequestHandler):
             self._respond(HTTPStatus.SERVICE_UNAVAILABLE, b"busy\n")
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: probes come every few seconds."""
+        """Logs nothing, because probes arrive every few seconds."""
 
     def _respond(self, status: HTTPStatus, body: bytes, kind: str = "text/plain; charset=utf-8") -> None:
         self.send_response(status)
@@ -201,7 +202,7 @@ def _answer_for(
 
 
 def _listen(port: int, handler: type[_Answer]) -> _Server:
-    """Listens on the IPv6 wildcard address, which accepts IPv4 too; on the IPv4 one if the machine has no IPv6."""
+    """Listens on the IPv6 wildcard address, which accepts IPv4 too; on the IPv4 address if the machine has no IPv6."""
     try:
         return _Server(socket.AF_INET6, ("::", port), handler)
     except OSError as error:

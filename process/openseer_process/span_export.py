@@ -1,4 +1,4 @@
-"""Exports spans to the endpoint in OpenTelemetry's environment variables. `give` never blocks: a thread sends."""
+"""Exports spans to the endpoint in OpenTelemetry's environment variables. A thread sends; `give` never blocks."""
 
 import asyncio
 import logging
@@ -23,6 +23,7 @@ CLOSE_SECONDS = 5.0
 REPORT_SECONDS = 60.0
 """Least interval between log lines about lost spans, in seconds."""
 EXTRA = "pip install 'openseer[traces]'"
+"""The command that installs OpenTelemetry's packages."""
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class SpanTaker(Protocol):
     """Receives spans."""
 
     def give(self, spans: Iterable[TraceSpan]) -> None:
-        """Takes spans and returns at once. Callers use one thread at a time."""
+        """Adds spans and returns at once. Only one thread at a time may call it."""
         ...
 
 
@@ -39,17 +40,17 @@ class Sender(Protocol):
     """Sends spans to a receiver."""
 
     def send(self, spans: list[TraceSpan]) -> bool:
-        """Whether the receiver has taken the spans. May take long; only one thread calls it."""
+        """Sends the spans; returns whether the receiver accepted them. May take long; only one thread calls it."""
         ...
 
     def end(self) -> None:
-        """Makes a running `send` give up."""
+        """Ends the sender; a running `send` fails."""
         ...
 
 
 class SpanExport:
     """A queue of spans and the thread that sends them. `sent`, `lost`: numbers of spans so far. A span is lost if the
-    queue is full, the receiver does not take it, or it is not sent when the export is closed."""
+    queue is full, if the receiver refuses it, or if it is not sent when the export is closed."""
 
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
@@ -63,11 +64,11 @@ class SpanExport:
 
     @property
     def lost(self) -> int:
-        """Number of spans dropped at a full queue or refused by the receiver; once closed, also of those not sent."""
+        """Number of spans dropped at a full queue or refused by the receiver; after `close` also of unsent spans."""
         return self._no_room + (self._queued - self.sent if self._closed else self._refused)
 
     def give(self, spans: Iterable[TraceSpan]) -> None:
-        """Adds spans to the queue and drops those beyond QUEUE_SPANS. Callers use one thread at a time."""
+        """Adds spans to the queue; drops spans beyond QUEUE_SPANS. Only one thread at a time may call it."""
         for span in spans:
             if len(self._waiting) < QUEUE_SPANS:
                 self._waiting.append(span)
@@ -76,7 +77,7 @@ class SpanExport:
                 self._no_room += 1
 
     def close(self) -> None:
-        """Sends the waiting spans, for at most CLOSE_SECONDS; those that remain are lost, which is logged. Blocks."""
+        """Sends the waiting spans; blocks for at most CLOSE_SECONDS. Remaining spans are lost, which is logged."""
         self._ends.set()
         self._thread.join(CLOSE_SECONDS)
         self._closed = True
@@ -130,7 +131,8 @@ async def span_export(environment: Mapping[str, str] = os.environ) -> AsyncGener
 
 
 def open_export(environment: Mapping[str, str] = os.environ) -> SpanExport | None:
-    """None if traces are not enabled, or cannot be sent: then the reason is logged, since no rollout fails for that."""
+    """Opens an export. Returns None if traces are not enabled. Also returns None, and logs the reason, if they cannot
+    be sent: missing traces must not fail a rollout."""
     if not is_asked_for(environment):
         return None
     protocol = environment.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or environment.get("OTEL_EXPORTER_OTLP_PROTOCOL")

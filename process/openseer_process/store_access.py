@@ -1,7 +1,7 @@
-"""How the operator and the gateway of one installation reach jobs' stores.
+"""Finds the URLs and addresses of jobs' stores, for the operator and the gateway of one installation.
 
-The password of a managed Redis is derived from a key, so they read no Secret for it. For any other store a namespace
-allows them to read one Secret, by a Role.
+The password of a managed Redis is derived from a key, so that they read no Secret for it. For any other store, a Role
+in the job's namespace permits them to read one Secret.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -23,8 +23,9 @@ SECRET_FORBIDDEN = "StoreSecretForbidden"
 """Reason in the error for a Secret that openseer may not read."""
 SHORTEST_KEY_BYTES = 32
 LONGEST_KEY_BYTES = 1024
+"""Limits of a key's length."""
 MOST_KEYS = 64
-"""Limit of an installation's keys: one for new jobs, and one for each rotation since the oldest running job began."""
+"""Number of newest keys that are used: one for new jobs, and one per rotation since the oldest running job began."""
 _RESOLVER = Path("/etc/resolv.conf")
 
 ReadSecret = Callable[[str], Awaitable[Mapping[str, str]]]
@@ -33,9 +34,9 @@ ReadSecret = Callable[[str], Awaitable[Mapping[str, str]]]
 
 @dataclass(frozen=True, slots=True)
 class StoreAccess:
-    """Keys and rules of one installation. `keys_folder`: a file for each key, named by a number; the highest is the
-    newest, for new jobs. `hosts`: the allowed hosts, None: all. `readers`: ServiceAccounts of operator and gateway, as
-    NAMESPACE:NAME."""
+    """Keys and rules of one installation. `keys_folder`: has a file for each key, named by a number; the file with the
+    highest number has the newest key, for new jobs. `hosts`: the allowed hosts; None: all. `readers`: ServiceAccounts
+    of operator and gateway, as NAMESPACE:NAME."""
 
     keys_folder: Path
     hosts: StoreHosts | None = None
@@ -43,7 +44,7 @@ class StoreAccess:
 
     @staticmethod
     def read(environment: Mapping[str, str]) -> "StoreAccess":
-        """Reads OPENSEER_* variables. Raises InputError: names the variable that is missing or wrong."""
+        """Reads OPENSEER_* variables. Raises InputError, which names the variable that is missing or wrong."""
 
         def names(name: str) -> tuple[str, ...]:
             return tuple(filter(None, environment.get(name, "").split(",")))
@@ -92,7 +93,7 @@ class StoreAccess:
         return url or ""
 
     def dial(self, job: RolloutJob) -> Dialler | None:
-        """Resolves the job's store to allowed addresses; None: the URL is dialled as it is."""
+        """The function that resolves the store's host to allowed addresses; None: all addresses are allowed."""
         return self.hosts.dial(job.namespace) if self.hosts is not None else None
 
     def secret_forbidden(self, namespace: str, name: str) -> StoreForbiddenError:
@@ -108,7 +109,7 @@ class StoreAccess:
 
 
 def _key_in(data: bytes) -> bytes:
-    """The key in a file's bytes, without the newline that an editor adds at the end."""
+    """The key in a file's bytes, without a newline at the end, as an editor adds it."""
     return data[:-1] if data.endswith(b"\n") and len(data) != SHORTEST_KEY_BYTES else data
 
 

@@ -1,4 +1,4 @@
-"""The hosts and addresses that the operator and the gateway may dial for jobs' stores.
+"""Checks the hosts and addresses that the operator and the gateway may dial for jobs' stores.
 
 The author of a job chooses its store's host, and these processes have network access that the author may not have:
 without a rule a job could make them connect to any host (server-side request forgery). The check applies to the
@@ -17,7 +17,7 @@ from openseer_core.hosts import is_named
 from openseer_core.manifest.store_url import url_parts
 
 HOST_FORBIDDEN = "StoreHostForbidden"
-"""Reason in the error for a host that may not be dialled."""
+"""Reason in the error for a host that must not be dialled."""
 SOCKETS = "unix"
 """Entry in the list of allowed hosts that allows Unix sockets of this machine; for development."""
 
@@ -30,12 +30,12 @@ Dialler = Callable[[str, int], Awaitable[tuple[str, ...]]]
 MOST_ADDRESSES = 4
 """Limit of a name's addresses that one connection tries."""
 _HOST = re.compile(r"([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}|[0-9a-f]*:[0-9a-f:.]*(%[a-z0-9_.-]+)?")
-"""Hosts outside this form are refused: a resolver may cut a name at other characters, and Python fails at longer names,
-so the checked name would not be the resolved one."""
+"""Form of a host; all others are refused. A resolver may cut a name at other characters and resolve a name that was not
+checked, and Python fails at longer names."""
 
 
 async def resolve_name(host: str, port: int) -> Answer:
-    """Asks the system's resolver. Raises OSError."""
+    """Resolves a name with the system's resolver. Raises OSError."""
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_CANONNAME)
     return found[0][3], [str(entry[4][0]) for entry in found]
@@ -45,9 +45,9 @@ async def resolve_name(host: str, port: int) -> Answer:
 class StoreHosts:
     """Allows the services of a job's own namespace, and the listed hosts.
 
-    `allowed`: names, *.suffixes and networks. `never`: addresses that a name may not resolve to, in addition to
-    loopback, link-local and multicast ones, unless a listed network contains them. `domain`: the cluster's DNS domain.
-    `resolve`: the resolver.
+    `allowed`: names, *.suffixes and networks. `never`: forbidden addresses, in addition to loopback, link-local,
+    multicast and unspecified addresses; an address in a network of `allowed` is not forbidden. `domain`: the cluster's
+    DNS domain. `resolve`: the resolver.
     """
 
     allowed: tuple[str, ...] = ()
@@ -64,12 +64,12 @@ class StoreHosts:
             raise self._refusal(namespace, "a socket of this process' own machine")
 
     def dial(self, namespace: str) -> Dialler:
-        """A function that resolves the store hosts of that namespace's jobs to allowed addresses."""
+        """The function that resolves store hosts of jobs in `namespace` to allowed addresses."""
 
         async def dial(host: str, port: int) -> tuple[str, ...]:
             name, is_service = self._name_to_dial(namespace, host)
             canonical, addresses = await self.resolve(name, port)
-            # A service of type ExternalName is an alias of a name elsewhere.
+            # A service of type ExternalName is an alias of any other name.
             if is_service and canonical and canonical.rstrip(".").lower() != name.rstrip("."):
                 raise self._refusal(namespace, f"{host}, which stands for {canonical}")
             fit = tuple(address for address in dict.fromkeys(addresses) if self._is_fit(address))
@@ -80,10 +80,10 @@ class StoreHosts:
         return dial
 
     def _name_to_dial(self, namespace: str, host: str) -> tuple[str, bool]:
-        """The name to resolve, and whether it is a service of that namespace. Raises StoreForbiddenError.
+        """The name to resolve, and whether it is a service of `namespace`. Raises StoreForbiddenError.
 
-        A name with a dot is resolved as absolute: another owner may have a name that begins with it in a domain of the
-        pod's search list.
+        A name with a dot is made absolute. Otherwise the resolver could append a domain of the pod's search list, and
+        the longer name may belong to another owner.
         """
         name = host.rstrip(".").lower()
         if not _HOST.fullmatch(name):
@@ -98,8 +98,8 @@ class StoreHosts:
         raise self._refusal(namespace, host)
 
     def _service(self, namespace: str, name: str) -> str | None:
-        """NAME.NAMESPACE.svc.DOMAIN. if the host names a service of that namespace, in any form that pods may write;
-        else None. The name is absolute, so the resolver sends one query, not one for each search domain."""
+        """NAME.NAMESPACE.svc.DOMAIN. if the host names a service of `namespace`, in any form that pods may use; else
+        None. The name is absolute, so the resolver sends one query, not one for each search domain."""
         labels = name.removesuffix(f".{self.domain}").removesuffix(".svc").split(".")
         if len(labels) == 1 and labels[0] == name:
             labels.append(namespace)

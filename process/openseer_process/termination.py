@@ -9,13 +9,14 @@ from openseer_core.errors import OpenseerError
 log = logging.getLogger("openseer")
 
 TERMINATION_LOG = "OPENSEER_TERMINATION_LOG"
-"""Environment variable: the file that Kubernetes reads when the container has ended; unset outside of pods."""
+"""Environment variable: path of the file that Kubernetes reads after the container's end; unset outside of pods."""
 MESSAGE_BYTES = 4096
 """Limit of a termination message in Kubernetes, in bytes."""
 
 
 def report(error: OpenseerError) -> int:
-    """Writes `error: …`, which a runner reads in the log and the operator in the pod; returns the exit code."""
+    """Writes `error: …` to the log, which the runner reads, and to the termination message, which the operator reads.
+    Returns the exit code."""
     line = f"error: {one_line(str(error))}"
     log.error("%s", line)
     write_termination_message(line)

@@ -1,4 +1,4 @@
-"""The least time that any order of the responses needs."""
+"""Computes a lower bound of the time of a rollout, for every order of its responses."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,12 @@ BOUND = "bound"
 
 
 def least_seconds(fleet: ModelledFleet, groups: Sequence[GroupLengths]) -> float:
-    """The bound without drafts: the larger of two times. First, all instances work to the end, with steps as full as
-    slots and KV cache allow; second, the longest response runs alone. It holds if a step of twice the tokens takes at
-    most twice as long, and a step's time is convex in its tokens, as for a decoder."""
+    """The bound without drafts, in seconds: the larger of two times. First, the time if all instances work to the end,
+    with steps as full as slots and KV cache allow; second, the time of the slowest response if it runs alone.
+
+    The bound holds if a step of twice the tokens takes at most twice as long, and the time of a step is convex in its
+    tokens, as for a decoder.
+    """
     tokens = tokens_of(groups)
     read = sum(length * (group.prompt + length / 2) for group in groups for length in group.lengths)
     prompts = sum(group.prompt for group in groups)

@@ -1,9 +1,9 @@
-"""Divided rollout with the product's own code: its queue, policies, quanta and KV blocks, on a virtual clock.
+"""Simulates divided rollout with the product's own code: its queue, policies, quanta and KV blocks, on a virtual clock.
 
 All decisions are imported code: core's reference queue, `policy`, `placement`, and the worker's RunningRequests
 with `quantum`. This module replaces the rest of the worker loop (worker/openseer_worker/loop.py): it reads the
-engine, calls the decision, reports ends, claims. Lengths are counted in KV blocks, each one item of the queue:
-as tokens, half a million requests of a hundred thousand tokens would not fit in memory.
+engine, calls the decision, reports ends, and claims. In the queue one item stands for a KV block instead of a token,
+because half a million requests of a hundred thousand tokens would not fit in memory.
 """
 
 import heapq
@@ -33,13 +33,14 @@ from openseer_worker.running import RunningRequests
 
 VERSION = "initial"
 LEASE_SECONDS = 1e9
-"""Large enough that no lease expires."""
+"""Duration of a lease, so long that none expires."""
 CALLED = 2
-"""Limit of idle workers that a returned request wakes, as in the product."""
+"""Limit of idle workers that a returned request wakes, as CALLS in core."""
 
 
 class DividedRollout:
-    """One rollout; `run` simulates it to its end. `policy`: replaces the one that `rollout` names.
+    """One rollout; `run` simulates it to its end. `cap`: limit of a response, in tokens. `policy`: replaces the policy
+    that `rollout` names.
 
     A study of other rules than the product's sets `queue_type` and `worker_type`.
     """
@@ -56,17 +57,17 @@ class DividedRollout:
         policy: Policy | None = None,
     ) -> None:
         self.fleet = fleet
-        # Lengths are counted in blocks here, and so are quanta.
+        # Quanta are counted in blocks here, as lengths are.
         quantum = max(1, rollout.quantum_tokens // fleet.block)
         self.rollout = rollout.model_copy(update={"quantum_tokens": quantum})
         self.longest = self.items(cap) + max((self.items(group.prompt) for group in groups), default=0)
-        """Limit of a request, in blocks."""
+        """Limit of a request's prompt and response, in blocks."""
         self.now = 0.0
         self.queue = self.queue_type()
         self.outcome = Outcome([], [], tokens_of(groups))
         self.idle: deque[int] = deque()
         self.bare: set[str] = set()
-        """Responses whose contexts are computed again, even if contexts move."""
+        """Requests of lost instances: their contexts are computed again, even if contexts move."""
         self._due: list[tuple[float, int, int]] = []
         self._order = 0
         self.policy = policy or policy_of(rollout)
@@ -102,13 +103,13 @@ class DividedRollout:
         return self.outcome
 
     def wake(self, number: int, at: float) -> None:
-        """Schedules a worker's next `look` at time `at`, instead of the one scheduled before."""
+        """Schedules a worker's next `look` at time `at`, and cancels the look that was scheduled before."""
         self.workers[number].due = at
         self._order += 1
         heapq.heappush(self._due, (at, self._order, number))
 
     def call(self) -> None:
-        """Wakes idle workers, because a request waits again."""
+        """Wakes up to CALLED idle workers, because a request waits again."""
         for _ in range(min(CALLED, len(self.idle))):
             self.wake(self.idle.popleft(), self.now)
 
@@ -128,7 +129,7 @@ class DividedRollout:
 
 
 class SimulatedWorker:
-    """One instance, and the worker loop for it."""
+    """One instance and its worker loop."""
 
     def __init__(self, rollout: DividedRollout, number: int) -> None:
         fleet = rollout.fleet
@@ -154,7 +155,7 @@ class SimulatedWorker:
         self._running.margin = self._margin
 
     def look(self) -> None:
-        """One iteration of the worker loop: reads the engine, decides, reports, claims."""
+        """One iteration of the worker loop: reads the engine, decides, reports ends, claims, plans the next look."""
         now, running = self._rollout.now, self._running
         self.engine.settle(now)
         self._read()
@@ -176,7 +177,7 @@ class SimulatedWorker:
         claimers.note_heartbeat(self.id.name, limit, math.inf, free_pace)
 
     def lose(self, until: float) -> None:
-        """Returns all its requests without their contexts; the worker starts again at `until`."""
+        """Loses the instance: its requests return to the queue without their contexts. It starts again at `until`."""
         self.engine.settle(self._rollout.now)
         self._read()
         for response in self._running.running():
@@ -204,7 +205,7 @@ class SimulatedWorker:
                 running.take(EngineOutput(key, bytes(ITEM_BYTES * new), b"", finish), VERSION)
             if over:
                 self.engine.remove(key)
-        running.margin = self._margin  # the worker looks again as soon as anything is due
+        running.margin = self._margin  # `take` enlarges it, but here a look happens when a quantum ends
 
     def _tell_load(self) -> None:
         rescores = self._running.rescore_running(self._running.running())
@@ -235,7 +236,7 @@ class SimulatedWorker:
             running.drop(response.key)
 
     def _may_fit(self, free: int) -> bool:
-        """False if a claim with as many blocks found no request that fits, and none has come back since."""
+        """False if a claim with as many free blocks found no request that fits, and no request has returned since."""
         if free <= 0:
             return False
         seen, blocks = self._refused
@@ -280,7 +281,8 @@ class SimulatedWorker:
         self.engine.add(claim.key, context, fleet.block * (claim.true_length - claim.generated), holds=holds)
 
     def _draft(self) -> None:
-        """Sets the tokens per step of each response: all drafts have one length, the best one for all together."""
+        """Sets the tokens per step of each response. All drafts have the same length, the best for all responses
+        together."""
         drafts, running = self._rollout.fleet.drafts, self._running.running()
         if drafts is None or not running:
             return
@@ -291,7 +293,7 @@ class SimulatedWorker:
             self.engine.set_pace(response.key, tokens_of_step(probability, length), 1.0 + length)
 
     def _plan(self) -> None:
-        """Schedules the next look: at the first end of a response or of a quantum."""
+        """Schedules the next look at the first end of a response or of a quantum, but not before `look_seconds`."""
         running = self._running.running()
         if not running and any(self._rollout.queue.load().waiting.values()):
             self._rollout.wake(self.number, self._rollout.now + POLL_SECONDS)

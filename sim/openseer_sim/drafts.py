@@ -1,4 +1,4 @@
-"""The gain of drafts per step: accepted tokens, by the number of known siblings."""
+"""Models the gain of drafts: accepted tokens per step, by the number of known siblings."""
 
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -8,15 +8,16 @@ from openseer_sim.engine import StepTime
 
 @dataclass(frozen=True, slots=True)
 class DraftModel:
-    """`accepted`: (known siblings, probability that a drafted token is accepted), ascending, linear between
-    them. `longest`: limit of a draft, in tokens."""
+    """The acceptance of drafts. `accepted`: points (known siblings, probability that a drafted token is accepted),
+    ascending, linear between them. `longest`: limit of a draft, in tokens."""
 
     accepted: tuple[tuple[float, float], ...]
     longest: int = 8
 
     @staticmethod
     def of_lengths(lengths: tuple[tuple[float, float], ...], longest: int = 8) -> "DraftModel":
-        """From (known siblings, mean tokens per step including the engine's own) with drafts of `longest` tokens."""
+        """Makes the model from points (known siblings, mean tokens per step with the engine's own) for drafts of
+        `longest` tokens."""
         return DraftModel(tuple((known, _probability(tokens, longest)) for known, tokens in lengths), longest)
 
     def probability(self, known: float) -> float:
@@ -29,7 +30,8 @@ class DraftModel:
         return low + (high - low) * (known - left) / (right - left)
 
     def length(self, step: StepTime, running: int, context: float, probability: float) -> int:
-        """The draft length with the most tokens per second (Seer, section 3.3), the same for all running requests."""
+        """The draft length with the most tokens per second (Seer, section 3.3), the same for all `running` requests.
+        `context`: tokens of all their contexts."""
         reading = step.per_context * context
         return max(
             range(self.longest + 1),

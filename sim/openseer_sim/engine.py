@@ -1,21 +1,23 @@
-"""The simulated engine: the steps between two events in closed form.
+"""Simulates an engine: computes the steps between two events in closed form.
 
-Between two events, a step's time depends on its tokens and on the context that it reads, and the context grows by a
-constant in each step; so the time of many steps, and the number of steps in a time, are roots of one quadratic.
+The time of a step depends on its tokens and on the context that it reads. Between two events the context grows by a
+constant in each step, so the time of many steps is quadratic in their number, and the number of steps in a given time
+is a root of this quadratic.
 """
 
 import math
 from dataclasses import dataclass
 
 NOTHING = 1e-6
-"""Tokens below which a remainder counts as rounding."""
+"""Remainder, in tokens, that counts as an error of rounding."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepTime:
-    """Seconds of a step. `points`: (computed tokens, seconds), ascending, linear between them and beyond the
-    last; `per_context`: per token of context that is read; `per_prefill`: per token of context that is
-    computed when a request starts; `per_draft`: per drafted token, beyond the cost of computing it."""
+    """The time of a step, in seconds. `points`: (computed tokens, seconds), ascending; linear between them and beyond
+    the last, constant below the first; `per_context`: seconds per token of context that is read; `per_prefill`: seconds
+    per token of context that is computed when a request starts; `per_draft`: seconds per drafted token, in addition to
+    its computation."""
 
     points: tuple[tuple[float, float], ...]
     per_context: float
@@ -45,9 +47,9 @@ class StepTime:
         overhead: float,
         most: int = 8192,
     ) -> "StepTime":
-        """The time of a decoder: `weights` in bytes that a step reads, `active` parameters per token,
-        `kv_bytes` per token of context, `bandwidth` in bytes/s and `flops` in operations/s of the whole instance,
-        `overhead` in seconds."""
+        """The step times of a decoder by the roofline model. `weights`: bytes of weights that a step reads; `active`:
+        parameters that compute a token; `kv_bytes`: bytes per token of context; `bandwidth` in bytes/s and `flops` in
+        operations/s: of the whole instance; `overhead`: seconds per step; `most`: tokens of the last point, or more."""
         read, compute = weights / bandwidth, 2 * active / flops
         bend = read / compute
         points = (
@@ -60,8 +62,8 @@ class StepTime:
 
 @dataclass(slots=True)
 class _Run:
-    """`context`, `done`: tokens at the engine's step `since`; `left`: tokens to generate; `pace`: tokens per step;
-    `width`: computed tokens per step."""
+    """A running response. `context`, `done`: its tokens of context, and generated here, at the engine's step `since`;
+    `left`: tokens to generate here in total; `pace`: tokens per step; `width`: computed tokens per step."""
 
     context: float
     left: float
@@ -72,7 +74,7 @@ class _Run:
 
 
 class ModelledEngine:
-    """Responses that run together. The caller provides the time, which never goes back."""
+    """An engine whose responses run together. The caller passes the time, in seconds; it must not decrease."""
 
     def __init__(self, step: StepTime) -> None:
         self._step = step
@@ -81,19 +83,19 @@ class ModelledEngine:
         self._base = 0.0
         self._now = 0.0
         self.busy = 0.0
-        """Seconds in which a response ran."""
+        """Seconds in which at least one response ran."""
 
     def __len__(self) -> int:
         return len(self._runs)
 
     @property
     def context(self) -> float:
-        """Tokens of all running responses, prompts included."""
+        """Tokens of context of all running responses together, prompts included."""
         return self._context
 
     @property
     def pace(self) -> float:
-        """Mean tokens per second of a response now; 0 while none runs."""
+        """Present tokens per second of a response, the mean over responses; 0 while none runs."""
         count = len(self._runs)
         return self._growth / count / (self._base + self._step.per_context * self._context) if count else 0.0
 
@@ -109,8 +111,8 @@ class ModelledEngine:
         self._now = at
 
     def add(self, key: str, context: float, left: float, *, holds: float = 0.0) -> None:
-        """Adds a response with `context` tokens, which generates `left` more; all others pause for `holds` seconds,
-        while its context is computed or fetched."""
+        """Adds a response with `context` tokens, which generates `left` more. All responses pause for `holds` seconds,
+        in which its context is computed or fetched."""
         self._runs[key] = _Run(context, left, self._steps, 1.0, 1.0)
         self._context += context
         self._change(1.0, 1.0)
@@ -154,7 +156,7 @@ class ModelledEngine:
         return tokens / self._runs[key].pace
 
     def time_of(self, steps: float) -> float:
-        """The time after `steps` further steps without an event."""
+        """The time after `steps` further steps, if no event happens before."""
         return (
             self._now
             + steps * (self._base + self._step.per_context * self._context)
@@ -162,7 +164,7 @@ class ModelledEngine:
         )
 
     def steps_to_end(self) -> float:
-        """Number of steps until the first response ends."""
+        """Number of steps until the first response ends; infinite while none runs."""
         return min((self.left(key) / run.pace for key, run in self._runs.items()), default=math.inf)
 
     def steps_to(self, context: float) -> float:

@@ -8,11 +8,11 @@ from openseer_sim.engine import StepTime
 
 @dataclass(frozen=True, slots=True)
 class ModelledFleet:
-    """`instances` of one kind: `kv_tokens` of context and `slots` responses at the same time.
+    """A fleet of `instances` equal instances, each for `kv_tokens` tokens of context and `slots` running responses.
 
-    `block`: tokens per KV block. `move_seconds`: seconds per token of context that a response takes along to another
-    instance; None: its context is computed again there. `look_seconds`: shortest interval of a worker's looks.
-    `drafts`: None without drafts. `losses`: losses of instances.
+    `block`: tokens per KV block. `move_seconds`: seconds per token of context to fetch a response's context on another
+    instance; None: the context is computed again there. `look_seconds`: least interval between two iterations of a
+    worker's loop (`look`), in seconds. `drafts`: None without drafts.
     """
 
     instances: int
@@ -28,7 +28,7 @@ class ModelledFleet:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Instance `number` is lost at `at` seconds and comes back, empty, `boot_seconds` later."""
+    """The loss of instance `number` at `at` seconds; it starts again, without requests, `boot_seconds` later."""
 
     at: float
     number: int

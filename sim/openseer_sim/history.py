@@ -1,4 +1,4 @@
-"""The lengths for a plan: from earlier runs, or from a named distribution."""
+"""Provides the lengths for a plan: from earlier runs, or from a named distribution."""
 
 import random
 from collections.abc import Sequence
@@ -18,21 +18,21 @@ SHAPES: dict[str, LengthModel] = {
     "reasoning": LengthModel(0, 0, spread=1.0, correlation=0.8),
     "heavy": LengthModel(0, 0, spread=1.4, correlation=0.8),
 }
-"""Distributions by name, of the two-level model: standard deviation of the logarithm, and the share of its variance
-between groups. Mean and limit come from the job."""
+"""Distributions by name (see LengthModel). The mean is given with the name, the limit is the job's."""
 DRAWN_GROUPS = 2_000
-"""Number of groups that are drawn from a named distribution, as the history of plans."""
+"""Number of groups of a history that is drawn from a named distribution."""
 PROMPT = 256
-"""Tokens of a prompt with a named distribution."""
+"""Tokens of each prompt of a history that is drawn from a named distribution."""
 FEW_GROUPS = 30
-"""Number of groups of a history below which its draws are too similar."""
+"""Number of groups of a history below which its draws are too similar; a note then says so."""
 
 
 @dataclass(frozen=True, slots=True)
 class LengthHistory:
-    """Groups to draw from. `source`: their origin; `drafted`: mean tokens per step with drafts and mean draft length,
-    None without drafts; `notes`: limitations for the reader; `invented`: from a distribution, so that the number of
-    groups means nothing; `partial`: has responses that were cut or did not finish, whose full lengths are larger."""
+    """Groups to draw from. `source`: their origin, as text; `drafted`: mean tokens per step with drafts and mean draft
+    length, None without drafts; `notes`: limitations for the reader; `invented`: the groups are drawn from a
+    distribution, so that their number is arbitrary; `partial`: some responses were cut or did not finish, and their
+    full lengths are larger."""
 
     groups: list[GroupLengths]
     source: str
@@ -42,8 +42,9 @@ class LengthHistory:
     partial: bool = False
 
     def draw(self, groups: int, size: int, cap: int, seed: int, context: int | None = None) -> list[GroupLengths]:
-        """`groups` groups with replacement, the same for one seed: unchanged if they have `size` responses, else with
-        lengths drawn within each. A length is cut at `cap`, and, with its prompt, at `context`."""
+        """Draws `groups` groups with replacement, the same for the same seed. A drawn group that does not have `size`
+        responses gets `size` lengths, drawn from its own with replacement. Limits of a length, in tokens: `cap`, and
+        `context` for prompt and response together."""
         chance = random.Random(seed)
         drawn: list[GroupLengths] = []
         for group in chance.choices(self.groups, k=groups):
@@ -54,8 +55,9 @@ class LengthHistory:
 
 
 def history_of(job: RolloutJob, runs: Sequence[Path] = (), shape: str = "") -> LengthHistory:
-    """The lengths to plan `job` with: from `runs`, if given, folders or files of `openseer results`; else a
-    distribution `NAME:MEAN`; else the job's own last run. Raises InputError if there is none of them."""
+    """The lengths for the plan of `job`: from `runs` (folders of runs, or files of `openseer results`), or from `shape`
+    (a distribution `NAME:MEAN`); if neither is given, from the job's own last run. Raises InputError if both are given,
+    or if neither is given and the job has no run."""
     own = Path(job.output_path)
     if runs and shape:
         raise InputError("found --history and --lengths, allowed: one of them")
@@ -72,7 +74,7 @@ def history_of(job: RolloutJob, runs: Sequence[Path] = (), shape: str = "") -> L
 
 
 def group_count(job: RolloutJob) -> int | None:
-    """Number of lines of the job's prompt file, if that is a local file of plain JSON lines."""
+    """Number of prompts in the job's prompt file if it is a local file of plain JSON lines; else None."""
     path = job.spec.prompts.path if job.spec.prompts is not None else None
     if path is None or not path.endswith(".jsonl") or not Path(path).is_file():
         return None

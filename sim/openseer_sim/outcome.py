@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Outcome:
-    """`ends`: seconds at which each response ended; `busy`: seconds in which each instance ran a response.
+    """The result. `ends`: seconds at which each response ended; `busy`: seconds in which each instance ran a response.
 
-    `tokens`: of all responses; `computed`: computed tokens of context, prompts included; `computed_again`: those of
-    responses among them; `moves`: number of returns to the queue; `preemptions`: responses that an engine preempted;
-    `claims`: (request, instance), in order.
+    `tokens`: tokens of all responses; `computed`: computed tokens of context, prompts included; `computed_again`: the
+    part of `computed` that belongs to responses; `moves`: number of returns to the queue; `preemptions`: number of
+    preemptions by engines; `claims`: (request, instance), in order.
     """
 
     ends: list[float]
@@ -28,7 +28,7 @@ class Outcome:
 
     @property
     def tail_seconds(self) -> float:
-        """Time in which only the last tenth of the responses ran (Seer, section 5)."""
+        """Seconds in which only the last tenth of the responses ran (Seer, section 5)."""
         return self.seconds - sorted(self.ends)[max(0, len(self.ends) * 9 // 10 - 1)]
 
     @property

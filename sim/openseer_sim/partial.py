@@ -1,6 +1,6 @@
-"""Partial rollout (APRIL): more groups are issued than are needed, and an iteration ends when enough are complete.
+"""Simulates partial rollout (APRIL): more groups run than are needed, and an iteration ends when enough are complete.
 
-The others continue in the next iteration, under newer weights: it is not synchronous.
+The other groups continue in the next iteration under newer weights, so the rollout is not synchronous.
 """
 
 import heapq
@@ -17,7 +17,8 @@ from openseer_sim.work import GroupLengths
 
 def partial_by(issue: float = 2.0, *, warm: int = 2, measured: int = 3) -> System:
     """A system in which `issue` times the given number of groups run at the start of an iteration. After `warm`
-    iterations, `measured` ones form one Outcome: `tokens` are all that they generated. Groups are reused, in turn."""
+    iterations, `measured` iterations form one Outcome, whose `tokens` are all tokens that they generated. Groups are
+    reused in turn."""
 
     def system(fleet: ModelledFleet, groups: Sequence[GroupLengths], _cap: int) -> Outcome:
         rollout = PartialRollout(fleet, groups)
@@ -32,7 +33,7 @@ def partial_by(issue: float = 2.0, *, warm: int = 2, measured: int = 3) -> Syste
 
 
 class PartialRollout:
-    """Iterations over the given groups, which are reused; `outcome` sums them up."""
+    """Iterations over the given groups, which are reused; `outcome`: the sum over the iterations."""
 
     def __init__(self, fleet: ModelledFleet, groups: Sequence[GroupLengths]) -> None:
         self.outcome = Outcome([], [0.0] * fleet.instances, 0)
@@ -43,13 +44,13 @@ class PartialRollout:
         self._seconds = 0.0
 
     def forget(self) -> None:
-        """Starts to measure: earlier iterations are not in the outcome."""
+        """Resets the outcome, so that it does not include earlier iterations."""
         self.outcome, self._seconds = Outcome([], [0.0] * self._fleet.instances, 0), 0.0
 
     def iterate(self, issue: int) -> None:
-        """Adds groups up to `issue`, and stops when the given number of groups are complete.
+        """Simulates one iteration: adds groups up to `issue`, and stops when as many groups as were given are complete.
 
-        Carried requests go first; requests go to the instances in turn.
+        Carried requests are first in the order; requests are assigned to the instances in turn.
         """
         instances = [OwnScheduler(self._fleet) for _ in range(self._fleet.instances)]
         requests = dict(sorted(self._carried.items(), key=lambda item: item[1].group)) | dict(self._fresh(issue))

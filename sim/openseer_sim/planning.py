@@ -1,4 +1,4 @@
-"""The plan of a job: time, cost and fleet, for given lengths, with an interval."""
+"""Makes the plan of a job: time, cost and size of the fleet, with intervals, from simulations with given lengths."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -29,9 +29,9 @@ GAINS = 4
 
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
-    """`gpus`: sizes of the fleet to try; `deadline` in seconds and `price` per GPU-hour, None if not given;
-    `start_seconds`: until workers take requests, which counts as GPU time; `tail_release`: a worker without further
-    requests returns its GPUs; `draws`: number of draws of the lengths."""
+    """Options of a plan. `gpus`: sizes of the fleet to try; `deadline` in seconds and `price` per GPU-hour, None if not
+    given; `start_seconds`: seconds from the request for workers until they accept requests, which count as GPU time;
+    `tail_release`: a worker without further requests returns its GPUs; `draws`: number of draws of the lengths."""
 
     gpus: tuple[int, ...]
     deadline: float | None = None
@@ -55,15 +55,15 @@ class Spread:
         return Spread(min(values), median(values), max(values))
 
     def times(self, factor: float) -> "Spread":
-        """The spread in another unit."""
+        """The spread multiplied by a factor."""
         return Spread(self.low * factor, self.median * factor, self.high * factor)
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedFleet:
-    """One size of the fleet. `seconds`: from the request for workers to the last response, `tail_seconds`: of it for
-    the last tenth; `idle`: share of the workers' time after their start; `cost`, `in_time`: None without price,
-    deadline."""
+    """The results for one size of the fleet. `seconds`: from the request for workers to the end of the last response;
+    `tail_seconds`: the part of them for the last tenth of responses; `idle`: idle share of the workers' time after
+    their start; `cost`: None without a price; `in_time`: None without a deadline."""
 
     gpus: int
     workers: int
@@ -77,7 +77,8 @@ class PlannedFleet:
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """One system on the chosen fleet; seconds without start. `speedup`: over the first system, draw by draw."""
+    """The results of one system on the chosen fleet, without the start of workers. `speedup`: over the first system,
+    for each draw."""
 
     name: str
     seconds: Spread
@@ -87,7 +88,7 @@ class Gain:
 
 @dataclass(frozen=True, slots=True)
 class JobPlan:
-    """`chosen`: the recommended one of `fleets`; None if none ends in time."""
+    """The plan. `chosen`: the recommended fleet of `fleets`; None if no fleet ends in time."""
 
     job: str
     groups: int
@@ -108,9 +109,12 @@ def make_plan(
     groups: int | None = None,
     note: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> JobPlan:
-    """`groups`: of the job; None: the number in the history. `note`: called before each rollout with the number of
-    simulated rollouts and the total. Raises InputError for sizes that no worker fits, and for an unknown number of
-    groups."""
+    """Simulates the job on each size of the fleet. `groups`: number of the job's groups; None: the number in the
+    history. `note`: called before each rollout with the number of rollouts simulated so far and the total.
+
+    Raises InputError if no size fits the workers, if the number of groups is unknown, or if the plan has more than
+    MOST_REQUESTS responses.
+    """
     each = job.spec.workers.parallelism.gpus
     if groups is None and history.invented:
         raise InputError(
@@ -150,7 +154,7 @@ def make_plan(
 
 @dataclass(slots=True)
 class _Lab:
-    """Simulates every draw of the lengths."""
+    """Simulates a system on every draw of the lengths."""
 
     engine: EngineModel
     rollout: RolloutSpec

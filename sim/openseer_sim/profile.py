@@ -1,4 +1,4 @@
-"""The engine of a simulation: its step times and its capacity, from a manifest or from a measured file."""
+"""Finds the step times and the capacity of a simulated engine: from a manifest, a measured file or a run's samples."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -15,21 +15,22 @@ from openseer_driver.run_lines import SampleLine
 from openseer_sim.engine import StepTime
 
 FAR = 1024.0
-"""Tokens of a step for the second point of a straight line."""
+"""Tokens of the second point of step times that are a straight line."""
 SLOWEST = 3600.0
-"""Limit of a time in a profile, in seconds."""
+"""Limit of each time in a profile, in seconds."""
 WINDOW = 5
-"""Number of samples that are evaluated together: workers report their tokens once a second, each at a different
-moment."""
+"""Number of intervals between samples in a window. One interval is too short, because each worker reports its tokens
+once a second, at a moment of its own."""
 LEAST_WINDOWS = 10
+"""Least number of windows from which step times are computed."""
 LOG_LINE = "vLLM logs it at its start: `GPU KV cache size: … tokens`"
 
 
 @dataclass(frozen=True, slots=True)
 class EngineModel:
-    """One instance: `kv_tokens` of context and `slots` responses at the same time. `notes`: its limitations;
-    `one_gpu`: its step times are of one GPU, even if a worker has more; `move_seconds`: as in ModelledFleet; `of_run`:
-    its step times are the run's own means, drafts included."""
+    """One instance for `kv_tokens` tokens of context and `slots` running responses. `source`: origin of the step times,
+    as text; `notes`: limitations for the reader; `one_gpu`: the step times are of one GPU, even if a worker has more;
+    `move_seconds`: as in ModelledFleet; `of_run`: the step times are the run's own means, drafts included."""
 
     step: StepTime
     kv_tokens: int
@@ -42,8 +43,8 @@ class EngineModel:
 
 
 class ProfileFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A file of step times. `points`: computed tokens of a step and its seconds, ascending. Other fields as in
-    StepTime; `kv_tokens`, `slots`: of one instance, 0 if the file does not state them."""
+    """A file of step times. `points`: (computed tokens of a step, its seconds), in any order; `kv_tokens`, `slots`: of
+    one instance, 0 if the file does not state them. Other fields as in StepTime."""
 
     points: list[tuple[float, float]]
     per_context: float = 0.0
@@ -60,7 +61,7 @@ class _Batch(msgspec.Struct, frozen=True):
 
 
 class _BenchReport(msgspec.Struct, frozen=True):
-    """The fields of a report of `openseer bench-gpu` that are used."""
+    """The used fields of a report of `openseer bench-gpu`."""
 
     device: str
     batches: list[_Batch]
@@ -69,8 +70,8 @@ class _BenchReport(msgspec.Struct, frozen=True):
 
 
 def engine_of(job: RolloutJob, profile: Path | None, kv_tokens: int = 0) -> EngineModel:
-    """The engine of a job: `profile` if given, else the scripted engine's settings. `kv_tokens`: replaces the value of
-    the file. Raises InputError if step times or capacity are unknown."""
+    """The engine of a job: `profile` if given, else the scripted engine's settings. `kv_tokens`: replaces their size of
+    the KV cache; 0: it does not. Raises InputError if step times or capacity are unknown."""
     model, most = job.spec.model, job.spec.workers.max_inflight
     if profile is None and model.engine == "scripted":
         engine = scripted_engine(model.scripted)
@@ -90,9 +91,9 @@ def engine_of(job: RolloutJob, profile: Path | None, kv_tokens: int = 0) -> Engi
 
 
 def engine_of_samples(job: RolloutJob, samples: Sequence[SampleLine], kv_tokens: int = 0) -> EngineModel:
-    """The engine of a run from its own samples: a step of b responses takes a + c b seconds, by least squares over the
-    windows in which a worker's number of responses hardly changed. In a run with drafts, a step is the time in which
-    each response gains one token. Raises InputError if there are too few samples."""
+    """The engine of a run from its own samples: a step of b responses takes a + c b seconds, by least squares over all
+    windows in which a worker ran responses in each sample. In a run with drafts, a step is the time in which each
+    response gains one token. Raises InputError if there are too few windows."""
     windows = list(_windows(samples))
     if len(windows) < LEAST_WINDOWS:
         raise InputError(
@@ -109,7 +110,7 @@ def engine_of_samples(job: RolloutJob, samples: Sequence[SampleLine], kv_tokens:
 
 
 class _Window(NamedTuple):
-    """A window of one worker: seconds, mean number of running responses, and the tokens that they gained."""
+    """A window of one worker: its seconds, mean number of running responses, and the tokens that they gained."""
 
     seconds: float
     running: float
@@ -131,7 +132,8 @@ def _windows(samples: Sequence[SampleLine]) -> Iterator[_Window]:
 
 
 def _line(windows: Sequence[_Window]) -> tuple[float, float]:
-    """Seconds per step and per response in it, neither below 0: seconds = fixed x steps + each x tokens."""
+    """The seconds per step (`fixed`) and per response in it (`each`), neither below 0, by least squares: seconds of a
+    window = fixed x steps + each x tokens."""
     steps = [window.tokens / window.running for window in windows]
     square, mixed = sum(n * n for n in steps), sum(n * w.tokens for n, w in zip(steps, windows, strict=True))
     tokens = sum(window.tokens**2 for window in windows)
@@ -155,7 +157,7 @@ def scripted_engine(scripted: Scripted) -> EngineModel:
 
 
 def read_profile(path: Path) -> EngineModel:
-    """A report of `openseer bench-gpu`, or a ProfileFile. Raises InputError."""
+    """Reads a report of `openseer bench-gpu`, or a ProfileFile. Raises InputError."""
     try:
         data = path.read_bytes()
         kinds = msgspec.json.decode(data)

@@ -1,4 +1,4 @@
-"""Other systems, as published, on the same engine model: StreamRL, and oracles with errors."""
+"""Simulates StreamRL as published, and oracles with errors, on the same engine model."""
 
 import math
 import random
@@ -14,8 +14,8 @@ from openseer_sim.work import GroupLengths
 
 
 def streamrl(fleet: ModelledFleet, groups: Sequence[GroupLengths], _cap: int) -> Outcome:
-    """StreamRL with true lengths: the groups with most tokens first, each whole group to the instance with the fewest
-    tokens so far; nothing moves."""
+    """StreamRL with true lengths: assigns groups in descending order of their tokens, each whole group to the instance
+    with the fewest tokens so far. No request moves."""
     ordered = sorted(groups, key=lambda group: sum(group.lengths), reverse=True)
     loads = [0] * fleet.instances
     lanes: list[list[int]] = []
@@ -27,8 +27,9 @@ def streamrl(fleet: ModelledFleet, groups: Sequence[GroupLengths], _cap: int) ->
 
 
 def streamrl_dedicated(fleet: ModelledFleet, groups: Sequence[GroupLengths], _cap: int) -> Outcome:
-    """StreamRL with instances reserved for long groups: sorted groups are cut into one run per instance, with equal KV
-    use over time (the squares of lengths), so that long responses run in small batches."""
+    """StreamRL with instances reserved for long groups: divides the groups, sorted by their longest response, into one
+    sequence per instance with equal use of KV over time (sum of the squares of lengths), so that long responses run in
+    small batches."""
     ordered = sorted(groups, key=lambda group: max(group.lengths), reverse=True)
     held = [sum(length * length for length in group.lengths) for group in ordered]
     share, before = sum(held) / fleet.instances, 0
@@ -40,7 +41,8 @@ def streamrl_dedicated(fleet: ModelledFleet, groups: Sequence[GroupLengths], _ca
 
 
 def oracle_with_error(chunk: int, error: float, seed: int = 0) -> System:
-    """Longest first by erroneous lengths: `error` is the standard deviation of the logarithm of the factor."""
+    """Longest first by erroneous lengths, which are true lengths times a random factor. `error`: standard deviation of
+    the factor's logarithm."""
     product = policy("longest-first-oracle")
     chance = random.Random(seed)
 

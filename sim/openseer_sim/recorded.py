@@ -1,4 +1,4 @@
-"""Recorded runs: their lengths in the order of their groups, and their measurements."""
+"""Reads recorded runs for simulations: their lengths in the order of their groups, and their measurements."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -20,7 +20,8 @@ from openseer_driver.run_lines import SampleLine
 from openseer_sim.work import GroupLengths
 
 STEADY = 0.95
-"""Of the most workers at once; where fewer were there in the mean, a simulation with the most is not the run's own."""
+"""Least ratio of the mean to the largest number of workers: below it a simulation with the largest number does not
+represent the run."""
 
 
 class BatchLine(msgspec.Struct, frozen=True):
@@ -39,8 +40,8 @@ class BatchLine(msgspec.Struct, frozen=True):
 @dataclass(frozen=True, slots=True)
 class RecordedRun:
     """A run folder: its job, its groups in the order of submission, its report and its samples. `workers`: the largest
-    number at the same time; `steady`: whether all of them were there all the time. `notes`: limitations of a
-    simulation of it."""
+    number at the same time; `steady`: whether nearly all of them were present all the time (see STEADY). `notes`:
+    limitations of a simulation of the run."""
 
     folder: RunFolder
     job: RolloutJob
@@ -58,12 +59,12 @@ class RecordedRun:
 
 
 def read_run(folder: RunFolder) -> RecordedRun:
-    """Reads a run. Raises InputError for a folder without a run, or without results."""
+    """Reads a run. Raises InputError for a folder without a run, and if no response has tokens."""
     return run_of(folder, read_trace(folder))
 
 
 def run_of(folder: RunFolder, trace: Trace) -> RecordedRun:
-    """A run from a trace of its folder. Raises InputError for one without results."""
+    """Makes a run from the trace of its folder. Raises InputError if no response has tokens."""
     groups = groups_of(trace)
     if not groups:
         raise InputError(f"{folder.path}: no response with tokens here: there are no lengths to simulate")
@@ -79,8 +80,8 @@ def run_of(folder: RunFolder, trace: Trace) -> RecordedRun:
 
 
 def read_results(path: Path) -> tuple[list[GroupLengths], list[str]]:
-    """The groups of a file of `openseer results`, and the reasons why their lengths may be incomplete; of several turns
-    the last one counts. Raises InputError for a file without any."""
+    """Reads a file of `openseer results`. Returns its groups, and the reasons why their lengths may be incomplete. The
+    last turn of each response counts. Raises InputError if no response has tokens."""
     groups: dict[tuple[int, str], dict[int, BatchLine]] = defaultdict(dict)
     decoder, number = msgspec.json.Decoder(BatchLine), 0
     try:
@@ -88,7 +89,7 @@ def read_results(path: Path) -> tuple[list[GroupLengths], list[str]]:
             for line in file:
                 number += 1
                 if not line.endswith(b"\n"):
-                    break  # cut by a kill
+                    break  # the writer was killed within this line
                 item = decoder.decode(line)
                 if item.kind == "result" and item.sampled:
                     groups[item.batch, item.group][item.index] = item
@@ -110,7 +111,8 @@ def _of_lines(lines: list[BatchLine]) -> GroupLengths:
 
 
 def groups_of(trace: Trace) -> list[GroupLengths]:
-    """The lengths of all groups, probe first, in the order of submission; groups of one call are ordered by name."""
+    """The lengths of all groups, probes first, in the order of submission. Groups that were submitted at the same time
+    are in the order of their names."""
     groups: dict[tuple[int, str], list[Fact]] = defaultdict(list)
     for fact in trace.facts:
         if fact.length:
@@ -124,7 +126,7 @@ def _group(facts: list[Fact]) -> GroupLengths:
 
 
 class _Fleet(NamedTuple):
-    """The workers that were there at once while requests ran: the most, and the mean over the samples."""
+    """Number of workers present at the same time while requests ran: the largest, and the mean over samples."""
 
     most: int
     mean: float
@@ -151,7 +153,7 @@ def _fleet(trace: Trace) -> _Fleet:
 
 
 def _job_of(folder: RunFolder, trace: Trace) -> tuple[RolloutJob, list[str]]:
-    """The manifest as it was given, or the part of it in run.json, which lacks fields that change no result."""
+    """The job by job.json; without this file by run.json, which lacks fields that change no result: a note says so."""
     job, is_whole = recorded_job(folder, trace.record)
     if is_whole:
         return job, []

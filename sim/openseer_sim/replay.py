@@ -1,4 +1,4 @@
-"""The times of every policy with the lengths of a recorded run."""
+"""Simulates every policy with the lengths of a recorded run."""
 
 import math
 from collections.abc import Sequence
@@ -20,9 +20,10 @@ from openseer_sim.work import GroupLengths, tokens_of
 ORACLE: PolicyName = "longest-first-oracle"
 POLICIES: tuple[PolicyName, ...] = ("round-robin", "least-inflight", "fifo", "seer", OURS, ORACLE)
 MOST_ITEMS = 8_000_000
-"""Limit of response tokens that are counted one by one; beyond, whole blocks are counted, to save memory."""
+"""Limit of response tokens that are counted one by one; with more tokens, blocks are counted, to save memory."""
 LOOKS = 1_000
-"""Limit of looks per worker and rollout; and at most ten per response of mean length."""
+"""The least interval between two iterations of a worker's loop is the bound of the rollout's time divided by LOOKS, or
+a tenth of the time of a mean response if that is shorter."""
 ALWAYS_UNKNOWN = (
     "lengths are those of this run: a repeated sampling gives others",
     "start-up, the store's and the network's time, and losses of workers",
@@ -31,7 +32,7 @@ ALWAYS_UNKNOWN = (
 
 @dataclass(frozen=True, slots=True)
 class PolicyRow:
-    """The result of one policy; seconds. `idle`: share of all workers' time; None if unknown."""
+    """The result of one policy. `idle`: idle share of all workers' time. None: unknown."""
 
     policy: str
     seconds: float
@@ -43,9 +44,10 @@ class PolicyRow:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """`measured`: of the run itself; `rows`: simulated, the bound last; `unknown`: limitations of the simulation;
-    `partial`: has responses that were cut or did not finish, so that another policy may be best with full lengths;
-    `steady`: whether all workers were there all the time; else the simulation is not of the run itself."""
+    """The results of all policies. `measured`: measurements of the run itself; `rows`: simulated results, the bound
+    last; `unknown`: limitations of the simulation; `partial`: some responses were cut or did not finish, so that
+    another policy may be best with full lengths; `steady`: as in RecordedRun; if false, the simulation does not
+    represent the run."""
 
     run: str
     workers: int
@@ -65,7 +67,7 @@ class Replay:
 
 
 def replay(run: RecordedRun, engine: EngineModel, policies: Sequence[PolicyName] = POLICIES) -> Replay:
-    """Simulates every policy, and the run's own, on a fleet like that of the run."""
+    """Simulates `policies`, and the run's own policy, on a fleet like the run's fleet."""
     report, rollout = run.report, run.job.spec.rollout
     cap = max(run.job.spec.sampling.max_tokens, *(length for group in run.groups for length in group.lengths))
     fleet = fleet_of(engine, run.workers, run.groups)
@@ -101,8 +103,8 @@ def _draft_notes(run: RecordedRun, engine: EngineModel) -> list[str]:
 
 
 def best_times(run: RecordedRun, engine: EngineModel) -> BestTimes:
-    """The best possible times with the run's lengths: under its own policy and the recommended one, with an
-    oracle, and the bound."""
+    """The best possible times with the run's lengths: under the run's policy, the recommended policy and an oracle, and
+    the bound."""
     played = replay(run, engine, (OURS, ORACLE))
     seconds = {row.policy: row.seconds for row in played.rows}
     known = min((name for name in seconds if name not in (ORACLE, BOUND)), key=lambda name: seconds[name])
@@ -110,14 +112,15 @@ def best_times(run: RecordedRun, engine: EngineModel) -> BestTimes:
 
 
 def engine_of_run(run: RecordedRun, profile: Path | None, kv_tokens: int = 0) -> EngineModel:
-    """The engine of a run: `profile` if given, else the scripted engine's settings, else its own samples."""
+    """The engine of a run: `profile` if given, else the scripted engine's settings, else from the run's samples."""
     if profile is None and run.job.spec.model.engine != "scripted":
         return engine_of_samples(run.job, run.samples, kv_tokens)
     return engine_of(run.job, profile, kv_tokens)
 
 
 def fleet_of(engine: EngineModel, instances: int, groups: Sequence[GroupLengths]) -> ModelledFleet:
-    """A fleet of that engine, with the finest block that memory allows. Raises InputError for too long responses."""
+    """A fleet of instances of `engine`, with the smallest block that MOST_ITEMS allows. Raises InputError if a response
+    does not fit into the KV cache."""
     longest = max(group.prompt + max(group.lengths) for group in groups)
     if longest > engine.kv_tokens:
         raise InputError(
@@ -148,5 +151,5 @@ def play(
 
 
 def row_of(policy: str, outcome: Outcome) -> PolicyRow:
-    """The row of a table."""
+    """The row of a policy, from its outcome."""
     return PolicyRow(policy, outcome.seconds, outcome.tail_seconds, outcome.idle, outcome.moves, outcome.preemptions)

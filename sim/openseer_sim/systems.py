@@ -1,4 +1,4 @@
-"""The compared systems, each on the same engine model."""
+"""Defines the systems that studies compare, all on the same engine model."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,7 +12,7 @@ from openseer_sim.whole_groups import run_bound
 from openseer_sim.work import GroupLengths
 
 System = Callable[[ModelledFleet, Sequence[GroupLengths], int], Outcome]
-"""From a fleet, groups and the token limit of a response to the outcome."""
+"""A function from a fleet, groups and the token limit of a response to the outcome."""
 
 OURS: PolicyName = "context-aware"
 """The policy that the product recommends."""
@@ -20,7 +20,7 @@ OURS: PolicyName = "context-aware"
 
 def bound_by(policy: str) -> System:
     """A system that assigns requests at submission: round-robin (each whole group to the next instance, as in veRL), or
-    least-inflight (each request to the instance with the fewest)."""
+    least-inflight (each request to the instance with the fewest requests so far)."""
 
     def system(fleet: ModelledFleet, groups: Sequence[GroupLengths], cap: int) -> Outcome:
         lanes = Lanes(policy, fleet.instances)
@@ -31,7 +31,7 @@ def bound_by(policy: str) -> System:
 
 
 def divided_by(policy: PolicyName | Policy, quantum: int) -> System:
-    """Divided rollout under a policy of the product, or one without a name in manifests; `quantum` in tokens."""
+    """Divided rollout under a policy: a name of a manifest's policy, or any other Policy. `quantum`: in tokens."""
     own, name = (policy, OURS) if isinstance(policy, Policy) else (None, policy)
     rollout = RolloutSpec(policy=name, quantum_tokens=quantum)
 

@@ -1,4 +1,4 @@
-"""Rollout without division: requests are assigned to an instance, whose vLLM orders and preempts them."""
+"""Simulates rollout without division: each request is assigned to an instance, whose vLLM orders and preempts it."""
 
 import heapq
 import math
@@ -15,7 +15,7 @@ from openseer_sim.work import GroupLengths, tokens_of
 
 @dataclass(slots=True)
 class BoundRequest:
-    """A response of `length` tokens to a prompt; `done` of them exist before it runs (again)."""
+    """A response of `length` tokens to a prompt of `prompt` tokens; `done`: its tokens before it runs (again)."""
 
     group: int
     prompt: int
@@ -24,8 +24,9 @@ class BoundRequest:
 
 
 class OwnScheduler:
-    """An instance with vLLM's own order: first come, first served; running requests go first; and when the KV cache is
-    full the newest is preempted and computes its context again later. Its drafts use the siblings that ended here."""
+    """An instance with vLLM's own order: first come, first served, and running requests before others. When the KV
+    cache is full, the newest running request is preempted; its context is computed again later. Drafts use the siblings
+    that ended on this instance."""
 
     def __init__(self, fleet: ModelledFleet) -> None:
         self.engine = ModelledEngine(fleet.step)
@@ -41,7 +42,7 @@ class OwnScheduler:
         self._waiting.append((key, request))
 
     def go_on(self, now: float) -> tuple[list[str], float]:
-        """The requests that have ended by `now`, and the time of the next event (infinity: none)."""
+        """Simulates up to `now`. Returns the ended requests, and the time of the next event (infinity: none)."""
         self.engine.settle(now)
         ended = [key for key in self._running if self.engine.is_over(key)]
         for key in ended:
@@ -72,7 +73,7 @@ class OwnScheduler:
         return ended, self.engine.time_of(steps)
 
     def stop(self) -> dict[str, BoundRequest]:
-        """All requests that have not ended, with their tokens so far."""
+        """Ends the simulation. Returns all requests that have not ended, with their tokens so far."""
         for key, request in self._running.items():
             request.done += self.engine.remove(key)
         left = self._running | dict(self._waiting)
@@ -91,7 +92,8 @@ class OwnScheduler:
 
 
 def run_bound(fleet: ModelledFleet, groups: Sequence[GroupLengths], lanes: Sequence[Sequence[int]]) -> Outcome:
-    """Runs each request on the instance that `lanes` names, by group and index, in the order of the groups."""
+    """Runs each request on its instance, in the order of the groups. `lanes`: number of the instance, by group and
+    index of the request."""
     instances = [OwnScheduler(fleet) for _ in range(fleet.instances)]
     for ordinal, (group, own) in enumerate(zip(groups, lanes, strict=True)):
         for index, (lane, length) in enumerate(zip(own, group.lengths, strict=True)):

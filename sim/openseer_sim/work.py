@@ -1,4 +1,4 @@
-"""The work of a simulation: groups of responses with their lengths, from a model of lengths or from a run."""
+"""Defines the work of a simulation: groups of responses with their lengths, from a model of lengths or from a run."""
 
 import math
 import random
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class GroupLengths:
-    """Tokens of a prompt, and the lengths of its responses, the probe's first."""
+    """Tokens of a prompt, and the lengths of its responses in tokens, the probe's first."""
 
     prompt: int
     lengths: tuple[int, ...]
@@ -19,8 +19,8 @@ class LengthModel:
     """A two-level model of lengths: the logarithm of a response's length is that of its group's typical length,
     plus noise; lengths above `cap` are cut.
 
-    `mean` of the result, in tokens; `spread`: standard deviation of the logarithm over all; `correlation`: the share
-    of its variance between groups.
+    `mean`: mean of the cut lengths, in tokens; `spread`: standard deviation of the logarithm over all responses, before
+    the cut; `correlation`: the share of the logarithm's variance that is between groups.
     """
 
     mean: float
@@ -29,7 +29,7 @@ class LengthModel:
     correlation: float
 
     def draw(self, groups: int, size: int, seed: int, *, prompt: int = 256) -> list[GroupLengths]:
-        """Groups of `size` responses, the same for one seed."""
+        """Draws groups of `size` responses, the same for the same seed. `prompt`: tokens of each prompt."""
         chance = random.Random(seed)
         between, within = (self.spread * math.sqrt(part) for part in (self.correlation, 1 - self.correlation))
         centre = self.centre()
@@ -41,7 +41,7 @@ class LengthModel:
         return drawn
 
     def centre(self) -> float:
-        """The centre of the lognormal that has the mean after the cut, by bisection."""
+        """The mean of the logarithm with which the cut lengths have the mean `mean`; by bisection."""
         low, high = 0.0, math.log(self.cap) + 4 * self.spread
         for _ in range(60):
             centre = (low + high) / 2
@@ -60,4 +60,5 @@ def tokens_of(groups: Iterable[GroupLengths]) -> int:
 
 
 def _normal(value: float) -> float:
+    """The distribution function of the standard normal distribution."""
     return (1 + math.erf(value / math.sqrt(2))) / 2

@@ -1,5 +1,5 @@
-"""From text to token ids and back: rendering of prompts, and stop strings in responses.
+"""Converts text to token ids and back: renders prompts, reads responses, and finds stop strings in them.
 
-Read `model_files`, `reading`, `rendering`, `stop_strings`. Driver and API render with it, workers search for stop
+Read `model_files`, `reading`, `rendering`, `stop_strings`. Driver and API render prompts, workers search for stop
 strings. Tests: tests/text.
 """

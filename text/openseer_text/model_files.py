@@ -1,6 +1,6 @@
-"""Loading of a model's tokenizer from the place where its engine finds it: a local folder, or a name on a hub.
+"""Loads a model's tokenizer from the place where its engine finds it: a local folder, or a name on a hub.
 
-Nothing here prompts on the terminal: a question of a library is an error, or is answered by the manifest.
+Nothing here prompts on the terminal: the manifest answers a question of a library, or the question is an error.
 """
 
 import os
@@ -17,15 +17,16 @@ from openseer_core.manifest.job import Model
 
 # A repository's name, with or without the owner.
 _HUB_NAME = re.compile(r"(?:[A-Za-z0-9_][\w.-]{0,95}/)?[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
-# Engine arguments about the origin of files, with their names in transformers.
+# Engine arguments that state the origin of files, and the names of the same arguments in transformers.
 _ORIGINS = {"code_revision": "code_revision", "hf_token": "token", "download_dir": "cache_dir"}
 _TOKENIZERS = ("tokenizer*.json", "*.model*", "*.tiktoken", "vocab.*", "tekken.json")
-"""Files that mark a folder with a tokenizer."""
+"""Patterns of files of which a folder with a tokenizer has at least one."""
 UNTRUSTED = (
     "whose tokenizer or configuration is code of the model's authors; to run it, here and in the engine, set "
     "spec.model.engineArgs.trust_remote_code: true"
 )
 _ONE_AT_A_TIME = threading.Lock()
+"""Held while standard input is replaced, which affects the whole process."""
 
 
 def check_place(field: str, path: str) -> None:
@@ -37,23 +38,23 @@ def check_place(field: str, path: str) -> None:
 
 
 def trusts_code(model: Model) -> bool:
-    """Whether the manifest allows code of the model's authors."""
+    """Whether the manifest allows the model authors' code to run."""
     return model.engine_args.get("trust_remote_code") is True
 
 
 _LOADING = threading.Lock()
-"""transformers imports its parts on first use: two threads at the same time would find them half imported."""
+"""Held while transformers loads: its parts are imported on first use, and another thread would find half of them."""
 
 
 def asks_for_trust(model: Model, error: Exception) -> bool:
-    """Whether loading a model failed because its code is not trusted."""
+    """Whether loading a model failed because the manifest does not trust its code."""
     return not trusts_code(model) and "trust_remote_code" in str(error)
 
 
 def load_tokenizer(model: Model, *, run_code: bool = True) -> Any:
-    """The model's tokenizer. `run_code`: code of the model may run here if the manifest trusts it.
+    """Loads the model's tokenizer. `run_code`: code of the model may run in this process if the manifest trusts it.
 
-    Raises ModelError when it cannot be loaded.
+    Raises ModelError if the tokenizer cannot be loaded.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -69,7 +70,7 @@ def load_tokenizer(model: Model, *, run_code: bool = True) -> Any:
                 **given,
             )
             return _unwarned(tokenizer)
-    except Exception as error:  # the loader raises any exception, from files, their code or the hub
+    except Exception as error:  # the loader may raise any exception, from files, their code or the hub
         raise ModelError(f"{field}: found {path}, {_reason(error, model)}") from error
 
 
@@ -108,7 +109,7 @@ def _reason(error: Exception, model: Model) -> str:
 
 @contextmanager
 def unattended() -> Generator[None]:
-    """Replaces standard input by an empty one, so that a library that asks gets no answer and does not wait."""
+    """Replaces standard input by an empty file in a block, so that a library that prompts fails and does not wait."""
     with _ONE_AT_A_TIME, open(os.devnull) as nothing:  # noqa: PTH123 - no path of ours
         before, sys.stdin = sys.stdin, nothing
         try:

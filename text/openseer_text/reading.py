@@ -1,18 +1,18 @@
-"""From token ids to text, identical in workers, driver and API: with or without special tokens."""
+"""Decodes token ids to text, with or without special tokens, identically in workers, driver and API."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 Decode = Callable[[Sequence[int]], str]
-"""Token ids → their text."""
+"""A function from token ids to their text."""
 
 
 class Reader:
     """Decodes a tokenizer's tokens. `text`: without special tokens; `whole`: with them.
 
     `special`: the ids of special tokens by their text in `whole`. `end`: the token with which the model ends a
-    response. Calling a reader means `text`.
+    response. Calling a reader calls `text`.
     """
 
     def __init__(
@@ -42,13 +42,14 @@ class Reader:
         return self._some_special is not None and self._some_special.search(stop) is not None
 
     def stop_token_ids(self, stops: Iterable[str]) -> list[int]:
-        """The ids of those stop strings that are a single special token."""
+        """The ids of the stop strings that are a single special token."""
         return [self.special[stop] for stop in stops if stop in self.special]
 
 
 def reader_of(tokenizer: Any) -> Reader:
-    """The reader of a tokenizer, without its changes to spaces afterwards (`clean_up_tokenization_spaces`): engines do
-    not apply them, and text that a later token changes cannot be searched for stop strings."""
+    """The reader of a tokenizer. It does not apply the tokenizer's changes of spaces after decoding
+    (`clean_up_tokenization_spaces`): engines do not either, and stop strings cannot be found in text that a later token
+    changes."""
     core, end = getattr(tokenizer, "backend_tokenizer", None), tokenizer.eos_token_id
     if core is not None:
         added = core.get_added_tokens_decoder()
@@ -70,7 +71,7 @@ def reader_of(tokenizer: Any) -> Reader:
 
 
 def _has_own_decode(tokenizer: Any) -> bool:
-    """Whether a tokenizer around a core decodes differently from the core, as code of a model's authors may."""
+    """Whether a tokenizer with a backend has a decoder of its own, as code of a model's authors may have."""
     from transformers import PreTrainedTokenizerFast  # noqa: PLC0415 - imported already, as a tokenizer exists
 
     own, usual = cast("tuple[Any, Any]", (type(tokenizer), PreTrainedTokenizerFast))

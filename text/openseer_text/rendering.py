@@ -1,4 +1,4 @@
-"""Rendering of prompts to token ids, and reading of responses."""
+"""Renders prompts to token ids, and reads responses."""
 
 import hashlib
 import inspect
@@ -15,12 +15,12 @@ from openseer_text.reading import Reader, reader_of
 
 _LOG = logging.getLogger(__name__)
 _ARGUMENTS = ("self", "messages", "conversations")
-"""Names of the values that transformers itself passes to a template; others must not use them."""
+"""Names of values that transformers itself passes to a template; template_values must not contain them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A prompt for the engine. `template_hash`: of the chat template, if one was applied."""
+    """A prompt for the engine. `template_hash`: hash of the chat template; None if no template was applied."""
 
     token_ids: list[int]
     template_hash: str | None = None
@@ -48,13 +48,13 @@ USUAL = RenderOptions()
 
 
 class RenderError(ModelError):
-    """The tokenizer cannot render a prompt; the message has the reason, and the caller names the prompt."""
+    """The tokenizer cannot render a prompt. The message contains the reason; the caller adds the name of the prompt."""
 
 
 class TextCodec(Protocol):
     """Renders prompts and reads responses.
 
-    `read`: token ids → text; None if tokens have no text.
+    `read`: converts token ids to text; None if tokens have no text.
     """
 
     read: Reader | None
@@ -65,10 +65,11 @@ class TextCodec(Protocol):
 
 
 def open_codec(model: Model, warn: Callable[[str], None] = _LOG.warning, *, run_code: bool = True) -> TextCodec:
-    """The codec of a model. `warn`: called once with a message if a prompt is rendered differently from its text.
+    """The codec of a model. `warn`: called once with a message if a prompt begins with a token, such as BOS, that the
+    tokenizer also adds: it is then not added again.
 
-    `run_code`: a tokenizer that is code may run in this process if the manifest trusts it. Raises ModelError when
-    the model or its tokenizer cannot be found or read.
+    `run_code`: a tokenizer that is code may run in this process if the manifest trusts it. Raises ModelError if the
+    model or its tokenizer cannot be found or read.
     """
     return ScriptedCodec() if model.engine == "scripted" else ModelCodec(model, warn, run_code=run_code)
 
@@ -80,7 +81,7 @@ class ScriptedCodec:
         self.read: Reader | None = None
 
     def render(self, prompt: PromptLine, options: RenderOptions = USUAL) -> Rendered:
-        """Bytes as token ids; for chat messages, those of their contents."""
+        """UTF-8 bytes as token ids; for chat messages, the bytes of their contents."""
         if prompt.prompt_token_ids is not None:
             return Rendered(list(prompt.prompt_token_ids))
         if prompt.messages is not None:
@@ -102,9 +103,9 @@ class ModelCodec:
         self._warn: Callable[[str], None] | None = warn
 
     def render(self, prompt: PromptLine, options: RenderOptions = USUAL) -> Rendered:
-        """Text through the tokenizer; messages through the chat template, up to the start of the response.
+        """Encodes a text with the tokenizer; formats messages with the chat template first, according to `options`.
 
-        Raises RenderError; ModelError for a template that cannot render any messages.
+        Raises RenderError; ModelError if the template itself has a syntax error.
         """
         if prompt.prompt_token_ids is not None:
             return Rendered(list(prompt.prompt_token_ids))
@@ -135,7 +136,8 @@ class ModelCodec:
         return Rendered(self._encode(text, special_tokens=options.special_tokens is True), self._template_hash)
 
     def _check_values(self, values: Mapping[str, Any]) -> None:
-        """Accepts only variables of the template, not arguments that select or control it."""
+        """Raises RenderError if a value has the name of an argument of `apply_chat_template`, not of a variable of the
+        template."""
         taken = {*inspect.signature(self._tokenizer.apply_chat_template).parameters, *_ARGUMENTS}
         if wrong := next((name for name in values if name in taken), None):
             raise RenderError(f"found a value of {wrong}, allowed: variables of the model's own chat template")
@@ -145,7 +147,7 @@ class ModelCodec:
         opening, rest = self._opening, ids[len(self._opening) :]
         if not special_tokens or not rest or rest[0] not in opening:
             return ids
-        # The text has all or a part of its opening: only the tokens before that part are added.
+        # The text itself begins with an opening token: only the opening tokens before that token are added.
         self._note_opening(rest[0])
         return opening[: opening.index(rest[0])] + rest
 

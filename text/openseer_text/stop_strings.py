@@ -1,4 +1,5 @@
-"""Stop strings, searched by the worker itself: the same for every engine, also after a response has moved."""
+"""Finds stop strings in responses. Workers search themselves, so that results are the same for every engine, also after
+a response has moved."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -6,19 +7,20 @@ from dataclasses import dataclass
 
 from openseer_text.reading import Decode, Reader
 
-# The decoder's output for bytes that are no complete character.
+# The decoder's output for bytes that are not a complete character.
 _UNFINISHED = "\ufffd"
-# Tokens of context that a window keeps: more than any tokenizer looks back.
+# Number of tokens that stay in a shortened window: the text of a token depends on fewer tokens before it.
 _CONTEXT = 8
+# Number of tokens above which a window is shortened; four times as many while its last character is incomplete.
 _WINDOW = 32
 
 
 class StopChecker:
-    """Follows the text of one response and reports the token at which a stop string completes.
+    """Searches the text of one response for stop strings, and reports the token at which one completes.
 
-    A stop string with a special token is searched in the text with special tokens, every other one in the
-    text without. `earlier`: the response's tokens before this engine continued it; a string may begin in them. A
-    string that completes before `min_tokens` tokens of the response does not count.
+    A stop string with a special token is searched in the text with special tokens, every other stop string in the text
+    without. `earlier`: the response's tokens before this engine continued it; a stop string may begin in them. A stop
+    string that completes before the response has `min_tokens` tokens does not count.
     """
 
     def __init__(self, reader: Reader, stops: Sequence[str], earlier: Sequence[int] = (), min_tokens: int = 0) -> None:
@@ -30,7 +32,7 @@ class StopChecker:
         self._count = len(earlier)
 
     def feed(self, tokens: Sequence[int]) -> tuple[int, str] | None:
-        """Adds the next tokens. Returns on a match how many of them to keep, and the completed string."""
+        """Adds the next tokens. On a match returns the number of them to keep, and the stop string; else None."""
         for position, token in enumerate(tokens):
             self._count += 1
             found = [search.take(token) for search in self._searches]
@@ -40,7 +42,7 @@ class StopChecker:
 
 
 class _Search:
-    """Searches for stop strings in one text of a response; `left_out` tokens add nothing to it."""
+    """Searches for stop strings in one text of a response; tokens in `left_out` add nothing to this text."""
 
     def __init__(self, decode: Decode, stops: Sequence[str], left_out: frozenset[int], earlier: Sequence[int]) -> None:
         self._decode = decode
@@ -52,7 +54,7 @@ class _Search:
         self._tail = self._keep(self._sent)
 
     def take(self, token: int) -> str | None:
-        """Adds the next token. Returns the string that it completes, or None."""
+        """Adds the next token. Returns the stop string that the token completes, or None."""
         piece = "" if token in self._left_out else self._next_text(token)
         if not piece:
             return None
@@ -62,7 +64,7 @@ class _Search:
         return stop
 
     def _first_match(self, text: str) -> str | None:
-        """The string that completes first in `text`; among several, the one that begins first."""
+        """The stop string that ends first in `text`; among several with the same end, the one that begins first."""
         before = len(self._tail)
         best: tuple[int, int, str] | None = None
         for stop in self._stops:
@@ -88,12 +90,12 @@ class _Search:
 
 
 def _last_tokens(decode: Decode, tokens: Sequence[int], reach: int) -> tuple[list[int], str]:
-    """The last of `tokens` and their text, at least `reach` characters if there are as many."""
+    """The last of `tokens` and their text, with at least `reach` characters if the whole text has as many."""
     count = 4 * _WINDOW
     while True:
         window = list(tokens[-count:])
         text = _settled(decode, window)
-        # The first characters may be parts of a cut character.
+        # The first characters of the text may come from a character that the window cuts: _CONTEXT more are needed.
         if count >= len(tokens) or len(text) >= reach + _CONTEXT:
             return window, text
         count *= 2
@@ -101,8 +103,8 @@ def _last_tokens(decode: Decode, tokens: Sequence[int], reach: int) -> tuple[lis
 
 @dataclass(frozen=True, slots=True)
 class TextForm:
-    """The content of a response's text. `special`: includes special tokens. `keep_stop`: includes the stop; then only
-    the part of its last token after a stop string is cut."""
+    """The form of a response's text. `special`: the text includes special tokens. `keep_stop`: the text includes the
+    stop; only the part of the last token after a stop string is then cut."""
 
     special: bool = False
     keep_stop: bool = False
@@ -127,7 +129,7 @@ def visible_text(
     if stop_reason in stops:
         searched = reader.whole if reader.names_special(stop_reason) else reader.text
         text = searched(tokens)
-        # The string completed in the last token; an earlier occurrence may lie before minTokens.
+        # The stop string completed in the last token; an earlier occurrence may lie before minTokens.
         before = len(_settled(searched, tokens[:-1]))
         at = text.find(stop_reason, max(0, before - len(stop_reason) + 1))
         if at >= 0:
@@ -136,9 +138,9 @@ def visible_text(
 
 
 def begun_text(reader: Reader, tokens: Sequence[int], stops: Sequence[str], form: TextForm = USUAL_FORM) -> str:
-    """The text of a response that may continue; the text of the finished response begins with it.
+    """The text of a response that may continue. The text of the finished response will begin with this text.
 
-    It leaves out the last token, which may end the response, and all characters that may belong to a stop string.
+    Leaves out the last token, which may end the response, and all characters that may belong to a stop string.
     """
     read, tokens = form.of(reader), tokens[:-1]
     begun = _settled(read, tokens)
@@ -150,19 +152,19 @@ def begun_text(reader: Reader, tokens: Sequence[int], stops: Sequence[str], form
 
 
 def stop_token(tokens: Sequence[int], stop_reason: str) -> int | None:
-    """The token that ended a response; None if none did."""
+    """The token that ended a response; None if the response did not end by a token."""
     return tokens[-1] if tokens and stop_reason == str(tokens[-1]) else None
 
 
 def _searches(reader: Reader, stops: Sequence[str]) -> list[tuple[Decode, list[str]]]:
-    """The texts to search for stop strings, with those strings."""
+    """The decoders of the texts to search, each with the stop strings to search for in its text."""
     whole = [stop for stop in stops if reader.names_special(stop)]
     plain = [stop for stop in stops if not reader.names_special(stop)]
     return [(decode, of) for decode, of in ((reader.whole, whole), (reader.text, plain)) if of]
 
 
 def _translated(searched: Decode, read: Decode, tokens: Sequence[int], end: int) -> str:
-    """The text of `read` for the part of a response that gives the first `end` characters of the text of `searched`."""
+    """The text by `read` of the part of a response whose text by `searched` is the first `end` characters."""
     if read is searched:
         return read(tokens)[:end]
     high, step = len(tokens), 1
@@ -173,7 +175,7 @@ def _translated(searched: Decode, read: Decode, tokens: Sequence[int], end: int)
     count = counts[max(0, place - 1)]
     before, beyond = read(tokens[:count]), len(searched(tokens[:count])) - end
     if beyond >= 0:
-        # After the end there are only unfinished characters, which both texts have.
+        # After the first `end` characters there are only unfinished characters, which both texts have.
         return before.rsplit(_UNFINISHED, beyond)[0]
     text, beyond = read(tokens[: count + 1]), len(searched(tokens[: count + 1])) - end
     return before if text == before else text[: max(len(before.rstrip(_UNFINISHED)), len(text) - beyond)]

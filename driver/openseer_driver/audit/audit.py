@@ -27,6 +27,7 @@ from openseer_driver.run_lines import ResultLine
 from openseer_store.port import FIRST_CURSOR, DriverStore
 
 PAGE = 1000
+"""Limit of entries in one read of the store."""
 SHOWN = 200
 """Limit of violations kept as lines; all are counted."""
 
@@ -91,11 +92,11 @@ class AuditReport:
         return [head, *map(str, self.violations), *more]
 
     def as_dict(self) -> dict[str, object]:
-        """For `--json` and audit.json."""
+        """All fields and `ok`, for `--json` and audit.json."""
         return {"ok": self.ok, **asdict(self)}
 
     def require(self) -> None:
-        """Raises AuditError with every line when there is a violation."""
+        """Raises AuditError with all `lines` if there is a violation."""
         if not self.ok:
             raise AuditError("\n".join(self.lines()))
 
@@ -109,7 +110,8 @@ async def audit(
 ) -> AuditReport:
     """Checks every request of `batches` and every result of `run`.
 
-    `finished`: whether every request must have a result. None: if run.json's state is complete; for plain results, yes.
+    `finished`: whether every request must have a result. None: true if run.json's state is complete, and for `run`
+    without a folder.
     """
     report = AuditReport()
     submitted = await _submitted(store, batches, report)
@@ -165,7 +167,7 @@ async def _results(
     journal: JournalCheck,
     report: AuditReport,
 ) -> tuple[set[RequestId], dict[int, int]]:
-    """The requests that have a result, and the last cursor of each batch."""
+    """Checks the results. Returns the requests that have a result, and the last cursor of each batch."""
     seen: set[RequestId] = set()
     cursors: set[tuple[int, int]] = set()
     newest: dict[int, int] = {}
@@ -196,7 +198,7 @@ async def _results(
 
 
 async def _unwritten(store: DriverStore, batch: int, cursor: int) -> set[RequestId]:
-    """Requests whose results the store has and no driver has written yet: the next driver writes them."""
+    """Requests whose results are in the store after `cursor`: the next driver will write them."""
     found: set[RequestId] = set()
     while page := await store.results(batch, cursor, PAGE):
         found.update(entry.request for entry in page if isinstance(entry, Result))

@@ -18,13 +18,13 @@ from openseer_core.worker.heartbeat import WorkerStatus
 from openseer_driver.run_lines import ChunkLine, ResultLine
 
 _DIGEST_BYTES = 16
-REASONS = {
+REASONS = {  # finish reasons that a result of each status may have
     Status.OK: frozenset({FinishReason.STOP, FinishReason.LENGTH, FinishReason.CONTEXT_FULL}),
     Status.ABORTED: frozenset({FinishReason.ABORTED, FinishReason.CANCELLED}),
     Status.CARRIED_OVER: frozenset({FinishReason.CARRIED_OVER}),
     Status.INFRA_FAILED: frozenset({FinishReason.INFRA_FAILED}),
 }
-STATES = {
+STATES = {  # states that a request with a result of each status may have
     Status.OK: frozenset({State.DONE}),
     Status.ABORTED: frozenset({State.ABORTED, State.CANCELLED}),
     Status.CARRIED_OVER: frozenset({State.CARRIED}),
@@ -48,12 +48,12 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class SubmittedGroup:
-    """The part of a submitted group that is compared with its results."""
+    """The part of a submitted group that the audit compares with the group's results."""
 
     size: int
     version: str
     prompt: bytes
-    """Digest of its tokens: the prompts of a million groups do not fit into memory."""
+    """Digest of the prompt's tokens: the prompts of a million groups do not fit into memory."""
     prompt_tokens: int
     limits: tuple[int, ...]
     """Largest length of each response, in tokens: max_tokens, the forced length of a study, or the number of scored
@@ -75,21 +75,21 @@ def _digest(prompt: bytes) -> bytes:
 
 @dataclass(slots=True)
 class Life:
-    """The state of a request after the journal's events so far: its last claim, and its length at the last event."""
+    """A request after the journal's events so far: its state, its last claim, and its length at the last event."""
 
     state: State = State.QUEUED
     fence: int = 0
     worker: str = ""
     length: int = 0
     ends: tuple[int, ...] = ()
-    """Fences of the leases that completed it."""
+    """Fences of the leases that completed the request."""
 
 
 class JournalCheck:
     """Replays the journal in order; keeps one small entry per request.
 
-    `epochs`: store epochs with a claim, the first one being 0. `lost_ends`: leases without an end whose request was
-    claimed again in a later epoch of the store.
+    `events`: number of events. `epochs`: epochs of the store with a claim. `lost_ends`: number of leases without an end
+    whose request was claimed again in a later epoch.
     """
 
     def __init__(self) -> None:
@@ -98,10 +98,10 @@ class JournalCheck:
         self.epochs: set[int] = set()
         self.lost_ends = 0
         self._running: dict[str, int] = {}
-        """Batch → its latest epoch: journals of several batches are read one after the other."""
+        """Latest epoch of each batch, because the journals of several batches are read one after the other."""
 
     def take(self, entry: JournalEntry) -> Iterator[Violation]:
-        """Takes the next event; yields its violations."""
+        """Adds the next event; yields its violations."""
         self.events += 1
         life = self.lives.setdefault(entry.request, Life())
         if entry.event == Event.CLAIM:
@@ -130,14 +130,14 @@ class JournalCheck:
         self._running[batch] = max(epoch, running)
         self.epochs.add(epoch)
         if life.state is State.LEASED and epoch > epoch_of(life.fence):
-            # The store was killed and lost the write that ended that lease.
+            # The store was killed and lost the write that ended the earlier lease.
             self.lost_ends += 1
             life.state, life.length = State.QUEUED, entry.length
         life.fence, life.worker = entry.fence, entry.worker
 
 
 def check_result(line: ResultLine, submitted: SubmittedGroup) -> Iterator[Violation]:
-    """Violations of one result by itself: it must match the submitted group and be complete."""
+    """Checks one result without the store: it must match the submitted group and be complete."""
     name = str(line.request)
     if line.weights_version != submitted.version:
         yield Violation("version", name, repr(line.weights_version), repr(submitted.version))
@@ -157,8 +157,8 @@ def check_result(line: ResultLine, submitted: SubmittedGroup) -> Iterator[Violat
 def is_reissued(line: ResultLine, record: RequestRecord, life: Life) -> bool:
     """Whether the store lost the result after it was written, and has the request's end from a later epoch.
 
-    The first written line stays, so the store's entry cannot be compared with it. If the journal has the end of that
-    lease, nothing was lost.
+    The first written line is kept, so it cannot be compared with the store's record. If the journal has the end of the
+    line's last lease, the store lost nothing.
     """
     fence = line.chunks[-1].fence if line.chunks else -1
     return 0 <= epoch_of(fence) < epoch_of(record.fence) and fence not in life.ends
@@ -182,13 +182,13 @@ def check_stored(line: ResultLine, record: RequestRecord, life: Life) -> Iterato
 
 
 def epoch_of(fence: int) -> int:
-    """The epoch of the store that issued a fence; 0: the job's first. One epoch has fewer leases of a request than
-    NUMBERS_PER_MILLISECOND."""
+    """The epoch of the store that issued a fence. Assumes that a request has fewer than NUMBERS_PER_MILLISECOND leases
+    in one epoch."""
     return fence // NUMBERS_PER_MILLISECOND
 
 
 def check_weights(fleet_spec: FleetSpec, workers: Iterable[WorkerStatus]) -> Iterator[Violation]:
-    """Checks that all workers with one version report the same digest of its files, and the fleet spec's digest if it
+    """Checks that all workers with the same version report the same digest of its files: the fleet spec's digest, if it
     has one."""
     first: dict[tuple[str, int], tuple[str, str]] = {}
     if fleet_spec.source is not None and fleet_spec.source.digest is not None:
@@ -218,7 +218,7 @@ def _check_holder(life: Life, entry: JournalEntry) -> Iterator[Violation]:
 
 
 def _lengths(life: Life, entry: JournalEntry) -> Iterator[Violation]:
-    # Tokens are generated only under a lease: a claim begins at the length at which the last lease ended.
+    # Tokens are generated only under a lease, so a claim must begin at the length at which the last lease ended.
     if entry.event == Event.CLAIM and entry.length != life.length:
         found = f"a claim at {entry.length} tokens"
         yield Violation("length", entry.request, found, f"{life.length}, where the last lease ended")

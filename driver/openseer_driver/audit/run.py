@@ -1,4 +1,4 @@
-"""The audit of a run folder: with the store in the folder or in the manifest, or as recorded at the end of the run."""
+"""Audits a run folder, with the store in the folder or in the manifest, and reads the audit of a run in a cluster."""
 
 from contextlib import AsyncExitStack
 
@@ -15,7 +15,7 @@ from openseer_store.port import DriverStore
 
 
 async def audit_run(folder: RunFolder, job: RolloutJob) -> AuditReport:
-    """Audits a run that is not running. Raises InputError if its store is missing, StoreError if it is in use."""
+    """Audits a run that is not in progress. Raises InputError if its store is missing, StoreError if it is in use."""
     async with AsyncExitStack() as stack:
         url = job.spec.store.url
         if url is None:

@@ -1,4 +1,4 @@
-"""Evidence in a run's trace for single causes: the response that ran alone, the slots that the KV cache left empty."""
+"""Finds evidence of two causes of lost time in a run's trace: a response that ran alone, slots without KV blocks."""
 
 from dataclasses import dataclass
 from statistics import fmean
@@ -7,12 +7,12 @@ from openseer_core.explain.findings import Account
 from openseer_driver.report.trace import Fact, Trace
 
 LONGER = 1.5
-"""Ratio of a response's length to the longest one of all other groups from which it is a giant."""
+"""A response is a giant from this ratio of its length to the largest length in other groups."""
 
 
 @dataclass(frozen=True)
 class Evidence(Account):
-    """The input of the rules: workers' time from the start of the run to the last finished request, and the trace."""
+    """The input of the rules: the workers' time from the run's start to the last end of a request, and the trace."""
 
     trace: Trace
 
@@ -24,8 +24,8 @@ class Evidence(Account):
 
 @dataclass(frozen=True, slots=True)
 class Giant:
-    """A giant response that ended last. `times`: ratio of its length to the longest one of other groups; `alone`:
-    seconds that it ran after all others had ended."""
+    """A giant response that ended last. `times`: ratio of its length to the largest length in other groups; `alone`:
+    seconds that it ran after all other responses had ended."""
 
     fact: Fact
     times: float
@@ -46,8 +46,9 @@ def giant(trace: Trace) -> Giant | None:
 
 @dataclass(frozen=True, slots=True)
 class EmptySlots:
-    """Slots left empty for lack of KV blocks. `share`: of workers' samples, those in which requests waited, slots were
-    free, and KV blocks for one more response were not; `used`, `slots`: means per worker over those samples."""
+    """Slots left empty because KV blocks were missing. `share`: fraction of the workers' samples in which requests
+    waited and a slot was free, but not the KV blocks for one more response. `used`, `slots`: means per worker over
+    these samples."""
 
     share: float = 0.0
     used: float = 0.0
@@ -55,7 +56,7 @@ class EmptySlots:
 
 
 def empty_slots(trace: Trace) -> EmptySlots:
-    """The empty slots, from the run's samples; assumes that one more response needs the mean blocks of running ones."""
+    """The empty slots in the run's samples. Assumes that one more response needs the mean number of blocks."""
     looks, held = 0, list[tuple[int, int]]()
     for sample in trace.samples:
         if sample.closed >= sample.requests:

@@ -1,4 +1,4 @@
-"""Makes an explanation from a run's trace."""
+"""Makes the explanation of a run from its trace."""
 
 from openseer_core.explain.counters import counted
 from openseer_core.explain.findings import named
@@ -15,11 +15,11 @@ from openseer_driver.report.report import PAUSES_RULE
 from openseer_driver.report.trace import Trace
 
 LEFT_OUT = 0.02
-"""Fraction of the makespan; if the job's clock leaves out more, a note says so."""
+"""Fraction of the makespan; a note is added if the job's clock leaves out more than that."""
 
 
 def explain(trace: Trace, best: BestTimes | None = None, no_best: str = "it was not computed") -> Explanation:
-    """The explanation of a run, finished or not. `best`: None if unknown, for the reason `no_best`."""
+    """The explanation of a run, finished or not. `best`: None if unknown; `no_best` is then the reason."""
     by_the_job, trace = trace.end, in_real_time(trace)
     clock = clock_of(trace)
     end = max((clock.at(fact.finished_at) for fact in trace.facts), default=0.0)
@@ -66,7 +66,7 @@ def _part(name: PartName, seconds: float | None, whole: float) -> TimePart:
 
 
 def _unknown(trace: Trace) -> set[PartName]:
-    """Parts that cannot be known, because no worker has counted them."""
+    """The parts of workers' time that no worker has counted."""
     workers = [worker for sample in trace.samples for worker in sample.workers.values()]
     unknown: set[PartName] = set()
     if all(worker.seconds is None for worker in workers):

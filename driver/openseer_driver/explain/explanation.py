@@ -7,7 +7,8 @@ from openseer_core.explain.parts import PartName
 
 
 class TimePart(msgspec.Struct, frozen=True):
-    """A part of all workers' time. None if the run's folder lacks its seconds: another part has them."""
+    """A part of all workers' time. `worker_seconds` and `share` are None if the run's folder does not contain them:
+    another part then includes them."""
 
     name: PartName
     label: str
@@ -27,10 +28,10 @@ class WorkerExplanation(msgspec.Struct, frozen=True):
 class BestTimes(msgspec.Struct, frozen=True):
     """Simulated makespans, in seconds, with the same lengths and healthy engines.
 
-    `known`: under `policy`, the best policy that knows no lengths beforehand; `oracle`: under one that knows all;
-    `bound`: a lower bound of all orders, with all engines full to the end; `itself`: under the run's own policy; its
-    difference from the measured makespan is a fault of the run or an error of the simulation. `unknown`: the effects
-    that the simulation leaves out.
+    `known`: under `policy`, the faster of the recommended policy and the run's own; `oracle`: under a policy that knows
+    all lengths; `bound`: a lower bound for every order; `itself`: under the run's own policy. A difference between
+    `itself` and the measured makespan is a fault of the run or an error of the simulation. `unknown`: the limits of the
+    simulation.
     """
 
     known: float
@@ -43,10 +44,10 @@ class BestTimes(msgspec.Struct, frozen=True):
 
 class Explanation(msgspec.Struct, frozen=True):
     """The explanation of a run. `worker_seconds`: number of workers times the seconds from the start of the run to the
-    last finished request, `startup_seconds` + `makespan_seconds`; the known parts add up to it. `unqueued_seconds`:
-    the seconds from the start to the first queued request. `findings`: the largest first.
+    last end of a request (`startup_seconds` + `makespan_seconds`); the known parts add up to it. `unqueued_seconds`:
+    the seconds from the start to the first queued request. `findings`: sorted by worker-seconds, the most first.
 
-    `best`: None if unknown, for the reason `no_best`; `notes`: limits of the explanation, for readers.
+    `best`: None if unknown; `no_best` is then the reason. `notes`: limits of the explanation, for readers.
     """
 
     run: str

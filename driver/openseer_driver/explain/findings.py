@@ -1,4 +1,4 @@
-"""Findings on a run: the rules that need its trace, and those of workers' time (core's `explain`)."""
+"""Finds causes of lost time in a run: rules on its trace, and core's rules on workers' time."""
 
 from collections.abc import Callable, Iterator
 
@@ -7,13 +7,13 @@ from openseer_driver.explain.evidence import Evidence, empty_slots, giant, kv_se
 from openseer_driver.explain.explanation import BestTimes
 
 ALONE = 0.1
-"""Fraction of the makespan that a giant response ran alone, from which it gives a finding."""
+"""A giant response gives a finding if it ran alone for at least this fraction of the makespan."""
 EMPTY = 0.2
 FULL = 0.75
-"""KV caches give a finding if workers used less than FULL of their slots, for lack of KV blocks while requests waited,
-in at least EMPTY of their samples."""
+"""KV caches give a finding if, in at least a fraction EMPTY of the samples, requests waited for KV blocks, and workers
+used less than a fraction FULL of their slots in these samples."""
 PREEMPTED = 0.05
-"""KV caches also give a finding from this number of preemptions per response of the run."""
+"""KV caches also give a finding from this mean number of preemptions per response."""
 BETTER = 1.1
 """Simulated speed-up from which another policy gives a finding."""
 
@@ -92,7 +92,8 @@ def _policy(evidence: Evidence, best: BestTimes | None) -> Iterator[Finding]:
 
 
 def _parts(evidence: Evidence, best: BestTimes | None) -> Iterator[Finding]:
-    """The findings of parts; without the tail if a giant response caused it, which has its own finding."""
+    """Findings on large parts of workers' time. Leaves out the tail if a giant response caused it: the giant has a
+    finding of its own."""
     left_out = ("tail",) if any(_giant(evidence, None)) else ()
     return large_parts(evidence, least=best.known if best is not None else None, but=left_out)
 

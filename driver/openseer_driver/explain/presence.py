@@ -1,4 +1,4 @@
-"""The times at which the workers of a run were present, from their samples and leases."""
+"""Finds the times at which the workers of a run were present, from their samples and leases."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -12,7 +12,8 @@ from openseer_driver.report.trace import ActiveClock, Trace
 from openseer_driver.run_lines import ChunkLine, SampleLine, WorkerSample
 
 SILENT_SECONDS = 3.0
-"""Age of the heartbeat in the last sample, in seconds, above which a worker has ended; it sends one each second."""
+"""Age of a worker's heartbeat in the last sample, in seconds, from which the worker counts as ended. Workers send one
+heartbeat per second."""
 
 
 class Seen(NamedTuple):
@@ -23,6 +24,8 @@ class Seen(NamedTuple):
 
 
 class _Life(NamedTuple):
+    """Times of the first and the last sign of a boot, in seconds of the trace's clock."""
+
     start: float
     end: float
 
@@ -41,12 +44,13 @@ class Witness:
 
     @property
     def has_boots(self) -> bool:
-        """False if the worker was restarted and its samples, of an earlier release, do not contain the boot."""
+        """Whether the worker's boots are known. False if it was restarted and its samples, of an earlier release, have
+        no boot."""
         return all(sample.boot for _, sample in self.samples) or len({chunk.worker for chunk in self.leases}) < 2
 
     @property
     def slots(self) -> int:
-        """Its limit of running requests; 0 if no sample has it."""
+        """The worker's limit of running requests; 0 if no sample has it."""
         return max((sample.slots for _, sample in self.samples), default=0)
 
 
@@ -66,23 +70,23 @@ def witnesses(trace: Trace) -> dict[str, Witness]:
 
 
 def stocked_at(trace: Trace) -> float:
-    """The time, in seconds of the store's clock, at which the first request was in the store; rendering comes before.
+    """The time at which the first request was in the store, in seconds of the store's clock: the end of rendering.
 
-    Uses the samples, too, because drivers of earlier releases recorded the begin of rendering instead.
+    Uses the samples, too, because drivers of earlier releases recorded the begin of rendering as the time of queueing.
     """
     empty = takewhile(lambda sample: not sample.requests, trace.samples)
     return min(trace.clock.origin, max((trace.queued_at, *(sample.at for sample in empty))))
 
 
 def last_sample(trace: Trace) -> SampleLine | None:
-    """The last sample before the last request finished, because workers end after it. None without samples."""
+    """The last sample before the end of the last request, after which workers exit. None without samples."""
     finished = max((fact.finished_at for fact in trace.facts), default=float("inf"))
     before = [sample for sample in trace.samples if sample.at <= finished]
     return before[-1] if before else trace.samples[0] if trace.samples else None
 
 
 def is_present(last: SampleLine | None, name: str, boot: str) -> bool:
-    """Whether a boot of a worker is alive in the sample; True without a sample."""
+    """Whether the boot of worker `name` is alive in the sample `last`; True without a sample."""
     worker = last.workers.get(name) if last is not None else None
     return last is None or (worker is not None and worker.boot == boot and worker.silent < SILENT_SECONDS)
 

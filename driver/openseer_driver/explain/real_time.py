@@ -11,12 +11,12 @@ from openseer_driver.report.trace import Fact, Trace, make_trace
 from openseer_driver.run_lines import SampleLine
 
 SET_BACK_SECONDS = 1.0
-"""Tolerance, in seconds, between two samples, by which less time may pass on the driver's clock than on the job's: the
-clocks are not read at the same time."""
+"""Tolerance in seconds, because the two clocks are not read at the same time: the driver's clock was set back if it
+advanced less than the job's clock between two samples, by at least this difference."""
 
 
 def in_real_time(trace: Trace) -> Trace:
-    """The same run with all times in unix seconds of the driver; unchanged if its samples have none."""
+    """The same run with all times in unix seconds of the driver's clock; unchanged if its samples lack these times."""
     dated = [sample for sample in trace.samples if sample.taken_at]
     if not dated:
         return trace
@@ -44,7 +44,7 @@ def _clock(dated: Sequence[SampleLine]) -> Callable[[float], float]:
 
 
 def _passed(dated: Sequence[SampleLine], job: Sequence[float]) -> Iterator[float]:
-    """The seconds from each sample to the next: by the driver's clock, unless it was set back."""
+    """Seconds from each sample to the next: of the driver's clock, or of the job's clock if the former was set back."""
     for (before, after), (start, end) in zip(pairwise(dated), pairwise(job), strict=True):
         passed = after.taken_at - before.taken_at
         yield max(0.0, passed) if passed > end - start - SET_BACK_SECONDS else end - start

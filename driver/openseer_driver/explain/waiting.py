@@ -1,4 +1,4 @@
-"""The times at which requests of a run waited."""
+"""Finds the times at which requests of a run waited."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from openseer_driver.report.trace import ActiveClock, Trace
 
 
 def waiting_spans(trace: Trace, clock: ActiveClock) -> list[TimeSpan]:
-    """The times, in active seconds, at which at least one request waited: queued or given back, and not claimed yet."""
+    """The spans of time, in active seconds, in which at least one request waited for its next claim."""
     spans: list[TimeSpan] = []
     for fact in trace.facts:
         since = fact.enqueued_at

@@ -14,12 +14,13 @@ FETCH_BYTES = 64 << 30
 """Limit of a file's size, in bytes."""
 FETCH_TRIES = 5
 RETRY_SECONDS = 1.0
-"""Wait after the first failed try, in seconds; doubled after each further one."""
+"""Wait after the first failed try, in seconds; doubled after each further failed try."""
 STALL_SECONDS = 60.0
 """Timeout of a read from the server, in seconds."""
 PIECE_BYTES = 1 << 20
 
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""HTTP statuses after which the download is tried again."""
 
 
 class _TooLargeError(ValueError):
@@ -27,9 +28,9 @@ class _TooLargeError(ValueError):
 
 
 def fetched(url: str, note: Callable[[str], None], limit: int = FETCH_BYTES) -> IO[bytes]:
-    """Returns the downloaded file, open, in the folder for temporary files; closing deletes it.
+    """Downloads a file into the folder for temporary files and returns it open; closing the file deletes it.
 
-    `note` is called with the progress as text. Raises PromptsError.
+    `note`: called with the progress as text. `limit`: largest size, in bytes. Raises PromptsError.
     """
     file = NamedTemporaryFile(prefix="openseer-prompts-")  # noqa: SIM115 - the caller holds it
     pause = RETRY_SECONDS

@@ -1,4 +1,4 @@
-"""The files of a folder that hold prompts: a saved dataset, the shards of one split, or one file."""
+"""Finds the files of a folder that contain prompts: a saved dataset, the shards of one split, or one file."""
 
 import re
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from openseer_core.errors import JsonError
 from openseer_core.strict_json import parse
 from openseer_driver.prompts.formats import ALLOWED
 
-# Older versions of the hub's client append a hash to the name.
+# Older versions of `datasets` append a hash to the names of shards.
 _DATA = re.compile(
     r"(?P<name>.+?)(-(?P<number>\d{5})-of-(?P<count>\d{5})(-[0-9a-f]{16})?)?"
     r"\.(?P<suffix>parquet|arrow|jsonl?(\.gz)?)"
@@ -27,9 +27,10 @@ class FolderError(ValueError):
 
 
 def files_at(path: Path) -> list[Path]:
-    """The files to read, in order: the path itself, those of a folder, or the shards of a split, `folder/split`.
+    """The files to read, in order: the path itself, the files of a folder, or the shards of a split `folder/split`.
 
-    A saved dataset's shards are in the order of its state.json, others by their number. Raises FolderError, OSError.
+    The shards of a saved dataset are in the order of its state.json, other shards in the order of their numbers. Raises
+    FolderError, OSError.
     """
     if path.is_dir():
         return _files_in(path)
@@ -57,7 +58,7 @@ def _files_in(folder: Path) -> list[Path]:
 
 
 def _saved(folder: Path) -> list[Path]:
-    """The files of a dataset that `datasets` saved, in order."""
+    """The files of a dataset that the library `datasets` saved, in order."""
     state = _document(folder / _STATE)
     if any(state.get(name) for name in _REORDERED):
         raise FolderError("found a dataset whose rows are picked by an index; save it again (flatten_indices)")
@@ -70,13 +71,13 @@ def _saved(folder: Path) -> list[Path]:
 
 
 def _data(folder: Path) -> list[tuple[str, re.Match[str]]]:
-    """Names of the files that may contain prompts, sorted, with their parts."""
+    """Names of the files that may contain prompts, sorted, each with its match of _DATA."""
     names = sorted(path.name for path in folder.iterdir() if not (path.name.startswith(".") or path.is_dir()))
     return [(name, match) for name in names if name not in _NO_DATA and (match := _DATA.fullmatch(name))]
 
 
 def _shards(folder: Path, found: dict[str, re.Match[str]]) -> list[Path]:
-    """One file, or all shards of one split."""
+    """The path of the one file, or the paths of all shards of one split. Raises FolderError for other files."""
     shards = list(found.values())
     if len(shards) == 1 and not shards[0]["number"]:
         return [folder / name for name in found]

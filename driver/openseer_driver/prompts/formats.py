@@ -1,4 +1,4 @@
-"""Detects the format of a prompt file by its first bytes; for an unreadable one, says what it is and what to do."""
+"""Detects the format of a prompt file by its first bytes; for an unreadable file, makes a message with a remedy."""
 
 import re
 from typing import Literal
@@ -6,14 +6,14 @@ from typing import Literal
 FileFormat = Literal["lines", "gzip", "parquet", "arrow stream", "arrow file"]
 
 HEAD_BYTES = 4096
-"""Bytes of a file that are inspected."""
+"""Number of bytes at the beginning of a file that are inspected."""
 BOM = b"\xef\xbb\xbf"
 """The byte order mark that some programs write before UTF-8 text."""
 ALLOWED = "JSON lines (plain or gzip), Parquet, or the folder of a dataset"
 
 
 class RowsError(ValueError):
-    """A file, or the rest of one, cannot be read."""
+    """A file, or the rest of a file, cannot be read."""
 
 
 _READABLE: tuple[tuple[bytes, FileFormat], ...] = (
@@ -42,7 +42,7 @@ _SEPARATOR = re.compile(rb"[,;\t|]")
 
 
 def format_of(head: bytes) -> FileFormat:
-    """The format of a file that begins with these bytes; "lines" by default."""
+    """The format of a file that begins with `head`; "lines" if no other format is found."""
     for magic, file_format in _READABLE:
         if head.startswith(magic):
             return file_format
@@ -50,7 +50,7 @@ def format_of(head: bytes) -> FileFormat:
 
 
 def foreign(head: bytes) -> str | None:
-    """The message for an unreadable file that begins with these bytes; None for lines and for an empty file."""
+    """The message for an unreadable file that begins with `head`; None for JSON lines and for an empty file."""
     for magic, kind, cure in _FOREIGN:
         if head.startswith(magic):
             return _refusal(kind, cure)
@@ -75,7 +75,7 @@ def _foreign_text(head: bytes) -> str | None:
     if first == b"{":
         return _refusal("a JSON document over several lines", "write a prompt a line: jq -c . FILE > FILE.jsonl")
     if any(line[:1] in (b"{", b"[") for line in lines):
-        return None  # lines, some of which may be wrong
+        return None  # JSON lines, some of which may be invalid
     shown = _shown(first)
     if len(lines) > 1 and all(_SEPARATOR.search(line) for line in lines[:2]):
         cure = "convert it, such as with pandas.read_csv(FILE).to_json(NEW, orient='records', lines=True)"

@@ -17,7 +17,7 @@ Content = bytes | Mapping[str, Any]
 
 
 def unit_of(file_format: FileFormat) -> str:
-    """The word for a row of such a file in messages."""
+    """The word for a row of a file of this format, for messages."""
     return "line" if file_format in ("lines", "gzip") else "row"
 
 

@@ -20,7 +20,7 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
 
 
 class PromptSource:
-    """A prompt source. `name`: as in messages. It may be read several times; its rows are not kept in memory."""
+    """A prompt source. It may be read several times; its rows are not kept in memory. `name`: its name in messages."""
 
     def __init__(
         self, name: str, path: Path, held: IO[bytes] | None = None, columns: Collection[str] | None = None
@@ -28,14 +28,14 @@ class PromptSource:
         """`path`: a file, a folder, or a split in a folder. `held`: the open temporary file at `path`, which is deleted
         with the source. `columns`: columns of tables to read, as in spec.prompts.fields; None: all.
 
-        Raises PromptsError if there are no prompts.
+        Raises PromptsError if there is no file with prompts at `path`.
         """
         self.name = name
         self._held = held
         self._columns = columns
         with self._read_errors():
             self._files = files_at(path)
-        # The name of a split is not that of a folder.
+        # A split, FOLDER/SPLIT, is no folder itself: its files are in its parent.
         self._folder = None if self._files == [path] else Path(name) if path.is_dir() else Path(name).parent
         self._formats: list[FileFormat] = [self._sniffed(file) for file in self._files]
 
@@ -50,9 +50,8 @@ class PromptSource:
                     yield PromptRow(number, f"{name} {unit} {index}", content)
 
     def digest(self) -> str:
-        """SHA-256 of the source's present content, in hex; of a folder: of its files' names and digests.
-
-        Raises PromptsError.
+        """SHA-256 of the source's present content, in hex. For a folder: SHA-256 of the list of its files' digests and
+        names. Raises PromptsError.
         """
         digests: list[str] = []
         for path in self._files:
@@ -65,8 +64,8 @@ class PromptSource:
 
     @contextmanager
     def unchanged(self, sha256: str) -> Generator[None]:
-        """A block that reads the source. Raises PromptsError at its end if the digest is no longer `sha256`, in place
-        of any PromptsError of the block."""
+        """Guards a block that reads the source. Raises PromptsError at the end of the block if the digest is no longer
+        `sha256`, also in place of a PromptsError of the block."""
         try:
             yield
         except PromptsError:
@@ -88,7 +87,7 @@ class PromptSource:
 
     @contextmanager
     def _read_errors(self, name: str = "") -> Generator[None]:
-        """Adds the name of the source, or of one of its files, to errors of reading."""
+        """Converts errors of reading to PromptsError, with the name of the source or of one of its files."""
         name = name or self.name
         try:
             yield
@@ -101,9 +100,10 @@ class PromptSource:
 def open_source(
     job: RolloutJob, mounted: Path | None = None, *, note: Callable[[str], None] = lambda _: None
 ) -> PromptSource:
-    """The prompt source of a job. `mounted`: its path in a pod, if it is on a volume.
+    """The prompt source of a job. `mounted`: its path in a pod, if it is on a volume. `note`: called with the progress
+    of a download.
 
-    `note` is called with the progress of a download. Raises PromptsError; InputError: a source that only pods have.
+    Raises PromptsError; InputError for a serving job, and for a source that exists only in a cluster.
     """
     prompts = job.spec.prompts
     if prompts is None:
@@ -125,7 +125,7 @@ def open_source(
 def _local(field: str, name: str, columns: Collection[str] | None) -> PromptSource:
     path = Path(name)
     try:
-        with suppress(FolderError):  # PromptSource raises it
+        with suppress(FolderError):  # PromptSource raises this error
             if files_at(path) == [path]:
                 path.stat()
     except OSError as error:
@@ -136,7 +136,7 @@ def _local(field: str, name: str, columns: Collection[str] | None) -> PromptSour
 
 
 def _hub_hint(name: str) -> str:
-    """The advice for a name that may be that of a hub's dataset; "" for others."""
+    """The advice if `name` may be the name of a dataset on a hub; "" otherwise."""
     if not _HUB_NAME.fullmatch(name) or Path(name).suffix or Path(name).parent.is_dir():
         return ""
     folder = Path(name).name

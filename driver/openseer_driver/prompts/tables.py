@@ -8,18 +8,18 @@ from typing import Any
 from openseer_driver.prompts.formats import FileFormat, RowsError
 
 BATCH_ROWS = 256
-"""Limit of rows in memory, except for those that the file's layout requires."""
+"""Limit of rows in memory; more only if the layout of the file requires it."""
 BATCH_BYTES = 4 << 20
 """Limit of bytes in memory, in the file's encoding; larger rows are read one at a time."""
 BUFFER_BYTES = 1 << 20
 STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
-"""Last bytes of an Arrow stream that was written to its end."""
+"""Last bytes of a complete Arrow stream."""
 
 
 def table_rows(path: Path, file_format: FileFormat, columns: Collection[str] | None) -> Iterator[Mapping[str, Any]]:
     """All rows of a table in order. `columns`: the columns to read, as in spec.prompts.fields; None: all.
 
-    Raises RowsError, also for a column whose type JSON does not have; OSError.
+    Raises RowsError, also for a column of a type that JSON does not have; OSError.
     """
     try:
         import pyarrow  # noqa: PLC0415 - optional
@@ -70,7 +70,7 @@ def _rows_at_once(metadata: Any) -> int:
 
 
 def _require_end(path: Path) -> None:
-    """Raises RowsError for a truncated stream: one cut between two batches reads like a shorter stream."""
+    """Raises RowsError for a truncated stream. pyarrow reads a stream cut between two batches as a shorter stream."""
     with path.open("rb") as file:
         file.seek(-min(len(STREAM_END), path.stat().st_size), os.SEEK_END)
         if file.read() != STREAM_END:
@@ -78,7 +78,7 @@ def _require_end(path: Path) -> None:
 
 
 def _needed(pyarrow: Any, schema: Any, columns: Collection[str] | None) -> list[str]:
-    """Names of the columns to read; all if a requested one is missing, so that the message can list them."""
+    """Names of the columns to read. All columns if a requested one is missing, so that a message can list them."""
     names: list[str] = schema.names
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -96,7 +96,7 @@ def _needed(pyarrow: Any, schema: Any, columns: Collection[str] | None) -> list[
 
 
 def _inside(types: Any, kind: Any, path: Sequence[str]) -> Any:
-    """The type at a path within maps; None if the path does not exist."""
+    """The type of the field at `path` within nested maps; None if the path does not exist."""
     for name in path:
         place = kind.get_field_index(name) if types.is_struct(kind) else -1
         if place < 0:

@@ -16,10 +16,11 @@ from openseer_driver.report.pace import duration
 Arguments = ParamSpec("Arguments")
 
 WIDTH = 9.2
+"""Width of every chart, in inches."""
 RASTER_FROM = 1500
-"""Number of marks above which a drawing becomes an image inside the SVG: a larger page would scroll slowly."""
+"""More marks than this are drawn as one image inside the SVG: a page with so many elements scrolls slowly."""
 
-# Placeholders: the SVG gets the page's CSS variables in their place, so one drawing serves both themes.
+# Placeholders: `svg` replaces them with the page's CSS variables, so that one drawing fits both themes.
 INK, MUTED, GRID, PAPER = "#010203", "#040506", "#070809", "#0a0b0c"
 _VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)", PAPER: "var(--paper)"}
 
@@ -51,7 +52,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def styled(draw: Callable[Arguments, str]) -> Callable[Arguments, str]:
-    """Decorates a function that draws a chart with the common style; matplotlib's settings stay unchanged."""
+    """Decorator: draws a chart in the common style, without changing matplotlib's settings elsewhere."""
 
     @wraps(draw)
     def draw_styled(*args: Arguments.args, **kwargs: Arguments.kwargs) -> str:
@@ -62,7 +63,8 @@ def styled(draw: Callable[Arguments, str]) -> Callable[Arguments, str]:
 
 
 def figure(height: float, rows: int = 1, ratios: Sequence[float] = (1.0,)) -> tuple[Figure, list[Axes]]:
-    """A figure of the page's width with `rows` charts over one common horizontal axis."""
+    """A figure of the page's width with `rows` charts that share a horizontal axis. `height`: in inches; `ratios`: of
+    the rows' heights."""
     made = Figure(figsize=(WIDTH, height))
     grid = made.subplots(rows, 1, sharex=True, squeeze=False, height_ratios=list(ratios) if rows > 1 else None)
     return made, [grid[row][0] for row in range(rows)]
@@ -110,19 +112,19 @@ def count_axis(axes: Axes, label: str, ticks: int = 4) -> None:
 
 
 def shade_tail(axes: Axes, start: float, end: float) -> None:
-    """Marks the time spent on the last ten percent."""
+    """Shades the time in which the last ten percent of the requests ran."""
     axes.axvspan(start, end, zorder=0, color=AMBER, alpha=0.13, linewidth=0)
 
 
 def legend_above(axes: Axes, columns: int = 6) -> None:
-    """A legend in one line above the chart, clear of the data."""
+    """Adds a legend above the chart, which hides no data; adds nothing if no data have a label."""
     if not axes.get_legend_handles_labels()[0]:
         return
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, borderaxespad=0.2, handlelength=1.4)
 
 
 def whole(value: float, _position: int | None) -> str:
-    """A tick's label: a whole number."""
+    """Formats the value of a tick as an integer."""
     return f"{value:,.0f}"
 
 

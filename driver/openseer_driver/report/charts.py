@@ -1,4 +1,4 @@
-"""The report's charts over time: completion, the workers' chunks, requests in flight, queue and cache, requeues."""
+"""Draws the report's charts over time: completion, chunks by worker, requests in flight, queue and cache, requeues."""
 
 import heapq
 from collections.abc import Callable, Sequence
@@ -107,7 +107,7 @@ def timeline(trace: Trace) -> str:
 
 @styled
 def inflight(trace: Trace, report: Report) -> str:
-    """Number of requests that each worker ran, with the tail shaded: a row that falls early is an idle worker."""
+    """Number of requests that each worker ran, in a row per worker, with the tail shaded."""
     names = trace.worker_names
     height = 0.95 if len(names) <= FEW_WORKERS else 0.42
     made, rows = figure(0.6 + height * len(names), len(names), [1.0] * len(names))
@@ -130,7 +130,7 @@ def inflight(trace: Trace, report: Report) -> str:
 
 @styled
 def queue_and_cache(trace: Trace) -> str:
-    """Above: requests waiting and running. Below: use of the workers' KV caches."""
+    """Upper chart: requests waiting and running. Lower chart: use of the workers' KV caches."""
     made, (above, below) = figure(4.2, 2, (1.0, 1.0))
     times = [trace.clock.at(sample.at) for sample in trace.samples]
     waiting = [sample.waiting for sample in trace.samples]
@@ -191,7 +191,7 @@ def _boxes(
 
 
 def _lanes(spans: Sequence[tuple[float, float]]) -> list[int]:
-    """The lowest free lane for each span, spans in order of their start."""
+    """The lowest free lane for each span; `spans` are sorted by their start."""
     free: list[int] = []
     busy: list[tuple[float, int]] = []
     lanes: list[int] = []
@@ -223,7 +223,7 @@ def _cache_band(axes: Axes, trace: Trace, times: Sequence[float]) -> None:
 
 
 _ABSENT = WorkerSample(kv_used=nan, kv_reserved=nan)
-"""Leaves a gap in the line."""
+"""Stands for a worker that a sample does not contain: NaN leaves a gap in the line."""
 
 
 def _used(sample: WorkerSample) -> float:
@@ -240,6 +240,7 @@ _BAND: tuple[tuple[Callable[[list[float]], float], Callable[[WorkerSample], floa
     (max, _used),
     (fmean, _reserved),
 )
+"""The lines of `_cache_band`: a statistic over workers, and the value of each worker."""
 
 
 def _preemptions(trace: Trace) -> tuple[list[float], list[int]]:

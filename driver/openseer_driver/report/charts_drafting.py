@@ -1,4 +1,4 @@
-"""The report's charts of drafting: by siblings to draft from, by origin, and over time."""
+"""Draws the report's charts of drafting: by siblings to draft from, by origin, and over time."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -27,9 +27,10 @@ from openseer_driver.report.report import at_percent
 from openseer_driver.report.trace import Trace
 
 PAPER_LENGTHS = {0: 1.70, 1: 2.04, 4: 2.32, 8: 2.53}
-"""Acceptance lengths of the Seer paper at 0, 1, 5 and 15 reference responses (one draft path), by the range's start."""
+"""Acceptance lengths of the Seer paper at 0, 1, 5 and 15 reference responses (one draft path). Key: the lower end of
+the range of CORPUS_SIZES with this number of responses."""
 MOST_POINTS = 160
-"""Limit of points of a line over time; more are joined, since the page's width shows no more."""
+"""Limit of points of a line over time; neighbouring points are joined, since the page's width shows no more."""
 ORIGIN_NAMES = {
     "own": "the response itself",
     "siblings": "its siblings",
@@ -74,7 +75,7 @@ def acceptance_lengths(drafting: DraftReport) -> str:
 
 @styled
 def origins(drafting: DraftReport) -> str:
-    """A bar per origin: tokens drafted from it, divided into accepted and wasted ones."""
+    """A bar per origin of drafts: its drafted tokens, divided into accepted and wasted tokens."""
     used = [name for name, origin in drafting.by_source.items() if origin.drafted]
     made, (axes,) = figure(0.85 + 0.38 * len(used))
     parts = [drafting.by_source[name] for name in used]
@@ -98,7 +99,7 @@ def origins(drafting: DraftReport) -> str:
 
 @styled
 def over_time(trace: Trace, points: Sequence[DraftPoint]) -> str:
-    """Above: tokens drafted for each request in a step, and how many were accepted. Below: drafting time per step."""
+    """Upper chart: tokens drafted and accepted per request-step. Lower chart: time of drafting per engine step."""
     made, (above, below) = figure(3.9, 2, (1.5, 1.0))
     joined = _joined(points)
     times = [0.0, *(min(trace.clock.at(point.at), trace.end) for point in joined)]

@@ -1,4 +1,4 @@
-"""The report's charts of response lengths: by group, and against their estimates."""
+"""Draws the report's charts of response lengths: by group, and compared with their estimates."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ WIDE = 25
 
 @styled
 def lengths_by_group(trace: Trace) -> str:
-    """A column of dots per group, groups sorted by their mean: tall steps between columns, short spread within."""
+    """A column of dots per group, groups sorted by their mean: shows the variance between groups and within each."""
     groups: dict[tuple[int, str], list[Fact]] = defaultdict(list)
     for fact in trace.facts:
         if fact.status == "ok":

@@ -1,4 +1,4 @@
-"""Counts of context tokens of a run: computed, cached or fetched; and the likely reason why a KV pool was not used."""
+"""Counts a run's context tokens: computed, cached or fetched; gives the likely reason if a KV pool was not used."""
 
 from collections import defaultdict
 
@@ -31,7 +31,7 @@ def contexts_text(contexts: ContextCounts) -> str:
 
 
 def pool_line(contexts: ContextCounts, moves: int) -> str:
-    """The use of a run's KV pool, in a line. `moves`: number of times that a response continued on another worker."""
+    """The use of a run's KV pool, as one line. `moves`: number of times that a response continued on another worker."""
     line = (
         f"KV pool: tokens of context computed {contexts.computed:,}, cached by engines {contexts.cached:,}, "
         f"fetched {contexts.fetched:,}"

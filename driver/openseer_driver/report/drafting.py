@@ -1,4 +1,4 @@
-"""Drafting metrics of a run: tokens drafted and accepted, by origin, by size of the corpus, and over time."""
+"""Calculates a run's drafting metrics: tokens drafted and accepted, by origin, by size of the corpus, and over time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from openseer_core.worker.draft_metrics import CORPUS_SIZES, DRAFT_ORIGINS, Draf
 from openseer_driver.run_lines import SampleLine
 
 LEAST_STEPS = 10
-"""Least engine steps of a point: counters of one heartbeat may be a few steps apart, which distorts ratios over fewer
-steps."""
+"""Least number of engine steps per point. The counters in one heartbeat may differ by a few steps, which distorts
+ratios over fewer steps."""
 
 
 class OriginReport(msgspec.Struct, frozen=True):
-    """Tokens drafted from one origin; `wasted`: verified and rejected."""
+    """Tokens drafted from one origin; `wasted`: drafted tokens that were verified and rejected."""
 
     drafted: int
     accepted: int
@@ -22,18 +22,19 @@ class OriginReport(msgspec.Struct, frozen=True):
 
 
 class CorpusReport(msgspec.Struct, frozen=True):
-    """Request-steps with one size of the corpus; the acceptance length includes the engine's own token."""
+    """Request-steps with one size of the corpus. The acceptance length includes the token that the engine samples."""
 
     row_steps: int
     acceptance_length: float
 
 
 class DraftReport(msgspec.Struct, frozen=True):
-    """All drafting of a run. `by_references`: by the lower end of each range of siblings.
+    """All drafting of a run.
 
-    `row_steps`: request-steps, each the part of one request in one step of the engine. `draft_share`: drafted fraction
-    of all generated tokens. `full`: times that a request continued without drafts because memory was missing.
-    `shared_tokens`, `shared_bytes`: read by workers of siblings that ran on other workers.
+    `row_steps`: number of request-steps, each the part of one request in one step of the engine. `draft_share`: drafted
+    fraction of all generated tokens. `full`: number of times that a request continued without drafts because memory
+    was missing. `shared_tokens`, `shared_bytes`: tokens of siblings on other workers that workers read, and bytes read.
+    `by_source`: by origin; `by_references`: by the lower end of each range of numbers of siblings to draft from.
     """
 
     acceptance_length: float
@@ -55,14 +56,14 @@ class DraftReport(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class DraftPoint:
-    """Counts of all workers together since the previous point. `at`: end of the interval (seconds, store's clock)."""
+    """Counts of all workers in an interval that ends at `at`, in seconds of the store's clock."""
 
     at: float
     counts: DraftMetrics
 
 
 def draft_points(samples: Sequence[SampleLine]) -> list[DraftPoint]:
-    """The run's drafting counts, in intervals between samples of at least LEAST_STEPS engine steps."""
+    """The run's drafting counts, in intervals of at least LEAST_STEPS engine steps that begin and end at samples."""
     points: list[DraftPoint] = []
     known: dict[str, DraftMetrics] = {}
     gained = DraftMetrics()

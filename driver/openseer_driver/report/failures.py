@@ -17,6 +17,7 @@ LONGEST_REASON = 500
 SHOWN_REASONS = 5
 """Limit of reasons in the text."""
 VARIES = "…"
+"""Replaces a number in which the texts of one reason differ."""
 UNKNOWN = "the result has no reason"
 
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
@@ -31,9 +32,10 @@ class FailedResponse(msgspec.Struct, frozen=True):
 
 
 class FailureReason(msgspec.Struct, frozen=True):
-    """`count` responses that failed for one reason; numbers in which their texts differ are "…" in `reason`.
+    """`count` responses that failed for one reason. In `reason`, "…" replaces each number in which their texts differ.
 
-    `examples`: one response of each of the first groups, by name; `more_groups`: whether there are further groups.
+    `examples`: one response of each of the first groups, in the order of names; `more_groups`: whether there are
+    further groups.
     """
 
     reason: str
@@ -49,8 +51,8 @@ class FailureReason(msgspec.Struct, frozen=True):
 
 
 class Failures(msgspec.Struct, frozen=True):
-    """Number of failed responses out of `responses`, by reason, the most frequent first. `others`: with further
-    reasons."""
+    """Number of failed responses out of `responses`, by reason, the most frequent reason first. `others`: number with
+    reasons beyond MOST_REASONS."""
 
     responses: int = 0
     failed: int = 0
@@ -83,7 +85,7 @@ class FailureCount:
         self._kinds: dict[tuple[str, ...], _Kind] = {}
 
     def take(self, status: str, group: str, index: int, reason: str | None) -> None:
-        """Counts one result. `reason`: of a failed one."""
+        """Counts one result. `reason`: of a failed result."""
         self._responses += 1
         if status != Status.INFRA_FAILED:
             return
@@ -106,7 +108,7 @@ class FailureCount:
 
 
 class _Kind:
-    """One reason while it is counted. `numbers`: the numbers in its text, VARIES for one that differs."""
+    """Counts one reason. `words`, `numbers`: alternating parts of its text; VARIES replaces numbers that differ."""
 
     def __init__(self, words: Sequence[str], numbers: Sequence[str]) -> None:
         self._words, self._numbers = words, numbers
@@ -136,5 +138,5 @@ class _Kind:
 
 
 def _by_name(group: str) -> tuple[int, str]:
-    """Sort key: line-2 before line-10."""
+    """Sort key: shorter names first, so that line-2 is before line-10."""
     return len(group), group

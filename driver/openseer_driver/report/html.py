@@ -1,4 +1,4 @@
-"""The page of a run: metrics, charts and tables in one self-contained file, with a light and a dark theme."""
+"""Makes the page of a run: metrics, charts and tables in one self-contained file, with a light and a dark theme."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ TEMPLATE = "report.html.j2"
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One chart with its text; `empty`: the text shown if there is nothing to draw."""
+    """One chart with its text; `empty`: the text in place of an empty `chart`."""
 
     title: str
     text: str

@@ -1,4 +1,4 @@
-"""Progress and speed of a run: the metrics of a progress display and of a log line."""
+"""Calculates the progress and speed of a run, for a progress display and for log lines."""
 
 from collections import deque
 
@@ -6,11 +6,11 @@ from openseer_core.queue.time_left import seconds_left
 from openseer_driver.run_lines import SampleLine
 
 RATE_SECONDS = 15.0
-"""Window of a mean speed, in seconds: long enough not to flicker, short enough to show a stall."""
+"""Window of the mean speed, in seconds: long enough for a steady value, short enough to show a stall."""
 
 
 class Pace:
-    """Follows the samples of one session. `now` is any clock in seconds that does not go back."""
+    """Progress and speed from the samples of one session. `now`: seconds of any monotonic clock."""
 
     def __init__(self) -> None:
         self.has_begun = False
@@ -19,18 +19,18 @@ class Pace:
 
     @property
     def latest(self) -> SampleLine | None:
-        """The last sample taken."""
+        """The newest sample; None before the first."""
         return self._recent[-1][1] if self._recent else None
 
     def take(self, sample: SampleLine, now: float) -> None:
-        """Takes the newest sample."""
+        """Adds the newest sample."""
         self.has_begun = self.has_begun or sample.has_begun
         self._recent.append((now, sample))
         while len(self._recent) > 2 and self._recent[1][0] <= now - RATE_SECONDS:
             self._recent.popleft()
 
     def facts(self, *, workers: bool = False) -> list[str]:
-        """The metrics as text, once a sample was taken. `workers`: their number, in place of the tokens so far."""
+        """The metrics as texts; needs a sample. `workers`: with the number of workers instead of the tokens so far."""
         sample = self._recent[-1][1]
         share = int(100 * sample.closed / sample.requests) if sample.requests else 0
         facts = [f"{sample.closed}/{sample.requests} requests", f"{share} %", f"{self._rate():,.0f} tok/s"]

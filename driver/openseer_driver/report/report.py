@@ -29,7 +29,8 @@ PAUSES_RULE = "; the pauses between the sessions of a resumed run are not counte
 
 
 class Lengths(msgspec.Struct, frozen=True):
-    """Response lengths in tokens (status ok only). The two variances add up to that of all responses."""
+    """Response lengths in tokens (status ok only). The two variances add up to the variance of all lengths;
+    `between_share` is the share of the variance between groups."""
 
     mean: float = 0.0
     median: float = 0.0
@@ -44,7 +45,7 @@ class Lengths(msgspec.Struct, frozen=True):
 class EstimatePoint(msgspec.Struct, frozen=True):
     """The estimate of a request's length at its first claim, and its true length, in tokens.
 
-    `informed`: a sibling had finished by then; otherwise the estimate is the limit, max_tokens.
+    `informed`: a sibling had finished before the first claim; otherwise the estimate is the limit, max_tokens.
     """
 
     group: str
@@ -55,7 +56,8 @@ class EstimatePoint(msgspec.Struct, frozen=True):
 
 
 class EstimateError(msgspec.Struct, frozen=True):
-    """Error of the informed estimates, in tokens (`bias`: mean of estimate minus length)."""
+    """Error of the informed estimates, in tokens. `bias`: mean of estimate minus length; `mean_ratio`: mean of estimate
+    divided by length; `within_a_quarter`: fraction that differs from the length by at most a quarter of it."""
 
     requests: int = 0
     informed: int = 0
@@ -87,10 +89,10 @@ class ChunkCounts(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """All metrics of a run; seconds are active seconds (see `makespan_is`).
+    """All metrics of a run; durations are active seconds (see `makespan_is`).
 
-    `drafts`: the workers' states of drafting; `drafting`: None if nothing was drafted. `routed_experts`: None if none
-    were captured.
+    `started_at`, `ended_at`: first claim and last end of a request, in seconds of the store's clock. `drafts`: the
+    workers' states of drafting; `drafting`: None if nothing was drafted. `routed_experts`: None if none were captured.
     """
 
     name: str
@@ -209,9 +211,9 @@ def at_percent(ordered: Sequence[float], percent: float) -> float:
 
 
 def estimate_points(trace: Trace) -> list[EstimatePoint]:
-    """Computes again the estimate of every request except probes at its first claim.
+    """Computes again the estimate of every request, except probes, at its first claim.
 
-    It uses the siblings finished by then. Running siblings, which can raise an estimate too, are not recorded.
+    Uses the siblings that had finished by then. Running siblings can also raise an estimate, but are not recorded.
     """
     limit = trace.record.setting("sampling", "maxTokens") or Sampling().max_tokens
     groups: dict[tuple[int, str], list[Fact]] = defaultdict(list)

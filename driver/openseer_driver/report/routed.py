@@ -8,7 +8,7 @@ from openseer_driver.report.trace import Fact
 
 
 class RowCounts(msgspec.Struct, frozen=True):
-    """`expected`: rows that the results should have; `missing`: missing rows; `responses`: responses with one."""
+    """Numbers of rows in all results: `expected`, `missing`. `responses`: number of responses with missing rows."""
 
     expected: int
     missing: int

@@ -1,4 +1,4 @@
-"""The data of a run that reports use: its requests without tokens, its samples, and a clock that excludes pauses."""
+"""Reads the data of a run for reports: requests without tokens, samples, and a clock that excludes pauses."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Fact:
     started_at: float | None
     finished_at: float
     prompt: int = 0
-    """Tokens of its prompt."""
+    """Number of tokens of its prompt."""
     rows: RoutedFact | None = None
     """Rows of routed experts; None if none were captured."""
 
@@ -78,33 +78,33 @@ class Trace:
 
     @property
     def end(self) -> float:
-        """Active seconds at the last finish."""
+        """Active seconds at the end of the last request."""
         return max((self.clock.at(fact.finished_at) for fact in self.facts), default=0.0)
 
     @property
     def began_at(self) -> float:
-        """Start of the run, or the time at which its first request was queued, whichever is earlier (seconds of the
-        store's clock)."""
+        """Start of the run, or the time at which its first request was queued if that is earlier, in seconds of the
+        store's clock."""
         return min(self.queued_at, *(session.started_at for session in self.record.sessions[:1]), self.clock.origin)
 
     @property
     def queued_at(self) -> float:
-        """Seconds of the store's clock at which the first request was queued."""
+        """The time at which the first request was queued, in seconds of the store's clock."""
         return min((fact.enqueued_at for fact in self.facts), default=self.clock.origin)
 
     @property
     def startup_seconds(self) -> float:
-        """Time from the start of the run to the first claim: reading prompts, loading engines."""
+        """Seconds from the start of the run to the first claim, in which prompts are read and engines load."""
         return self.clock.origin - self.began_at
 
     @property
     def worker_names(self) -> list[str]:
-        """Every worker that ran a chunk or was sampled."""
+        """Names of all workers in chunks or samples, in natural order."""
         with_chunks = {chunk.worker_name for fact in self.facts for chunk in fact.chunks}
         return sorted(with_chunks.union(*(sample.workers for sample in self.samples)), key=natural)
 
     def finish_times(self) -> list[float]:
-        """Active seconds of all finishes, in order."""
+        """Active seconds at the end of each request, in ascending order."""
         return sorted(self.clock.at(fact.finished_at) for fact in self.facts)
 
     def spans(self, worker: str) -> list[tuple[float, float, ChunkLine, Fact]]:
@@ -116,7 +116,7 @@ class Trace:
 
 
 def read_trace(folder: RunFolder) -> Trace:
-    """Reads a run folder. Raises InputError if it is not one."""
+    """Reads a run folder. Raises InputError if it is not the folder of a run."""
     failures, facts = FailureCount(), list[Fact]()
     for line in folder.facts():
         failures.take(line.status, line.group, line.index, line.stop_reason)
@@ -128,7 +128,7 @@ def read_trace(folder: RunFolder) -> Trace:
 def make_trace(
     record: RunRecord, facts: tuple[Fact, ...], samples: tuple[SampleLine, ...], failures: Failures = NO_FAILURES
 ) -> Trace:
-    """A trace with its clock."""
+    """Makes a trace and its clock."""
     queued = min((fact.enqueued_at for fact in facts), default=0.0)
     origin = min((fact.started_at for fact in facts if fact.started_at is not None), default=queued)
     pauses = tuple(_pauses(record.sessions, facts, samples))
@@ -143,7 +143,7 @@ def natural(name: str) -> tuple[str, int, str]:
 
 
 def step_changes(spans: Iterable[tuple[float, float]]) -> tuple[list[float], list[int]]:
-    """Number of open spans over time: the times of change, and the count from each time on."""
+    """The number of open spans over time. Returns the times at which it changes, and the number from each time on."""
     changes = sorted(change for start, end in spans for change in ((start, 1), (end, -1)))
     times: list[float] = [0.0]
     counts = [0]
@@ -170,7 +170,7 @@ def _pauses(
     ordered = sorted(sessions, key=lambda session: session.started_at)
     for earlier, later in pairwise(ordered):
         ended = earlier.ended_at
-        if ended is None:  # killed: it ran at least until its last recorded time
+        if ended is None:  # killed: it ran at least until the last time recorded in it
             ended = _last_sign(facts, samples, before=later.started_at, after=earlier.started_at)
         if ended < later.started_at:
             yield ended, later.started_at
@@ -183,7 +183,7 @@ def _last_sign(facts: Sequence[Fact], samples: Sequence[SampleLine], *, before: 
 
 
 def count_up(values: Iterable[float]) -> list[float]:
-    """Turns a counter that restarts at each boot of its worker into one that only grows."""
+    """Converts the values of a counter that restarts at 0 at each boot of its worker to sums over all boots."""
     total, before, sums = 0.0, 0.0, list[float]()
     for value in values:
         total += value - before if value >= before else value

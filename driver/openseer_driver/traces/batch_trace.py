@@ -1,4 +1,4 @@
-"""Makes the spans of a batch job: one per request when its result is on disk, one for the batch at its end."""
+"""Makes the spans of a batch job: one per request once its result is on disk, and one for the batch at its end."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from openseer_process.span_export import SpanTaker
 from openseer_store.port import DriverStore
 
 PARENT = "TRACEPARENT"
-"""Environment variable: the parent span of the run's spans."""
+"""Environment variable: the parent of the run's spans, as a W3C traceparent."""
 
 
 class RunTraces:
@@ -28,14 +28,14 @@ class RunTraces:
         self._ended_at = 0.0
 
     async def begin(self, store: DriverStore) -> None:
-        """Begins the trace, after the groups are queued."""
+        """Begins the trace. Call it after the groups are queued."""
         if self._trace is None:
             first = await store.groups(BATCH_JOB_BATCH, 0, 1)
             queued_at = first[0].enqueued_at if first else 0.0
             self._trace = BatchTrace(self._job, BATCH_JOB_BATCH, queued_at, self._parent)
 
     def note(self, results: Iterable[Result]) -> None:
-        """Gives the spans of results that have just been written to disk."""
+        """Exports the spans of results that have just been written to disk."""
         if self._trace is None:
             return
         for result in results:
@@ -43,7 +43,7 @@ class RunTraces:
             self._taker.give([request_span(self._trace, result)])
 
     async def end(self, store: DriverStore) -> None:
-        """Gives the batch's span, after all results are on disk."""
+        """Exports the batch's span. Call it after all results are on disk."""
         if self._trace is None:
             return
         progress = await store.progress(BATCH_JOB_BATCH)

@@ -15,13 +15,13 @@ from openseer_driver.run_lines import WorkerSample
 from openseer_driver.traces.leases import PlacedLease, placed_leases
 
 FLEET = 1
-"""`pid` of the fleet; those of workers follow."""
+"""`pid` of the fleet; workers have the numbers that follow."""
 FIRST_ROW = -1
 """First row of a process: the fleet's phases, or a worker's stalls. Rows of leases follow, from 0."""
 ROWS = 1_000_000
-"""Limit of rows of a process; makes each `tid` unique in the file, since viewers may merge rows with equal ones."""
+"""Limit of rows of a process. Each `tid` is unique in the file, since viewers may merge rows with equal `tid`."""
 STALLED = 0.5
-"""Fraction of the time between two samples above which a worker is shown as stalled."""
+"""A worker is shown as stalled if it waited for more than this fraction of the time between two samples."""
 SILENT_SECONDS = 3.0
 """Age of the last heartbeat, in seconds, above which a worker is shown as silent; it sends one each second."""
 
@@ -29,7 +29,7 @@ TraceEvent = dict[str, Any]
 
 
 class RunEvents:
-    """The events of a run; of a running one, those of the results so far."""
+    """The events of a run. While the run is in progress, these are the events of the results so far."""
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
@@ -42,7 +42,7 @@ class RunEvents:
         self.leases = sum(map(len, self._leases.values()))
 
     def all(self) -> Iterator[TraceEvent]:
-        """The fleet first, then each worker, then the arrows."""
+        """Yields the events of the fleet, then those of each worker, then the arrows of moves."""
         yield from _names(FLEET, "fleet", {FIRST_ROW: "phases"})
         yield from self._phases()
         yield from self._fleet_counters()
@@ -90,7 +90,7 @@ class RunEvents:
         }
 
     def _phases(self) -> Iterator[TraceEvent]:
-        """Start-up, the run up to its tail (the last tenth of requests), the tail, and pauses between sessions."""
+        """Slices of the fleet: start-up, run, tail (the last tenth of requests), and pauses between sessions."""
         facts, clock = self._trace.facts, self._trace.clock
         if not facts:
             return
@@ -125,7 +125,7 @@ class RunEvents:
         return {"ph": "C", "pid": pid, "tid": 0, "name": name, "ts": self._at(at), "args": values}
 
     def _of_worker(self, name: str, pid: int) -> Iterator[TraceEvent]:
-        """Counters of its KV cache, and its stalls; equal stalls of neighbouring samples are one slice."""
+        """A worker's counters of the KV cache, and its stalls; equal stalls of neighbouring samples are one slice."""
         seen = [(sample.at, sample.workers[name]) for sample in self._trace.samples if name in sample.workers]
         for at, worker in seen:
             yield self._counter(pid, "KV cache", at, {"used": worker.kv_used, "reserved": worker.kv_reserved})

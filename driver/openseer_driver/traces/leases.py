@@ -12,8 +12,9 @@ from openseer_driver.run_lines import ChunkLine
 
 @dataclass(slots=True)
 class PlacedLease:
-    """A lease in `row` of its worker. `start`, `end`: microseconds, at least one apart, so that an arrow can begin in
-    it; `number`: position among the request's leases, from 1; `waited`: seconds that the request waited before it."""
+    """A lease in `row` of its worker. `start`, `end`: microseconds, at least 1 apart, so that an arrow can begin within
+    the lease; `number`: position among the request's leases, from 1; `waited`: seconds that the request waited for
+    this lease."""
 
     fact: Fact
     chunk: ChunkLine

@@ -1,4 +1,4 @@
-"""Writes a run's events to a file for Perfetto, as a stream: the events are never all in memory."""
+"""Writes a run's events to a file for Perfetto as a stream, so that not all events are in memory at once."""
 
 import gzip
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from openseer_driver.run_folder import RunFolder
 from openseer_driver.traces.events import RunEvents, TraceEvent
 
 LEVEL = 6
-"""Compression level: higher levels take three times as long for a tenth less."""
+"""Compression level of gzip: higher levels take three times as long and make files smaller by a tenth."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""Calibration: the fitted values, from veRL's columns only and none of Seer's.
+"""Fits the values of a case that the paper does not state, to its results for veRL only, not to Seer's.
 
-Systems that assign requests at submission take a second to simulate, so that all of it takes minutes. `cases` holds
-the results of `calibrate`.
+One simulation of a system that assigns requests at submission takes a second, and the whole calibration minutes.
+`cases` contains the results of `calibrate`.
 """
 
 from dataclasses import dataclass, replace
@@ -15,11 +15,11 @@ SEEDS = (1, 2, 3)
 SPREADS = (0.6, 0.8, 1.0, 1.2, 1.4, 1.7, 2.0)
 """Standard deviations of the logarithm of lengths to try."""
 SAME, USUAL = 0.04, 1.2
-"""Tails whose shares of the total differ by less than SAME are equally good, because seeds differ by as much. Of
-several such spreads the one nearest to USUAL is used: with it a few thousand lengths range from a few hundred tokens to
-the cap, as in the paper."""
+"""A spread is good if its error in the tail's share of the total exceeds the least error by at most SAME, because seeds
+differ by as much. The good spread nearest to USUAL is used: with USUAL, a few thousand lengths range from a few hundred
+tokens to the cap, as in the paper."""
 DRAFTS_PART = 0.25
-"""Share of the fleet on which the cost of drafts is fitted; the fit uses a ratio, which does not depend on the size."""
+"""Share of the fleet for the fit of the cost of drafts; the fit uses a ratio, which does not depend on the size."""
 
 ROUND_ROBIN = bound_by("round-robin")
 """veRL's order: each whole group to the next instance."""
@@ -27,7 +27,8 @@ ROUND_ROBIN = bound_by("round-robin")
 
 @dataclass(frozen=True, slots=True)
 class VerlColumns:
-    """veRL's total seconds, the tail's share of them, idle share and preemptions: means over seeds."""
+    """Results of simulating veRL, means over seeds. `total`: seconds of the rollout; `tail_part`: the tail's share of
+    them; `idle`: idle share of the instances; `preemptions`: number of preemptions."""
 
     total: float
     tail_part: float
@@ -36,7 +37,7 @@ class VerlColumns:
 
 
 def verl_columns(case: PaperCase, seeds: tuple[int, ...] = SEEDS) -> VerlColumns:
-    """veRL's columns for the case."""
+    """Simulates veRL on the case."""
     outcomes = [ROUND_ROBIN(case.fleet(), case.work(seed), case.cap) for seed in seeds]
     return VerlColumns(
         fmean(outcome.seconds for outcome in outcomes),
@@ -47,13 +48,13 @@ def verl_columns(case: PaperCase, seeds: tuple[int, ...] = SEEDS) -> VerlColumns
 
 
 def calibrate(case: PaperCase, correlation: float, seeds: tuple[int, ...] = SEEDS) -> Fit:
-    """Fits the spread to veRL's tail, the efficiency to its total, and the cost of drafts to veRL + SD."""
+    """Fits the spread to veRL's tail, the efficiency to veRL's total, and the cost of drafts to the row veRL + SD."""
     fitted = fit_lengths(case, correlation, seeds)
     return replace(fitted.fit, per_draft=draft_cost(fitted.scaled(DRAFTS_PART), seeds[:1]))
 
 
 def fit_lengths(case: PaperCase, correlation: float, seeds: tuple[int, ...] = SEEDS) -> PaperCase:
-    """The case with fitted spread and efficiency, for one correlation, which veRL's columns do not determine."""
+    """The case with fitted spread and efficiency. veRL's results do not determine `correlation`, so it is given."""
     figures, tried = case.figures, dict[float, VerlColumns]()
     for spread in SPREADS:
         tried[spread] = verl_columns(replace(case, fit=Fit(1.0, spread, 0.0, correlation)), seeds)
@@ -67,7 +68,7 @@ def fit_lengths(case: PaperCase, correlation: float, seeds: tuple[int, ...] = SE
 
 
 def draft_cost(case: PaperCase, seeds: tuple[int, ...] = SEEDS) -> float:
-    """Seconds per drafted token at which veRL with SD gains as much as in the paper, by bisection."""
+    """The seconds per drafted token with which veRL + SD has the paper's speed-up over veRL; by bisection."""
     drafts = DraftModel.of_lengths(((0.0, case.figures.accepted),))
     plain = verl_columns(case, seeds).total
     low, high = 0.0, 0.01

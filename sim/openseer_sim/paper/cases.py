@@ -1,4 +1,4 @@
-"""The paper's three workloads as cases of the simulator: model, machine, requests, fitted and assumed values.
+"""Defines the paper's three workloads as cases of the simulator: model, GPUs, requests, fitted and assumed values.
 
 GPUs that work together (tensor or expert parallel) are one engine with the sum of their bandwidths and operations.
 """
@@ -12,34 +12,34 @@ from openseer_sim.fleet import ModelledFleet
 from openseer_sim.paper.figures import GROUPED_TOKENS, KIMI, MOONLIGHT, QWEN, PaperFigures
 from openseer_sim.work import GroupLengths, LengthModel
 
-# One H800 SXM, from NVIDIA's data sheet of the Hopper GPUs: memory and its bandwidth are an H100's, dense bf16.
+# One H800 SXM, by NVIDIA's data sheet of the Hopper GPUs: memory and bandwidth of an H100; operations in dense bf16.
 GPU_BYTES = 80e9
 GPU_BANDWIDTH = 3.35e12
 GPU_FLOPS = 989e12
 
 NETWORK = 25e9
-"""Bytes per second and GPU at which contexts move between instances: half of a port of 400 Gb/s. Assumed; the paper
-names RDMA but no rate."""
+"""Rate at which contexts move between instances, in bytes per second and GPU: half of a port of 400 Gb/s. Assumed: the
+paper names RDMA, but no rate."""
 
 MEMORY_SHARE = 0.65
 """Share of a GPU's memory for weights and KV. Assumed: in synchronous training on the same GPUs, the trainer's buffers,
 activations and graphs take the rest."""
 
 LAUNCH = 0.004
-"""Seconds per step at the published peak, beside reading and computing: launches, sampling, the engine's own loop."""
+"""Seconds per step at the published peaks, besides reading and computing: launches, sampling, the engine's own loop."""
 
 GROUPED = DraftModel.of_lengths(GROUPED_TOKENS)
 
 POINTS = tuple(2.0**power for power in range(14))
-"""Tokens of a step at which its time is computed; linear between them."""
+"""Tokens of a step for which the step's time is computed; between them it is interpolated."""
 
 
 @dataclass(frozen=True, slots=True)
 class PaperModel:
-    """`dense`, `experts`: bytes of weights that every token needs, and of all experts of all layers. `routed`: experts
-    per layer, and how many of them compute a token. `active`: parameters that compute a token. `kv_bytes`: per token
-    of context. `exchange`: seconds per step in which GPUs wait for one another. `copies` of the dense weights in an
-    instance: one per rank with requests of its own."""
+    """Sizes of a model on one instance. `dense`: bytes of the weights that every token needs; `experts`: bytes of all
+    experts of all layers. `routed`: number of experts per layer, and number of them that compute a token. `active`:
+    parameters that compute a token. `kv_bytes`: bytes per token of context. `exchange`: seconds per step in which GPUs
+    wait for one another. `copies`: copies of the dense weights in an instance: one per rank with its own requests."""
 
     dense: float
     experts: float
@@ -55,17 +55,18 @@ class PaperModel:
         return self.copies * self.dense + self.experts
 
     def read(self, tokens: float) -> float:
-        """Bytes of weights that a step of `tokens` tokens reads, if experts are chosen uniformly."""
+        """Bytes of weights that a step of `tokens` tokens reads, on average, if experts are chosen uniformly."""
         of, chosen = self.routed
         return self.copies * self.dense + self.experts * (1 - (1 - chosen / of) ** tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """The result of `calibrate`, from veRL's columns only, for a given correlation.
+    """The result of `calibrate`, from the paper's results for veRL only, for a given correlation.
 
-    `efficiency`: of a step against the published peaks, from veRL's total seconds. `spread`: of lengths, from the share
-    of veRL's tail in its total. `per_draft`: seconds per drafted token, from the row veRL + SD.
+    `efficiency`: ratio of a step's speed to the published peaks, from veRL's total seconds. `spread`: spread of lengths
+    (see LengthModel), from the share of veRL's tail in its total. `per_draft`: seconds per drafted token, from the row
+    veRL + SD.
     """
 
     efficiency: float
@@ -76,8 +77,9 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class PaperCase:
-    """A workload. `mean`, `cap`: tokens of a response; `slots`: limit of concurrent responses of an instance;
-    `chunk`: tokens of a quantum, which the paper does not state."""
+    """A workload. `requests`, `group`: number of responses per iteration, and per prompt; `mean`, `cap`: mean and limit
+    of a response's tokens; `slots`: limit of concurrent responses of an instance; `chunk`: tokens of a quantum, which
+    the paper does not state."""
 
     name: str
     model: PaperModel
@@ -119,9 +121,11 @@ class PaperCase:
         return StepTime(tuple(points), model.kv_bytes / bandwidth, computing, self.fit.per_draft)
 
     def fleet(self, drafts: DraftModel | None = None, *, network: float | None = NETWORK) -> ModelledFleet:
-        """`network`: bytes per second and GPU for contexts that move; None: they are computed again.
+        """The fleet of the case. `network`: bytes per second and GPU for contexts that move; None: they are computed
+        again.
 
-        Engines are read a thousand times per iteration of veRL: an end is noticed later by at most that interval.
+        Each worker's loop runs at most a thousand times in the duration of veRL's iteration, so a worker detects the
+        end of a response later by at most this interval.
         """
         return ModelledFleet(
             self.instances,

@@ -1,15 +1,17 @@
-"""The figures of the paper (arXiv 2511.14617v3 and the OSDI '26 text)."""
+"""Contains the figures of the Seer paper (arXiv 2511.14617v3 and the OSDI '26 text)."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class PaperFigures:
-    """The figures of one workload, at its own group size. Ratios are throughputs against veRL without drafts.
+    """The figures of one workload, at its own group size. Ratios are throughputs divided by veRL's without drafts.
 
-    `total`, `tail`: seconds of an iteration and of its last tenth of requests. `verl_drafts`: veRL with conventional
-    drafts; `accepted`: tokens per step with these. `verl_grouped`: veRL with Seer's drafts. `divided`, `context`,
-    `drafts`: Seer's parts, each including the previous ones. `streamrl`: with true lengths. `None`: not reported.
+    `*_total`, `*_tail` of veRL and Seer: seconds of an iteration, and of its last tenth of requests. `verl_drafts`:
+    ratio of veRL with conventional drafts; `accepted`: tokens per step with these drafts. `verl_grouped`: ratio of veRL
+    with Seer's drafts. `divided`, `context`, `drafts`: ratios of Seer's parts, each including the previous parts.
+    `streamrl`: ratio with true lengths. `divided_tail`, `context_tail`: tails as shares of veRL's tail. None: not
+    reported.
     """
 
     verl_total: float
@@ -37,10 +39,11 @@ QWEN = PaperFigures(
 KIMI = PaperFigures(12202, 3144, 8267, 850, 1.26, 1.74, 1.25, 1.16, 1.27, 1.53, 0.99, 1.09)
 
 SEER_OVER_APRIL = 1.43
-"""Seer against partial rollout that issues twice the needed groups; the paper does not name the workload."""
+"""Seer's throughput divided by that of partial rollout that issues twice the needed groups; the paper does not name the
+workload."""
 
 VERL_IDLE = 0.37
 """Idle share of the instances' time under veRL, on average; the paper does not name the workload."""
 
 GROUPED_TOKENS = ((0.0, 1.70), (1.0, 2.04), (5.0, 2.32), (15.0, 2.53))
-"""Mean tokens per step, the engine's own included, by the siblings in the tree; drafts of one path."""
+"""Points (number of siblings in the tree, mean tokens per step, the engine's own included), with drafts of one path."""

@@ -1,4 +1,4 @@
-"""Sensitivity of Seer as printed, openseer and the oracle to values that the paper does not state, one at a time."""
+"""Simulates Seer as printed, openseer and the oracle with variations of assumed values, one value at a time."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -15,18 +15,21 @@ from openseer_sim.systems import OURS, System, divided_by
 
 CORRELATIONS = (0.4, 0.6, 0.8, 0.95)
 CHUNKS = (256, 1024, 4096)
+"""Tokens of a quantum."""
 GROUPS = (8, 16)
+"""Responses of a group."""
 NETWORKS = (None, 1e9, 25e9)
 """Bytes per second and GPU; None: contexts are computed again."""
 ERRORS = (0.25, 0.5, 1.0)
+"""Standard deviations of the logarithm of the factor between the oracle's lengths and the true ones."""
 LOSS_EVERY, BOOT = 600.0, 120.0
-"""Seconds between two losses, and until the instance has restarted."""
+"""Seconds between two losses of an instance, and seconds until a lost instance has restarted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Variation:
-    """One change to a case: the varied quantity, its value, the changed case, a fleet of a part of it, and the compared
-    systems."""
+    """One change of a case. `what`, `value`: the varied quantity and its value; `case`: the changed case; `fleet`: a
+    part of the case's fleet; `systems`: the compared systems by name."""
 
     what: str
     value: str
@@ -37,7 +40,8 @@ class Variation:
 
 @dataclass(frozen=True, slots=True)
 class VariationRow:
-    """For each system: its throughput against veRL's, and the share of veRL's tail that it removes."""
+    """The results of one variation by system. `ratios`: throughput divided by veRL's; `tail_cuts`: share of veRL's tail
+    that the system removes."""
 
     what: str
     value: str
@@ -46,10 +50,10 @@ class VariationRow:
 
 
 def variations(case: PaperCase, part: float) -> Iterator[Variation]:
-    """All variations, on a part of the fleet."""
+    """All variations of a case, on a share `part` of its fleet."""
     small = case.scaled(part)
     for correlation in CORRELATIONS:
-        # Lengths are fitted again, so that veRL's columns hold for each correlation.
+        # The fit is repeated, so that veRL's simulated results match the paper's for each correlation.
         fitted = fit_lengths(case, correlation, (1, 2))
         yield Variation("correlation", f"{correlation:g}", fitted, fitted.scaled(part).fleet(), _three(small.chunk))
     for chunk in CHUNKS:
@@ -72,7 +76,8 @@ def variations(case: PaperCase, part: float) -> Iterator[Variation]:
 def sensitivity(
     case: PaperCase, part: float, seeds: Sequence[int], note: Callable[[str], None] = lambda _text: None
 ) -> Iterator[VariationRow]:
-    """A row per variation. veRL runs on the whole fleet, and loses no instance."""
+    """Yields a row per variation. veRL runs on the whole fleet and loses no instance. `note`: called with the present
+    simulation."""
     for change in variations(case, part):
         whole, work = change.case, [change.case.scaled(part).work(seed) for seed in seeds]
         verl = [ROUND_ROBIN(whole.fleet(), whole.work(seed), case.cap) for seed in SEEDS]

@@ -1,4 +1,4 @@
-"""All systems on one workload of the paper, each as a ratio to veRL without drafts on the same requests."""
+"""Simulates all systems on one workload of the paper, and compares each with veRL without drafts."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ SEER = "Seer as printed"
 @dataclass(frozen=True, slots=True)
 class PaperSystem:
     """A system on a case. `reported`, `reported_tail`: the paper's ratio, and seconds of the tail; None: not in the
-    paper. `synchronous`: every response of an iteration ends in it. `balances`: it balances work over the fleet, so
-    that a part of the fleet represents the whole; veRL's idle share grows with the number of instances."""
+    paper. `synchronous`: all responses of an iteration end within it. `balances`: the system balances work over the
+    fleet, so that a part of the fleet represents the whole; veRL's idle share grows with the number of instances."""
 
     name: str
     system: System
@@ -34,8 +34,8 @@ class PaperSystem:
 
 
 def paper_systems(case: PaperCase) -> list[PaperSystem]:
-    """The systems in the order of the table. Other systems draft with the paper's figures for them, divided ones with
-    Seer's grouped drafts."""
+    """The systems in the order of the table. The names contain the drafts: SD are conventional drafts with the paper's
+    acceptance, grouped drafts are Seer's."""
     figures, others = case.figures, DraftModel.of_lengths(((0.0, case.figures.accepted),))
     verl, april = ROUND_ROBIN, partial_by()
     printed, ours = divided_by("seer", case.chunk), divided_by(OURS, case.chunk)
@@ -60,15 +60,16 @@ def paper_systems(case: PaperCase) -> list[PaperSystem]:
 
 
 def tail(figures: PaperFigures, what: str) -> float | None:
-    """Seconds of the tail after a part of Seer, if the paper states them."""
+    """Seconds of the tail with Seer's parts up to `what` ("divided" or "context"); None: not in the paper."""
     part = figures.divided_tail if what == "divided" else figures.context_tail
     return None if part is None else part * figures.verl_tail
 
 
 @dataclass(frozen=True, slots=True)
 class PaperRow:
-    """A system's means over seeds. `ratio`: of throughputs per instance, against veRL; `low`, `high`: its range over
-    the seeds; `tail_cut`: the share of veRL's tail that it removes. No tail if the rollout is not synchronous."""
+    """A system's means over seeds. `ratio`: throughput per instance divided by veRL's; `low`, `high`: range of the
+    ratio over seeds; `tail_cut`: share of veRL's tail that the system removes. `tail` and `tail_cut` are None if the
+    rollout is not synchronous."""
 
     name: str
     ratio: float
@@ -93,10 +94,10 @@ def study(
     systems: Sequence[PaperSystem] | None = None,
 ) -> Iterator[PaperRow]:
     """Yields a row per system as soon as it is known. `note`: called with the present simulation. `part`: share of the
-    fleet, for systems that balance it.
+    fleet, for systems that balance work over it.
 
-    veRL is the mean of the seeds that it was fitted on, because its idle time varies more with the seed than anything
-    else; other systems that do not balance the fleet are compared with veRL seed by seed.
+    veRL's result is the mean over `seeds` and the seeds of its fit, because veRL's idle time varies more with the seed
+    than any other result. The other systems that do not balance work are compared with veRL seed by seed.
     """
     base = {seed: ROUND_ROBIN(case.fleet(), case.work(seed), case.cap) for seed in sorted({*seeds, *SEEDS})}
     verl = fmean(per_instance(outcome) for outcome in base.values())
@@ -114,7 +115,8 @@ def study(
 
 
 def paper_row(system: PaperSystem, outcomes: Sequence[Outcome], against: Sequence[float], verl_tail: float) -> PaperRow:
-    """`against`: for each outcome the throughput per instance under veRL; `verl_tail`: veRL's tail in seconds."""
+    """The row of a system. `against`: veRL's throughput per instance for each outcome; `verl_tail`: veRL's tail in
+    seconds."""
     ratios = [per_instance(outcome) / verl for outcome, verl in zip(outcomes, against, strict=True)]
     tails = fmean(outcome.tail_seconds for outcome in outcomes)
     return PaperRow(

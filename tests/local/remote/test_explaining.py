@@ -42,7 +42,9 @@ async def test_a_running_job_is_explained_so_far(place: str) -> None:
         assert "Nothing stands out." in text
         assert "so far, from the first request queued; 1 worker," in text
         assert "decoding, slots free, no request waited" in text
-        assert "The best time possible is not known: the number and the lengths of the responses" in " ".join(text.split())
+        assert "The best time possible is not known: the number and the lengths of the responses" in " ".join(
+            text.split()
+        )
 
 
 async def test_the_json_output_equals_the_pages_data(tmp_path: Path) -> None:
