@@ -310,7 +310,7 @@ _CALLS = _of_job(
         "openseer_api_compatible_grouped_total",
         "counter",
         "requests",
-        "Requests received on the compatible routes that joined a group, by name or by version and prompt.",
+        "Requests received on the compatible routes that joined a group: by name, `n`, or version and prompt.",
     ),
     ExportedMetric(
         "openseer_api_compatible_recognised_total",

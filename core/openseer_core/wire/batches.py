@@ -196,7 +196,7 @@ class Batch(JsonModel):
         default=None,
         description="Expected time until the last request ends, in seconds; None while no length is known.",
     )
-    tail: bool = Field(default=False, description="Whether fewer than a tenth of the requests are left.")
+    tail: bool = Field(default=False, description="Whether at most a tenth of the requests is unfinished.")
     last_cursor: int = Field(default=0, description="Cursor of the last entry of the results stream.")
     acknowledged_cursor: int = Field(default=0, description="Last acknowledged cursor.")
     metrics: BatchMetrics = BatchMetrics()
