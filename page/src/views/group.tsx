@@ -14,8 +14,8 @@ import { type JobPlace, responseLink, streamPath } from "../route";
 import { useStream } from "../stream/use_stream";
 import { count, many, percent } from "../words";
 
+/** Number of tokens of each response that are shown side by side. */
 const SHOWN = 400;
-/** Tokens of each response that are shown side by side. */
 const COLUMN = 348;
 const MOST_WORKERS = 6;
 
