@@ -101,7 +101,7 @@ up() {
   say "cluster: $(nodes | wc -l) nodes Ready after $((SECONDS - start)) s"
 }
 
-# Takes the cluster down when process PID, for instance a test run, has ended for any reason.
+# Removes the cluster after process PID, for instance a test run, has ended for any reason.
 guard() {
   local pid=$1 start
   start=$(born "$pid")

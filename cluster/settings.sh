@@ -41,14 +41,14 @@ cgroup_roots() {
 born() { cut -d' ' -f22 "/proc/$1/stat" 2>/dev/null || true; }
 pid_of() { cut -d' ' -f1 "$STATE/pid/$1"; }
 
-# Whether a program runs; an ended process that its parent has not waited for (a zombie) does not.
+# Whether a program runs. A zombie (an ended process that its parent has not waited for) does not.
 alive() {
   local pid start
   { read -r pid start <"$STATE/pid/$1"; } 2>/dev/null || return 1
   [ "$(born "$pid")" = "$start" ] && grep -qs '^State:[[:space:]]*[^ZX[:space:]]' "/proc/$pid/status"
 }
 
-# Whether any program of the cluster runs. The folder alone is no sign: it outlives a machine's restart and a kill.
+# Whether any program of the cluster runs. The folder alone does not show it: it remains after a restart of the machine.
 any_alive() {
   local file
   for file in "$STATE"/pid/*; do if alive "$(basename "$file")"; then return 0; fi; done

@@ -1,4 +1,4 @@
-"""Runs the local workers through a fork server: starts, scales, drains them; restarts them within the failure policy."""
+"""Runs the local workers through a fork server: starts, scales and drains them; restarts them by the failure policy."""
 
 import asyncio
 import json
