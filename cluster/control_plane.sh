@@ -45,7 +45,7 @@ control_plane() {
     --kubelet-client-key="$pki/to-kubelet.key" --audit-policy-file="$STATE/audit.yaml" \
     --audit-log-path="$STATE/log/audit.json" --audit-log-maxsize=100 --audit-log-maxbackup=1
   await_api
-  # Half of Kubernetes' default grace period, because tests wait until a lost node is detected.
+  # A shorter grace period for nodes than the default of 50 s, because tests wait until a lost node is detected.
   start os-cp kube-controller-manager kube-controller-manager --kubeconfig="$STATE/admin.kubeconfig" \
     --root-ca-file="$pki/ca.crt" --service-account-private-key-file="$pki/accounts.key" --use-service-account-credentials \
     --leader-elect=false --node-monitor-grace-period=20s --kube-api-qps=200 --kube-api-burst=400

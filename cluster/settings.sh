@@ -14,8 +14,8 @@ CACHE=${OPENSEER_CACHE:-$HOME/.cache/openseer}
 VERSIONS="$KUBERNETES $ETCD $CONTAINERD $CNI_PLUGINS $COREDNS $KWOK $HELM $KUBECONFORM"
 PROGRAMS=$CACHE/programs/$KUBERNETES-$(printf %s "$VERSIONS" | sha256sum | head -c 8)
 CNI=$PROGRAMS/cni
-STATE=$CACHE/cluster          # the state of a running cluster: `down` removes it
-NODES=$CACHE/nodes            # the nodes' image stores: they outlive the cluster
+STATE=$CACHE/cluster          # the state of a running cluster, which `down` removes
+NODES=$CACHE/nodes            # the image stores of nodes, which `down` keeps
 IMAGES=$CACHE/images          # OCI layouts of our images, which are loaded into nodes
 BUILDAH_ROOT=$CACHE/buildah
 

@@ -6,11 +6,14 @@ import { colour } from "./colours";
 import { frame } from "./lanes";
 import type { Parts, Pen, Size } from "./picture";
 
+/** Height of a section's title, in pixels. */
 const HEAD = 22;
+/** Space between cells, in pixels. */
 const GAP = 2;
+/** Limits of a cell's width and height, in pixels. */
 const LARGEST = 26;
 const SMALLEST = 7;
-/** Approximate limit of the picture's height in pixels; cells are as large as it allows. */
+/** Approximate limit of the picture's height, in pixels, from which the cells' size follows. */
 const AREA = 150;
 
 const SECTIONS = ["running", "waiting", "ended with failures", "done"] as const;

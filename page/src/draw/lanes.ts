@@ -5,9 +5,11 @@ import { duration, short } from "../words";
 import { colour } from "./colours";
 import type { Parts, Pen, Size } from "./picture";
 
+/** Space between bars, in pixels. */
 const GAP = 1;
 /** Least height of a row whose bars contain text, in pixels. */
 const LABEL_FROM = 12;
+/** Greatest height of a row, in pixels. */
 const MOST_ROW = 16;
 /** Distance from a bar at which the pointer still selects it, in pixels. */
 const NEAR = 3;

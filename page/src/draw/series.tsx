@@ -7,6 +7,7 @@ import { useColourChanges } from "../theme";
 import { duration } from "../words";
 import { colour, forgetColours } from "./colours";
 
+/** Height of a chart, in pixels. */
 const HEIGHT = 104;
 const TOGETHER = uPlot.sync("fleet");
 

@@ -12,6 +12,7 @@ import { useStream, whole } from "../stream/use_stream";
 import type { BatchView, TailRequest } from "../wire";
 import { count, duration, known, many, percent, short } from "../words";
 
+/** Height of a plot, in pixels. */
 const PLOT = 220;
 /** Number of rows of running responses before "show all": rows take longer to render than all pictures. */
 const FIRST_ROWS = 15;

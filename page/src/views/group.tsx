@@ -16,7 +16,9 @@ import { count, many, percent } from "../words";
 
 /** Number of tokens of each response that are shown side by side. */
 const SHOWN = 400;
+/** Width of a response's column with its margin, in pixels. */
 const COLUMN = 348;
+/** Number of a response's last workers that are named. */
 const MOST_WORKERS = 6;
 
 interface GroupViewProps {

@@ -11,9 +11,11 @@ import type { Streamed } from "../stream/use_stream";
 import { type JobView, WINDOW_SECONDS, type WorkerLane } from "../wire";
 import { count, duration, fixed, many, named, percent, short } from "../words";
 
+/** Height of a lane, in pixels. */
 const LANE = 104;
 /** Height of a lane on a narrow screen, where the text is above the bars, in pixels. */
 const NARROW_LANE = 192;
+/** Height of a lane's bars, in pixels. */
 const TRACK = 92;
 const NARROW = "(max-width: 759px)";
 /** Longest time for which lanes continue to move after the latest view, in milliseconds. */

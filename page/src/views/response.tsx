@@ -33,7 +33,9 @@ import { Prompt } from "./group";
 
 /** Number of tokens of a block; the document contains a block's text only near the visible part. */
 const BLOCK = 256;
+/** Number of the last chunks that are listed. */
 const MOST_CHUNKS = 100;
+/** Height of the ribbon, in pixels. */
 const RIBBON = 34;
 
 interface ResponsePageProps {
