@@ -1,5 +1,6 @@
-# Everything that is done with this repository, a target each.
-# Needs Python 3.11 or newer (with venv) and make; the rest is put into .venv, as the locks in requirements/ state.
+# The tasks of this repository, one target each.
+# Needs Python 3.11, 3.12 or 3.13 (with venv) and make. All other dependencies are installed into .venv from the locks in
+# requirements/.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -8,7 +9,7 @@ MAKEFLAGS += --no-builtin-rules
 
 PYTHON ?= python3
 VENV ?= .venv
-# The engine's build: gpu where the NVIDIA driver is loaded, else cpu.
+# Build of the engine: gpu if the NVIDIA driver is loaded, else cpu.
 ACCELERATOR ?= $(if $(wildcard /dev/nvidiactl),gpu,cpu)
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
@@ -28,13 +29,13 @@ run: $(READY) ## Runs the example job: examples/arithmetic.yaml
 test: $(READY) cluster-prepare pool-prepare prometheus-prepare page-prepare ## Runs all tests that this machine can run
 	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadscope --durations=15
 
-soak: $(READY) ## Runs in full the long searches that `make test` runs in a short form; SEED and MINUTES: of random faults
+soak: $(READY) ## Runs the long random searches in full (`make test` shortens them); SEED, MINUTES: seed and time of random faults
 	@OPENSEER_SOAK=1 OPENSEER_SOAK_SEED="$(SEED)" OPENSEER_SOAK_MINUTES="$(MINUTES)" $(BIN)/python -m pytest --durations=0 $$(grep -rlw SOAK tests --include='test_*.py')
 
-trainers: $(READY) ## Runs trainers' own code against openseer, each in an environment of its own (500 MB); TRAINER=areal: one alone
+trainers: $(READY) ## Runs trainers' own code against openseer, each in its own environment (500 MB); TRAINER=areal: only that one
 	@tests/client/trainers/run.sh $(BIN)/python $(TRAINER)
 
-# Types take longest, so they are checked beside the rest; what they have to say comes last.
+# The check of types takes longest, so it runs beside the others; its output is printed last.
 check: $(READY) ## Lint, format, types, import directions, house rules
 	@echo "lint" && $(BIN)/ruff check .
 	@echo "format" && $(BIN)/ruff format --check .
@@ -43,7 +44,7 @@ check: $(READY) ## Lint, format, types, import directions, house rules
 	    echo "house rules" && $(BIN)/python -m pytest --quiet tests/house; } || others=$$?; \
 	echo "types"; types_are=0; wait $$! || types_are=$$?; cat "$$types"; exit $$((others | types_are))
 
-format: $(READY) ## Formats the code and mends what can be mended
+format: $(READY) ## Formats the code and applies ruff's automatic fixes
 	@$(BIN)/ruff check --fix-only . && $(BIN)/ruff format .
 
 bench: $(READY) ## Runs each benchmark in its short form
@@ -66,25 +67,26 @@ cluster: ## Starts a Kubernetes cluster on this machine (root; the first time bu
 	@printf '%s\n' "kubectl works inside its network: cluster/cluster.sh exec kubectl get nodes" \
 	    "a shell there, with KUBECONFIG and its programs: cluster/cluster.sh exec bash" "all commands: cluster/cluster.sh help"
 
-cluster-down: ## Takes it away, whatever became of it
+cluster-down: ## Removes the cluster, also after a crash
 	@cluster/cluster.sh down
 
-cluster-tools: ## Installs the Debian packages that it needs (root)
+cluster-tools: ## Installs the Debian packages that the cluster needs (root)
 	@cluster/cluster.sh tools
 
-# Where the cluster's tests can run, what takes long is done here, in sight; exit code 3 says why they cannot.
+# Builds the cluster's programs and images before the tests, so that progress is visible. Exit code 3: this machine cannot
+# run a cluster, for the reason in the output.
 cluster-prepare:
 	@test -n "$${KUBECONFIG:-}" || cluster/cluster.sh prepare || { \
 	    test $$? = 3 && echo "tests that need a Kubernetes cluster will be skipped"; }
 
-# Mooncake's programs need these libraries; like the cluster's tools they are installed where that is possible (root, apt).
+# Libraries that Mooncake's programs need, installed if possible (root, apt).
 pool-prepare:
 	@PATH=$$PATH:/usr/sbin:/sbin; test $$(ldconfig -p | grep -c -e 'libibverbs\.so\.1' -e 'libcurl\.so\.4') -ge 2 || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
 	    echo "tools: apt-get install libibverbs1 libcurl4" && apt-get update -q >/dev/null && \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends libibverbs1 libcurl4 >/dev/null; } || \
 	    echo "tests of Mooncake's store will be skipped: Debian's libibverbs1 or libcurl4 is missing"
 
-# Prometheus itself, for the tests of metrics, dashboards and alerts: unpacked only, for an installed one is a service.
+# Prometheus for the tests of metrics, dashboards and alerts. The package is only unpacked: installing it starts a service.
 prometheus-prepare:
 	@programs="$${OPENSEER_CACHE:-$$HOME/.cache/openseer}/programs/prometheus"; \
 	command -v prometheus promtool >/dev/null || test -x "$$programs/promtool" || { command -v apt-get >/dev/null && \
@@ -93,7 +95,7 @@ prometheus-prepare:
 	    dpkg-deb -x prometheus_*.deb . && mkdir -p "$$programs" && cp usr/bin/prometheus usr/bin/promtool "$$programs"; } || \
 	    echo "tests that need Prometheus will be skipped: Debian's package is missing"
 
-# The live page is looked at in Debian's Chromium, installed like the cluster's tools.
+# Debian's Chromium, for the tests of the live page, installed if possible (root, apt).
 page-prepare:
 	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
 	    echo "tools: apt-get install chromium" && apt-get update -q >/dev/null && \
@@ -108,7 +110,7 @@ lock: $(READY) ## Renews requirements/ from pyproject.toml
 	    echo "requirements/$$accelerator.txt" && $(BIN)/$(COMPILE) --group dev --extra local --extra datasets --extra traces --extra operator --extra "$$accelerator" \
 	        --output-file "requirements/$$accelerator.txt" pyproject.toml; \
 	done
-	@# An image holds the versions that the tests ran with.
+	@# An image contains the versions with which the tests ran.
 	@image() { \
 	    echo "requirements/image-$$1.txt" && $(BIN)/$(COMPILE) --no-annotate --constraint "requirements/$$2.txt" "$${@:3}" \
 	        --output-file "requirements/image-$$1.txt" pyproject.toml; }; \
@@ -124,7 +126,7 @@ clean: ## Removes .venv and caches; runs/ stays
 	@rm -rf "$(VENV)" build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# One stamp per build of the engine; making one withdraws the other, because both live in the same folder.
+# One stamp file per build of the engine. Each build removes the other's stamp, because both use the same folder.
 $(READY): requirements/bootstrap.txt requirements/$(ACCELERATOR).txt pyproject.toml
 	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { \
 	    echo "openseer needs Python 3.11, 3.12 or 3.13; $(PYTHON) is $$("$(PYTHON)" --version 2>&1)." \

@@ -1,4 +1,4 @@
-"""The chart's Grafana dashboards. `python charts/dashboards.py` writes their files.
+"""Defines the chart's Grafana dashboards; `python charts/dashboards.py` writes their files.
 
 Each panel asks one question, and its queries answer it. Gauges of the operator are aggregated by their maximum, since
 two replicas may report the same job for a short time after a change of the leader.
@@ -18,7 +18,7 @@ _OF = '{namespace=~"$namespace",job=~"$job"}'
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A panel. `answer`: the description of its values; `unit`: Grafana's name; `queries`: by their legend."""
+    """A panel. `answer`: description of its values; `unit`: in Grafana's names; `queries`: PromQL by legend."""
 
     question: str
     answer: str
@@ -28,7 +28,7 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Dashboard:
-    """A dashboard. `of_job`: the user selects a job."""
+    """A dashboard. `of_job`: has variables, with which the user selects namespace and job."""
 
     name: str
     panels: tuple[Panel, ...]
@@ -290,7 +290,7 @@ DASHBOARDS = (FLEET, JOB, OPERATOR, API, STORE)
 
 
 def document(dashboard: Dashboard) -> dict[str, Any]:
-    """A dashboard in Grafana's format."""
+    """Returns a dashboard in Grafana's JSON format."""
     return {
         "uid": f"openseer-{dashboard.name}",
         "title": f"openseer / {dashboard.name}",
@@ -335,7 +335,7 @@ def _panel(number: int, panel: Panel) -> dict[str, Any]:
 
 
 def text_of(dashboard: Dashboard) -> str:
-    """The text of a dashboard's file."""
+    """Returns the text of a dashboard's file."""
     return json.dumps(document(dashboard), indent=2) + "\n"
 
 

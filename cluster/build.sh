@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Builds every program of the cluster from Go modules alone, into the cache folder keyed by their versions. It skips
 # existing programs, so an interrupted build resumes. It takes about 13 minutes on two cores without a cache, mostly for
-# the API server; 2 GiB of modules stay in Go's module cache, the 5 GiB of its build cache are removed.
-# runc comes from Debian: one built without libseccomp's headers refuses the default seccomp profile.
+# the API server. 2 GiB of modules remain in Go's module cache; the 5 GiB of the build cache are removed.
+# runc comes from Debian, because a runc built without libseccomp's headers refuses the default seccomp profile.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/settings.sh"
 
 KUBERNETES_PROGRAMS="kube-apiserver kube-controller-manager kube-scheduler kubectl kubelet kube-proxy"
 OTHERS="etcd containerd containerd-shim-runc-v2 ctr coredns kwok helm kubeconform pause.tar"
 PLUGINS="bridge loopback host-local portmap"
-# Not a part of the cluster: its folder is named by its own version, so that a new one rebuilds no other program.
+# Not a part of the cluster: its folder is named by its own version, so that a new version rebuilds no other program.
 NODE_AUTOSCALER=karpenter-$KARPENTER/karpenter-kwok
 # Modules in Kubernetes' own repository, which have version 0.0.0 in its go.mod.
 STAGED="api apiextensions-apiserver apimachinery apiserver cli-runtime client-go cloud-provider cluster-bootstrap
@@ -42,7 +42,7 @@ kubernetes() {  # kubernetes PROGRAM TARGET
   mv "$2.new" "$2"
 }
 
-etcd() {  # etcd TARGET: its own main is in a module with replaces, which `go install` refuses
+etcd() {  # etcd TARGET: etcd's own main package is in a module with replace directives, which `go install` refuses
   local folder=$WORK/etcd; mkdir "$folder"
   printf 'module openseer.test/etcd\ngo 1.26.0\nrequire go.etcd.io/etcd/server/v3 %s\n' "$ETCD" >"$folder/go.mod"
   printf 'package main\nimport ("os"; "go.etcd.io/etcd/server/v3/etcdmain")\nfunc main() { etcdmain.Main(os.Args) }\n' >"$folder/main.go"
@@ -50,7 +50,7 @@ etcd() {  # etcd TARGET: its own main is in a module with replaces, which `go in
   mv "$1.new" "$1"
 }
 
-karpenter() {  # karpenter TARGET: with its simulated cloud (a binary named kwok, like kwok's own), and its CRDs
+karpenter() {  # karpenter TARGET: Karpenter with its simulated cloud (a binary named kwok, like that of kwok), and its CRDs
   local crds module; crds=$(dirname "$1")/crds
   module=$(go mod download -json "sigs.k8s.io/karpenter@$KARPENTER" | sed -n 's/^\s*"Dir": "\(.*\)",$/\1/p')
   mkdir -p "$crds" && install -m 0644 "$module"/kwok/{charts,apis}/crds/*.yaml "$crds" &&

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A real Kubernetes cluster on this machine, without a container engine's daemon or an image registry, for development
 # and tests. Each host is a network namespace on one switch; the machine's own network is not changed. As root:
-#   cluster.sh up [NODES] [--watch PID]   starts it (2 nodes), or adds nodes; with --watch it ends when process PID ends
+#   cluster.sh up [NODES] [--watch PID]   starts it (2 nodes), or adds nodes; if it did, --watch ends it with process PID
 #   cluster.sh down                       removes all of it, also the remains of a crash
 #   cluster.sh exec COMMAND…              runs COMMAND inside its network, with KUBECONFIG and its programs on the PATH
 #   cluster.sh status | env | leftovers   its programs; settings for a shell; the remains of a cluster that is down
@@ -101,7 +101,7 @@ up() {
   say "cluster: $(nodes | wc -l) nodes Ready after $((SECONDS - start)) s"
 }
 
-# Takes the cluster down when process PID, for instance a test run, has ended for any reason.
+# Removes the cluster after process PID, for instance a test run, has ended for any reason.
 guard() {
   local pid=$1 start
   start=$(born "$pid")

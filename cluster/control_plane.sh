@@ -31,7 +31,7 @@ control_plane() {
   certificate to-kubelet "/O=system:masters/CN=kube-apiserver-kubelet-client" "extendedKeyUsage=clientAuth"
   openssl ecparam -name prime256v1 -genkey -noout -out "$pki/accounts.key" 2>/dev/null
   openssl ec -in "$pki/accounts.key" -pubout -out "$pki/accounts.pub" 2>/dev/null
-  # the author and the object of each write, in one file, for tests of the operator's writes
+  # Logs the user and the object of each write in one file, for tests of the operator's writes.
   printf 'apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n- {level: None, verbs: [get, list, watch]}\n- {level: Metadata}\n' >"$STATE/audit.yaml"
 
   start os-cp etcd etcd --data-dir "$STATE/etcd" --listen-client-urls=http://127.0.0.1:2379 \
@@ -45,7 +45,7 @@ control_plane() {
     --kubelet-client-key="$pki/to-kubelet.key" --audit-policy-file="$STATE/audit.yaml" \
     --audit-log-path="$STATE/log/audit.json" --audit-log-maxsize=100 --audit-log-maxbackup=1
   await_api
-  # Half of Kubernetes' default grace period, because tests wait until a lost node is detected.
+  # A shorter grace period for nodes than the default of 50 s, because tests wait until a lost node is detected.
   start os-cp kube-controller-manager kube-controller-manager --kubeconfig="$STATE/admin.kubeconfig" \
     --root-ca-file="$pki/ca.crt" --service-account-private-key-file="$pki/accounts.key" --use-service-account-credentials \
     --leader-elect=false --node-monitor-grace-period=20s --kube-api-qps=200 --kube-api-burst=400

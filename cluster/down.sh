@@ -1,15 +1,15 @@
-# Removes the whole cluster, also after a crash: it reads the actual processes, mounts, namespaces and control groups,
-# not records of them. All processes are killed, so none can refuse to stop. The state that a killed containerd leaves
-# is cleared at its next start (start_containerd). Sourced by cluster.sh.
+# Removes the whole cluster, also after a crash: it finds the actual processes, mounts, namespaces and control groups, and
+# reads no records of them. It kills all processes, so none can refuse to stop. The next start of containerd clears the
+# state that a killed containerd leaves (start_containerd). Sourced by cluster.sh.
 # shellcheck shell=bash
 
 our_namespaces() { find /run/netns -maxdepth 1 -regex '.*/os-\(sw\|cp\|n[0-9]+\)' 2>/dev/null || true; }
 our_cgroups() { local root; for root in $(cgroup_roots); do find "$root" -maxdepth 1 -regex '.*/os-n[0-9]+' 2>/dev/null; done; return 0; }
 
-# This script and its callers, which are spared: a shell within the cluster's network may call `down`, too.
+# Prints this script and its callers, which are not killed: a shell within the cluster's network may call `down`, too.
 ancestors() { local pid=$BASHPID; while [ "$pid" -gt 1 ]; do echo "$pid"; pid=$(awk '/^PPid:/ {print $2}' "/proc/$pid/status"); done; }
 
-# Processes in our control groups or network namespaces, and processes of our programs that name our state folder.
+# Prints the processes in our control groups or network namespaces, and processes of our programs that name our state folder.
 our_processes() {
   local group process file known=' '
   for group in $(our_cgroups); do find "$group" -name cgroup.procs -exec cat {} + 2>/dev/null; done || true
@@ -78,7 +78,7 @@ take_down() {
 }
 
 remove_cgroup() {
-  # A group whose processes were just killed is busy for a short time.
+  # A control group is busy for a short time after its processes were killed.
   for _ in $(seq 600); do
     find "$1" -depth -type d -exec rmdir {} + 2>/dev/null || true
     [ -e "$1" ] || return 0
@@ -87,7 +87,7 @@ remove_cgroup() {
   fail 1 "the control group $1 cannot be removed"
 }
 
-# Names and addresses are fixed, so a machine can have one cluster: refuse to touch that of another cache folder.
+# Names and addresses are fixed, so a machine can have only one cluster: fails if it belongs to another cache folder.
 refuse_foreign() {
   local pid state
   [ -e /run/netns/os-cp ] || return 0

@@ -4,8 +4,8 @@
 #   operator  localhost/openseer-operator:test     on every node
 #   scripted  localhost/openseer-worker:scripted   on every node; the scripted engine alone
 #   cpu       localhost/openseer-worker:cpu        on nodes n0 and n1 only, because it is large: vLLM for processors
-# Built images, and those of a node, are identified by a content key (Dockerfile, locks, packages): another call costs
-# nothing, and a change of code moves one small layer.
+# A content key (Dockerfile, locks, packages) identifies built images and images in nodes: a repeated call does nothing,
+# and a change of code transfers one small layer.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/settings.sh"
 source "$REPOSITORY/images/recipe.sh"
@@ -26,8 +26,8 @@ choose_driver() {
   DRIVER=$(cat "$BUILDAH_ROOT/driver")
 }
 
-# Makes the base from Debian's packages, in place of the one that the Dockerfiles name, since no image is pulled. It has
-# ca-certificates already, because the builder's own certificates are mounted over that file during the build.
+# Makes the base image from Debian's packages, in place of the base that the Dockerfiles name, since no image is pulled.
+# It includes ca-certificates, because the build mounts the builder's certificates over the file of that package.
 base() {
   local tarball=$CACHE/base/debian-$SUITE.tar root container
   store inspect --type image "$BASE" >/dev/null 2>&1 && return
@@ -37,7 +37,7 @@ base() {
     debootstrap --variant=minbase --include=ca-certificates,python3,python3-venv "$SUITE" "$root" ${DEBIAN_MIRROR:-} \
       >"$CACHE/base/log" 2>&1 || { tail -n 5 "$CACHE/base/log" >&2; fail 1 "debootstrap failed; its log: $CACHE/base/log"; }
     rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/var/log/* "$root"/usr/share/{doc,man,locale,info}/*
-    # debootstrap copies the machine's resolver settings; an image must have none
+    # debootstrap copies the machine's resolver settings, which an image must not have.
     rm -f "$root/etc/resolv.conf" "$root/etc/hostname"
     tar -C "$root" --numeric-owner -cf "$tarball.new" . && mv "$tarball.new" "$tarball"
     rm -rf "$root"
@@ -79,7 +79,7 @@ lent() {
   [ ! -e /etc/pip.conf ] || LENT+=(-v /etc/pip.conf:/etc/pip.conf:ro)
 }
 
-# build NAME KEY: builds the image, then its OCI layout; a layout is always compressed, and zstd takes the least time
+# build NAME KEY: builds the image, then its OCI layout; its layers are always compressed, and zstd is the fastest method
 build() {
   local name=$1 key=$2 layout=$IMAGES/$1 log=$CACHE/image-$1.log start=$SECONDS
   if [ "$(cat "$layout/key" 2>/dev/null)" = "$key" ]; then return; fi
@@ -92,16 +92,16 @@ build() {
   store push -q --compression-format zstd --compression-level 1 "$IMAGE" "oci:$layout:${IMAGE##*:}"
   "$HERE/oci_layout.py" keep-only "$layout" "${IMAGE##*:}"
   echo "$key" >"$layout/key"
-  # images of earlier keys, and containers of interrupted builds
+  # Removes images of earlier keys, and containers of interrupted builds.
   store rmi --prune >/dev/null 2>&1 || true
   say "images: $IMAGE ready after $((SECONDS - start)) s"
 }
 
-# load NAME KEY NODE: streams the layers that the node lacks into its image store
+# load NAME KEY NODE: streams the layers that the node lacks into the node's image store
 load() {
   local name=$1 key=$2 node=$3 start=$SECONDS held=$NODES/$3/layers-of-$1 log=$STATE/log/$3-import.log
   [ -z "$(ctr_of "$node" images ls -q "name==$IMAGE,labels.\"$KEY_LABEL\"==$key")" ] || return 0
-  # Unpacked layers are enough: without their archives the large image takes half the space.
+  # The node stores only the unpacked layers: without their archives the large image takes half the space.
   put() { "$HERE/oci_layout.py" tar "$IMAGES/$name" "$@" | ctr_of "$node" images import --local --base-name "${IMAGE%:*}" \
     --label "$KEY_LABEL=$key" --discard-unpacked-layers - >"$log" 2>&1; }
   put "$held" || { rm -f "$held"; put "$held"; } || { tail -n 5 "$log" >&2; fail 1 "$IMAGE could not be put into $node"; }
@@ -110,14 +110,14 @@ load() {
   say "images: $IMAGE is in $node after $((SECONDS - start)) s"
 }
 
-# nameless NODE: images whose name was given to another one; the node would keep them until its disk is nearly full
+# nameless NODE: lists images whose name a newer image has; the node would keep them until its disk is nearly full
 nameless() {
   ctr_of "$1" images ls | awk '$1 !~ /^sha256:/ {named[$3]} $1 ~ /^sha256:/ {digest[$1] = $3}
     END {for (old in digest) if (!(digest[old] in named)) print old}'
 }
 
-LOCK_PATIENCE=1800  # seconds
-lock() {  # one build of each image at a time; releases the lock taken before
+LOCK_PATIENCE=1800  # timeout of a lock, in seconds
+lock() {  # lock NAME: permits one build of an image at a time; releases the previous lock
   exec 8>"$CACHE/locks/$1"
   flock -n 8 || { say "images: another build of $1 runs; waiting for it"; flock -w "$LOCK_PATIENCE" 8 || fail 1 "it took over $LOCK_PATIENCE s"; }
 }

@@ -7,7 +7,7 @@ host() {
   ip link add "v-$1" netns os-sw type veth peer name eth0 netns "$1"
   ip -n os-sw link set "v-$1" master br0 up
   ip -n "$1" addr add "$2/24" dev eth0; ip -n "$1" link set eth0 up; ip -n "$1" route add default via "$2"
-  # nsenter, not `ip netns exec`: that mounts another /sys, where the kubelet finds no control groups
+  # nsenter, since `ip netns exec` mounts another /sys, where the kubelet finds no control groups.
   nsenter --net="/run/netns/$1" sysctl -q -w net.ipv4.ip_forward=1
 }
 
@@ -26,7 +26,7 @@ routes() {
   done
 }
 
-# Makes a control group, in each controller, below which the kubelet puts its pods, so that `down` finds them all.
+# Makes a control group in each controller. The kubelet puts all pods below it, so that `down` finds them.
 cgroups_of() {
   local node=$1 root file
   for root in $(cgroup_roots); do
@@ -34,7 +34,7 @@ cgroups_of() {
     if [ -e "$root/cgroup.controllers" ]; then
       for file in "$root" "$root/os-$node"; do echo "+cpu +cpuset +memory +pids +io" >"$file/cgroup.subtree_control" 2>/dev/null || true; done
     fi
-    # version 1: a new cpuset is empty, and a group without processors accepts no process
+    # In version 1 a new cpuset is empty, and a group without processors accepts no process.
     for file in cpuset.cpus cpuset.mems; do
       if [ -e "$root/os-$node/$file" ] && [ ! -e "$root/cgroup.controllers" ]; then cat "$root/$file" >"$root/os-$node/$file"; fi
     done
@@ -96,7 +96,7 @@ start_containerd() {
   for pass in first second; do
     start "os-$node" "$node-containerd" containerd -c "$folder/containerd.toml"
     await 120 "$node-containerd" "containerd of $node does not answer" ctr_of "$node" version
-    # State of a killed containerd, whose processes are gone. This containerd has read it: remove it and start again.
+    # A killed containerd left state of ended processes, which this containerd has read: remove it and start again.
     found=$(ctr_of "$node" containers ls -q; ctr_of "$node" sandboxes ls 2>/dev/null | awk 'NR > 1 {print $1}')
     [ "$pass" = first ] && [ -n "$found" ] || break
     ctr_of "$node" tasks ls -q | xargs -r -n 1 ctr -a "$folder/containerd.sock" -n k8s.io tasks rm -f >/dev/null 2>&1 || true
@@ -114,7 +114,7 @@ start_kubelet() {
   local node=$1 folder=$STATE/nodes/$1
   start "os-$node" "$node-kubelet" kubelet --config="$folder/kubelet.yaml" --kubeconfig="$STATE/$node.kubeconfig" \
     --hostname-override="$node" --node-ip="$(address_of "$node")" --root-dir="$folder/kubelet" --cert-dir="$folder/pki"
-  # The zeros keep the machine's own settings for connection tracking.
+  # The zeros make kube-proxy keep the machine's settings for connection tracking.
   start "os-$node" "$node-kube-proxy" kube-proxy --kubeconfig="$STATE/admin.kubeconfig" --hostname-override="$node" \
     --cluster-cidr="$PODS.0.0/16" --proxy-mode=nftables --conntrack-max-per-core=0 --conntrack-min=0 \
     --conntrack-tcp-timeout-established=0 --conntrack-tcp-timeout-close-wait=0

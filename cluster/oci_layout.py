@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Reads an OCI image layout: lists its layers, and writes a tar of it without the layers that a node has already.
+"""Lists the layers of an OCI image layout, removes its other images, or writes it as a tar without given layers.
 
 oci_layout.py keep-only LAYOUT TAG   removes other images and the blobs that only they used
 oci_layout.py layers LAYOUT          prints the layers' digests, one a line
-oci_layout.py tar LAYOUT HELD        writes a tar to standard output; HELD lists digests to leave out (may be absent)
+oci_layout.py tar LAYOUT HELD        writes a tar to standard output; HELD: file of digests to leave out, may be absent
 """
 
 import json
@@ -19,7 +19,7 @@ def blob(layout: Path, digest: str) -> Path:
 
 
 def manifest_of(layout: Path) -> tuple[str, dict[str, Any]]:
-    """The digest and the manifest of the one image in the layout."""
+    """Returns the digest and the manifest of the only image in the layout."""
     digest = json.loads((layout / "index.json").read_text())["manifests"][0]["digest"]
     return digest, json.loads(blob(layout, digest).read_text())
 

@@ -14,8 +14,8 @@ CACHE=${OPENSEER_CACHE:-$HOME/.cache/openseer}
 VERSIONS="$KUBERNETES $ETCD $CONTAINERD $CNI_PLUGINS $COREDNS $KWOK $HELM $KUBECONFORM"
 PROGRAMS=$CACHE/programs/$KUBERNETES-$(printf %s "$VERSIONS" | sha256sum | head -c 8)
 CNI=$PROGRAMS/cni
-STATE=$CACHE/cluster          # the state of a running cluster: `down` removes it
-NODES=$CACHE/nodes            # the nodes' image stores: they outlive the cluster
+STATE=$CACHE/cluster          # the state of a running cluster, which `down` removes
+NODES=$CACHE/nodes            # the image stores of nodes, which `down` keeps
 IMAGES=$CACHE/images          # OCI layouts of our images, which are loaded into nodes
 BUILDAH_ROOT=$CACHE/buildah
 
@@ -41,14 +41,14 @@ cgroup_roots() {
 born() { cut -d' ' -f22 "/proc/$1/stat" 2>/dev/null || true; }
 pid_of() { cut -d' ' -f1 "$STATE/pid/$1"; }
 
-# Whether a program runs; an ended process that its parent has not waited for (a zombie) does not.
+# Whether a program runs. A zombie (an ended process that its parent has not waited for) does not.
 alive() {
   local pid start
   { read -r pid start <"$STATE/pid/$1"; } 2>/dev/null || return 1
   [ "$(born "$pid")" = "$start" ] && grep -qs '^State:[[:space:]]*[^ZX[:space:]]' "/proc/$pid/status"
 }
 
-# Whether any program of the cluster runs. The folder alone is no sign: it outlives a machine's restart and a kill.
+# Whether any program of the cluster runs. The folder alone does not show it: it remains after a restart of the machine.
 any_alive() {
   local file
   for file in "$STATE"/pid/*; do if alive "$(basename "$file")"; then return 0; fi; done

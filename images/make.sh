@@ -28,7 +28,7 @@ check() {
   [ -z "${PLAIN_HTTP:-}" ] || { TLS=(--tls-verify=false); HELM_TLS=(--plain-http); }
 }
 
-# Adds the commit and its time; a tree without git's folder has none.
+# Adds the commit and its time to the recipe, unless the tree has no git folder.
 origin() {
   git -C "$REPOSITORY" rev-parse --git-dir >/dev/null 2>&1 || return 0
   local changes=''; [ -z "$(git -C "$REPOSITORY" status --porcelain)" ] || changes=-changed
@@ -36,8 +36,8 @@ origin() {
   RECIPE+=(--build-arg "CREATED=$(git -C "$REPOSITORY" log -1 --format=%cI)")
 }
 
-# Functions of each builder: built IMAGE; digest_of IMAGE NAME, which also pushes or writes it; held IMAGE FILE, to
-# standard output.
+# Functions of each builder: built IMAGE builds the image; digest_of IMAGE NAME pushes it or writes its layout, and prints
+# its digest; held IMAGE FILE prints a file of the image.
 buildah_built() { buildah "${BUILDAH_BUD[@]}" "${RECIPE[@]}" ${BUILD_FLAGS:-} --tag "$1" .; }
 buildah_digest_of() {
   local to=oci:$OUT/$2:${1##*:}
@@ -54,7 +54,7 @@ buildah_held() {
   return $result
 }
 docker_built() { docker build "${RECIPE[@]}" ${BUILD_FLAGS:-} --tag "$1" .; }
-docker_digest_of() {  # docker has a digest only of a pushed image; a local one is named by its tag
+docker_digest_of() {  # docker has digests only of pushed images; a local image is named by its tag
   [ "$PUSH" ] || return 0
   docker push --quiet "$1" >&2
   docker inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' "$1" | sed -n "s|^${1%:*}@||p" | head -n 1

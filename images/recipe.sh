@@ -1,5 +1,5 @@
-# The recipe of the images. Sourced by the scripts that build them: for a registry (images/make.sh), and for the test
-# cluster's nodes (cluster/images.sh). Needs REPOSITORY.
+# The recipe of the images, sourced by the scripts that build them: images/make.sh for a registry, and cluster/images.sh
+# for the nodes of the test cluster. REPOSITORY must be set.
 # shellcheck shell=bash
 # shellcheck disable=SC2034  # used by the scripts that source this
 

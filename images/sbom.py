@@ -23,12 +23,12 @@ RELEASE = Path("/etc/os-release")
 
 
 def normal(name: str) -> str:
-    """A Python package's normalised name, as in package indexes."""
+    """Returns a Python package's normalised name, as in package indexes."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def debian_components(status: str, release: str) -> Iterator[dict[str, Any]]:
-    """Components of Debian's packages. `status`: the text of dpkg's list; `release`: Debian's version, such as "12"."""
+    """Yields components of Debian's packages. `status`: text of dpkg's list; `release`: Debian's version, as "12"."""
     for stanza in status.split("\n\n"):
         fields = dict(re.findall(r"^(Package|Status|Version|Architecture): (.*)$", stanza, re.MULTILINE))
         if fields.get("Status", "").endswith(" installed"):
@@ -39,7 +39,7 @@ def debian_components(status: str, release: str) -> Iterator[dict[str, Any]]:
 
 
 def python_components(packages: Iterable[tuple[str, str, str | None]]) -> Iterator[dict[str, Any]]:
-    """Components of Python's packages. `packages`: name, version and licence (an SPDX expression, None without one)."""
+    """Yields components of Python's packages. `packages`: name, version, licence (SPDX expression or None)."""
     for name, version, licence in packages:
         made = component(normal(name), version, f"pkg:pypi/{normal(name)}@{quote(version, safe='')}")
         yield made | ({"licenses": [{"expression": licence}]} if licence else {})
@@ -50,7 +50,7 @@ def component(name: str, version: str, reference: str) -> dict[str, Any]:
 
 
 def pins(lock: str) -> dict[str, tuple[set[str], set[str]]]:
-    """By package in the lock: its versions, several if they depend on the platform, and the packages that need it."""
+    """Returns for each package in the lock its versions (several if they depend on the platform) and its dependants."""
     found: dict[str, tuple[set[str], set[str]]] = {}
     users: set[str] = set()
     for line in lock.splitlines():
@@ -63,7 +63,7 @@ def pins(lock: str) -> dict[str, tuple[set[str], set[str]]]:
 
 
 def bill(title: str, lock: str, debian: list[dict[str, Any]], python: list[dict[str, Any]]) -> dict[str, Any]:
-    """The bill of materials of the image `title`. Raises ValueError if Python's packages differ from the lock."""
+    """Returns the bill of materials of the image `title`. Raises ValueError if packages differ from the lock."""
     pinned = pins(lock)
     held = {entry["name"]: entry for entry in python}
     for name, entry in held.items():

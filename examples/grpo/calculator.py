@@ -1,7 +1,7 @@
-"""A tool and turns: the model writes sums, a calculator works them out, and the response goes on with the value.
+"""Responses of several turns with a tool: the model writes a calculation, and a calculator appends its value.
 
-Prints the share of right answers on held-out products of 4x2 digits, without and with the tool. The model has never
-seen a tool; it stops at each `=` because that token is a stop token here.
+Prints the share of right answers to held-out products of 4x2 digits, without and with the tool. The model was not
+trained with a tool; a turn ends at each `=`, which is a stop token here.
 """
 
 import argparse
@@ -21,9 +21,9 @@ TERM = r"(\d+(?:[*+]\d+)*)"
 
 
 class Calculator:
-    """The environment: what follows a response that has stopped at `=`, at most `turns` times; then it is over.
+    """The environment: returns the tokens to append to a response that stopped at `=`, for at most `turns` turns.
 
-    It is called between two reads of results. A tool that takes long belongs in threads (docs/trainers.md, Turns).
+    The client calls it between two reads of results, so a slow tool should use threads (docs/trainers.md, Turns).
     """
 
     def __init__(self, turns: int = 24) -> None:
@@ -32,9 +32,9 @@ class Calculator:
         (self.equals,) = tokenizer().encode("=")
 
     def __call__(self, item: ResultItem) -> list[int] | None:
-        """Token ids to append, None after the last turn."""
+        """Returns the token ids to append, None after the last turn."""
         if item.token_ids[-1] != self.equals or item.turn >= self.turns:
-            return None  # it ended by itself
+            return None  # it did not stop at `=`, or has had all turns
         said = answer(tokenizer().decode(item.token_ids))
         if said is None:
             return None
@@ -43,10 +43,13 @@ class Calculator:
 
 
 def answer(text: str) -> str | None:
-    """What stands after the last `=`: the value of the sum before it, or of the one that its line is about."""
+    """Returns the text after the last `=`: the value of the expression before it, or of the one that begins its line.
+
+    None if there is neither.
+    """
     line = text.rpartition("\n")[2]
     if line == "=":
-        return "> "  # the line of the result
+        return "> "  # completes `=> `, the mark of the answer
     found = re.search(TERM + ":?=$", line) or re.match(TERM + ":.* =$", line)
     if found is None:
         return None
@@ -54,7 +57,7 @@ def answer(text: str) -> str | None:
 
 
 def share_right(client: Client, problems: Problems, options: argparse.Namespace, tool: Calculator | None) -> float:
-    """Of one response for each prompt. Prints it with its interval (Wilson, 95 %)."""
+    """Returns the share of right answers, one response per prompt. Prints it with its 95 % interval (Wilson)."""
     stops = (tool.equals,) if tool is not None else ()
     sampling = Sampling(max_tokens=options.max_tokens, stop_token_ids=stops)
     groups = problems.held_out(options.prompts)

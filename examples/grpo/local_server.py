@@ -1,4 +1,4 @@
-"""`openseer serve` as a child of the training, for as long as it lasts."""
+"""Runs `openseer serve` as a child process of a training."""
 
 import json
 import signal
@@ -11,18 +11,22 @@ from types import FrameType
 from typing import NoReturn
 
 ROOT = Path(__file__).parents[2]
-"""Paths in the manifest are relative to it."""
+"""The repository: the server's working directory, to which paths in the manifest are relative."""
 STOP_SECONDS = 90.0
+"""Time for the server to stop after SIGTERM, in seconds; then it is killed."""
 
 
 @contextmanager
 def serving(job: Path, output: Path) -> Generator[tuple[str, Path]]:
-    """Address and token file of a job that is served on this machine until the block ends. Logs are in `output`."""
+    """Serves a job on this machine until the block ends; yields the API's address and the token file.
+
+    The server writes its logs to `output`. Raises RuntimeError if it does not start.
+    """
     command = [str(Path(sys.executable).with_name("openseer")), "serve", str(job.resolve()), "--port", "0"]
     command += ["--output", str(output.resolve()), "--fresh", "--json"]
-    # Whoever ends the training ends the server, too.
+    # SIGTERM ends the training by SystemExit, so that the block ends and the server stops.
     signal.signal(signal.SIGTERM, _leave)
-    # A session of its own: Ctrl-C is for the trainer, which then ends this.
+    # In its own session, so that Ctrl-C signals only the trainer, which then stops the server.
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         assert process.stdout is not None

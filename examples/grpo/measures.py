@@ -1,4 +1,4 @@
-"""What a training is measured by: seconds by phase, and a share with its interval."""
+"""Measurements of a training: seconds by phase, a log of figures, and the interval of a share."""
 
 import json
 import time
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class Phases:
-    """Seconds by phase. A phase within another one counts for itself alone."""
+    """Measures the seconds of phases. The time of an inner phase is not counted for the outer one."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
@@ -16,7 +16,7 @@ class Phases:
 
     @contextmanager
     def __call__(self, name: str) -> Generator[None]:
-        """Counts the time inside as this phase."""
+        """Adds the time of the block to the phase `name`."""
         begun, outside, self._within = time.monotonic(), self._within, 0.0
         try:
             yield
@@ -26,13 +26,13 @@ class Phases:
             self._within = outside + passed
 
     def take(self) -> dict[str, float]:
-        """Phase → seconds since the last call."""
+        """Returns the seconds of each phase since the last call, and resets them."""
         taken, self._seconds = self._seconds, {}
         return {name: round(seconds, 3) for name, seconds in taken.items()}
 
 
 class Log:
-    """Figures of a training, a JSON object a line."""
+    """Writes figures of a training to a new file, one JSON object per line."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,13 +40,13 @@ class Log:
         self._path = path
 
     def write(self, row: Mapping[str, object]) -> None:
-        """Adds a line."""
+        """Appends a line."""
         with self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
 
 def share_interval(hits: float, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share of independent trials (Wilson's)."""
+    """Returns the 95 % interval (Wilson) of the share `hits` / `count` of independent trials."""
     z = 1.96
     share = hits / count
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)

@@ -1,6 +1,6 @@
-"""plot.png of a training's metrics.jsonl: the reward on held-out prompts, and the time of each phase.
+"""Draws plot.png from a training's metrics.jsonl: the reward on held-out prompts, and the time of each phase.
 
-`python examples/grpo/plot.py FOLDER` draws that of a training that runs or has ended.
+`python examples/grpo/plot.py FOLDER` draws it for a training that runs or has ended.
 """
 
 import argparse

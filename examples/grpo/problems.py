@@ -1,4 +1,4 @@
-"""The problems of the tiny model that the training is about: prompts as groups, and what a response is worth."""
+"""The problems for the training of the tiny model: prompts as groups, and the reward of a response."""
 
 import itertools
 import random
@@ -14,52 +14,52 @@ from openseer_client import FinishedGroup, Group, ResultItem
 
 TINY = Path(__file__).parents[1] / "tiny-model"
 MODEL = TINY / "model"
-sys.path.append(str(TINY))  # after this folder: both hold a train.py
+sys.path.append(str(TINY))  # after this folder, because both contain a train.py
 from traces import check, is_held_out
 
 DIGITS = (4, 1)
-"""Products of so many digits: the model as it comes is right about 70 times in 100."""
+"""Numbers of digits of the two factors. Before training, about 70 % of the model's answers are right."""
 
 
 @cache
 def tokenizer() -> Any:
-    """The model's."""
+    """Returns the model's tokenizer."""
     return AutoTokenizer.from_pretrained(MODEL)
 
 
 def reward_of(item: ResultItem) -> float:
-    """1 for a response that ends in the right answer, else 0. It may be called in a process of its own."""
+    """Returns 1 for a response that ends in the right answer, else 0. A RewardPool calls it in other processes."""
     return Problems.reward(str(item.metadata["prompt"]), tokenizer().decode(item.token_ids, skip_special_tokens=True))
 
 
 class Problems:
-    """Products to work out, such as `mul 4817*6`. One prompt in ten, by hash, is held out: it is never trained on."""
+    """Products to compute, such as `mul 4817*6`. One prompt in ten, by hash, is held out from training."""
 
     def __init__(self, seed: int, digits: tuple[int, int] = DIGITS) -> None:
         self._seed, self._digits = seed, digits
         self._tokenizer = tokenizer()
 
     def training(self) -> Iterator[Group]:
-        """Groups without end, each under a name of its own."""
+        """Yields groups without end, each with its own name."""
         for number, prompt in enumerate(_prompts(random.Random(self._seed), self._digits, held_out=False)):
             yield self._group(f"train-{number}", prompt)
 
     def held_out(self, count: int) -> list[Group]:
-        """So many different groups of one response each, always the same."""
+        """Returns groups with `count` different prompts, the same in each training."""
         prompts = dict.fromkeys(itertools.islice(_prompts(random.Random(0), self._digits, held_out=True), 20 * count))
         return [self._group(f"eval-{number}", prompt) for number, prompt in enumerate(itertools.islice(prompts, count))]
 
     def rewards(self, group: FinishedGroup) -> list[float]:
-        """1 for each response that ends in the right answer, else 0."""
+        """Returns for each response 1 if it ends in the right answer, else 0."""
         return [reward_of(item) for item in group.results]
 
     def prompts(self, count: int) -> list[str]:
-        """The first prompts of the training, as text."""
+        """Returns the first `count` prompts of the training as text."""
         return list(itertools.islice(_prompts(random.Random(self._seed), self._digits, held_out=False), count))
 
     @staticmethod
     def reward(prompt: str, response: str) -> float:
-        """1 if the response ends in the right answer, else 0."""
+        """Returns 1 if the response ends in the right answer, else 0."""
         return float(check(prompt, response))
 
     def _group(self, name: str, prompt: str) -> Group:

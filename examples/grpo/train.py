@@ -1,7 +1,7 @@
-"""GRPO in plain torch on the tiny model: openseer samples, this file does the rest. Made to be copied.
+"""GRPO in plain torch on the tiny model: openseer samples, this file computes rewards and trains. Copy and adapt it.
 
-Each iteration publishes the weights to the whole fleet, has it sample groups until enough of them teach something,
-proves that every token came from these very weights, and takes one step.
+Each iteration publishes the weights to the whole fleet, samples groups until enough of them have right and wrong
+responses, checks that every token was sampled from these weights, and takes one optimizer step.
 """
 
 import argparse
@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 
 
 class Training:
-    """A model that learns from what the fleet of `client` samples with it."""
+    """Trains a model on responses that the fleet of `client` samples with the model's weights."""
 
     def __init__(self, client: Client, options: argparse.Namespace) -> None:
         torch.manual_seed(options.seed)
@@ -42,17 +42,17 @@ class Training:
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=options.lr, betas=(0.9, 0.95), weight_decay=0)
         self.folder = WeightsFolder(options.weights or options.out / "weights")
         self.sampling = Sampling(temperature=options.temperature, max_tokens=options.max_tokens)
-        # Weights of one version never change: another training gives its versions other names.
+        # The weights of a version never change, so each training has its own names of versions.
         self.run = f"grpo-{uuid.uuid4().hex[:8]}"
         self.phases, self.log = Phases(), Log(options.out / "metrics.jsonl")
 
     def wait(self) -> None:
-        """Until the fleet takes requests."""
+        """Waits until a worker is ready."""
         while not self.client.job().workers_ready:
             time.sleep(0.5)
 
     def train(self) -> None:
-        """So many iterations, and one evaluation on held-out prompts after the last."""
+        """Takes `iterations` steps. Evaluates every `eval_every` iterations, and after the last step."""
         self.wait()
         last = self.options.iterations
         for iteration in range(last + 1):
@@ -71,13 +71,17 @@ class Training:
             self.note(row)
 
     def note(self, row: dict[str, Any]) -> None:
-        """An iteration is over: its line, in metrics.jsonl and on the screen."""
+        """Writes the figures of an iteration to metrics.jsonl and to standard output."""
         row |= {"seconds": self.phases.take(), "load_average": os.getloadavg()[0]}
         self.log.write(row)
         print(_line(row), flush=True)
 
     def publish(self, version: str, **how: Any) -> dict[str, Any]:
-        """The weights to the whole fleet. It proves itself: each worker's log-probabilities agree with this model's."""
+        """Publishes the weights to the whole fleet and returns its time and the largest canary difference.
+
+        The canary compares each worker's log-probabilities with this model's. Raises RuntimeError if a worker serves
+        other weights afterwards.
+        """
         done = publish(self.client, self.folder, self.model, version, **how)
         others = [worker.name for worker in self.client.workers() if worker.version != version]
         if others:
@@ -86,7 +90,10 @@ class Training:
         return {"canary_difference": max(differences), "publish_seconds": done.seconds}
 
     def roll_out(self, version: str) -> tuple[list[FinishedGroup], dict[str, float]]:
-        """Groups with right and wrong responses; more are asked for than needed, and others if these do not suffice."""
+        """Samples groups with right and wrong responses; returns them and the batch's metrics.
+
+        Submits `spare_groups` more than an iteration needs, and further groups if these do not suffice.
+        """
         target = Target(groups=self.options.groups, count="valid")
         spec = BatchSpec(
             weights_version=version, sampling=self.sampling, group_size=self.options.group_size, target=target
@@ -98,7 +105,7 @@ class Training:
         return groups, metrics
 
     def gather(self, batch: BatchHandle) -> tuple[list[FinishedGroup], dict[str, float]]:
-        """Groups of a batch with right and wrong responses, as many as an iteration needs."""
+        """Returns as many groups with right and wrong responses as an iteration needs, and the batch's metrics."""
         rewards: list[float] = []
 
         def is_valid(group: FinishedGroup) -> bool:
@@ -112,18 +119,19 @@ class Training:
         return groups, metrics | {"reward": sum(rewards) / len(rewards)}
 
     def rewards(self, group: FinishedGroup) -> list[float]:
-        """Of each response of a group that has just ended."""
+        """Returns the reward of each response of a finished group."""
         with self.phases("reward"):
             return self.problems.rewards(group)
 
     def prove(self, groups: Iterable[FinishedGroup], version: str) -> None:
-        """Every token was drawn with the weights of this version."""
+        """Raises StaleResultError if a token was sampled from another version than `version`."""
         for item in (item for group in groups for item in group.results):
             if {span.version for span in item.versions} != {version}:
                 raise StaleResultError(item, version)
 
     def learn(self, groups: list[FinishedGroup]) -> dict[str, float]:
-        """One step on all groups. Reports by how much the fleet's log-probabilities differ from those computed here."""
+        """Takes one step on all groups. Returns figures, such as the differences of the fleet's log-probabilities from
+        this model's."""
         batch = [sample for group in groups for sample in samples(group, self.problems.rewards(group))]
         batch.sort(key=lambda sample: len(sample.prompt) + len(sample.response))
         tokens = sum(sum(sample.mask) for sample in batch)
@@ -145,7 +153,7 @@ class Training:
         }
 
     def evaluate(self, version: str) -> dict[str, Any]:
-        """The share of right answers on held-out prompts, one response each, so that the trials are independent."""
+        """Returns the share of right answers to held-out prompts. One response each, so that trials are independent."""
         spec = BatchSpec(weights_version=version, purpose="eval", sampling=self.sampling, group_size=1)
         batch = self.client.open_batch(spec)
         batch.submit(self.held_out)
@@ -170,7 +178,7 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def parser_of(description: str | None) -> argparse.ArgumentParser:
-    """The command line's options."""
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     where = parser.add_argument_group("the API, otherwise started here (`openseer serve`) and ended with the training")
     where.add_argument("--url", help="its address; OPENSEER_TOKEN or OPENSEER_TOKEN_FILE hold the token")
@@ -192,7 +200,7 @@ def parser_of(description: str | None) -> argparse.ArgumentParser:
 
 
 def run(training: type[Training], options: argparse.Namespace) -> None:
-    """Trains, with a server of its own where no address is given, and draws what came of it."""
+    """Trains, with its own server if the options have no address, and draws the metrics."""
     torch.set_num_threads(1)
     disable_progress_bar()
     here = serving(options.job, options.out / "serve") if options.url is None else nullcontext((options.url, None))

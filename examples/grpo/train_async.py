@@ -1,8 +1,8 @@
-"""The same training, asynchronous: the fleet samples while this learns, with weights that are some versions old.
+"""The GRPO of train.py, asynchronous: the fleet samples during the optimizer steps, from weights of earlier versions.
 
-Each iteration takes the groups that are finished, has the next batch carry on what is not, and learns while the fleet
-samples. New weights reach responses in the middle (`mode="keep"`): the loss corrects each token by the log-probability
-that it was drawn with, and responses of weights that are too old are ended.
+Each iteration takes the finished groups, opens a batch that continues the unfinished ones, and learns while the fleet
+samples. New weights apply to running responses (`mode="keep"`): the loss corrects each token by the log-probability
+with which it was sampled, and responses whose weights are too old are ended.
 """
 
 import argparse
@@ -16,15 +16,15 @@ from openseer_client import BatchHandle, BatchSpec, Client, FinishedGroup, Rewar
 
 
 class AsyncTraining(Training):
-    """A model that learns from what its last versions drew."""
+    """Trains a model on responses that its latest versions sampled."""
 
     def __init__(self, client: Client, options: argparse.Namespace) -> None:
         super().__init__(client, options)
-        self.number: dict[str, int] = {}  # of each version
+        self.number: dict[str, int] = {}  # iteration of each version
         self.pool = RewardPool(reward_of, options.reward_processes)
 
     def train(self) -> None:
-        """So many iterations, and one evaluation on held-out prompts after the last."""
+        """Takes `iterations` steps. Evaluates every `eval_every` iterations, and after the last step."""
         self.wait()
         last = self.options.iterations
         row = self.follow(0)
@@ -43,7 +43,7 @@ class AsyncTraining(Training):
         self.note(row)
 
     def follow(self, iteration: int) -> dict[str, Any]:
-        """Publishes this iteration's weights without a halt, and evaluates them when it is time."""
+        """Publishes this iteration's weights while responses continue; evaluates them every `eval_every` iterations."""
         version = f"{self.run}-{iteration}"
         self.number[version] = iteration
         row: dict[str, Any] = {"iteration": iteration, "version": version}
@@ -55,7 +55,7 @@ class AsyncTraining(Training):
         return row
 
     def open(self) -> BatchHandle:
-        """The next batch: what the one before left unfinished, and new groups beside it."""
+        """Opens the next batch, with the unfinished groups of the previous one and new groups."""
         options = self.options
         spec = BatchSpec(
             sampling=self.sampling,
@@ -69,11 +69,14 @@ class AsyncTraining(Training):
         return batch
 
     def rewards(self, group: FinishedGroup) -> list[float]:
-        """In processes beside this one."""
+        """Returns the reward of each response of a finished group, computed in other processes."""
         return self.pool.rewards(group)
 
     def staleness(self, groups: list[FinishedGroup], iteration: int) -> dict[str, float]:
-        """By how many versions the weights that drew each token are behind those that learn from it."""
+        """Returns the staleness of the tokens: the iteration that learns from a token minus the one that sampled it.
+
+        Raises RuntimeError if it exceeds `max_staleness` + 1.
+        """
         spans = [span for group in groups for item in group.results for span in item.versions]
         behind = [iteration - self.number[span.version] for span in spans]
         # A response may end just before the publish that would have ended it.

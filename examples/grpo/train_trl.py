@@ -1,6 +1,6 @@
-"""The same training with TRL's own GRPOTrainer: openseer takes the place of its generation, nothing else changes.
+"""The training of train.py with TRL's own GRPOTrainer: openseer replaces only its generation.
 
-With --lora it trains a LoRA adapter with PEFT, and the adapter alone goes to the fleet.
+With --lora it trains a LoRA adapter with PEFT and publishes only the adapter to the fleet.
 """
 
 import argparse
@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # TRL calls its rollout functions experimental
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # without it, TRL warns that rollout functions are experimental
 
 import torch
 from datasets import Dataset
@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 
 
 def right(prompts: list[Any], completions: list[Any], **_: Any) -> list[float | None]:
-    """A reward function as TRL calls it: 1 for the right answer, else 0."""
+    """A reward function for TRL: returns 1 for each right answer, else 0."""
     pairs = zip(prompts, completions, strict=True)
     return [Problems.reward(prompt[0]["content"], completion[0]["content"]) for prompt, completion in pairs]
 
@@ -55,11 +55,11 @@ class Figures(TrainerCallback):
             self._row["seconds"]["eval"] = logs["eval_runtime"]
         elif "reward" in logs:
             self._row |= {"reward": logs["reward"], "gradient_norm": logs["grad_norm"]}
-            self._row["groups_alike"] = logs["frac_reward_zero_std"]  # share of prompts that teach nothing
+            self._row["groups_alike"] = logs["frac_reward_zero_std"]  # share of prompts with equal rewards
             self._row["seconds"]["train"] = logs["step_time"]
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
-        """Called by TRL."""
+        """Writes the last line. Called by TRL."""
         self._write()
 
     def _write(self) -> None:
@@ -69,7 +69,7 @@ class Figures(TrainerCallback):
 
 
 def model_of(options: argparse.Namespace) -> Any:
-    """What is trained: the whole model, or an adapter on it."""
+    """Returns the model to train: the whole model, or an adapter on it."""
     model: Any = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
     if not options.lora:
         return model
@@ -77,7 +77,7 @@ def model_of(options: argparse.Namespace) -> Any:
 
 
 def train(client: Client, options: argparse.Namespace) -> None:
-    """So many of TRL's steps, each on `groups` prompts with `group_size` responses."""
+    """Takes `steps` steps with TRL, each on `groups` prompts with `group_size` responses, and draws the metrics."""
     problems = Problems(options.seed)
     held_out = [str(group.metadata["prompt"]) for group in problems.held_out(options.eval_prompts)]
     config = GRPOConfig(
@@ -121,7 +121,7 @@ def _dataset(prompts: list[str]) -> Dataset:
 
 
 def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line's options."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", help="address of the API; unset: it is started here, as in train.py")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""mismatch.svg of a training's mismatch.json: the engine's log-probabilities against the trainer's, by step.
+"""Draws mismatch.svg from a training's mismatch.json: the engine's log-probabilities against the trainer's, by step.
 
 `python examples/routed-experts/chart.py FOLDER` draws it again.
 """

@@ -1,7 +1,7 @@
-"""GRPO on a tiny mixture of experts, with the engine's experts replayed; measures the mismatch with and without.
+"""GRPO on a tiny mixture of experts that replays the engine's experts; measures the mismatch with and without replay.
 
-Each step samples with the weights of this trainer, compares the log-probabilities that the engine recorded with two
-forward passes here, one through the experts of the engine and one through its own, and learns through the former.
+Each step samples with this trainer's weights and compares the engine's log-probabilities with those of two forward
+passes: one through the engine's experts, one through the trainer's own. The optimizer step uses the former.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from openseer_client.torch_grpo import Figures, Sample, loss, samples
 from openseer_client.torch_weights import WeightsFolder, publish
 
 HERE = Path(__file__).parent
-sys.path.append(str(HERE.parent / "grpo"))  # after this folder: both hold a train.py
+sys.path.append(str(HERE.parent / "grpo"))  # after this folder, because both contain a train.py
 from local_server import serving
 
 TOKENIZER = HERE.parent / "tiny-model/model"
@@ -38,10 +38,10 @@ PROMPT_TOKENS = 16
 
 
 def make_model(folder: Path) -> Any:
-    """A random Qwen3 with experts in all layers, in float32; it is written to `folder`, too."""
+    """Returns a random Qwen3 in float32 with experts in all layers, and saves it to `folder`."""
     tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
     tokenizer.save_pretrained(folder)
-    more: dict[str, Any] = {"head_dim": 32}  # which its types leave out
+    more: dict[str, Any] = {"head_dim": 32}  # missing in the type of Qwen3MoeConfig
     config = Qwen3MoeConfig(
         vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, moe_intermediate_size=32,
         num_hidden_layers=LAYERS, num_experts=EXPERTS, num_experts_per_tok=CHOSEN, norm_topk_prob=True,
@@ -54,14 +54,16 @@ def make_model(folder: Path) -> Any:
 
 
 def reward_of(item: ResultItem) -> float:
-    """The share of its tokens with an even id."""
+    """Returns the share of the response's tokens with an even id."""
     return sum(token % 2 == 0 for token in item.token_ids) / len(item.token_ids)
 
 
 def experts_of(items: list[ResultItem]) -> tuple[Tensor, Tensor]:
-    """The engine's experts as a forward pass takes them, [samples, tokens, layers, experts], and where they are known.
+    """Returns the engine's experts, int64 [samples, tokens, layers, experts], and a mask of the known ones, bool
+    [samples, tokens].
 
-    Raises ValueError for a response with gaps. The last token and the padding have none, and nothing is read there.
+    They are unknown for the last token and the padding, where the loss reads nothing. Raises ValueError for a response
+    with gaps.
     """
     rows = [for_verl(routed_experts(item)) for item in items]
     length = max(len(row) for row in rows) + 1
@@ -74,7 +76,10 @@ def experts_of(items: list[ResultItem]) -> tuple[Tensor, Tensor]:
 
 
 def free_pass(model: Any, batch: list[Sample]) -> tuple[Figures, Tensor]:
-    """Without replay: figures against the engine's log-probabilities, and the experts [tokens, layers, experts]."""
+    """Runs a forward pass without replay; returns its figures and its experts [tokens, layers, experts].
+
+    The figures compare its log-probabilities with the engine's.
+    """
     chosen: list[Tensor] = []
 
     def note(_router: Any, _input: Any, output: tuple[Tensor, ...]) -> None:
@@ -92,7 +97,7 @@ def free_pass(model: Any, batch: list[Sample]) -> tuple[Figures, Tensor]:
 
 
 class Training:
-    """A model that learns from the samples of `client`'s fleet."""
+    """Trains a model on responses that the fleet of `client` samples."""
 
     def __init__(self, client: Client, model: Any, options: argparse.Namespace) -> None:
         self.client, self.model, self.options = client, model, options
@@ -102,7 +107,7 @@ class Training:
         self.run = f"moe-{uuid.uuid4().hex[:8]}"
 
     def train(self) -> list[dict[str, Any]]:
-        """A row for each step."""
+        """Takes all steps; returns a row of figures for each."""
         while not self.client.job().workers_ready:
             time.sleep(0.5)
         rows: list[dict[str, Any]] = []
@@ -114,7 +119,7 @@ class Training:
         return rows
 
     def roll_out(self, version: str) -> list[FinishedGroup]:
-        """Finished groups of random prompts, each token drawn with the weights of `version`."""
+        """Samples groups for random prompts. Raises StaleResultError for a token of other weights than `version`."""
         batch = self.client.open_batch(BatchSpec(weights_version=version, group_size=self.options.group_size))
         prompts = self.random.integers(4, 64, (self.options.groups, PROMPT_TOKENS)).tolist()
         batch.submit([Group(id=f"g{number}", prompt_token_ids=prompt) for number, prompt in enumerate(prompts)])
@@ -126,7 +131,7 @@ class Training:
         return groups
 
     def learn(self, groups: list[FinishedGroup]) -> dict[str, Any]:
-        """Measures the mismatch of both ways, and takes one step through the engine's experts."""
+        """Measures the mismatch with and without replay, and takes one step through the engine's experts."""
         items = [item for group in groups for item in group.results]
         rewards = {group.name: [reward_of(item) for item in group.results] for group in groups}
         batch = [sample for group in groups for sample in samples(group, rewards[group.name])]

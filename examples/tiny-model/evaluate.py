@@ -1,6 +1,6 @@
 """Samples held-out prompts in groups through vLLM at temperature 1 and reports accuracy and lengths.
 
-Writes `results.json` (the numbers the README quotes) and `lengths.json` (the sampled lengths themselves).
+Writes `results.json` (the numbers in the README) and `lengths.json` (the length of each sample).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-# Before vLLM is imported: one thread, the engine in this process, nothing from the network.
+# Set before vLLM is imported: one thread, the engine in this process, no downloads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
@@ -46,7 +46,7 @@ class Group:
 
 
 def sample(model: Path, problems: list[Problem], samples: int, max_tokens: int, seed: int) -> list[Group]:
-    """All groups, in the order of the problems; lengths count the end token."""
+    """Samples all groups, in the order of the problems. Lengths include the end token."""
     llm = LLM(
         model=str(model),
         seed=seed,
@@ -71,7 +71,7 @@ def sample(model: Path, problems: list[Problem], samples: int, max_tokens: int, 
 
 
 def bucket_of(length: float) -> str:
-    """The name of a length's bucket, such as `128-256`."""
+    """Returns the name of a length's bucket, such as `128-256`."""
     for low, high in itertools.pairwise(BUCKETS):
         if length <= high:
             return f"{low}-{high}"
@@ -79,9 +79,9 @@ def bucket_of(length: float) -> str:
 
 
 def accuracy(groups: list[Group]) -> dict[str, object]:
-    """Share of right answers, and how many samples it rests on, by the bucket of the group's median length.
+    """Returns the share of right answers and the number of samples, in all and by the group's bucket (median length).
 
-    By the group and not by the sample: a response that went wrong often has another length than its siblings.
+    The buckets are those of groups, not of samples: a wrong response often has another length than its siblings.
     """
     by_bucket: dict[str, list[bool]] = {}
     for group in sorted(groups, key=lambda group: statistics.median(group.lengths)):
@@ -99,7 +99,7 @@ def accuracy(groups: list[Group]) -> dict[str, object]:
 
 
 def length_numbers(groups: list[Group]) -> dict[str, float]:
-    """Quantiles of the lengths, and their variance within groups (mean) and between groups (of the means)."""
+    """Returns quantiles of the lengths, their mean variance within groups, and the variance of the groups' means."""
     lengths = sorted(length for group in groups for length in group.lengths)
     means = [statistics.mean(group.lengths) for group in groups]
     spreads = [statistics.stdev(group.lengths) / statistics.mean(group.lengths) for group in groups]

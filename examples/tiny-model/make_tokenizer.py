@@ -1,4 +1,4 @@
-"""Builds the model's own tokenizer: one token per character, 64 in all, saved in Hugging Face format."""
+"""Builds the model's own tokenizer, in Hugging Face format: 64 tokens, one per character besides special tokens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 SPECIALS = ["<pad>", "<bos>", "<eos>", "<user>", "<assistant>"]
 CHARACTERS = list("\n " + string.digits + string.ascii_lowercase + "+-*/=:,;.?!<>()|#&%^~")
-UNKNOWN = "~"  # anything outside the alphabet reads as this
+UNKNOWN = "~"  # replaces each character outside the alphabet
 VOCABULARY = {token: index for index, token in enumerate(SPECIALS + CHARACTERS)}
 CHAT_TEMPLATE = (
     "{{ '<bos>' }}{% for m in messages %}"
@@ -22,7 +22,7 @@ CHAT_TEMPLATE = (
 
 
 def build() -> PreTrainedTokenizerFast:
-    """The tokenizer; it adds nothing to a text: the chat template writes the text around it."""
+    """Returns the tokenizer. It adds no special tokens to a text; the chat template does."""
     inner = Tokenizer(models.WordLevel(vocab=VOCABULARY, unk_token=UNKNOWN))
     inner.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
     inner.decoder = decoders.Fuse()
@@ -41,7 +41,7 @@ def build() -> PreTrainedTokenizerFast:
 
 
 def save(out: Path) -> None:
-    """Writes the tokenizer's files; its configuration with the names that transformers 4 and 5 both read."""
+    """Writes the tokenizer's files, with the names of settings that transformers 4 and 5 both read."""
     build().save_pretrained(out)
     path = out / "tokenizer_config.json"
     config: dict[str, object] = json.loads(path.read_text())
@@ -52,7 +52,7 @@ def save(out: Path) -> None:
 
 
 def chat_text(prompt: str) -> str:
-    """What the model is prompted with: the same as the chat template makes of one user message."""
+    """Returns the model's prompt, equal to that of the chat template for one user message."""
     return f"<bos><user>{prompt}<assistant>"
 
 

@@ -1,4 +1,4 @@
-"""Held-out prompts: the mix that evaluation and the main example run draw from, and the writer of `prompts.jsonl`."""
+"""Draws held-out prompts, for the evaluation and for `prompts.jsonl`, the prompts of examples/arithmetic.yaml."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path
 
 from traces import Problem, is_held_out, sample_problem
 
-# Sizes are spread evenly on a log scale, so short responses are common and very long ones rare.
+# Share of each task. Sizes are spread evenly on a log scale, so short responses are common and very long ones rare.
 MIX = {"collatz": 0.35, "add": 0.25, "sort": 0.20, "mul": 0.20}
-# Up to which fraction of a task's range: products of more than 4x2 digits are beyond so small a model.
+# Largest size of each task, as a fraction of its range: the model cannot compute products of more than 4x2 digits.
 LARGEST = {"collatz": 1.0, "add": 1.0, "sort": 1.0, "mul": 5 / 7}
 
 
 def held_out_problems(count: int, seed: int) -> list[Problem]:
-    """So many distinct held-out problems, tasks in the proportions of MIX, shuffled."""
+    """Returns `count` distinct held-out problems, shuffled, with tasks in the proportions of MIX."""
     rng = random.Random(seed)
     problems: list[Problem] = []
     seen: set[str] = set()
     tasks = [task for task, share in MIX.items() for _ in range(round(share * count))]
     for task in tasks[:count]:
-        # Sizes by strata, not independently: even a set of 40 groups then has its share of the long tail.
+        # One size per stratum instead of independent draws, so that even 40 groups include very long responses.
         mine, index = tasks.count(task), sum(problem.task == task for problem in problems)
         low, high = LARGEST[task] * index / mine, LARGEST[task] * (index + 1) / mine
         while True:
@@ -32,7 +32,7 @@ def held_out_problems(count: int, seed: int) -> list[Problem]:
             low, high = (
                 max(0.0, low - 0.002),
                 min(LARGEST[task], high + 0.002),
-            )  # a stratum may hold too few distinct prompts
+            )  # wider, since a stratum may have too few distinct prompts
         seen.add(problem.prompt)
         problems.append(problem)
     rng.shuffle(problems)

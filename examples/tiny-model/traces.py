@@ -1,8 +1,8 @@
 """Synthetic reasoning tasks: prompts, random worked-out traces, and a checker; pure functions of a `random.Random`.
 
-Four tasks: Collatz step counts, long addition, sorting letters, multiplication. A trace states its small state anew at
-each step, so that every step depends on few nearby tokens. How it goes about it (method, verbosity, re-checks) is drawn
-at random from a distribution that depends on the prompt: siblings of one prompt come out alike but not equal.
+Four tasks: Collatz step counts, long addition, sorting letters, multiplication. A trace restates its small state at
+each step, so that every step depends on few nearby tokens. Its method, verbosity and re-checks are drawn at random from
+a distribution that depends on the prompt: traces of one prompt are similar but not equal.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from dataclasses import dataclass
 TASKS = ("collatz", "add", "sort", "mul")
 ANSWER_MARK = "=> "
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
-# Three leanings of a prompt towards (terse, mixed, verbose); which one applies is read off the prompt.
+# Probabilities of (terse, mixed, verbose) for three kinds of prompts; the prompt's text determines its kind.
 LEANINGS = ((0.80, 0.15, 0.05), (0.15, 0.70, 0.15), (0.05, 0.15, 0.80))
 VERBOSITY = (0.0, 0.35, 1.0)  # chance that a step is written out in full
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One prompt with the answer that `check` asks for."""
+    """One prompt with its right answer."""
 
     task: str
     prompt: str
@@ -32,7 +32,7 @@ class Problem:
 
 
 def is_held_out(prompt: str) -> bool:
-    """Whether this prompt belongs to the evaluation side (one in ten, by hash): training never sees it."""
+    """Whether this prompt is only for evaluation, never for training (one in ten, by hash)."""
     return hashlib.sha256(prompt.encode()).digest()[0] % 10 == 0
 
 
@@ -43,7 +43,7 @@ def check(prompt: str, text: str) -> bool:
 
 
 def answer_of(prompt: str) -> str:
-    """The right final answer, computed from the prompt alone."""
+    """Computes the right final answer from the prompt."""
     task, _, body = prompt.partition(" ")
     match task:
         case "collatz":
@@ -61,13 +61,13 @@ def answer_of(prompt: str) -> str:
 
 
 def sample_problem(rng: random.Random, task: str, low: float = 0.0, high: float = 1.0) -> Problem:
-    """A random problem whose size lies between the fractions `low` and `high` of the task's range."""
+    """Draws a problem whose size is between the fractions `low` and `high` of the task's range."""
     prompt = PROMPTS[task](rng, low + (high - low) * rng.random())
     return Problem(task, prompt, answer_of(prompt))
 
 
 def sample_trace(rng: random.Random, prompt: str, skip_sums: bool = False) -> str:
-    """A random correct trace for the prompt, ending in the answer line; `skip_sums` is an early stage's addition."""
+    """Draws a correct trace for the prompt, which ends with the answer line. `skip_sums`: see _add_trace."""
     task, _, body = prompt.partition(" ")
     work = _add_trace(rng, body, skip_sums) if task == "add" else TRACES[task](rng, body)
     return work + ANSWER_MARK + answer_of(prompt)
@@ -78,7 +78,7 @@ def _leaning(rng: random.Random, kind: int) -> int:
 
 
 def _log_scale(fraction: float, low: int, high: int) -> int:
-    """A size between low and high, evenly spread on a log scale."""
+    """Returns the size at `fraction` of a log scale from `low` to `high`."""
     return min(high, int(math.exp(math.log(low) + fraction * (math.log(high + 1) - math.log(low)))))
 
 
@@ -90,7 +90,7 @@ def _digits(rng: random.Random, count: int) -> int:
 
 
 def collatz_path(n: int) -> list[int]:
-    """The numbers from n down to 1."""
+    """Returns the Collatz sequence from n to 1."""
     path = [n]
     while path[-1] != 1:
         n = path[-1]
@@ -103,7 +103,7 @@ COLLATZ_MAX_STEPS = 182
 
 
 def _collatz_prompt(rng: random.Random, size: float) -> str:
-    """A start whose step count grows with size: short trajectories are common, long ones rare."""
+    """Draws a start whose number of steps grows with `size`, on a log scale: long sequences are rare."""
     steps = _log_scale(size, 4, COLLATZ_MAX_STEPS)
     near = [n for n in range(3, COLLATZ_MAX + 1) if abs(_COLLATZ_STEPS[n] - steps) <= 1 + steps // 10]
     return f"collatz {rng.choice(near)}"
@@ -125,7 +125,7 @@ def _collatz_trace(rng: random.Random, body: str) -> str:
     return "".join(lines)
 
 
-# Addition: peel off the last column again and again; the rest, the carry and the result so far are restated each time.
+# Addition: removes the last column at each step, and restates the rest, the carry and the result so far.
 
 
 ADD_MAX_DIGITS = 24
@@ -137,7 +137,7 @@ def _add_prompt(rng: random.Random, size: float) -> str:
 
 
 def _add_trace(rng: random.Random, body: str, skip_sums: bool = False) -> str:
-    """With `skip_sums` a column's sum may be done in the head instead of being written (and at times re-checked)."""
+    """With `skip_sums` the sum of a column may be left out; otherwise all are written, and some are re-checked."""
     left, right = body.split("+")
     leaning = _leaning(rng, (0, 0, 0, 0, 1, 1, 1, 2, 2, 2)[int(left[0])])
     verbosity, recheck = VERBOSITY[leaning], (0.0, 0.2, 0.6)[leaning]
@@ -187,7 +187,7 @@ def _selection(body: str) -> list[str]:
     return lines
 
 
-# Multiplication: one partial product per digit (worked out, or in the head), then their sum in the head: the hard task.
+# Multiplication: one partial product per digit (worked out or not), then their sums, not worked out: the hardest task.
 
 
 def _mul_prompt(rng: random.Random, size: float) -> str:
@@ -214,7 +214,7 @@ def _mul_trace(rng: random.Random, body: str) -> str:
 
 
 def _digit_product(left: str, digit: str) -> str:
-    """Column by column: `7*6+0=42 4*6+4=28 ` and so on; the carry is the tens digit before it."""
+    """Returns the columns of a product, such as `7*6+0=42 4*6+4=28 `; a carry is the previous column's tens digit."""
     carry, columns = 0, ""
     for figure in reversed(left):
         product = int(figure) * int(digit) + carry

@@ -1,8 +1,8 @@
-"""Trains the tiny model on random traces on one CPU core: seeded, resumable, and done when its minutes are up.
+"""Trains the tiny model on random traces on one CPU core, for a given number of minutes; seeded and resumable.
 
-The data is made on the fly: short traces first, longer ones as time goes by, packed into rows of equal length. Matrices
-are trained with Muon, the rest with AdamW; the learning rate is warmed up, held, and falls linearly to 0 over the last
-part of the given minutes. The loss counts the response only: the prompt's random digits cannot be predicted.
+The data are generated during the training: short traces first, longer ones later, packed into rows of equal length.
+Muon trains the matrices, AdamW the rest; the learning rate is warmed up, constant, and falls linearly to 0 in the last
+part of the time. The loss covers only the response, since the prompt's random digits cannot be predicted.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from torch import Tensor, nn
 from traces import is_held_out, sample_problem, sample_trace
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-ROW_LENGTHS = (384, 1024, 3072)  # a trace goes to the shortest row that holds it: attention costs grow with the row
-# How often a task is drawn, until this fraction of the time; traces differ in length, so the shares of tokens
-# are others. Addition takes longest to learn, Collatz is soon right: the last stage makes up for it.
+ROW_LENGTHS = (384, 1024, 3072)  # a trace uses the shortest row that it fits: attention costs grow with the row
+# Probability of each task, until this fraction of the time. Traces differ in length, so the tasks' shares of the tokens
+# differ from these. Addition takes longest to learn and Collatz least, so the last stage has more additions.
 TASK_WEIGHTS = (
     (0.738, {"collatz": 0.22, "add": 0.26, "sort": 0.24, "mul": 0.28}),
     (1.0, {"collatz": 0.14, "add": 0.34, "sort": 0.22, "mul": 0.30}),
 )
-# Until this fraction of the time: the most tokens of a trace, and the approximate tokens of a batch.
+# Until this fraction of the time: limit of a trace's tokens, and the approximate tokens of a batch.
 CURRICULUM = ((0.08, 384, 2048), (0.25, 1024, 3072), (1.0, 3072, 4096))
-# Sums left out of addition traces turned out too hard to do in the head: after this fraction all are written out.
+# Until this fraction of the time, addition traces may leave out sums. The model did not learn such sums, so they end.
 SKIP_SUMS_UNTIL = 0.837
 IGNORED = -100
 SPECIAL_IDS: dict[str, Any] = {f"{name}_token_id": VOCABULARY[f"<{name}>"] for name in ("pad", "bos", "eos")}
@@ -41,7 +41,7 @@ SPECIAL_IDS: dict[str, Any] = {f"{name}_token_id": VOCABULARY[f"<{name}>"] for n
 
 @dataclass
 class Options:
-    """The command line."""
+    """The options of the command line."""
 
     out: Path
     work: Path
@@ -58,7 +58,7 @@ Row = tuple[list[int], list[int]]  # tokens, labels
 
 
 def _place(example: Row, rows: list[Row], length: int) -> bool:
-    """Appends the example to the first row that has room for it."""
+    """Appends the example to the first row that has room for it; returns whether there is one."""
     for tokens, labels in rows:
         if len(tokens) + len(example[0]) <= length:
             tokens.extend(example[0])
@@ -92,7 +92,7 @@ class Batches:
         return next((longest, batch) for until, longest, batch in CURRICULUM if self.progress <= until)
 
     def _example(self) -> Row:
-        """Tokens of one trace, and its labels: the prompt's are ignored."""
+        """Returns the tokens of a prompt and its trace, and the labels: IGNORED for the prompt."""
         longest, _ = self._stage()
         weights = next(weights for until, weights in TASK_WEIGHTS if self.progress <= until)
         while True:
@@ -108,7 +108,7 @@ class Batches:
 
     def _tensors(self, length: int) -> tuple[Tensor, Tensor]:
         rows, self._open[length] = self._open[length], []
-        # Fill the remaining room with waiting examples; the others keep their order.
+        # Fills the remaining room with waiting examples; the others keep their order.
         self._waiting = deque(example for example in self._waiting if not _place(example, rows, length))
         tokens = torch.full((len(rows), length), SPECIAL_IDS["pad_token_id"])
         labels = torch.full((len(rows), length), IGNORED)
@@ -119,7 +119,7 @@ class Batches:
 
 
 def new_model() -> LlamaForCausalLM:
-    """Llama, 3.2 M parameters."""
+    """Returns a random Llama with 3.2 M parameters."""
     config = LlamaConfig(
         vocab_size=len(VOCABULARY),
         hidden_size=256,
@@ -137,7 +137,7 @@ def new_model() -> LlamaForCausalLM:
 
 
 def optimizers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the layers' matrices, AdamW for the embedding and the norms."""
+    """Returns Muon for the layers' matrices, and AdamW for the embedding and the norms."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     return [
@@ -147,17 +147,17 @@ def optimizers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
 
 
 def loss_of(model: LlamaForCausalLM, tokens: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of the responses' tokens; matrix products in bf16."""
+    """Returns the mean cross-entropy of the responses' tokens, with matrix products in bf16."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits: Tensor = model(input_ids=tokens).logits
     return nn.functional.cross_entropy(logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten())
 
 
 def export(model: LlamaForCausalLM, out: Path, sharpen: float) -> None:
-    """Writes the Hugging Face checkpoint in bf16, then moves it into place.
+    """Writes the model in Hugging Face format, in bf16, to a new folder, which then replaces `out`.
 
-    The last norm, and with it the logits, is scaled by `sharpen`: so short a training leaves weight on wrong tokens.
-    Samples at temperature 1 from the export are what samples at temperature 1 / sharpen are from the trained model.
+    Scales the last norm, and so the logits, by `sharpen`, since a short training leaves probability on wrong tokens.
+    Sampling from the export at temperature 1 equals sampling from the trained model at temperature 1 / sharpen.
     """
     fresh, old = out.with_name(out.name + ".new"), out.with_name(out.name + ".old")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -176,14 +176,14 @@ def export(model: LlamaForCausalLM, out: Path, sharpen: float) -> None:
 
 
 def rate_at(progress: float, step: int, options: Options) -> float:
-    """The learning rate: warm-up by steps, then flat, then linearly to 0 by time."""
+    """Returns the learning rate: linear warm-up by steps, then constant, then linearly to 0 by time."""
     if step < options.warmup_steps:
         return options.learning_rate * (step + 1) / options.warmup_steps
     return options.learning_rate * min(1.0, (1.0 - progress) / (1.0 - options.decay_from))
 
 
 class Trainer:
-    """The model, its optimizers and its data, and how far they have come."""
+    """The model, its optimizers, its data and the progress of the training."""
 
     def __init__(self, options: Options) -> None:
         torch.manual_seed(options.seed)
@@ -195,7 +195,7 @@ class Trainer:
         self._checkpoint = options.work / "checkpoint.pt"
 
     def resume(self) -> None:
-        """Picks up the checkpoint in the work folder, if there is one."""
+        """Loads the checkpoint in the work folder, if there is one."""
         if not self._checkpoint.exists():
             return
         state: dict[str, Any] = torch.load(self._checkpoint, weights_only=False)
@@ -206,7 +206,7 @@ class Trainer:
         self.batches.rng.setstate(state["rng"])
 
     def save(self) -> None:
-        """Writes the checkpoint, and the model as it is now beside it."""
+        """Writes the checkpoint, and exports the present model to the same folder."""
         state = {
             "model": self.model.state_dict(),
             "tuners": [tuner.state_dict() for tuner in self.tuners],
@@ -219,7 +219,7 @@ class Trainer:
         export(self.model, self.options.work / "model", self.options.sharpen)
 
     def train_on(self, tokens: Tensor, labels: Tensor, progress: float) -> float:
-        """One step; returns the loss."""
+        """Takes one step; returns the loss."""
         for tuner in self.tuners:
             tuner.param_groups[0]["lr"] = rate_at(progress, self.step, self.options)
         loss = loss_of(self.model, tokens, labels)
@@ -232,7 +232,7 @@ class Trainer:
         return loss.item()
 
     def run(self) -> None:
-        """Trains until the minutes are spent."""
+        """Trains until the time is over, then exports the model."""
         started = time.monotonic() - self.spent
         saved = shown = self.spent
         losses: list[float] = []
@@ -252,7 +252,7 @@ class Trainer:
         export(self.model, self.options.out, self.options.sharpen)
 
     def show(self, loss: float) -> None:
-        """One line of progress."""
+        """Prints one line of progress."""
         print(f"{self.spent:6.0f} s  step {self.step}  {self.seen / 1e6:.2f} M tokens  loss {loss:.4f}", flush=True)
 
 

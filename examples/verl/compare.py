@@ -1,8 +1,8 @@
-"""Step times of two trainings by verl, sampled by its own engines and by openseer's fleet.
+"""Compares the step times of two trainings with verl: sampled by verl's own engines, and by openseer's fleet.
 
     python examples/verl/compare.py [runs/verl/stock.jsonl runs/verl/openseer.jsonl]
 
-Reads the output of verl's file logger. The first steps are left out: graphs are captured and caches are empty there.
+Reads the output of verl's file logger. Leaves out the first steps, in which graphs are captured and caches are empty.
 """
 
 import argparse
@@ -21,11 +21,11 @@ FIGURES = {
     "critic/rewards/mean": "reward, mean",
 }
 WARM_UP = 2
-"""Steps that are left out."""
+"""Number of first steps that are left out."""
 
 
 def medians(path: Path) -> dict[str, float]:
-    """The median of each figure over the steps of a training. Raises SystemExit where there are none."""
+    """Returns the median of each figure over a training's steps, and their number. Raises SystemExit without steps."""
     try:
         steps = [json.loads(line)["data"] for line in path.read_text().splitlines()]
     except FileNotFoundError:
@@ -38,7 +38,7 @@ def medians(path: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    """Prints both side by side."""
+    """Prints the medians of both trainings, and their ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stock", type=Path, nargs="?", default=Path("runs/verl/stock.jsonl"))
     parser.add_argument("openseer", type=Path, nargs="?", default=Path("runs/verl/openseer.jsonl"))

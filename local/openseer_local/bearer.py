@@ -9,7 +9,7 @@ _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
 def given_token(token: str | None, token_file: Path | None) -> str:
-    """The token from the command line, "" for none. Raises InputError."""
+    """Returns the token that the command line gives as text or as a file, "" without one. Raises InputError."""
     if token is not None and token_file is not None:
         raise InputError("--token and --token-file: give only one of them")
     if token_file is not None:
@@ -18,7 +18,7 @@ def given_token(token: str | None, token_file: Path | None) -> str:
 
 
 def read_token(path: Path, option: str) -> str:
-    """Reads a token from a file. Raises InputError."""
+    """Reads a token from a file. `option`: the option's name in error messages. Raises InputError."""
     try:
         return check_token(path.read_text("utf-8"), option)
     except (OSError, UnicodeDecodeError) as error:
@@ -27,7 +27,7 @@ def read_token(path: Path, option: str) -> str:
 
 
 def check_token(text: str, option: str) -> str:
-    """The token without surrounding white space. Raises InputError if an HTTP header cannot contain it."""
+    """Returns the token without surrounding white space. Raises InputError if an HTTP header cannot contain it."""
     token = text.strip()
     if not _TOKEN.fullmatch(token):
         raise InputError(f"{option}: a token has one or more ASCII characters and no spaces")

@@ -42,7 +42,7 @@ def bench_gpu(
     vLLM's own, and checks that drafts change no text. The most important results come first. Ctrl-C keeps the results,
     and the same command resumes.
     """
-    from openseer_worker.gpu_bench.main import command_of, run  # noqa: PLC0415 - `--help` is to be instant
+    from openseer_worker.gpu_bench.main import command_of, run  # noqa: PLC0415 - keeps `--help` fast
     from openseer_worker.gpu_bench.options import OUTPUT, BenchOptions, listed, numbers  # noqa: PLC0415 - as above
 
     options = BenchOptions(
@@ -63,5 +63,5 @@ def bench_gpu(
 
 
 def add_to(app: typer.Typer) -> None:
-    """Adds the command."""
+    """Adds the command `bench-gpu` to `app`."""
     app.command()(bench_gpu)

@@ -13,6 +13,9 @@ from openseer_driver.run_folder import RunFolder
 
 @dataclass(frozen=True, slots=True)
 class _Column:
+    """A column of the table. `key`: the metric's name in JSON; `form`: number format; `relative`: adds the ratio to the
+    first run's value."""
+
     title: str
     key: str
     value: Callable[[Report], float]
@@ -36,7 +39,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class ComparedRun:
-    """One run's metrics by name; `relative`: ratios to the first run's, of times and rates that are not zero."""
+    """One run's metrics by name. `relative`: ratios of times and rates to the first run's, if the latter are not 0."""
 
     name: str
     policy: str
@@ -54,7 +57,7 @@ class Comparison:
     notes: tuple[str, ...]
 
     def as_dict(self) -> dict[str, object]:
-        """For `--json`."""
+        """Returns the comparison as JSON's types, for `--json`."""
         runs = [
             {
                 "name": run.name,
@@ -69,7 +72,7 @@ class Comparison:
         return {"runs": runs, "notes": list(self.notes)}
 
     def table(self) -> Table:
-        """For a terminal: one row per run."""
+        """Returns a table for the terminal, with one row per run."""
         table = Table(header_style="bold", caption="\n".join(self.notes) or None, caption_justify="left")
         table.add_column("run")
         table.add_column("policy")
@@ -83,7 +86,8 @@ class Comparison:
 
 
 def compare(runs: Sequence[RunFolder]) -> Comparison:
-    """Measures all runs and compares them with the first. Raises InputError for a folder without a run."""
+    """Computes the metrics of all runs and their ratios to the first run's. Raises InputError for a folder
+    without a run."""
     reports = [make_report(read_trace(run)) for run in runs]
     names = [run.name for run in runs]
     compared = [_compared(name, report, reports[0]) for name, report in zip(names, reports, strict=True)]

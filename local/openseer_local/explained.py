@@ -20,7 +20,7 @@ from openseer_sim.replay import best_times, engine_of_run
 
 NOT_KNOWN = "not known"
 MOST_SIMULATED = 16_384
-"""Limit of a run's responses for which the best times are simulated; this number takes about a minute."""
+"""Largest number of responses of a run whose best times are simulated; the simulation of so many takes a minute."""
 
 
 def show_explanation(
@@ -32,7 +32,7 @@ def show_explanation(
     console: Console = OUT,
 ) -> None:
     """Prints the explanation of a run. `profile`, `kv_tokens`: as for `openseer simulate --replay`. Raises InputError
-    for a folder that holds no run, or a run without results."""
+    for a folder without a run, or a run without results."""
     trace = read_trace(folder)
     if not trace.facts:
         raise InputError(f"{folder.path}: this folder has no results to explain")
@@ -48,8 +48,8 @@ def show_explanation(
 def possible(
     folder: RunFolder, trace: Trace, profile: Path | None = None, kv_tokens: int = 0
 ) -> tuple[BestTimes | None, str]:
-    """The best possible times; None and the reason if the run is too large or if the engine's step times or KV cache
-    are not known. Raises InputError only if `profile` is given."""
+    """Returns the best possible times and "", or None and the reason: the run is too large, or the engine's step times
+    or KV cache are not known. If `profile` is given, the latter raises InputError instead."""
     if len(trace.facts) > MOST_SIMULATED:
         return None, f"{len(trace.facts):,} responses take minutes: see `openseer simulate --replay {folder.path}`"
     try:

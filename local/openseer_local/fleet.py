@@ -1,4 +1,4 @@
-"""Runs the local workers through the fork server: starts, scales, restarts (within the failure policy), drains them."""
+"""Runs the local workers through a fork server: starts, scales and drains them; restarts them by the failure policy."""
 
 import asyncio
 import json
@@ -16,20 +16,22 @@ from openseer_core.manifest.job import FailurePolicy
 from openseer_process.logs import error_in
 
 LOG_LINES = 5
-"""Number of the last lines of a dead worker's log that the message quotes."""
+"""Number of lines from the end of a dead worker's log that the error message quotes."""
 FIRST_BACKOFF_SECONDS = 0.5
+"""Wait before a worker's first restart, in seconds; each further death doubles it."""
 MOST_BACKOFF_SECONDS = 30.0
+"""Limit of the wait before a restart, in seconds."""
 KILL_SECONDS = 5.0
-"""Timeout after the grace period before the remaining processes are killed, in seconds."""
+"""Time in which the fork server must exit after its standard input is closed, in seconds; then it is killed."""
 FORK_SERVER_RESTARTS = 3
-"""Limit of restarts of a killed fork server; its workers die with it, which does not count as their deaths."""
+"""Limit of restarts of a killed fork server. Its workers die with it; `workerRestarts` does not count these deaths."""
 
 OnMessage = Callable[[str], None]
 
 
 class LocalFleet:
-    """The workers of one job on this machine. `replicas`: their number, which `scale` changes. `routed`: the folder for
-    their rows of routed experts."""
+    """The workers of one job on this machine. `replicas`: number of workers at the start, which `scale` changes.
+    `routed`: folder for the workers' rows of routed experts, None without capture."""
 
     def __init__(
         self,
@@ -54,11 +56,11 @@ class LocalFleet:
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._failure: asyncio.Future[None] | None = None
-        self._running: dict[int, int] = {}
-        self._deaths: dict[int, tuple[int, float]] = {}  # deaths in the current window, and its start
-        self._warm = False
+        self._running: dict[int, int] = {}  # process ids by worker
+        self._deaths: dict[int, tuple[int, float]] = {}  # by worker: deaths in a window, and the window's start
+        self._warm = False  # whether the fork server has imported the engine
         self._limits: asyncio.Future[ModelLimits] | None = None
-        self._spawned: set[int] = set()
+        self._spawned: set[int] = set()  # workers that were requested and have not ended
         self._draining: set[int] = set()
         self._stopping = False
         self._empty = asyncio.Event()
@@ -119,13 +121,13 @@ class LocalFleet:
         return await asyncio.shield(self._limits)
 
     async def watch(self) -> None:
-        """Waits for a failure of the fleet; never returns. Raises JobFailedError, or InputError if no worker can use
-        the model."""
+        """Waits for a failure of the fleet and raises it: JobFailedError, or InputError if no worker can use the model.
+        Never returns."""
         assert self._failure is not None
         await self._failure
 
     async def _read(self, process: asyncio.subprocess.Process, failure: asyncio.Future[None]) -> None:
-        """Reads the fork server's reports until it ends; restarts it after a kill."""
+        """Reads the fork server's reports until the server ends; restarts a killed server."""
         try:
             await self._read_restarting(process, failure)
         finally:
@@ -201,7 +203,7 @@ class LocalFleet:
             self._limits.set_result(limits)
 
     async def stop(self, grace_seconds: float) -> None:
-        """Drains all workers; after the grace period they are killed, and their leases expire. 0: kills at once."""
+        """Drains all workers. After `grace_seconds` it kills the others, whose leases expire; 0: kills all at once."""
         self._stopping = True
         for restart in self._restarts:
             restart.cancel()

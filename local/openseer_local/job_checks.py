@@ -18,7 +18,8 @@ _VERBS = {"batch": "run", "serve": "serve"}
 
 
 def check_local_job(job: RolloutJob, mode: Literal["batch", "serve"]) -> None:
-    """Raises InputError for a job of another mode, or a job that needs a cluster."""
+    """Raises InputError for a job that this machine cannot run: another mode than `mode`, suspended, without workers,
+    with fields for a cluster, or with a KV pool that is not usable here."""
     spec, verb = job.spec, _VERBS[mode]
     if spec.mode != mode:
         raise InputError(f"spec.mode: {_WRONG_MODE[mode]}")
@@ -55,13 +56,13 @@ def _check_pool(path: str) -> None:
 
 
 def has_pool(job: RolloutJob) -> bool:
-    """Whether the job's workers on this machine have a KV pool: volumes exist only in a cluster."""
+    """Whether the job's workers have a KV pool on this machine, where a pool on a volume claim does not exist."""
     pool = job.spec.kv_pool
     return pool.backend == "mooncake" or (pool.is_on and pool.path is not None)
 
 
 def without_effect(job: RolloutJob) -> Iterator[str]:
-    """A line for each setting of a job that has no effect on this machine."""
+    """Yields a line for each setting of the job that has no effect on this machine."""
     spec = job.spec
     if spec.speculation.enabled and (reason := job_refusal(spec)):
         yield f"drafts are off: {reason}"

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from openseer_driver.report.report import Report
 
 INTERRUPTED = 130
+"""Exit code of a command that a signal stopped."""
 UNEXPECTED = 70
+"""Exit code for a defect of openseer."""
 
 
 class ExportFormat(StrEnum):
@@ -78,7 +80,7 @@ def run(
     resumes the run. For a complete run it shows the report again and starts nothing.
     """
     from openseer_driver.report.html import write_report  # noqa: PLC0415
-    from openseer_local.job_checks import has_pool  # noqa: PLC0415 - `version` and `--help` are to be instant
+    from openseer_local.job_checks import has_pool  # noqa: PLC0415 - keeps `version` and `--help` fast
     from openseer_local.run.progress import ProgressDisplay  # noqa: PLC0415
     from openseer_local.run.runner import plan_run, run_job  # noqa: PLC0415
 
@@ -314,7 +316,7 @@ simulated.add_to(app, lambda path: load(path))
 
 
 def load(path: Path, *, ended: bool = False) -> tuple[dict[str, Any], RolloutJob]:
-    """A manifest file as a document and as a job. `ended`: of an ended run. Raises ManifestError."""
+    """Reads a manifest; returns its document and its job. `ended`: the run has ended. Raises ManifestError."""
     source = str(path)
     try:
         data = path.read_bytes()
@@ -350,7 +352,7 @@ def _show_report(report: "Report", folder: RunFolder, *, pool: bool) -> None:
 
 
 def main() -> None:
-    """The command `openseer`."""
+    """Entry point of the command `openseer`."""
     try:
         app(standalone_mode=True)
     except OpenseerError as error:

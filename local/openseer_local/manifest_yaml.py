@@ -67,8 +67,8 @@ def _place(mark: yaml.Mark) -> str:
 
 
 def plain_value(text: str) -> str | int | float | bool | None:
-    """The value of a scalar without quotes. Raises ValueError: names the allowed values, for a number that JSON does
-    not have or that Kubernetes would change."""
+    """Returns the value of a scalar without quotes. Raises ValueError for a number that JSON does not have or that
+    Kubernetes would change; its text names the allowed values."""
     if text in _WORDS:
         return _WORDS[text]
     if _NOT_FINITE.fullmatch(text):
@@ -100,7 +100,7 @@ def _of_64_bits(value: int) -> int:
 
 
 class _Loader(yaml.BaseLoader):
-    """Marks scalars without quotes and tag, whose value may be another type than text. The tag `!` means text."""
+    """Marks scalars without quotes and tag as _PLAIN: their values may be other than text. The tag `!` means text."""
 
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
         if kind is yaml.ScalarNode and implicit[0]:
@@ -122,7 +122,8 @@ class _Reading:
         self._values = 0
 
     def value(self, node: yaml.Node, path: str, depth: int) -> Any:
-        """The JSON value of one node. `path`: in messages; `depth`: number of enclosing nodes. None for a problem."""
+        """Returns the JSON value of one node, None after a problem. `path`: the node's name in messages; `depth`:
+        number of enclosing nodes."""
         self._values += 1
         if self._values > MOST_VALUES:
             # Reported once; further values are not read.
@@ -166,7 +167,7 @@ class _Reading:
         return {**merged, **given}
 
     def _merged(self, node: yaml.Node, path: str, depth: int) -> dict[str, Any]:
-        """The keys that `<<` adds, from one map or several; the first map with a key wins."""
+        """Returns the keys that `<<` adds, from one map or several; the first map with a key takes precedence."""
         value = self.value(node, path, depth)
         parts = cast("list[Any]", value) if isinstance(value, list) else [value]
         result: dict[str, Any] = {}
@@ -212,7 +213,7 @@ class _Reading:
 
 
 _MEANT = {"n": ", or write spec.groupSize for the number of responses to a prompt"}
-"""Hints for keys without quotes that may be meant otherwise."""
+"""Hints for keys without quotes that are not text in YAML 1.1, such as `n` (false)."""
 
 
 def _line(node: yaml.Node) -> int:

@@ -10,11 +10,12 @@ from openseer_process.logs import error_in
 from openseer_worker.vllm.environment import engine_version
 
 LIMITS_SECONDS = 300.0
-"""Timeout of computing vLLM's configuration, in seconds; on a busy machine the import takes a minute."""
+"""Timeout for computing vLLM's configuration, in seconds; the import of vLLM takes a minute on a busy machine."""
 
 
 def computed_limits(model: Model, *, routes: bool = False) -> ModelLimits:
-    """The limits from vLLM's configuration, computed in another process; without vLLM those of the manifest.
+    """Returns the limits by vLLM's configuration, computed in another process. Returns the manifest's limits for the
+    scripted engine, without vLLM, and if the computation fails or takes longer than LIMITS_SECONDS.
 
     Raises ModelError for a model that vLLM cannot use; with `routes` also if its experts cannot be captured.
     """

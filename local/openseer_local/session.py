@@ -19,10 +19,10 @@ from openseer_store.routed.places import job_folder
 from openseer_worker.kv_pool.mooncake.servers import PoolServers, free_ports
 
 REACH_SECONDS = 5.0
-"""Timeout of the first call to a Redis of your own, in seconds; after it the URL is taken as wrong."""
+"""Timeout of the first call to a Redis of the user's own, in seconds; then the command fails: its URL may be wrong."""
 
 TELL_AGAIN_SECONDS = 10.0
-"""Interval at which an unchanged message of the store is shown again, in seconds."""
+"""Interval at which a repeated message of the store is shown again, in seconds."""
 
 _HERE = "127.0.0.1"
 
@@ -58,8 +58,8 @@ class LocalSession:
 
     @asynccontextmanager
     async def store_url(self) -> AsyncGenerator[str]:
-        """URL of the store: a Redis of your own once it has answered, else one that runs in the job's folder. Raises
-        StoreError."""
+        """Yields the URL of the store: of the user's own Redis after it has answered, else of a Redis that runs in the
+        job's folder until the end of the block. Raises StoreError."""
         job, spec = self._job, self._job.spec.store
         with waits_reported(self._display.message):
             if spec.url is not None:
@@ -78,7 +78,7 @@ class LocalSession:
 
     @asynccontextmanager
     async def _kv_pool(self) -> AsyncGenerator[str]:
-        """HOST:PORT of the master of Mooncake's store; "" for a job without it. Raises InputError."""
+        """Yields HOST:PORT of the master of Mooncake's store, "" for a job without one. Raises InputError."""
         pool = self._job.spec.kv_pool
         if pool.backend != "mooncake":
             yield ""
@@ -90,7 +90,7 @@ class LocalSession:
             yield master
 
     async def start_fleet(self, stack: AsyncExitStack, url: str, replicas: int) -> LocalFleet:
-        """Starts the workers; the stack stops them."""
+        """Starts `replicas` workers with the store at `url`; closing `stack` stops them."""
         folder, failure_policy = self._folder, self._job.spec.failure_policy
         folder.create(folder.logs_folder)
         kv_pool = await stack.enter_async_context(self._kv_pool())
@@ -116,9 +116,9 @@ class LocalSession:
         end_phase: Callable[[Tasks], str],
         close: Callable[[Tasks], Awaitable[None]] | None = None,
     ) -> Tasks:
-        """Runs all of `work` until the first of it ends or `stop` is called, then stops the workers and the rest.
+        """Runs the tasks `work` until the first one ends or `stop` is called, then stops the workers and all tasks.
 
-        `end_phase`: the display's text during the stop, from the tasks. `close`: runs before the workers are stopped.
+        `end_phase`: returns the display's text during the stop. `close`: called before the workers are stopped.
         Returns all tasks; the unfinished ones are cancelled. Raises the error of a task that failed.
         """
         coroutines = {**work, "stop": self._stop.wait()}
@@ -147,6 +147,8 @@ class LocalSession:
 
 
 class _Reporter(logging.Handler):
+    """Passes messages to `report`; a repeated message only every TELL_AGAIN_SECONDS."""
+
     def __init__(self, report: Callable[[str], None]) -> None:
         super().__init__(logging.INFO)
         self._report = report
@@ -163,8 +165,8 @@ class _Reporter(logging.Handler):
 
 @contextmanager
 def waits_reported(report: Callable[[str], None]) -> Generator[None]:
-    """Within the context, `report` receives the log messages of the store (waits, memory nearly full), of the sampler
-    and of the span export (lost spans)."""
+    """Passes log messages to `report` within the block: of the store (waits, memory nearly full), of the sampler, and
+    of the span export (lost spans)."""
     names = ("openseer_store", "openseer_driver.sampler", "openseer_process.span_export")
     handler, loggers = _Reporter(report), [logging.getLogger(name) for name in names]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""The checks of `openseer validate`, step by step; it starts nothing."""
+"""The checks of `openseer validate`, which starts no store and no worker."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,14 +21,15 @@ from openseer_text.rendering import TextCodec, open_codec
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _FROM_FILES = (None, "auto", "hf", "safetensors", "pt", "mistral")
-"""Values of vLLM's load_format with which it reads such files in the model's folder."""
+"""Values of vLLM's load_format with which it reads files like _WEIGHTS in the model's folder."""
 _UNREAD = ("tokenizer", "dtype", "engine_args")
 """Fields of spec.model that the scripted engine ignores."""
 
 
 def checked(job: RolloutJob, document: dict[str, Any], display: Display, warn: Callable[[str], None]) -> dict[str, int]:
-    """Checks a job and returns its counts. `warn`: called with a note on settings that have no effect.
+    """Checks a job. Returns the numbers of groups and requests and the longest prompt in tokens; {} in mode serve.
 
+    `warn`: called with a note on settings that have no effect.
     Raises InputError and its subclasses, OutputError.
     """
     model = job.spec.model

@@ -1,4 +1,4 @@
-// The view of an address. The route is the part behind the #, so the server serves one page only.
+// The view of each address. The route is the part after the #, so the server serves only one page.
 
 import { useEffect, useState } from "preact/hooks";
 
@@ -31,7 +31,7 @@ export function responseLink(job: JobPlace, batch: number, group: string, index:
   return `${groupLink(job, batch, group)}/${index}`;
 }
 
-/** The place of a request named "batch/group/index"; null for any other name. */
+/** Returns batch, group and index of a request named "batch/group/index"; null for any other name. */
 export function requestPlace(request: string): { batch: number; group: string; index: number } | null {
   const [, batch, group, index] = /^(\d{1,15})\/(.+)\/(\d{1,15})$/.exec(request) ?? [];
   return group === undefined ? null : { batch: Number(batch), group, index: Number(index) };

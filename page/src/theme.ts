@@ -21,7 +21,7 @@ export function applyTheme(theme: Theme = stored()): void {
   for (const listener of listeners) listener();
 }
 
-/** The present theme, and the function that switches to the next one. */
+/** Returns the present theme, and the function that switches to the next one. */
 export function useTheme(): [Theme, () => void] {
   const [theme, setTheme] = useState(stored);
   const next = (): void => {
@@ -41,7 +41,7 @@ const listeners = new Set<() => void>();
 const darkness = matchMedia("(prefers-color-scheme: dark)");
 darkness.addEventListener("change", () => listeners.forEach((listener) => listener()));
 
-/** Counts changes of colours: canvases must be redrawn after each. */
+/** Returns the number of changes of colours so far; canvases must be redrawn after each. */
 export function useColourChanges(): number {
   const [changes, setChanges] = useState(0);
   useEffect(() => {

@@ -60,12 +60,12 @@ function pad(value: number): string {
   return String(value).padStart(2, "0");
 }
 
-/** A name; "" for "none", the model and device of scripted engines. */
+/** Returns a name; "" for "none", which scripted engines report as their model and device. */
 export function named(name: string): string {
   return name === "none" ? "" : name;
 }
 
-/** The number; null (shown as "–") if 0 means that it is not known. */
+/** Returns a number, null (shown as "–") for 0: for numbers whose 0 means that they are not known. */
 export function known(value: number): number | null {
   return value > 0 ? value : null;
 }

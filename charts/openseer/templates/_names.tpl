@@ -1,4 +1,4 @@
-{{/* Common parts of the templates: names, labels, images, the operator's rules. */}}
+{{/* Common parts of the templates: names, labels, images, variables, the rules of operator and API. */}}
 
 {{- define "openseer.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" -}}
@@ -59,7 +59,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{/* An image by its digest if it has one, else by its tag; without a tag by the project's version. */}}
+{{/* The reference of an image: by its digest, else by its tag, else by the project's version. */}}
 {{- define "openseer.reference" -}}
 {{- with .image -}}
 {{- if .digest }}{{ printf "%s@%s" .repository .digest }}{{ else }}{{ printf "%s:%s" .repository (default $.version .tag) }}{{ end -}}
@@ -84,7 +84,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{/* The default image names, which no registry has, a line each, unless the images are never pulled. */}}
+{{/* One line for each image that no registry has (a repository without a host, or of localhost), unless it is never pulled. */}}
 {{- define "openseer.unpullable" -}}
 {{- $ours := list (list "image" .Values.image "image.pullPolicy" .Values.image.pullPolicy) -}}
 {{- $ours = append $ours (list "workerImage" .Values.workerImage "jobImagePullPolicy" .Values.jobImagePullPolicy) -}}
@@ -96,7 +96,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{/* Trusted certificates: nothing without caBundle.configMap. */}}
+{{/* Variables for trusted certificates; empty without caBundle.configMap. */}}
 {{- define "openseer.caVariables" -}}
 {{- with .Values.caBundle }}
 {{- if .configMap }}
@@ -143,7 +143,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- default (printf "%s-store-keys" (include "openseer.fullname" .)) .Values.stores.keysSecret -}}
 {{- end -}}
 
-{{/* The ServiceAccounts that namespaces may permit to read Secrets, as RBAC subjects and as kubectl's arguments. */}}
+{{/* The ServiceAccounts that a namespace may permit to read Secrets, as RBAC subjects and as kubectl's arguments. */}}
 {{- define "openseer.storeReaders" -}}
 - {kind: ServiceAccount, name: {{ include "openseer.serviceAccount" . }}, namespace: {{ .Release.Namespace }}}
 {{- if .Values.api.enabled }}
@@ -201,7 +201,7 @@ existing objects to check their owner. */}}
   resources: [networkpolicies]
   verbs: [get, list, create, patch]
 {{ include "openseer.eventRules" . }}
-# To find out why the StatefulSet of a Redis has no pod, and why a pod that has waited long does not start.
+# To report why the StatefulSet of a Redis has no pod, and why a pod has not started for a long time.
 - apiGroups: [""]
   resources: [events]
   verbs: [list]

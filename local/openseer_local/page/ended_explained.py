@@ -1,4 +1,4 @@
-"""The explanation of an ended run, as the page shows it."""
+"""The explanation of an ended run, in the form of the page's views."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ SIMULATED = "the simulation is running"
 
 
 class EndedExplanation:
-    """The explanation's view: at first without the best possible times, which are simulated once, in a thread."""
+    """The view of the explanation. The best possible times are missing until a thread has simulated them, once."""
 
     def __init__(self, folder: RunFolder, trace: Trace, explanation: Explanation) -> None:
         self._folder, self._trace = folder, trace
@@ -23,7 +23,7 @@ class EndedExplanation:
         self._whole: asyncio.Task[Explained] | None = None
 
     async def view(self) -> bytes:
-        """An Explained as JSON."""
+        """Returns an Explained as JSON. The first call starts the simulation."""
         if self._whole is None:
             self._whole = asyncio.create_task(asyncio.to_thread(self._simulated))
         view = self._whole.result() if self._whole.done() else self._known
@@ -34,7 +34,7 @@ class EndedExplanation:
 
 
 def explanation_of(trace: Trace) -> Explanation:
-    """The explanation of a run without the best possible times."""
+    """Returns the explanation of a run, without the best possible times."""
     return explain(trace, None, SIMULATED)
 
 

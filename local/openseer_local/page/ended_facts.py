@@ -19,14 +19,14 @@ from openseer_driver.run_lines import ChunkLine, SampleLine, WorkerSample
 ENDS = {Status.OK: Event.COMPLETE, Status.ABORTED: Event.ABORT, Status.CARRIED_OVER: Event.CARRY}
 """The last event of a request, by the status of its result; any other status means FAIL."""
 IDLE: tuple[PartName, ...] = ("prompts", "weights", "tail", "idle")
-"""Parts in which a worker is up and its engine has no request. Waits for the store are not among them: in most of
-these, the engine has requests."""
+"""Parts of the time in which a worker is up and its engine has no request. Waits for the store are not included, since
+the engine has requests during most of them."""
 ABSENT: tuple[PartName, ...] = ("boot", "lost")
-"""Parts in which a worker is not up."""
+"""Parts of the time in which a worker is not up."""
 
 
 def journal_of(facts: Sequence[Fact]) -> list[JournalEntry]:
-    """The journal computed from the chunks of the results, sorted by time; at equal times claims come last."""
+    """Computes the journal from the results' chunks, sorted by time; at equal times claims are last."""
     entries = [entry for fact in facts for entry in _events(fact)]
     return sorted(entries, key=lambda entry: (entry.at, entry.event == Event.CLAIM))
 
@@ -48,7 +48,7 @@ def _events(fact: Fact) -> Iterator[JournalEntry]:
 
 
 def groups_of(facts: Sequence[Fact], job: RolloutJob) -> list[GroupView]:
-    """The groups that have results, in the order in which they were queued."""
+    """Returns the groups that have results, in the order in which they were queued."""
     sizes: dict[tuple[int, str], int] = {}
     queued: dict[tuple[int, str], float] = {}
     for fact in facts:
@@ -62,8 +62,8 @@ def groups_of(facts: Sequence[Fact], job: RolloutJob) -> list[GroupView]:
 
 
 def requests_of(trace: Trace) -> int | None:
-    """Number of the run's requests: of its results if the run is complete, else from its samples; None if the samples
-    do not contain it."""
+    """Returns the number of the run's requests. For an incomplete run it is the larger of the numbers in the samples
+    and in the results; None if no sample contains it."""
     if trace.record.state == "complete":
         return len(trace.facts)
     sampled = max((sample.requests for sample in trace.samples), default=0)
@@ -71,7 +71,7 @@ def requests_of(trace: Trace) -> int | None:
 
 
 def lanes_of_run(trace: Trace, explanation: Explanation) -> list[WorkerLane]:
-    """The workers of the run, each from its latest sample, with its pace from `explanation`."""
+    """Returns the lanes of the run's workers: state from the latest sample, pace from `explanation`."""
     latest: dict[str, WorkerSample] = {}
     for sample in trace.samples:
         latest |= sample.workers
@@ -99,8 +99,8 @@ def _lane(name: str, sample: WorkerSample, tokens: float, seconds: float, pace: 
 
 
 def gpu_seconds(explanation: Explanation, gpus: int) -> tuple[float, float]:
-    """Idle and busy GPU-seconds of the workers that were up: idle without requests, busy with requests. `gpus`: number
-    of GPUs of one worker."""
+    """Returns the GPU-seconds in which workers were up without requests (idle), and with requests (busy). `gpus`:
+    number of GPUs of one worker."""
     sums = {part.name: part.worker_seconds or 0.0 for part in explanation.parts}
     idle = sum(sums[part] for part in IDLE)
     busy = explanation.worker_seconds - idle - sum(sums[part] for part in ABSENT)
@@ -108,7 +108,7 @@ def gpu_seconds(explanation: Explanation, gpus: int) -> tuple[float, float]:
 
 
 def drafts_of(trace: Trace) -> DraftMetrics:
-    """Sum of all workers' draft metrics, each from its latest sample; empty without drafts."""
+    """Sums the draft metrics in the latest sample of each worker; empty without drafts."""
     latest: dict[str, WorkerSample] = {}
     for sample in trace.samples:
         latest |= sample.workers
@@ -121,7 +121,7 @@ def _tokens(samples: Sequence[SampleLine], worker: str) -> float:
 
 
 def series_of_run(samples: Sequence[SampleLine]) -> Series:
-    """Metrics of the fleet over the run: every n-th sample, at most MOST_POINTS."""
+    """Returns metrics of the fleet over the run: from every n-th sample, at most MOST_POINTS of them."""
     step = max(1, -(-len(samples) // MOST_POINTS))
     shown = samples[::step]
     series = Series()

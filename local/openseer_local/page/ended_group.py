@@ -19,10 +19,15 @@ RESPONSES: Mapping[str, RequestWord] = {
     Status.ABORTED: STATES[State.ABORTED],
     Status.CARRIED_OVER: STATES[State.CARRIED],
 }
+"""State of a response in the page, by the status of its result; any other status is shown as failed."""
 
 
 class EndedGroup:
-    """A group's results for one viewer. `index`: only this response; None: all of them."""
+    """A group's results for one viewer. `index`: only this response, None: all, at most MOST_SIBLINGS.
+
+    `books`: by number of the batch. `reader`: None shows token ids, for the reason `note`. `now`: end of the run in
+    seconds of the job's clock. `place`: id of the viewer's last view, after which the next one continues.
+    """
 
     def __init__(
         self,

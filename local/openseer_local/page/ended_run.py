@@ -1,4 +1,4 @@
-"""The page's views of an ended run, from its folder. They never change."""
+"""Makes the page's views of an ended run from its folder; the views never change."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -44,6 +44,7 @@ WORDS: Mapping[RunState, JobWord] = {
     "complete": "finished",
     "failed": "failed",
 }
+"""State of the run in the page, by the state in its folder; an ended run that is "running" there was killed."""
 
 
 class EndedRun:
@@ -82,7 +83,7 @@ class EndedRun:
         return self._job.spec.mode
 
     async def card(self) -> JobCard:
-        """Summary of the run."""
+        """Returns a summary of the run."""
         record, tokens = self._trace.record, sum(fact.length for fact in self._trace.facts)
         reason = record.reason or {"running": "it was killed", "complete": "it is complete"}.get(
             record.state, record.state
@@ -107,11 +108,11 @@ class EndedRun:
         )
 
     async def explained(self) -> bytes:
-        """An Explained as JSON, with the best possible times once they are simulated."""
+        """Returns an Explained as JSON, with the best possible times after their simulation."""
         return await self._explained.view()
 
     async def job_view(self) -> bytes:
-        """A JobView of the whole run, as JSON."""
+        """Returns a JobView of the whole run as JSON."""
         if "job" not in self._written:
             self._written["job"] = (await self._job_view()).model_dump_json().encode()
         return self._written["job"]
@@ -133,14 +134,14 @@ class EndedRun:
         )
 
     async def job_pulse(self) -> bytes:
-        """A JobPulse as JSON; its content never changes."""
+        """Returns a JobPulse as JSON; its content never changes."""
         if "pulse" not in self._written:
             pulse = JobPulse(now=self._now, card=await self.card(), lanes=self._lanes)
             self._written["pulse"] = pulse.model_dump_json().encode()
         return self._written["pulse"]
 
     async def batch_view(self, number: int) -> bytes:
-        """A BatchView as JSON. Raises NotFoundProblem."""
+        """Returns a BatchView as JSON. Raises NotFoundProblem."""
         if number in self._written:
             return self._written[number]
         batch = next((one for one in self._batches() if one.id == number), None)
@@ -151,8 +152,8 @@ class EndedRun:
         return self._written[number]
 
     def group_views(self, group: GroupId, index: int | None, place: str = "") -> GroupViews:
-        """The GroupPages of one group for one viewer. `index`: only this response; `place`: id of the viewer's last
-        view."""
+        """Returns the source of one group's views for one viewer. `index`: only this response; `place`: id of the
+        viewer's last view."""
         return EndedGroup(self._results, group, index, self._books, self._reader, self._now, place, self._no_text)
 
     def _batches(self) -> list[Batch]:

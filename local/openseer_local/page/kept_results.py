@@ -29,11 +29,11 @@ class KeptResults:
             place += size
 
     def indices(self, group: GroupId) -> list[int]:
-        """Sorted indices of a group's responses that have a result."""
+        """Returns the sorted indices of a group's responses that have a result."""
         return sorted(self._places.get((group.batch, group.name), ()))
 
     def read(self, group: GroupId, indices: Sequence[int]) -> list[ResultLine]:
-        """Results of a group. Raises ConflictProblem if the file has changed since this object was created."""
+        """Reads results of a group. Raises ConflictProblem if the file has changed since this object was created."""
         lines: list[bytes] = []
         try:
             with self._path.open("rb") as file:

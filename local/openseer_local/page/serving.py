@@ -24,8 +24,9 @@ from openseer_text.rendering import open_codec
 
 HOST = "127.0.0.1"
 TOKEN_BYTES = 8
+"""Number of random bytes of the token."""
 CONNECTIONS = 64
-"""Limit of open connections: the run needs the other file descriptors of this process."""
+"""Limit of open connections, because the run needs the other file descriptors of this process."""
 FINISH_SECONDS = 1
 """Timeout of unfinished responses when the server stops, in seconds."""
 
@@ -97,7 +98,7 @@ def view_run(folder: RunFolder, port: int, on_address: OnAddress) -> None:
 
 
 def reader_of(job: RolloutJob) -> tuple[Reader | None, str]:
-    """The model's tokenizer, or None and the reason if it is not on this machine. Runs no code of the model."""
+    """Loads the model's tokenizer; returns None and the reason if it is not on this machine. Runs no model code."""
     try:
         return open_codec(job.spec.model, lambda _: None, run_code=False).read, ""
     except ModelError as error:

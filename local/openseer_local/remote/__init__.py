@@ -1,5 +1,5 @@
 """Commands that call the API of a served job: batches, fleet, weights.
 
-Read `connection`, `batches`, `upload`, `results_file`, `fleet`, `displays`. Tests: tests/local/remote and
-tests/e2e/test_serve.py.
+Read `connection`, `batches`, `upload`, `sending`, `results_file`, `fleet`, `explaining`, `displays`. Tests:
+tests/local/remote and tests/e2e/test_serve.py.
 """

@@ -25,16 +25,18 @@ if TYPE_CHECKING:
     from openseer_local.remote.results_file import ResultsFile
 
 POLL_SECONDS = 0.5
+"""Interval at which `submit --wait` reads the batch's state, in seconds."""
 FOLLOW_SECONDS = 20.0
-"""Time that one call waits for results, in seconds."""
+"""Time for which the API may delay its reply until there are results, in seconds."""
 PAGE = 512
+"""Limit of entries in one reply with results."""
 _KEY = re.compile(r"[\x21-\x7e]{1,200}")
 
 Number = Annotated[int, typer.Argument(metavar="BATCH", min=1, help="Number of a batch.")]
 
 
 def add_to(app: typer.Typer) -> None:
-    """Adds the commands."""
+    """Adds the commands to `app`."""
     for command in (submit, results, status, cancel):
         app.command()(command)
 
@@ -67,7 +69,7 @@ def submit(
     Groups that the batch already has are not changed: after an interruption give the same command with --key or
     --batch again.
     """
-    from openseer_client import BatchSpec, Target  # noqa: PLC0415 - other commands are to be instant
+    from openseer_client import BatchSpec, Target  # noqa: PLC0415 - keeps other commands fast
     from openseer_driver.report.failures import Failures  # noqa: PLC0415
     from openseer_local.remote.displays import BatchDisplay, is_live  # noqa: PLC0415
     from openseer_local.remote.sending import send  # noqa: PLC0415

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from openseer_client import ApiError, Client
 
 PATIENCE_SECONDS = 10.0
-"""Timeout of reaching the API for a command with one call, in seconds."""
+"""Time for which a command with one call retries an unreachable API, in seconds."""
 LONG_PATIENCE_SECONDS = 180.0
-"""Timeout of reaching the API for a command that waits: longer than a restart of the API, in seconds."""
+"""The same time for a command that waits, in seconds: longer than a restart of the API."""
 NO_ANSWER = "No answer"
-"""Title of the client's own problem if no server answers."""
+"""Title of the problem that the client itself reports if no server answers."""
 
 Url = Annotated[
     str | None, typer.Option("--url", envvar="OPENSEER_URL", help="Address of the API, or of a job behind a gateway.")
@@ -32,7 +32,10 @@ TokenFile = Annotated[
 
 
 class RefusedError(OpenseerError):
-    """The API refused the call, failed or was unreachable. `exit_code`: 2 for wrong input, else 4 or 5."""
+    """The API refused a call, failed or was unreachable.
+
+    `exit_code`: 2 for wrong input, 5 for a failed weights transaction or change of the fleet, else 4.
+    """
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -43,7 +46,7 @@ class RefusedError(OpenseerError):
 def connected(
     url: str | None, token: str | None, token_file: Path | None, *, patience: float = PATIENCE_SECONDS
 ) -> Generator["Client"]:
-    """A client for one command. Raises RefusedError for errors of the API, InputError for wrong options."""
+    """Yields a client for one command. Raises RefusedError for errors of the API, InputError for wrong options."""
     from openseer_client import ApiError, Client, FleetError, Limits, WeightsError  # noqa: PLC0415 - see main
 
     if not url:
@@ -63,7 +66,7 @@ def connected(
 
 
 def _one_line(error: "ApiError") -> str:
-    """The call, the answer's problem, and advice on options of the command line."""
+    """Returns the call, the problem in the API's reply, and advice on options of the command line."""
     problem = error.problem
     detail = " ".join(problem.detail.split()) or problem.title
     if problem.title == NO_ANSWER:

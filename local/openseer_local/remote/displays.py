@@ -1,4 +1,4 @@
-"""Displays of commands that wait for the API: an upload, a batch, a weights transaction."""
+"""Displays for commands that wait for an upload, a batch or a weights transaction."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class BatchDisplay(Display):
-    """Shows the count of sent or fetched items, and the batch."""
+    """Shows the number of sent or fetched items, and the batch."""
 
     def __init__(self, console: Console, live: bool) -> None:
         super().__init__(console, live)
@@ -33,7 +33,7 @@ class BatchDisplay(Display):
         self.note("", 0, 0)
 
     def note(self, what: str, count: int, total: int) -> None:
-        """Sets the shown count and total; `what`: name of the items, "": shows no count."""
+        """Sets the displayed count and total. `what`: name of the items, "" displays no count."""
         self._what, self._count, self._total = what, count, total
 
     def show(self, batch: Batch) -> None:

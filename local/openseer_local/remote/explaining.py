@@ -16,7 +16,9 @@ from openseer_local.remote.connection import PATIENCE_SECONDS, RefusedError
 from openseer_local.terminal.console import OUT
 
 _OF_GATEWAY = re.compile(r"(.*)/jobs/([^/]+)/([^/]+)/?")
+"""Address of a job behind a gateway: root, namespace and name."""
 _OF_PAGE = re.compile(r"/?job/([^/]+)/([^/]+)(?:/.*)?")
+"""The part after # in an address of the page: namespace and name of the job."""
 
 
 def show_running(
@@ -48,7 +50,7 @@ def _token(token: str | None, token_file: Path | None) -> str:
 
 
 def _asked(url: str, token: str) -> Explained:
-    """The first explanation in the page's event stream. Raises RefusedError."""
+    """Returns the first explanation in the page's event stream. Raises RefusedError."""
     address, _, view = url.partition("#")
     base = address.rstrip("/").removesuffix(PATH)
     of_gateway, of_page = _OF_GATEWAY.fullmatch(base), _OF_PAGE.fullmatch(view)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from openseer_local.remote.displays import WeightsDisplay
 
 POLL_SECONDS = 0.2
+"""Interval at which `weights publish` reads the transaction, in seconds."""
 
 weights = typer.Typer(
     name="weights", no_args_is_help=True, help="Publishes new weights to the fleet, in one transaction."
@@ -29,7 +30,7 @@ Patience = Annotated[float, typer.Option(min=0, help="Timeout of waiting for all
 
 
 def add_to(app: typer.Typer) -> None:
-    """Adds the commands."""
+    """Adds the commands to `app`."""
     app.add_typer(weights)
     app.command()(release)
     app.command()(acquire)
@@ -58,7 +59,7 @@ def publish(
 
     Repeating the command changes nothing: the same weights under the same version are one transaction.
     """
-    from openseer_client import Publish, WeightsError  # noqa: PLC0415 - other commands are to be instant
+    from openseer_client import Publish, WeightsError  # noqa: PLC0415 - keeps other commands fast
     from openseer_local.remote.displays import WeightsDisplay, is_live  # noqa: PLC0415
 
     patience = LONG_PATIENCE_SECONDS if wait else PATIENCE_SECONDS
@@ -79,7 +80,7 @@ def publish(
 
 
 def _source(path: str, digest: str | None) -> "Source":
-    """The source of the weights. A path is made absolute, since workers have another working directory."""
+    """Returns the source of the weights. A path is made absolute, since workers have another working directory."""
     from openseer_client import Source  # noqa: PLC0415 - as above
 
     if digest is not None and not re.fullmatch(r"[0-9a-f]{64}", digest):
@@ -93,7 +94,7 @@ def _source(path: str, digest: str | None) -> "Source":
 
 
 def _follow(client: "Client", transaction: "Transaction", display: "WeightsDisplay") -> "Transaction":
-    """Shows the transaction until it has ended, or another one has begun."""
+    """Displays the transaction until it ends or another one begins; returns its last state."""
     begun, offset = time.monotonic(), transaction.started_at
     while True:
         display.show(transaction, offset + time.monotonic() - begun)

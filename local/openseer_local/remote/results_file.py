@@ -15,7 +15,7 @@ from openseer_driver.report.failures import FailureCount
 
 
 class _Position(msgspec.Struct):
-    """The part of a line with its cursor, and for a result its status."""
+    """The fields of a line that are read again: its place in the results stream, and the status of a result."""
 
     kind: str
     batch: int
@@ -27,10 +27,10 @@ class _Position(msgspec.Struct):
 
 
 class ResultsFile:
-    """A file to which the results of one batch are appended. `cursor`: of its last entry, 0 for none; `results`: number
-    of results; `failures`: counts of failed ones.
+    """A file to which the results of one batch are appended. `cursor`: cursor of the last entry, 0 without entries;
+    `results`: number of results; `failures`: count of failed results.
 
-    One writer at a time. A torn last line after a kill is dropped and read again.
+    One process may write at a time. An incomplete last line, left by a kill, is removed and its entry is fetched again.
     Raises InputError for a file with other content, OutputError if it cannot be written.
     """
 
@@ -62,7 +62,7 @@ class ResultsFile:
         self._file.close()
 
     def write(self, items: Sequence[ResultItem | GroupItem]) -> None:
-        """Appends entries, all or none of them."""
+        """Appends all entries, or none of them. Raises OutputError."""
         size = self._size()
         data = b"".join(item.model_dump_json().encode() + b"\n" for item in items)
         try:

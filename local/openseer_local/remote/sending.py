@@ -13,7 +13,7 @@ from openseer_local.terminal.console import ERR
 
 
 def send(handle: BatchHandle, groups: GroupsFile, display: BatchDisplay, *, is_own: bool) -> UploadReceipt:
-    """Sends all groups. `is_own`: the batch was opened only for them and is deleted if they are refused.
+    """Sends all groups. `is_own`: the batch was opened only for these groups and is deleted if the API refuses them.
 
     Raises InputError for a refusal, with file and line if known; else OpenseerError.
     """
@@ -28,7 +28,7 @@ def send(handle: BatchHandle, groups: GroupsFile, display: BatchDisplay, *, is_o
 
 
 def _left_behind(handle: BatchHandle, error: BaseException, *, is_own: bool) -> str:
-    """Deletes the batch if it may be deleted; returns a note on the batch, which has a part of the groups."""
+    """Deletes the batch if it is `is_own` and a retry would fail, too. Returns a note on the batch."""
     if is_own and isinstance(error, OpenseerError) and not error.retryable:
         with suppress(OpenseerError):
             handle.forget()
@@ -38,7 +38,7 @@ def _left_behind(handle: BatchHandle, error: BaseException, *, is_own: bool) -> 
 
 
 def _placed(error: OpenseerError, groups: GroupsFile) -> str:
-    """The text of a refusal, with file and line in place of the group's name."""
+    """Returns the text of a refusal, after the file and line of the group that it names."""
     detail = error.problem.detail if isinstance(error, ApiError) else None
     named = re.match(r"group (\S+): ", detail or "")
     if detail is None or named is None:

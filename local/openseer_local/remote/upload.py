@@ -15,12 +15,12 @@ from openseer_core.wire.batches import Group
 from openseer_driver.prompts.source import PromptSource
 
 _STUDY_FIELDS = frozenset({"lengths"})
-"""Fields of batch jobs for studies; the API does not have them."""
+"""Fields of a batch job's prompts for studies, which the API does not have."""
 _UNKNOWN = f"unknown field, known: {', '.join(Group.model_fields)}; columns are mapped only by a job's manifest"
 
 
 class GroupsFile:
-    """The groups of a file or a folder, in a stream; they may be read several times.
+    """Reads the groups of a file or a folder as a stream, as often as it is iterated.
 
     `count`: number of groups; `lengths`: number of rows with lengths, which a serving job ignores. Columns must have
     the names of a Group's fields, since there is no manifest that maps others.
@@ -29,7 +29,7 @@ class GroupsFile:
     def __init__(self, path: Path, n: int | None) -> None:
         """Reads and checks the whole file before anything is sent. `n`: responses of a group without `n`.
 
-        Raises PromptsError: lists the problems.
+        Raises PromptsError, which lists the problems.
         """
         self._source = PromptSource(str(path), path)
         self._n = n
@@ -40,11 +40,11 @@ class GroupsFile:
             self.lengths += row.values().get("lengths") is not None
 
     def __iter__(self) -> Iterator[Group]:
-        """The groups in order. Raises PromptsError at the end if a row is wrong or the file has changed."""
+        """Yields the groups in order. Raises PromptsError at the end if a row is wrong or the file has changed."""
         return (group for _, group in self._placed())
 
     def require_fit(self, workers: Sequence[ModelLimits]) -> None:
-        """Raises PromptsError: lists the prompts of token ids that none of these workers can run.
+        """Raises PromptsError, which lists the prompts of token ids that none of these workers can run.
 
         Prompts of text are not checked: only the API has the tokenizer.
         """
@@ -57,7 +57,7 @@ class GroupsFile:
         problems.require_none()
 
     def place_of(self, name: str) -> str | None:
-        """File and row of the group with this name; None if there is none."""
+        """Returns file and row of the group with this name; None if there is none."""
         return next((row.place for row, group in self._placed() if group.id == name), None)
 
     def _placed(self) -> Iterator[tuple[PromptRow, Group]]:
@@ -87,7 +87,7 @@ class GroupsFile:
 
 
 def _group(row: PromptRow, n: int | None) -> Group:
-    """The group of a row; prompt lines of batch jobs are valid rows.
+    """Makes the group of a row. A prompt line of a batch job is a valid row.
 
     Raises JsonError, ValueError.
     """

@@ -33,7 +33,7 @@ class ProgressDisplay(Display):
         self._tail_shown = self._waits = False
 
     def wait_for_work(self) -> None:
-        """Shows that all groups are submitted. The start-up ends with the first sample that has a request in flight."""
+        """Shows that all groups are submitted. The first sample with a running request ends the start-up."""
         self._waits = not self._pace.has_begun
         self.phase("waiting for the first worker" if self._waits else "")
 

@@ -28,8 +28,8 @@ from openseer_store.port import Store
 def plan_run(
     job: RolloutJob, document: dict[str, Any], folder: RunFolder, *, fresh: bool, note: Note = lambda _: None
 ) -> RunPlan:
-    """Checks the parts that need no model: the job, its prompts, its folder and, unless the run is complete, the
-    folder's store. `note` receives the progress of the check.
+    """Makes the plan of a run and checks the parts that need no model: the job, its prompts, its folder and, unless the
+    run is complete, the folder's store. `note` receives the progress of the check.
 
     Raises InputError and its subclasses, and OutputError.
     """
@@ -81,7 +81,7 @@ class LocalRun:
             return await self._run_batch(store, fleet, run)
 
     async def _take_over(self, store: Store, run: OpenRun) -> None:
-        """Empties the store for a new run, or takes back the leases of an old one, whose workers have ended.
+        """Empties the store for a new run; for a resumed run, ends the leases of the former workers.
 
         Raises InputError if a Redis of your own holds another run of the job: its requests would mix with the new
         ones.
@@ -124,8 +124,8 @@ class LocalRun:
             progress.update(await sample_now(store, run.clock))  # the last periodic sample is older than the end
 
     def _routed(self, run: OpenRun) -> RoutedFiles | None:
-        """The folders of the workers' rows of routed experts and of the run's arrays; rows of another run are removed.
-        None without capture."""
+        """Returns the folders of the workers' rows of routed experts and of the run's arrays, None without capture.
+        Rows of another run are removed."""
         rows = self._session.routed
         return None if rows is None else RoutedFiles.begin(rows, self._plan.folder, fresh=not run.resumed)
 
@@ -164,6 +164,7 @@ class LocalRun:
 
 
 async def _deadline(seconds: int | None) -> None:
+    """Raises JobFailedError after this time; None: never returns."""
     if seconds is None:
         await asyncio.Event().wait()
         return

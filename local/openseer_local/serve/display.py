@@ -26,12 +26,13 @@ from openseer_local.terminal.tables import (
 )
 
 QUIET_EVERY_SECONDS = 30.0
-"""Interval of lines without a terminal, in seconds; a server runs for days."""
+"""Interval of the printed lines without a terminal, in seconds; long, because a server runs for days."""
 RATE_SECONDS = 10.0
+"""Window over which tokens per second are computed, in seconds."""
 SHOWN_BATCHES = 6
-"""Limit of shown batches, the latest ones."""
+"""Number of batches shown: the latest."""
 PAST_SECONDS = 10.0
-"""Time that an ended transaction is shown, in seconds."""
+"""Time for which an ended transaction is shown, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class ServingDisplay(Display):
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
-            self._recent.clear()  # out of date now
+            self._recent.clear()  # the job is no longer served: no final line
         super().__exit__(*_)
 
     def show(self, snapshot: JobSnapshot) -> None:
@@ -85,7 +86,7 @@ class ServingDisplay(Display):
             self._plain_if_due()
 
     def body(self) -> list[RenderableType]:
-        """A line on the job, then tables."""
+        """Returns a line on the job, then tables."""
         if not self._recent:
             return []
         now = self._recent[-1]
@@ -103,7 +104,7 @@ class ServingDisplay(Display):
         return parts
 
     def line(self) -> str:
-        """A line on the job with its open batches; "" if equal to the previous line."""
+        """Returns a line on the job and its open batches; "" if it equals the line before."""
         if not self._recent:
             return ""
         now = self._recent[-1]

@@ -27,6 +27,7 @@ from openseer_local.job_checks import check_local_job
 LOCK_FILE = "lock"
 TOKEN_FILE = "token"
 TOKEN_BYTES = 32
+"""Number of random bytes of a generated token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Address:
             return self.host == "localhost"
 
     def bind(self) -> socket.socket:
-        """A socket bound to the address; port 0 takes a free one. Raises InputError."""
+        """Returns a socket bound to the address; port 0: any free port. Raises InputError."""
         try:
             family, kind, number, _, socket_address = socket.getaddrinfo(
                 self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -74,8 +75,8 @@ def _why_not(address: Address, error: OSError) -> str:
 class ServingPlan:
     """A serving job with its settings; `check` makes all checks that are possible before the start.
 
-    `document`: the manifest as submitted. `given_token`: "": a token is generated. `fresh`: files in the folder are
-    deleted. `trusted`: the address of a machine whose calls need no token, "" for none.
+    `document`: the manifest as submitted. `given_token`: the token of the command line, "" generates one. `fresh`:
+    files in the folder are deleted. `trusted`: the address of a machine whose calls need no token, "" for none.
     """
 
     job: RolloutJob
@@ -143,7 +144,7 @@ class ServingPlan:
 
 
 def _own_token(path: Path) -> str:
-    """The token of an earlier session, so that trainers can keep it, or a new one in a file with mode 0600."""
+    """Returns the token of an earlier session, so that trainers can keep theirs, or writes a new one with mode 0600."""
     if path.exists():
         return read_token(path, str(path))
     token = secrets.token_urlsafe(TOKEN_BYTES)

@@ -29,8 +29,9 @@ from openseer_store.routed.folders import remove_all
 from openseer_store.routed.removal import keep_rows_within
 
 FLEET_SPEC_SECONDS = 0.5
-"""Poll interval of the fleet spec, in seconds: delay until the fleet follows a release or acquire of the GPUs."""
+"""Poll interval of the fleet spec, in seconds: the largest delay of a release or acquire of the GPUs."""
 SHOW_SECONDS = 1.0
+"""Interval at which the display reads the job's state, in seconds."""
 FINISH_SECONDS = 2
 """Time for open HTTP responses when the server stops, in seconds; clients repeat interrupted calls."""
 
@@ -39,7 +40,7 @@ OnListening = Callable[[str], None]
 
 
 class Serving:
-    """One session of a server."""
+    """One session of `openseer serve`."""
 
     def __init__(self, plan: ServingPlan, display: ServingDisplay, announce: OnListening) -> None:
         self._plan = plan
@@ -48,7 +49,7 @@ class Serving:
         self._session = LocalSession(plan.job, plan.folder, display)
 
     def stop(self) -> None:
-        """Requests a clean stop: workers give back their requests, the store ends last."""
+        """Requests a clean stop: the workers give back their requests, then the store ends."""
         self._session.stop()
 
     async def execute(self, bound: socket.socket) -> None:
@@ -77,7 +78,7 @@ class Serving:
             if self._plan.fresh:
                 await store.purge()
             if routed is not None and not record.resumed:
-                await asyncio.to_thread(remove_all, routed)  # of another job with that name
+                await asyncio.to_thread(remove_all, routed)  # rows of an earlier job with this name
             await self._take_over(store, record)
             desired = await _desired_replicas(store, job.spec.workers.replicas)
             fleet = await self._session.start_fleet(stack, url, desired)
@@ -87,7 +88,7 @@ class Serving:
             await self._until_stopped(context, fleet, server, bound)
 
     async def _take_over(self, store: Store, record: ServingRecord) -> None:
-        """Ends the leases of an earlier session, so that its responses continue from their last checkpoint."""
+        """Ends the leases of an earlier session, whose responses then continue from their last checkpoint."""
         if not record.resumed:
             return
         lost = await store.reap(self._plan.job.spec.failure_policy.request_retries, everything=True)
@@ -167,7 +168,8 @@ async def _load_text(context: JobContext) -> None:
 
 
 async def _take_limits(context: JobContext, fleet: LocalFleet) -> None:
-    """Sets limits by the model's configuration, used until workers report theirs. Raises InputError. Never returns."""
+    """Sets the limits by the model's configuration, which apply until workers report theirs. Raises InputError. Never
+    returns."""
     context.computed = (await fleet.limits()).else_by(context.computed)
     check_stops(context.job.spec.sampling, context.computed)
     await asyncio.Event().wait()

@@ -49,7 +49,7 @@ def simulate(
     if replay is not None and (case != "all" or seeds != 1 or quick or dependence or charts is not None):
         raise InputError("found --case, --seeds, --quick, --dependence or --charts, allowed: only with `paper`")
     if replay is not None:
-        from openseer_local.simulated.replayed import show_replay  # noqa: PLC0415 - `--help` is to be instant
+        from openseer_local.simulated.replayed import show_replay  # noqa: PLC0415 - keeps `--help` fast
 
         show_replay(replay, profile=profile, kv_tokens=kv_tokens, as_json=as_json)
         return

@@ -49,8 +49,8 @@ class PaperOptions:
 
 
 def show_paper(console: Console, options: PaperOptions) -> None:
-    """Simulates and prints tables, or JSON. Raises InputError, and OutputError if the folder of charts cannot be
-    created, both before the simulation."""
+    """Simulates the evaluation and prints tables or JSON. Before the simulation it raises InputError for wrong options
+    and OutputError for a folder of charts that cannot be created."""
     cases = options.chosen()
     if options.charts:
         _make(options.charts)
@@ -111,7 +111,7 @@ def _show_dependence(
 
 
 def calibration_table(case: PaperCase, found: VerlColumns) -> Table:
-    """The parameters fitted on veRL's columns, and the result of veRL's simulation with them."""
+    """Returns a table of the parameters fitted on veRL's columns, and of veRL's simulation with them."""
     figures, fit = case.figures, case.fit
     table = _table(f"{case.name}: {case.requests:,} requests on {case.instances} instances, fitted on veRL alone")
     for title in ("", "paper", "simulated", "fitted"):
@@ -126,7 +126,7 @@ def calibration_table(case: PaperCase, found: VerlColumns) -> Table:
 
 
 def systems_table(case: PaperCase, rows: list[PaperRow]) -> Table:
-    """A row for each system; a ratio that misses the paper's by more than a tenth is marked."""
+    """Returns a table with a row for each system; ratios that differ from the paper's by more than 10 % are marked."""
     table = _table("throughput and tail, veRL = 1; ranges over seeds", caption=_caption(rows))
     table.add_column("system")
     for title in ("paper", "simulated", "off", "tail s, paper", "tail s", "tail cut", "idle", "moves"):
@@ -150,7 +150,7 @@ def systems_table(case: PaperCase, rows: list[PaperRow]) -> Table:
 
 
 def dependence_table(name: str, rows: list[VariationRow]) -> Table:
-    """A row for each variation."""
+    """Returns a table with a row for each variation of a parameter."""
     table = _table(f"{name}: sensitivity of the results: throughput (veRL = 1) and the removed part of the tail")
     table.add_column("varied")
     table.add_column("value")

@@ -22,6 +22,7 @@ from openseer_sim.profile import engine_of
 
 GPUS = "8..256"
 START_SECONDS = 300.0
+"""Default time from the request for workers to their first request, in seconds."""
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 MOST_SIZES = 32
 MOST_DRAWS = 50
@@ -29,7 +30,8 @@ MOST_DRAWS = 50
 
 @dataclass(frozen=True, slots=True)
 class PlanCommand:
-    """Options of the command. `tail_release`: None: as the manifest's workers.tailRelease; `lengths`: NAME:MEAN."""
+    """Options of the command. `tail_release`: None uses the manifest's workers.tailRelease; `lengths`: NAME:MEAN, in
+    tokens; `price`: of a GPU-hour."""
 
     gpus: str = GPUS
     history: Sequence[Path] = field(default_factory=tuple[Path, ...])
@@ -76,7 +78,7 @@ def show_plan(job: RolloutJob, command: PlanCommand, console: Console = OUT) -> 
 
 
 def _require_writable(path: Path) -> None:
-    """Raises OutputError before the simulation, which may take hours."""
+    """Raises OutputError if the file cannot be written; called before the simulation, which may take hours."""
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise OutputError(f"{path}: cannot be written: the folder is missing or not writable")
 

@@ -22,7 +22,7 @@ def show_replay(
     run: Path, *, profile: Path | None = None, kv_tokens: int = 0, as_json: bool = False, console: Console = OUT
 ) -> None:
     """Simulates a run folder's lengths under all policies and prints the table. `profile`: step times in place of the
-    manifest's; `kv_tokens`: of one worker, if the profile does not state them. Raises InputError."""
+    manifest's; `kv_tokens`: KV tokens of one worker, if the profile does not state them. Raises InputError."""
     recorded = read_run(RunFolder(run))
     engine = engine_of_run(recorded, profile, kv_tokens)
     with ERR.status(f"simulating {recorded.folder.name} under every policy"):
@@ -49,7 +49,7 @@ def page(shown: Replay) -> RenderableType:
 
 
 def sentence(shown: Replay) -> str:
-    """The main result: whether another policy would have been faster, and the error of the simulation."""
+    """Returns the main result: whether another policy would have been faster, and the error of the simulation."""
     if not shown.partial:
         return _found(shown)
     limit = "Responses of this run were cut or did not finish, and with their full lengths another policy may be best."

@@ -1,4 +1,4 @@
-"""Shared by the commands: the two consoles, common options, and the exit code for failed responses."""
+"""The parts that all commands share: two consoles, common options, and the exit code for failed responses."""
 
 import os
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from rich.console import Console
 from openseer_core.errors import ResponsesFailedError
 
 MOST_COLUMNS = 10_000
-"""Width of a line that is not written to a terminal, in columns."""
+"""Width of output that is not written to a terminal, in columns; so wide that no line is cut off."""
 
 
 @dataclass(slots=True)

@@ -13,7 +13,9 @@ from rich.live import Live
 from rich.text import Text
 
 TICK_SECONDS = 0.25
+"""Interval of redraws in a terminal, in seconds."""
 PLAIN_EVERY_SECONDS = 5.0
+"""Interval of lines without a terminal, in seconds."""
 
 
 class Display:
@@ -78,7 +80,7 @@ class Display:
     # ---- called by the command
 
     def phase(self, text: str) -> None:
-        """Begins a phase of the start-up or the end, shown with its duration. "": ends the present phase."""
+        """Begins a phase of the start-up or of the stop, shown with its duration. "": only ends the present phase."""
         with self._lock:
             self._end_phase()
             self._phase, self._phase_at = text, self._clock()

@@ -51,7 +51,7 @@ def _fleet(state: FleetState) -> list[str]:
 
 
 def workers_table(workers: Sequence[WorkerInfo], rates: Mapping[str, float] | None = None) -> Table:
-    """A row per worker. `rates`: tokens per second, by name. tok/step: tokens of a request in a step, with drafts."""
+    """Returns a table with a row per worker. `rates`: tokens per second, by worker; None shows total tokens."""
     amount = "tok/s" if rates is not None else "tokens"
     table = _table("worker", "state", "weights", right=("running", "KV", amount, "tok/step"))
     for worker in workers:
@@ -75,7 +75,7 @@ def adapter_lines(adapters: Sequence[ServedAdapter]) -> list[Text]:
 
 
 def weights_problems(errors: Mapping[str, str]) -> list[Text]:
-    """A line for each cause of not loading the fleet's weights. `errors`: worker → cause."""
+    """Returns a line for each cause of a failure to load the fleet's weights. `errors`: causes by worker."""
     names: dict[str, list[str]] = {}
     for worker, error in errors.items():
         names.setdefault(error, []).append(worker)
@@ -84,12 +84,12 @@ def weights_problems(errors: Mapping[str, str]) -> list[Text]:
 
 
 def errors_of(workers: Sequence[WorkerInfo]) -> dict[str, str]:
-    """Worker → cause of not loading the fleet's weights."""
+    """Returns by worker the cause of a failure to load the fleet's weights."""
     return {worker.name: worker.error for worker in workers if worker.error}
 
 
 def batches_table(batches: Sequence[Batch]) -> Table:
-    """A row per batch."""
+    """Returns a table with a row per batch."""
     table = _table("batch", "state", "weights", "", right=("responses", "groups", "tok/s", "ETA"))
     for batch in batches:
         counts = batch.metrics
@@ -113,7 +113,7 @@ def closed_of(batch: Batch) -> int:
 
 
 def eta(batch: Batch) -> str:
-    """The time left, marked in the tail; "–" for an ended batch."""
+    """Returns the time left, marked in the tail; "–" for an ended batch or an unknown time."""
     if batch.state in ("complete", "acknowledged"):
         return "–"
     left = duration(batch.eta_seconds) if batch.eta_seconds is not None else "–"
@@ -121,7 +121,7 @@ def eta(batch: Batch) -> str:
 
 
 def batch_facts(batch: Batch) -> Table:
-    """One batch as a table with one fact per row."""
+    """Returns a table of one batch with one fact per row."""
     counts = batch.metrics
     ended = {
         "whole": counts.requests_ok,
@@ -173,7 +173,7 @@ def transaction_line(transaction: Transaction, now: float | None = None) -> Text
 
 
 def transaction_table(transaction: Transaction) -> Table:
-    """The phases of a transaction that each worker has confirmed."""
+    """Returns a table of the last phase that each worker has confirmed, with its times and its error."""
     table = _table("worker", "serves", "confirmed", right=("attempt", "prefetch", "load", "canary"))
     for worker in transaction.workers:
         seconds = worker.seconds

@@ -3,7 +3,7 @@
 let known = new Map<string, string>();
 let probe: HTMLElement | null = null;
 
-/** The present value of a custom property, such as "--ok". */
+/** Returns the present value of a custom property of the style sheet, such as "--ok". */
 export function colour(name: string): string {
   let value = known.get(name);
   if (value === undefined) {

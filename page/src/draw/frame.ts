@@ -20,8 +20,8 @@ export function paintNever(paint: () => void): void {
   waiting.delete(paint);
 }
 
+/** Repaint interval of animated drawings, in milliseconds; all are painted in the same frame. */
 const BEAT_MS = 100;
-/** Repaint interval of animated drawings; all are painted in the same frame. */
 
 const moving = new Set<() => void>();
 let beat: number | undefined;

@@ -1,4 +1,4 @@
-// The groups of a batch as a grid of cells, each filled from below by the share of its finished responses.
+// Draws the groups of a batch as a grid of cells, each filled from below by the share of its finished responses.
 
 import type { GroupColumns } from "../wire";
 import { count, many } from "../words";
@@ -6,18 +6,21 @@ import { colour } from "./colours";
 import { frame } from "./lanes";
 import type { Parts, Pen, Size } from "./picture";
 
+/** Height of a section's title, in pixels. */
 const HEAD = 22;
+/** Space between cells, in pixels. */
 const GAP = 2;
+/** Limits of a cell's width and height, in pixels. */
 const LARGEST = 26;
 const SMALLEST = 7;
+/** Approximate limit of the picture's height, in pixels, from which the cells' size follows. */
 const AREA = 150;
-/** Approximate limit of the picture's height in pixels; cells are as large as it allows. */
 
 const SECTIONS = ["running", "waiting", "ended with failures", "done"] as const;
 type Section = (typeof SECTIONS)[number];
 
 interface Layout {
-  /** By place in the grid: the group's index and the position of its cell. */
+  /** For each cell of the grid: the group's index, and the cell's position in pixels. */
   group: number[];
   x: number[];
   y: number[];
@@ -83,7 +86,7 @@ export class GroupGrid {
     };
   }
 
-  /** A text with the number of groups of each section. */
+  /** Returns a text with the number of groups of each section. */
   summary(): string {
     return SECTIONS.map((each) => `${count(this.sections[each].length)} ${each}`).join(", ");
   }
@@ -132,7 +135,7 @@ export class GroupGrid {
     });
   }
 
-  /** The nearest cell of the next row, or of the row before. */
+  /** Returns the nearest cell of the next row (direction 1) or of the previous row (-1). */
   private across(part: number, direction: 1 | -1, { width }: Size): number {
     const { x, y } = this.layout(width);
     let found = part;

@@ -1,16 +1,18 @@
-// A worker's requests as bars, time to the left: the right edge is now.
+// Draws a worker's requests as bars over time; the right edge is the present.
 
 import type { Bars } from "../wire";
 import { duration, short } from "../words";
 import { colour } from "./colours";
 import type { Parts, Pen, Size } from "./picture";
 
+/** Space between bars, in pixels. */
 const GAP = 1;
+/** Least height of a row whose bars contain text, in pixels. */
 const LABEL_FROM = 12;
-/** Least height in pixels of a row whose bars contain text. */
+/** Greatest height of a row, in pixels. */
 const MOST_ROW = 16;
+/** Distance from a bar at which the pointer still selects it, in pixels. */
 const NEAR = 3;
-/** Distance in pixels from a bar at which the pointer still selects it. */
 
 export interface Ending {
   words: string;
@@ -42,7 +44,7 @@ export const LEGEND: readonly (readonly [string, string, boolean])[] = [
   ["failed, or lease expired", "--bad", true],
 ];
 
-/** The bars of each lane, ordered by start, and the largest number of rows of a lane. */
+/** Returns the bars of each lane, ordered by start, and the largest number of rows of a lane. */
 export function byLane(bars: Bars, lanes: number): { bars: number[][]; rows: number } {
   const found: number[][] = Array.from({ length: lanes }, () => []);
   let rows = 1;
@@ -59,9 +61,9 @@ export class LanePainting {
     private readonly bars: Bars,
     private readonly mine: readonly number[],
     private readonly rows: number,
-    /** The store's time at this moment. */
+    /** Returns the present time of the store, in seconds. */
     private readonly now: () => number,
-    /** Seconds from the left edge to the right one. */
+    /** Time between the left and the right edge, in seconds. */
     private readonly span: number,
   ) {}
 
@@ -135,8 +137,8 @@ export function paintTimes({ context, width, height }: Pen, span: number, end: s
 }
 
 const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21_600, 86_400];
+/** Width of a time label with its margins, in pixels. */
 const TICK = 100;
-/** Width in pixels of a time label with its margins. */
 
 function ticks(width: number, span: number): [number, string][] {
   const every = STEPS.find((step) => (step / span) * width >= TICK) ?? span;

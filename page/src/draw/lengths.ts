@@ -1,4 +1,4 @@
-// Lengths of finished responses: their histogram, and their estimates.
+// Draws the lengths of finished responses: as a histogram, and against their estimates.
 
 import type { Histogram } from "../wire";
 import { count, many, percent, short } from "../words";
@@ -96,7 +96,7 @@ export function paintScatter(estimates: readonly number[], lengths: readonly num
   context.globalAlpha = 1;
 }
 
-/** A sentence on the errors of the estimates; null without estimates. */
+/** Returns a sentence on the errors of the estimates; null without estimates. */
 export function nearness(estimates: readonly number[], lengths: readonly number[]): string | null {
   const ratios = estimates
     .map((estimate, pair) => (lengths[pair] ?? 0) / estimate)

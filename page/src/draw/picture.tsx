@@ -11,7 +11,7 @@ export interface Pen {
   context: CanvasRenderingContext2D;
   width: number;
   height: number;
-  /** Index of the part that is chosen, -1 for none. */
+  /** Index of the selected part, -1 for none. */
   chosen: number;
 }
 
@@ -20,23 +20,23 @@ export interface Size {
   height: number;
 }
 
-/** The parts of a picture that can be chosen. A part keeps its key while pictures follow one another. */
+/** The parts of a picture that can be selected. A part has the same key in successive pictures. */
 export interface Parts {
   count: number;
   key(part: number): string;
-  /** The part at a place; -1 for none. */
+  /** Returns the part at a position in pixels; -1 for none. */
   at(x: number, y: number, size: Size): number;
   words(part: number): string;
   link?: (part: number) => string | null;
-  /** The part below (+1) or above (-1) of one; unset: the next one. */
+  /** Returns the part below (+1) or above (-1) `part`; unset: the next or the previous part. */
   across?: (part: number, direction: 1 | -1, size: Size) => number;
-  /** Parts that Page Up and Page Down pass over. */
+  /** Number of parts that Page Up and Page Down skip. */
   page?: number;
-  /** The part with a key, if it can be found without a search. */
+  /** Returns the part with a key; unset: all keys are searched. */
   find?: (key: string) => number;
-  /** A press or click, in place of following the link. */
+  /** Called for a press or click, in place of following the link. */
   press?: (x: number, width: number) => void;
-  /** Chosen by a key. */
+  /** Called with a part that was selected with the keyboard. */
   onKey?: (part: number) => void;
 }
 
@@ -50,13 +50,13 @@ interface PictureProps {
   height: number | ((width: number) => number);
   paint(pen: Pen): void;
   parts?: Parts;
-  /** Text below the picture while nothing is chosen; unset: no line below. */
+  /** Text below the picture while no part is selected; unset: no line below. */
   hint?: string;
   /** Called with the text of the selected part, in place of the line below. */
   onText?: (text: PartText | null) => void;
-  /** Repaint at every beat, not only with new data. */
+  /** Whether to repaint every BEAT_MS, not only with new data. */
   moves?: boolean;
-  /** The same as text or a table, for screen readers. */
+  /** The content of the picture as text or a table, for screen readers. */
   children?: ComponentChildren;
 }
 
@@ -149,7 +149,7 @@ export function Picture({ name, height, paint, parts, hint, onText, moves = fals
   );
 }
 
-/** The chosen item as text, with a link that opens it on touch screens. */
+/** Shows the selected part as text, with a link that opens it on touch screens. */
 export function Readout({ text, hint }: { text: PartText | null; hint: string }) {
   return (
     <p class="readout">

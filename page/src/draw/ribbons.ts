@@ -1,4 +1,4 @@
-// Responses as ribbons over their tokens: shades of log-probability, agreement of siblings, generating workers.
+// Draws responses as ribbons over their tokens: shades of log-probability, agreement of siblings, generating workers.
 
 import { type Response, workerName, workersOf } from "../group/responses";
 import type { Agreement } from "../group/agreement";
@@ -14,7 +14,7 @@ const SHADES = ["--shade0", "--shade1", "--shade2", "--shade3", "--shade4", "--s
 export interface Ribbons {
   responses: readonly Response[];
   agreement: Agreement;
-  /** Tokens from the left edge to the right one. */
+  /** Number of tokens between the left and the right edge. */
   span: number;
   rowHeight: number;
   /** First and last token of the part shown below; null for none. */
@@ -29,7 +29,7 @@ export function tokenAt(x: number, width: number, span: number): number {
   return Math.floor(((x - LEFT) / (width - LEFT)) * span);
 }
 
-/** The expected length of the longest response in tokens, rounded up. */
+/** Returns the expected length of the longest response in tokens, rounded up. */
 export function ribbonSpan(responses: readonly Response[], estimate: number | null, most: number): number {
   const longest = responses.reduce((length, response) => Math.max(length, response.length), 64);
   return Math.min(Math.max(most, longest), Math.ceil(Math.max(longest * 1.1, estimate ?? 0) / 64) * 64);
@@ -40,7 +40,7 @@ export function workerColour(worker: string, workers: readonly string[]): string
   return place < 0 ? "--moved" : WORKERS[place % WORKERS.length]!;
 }
 
-/** All workers of a group, sorted, so that each keeps its colour. */
+/** Returns all workers of a group, sorted, so that each keeps its colour. */
 export function allWorkers(responses: readonly Response[]): string[] {
   return [...new Set(responses.flatMap(workersOf))].sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
 }
@@ -89,10 +89,10 @@ export function paintRibbons(ribbons: Ribbons, pen: Pen): void {
   }
 }
 
+/** Canvas for the shades' pixels, drawn as ribbons from here: many times as fast as a rectangle per shade. */
 const sheet = document.createElement("canvas");
-/** Shades are written here dot by dot and then drawn as ribbons, which is many times as fast as a rectangle per shade. */
 
-/** A column of dots has the shade of the mean of its tokens; above it is a line where most of them are shared. */
+/** A column of pixels has the shade of its tokens' mean, and a line at its top if siblings contain most of its tokens. */
 function paintShades({ responses, agreement, span, rowHeight }: Ribbons, { context, width }: Pen): void {
   const wide = Math.max(1, Math.floor(width - LEFT));
   const image = new ImageData(wide, 2 * responses.length);
@@ -128,7 +128,7 @@ function paintShades({ responses, agreement, span, rowHeight }: Ribbons, { conte
   });
 }
 
-/** A colour as the four bytes of a dot. */
+/** Returns a colour as the four bytes of a pixel. */
 function ink(name: string): number {
   const [red = 0, green = 0, blue = 0] = (colour(name).match(/[\d.]+/g) ?? []).map(Number);
   return ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0;

@@ -1,4 +1,4 @@
-// A figure of the fleet over time.
+// A chart of the fleet's metrics over time.
 
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
@@ -7,12 +7,13 @@ import { useColourChanges } from "../theme";
 import { duration } from "../words";
 import { colour, forgetColours } from "./colours";
 
+/** Height of a chart, in pixels. */
 const HEIGHT = 104;
 const TOGETHER = uPlot.sync("fleet");
 
 export interface Line {
   name: string;
-  /** Custom property of its colour. */
+  /** Name of the custom property with the line's colour. */
   colour: string;
   values: readonly (number | null)[];
   dashed?: boolean;
@@ -20,16 +21,16 @@ export interface Line {
 
 interface SeriesProps {
   title: string;
-  /** Seconds before now, or before the end of a run that has ended; all negative. */
+  /** Times of the values in seconds, relative to now or to the end of an ended run; at most 0. */
   at: readonly number[];
   live: boolean;
   lines: readonly Line[];
   words(value: number | null | undefined): string;
-  /** Where the axis ends at least. */
+  /** Least upper end of the value axis. */
   top?: number;
 }
 
-/** A chart, its latest values beside its title; while the pointer is on any chart, those at its place. */
+/** A chart with its latest values beside the title. While the pointer is on any chart, the values at its time are shown. */
 export function Series({ title, at, live, lines, words, top }: SeriesProps) {
   const box = useRef<HTMLDivElement>(null);
   const values = useRef<HTMLSpanElement>(null);

@@ -1,21 +1,21 @@
-// Where siblings agree: the prefix that all share, and stretches of tokens that occur in more than one of them.
+// Finds where siblings agree: the prefix that all share, and sequences of tokens that occur in more than one of them.
 
 import type { Response } from "./responses";
 
+/** Length of the shortest sequence of equal tokens that is marked; shorter ones are equal by chance. */
 export const SPAN = 8;
-/** Shortest stretch of equal tokens that is marked; shorter ones are chance. */
 
+/** Limit of the compared tokens of a group; later tokens are not marked. */
 export const MOST_COMPARED = 200_000;
-/** Tokens of a group that are compared; later ones are not marked. */
 
+/** Greater than the length of any response: a token's place is stored as response index × PLACES + token index. */
 const PLACES = 2 ** 24;
-/** A number above the tokens of any response. */
 
 const NO_MARKS = new Uint8Array(0);
 
-/** Is updated with new tokens: each token is processed once. */
+/** The agreement of a group's responses, updated with new tokens: each token is processed once. */
 export class Agreement {
-  /** Tokens that all responses begin with; 0 for a single one. */
+  /** Number of tokens of the prefix that all responses share; 0 for a single response. */
   prefix = 0;
   compared = 0;
   private readonly first = new Map<number, number>();
@@ -29,12 +29,12 @@ export class Agreement {
     for (const { index, tokens } of responses) this.follow(index, tokens);
   }
 
-  /** By token of a response, 1 where it stands in a stretch that a sibling has too. */
+  /** Returns one mark per token of a response: 1 if it is in a sequence that a sibling also contains, else 0. */
   marksOf(index: number): Uint8Array {
     return this.marks.get(index) ?? NO_MARKS;
   }
 
-  /** Share of a response's compared tokens that stand in such stretches. */
+  /** Returns the share of a response's compared tokens that are marked. */
   share(index: number): number {
     const seen = this.seen.get(index) ?? 0;
     return seen === 0 ? 0 : (this.marked.get(index) ?? 0) / seen;
@@ -73,7 +73,7 @@ export class Agreement {
   }
 }
 
-/** 32 bits are enough: a collision would underline a few tokens too many. */
+/** Hash of SPAN tokens from `begin` on. 32 bits are enough: a collision only underlines a few tokens too many. */
 function hashOf(tokens: readonly number[], begin: number): number {
   let hash = 0x811c9dc5;
   for (let place = begin; place < begin + SPAN; place++)

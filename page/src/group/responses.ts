@@ -1,4 +1,4 @@
-// A group put together from views, each of which contains the next piece of each response.
+// Assembles a group from views, each of which contains the next piece of each response.
 
 import type { ChunkInfo, GroupPage, ResponseView } from "../wire";
 import { Agreement } from "./agreement";
@@ -17,7 +17,7 @@ export interface GatheredGroup extends Omit<GroupPage, "responses"> {
   whole: boolean;
 }
 
-/** Returns the function that adds up the views of one stream. A stream that is opened again continues, or sends all tokens again. */
+/** Returns the function that merges the views of one stream. A reopened stream continues, or sends all tokens again. */
 export function gather(): (received: unknown) => GatheredGroup {
   const known = new Map<number, Response>();
   let agreement = new Agreement();
@@ -39,7 +39,7 @@ export function gather(): (received: unknown) => GatheredGroup {
   };
 }
 
-/** The number of received tokens that remain valid: all, unless the piece replaces some or the response is shorter. */
+/** Returns how many received tokens remain valid: all, unless the piece replaces some or the response is shorter. */
 function keptBefore({ tokens }: Response, piece: ResponseView): number {
   const overlap = Math.min(tokens.length, piece.start + piece.tokens.length);
   for (let place = piece.start; place < overlap; place++) {
@@ -48,7 +48,7 @@ function keptBefore({ tokens }: Response, piece: ResponseView): number {
   return Math.min(tokens.length, piece.length);
 }
 
-/** Adds to the lists of `before` in place: a response may have many tokens, and a view comes each second. */
+/** Appends a piece to the lists of `before`, in place: a response may have many tokens, and a view arrives each second. */
 function joined(before: Response | undefined, piece: ResponseView, kept: number): Response {
   if (piece.start > kept) throw new Error(`Tokens are missing in response ${piece.index}.`);
   const { start, ...rest } = piece;
@@ -70,17 +70,17 @@ function joined(before: Response | undefined, piece: ResponseView, kept: number)
   };
 }
 
-/** The chunk that token `place` came in. */
+/** Returns the chunk that contains token `place`. */
 export function chunkOf(chunks: readonly ChunkInfo[], place: number): ChunkInfo | undefined {
   return chunks.find((chunk) => chunk.start <= place && place < chunk.end);
 }
 
-/** A worker's name without the boot that a chunk adds: "worker-1#e3ed" is one boot of worker-1. */
+/** Returns a worker's name without the boot that a chunk adds: "worker-1#e3ed" is one boot of worker-1. */
 export function workerName(worker: string): string {
   return worker.split("#")[0]!;
 }
 
-/** The workers of a response in order of time; a worker occurs once per move to it. */
+/** Returns the workers of a response in order of time; a worker occurs once per move to it. */
 export function workersOf(response: Response): string[] {
   const all = [...response.chunks.map((chunk) => workerName(chunk.worker)), response.worker].filter(Boolean);
   return all.filter((worker, place) => worker !== all[place - 1]);
@@ -90,7 +90,7 @@ export function versionsOf(response: Response): string[] {
   return [...new Set(response.chunks.map((chunk) => chunk.version).filter((version) => version !== ""))];
 }
 
-/** Mean of the log-probabilities that are known; null where none is. */
+/** Returns the mean of the known log-probabilities; null if none is known. */
 export function meanLogprob(response: Response): number | null {
   let [sum, known] = [0, 0];
   for (const value of response.logprobs ?? []) {

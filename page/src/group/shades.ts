@@ -1,9 +1,9 @@
-// The probability of a token as a shade: the lower, the darker.
+// Shades for the probability of a token: the lower the probability, the darker.
 
-export const LEAST_PROBABILITIES = [0.9, 0.5, 0.2, 0.05, 0.01, 0] as const;
 /** Least probability of the tokens with shade n; shade 0 is no shade. */
+export const LEAST_PROBABILITIES = [0.9, 0.5, 0.2, 0.05, 0.01, 0] as const;
 
-/** -1: not known. */
+/** Returns the shade of a log-probability; -1 if it is not known. */
 export function shadeOf(logprob: number | null | undefined): number {
   if (logprob == null) return -1;
   const probability = Math.exp(logprob);

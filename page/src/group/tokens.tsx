@@ -1,4 +1,4 @@
-// Tokens of a response as text. Shade: probability of the token; line below: a sibling contains the same stretch.
+// Shows tokens of a response as text. Shade: probability of the token; underline: a sibling contains the same sequence.
 
 import type { ComponentChild } from "preact";
 
@@ -11,7 +11,7 @@ interface TokensProps {
   agreement: Agreement;
   from: number;
   to: number;
-  /** A span for every token, so that each can be pointed at; otherwise neighbours that look alike are one. */
+  /** Whether each token has its own span, for the pointer to select it; else adjacent tokens of one style share a span. */
   each?: boolean;
   chosen?: number;
 }
@@ -41,7 +41,7 @@ export function Tokens({ response, agreement, from, to, each = false, chosen = -
   return <>{spans}</>;
 }
 
-/** A token as text; its id without a tokenizer. */
+/** Returns a token as text, or its id without a tokenizer. */
 export function wordOf(response: Response, place: number): string {
   return response.text ? (response.text[place] ?? "") : `${response.tokens[place]} `;
 }

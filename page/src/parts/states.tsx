@@ -11,13 +11,13 @@ interface ShownProps<V> {
   stream: Streamed<V>;
   /** Name of the requested item, such as "the job team-a/math". */
   what: string;
-  /** The shape of the expected content. */
+  /** Grey shapes in place of content that has not arrived. */
   skeleton: ComponentChildren;
   onLogin(): void;
   children(view: V): ComponentChildren;
 }
 
-/** The view of a stream, or a placeholder. */
+/** Shows the view of a stream, or a placeholder. */
 export function Shown<V>({ stream, what, skeleton, onLogin, children }: ShownProps<V>) {
   const { view, problem, staleSince } = stream;
   if (problem?.final) {

@@ -1,15 +1,15 @@
-// Long lists: only the visible part is in the document.
+// A long list of which the document contains only the visible part.
 
 import type { ComponentChildren } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 
-const BEYOND = 3;
 /** Items rendered on each side of the visible part. */
+const BEYOND = 3;
 
 interface WindowedProps {
   name: string;
   count: number;
-  /** Pixels of one item, in the direction of the list. */
+  /** Size of one item in the direction of the list, in pixels. */
   size: number;
   direction?: "down" | "right";
   class?: string;

@@ -5,13 +5,13 @@ import { COMMENT, EventParser, type ServerEvent } from "./events";
 import { FIRST_RETRY_MS, LONGEST_RETRY_MS, SILENCE_MS } from "./limits";
 
 export interface Receiver {
-  /** Takes a view as parsed JSON. Returns whether more will come; throws if it does not fit the earlier views. */
+  /** Called with a view as parsed JSON. Returns whether more views follow; throws if it does not fit the earlier views. */
   view(view: unknown): boolean;
-  /** The part of the view that changes fastest, sent between two views. */
+  /** Called with the part of the view that changes fastest, sent between two views. */
   pulse(pulse: unknown): void;
-  /** The reason why no views arrive; `final`: a retry would fail, too. */
+  /** Called with the reason why no views arrive; `final`: a retry would fail, too. */
   problem(problem: PageProblem, final: boolean): void;
-  /** The latest view is still valid. */
+  /** Called for a comment of the server: the latest view is still valid. */
   alive(): void;
 }
 
@@ -61,7 +61,7 @@ export function connect(path: string, receiver: Receiver): () => void {
 
 type Outcome = "over" | "again";
 
-/** The id of the last accepted view: the server continues after it. */
+/** The id of the last accepted view, after which a new connection continues. */
 interface Place {
   id: string;
 }
@@ -121,7 +121,7 @@ async function read(
   }
 }
 
-/** A view that does not fit the earlier ones makes the next connection start again. */
+/** Passes on a view; returns whether more follow. If the receiver throws, the next connection begins without an id. */
 function takes(receiver: Receiver, event: ServerEvent, place: Place): boolean {
   place.id = "";
   const more = receiver.view(JSON.parse(event.data));
@@ -134,7 +134,7 @@ function whyLost(error: unknown): string {
   return network ? "The server does not answer." : String(error instanceof Error ? error.message : error);
 }
 
-/** The server's message for an error status; the status line if it sent no message. */
+/** Returns the server's message for an error status, or the status line if it sent no message. */
 export async function problemOf(answer: Response): Promise<PageProblem> {
   try {
     const body = (await answer.json()) as { detail?: unknown; title?: unknown };

@@ -5,14 +5,14 @@ import { MOST_EVENT_CHARACTERS } from "./limits";
 export interface ServerEvent {
   name: string;
   data: string;
-  /** A new connection with this id resumes after this event; "" for none. */
+  /** Id with which a new connection resumes after this event; "" for none. */
   id: string;
 }
 
-/** The name of a comment, which keeps the connection alive. */
+/** Name of the events that stand for comments, with which the server keeps a connection alive. */
 export const COMMENT = ":";
 
-/** Gives the events and comments that are whole after each piece. Throws where one is too long. */
+/** Returns after each piece the events and comments that are complete. Throws if a line is too long. */
 export class EventParser {
   #rest = "";
   #name = "";

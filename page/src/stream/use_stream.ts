@@ -1,4 +1,4 @@
-// A stream as the state of a component: the latest view, its time of arrival, the present problem.
+// Makes a stream the state of a component: the latest view, its time of arrival, the present problem.
 
 import { useEffect, useState } from "preact/hooks";
 
@@ -9,20 +9,20 @@ import { STALE_MS } from "./limits";
 export interface Streamed<V> {
   /** The latest view; null before the first. */
   view: V | null;
-  /** `performance.now()` of its arrival. */
+  /** Time of the view's arrival, by `performance.now()`, in milliseconds. */
   cameAt: number;
-  /** Time since which no data have arrived; null while views or alive comments arrive. */
+  /** Time of the last data, once none have arrived for STALE_MS; null while views, pulses or comments arrive. */
   staleSince: Date | null;
-  /** The reason why no views arrive. `final`: only the viewer can remove it. */
+  /** The reason why no views arrive. `final`: there is no retry, the viewer has to act. */
   problem: (PageProblem & { final: boolean }) | null;
 }
 
 const NOTHING = { view: null, cameAt: 0, staleSince: null, problem: null };
 
-/** Brings a view up to date with a pulse. */
+/** Updates a view with a pulse. */
 export type Mix<V> = (view: V, pulse: unknown) => V;
 
-/** `take` returns the view to show for a received one: the received view, or the former one with a piece added. */
+/** `make` returns one stream's function from a received view to the shown one, which may join it with earlier pieces. */
 export function useStream<V>(path: string, make: () => (received: unknown) => V, mix?: Mix<V>): Streamed<V> {
   const [kept, keep] = useState<Streamed<V> & { path: string }>({ ...NOTHING, path });
   useEffect(() => {
@@ -77,7 +77,7 @@ export function useStream<V>(path: string, make: () => (received: unknown) => V,
   return kept.path === path ? kept : NOTHING;
 }
 
-/** Every view is complete. */
+/** `make` for a stream in which each view is complete. */
 export function whole<V>(): (received: unknown) => V {
   return (received) => received as V;
 }

@@ -12,9 +12,10 @@ import { useStream, whole } from "../stream/use_stream";
 import type { BatchView, TailRequest } from "../wire";
 import { count, duration, known, many, percent, short } from "../words";
 
+/** Height of a plot, in pixels. */
 const PLOT = 220;
+/** Number of rows of running responses before "show all": rows take longer to render than all pictures. */
 const FIRST_ROWS = 15;
-/** Rows of the table of running responses before "show all": rows take longer to render than all pictures. */
 
 interface BatchPageProps {
   route: { view: "batch"; job: JobPlace; batch: number };
@@ -154,7 +155,7 @@ function Glance({ view: { batch } }: { view: BatchView }) {
 function Groups({ job, view }: { job: JobPlace; view: BatchView }) {
   const grid = new GroupGrid(view.groups);
   const { left_out, name } = view.groups;
-  // A run that was stopped early has results of some of its groups.
+  // A run that was stopped early has results of only a part of its groups.
   const missing = view.live ? 0 : view.batch.metrics.groups - name.length - left_out;
   const words = [
     many(name.length, "group"),

@@ -7,8 +7,8 @@ import { type JobPlace, batchLink } from "../route";
 import type { Batch } from "../wire";
 import { count, duration, known, many, percent, short } from "../words";
 
+/** Number of rows of one page of the table. */
 const ROWS = 50;
-/** Rows of one page of the table. */
 
 export function Batches({ job, batches }: { job: JobPlace; batches: readonly Batch[] }) {
   const [from, setFrom] = useState(0);

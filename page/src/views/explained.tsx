@@ -8,8 +8,8 @@ import type { Explained, PartOfTime, Possible, StandsOut } from "../wire";
 import { duration, many, percent } from "../words";
 
 const UNKNOWN = "not known";
+/** Shortest part that is shown, in worker-seconds; shorter ones would be rounded to 0. */
 const LEAST_SECONDS = 0.05;
-/** Shorter parts are not shown: they would be rounded to 0. */
 
 /** `ongoing`: the job has not ended. */
 export function ExplainedPanel({ job, ongoing }: { job: JobPlace; ongoing: boolean }) {

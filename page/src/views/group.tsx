@@ -14,9 +14,11 @@ import { type JobPlace, responseLink, streamPath } from "../route";
 import { useStream } from "../stream/use_stream";
 import { count, many, percent } from "../words";
 
+/** Number of tokens of each response that are shown side by side. */
 const SHOWN = 400;
-/** Tokens of each response that are shown side by side. */
+/** Width of a response's column with its margin, in pixels. */
 const COLUMN = 348;
+/** Number of a response's last workers that are named. */
 const MOST_WORKERS = 6;
 
 interface GroupViewProps {

@@ -42,7 +42,7 @@ export function JobPage({ route, onLogin }: JobPageProps) {
   );
 }
 
-/** A pulse updates known lanes only; a new worker appears with the next full view, whose bars refer to its lane. */
+/** Updates the known lanes of a view. A new worker appears with the next full view, whose bars refer to its lane. */
 function withPulse(view: JobView, received: unknown): JobView {
   const { now, card, lanes } = received as JobPulse;
   const latest = new Map(lanes.map((lane) => [lane.worker, lane]));

@@ -11,13 +11,15 @@ import type { Streamed } from "../stream/use_stream";
 import { type JobView, WINDOW_SECONDS, type WorkerLane } from "../wire";
 import { count, duration, fixed, many, named, percent, short } from "../words";
 
+/** Height of a lane, in pixels. */
 const LANE = 104;
+/** Height of a lane on a narrow screen, where the text is above the bars, in pixels. */
 const NARROW_LANE = 192;
-/** Height of a lane in pixels; on a narrow screen the text is above the bars. */
+/** Height of a lane's bars, in pixels. */
 const TRACK = 92;
 const NARROW = "(max-width: 759px)";
+/** Longest time for which lanes continue to move after the latest view, in milliseconds. */
 const AHEAD_MS = 1_500;
-/** Longest time, in milliseconds, that lanes move on after the latest view. */
 
 interface LanesProps {
   job: JobPlace;
@@ -109,7 +111,7 @@ interface Trouble {
   short?: string;
 }
 
-/** The workers with problems, above all lanes. */
+/** Lists the workers with problems, above all lanes. */
 function Attention({ lanes, troubles }: { lanes: readonly WorkerLane[]; troubles: readonly (Trouble | null)[] }) {
   const found = lanes.flatMap((lane, index) =>
     troubles[index]?.bad ? [`${lane.worker}: ${troubles[index].words}`] : [],
@@ -128,7 +130,7 @@ function Attention({ lanes, troubles }: { lanes: readonly WorkerLane[]; troubles
 
 interface LaneWordsProps {
   lane: WorkerLane;
-  /** False for a run that has ended; then the number of running requests is not shown. */
+  /** False for an ended run, for which the number of running requests is not shown. */
   live: boolean;
   trouble: Trouble | null;
   pace: number | null;
@@ -179,7 +181,7 @@ function LaneWords({ lane, live, trouble, pace }: LaneWordsProps) {
   );
 }
 
-/** Tokens per second of one request; null while none runs. */
+/** Returns tokens per second of one request; null while no request runs. */
 function pace(lane: WorkerLane): number | null {
   return lane.tokens_per_second == null || lane.running === 0 || lane.silent
     ? null

@@ -31,9 +31,11 @@ import type { ChunkInfo } from "../wire";
 import { count, duration, many, short } from "../words";
 import { Prompt } from "./group";
 
+/** Number of tokens of a block; the document contains a block's text only near the visible part. */
 const BLOCK = 256;
-/** Tokens of a block; a block is in the document only while it is near the visible part. */
+/** Number of the last chunks that are listed. */
 const MOST_CHUNKS = 100;
+/** Height of the ribbon, in pixels. */
 const RIBBON = 34;
 
 interface ResponsePageProps {
@@ -223,7 +225,7 @@ interface BlockProps {
   chosen: number;
 }
 
-/** A block of tokens. It keeps its height when its text leaves the document, so that the page does not scroll. */
+/** A block of tokens. It keeps its height without its text, so that the page does not scroll. */
 function Block({ from, view, response, chosen }: BlockProps) {
   const box = useRef<HTMLDivElement>(null);
   const height = useRef(120);

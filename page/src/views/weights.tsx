@@ -4,7 +4,9 @@ import { Panel } from "../parts/parts";
 import type { Transaction } from "../wire";
 import { duration } from "../words";
 
+/** Phases of a weights transaction in their order. */
 const WAY = ["prefetch", "quiesce", "load", "commit", "done"];
+/** Limit of the workers that a list names. */
 const MOST_NAMES = 12;
 
 interface WeightsProps {
