@@ -60,7 +60,7 @@ def resolve(live_request: LiveRequest, outcome: "Result | OpenseerError | None")
         return
     if isinstance(outcome, OpenseerError):
         live_request.ended.set_exception(outcome)
-        live_request.ended.exception()  # read once: asyncio logs an exception that nobody has read
+        live_request.ended.exception()  # asyncio logs an exception that was never read
     else:
         live_request.ended.set_result(outcome)
 
