@@ -65,7 +65,7 @@ class Upload:
 
     async def finish(self) -> UploadReceipt:
         """Submits the remaining groups; returns the number of new groups, and of those that were present before. Raises
-        as `take`, except ModelError."""
+        BusyProblem, ConflictProblem, BatchClosedError, NameTakenError."""
         if self._waiting:
             await self._submit()
         return UploadReceipt(accepted=self._accepted, present=self._taken - self._accepted)
