@@ -39,7 +39,7 @@ class TokenRates:
         for worker in workers:
             seen = self._seen.setdefault((worker.name, worker.boot), deque())
             tokens = worker.heartbeat.metrics.tokens
-            if seen and seen[-1][0] < worker.seen_at - RATE_SECONDS:  # no viewer for a while
+            if seen and seen[-1][0] < worker.seen_at - RATE_SECONDS:  # a gap: the job had no viewer
                 seen.clear()
             if not seen or seen[-1][0] < worker.seen_at:
                 seen.append((worker.seen_at, tokens))
