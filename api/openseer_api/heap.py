@@ -8,7 +8,7 @@ import gc
 
 
 def keep() -> None:
-    """Excludes all present objects from later collections. Called after the start, and after the load of a
-    tokenizer."""
+    """Excludes all present objects from later collections.
+    Called after the start, and after the load of a tokenizer."""
     gc.collect()
     gc.freeze()

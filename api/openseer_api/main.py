@@ -1,5 +1,4 @@
-"""The gateway's process, `python -m openseer_api.main`: serves the cluster's jobs of mode serve, and shows all jobs on
-its page."""
+"""The gateway's process, `python -m openseer_api.main`: serves jobs of mode serve, and shows all jobs on its page."""
 
 import asyncio
 import logging
@@ -46,8 +45,8 @@ LOOKED_SECONDS = 120.0
 """Time for which stores of jobs of mode batch stay open after the page's last call, in seconds. The page calls at least
 every 60 s, because its streams end then."""
 FINISH_SECONDS = 15
-"""Time in which open HTTP responses may end after a signal to stop, in seconds. Clients continue streams at another
-replica."""
+"""Time in which open HTTP responses may end after a signal to stop, in seconds.
+Clients continue streams at another replica."""
 
 log = logging.getLogger("openseer_api")
 
@@ -178,8 +177,8 @@ def gateway(kube: Kube, settings: GatewaySettings, directory: ServedJobs, refuse
 
 
 def _metrics_server(port: int, directory: ServedJobs, refused: Counter[int]) -> PodHttp:
-    """Returns the server of the process's metrics, on a port of its own: callers outside the cluster may reach the
-    API's port."""
+    """Returns the server of the process's metrics. Its port is not that of the API, which may be reachable from
+    outside."""
     registry = CollectorRegistry()
     registry.register(Collected(lambda: calls_of([job.context for job in directory.open.opened()], refused)))
     return PodHttp(port, ready=lambda: directory.open.synced, alive=lambda: True, registry=registry)

@@ -264,8 +264,8 @@ class AsyncBatchHandle:
         return await self.client.do(calls.verdicts(self.id, Verdicts(valid=valid, invalid=invalid)))
 
     async def acknowledge(self, cursor: int) -> Batch:
-        """Confirms that all results up to `cursor` are stored. If that is the last one of a complete batch, its data
-        are deleted."""
+        """Confirms that all results up to `cursor` are stored.
+        If that is the last cursor of a complete batch, its data are deleted."""
         return await self.client.do(calls.acknowledge(self.id, cursor))
 
     async def cancel(self, groups: Sequence[str] | None = None, *, index: int | None = None) -> int:

@@ -68,8 +68,8 @@ class Checkpoint:
         self.path = Path(path)
 
     def position(self, batch: int, opened: Opened = Opened()) -> Position:
-        """Returns the stored position in `batch`; the beginning if there is no file, or the file is of another
-        batch."""
+        """Returns the stored position in `batch`;
+        the beginning if there is no file, or the file is of another batch."""
         try:
             found = _File.model_validate_json(self.path.read_bytes())
         except FileNotFoundError:
@@ -90,8 +90,7 @@ class Checkpoint:
         return Position(found.cursor, found.complete, found.taken, found.groups, found.recent)
 
     def save(self, batch: int, position: Position, opened: Opened = Opened(), *, durable: bool = False) -> None:
-        """Replaces the file. `durable`: waits until its content is on the disk, so that it also survives a loss of
-        power."""
+        """Replaces the file. `durable`: waits until it is on the disk, so that it survives a loss of power."""
         content = {
             "batch": batch,
             "job": opened.job,

@@ -261,8 +261,8 @@ class BatchHandle:
         return self.client.do(calls.verdicts(self.id, Verdicts(valid=valid, invalid=invalid)))
 
     def acknowledge(self, cursor: int) -> Batch:
-        """Confirms that all results up to `cursor` are stored. If that is the last one of a complete batch, its data
-        are deleted."""
+        """Confirms that all results up to `cursor` are stored.
+        If that is the last cursor of a complete batch, its data are deleted."""
         return self.client.do(calls.acknowledge(self.id, cursor))
 
     def cancel(self, groups: Sequence[str] | None = None, *, index: int | None = None) -> int:

@@ -44,8 +44,7 @@ class ForbiddenError(ApiError):
 
 
 class NotFoundError(ApiError):
-    """The batch, group or request does not exist, or its data were deleted after the last acknowledgement (404,
-    410)."""
+    """The batch, group or request does not exist, or its data were acknowledged and deleted (404, 410)."""
 
     exit_code = 2
 
@@ -82,8 +81,8 @@ class AnswerError(ApiError):
 
 
 class WeightsError(OpenseerError):
-    """A weights transaction failed, or did not end in time. `transaction`: its last state, with the unconfirmed
-    workers."""
+    """A weights transaction failed, or did not end in time.
+    `transaction`: its last state, with the unconfirmed workers."""
 
     def __init__(self, transaction: Transaction, why: str) -> None:
         self.transaction = transaction

@@ -61,8 +61,7 @@ class Collector:
         return True
 
     def goes_on(self, item: ResultItem) -> None:
-        """Records that the request of this result has another turn, so its group has not ended, also if its end was
-        read."""
+        """Records that this request has another turn: its group has not ended, also if its end was read."""
         self._open[item.group].going_on.add(item.index)
 
     def end(self, item: GroupItem) -> FinishedGroup | None:
@@ -75,6 +74,5 @@ class Collector:
         return FinishedGroup(item, tuple(results[index] for index in sorted(results)))
 
     def safe(self, cursor: int) -> int:
-        """Returns the greatest position, at most `cursor`, from which a restarted reader gets all results of the
-        unfinished groups again."""
+        """Returns the greatest position up to `cursor` after which all results of the unfinished groups come."""
         return min((group.first - 1 for group in self._open.values()), default=cursor)

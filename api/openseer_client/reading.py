@@ -222,8 +222,7 @@ class _Notes:
         self._last = -math.inf
 
     def page(self, position: Position) -> Flow[None]:
-        """Records a processed page: first in the checkpoint, then at the API, because acknowledged results cannot be
-        read again."""
+        """Records a processed page: first in the checkpoint, then at the API, which deletes acknowledged results."""
         now = time.monotonic()
         acknowledges = self._acknowledge and (position.complete or now - self._last >= ACKNOWLEDGE_SECONDS)
         if self._checkpoint is not None:

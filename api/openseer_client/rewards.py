@@ -27,8 +27,7 @@ Reward = Callable[[ResultItem], float]
 LONGEST_SECONDS = 86400.0
 """Largest allowed time limit of one call, in seconds."""
 KILL_SECONDS = 2.0
-"""Time after the time limit, in seconds, after which the process is ended, if the exception at the limit did not end
-the call."""
+"""Time from the time limit to the end of the process, in seconds, if the exception does not end the call."""
 
 
 class RewardPool:
@@ -61,8 +60,8 @@ class RewardPool:
         self._pool.shutdown(cancel_futures=True)
 
     def rewards(self, group: FinishedGroup) -> list[float]:
-        """Computes the rewards of a group's results in parallel; returns them in the order of the results. Raises
-        RewardError."""
+        """Computes the rewards of a group's results in parallel; returns them in the order of the results.
+        Raises RewardError."""
         return self._taken(group, self._begun(group))
 
     def over(self, groups: Iterable[FinishedGroup], *, ahead: int = 64) -> Iterator[tuple[FinishedGroup, list[float]]]:
@@ -120,8 +119,8 @@ def _died(error: BrokenProcessPool) -> str:
 # ---- in the processes
 
 _Said = tuple[float, str]
-"""A reward and "", or 0 and the reason why there is none. The reason is text, because an exception may not be
-picklable."""
+"""A reward and "", or 0 and the reason why there is none.
+The reason is text, because an exception may not be picklable."""
 _overdue = threading.Event()
 """Set when the alarm of the present call was raised."""
 

@@ -41,8 +41,8 @@ class Figures:
 
 
 def advantages(rewards: Sequence[float], *, by_deviation: bool = True) -> list[float]:
-    """Returns each reward minus the group's mean, divided by the standard deviation if `by_deviation`; 0 for equal
-    rewards."""
+    """Returns each reward minus the group's mean, divided by the standard deviation if `by_deviation`;
+    0 for equal rewards."""
     mean = sum(rewards) / len(rewards)
     centred = [reward - mean for reward in rewards]
     if not by_deviation:
@@ -133,8 +133,7 @@ def _padded(rows: list[Tensor], like: Tensor) -> Tensor:
 
 
 def difference(model: Any, items: Sequence[ResultItem], *, temperature: float = 1.0) -> float:
-    """Returns the greatest absolute difference between the recorded log-probabilities and this model's, over all
-    sampled tokens."""
+    """Returns the greatest absolute difference of recorded and this model's log-probabilities of sampled tokens."""
     batch = [_sample(item, 0.0) for item in items if item.logprobs is not None and item.token_ids]
     with torch.no_grad():
         return loss(model, batch, temperature=temperature)[1].difference if batch else 0.0

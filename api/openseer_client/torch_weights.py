@@ -64,8 +64,8 @@ class WeightsFolder:
 
     @contextmanager
     def writing(self, version: str) -> "Generator[Shards, None, None]":
-        """A context that writes named tensors as they are added, with at most one shard in memory. The version's folder
-        appears at its end."""
+        """A context that writes named tensors as they are added, with at most one shard in memory.
+        The version's folder appears at its end."""
         with self._folder(version) as folder:
             shards = Shards(folder)
             yield shards
@@ -97,8 +97,8 @@ class WeightsFolder:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def _prune(self, newest: Path) -> None:
-        """Deletes old versions; leaves folders without weights unchanged. `newest`: the version just written, which is
-        kept."""
+        """Deletes old versions; leaves folders without weights unchanged.
+        `newest`: the version just written, which is kept."""
         versions = [path for path in self.path.iterdir() if _holds_weights(path) and path != newest]
         versions.sort(key=lambda path: path.stat().st_mtime, reverse=True)
         marks = [(path / _PUBLISHED).exists() for path in versions]
@@ -146,8 +146,8 @@ def adapter_of(model: Any, name: str | None) -> AdapterSpec | None:
 
 
 def source_of(folder: Path) -> Source:
-    """Returns the source of a saved version. That of an adapter has a digest, so that its publish needs no running
-    worker."""
+    """Returns the source of a saved version.
+    That of an adapter has a digest, so that its publish needs no running worker."""
     if not (folder / TENSORS).exists():
         return Source(path=str(folder))
     return Source(path=str(folder), digest=version_digest(_file_digest(folder, name) for name in (CONFIG, TENSORS)))

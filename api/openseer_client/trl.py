@@ -188,8 +188,8 @@ def sampling_of(args: Any) -> Sampling:
 
 
 def _groups(prompts: Sequence[Any], size: int, token_ids: Callable[[Any], list[int]]) -> list[Group]:
-    """Returns adjacent equal prompts as groups of at most `size`, in order. A process may have only a part of a
-    group."""
+    """Returns adjacent equal prompts as groups of at most `size`, in order.
+    A process may have only a part of a group."""
     groups: list[Group] = []
     for prompt, run in groupby(prompts):
         ids = token_ids(prompt)

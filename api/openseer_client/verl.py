@@ -128,8 +128,8 @@ class _Method:
 def generation(
     prompt_ids: Sequence[int], sampling: Mapping[str, Any], request_id: str, response_length: int
 ) -> Call[Generated]:
-    """Returns the call for one response. The API groups requests with equal prompt and sampling. Raises InputError for
-    a repetition_penalty."""
+    """Returns the call for one response. The API groups requests with equal prompt and sampling.
+    Raises InputError for a repetition_penalty."""
     known = dict(sampling)
     logprobs = bool(known.pop("logprobs", False))
     if float(known.pop("repetition_penalty", 1.0)) != 1.0:

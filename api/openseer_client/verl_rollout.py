@@ -44,8 +44,8 @@ def _client(settings: dict[str, Any]) -> Client:
 
 
 class Rollout(BaseRollout):
-    """verl's rollout, one object per trainer process. The first process writes and publishes the weights; all processes
-    gather them."""
+    """verl's rollout, one object per trainer process. The first process writes and publishes the weights;
+    all processes gather them."""
 
     def __init__(self, config: Any, model_config: Any, device_mesh: Any, replica_rank: int = -1, **more: Any) -> None:
         super().__init__(config, model_config, device_mesh)

@@ -9,8 +9,8 @@ from openseer_client.reading import Environment
 from openseer_core.wire.batches import BatchSpec, Group
 
 TRIES = 2
-"""Limit of the batches in which a group is sampled. A group is sampled again if it is not whole, for example after
-workers failed."""
+"""Limit of the batches in which a group is sampled.
+A group is sampled again if it is not whole, for example after workers failed."""
 
 
 def sample_whole(

@@ -20,11 +20,10 @@ HEAD_BYTES = 64 * 2**10
 JSON_BYTES = 4 * 2**20
 """Limit of a body, in bytes, for routes without a limit of their own."""
 GENERATING_BYTES = 64 * 2**20
-"""Limit of a body of the generating compatible routes, in bytes: some trainers send all prompts of a step in one
-call."""
+"""Limit of a body of generating compatible routes, in bytes: some trainers send a step's prompts in one call."""
 ALL_BYTES = 512 * 2**20
-"""Limit of the sum of the bodies of all open calls, in bytes. Of an upload of lines only the part that is not queued
-yet counts."""
+"""Limit of the sum of the bodies of all open calls, in bytes.
+Of an upload of lines only the part that is not queued yet counts."""
 STALL_SECONDS = 30.0
 """Timeout of the next piece of a body, in seconds."""
 _BATCH = re.compile(r"/v1/batches/(\d{1,16})(?:/|$)")
@@ -47,8 +46,7 @@ class Paths(Protocol):
     ready: str
 
     def is_open(self, path: str) -> bool:
-        """Whether the gate requires no token for the path: its response depends on no job, or its route checks the
-        caller."""
+        """Whether the gate requires no token for the path: it shows no job, or its route checks the caller."""
         ...
 
     def place(self, path: str) -> Place | None:
@@ -72,8 +70,8 @@ class Held:
         self.bytes = 0
 
     def keep(self, count: int) -> None:
-        """Sets the count to `count` bytes. Raises HTTPException if it grows and the sum of all calls exceeds
-        ALL_BYTES."""
+        """Sets the count to `count` bytes.
+        Raises HTTPException if it grows and the sum of all calls exceeds ALL_BYTES."""
         more, self.bytes = count - self.bytes, count
         if self._everyone is None:
             return
@@ -135,8 +133,7 @@ class Gate:
             await self._pass(scope, receive, send, limit)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send, limit: int | None) -> None:
-        """Calls the application with a body that raises HTTPException when it is read beyond a limit of size or
-        time."""
+        """Calls the application with a body whose reads raise HTTPException beyond a limit of size or time."""
         whole, begun, total = False, False, 0
         held = scope["state"]["held"] = Held(self._held)
 

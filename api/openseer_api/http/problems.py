@@ -60,7 +60,7 @@ class BusyProblem(OpenseerError):
 
 
 class GoneError(OpenseerError):
-    """The caller has closed the connection. Its requests are cancelled; nobody reads the response."""
+    """The caller has closed the connection. Its requests are cancelled, and the response is discarded."""
 
 
 STATUSES: dict[type[OpenseerError], tuple[int, str]] = {
@@ -77,8 +77,8 @@ STATUSES: dict[type[OpenseerError], tuple[int, str]] = {
     BusyProblem: (429, "Too Many Requests"),
     GoneError: (499, "Client Closed Request"),
 }
-"""HTTP status and title by error class; the nearest base class counts. Any other error is 503 if it is retryable, else
-500."""
+"""HTTP status and title by error class; the nearest base class counts.
+Any other error is 503 if it is retryable, else 500."""
 
 
 _TITLES = dict(STATUSES.values()) | {
@@ -121,8 +121,8 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def fault_of(error: Exception) -> Fault:
-    """Returns the fault that a caller receives for an exception, without passwords. Errors caused by a body or a name
-    are 4xx."""
+    """Returns the fault that a caller receives for an exception, without passwords.
+    Errors caused by a body or a name are 4xx."""
     fault = _fault_of(error)
     errors = [{name: without_passwords(text) for name, text in entry.items()} for entry in fault.errors]
     return replace(fault, detail=without_passwords(fault.detail), errors=errors)
@@ -175,8 +175,7 @@ def shape_of(scope: Scope) -> Shape:
 
 
 def install(app: FastAPI) -> None:
-    """Installs handlers that convert every exception of the application to a response in the shape of the call's
-    path."""
+    """Installs handlers that convert every exception to a response in the shape of the call's path."""
     for kind in (OpenseerError, HTTPException, RequestValidationError, KeyError):
         app.add_exception_handler(kind, _answered)
     for kind in (ValidationError, UnicodeError, RecursionError):

@@ -22,8 +22,8 @@ from openseer_text.rendering import TextCodec
 from openseer_text.stop_strings import visible_text
 
 SCORE_BYTES_AT_ONCE = 64 * 2**10
-"""Limit of the scores that are rendered on the event loop, in bytes. More are rendered in a thread, so that other calls
-proceed."""
+"""Limit of the scores that are rendered on the event loop, in bytes.
+More are rendered in a thread, so that other calls proceed."""
 _Made = TypeVar("_Made")
 
 
@@ -94,8 +94,8 @@ def _wanted(record: BatchRecord, target: Target | None) -> int:
 
 
 def _eta(record: BatchRecord, now: float, pace: float) -> float | None:
-    """Returns the expected seconds to the end, from the batch's mean tokens per second and `pace`; None while no length
-    is known."""
+    """Returns the expected seconds to the end, from the batch's mean tokens per second and `pace`;
+    None while no length is known."""
     counts = record.progress
     running = now - record.started_at if record.started_at else 0.0
     speed = counts.own_tokens / running if running > 0 else 0.0
@@ -137,8 +137,8 @@ def _metrics(record: BatchRecord, now: float, drafts: DraftMetrics) -> BatchMetr
 
 
 def render_entry(entry: Entry, codec: TextCodec | None, rows: RoutedExperts | None = None) -> dict[str, Any]:
-    """Renders an entry of a results stream in the form of wire.ResultItem or wire.GroupItem. `rows`: the routed experts
-    of a result, or None."""
+    """Renders an entry of a results stream in the form of wire.ResultItem or wire.GroupItem.
+    `rows`: the routed experts of a result, or None."""
     return render_result(entry, codec, rows) if isinstance(entry, Result) else _group_item(entry)
 
 

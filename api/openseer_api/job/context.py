@@ -106,8 +106,8 @@ class JobContext:
         self.job = job
 
     async def codec(self) -> TextCodec:
-        """Returns the model's tokenizer; the first call loads it in a thread. Raises ModelError if it cannot be
-        loaded."""
+        """Returns the model's tokenizer; the first call loads it in a thread.
+        Raises ModelError if it cannot be loaded."""
         if self._codec is None:
             self._codec = asyncio.ensure_future(
                 asyncio.to_thread(_open_codec, self.job, self._run_code, self._on_codec)
@@ -170,8 +170,8 @@ class JobContext:
         return parallelism.gpus
 
     def worker_names(self) -> list[str]:
-        """Returns the names of the workers that the manifest requires; [] with autoscaling, where their number
-        varies."""
+        """Returns the names of the workers that the manifest requires;
+        [] with autoscaling, where their number varies."""
         if self.job.spec.workers.autoscale is not None:
             return []
         return [worker_name(index) for index in range(self.job.spec.workers.replicas)]

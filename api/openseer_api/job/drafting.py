@@ -28,8 +28,8 @@ class DraftsOfBatches:
         self._ended: dict[int, DraftMetrics] = {}
 
     def of(self, batch: int, workers: Sequence[WorkerStatus], *, ended: bool) -> DraftMetrics:
-        """Returns the draft metrics of a batch so far, or until its end; zero for a batch that ended before the first
-        call."""
+        """Returns the draft metrics of a batch so far, or until its end;
+        zero for a batch that ended before the first call."""
         if batch in self._ended:
             return self._ended[batch]
         now = {(worker.name, worker.boot): worker.heartbeat.metrics.drafts for worker in workers}

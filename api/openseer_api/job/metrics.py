@@ -35,8 +35,8 @@ async def exposition(job: JobContext) -> bytes:
 
 
 def calls_of(jobs: Iterable[JobContext], refused: Mapping[int, int]) -> Iterable[Metric]:
-    """Returns the counts of calls of a process with many jobs. `refused`: failed calls that were admitted to no job, by
-    status."""
+    """Returns the counts of calls of a process with many jobs.
+    `refused`: failed calls that were admitted to no job, by status."""
     families = Families()
     _add_calls(families, refused, {}, namespace="", job="")
     for job in jobs:
@@ -52,8 +52,7 @@ def _add_calls(families: Families, calls: Mapping[int, int], counts: Mapping[str
 
 
 def _add_transaction(families: Families, snapshot: FleetSnapshot) -> None:
-    """Adds the latest transaction: its phase, the seconds of its phases, and counts of unconfirmed and replaced
-    workers."""
+    """Adds the latest transaction: phase, seconds by phase, counts of unconfirmed and replaced workers."""
     transaction = to_wire(snapshot.fleet_spec, snapshot.workers, snapshot.now).transaction
     if transaction is None:
         return

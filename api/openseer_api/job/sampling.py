@@ -8,8 +8,8 @@ from openseer_core.worker.speculation_enabled import MIN_P_IGNORED, job_refusal
 
 
 async def check_sampling(job: JobContext, sampling: Sampling, whose: str = "") -> None:
-    """Raises InputError for sampling parameters of a batch or group that the job does not allow. `whose`: prefix of the
-    message."""
+    """Raises InputError for sampling parameters of a batch or group that the job does not allow.
+    `whose`: prefix of the message."""
     if sampling.force_lengths:
         text = "not allowed here; lengths are given by prompt lines of batch jobs"
         raise InputError(f"{whose}sampling.forceLengths: {text}")
@@ -42,8 +42,7 @@ async def check_min_p(job: JobContext, sampling: Sampling, field: str) -> None:
 
 
 async def _drafts(job: JobContext) -> bool:
-    """Whether the fleet drafts, by the manifest or, if spec.speculation.enabled is unset, by the workers'
-    heartbeats."""
+    """Whether the fleet drafts, by the manifest or, if that leaves it open, by the workers' heartbeats."""
     spec = job.job.spec
     if job_refusal(spec):
         return False

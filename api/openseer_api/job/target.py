@@ -13,8 +13,8 @@ PAGE = 1024
 
 
 async def settle(job: JobContext, record: BatchRecord) -> bool:
-    """Ends a batch that has met its target; returns whether there was something to end. Several processes may call
-    it."""
+    """Ends a batch that has met its target; returns whether there was something to end.
+    Several processes may call it."""
     spec = job.spec_of(record)
     if record.forgotten or spec.target is None or not is_met(record, spec.target):
         return False

@@ -33,8 +33,8 @@ class JobTraces:
         self._ended: dict[_Key, None] = {}
 
     def note_entries(self, record: BatchRecord, spec: BatchSpec, entries: Sequence[Entry]) -> None:
-        """Creates the spans of entries that a reader of a batch receives; skips entries for which it created one
-        before."""
+        """Creates the spans of entries that a reader of a batch receives;
+        skips entries for which it created one before."""
         key = (record.number, record.opened_at)
         sent = self._sent.get(key, 0)
         trace = self._trace(record, spec)

@@ -294,8 +294,8 @@ class LiveAccount:
 
 
 def holder_of_tail(books: Mapping[int, BatchBook], running: Iterable[LeaseBar], now: float) -> str:
-    """Returns a sentence on the running response that is expected to end last; "" if none runs. `now`: seconds of the
-    store's clock."""
+    """Returns a sentence on the running response that is expected to end last; "" if none runs.
+    `now`: seconds of the store's clock."""
     bars = list(running)
 
     def left(bar: LeaseBar) -> tuple[float, float]:

@@ -1,5 +1,4 @@
-"""The page without the API, for one job or run on this machine, as `openseer run --page` and `openseer view` serve
-it."""
+"""The page without the API, for one job or run on this machine (`openseer run --page`, `openseer view`)."""
 
 from fastapi import FastAPI, Request
 

@@ -175,8 +175,8 @@ class BatchBook:
         self.pairs: deque[tuple[int, int]] = deque(maxlen=MOST_PAIRS)
         """Pairs of the estimate from a finished response's siblings and its length, in tokens."""
         self.tail_since: float | None = None
-        """Time at which the last known waiting request was claimed or ended, in seconds of the store's clock; None
-        while a request waits."""
+        """Time at which the last known waiting request was claimed or ended, in seconds of the store's clock;
+        None while a request waits."""
         self._leases = leases
         self._bins: Counter[int] = Counter()
         self._waiting = 0
@@ -190,8 +190,7 @@ class BatchBook:
                 self._queue(view.enqueued_at, view.size)
 
     def outgrown(self, entries: Iterable[JournalEntry]) -> dict[GroupId, float]:
-        """Returns the groups with more requests than this book contains, each with the time of the first entry of such
-        a request."""
+        """Returns groups with more requests than this book has, each with the time of such a request's first entry."""
         found: dict[GroupId, float] = {}
         for entry in entries:
             request = RequestId.parse(entry.request)
@@ -201,8 +200,7 @@ class BatchBook:
         return found
 
     def grow(self, name: str, size: int, at: float) -> None:
-        """Adds further requests of a group, up to `size`, that were queued at time `at`, in seconds of the store's
-        clock."""
+        """Adds a group's further requests up to `size`, queued at `at`, in seconds of the store's clock."""
         group = self.groups[name]
         if (more := size - group.view.size) > 0:
             group.grow(size)

@@ -1,5 +1,4 @@
-"""Views of a job, which all viewers share: the store is read at most once per TICK_SECONDS, and each view encoded
-once."""
+"""Views of a job, shared by all viewers: reads the store and encodes each view once per TICK_SECONDS."""
 
 import asyncio
 import time

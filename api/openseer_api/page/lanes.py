@@ -91,8 +91,8 @@ def is_silent(worker: WorkerStatus, now: float) -> bool:
 def lanes_of(
     snapshot: FleetSnapshot, load: QueueLoad, rates: TokenRates, paces: Mapping[str, WorkerPace]
 ) -> list[WorkerLane]:
-    """Returns a lane for each worker, ordered by its number. `paces`: the pace of responses at each worker, by its
-    name."""
+    """Returns a lane for each worker, ordered by its number.
+    `paces`: the pace of responses at each worker, by its name."""
     workers = sorted(snapshot.workers, key=lambda worker: (len(worker.name), worker.name))
     waiting = sum(load.waiting.values())
     return [_lane(worker, snapshot, rates.of(worker), paces.get(worker.name, NO_PACE), waiting) for worker in workers]
@@ -133,8 +133,8 @@ def _lane(
 
 
 def _waits(worker: WorkerStatus, waiting: int) -> str:
-    """Returns the reason why a worker runs fewer requests than it has slots; "" if it runs as many, or none is
-    known."""
+    """Returns the reason why a worker runs fewer requests than it has slots;
+    "" if it runs as many, or none is known."""
     metrics, weights = worker.heartbeat.metrics, worker.heartbeat.weights
     match worker.heartbeat.state:
         case WorkerState.STARTING:

@@ -15,8 +15,8 @@ class GroupViews(Protocol):
     """The views of a group for one viewer."""
 
     async def view(self) -> bytes:
-        """Returns a GroupPage with the tokens since the previous one. Raises NotFoundProblem, ConflictProblem,
-        StoreUnavailableError."""
+        """Returns a GroupPage with the tokens since the previous one.
+        Raises NotFoundProblem, ConflictProblem, StoreUnavailableError."""
         ...
 
     def place(self) -> str:

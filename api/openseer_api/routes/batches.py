@@ -114,8 +114,8 @@ async def open_batch(
 
 
 async def _opened(job: JobContext, spec: BatchSpec, key: str | None, fleet_spec: FleetSpec) -> tuple[BatchRecord, bool]:
-    """Opens a batch; returns its record and True, or the record of the batch of this key and False. Raises
-    ConflictProblem."""
+    """Opens a batch; returns its record and True, or the record of the batch of this key and False.
+    Raises ConflictProblem."""
     try:
         version = _version(spec, fleet_spec)
     except ConflictProblem:

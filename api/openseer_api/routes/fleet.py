@@ -126,8 +126,8 @@ def _worker(worker: WorkerStatus, snapshot: FleetSnapshot) -> WorkerInfo:
 
 @router.get("/fleet", responses=documented())
 async def get_fleet(job: Job, wait_seconds: Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS)] = 0.0) -> FleetState:
-    """Returns whether openseer or the trainer has the GPUs. Waits up to `wait_seconds` until a release or acquisition
-    ends."""
+    """Returns whether openseer or the trainer has the GPUs.
+    Waits up to `wait_seconds` until a release or acquisition ends."""
     loop = asyncio.get_running_loop()
     end = loop.time() + wait_seconds
     while True:
@@ -151,8 +151,8 @@ async def acquire(job: Job, what: Annotated[Acquire | None, Body()] = None) -> F
 
 
 async def change_rest(job: JobContext, how: Release | Acquire) -> FleetState:
-    """Releases or acquires the fleet's GPUs by a change of the fleet spec; returns the fleet's state. Raises
-    BusyProblem."""
+    """Releases or acquires the fleet's GPUs by a change of the fleet spec; returns the fleet's state.
+    Raises BusyProblem."""
 
     def changed(snapshot: FleetSnapshot) -> FleetSpec:
         fleet_spec, now = snapshot.fleet_spec, snapshot.now
@@ -168,8 +168,7 @@ async def change_rest(job: JobContext, how: Release | Acquire) -> FleetState:
 
 
 def fleet_state(snapshot: FleetSnapshot, load: QueueLoad, job: JobContext) -> FleetState:
-    """Returns whether the workers sleep, have stopped or are awake, as the fleet spec requires, and the names of those
-    that do not yet."""
+    """Returns whether the workers are awake, asleep or stopped as the fleet spec requires, and which are not yet."""
     fleet_spec = snapshot.fleet_spec
     live_workers = [worker for worker in snapshot.workers if worker.is_fresh(snapshot.now)]
     reports = {worker.name: worker.heartbeat.weights for worker in live_workers}

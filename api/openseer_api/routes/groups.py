@@ -44,8 +44,8 @@ GroupInPath = Annotated[KnownGroupName, Path()]
 Index = Annotated[int, Path(ge=0, lt=MAX_GROUP_SIZE)]
 _BODY = GroupsUpload.model_json_schema(ref_template="#/components/schemas/{model}")
 BODY_MODELS: dict[str, Any] = _BODY.pop("$defs")
-"""Schemas to which the body of an upload refers. FastAPI does not have them, because the route itself reads its
-body."""
+"""Schemas to which the body of an upload refers.
+FastAPI does not have them, because the route itself reads its body."""
 _UPLOAD = {
     "requestBody": {
         "required": True,

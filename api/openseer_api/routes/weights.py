@@ -56,8 +56,8 @@ _BEGUN: dict[int | str, dict[str, Any]] = {200: {"model": Transaction}, **docume
 
 @router.post("/weights", status_code=202, response_model=Transaction, responses=_BEGUN)
 async def publish(what: Publish, job: Job, response: Response) -> Transaction | None:
-    """Begins a transaction that moves the whole fleet to new weights. Returns 200 if the same transaction is active or
-    done already."""
+    """Begins a transaction that moves the whole fleet to new weights.
+    Returns 200 if the same transaction is active or done already."""
     _, new = await publish_weights(job, what)
     if not new:
         response.status_code = 200

@@ -63,8 +63,7 @@ class Call(Generic[T]):
         return f"{self.method} {self.path}"
 
     def answer(self, status: int, content: bytes) -> T:
-        """Parses the response. Raises ApiError for a status other than 2xx, and for a response that cannot be
-        parsed."""
+        """Parses the response. Raises ApiError for a status other than 2xx, and for an invalid body."""
         if not 200 <= status < 300:
             raise error_of(problem_of(status, content), str(self))
         try:
@@ -103,8 +102,8 @@ def _nothing(_: bytes) -> None:
 
 
 def _written(body: BaseModel, name: str) -> bytes:
-    """Returns the body as JSON. Raises JsonError for text that UTF-8 cannot encode. `name`: of the body, in the
-    error."""
+    """Returns the body as JSON. Raises JsonError for text that UTF-8 cannot encode.
+    `name`: of the body, in the error."""
     try:
         text = body.model_dump_json(exclude_none=True)
     except PydanticSerializationError:

@@ -30,8 +30,8 @@ class Send:
 
 
 class Exchange:
-    """Makes calls to one API with one token. `timeout`: limit of the time without a byte, in seconds, in addition to
-    the wait of a long poll."""
+    """Makes calls to one API with one token.
+    `timeout`: limit of the time without a byte, in seconds, in addition to the wait of a long poll."""
 
     def __init__(self, base_url: str, credentials: Credentials, limits: Limits, timeout: float) -> None:
         self.base_url = base_url

@@ -75,8 +75,8 @@ def _size(group: Group) -> int:
 
 
 def pieces(groups: Iterable[Group]) -> Iterator[list[Group]]:
-    """Yields groups in lists of at most PIECE_GROUPS and about PIECE_BYTES. Reads `groups` only up to the yielded
-    list."""
+    """Yields groups in lists of at most PIECE_GROUPS and about PIECE_BYTES.
+    Reads `groups` only up to the yielded list."""
     piece: list[Group] = []
     size = 0
     for group in groups:
@@ -126,8 +126,8 @@ def top_up(batch: Batch, supply: Iterator[Group]) -> Flow[Batch]:
 
 
 def publish(what: Publish, clock: Clock, progress: Callable[[Transaction], None] | None) -> Flow[Transaction]:
-    """Publishes weights and waits for the end of the transaction. Raises WeightsError if it fails or exceeds its
-    time."""
+    """Publishes weights and waits for the end of the transaction.
+    Raises WeightsError if it fails or exceeds its time."""
     transaction = yield from ask(calls.publish(what))
     give_up = clock() + _longest(what)
     revision: int | None = None

@@ -59,8 +59,7 @@ async def load_adapter(body: LoadAdapter, job: Job) -> Response:
 
 @router.post("/load_lora_adapter")
 async def replace_adapter(body: ReplaceAdapter, job: Job) -> Response:
-    """Loads an adapter by the route of SGLang and prime-rl, and replaces one of the same name: prime-rl does it each
-    step."""
+    """Loads an adapter by the route of SGLang and prime-rl; replaces an adapter of the same name."""
     return await _load(job, body.lora_name, body.lora_path) or await _loaded_response(job, body.lora_name)
 
 

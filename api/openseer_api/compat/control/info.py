@@ -67,8 +67,7 @@ async def model_info(job: Job) -> dict[str, Any]:
 @router.get("/server_info")
 @router.get("/get_server_info")
 async def server_info(job: Job) -> dict[str, Any]:
-    """Returns the fields of `model_info`, the fleet's parallelism, and the parts of vLLM's configuration that trainers
-    read."""
+    """Returns `model_info`, the fleet's parallelism, and the parts of vLLM's configuration that trainers read."""
     parallelism, replicas = job.job.spec.workers.parallelism, job.job.spec.workers.replicas
     return await model_info(job) | {
         "version": version("openseer"),
@@ -100,8 +99,8 @@ async def server_info(job: Job) -> dict[str, Any]:
 
 
 async def _dtype(job: JobContext) -> str | None:
-    """Returns torch's name of the weights' dtype: as a worker reports it, else from the manifest; None if both lack
-    it."""
+    """Returns torch's name of the weights' dtype: as a worker reports it, else from the manifest;
+    None if both lack it."""
     reported = (worker.heartbeat.metrics.get("dtype") for worker in (await job.snapshot()).workers)
     stated = job.job.spec.model.dtype
     found = next((dtype for dtype in reported if isinstance(dtype, str)), stated if stated != "auto" else None)

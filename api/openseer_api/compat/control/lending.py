@@ -82,8 +82,8 @@ async def _followed(job: JobContext, fleet_spec: FleetSpec) -> FleetState | Resp
 
 
 def _answer(state: FleetState | Response, content: dict[str, Any]) -> Response:
-    """Returns the response with `content`, and with `freed` (whether memory was freed) if it is known; or the error in
-    `state`."""
+    """Returns the response with `content`, and with `freed` (whether memory was freed) if it is known;
+    or the error in `state`."""
     if isinstance(state, Response):
         return state
     freed = {} if state.freed is None else {"freed": state.freed}
@@ -130,16 +130,15 @@ async def is_sleeping(job: Job) -> dict[str, Any]:
 
 
 class MemoryBody(ProtocolModel):
-    """The body of SGLang's calls. The tag cuda_graph has no effect: CUDA graphs are freed and restored with the KV
-    cache."""
+    """The body of SGLang's calls. The tag cuda_graph has no effect: CUDA graphs follow the KV cache."""
 
     tags: list[str] | None = None
 
 
 @router.post("/release_memory_occupation")
 async def release_memory(job: Job, body: Annotated[MemoryBody | None, Body()] = None) -> Response:
-    """Lets the parts in `tags`, or all, sleep, by SGLang's route. Weights are kept, and running requests continue after
-    the wake-up."""
+    """Lets the parts in `tags`, or all, sleep, by SGLang's route.
+    Weights are kept, and running requests continue after the wake-up."""
     return await _change_memory(job, body, asleep, "released")
 
 

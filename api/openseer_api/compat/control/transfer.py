@@ -85,8 +85,7 @@ async def announce(job: JobContext, update_info: dict[str, JsonValue]) -> None:
 
 @router.post("/finish_weight_update")
 async def finish_update(job: Job, weight_version: Annotated[str | None, Body(embed=True)] = None) -> Response:
-    """Publishes the received weights to the fleet, in one transaction of mode keep: running requests continue with
-    them."""
+    """Publishes the received weights in one transaction of mode keep: running requests continue with them."""
     async with _logged("finishing"):
         report = await _reached(job, await _change(job, Reception.ended), FINISH_SECONDS)
     source = Source(path=report.path, digest=report.digest)

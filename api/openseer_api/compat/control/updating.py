@@ -15,8 +15,8 @@ from openseer_core.weights.fleet_spec import FleetSpec, WeightsTransaction
 from openseer_core.weights.publish import AdapterSpec, Publish, PublishMode, Source
 
 UPDATE_SECONDS = 3600.0
-"""Timeout of a call, in seconds; then the transaction is cancelled, so that the fleet keeps the old weights if the call
-fails."""
+"""Timeout of a call, in seconds;
+then the transaction is cancelled, so that the fleet keeps the old weights if the call fails."""
 POLL_SECONDS = 0.05
 """Interval between two reads of the transaction, in seconds."""
 _NOT_IN_VERSIONS = re.compile(r"[^A-Za-z0-9._:@+-]")

@@ -44,8 +44,7 @@ async def checksum(job: Job) -> Response:
 
 @router.post("/weights_checker")
 async def check_weights(job: Job, body: Annotated[CheckWeights | None, Body()] = None) -> Response:
-    """Returns the digest of the weights' files if all workers have loaded the fleet's weights from them, else an
-    error."""
+    """Returns the digest of the weights' files if all workers have loaded these weights, else an error."""
     return await _checked(job, body or CheckWeights())
 
 
@@ -71,8 +70,8 @@ async def _checked(job: JobContext, body: CheckWeights) -> Response:
 
 
 def _missing(snapshot: FleetSnapshot) -> list[str] | None:
-    """Returns the workers that have not loaded the fleet's weights, by the digests they report; None if no worker
-    runs."""
+    """Returns the workers that have not loaded the fleet's weights, by the digests they report;
+    None if no worker runs."""
     reports = {worker.name: worker.heartbeat.weights for worker in snapshot.workers if worker.works(snapshot.now)}
     if not reports:
         return None

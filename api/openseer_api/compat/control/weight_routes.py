@@ -57,8 +57,7 @@ async def update_from_disk(body: FromDisk, job: Job) -> Response:
 
 
 class UpdateWeights(ProtocolModel):
-    """The body: vLLM's `update_info`, for a sender's tensors, or prime-rl's `weight_dir`, a folder that all workers can
-    read."""
+    """The body: vLLM's `update_info` (a sender's tensors), or prime-rl's `weight_dir` (a folder for all workers)."""
 
     update_info: dict[str, Any] | None = None
     weight_dir: WeightsPath | None = None

@@ -64,14 +64,14 @@ class LiveBatch:
     # ---- writing, by one task only
 
     def group_for(self, requests: list[LiveRequest]) -> LiveGroup | None:
-        """Returns the group that takes these live requests, which all have the same group key; None if there is
-        none."""
+        """Returns the group that takes these live requests, which all have the same group key;
+        None if there is none."""
         group = self._groups.get(requests[0].group_key)
         return group if group is not None and group.takes(time.monotonic(), len(requests)) else None
 
     async def put(self, groups: list[list[LiveRequest]]) -> None:
-        """Queues live requests; the requests of each list join one group. Raises OpenseerError, and then forgets
-        all."""
+        """Queues live requests; the requests of each list join one group.
+        Raises OpenseerError, and then forgets all."""
         self._used = time.monotonic()
         try:
             await self._write(groups)
@@ -97,8 +97,7 @@ class LiveBatch:
             await self._job.store.submit(specs)
 
     def _withdraw(self, groups: list[list[LiveRequest]]) -> None:
-        """Forgets the live requests of a failed write and their groups, because a part of the write may have
-        succeeded."""
+        """Forgets the live requests and groups of a failed write, because a part of it may have succeeded."""
         for requests in groups:
             self._groups.pop(requests[0].group_key, None)
             for live_request in requests:
@@ -142,8 +141,8 @@ class LiveBatch:
                 )
 
     async def maintain(self, served: Collection[str]) -> None:
-        """Retires the batch if it is full, old, idle, or its version is not in `served`; seals it once no group may
-        grow."""
+        """Retires the batch if it is full, old, idle, or its version is not in `served`;
+        seals it once no group may grow."""
         now = time.monotonic()
         idle = not self.waiting and now - self._used > IDLE_SECONDS
         if self.retired is None and (idle or self.version not in served or self._count >= GROUPS or self.is_old):

@@ -1,5 +1,5 @@
-"""Checks the arguments for custom logits processors of vLLM and SGLang; openseer reads only the group's name in
-them."""
+"""Checks the arguments for custom logits processors of vLLM and SGLang;
+openseer reads only the group's name in them."""
 
 import difflib
 from collections.abc import Mapping

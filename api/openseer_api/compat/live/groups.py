@@ -43,8 +43,8 @@ class Names:
     taken: set[str] = field(default_factory=set[str])
 
     def fresh(self, asked: str) -> str:
-        """Returns an unused name: `asked`, with a number if that name is in use; live-1 and so on if `asked` is
-        empty."""
+        """Returns an unused name: `asked`, with a number if that name is in use;
+        live-1 and so on if `asked` is empty."""
         base = _NOT_IN_NAMES.sub("-", asked)[:_MOST_CHARACTERS] if asked else "live"
         if not base[0].isalnum():
             base = f"g{base}"

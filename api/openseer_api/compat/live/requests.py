@@ -50,8 +50,8 @@ class Live:
     # ---- for the routes
 
     def submit(self, requests: list[LiveRequest], named: Mapping[str, list[LiveRequest]]) -> None:
-        """Accepts live requests, whose `ended` is set when they end. `named`: the requests by the names for an
-        abort."""
+        """Accepts live requests, whose `ended` is set when they end.
+        `named`: the requests by the names for an abort."""
         self._job.counts["compatible_requests"] += len(requests)
         for name, of in named.items():
             self.calls.setdefault(name, []).extend(of)
@@ -87,8 +87,8 @@ class Live:
         return count
 
     async def cancel_named(self, names: Iterable[str]) -> int:
-        """Ends the unfinished live requests with these names; skips unknown names. Returns the number of ended
-        requests."""
+        """Ends the unfinished live requests with these names; skips unknown names.
+        Returns the number of ended requests."""
         return await self.cancel([live_request for name in names for live_request in self.calls.get(name, ())])
 
     async def cancel_all(self) -> int:
@@ -162,8 +162,7 @@ class Live:
         await self._show_life(fleet_spec.version)
 
     async def _show_life(self, version: str) -> None:
-        """Keeps a recent batch in the store while requests are unfinished, which shows other processes that this one
-        runs."""
+        """Keeps a recent batch in the store while requests are unfinished: it shows that this process runs."""
         waits = any(batch.waiting for batch in self._batches)
         if waits and self._batches[-1].is_old:
             await self._open(version)
@@ -171,8 +170,8 @@ class Live:
             batch.is_sign = waits and batch is self._batches[-1]
 
     def _take_ready(self, fleet_spec: FleetSpec) -> list[LiveRequest]:
-        """Removes and returns the pending requests that may be queued now. Requests of a removed adapter end with an
-        error."""
+        """Removes and returns the pending requests that may be queued now.
+        Requests of a removed adapter end with an error."""
         waiting, self._pending = self._pending, []
         ready: list[LiveRequest] = []
         for live_request in waiting:

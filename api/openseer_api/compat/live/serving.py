@@ -60,8 +60,8 @@ class CompletionCall:
     words: dict[int, str] = field(default_factory=dict[int, str])
 
     def word(self, token: int) -> str | None:
-        """Returns the text of one token, also of a special token; None without a tokenizer. Each token is decoded
-        once."""
+        """Returns the text of one token, also of a special token; None without a tokenizer.
+        Each token is decoded once."""
         known = self.words.get(token)
         if known is None and self.codec is not None and self.codec.read is not None:
             known = self.words[token] = self.codec.read.whole([token])
@@ -159,8 +159,8 @@ async def open_call(
 
 
 def _too_short(ids: Sequence[int], score_from: int | None, field: str) -> str | None:
-    """Returns the problem of a prompt without a token to score; None if it has such a token, or scores are not
-    requested."""
+    """Returns the problem of a prompt without a token to score;
+    None if it has such a token, or scores are not requested."""
     if score_from is None or score_from < len(ids):
         return None
     return f"{field}: found {len(ids)} tokens, needed for scores from place {score_from} on: {score_from + 1} or more"
@@ -202,8 +202,8 @@ def check_count(prompts: int, responses: int) -> None:
 
 
 async def _codec(job: JobContext, prompts: Sequence[Prompt]) -> TextCodec | None:
-    """Returns the tokenizer. Raises ModelError if it cannot be loaded and a prompt is text or chat messages; for token
-    ids returns None then."""
+    """Returns the tokenizer. Raises ModelError if it cannot be loaded and a prompt is text or chat messages;
+    for token ids returns None then."""
     try:
         return await job.codec()
     except ModelError:
@@ -227,8 +227,8 @@ def _render(prompt: Prompt, codec: TextCodec | None, options: RenderOptions) -> 
 
 
 async def responses(job: JobContext, request: Request, call: CompletionCall) -> list[FinishedResponse]:
-    """Submits a call and returns its responses. Raises GoneError if the client disconnects, and the errors of
-    `response_of`."""
+    """Submits a call and returns its responses.
+    Raises GoneError if the client disconnects, and the errors of `response_of`."""
     return (await all_responses(job, request, [call]))[0]
 
 

@@ -196,8 +196,8 @@ def _contents(scored: FinishedResponse | Piece, body: ChatRequest, call: Complet
 
 
 def contents(scored: FinishedResponse | Piece, call: CompletionCall, *, ids: bool = False) -> dict[str, Any]:
-    """Returns the log-probabilities of a response or piece in the form of chat completions. `ids`: see
-    `token_words`."""
+    """Returns the log-probabilities of a response or piece in the form of chat completions.
+    `ids`: see `token_words`."""
 
     bytes_of: dict[str, list[int]] = {}
 

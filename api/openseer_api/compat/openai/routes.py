@@ -33,8 +33,8 @@ STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 @router.get("/v1/models")
 async def models(job: Job) -> dict[str, Any]:
-    """Returns the job's model under each of its names, and the adapters. An adapter's `root` is the place of its
-    files."""
+    """Returns the job's model under each of its names, and the adapters.
+    An adapter's `root` is the place of its files."""
     limit, model = (await job.limits_of_requests()).request_tokens, job.model_names[0]
     card = {"object": "model", "created": 0, "owned_by": "openseer", "max_model_len": limit}
     own = [{"id": name, **card, "root": model, "parent": None} for name in job.model_names]

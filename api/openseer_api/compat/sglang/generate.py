@@ -107,8 +107,8 @@ def _answer(
 
 
 def _scored(response: FinishedResponse, call: CompletionCall) -> tuple[list[int], list[float | None]]:
-    """Returns the prompt's tokens from the requested place on, and their log-probabilities. In SGLang the first is
-    None."""
+    """Returns the prompt's tokens from the requested place on, and their log-probabilities.
+    In SGLang the first is None."""
     known = response.prompt_logprobs
     return ([], []) if known is None else (call.prompts[0][-len(known) - 1 :], [None, *known])
 

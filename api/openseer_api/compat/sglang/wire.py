@@ -72,8 +72,8 @@ class SglangGenerateRequest(RefusingModel):
         return any(self.return_logprob) if isinstance(self.return_logprob, list) else bool(self.return_logprob)
 
     def tops(self, count: int) -> list[int]:
-        """Returns the number of requested likeliest tokens for each prompt. Raises InputError, also without
-        return_logprob."""
+        """Returns the number of requested likeliest tokens for each prompt.
+        Raises InputError, also without return_logprob."""
         given = self.top_logprobs_num
         each = _each("top_logprobs_num", given, count) if isinstance(given, list) else [given or 0] * count
         if any(each) and not self.wants_logprobs:
@@ -99,8 +99,8 @@ class SglangGenerateRequest(RefusingModel):
         )
 
     def rids(self, count: int) -> list[str]:
-        """Returns an id for each prompt. A single `rid` for a list of prompts is the prefix of their ids. Raises
-        InputError."""
+        """Returns an id for each prompt. A single `rid` for a list of prompts is the prefix of their ids.
+        Raises InputError."""
         if isinstance(self.rid, list):
             return _each("rid", self.rid, count)
         base = self.rid or uuid.uuid4().hex

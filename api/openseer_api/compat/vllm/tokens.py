@@ -53,8 +53,8 @@ class TokenizeRequest(Rendering):
 
 
 class DetokenizeRequest(ProtocolModel):
-    """The body of detokenize. `skip_special_tokens`: whether the text omits special tokens; False by default, as in
-    vLLM."""
+    """The body of detokenize. `skip_special_tokens`: whether the text omits special tokens;
+    False by default, as in vLLM."""
 
     model: str | None = None
     tokens: Ids = Field(min_length=1)
