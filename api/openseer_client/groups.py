@@ -74,5 +74,5 @@ class Collector:
         return FinishedGroup(item, tuple(results[index] for index in sorted(results)))
 
     def safe(self, cursor: int) -> int:
-        """Returns the greatest position up to `cursor` after which all results of the unfinished groups come."""
+        """Returns the greatest position up to `cursor` that precedes all results of the unfinished groups."""
         return min((group.first - 1 for group in self._open.values()), default=cursor)
