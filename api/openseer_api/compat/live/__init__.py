@@ -17,6 +17,6 @@ no longer served. Then it is sealed when it has no unfinished request, or after 
 result is delivered. If the process dies, its callers lose their connections, and another process deletes its batches.
 
 Read `live_request`, `groups`, `batch`, `requests`, `serving`; `sampling`, `extra_arguments`, `protocol_model`,
-`refused_fields` and `refusals` check fields and render errors;
-`orphans` deletes the batches of dead processes. Tests: tests/api/compat.
+`refused_fields` and `refusals` check fields and render errors; `orphans` deletes the batches of dead processes. Tests:
+tests/api/compat.
 """
