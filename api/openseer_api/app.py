@@ -1,4 +1,4 @@
-"""The application: routes over a directory of jobs and an authenticator, which the caller chooses."""
+"""Builds the FastAPI application from a directory of jobs and an authenticator, which the caller chooses."""
 
 import re
 from collections import Counter
@@ -40,7 +40,7 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 class _Application(FastAPI):
     def openapi(self) -> dict[str, Any]:
-        """The document, with the models to which the body of an upload refers."""
+        """Returns the OpenAPI document, with the models to which the body of an upload refers."""
         document = super().openapi()
         schemas = document["components"]["schemas"]
         schemas.update({name: schema for name, schema in groups.BODY_MODELS.items() if name not in schemas})
@@ -71,7 +71,8 @@ class _Paths:
         return Place(*found.groups()) if found is not None else None
 
     def shape(self, path: str) -> problems.Shape:
-        """Unknown paths, below /v1 too, get the compatible routes' shape: mostly clients of other servers call them."""
+        """Returns the shape of errors at a path: problems for openseer's own routes, else that of the compatible
+        routes, also for unknown paths below /v1, because mostly clients of other servers call them."""
         ours = path.startswith(PATH) or self._ours.fullmatch(path)
         return problems.problem if ours else protocol_error
 
@@ -96,8 +97,8 @@ def create_app(
     trusted: str = "",
     refused: Counter[int] | None = None,
 ) -> FastAPI:
-    """The application. `many`: jobs are named in the path. `ready`: whether requests should be sent here. `trusted`:
-    see Admission. `refused`: counts the calls for which no job was found, by status."""
+    """Returns the application. `many`: the path names the job. `ready`: whether the process accepts requests (/readyz).
+    `trusted`: see Admission. `refused`: counter, by HTTP status, of failed calls that were admitted to no job."""
     app = _Application(
         title="openseer",
         version=version("openseer"),
@@ -144,7 +145,7 @@ def _counting(refused: Counter[int]) -> Callable[[object | None, int], None]:
     def note(job: object | None, status: int) -> None:
         if isinstance(job, JobContext):
             job.calls[status] += 1
-        elif status >= 400:  # probes are not counted
+        elif status >= 400:  # successful calls without a job are not counted: probes, files of the page
             refused[status] += 1
 
     return note
@@ -160,12 +161,12 @@ def _our_routers() -> Sequence[APIRouter]:
 def _add_health(app: FastAPI, ready: Callable[[], bool]) -> None:
     @app.get("/healthz", tags=["health"], response_class=PlainTextResponse)
     async def healthz() -> str:
-        """The process lives."""
+        """Returns 200 while the process runs."""
         return "ok\n"
 
     @app.get("/readyz", tags=["health"], response_class=PlainTextResponse, responses={503: {"description": "Not yet."}})
     async def readyz(response: Response) -> str:
-        """Requests may be sent here."""
+        """Returns 200 if requests may be sent to this process, else 503."""
         if not ready():
             response.status_code = 503
             return "no\n"

@@ -1,11 +1,12 @@
-"""The batch controller of a job, and with it the API between a trainer and the store.
+"""The batch controller of a job, with an overview of the API between a trainer and the store.
 
-Problem: a trainer that reaches the store directly depends on its layout, and must itself check inputs, stop a batch in
-time and move the whole fleet to new weights. And a trainer may be away for minutes, while batches and publishes go on.
+Problem: a trainer that accesses the store directly depends on the store's layout, and must itself check inputs, stop a
+batch in time and move the whole fleet to new weights. A trainer may also be disconnected for minutes, in which batches
+and publishes must proceed.
 
-Idea: the API has three parts. *Routes* answer calls: they check, render and place groups, and read results; each write
-is one step in the store that may be repeated. The *gate* before them checks token and size of a call. This *controller*
-acts without calls: a batch that has met its target is closed, and a weights transaction takes its next phase.
+Idea: the API has three parts. The *gate* checks the token and the size of each call. *Routes* check, render and place
+groups, and read results; each write is one step in the store that may be repeated. This *controller* acts without
+calls: it closes a batch that has met its target, and moves a weights transaction to its next phase.
 
 Example: a batch has 80 groups of 8, a target of 64 finished groups, and rest `carry`. The upload queues 640 requests;
 workers generate them, and the trainer reads results after a cursor. When 64 groups are whole, the next step, about
@@ -13,10 +14,11 @@ workers generate them, and the trainer reads results after a cursor. When 64 gro
 transaction into the fleet spec, and each step compares the workers' heartbeats with it and writes the next phase, until
 all have confirmed.
 
-It follows that no process of the API has state that a batch or a publish needs. Each step is level-triggered: it reads
-the present state and does the work that follows from it. Every step may be repeated or done by two processes, and the
-fleet spec is written by compare-and-swap, so several replicas may run a controller for one job, and any may die. An
-action names the revision that it follows from: a process that was paused and resumes has no effect.
+Consequences: no process of the API has state that a batch or a publish needs. Each step is level-triggered: it reads
+the present state and does the work that follows from it. A step may be repeated, or executed by two processes, and the
+fleet spec is written by compare-and-set; so several replicas may run a controller for one job, and each of them may
+die. An action of a transaction names the revision of the fleet spec from which it was computed. The store refuses it
+under any other revision, so the outdated actions of a process that resumes after a pause have no effect.
 """
 
 import asyncio
@@ -48,7 +50,7 @@ ROUND_SECONDS = 0.2
 TROUBLE_SECONDS = 2.0
 """Interval after a reconcile step that failed, in seconds."""
 MOST_PAUSE_SECONDS = 6 * 3600.0
-"""Limit of a pause of the compatible routes, in seconds: its caller may be gone, while all other callers wait."""
+"""Limit of a pause of the compatible routes, in seconds: a caller that has ended would block all others for ever."""
 
 
 async def control(job: JobContext) -> None:
@@ -65,7 +67,7 @@ async def control(job: JobContext) -> None:
 
 
 async def reconcile(job: JobContext) -> bool:
-    """One reconcile step; True while a weights transaction is active."""
+    """Runs one reconcile step; returns whether a weights transaction was active, or a pause was ended."""
     batches = await job.store.batches()
     for record in batches:
         with about(batch=record.number):
@@ -89,21 +91,22 @@ async def reconcile(job: JobContext) -> bool:
 
 
 async def _settle(job: JobContext, record: BatchRecord) -> None:
-    if record.forgotten:  # its deletion was begun, and broke off
+    if record.forgotten:  # an earlier deletion of its data was interrupted
         await _apart(job, job.store.forget(record.number))
         return
-    if record.takes_parked:  # the call that opened it broke off
+    if record.takes_parked:  # the call that opened it was interrupted
         await _apart(job, take_over(job, record, await job.store.fleet_spec()))
     await _apart(job, settle(job, record))
 
 
 async def _apart(job: JobContext, work: Coroutine[Any, Any, object]) -> None:
-    """Logs an error of one batch, which the next step retries; it stops neither other batches nor a publish."""
+    """Awaits the work for one batch and logs its error, so that other batches and a publish proceed; the next step
+    retries. Raises StoreUnavailableError and FleetSpecMovedError, which concern the whole step."""
     try:
         await work
     except (StoreUnavailableError, FleetSpecMovedError):
         raise
-    except Exception as error:  # of any kind
+    except Exception as error:  # also a defect
         log.warning("%s/%s: %s", job.job.namespace, job.job.name, error, exc_info=not isinstance(error, OpenseerError))
 
 
@@ -113,8 +116,8 @@ async def _is_forgotten(job: JobContext, fleet_spec: FleetSpec) -> bool:
 
 
 async def _move_strays(job: JobContext, fleet_spec: FleetSpec, batches: list[BatchRecord]) -> None:
-    """Handles unfinished batches of a version that the fleet does not serve: one that was served before is continued
-    with the present version, one that was never published, or whose adapter is gone, ends."""
+    """Handles unfinished batches of versions that the fleet does not serve. A batch of an earlier version continues
+    with the present one; a batch of a version that was never served, or of a removed adapter, is aborted."""
     store, revision = job.store, fleet_spec.revision
     for record in batches:
         if record.version in fleet_spec.served or record.progress.complete:
@@ -148,7 +151,7 @@ async def _advance(job: JobContext, snapshot: FleetSnapshot, batches: list[Batch
 
 
 async def _carry_out(job: JobContext, action: TransactionAction, batches: list[BatchRecord], revision: int) -> None:
-    """Acts only while the fleet has the revision that the action follows from."""
+    """Executes an action of a transaction. The store refuses it if the fleet spec's revision is not `revision`."""
     match action:
         case AbortBatches(version):
             for number in _numbers(batches, version):
@@ -162,5 +165,5 @@ async def _carry_out(job: JobContext, action: TransactionAction, batches: list[B
 
 
 def _numbers(batches: list[BatchRecord], version: str) -> list[int]:
-    """Batches of a version that are not complete."""
+    """Returns the numbers of the batches of a version that are not complete."""
     return [record.number for record in batches if record.version == version and not record.progress.complete]

@@ -1,13 +1,14 @@
-"""Shorter pauses of the garbage collector: it does not examine objects that live as long as the process.
+"""Shortens the pauses of the garbage collector: excludes objects that exist as long as the process.
 
-A full collection examines every object, most of them of libraries: it takes tens of milliseconds in which no call is
-answered, or hundreds in a process with a tokenizer.
+A full collection examines every object; most belong to libraries. It blocks all calls for tens of milliseconds, or for
+hundreds in a process with a tokenizer.
 """
 
 import gc
 
 
 def keep() -> None:
-    """Excludes all present objects from later collections; called after the start and after a large load."""
+    """Excludes all present objects from later collections.
+    Called after the start, and after the load of a tokenizer."""
     gc.collect()
     gc.freeze()

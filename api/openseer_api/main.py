@@ -1,5 +1,4 @@
-"""The gateway's process: `python -m openseer_api.main`. Serves every job of mode serve that the cluster has,
-and shows those of mode batch on its page."""
+"""The gateway's process, `python -m openseer_api.main`: serves jobs of mode serve, and shows all jobs on its page."""
 
 import asyncio
 import logging
@@ -41,11 +40,13 @@ from openseer_store.connect import open_store
 from openseer_store.redis_link import TELL_SECONDS
 
 STORE_SECONDS = 5.0
-"""Time in which a call to a job's store is retried, in seconds; then it is answered 503."""
+"""Time for which a call to a job's store is retried, in seconds; then the HTTP response is 503."""
 LOOKED_SECONDS = 120.0
-"""Time that stores of jobs of mode batch stay open after the page's last call, in seconds; its streams last 60 s."""
+"""Time for which stores of jobs of mode batch stay open after the page's last call, in seconds. The page calls at least
+every 60 s, because its streams end then."""
 FINISH_SECONDS = 15
-"""Time for open HTTP responses after a signal to stop, in seconds; clients resume streams at another replica."""
+"""Time in which open HTTP responses may end after a signal to stop, in seconds.
+Clients continue streams at another replica."""
 
 log = logging.getLogger("openseer_api")
 
@@ -53,7 +54,8 @@ log = logging.getLogger("openseer_api")
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
     """The gateway's settings. `watched`: namespaces whose jobs are served, empty: all. `audiences`: see KubernetesAuth.
-    `metrics_port`: of the process's own metrics for Prometheus. `stores`: how jobs' stores are reached."""
+    `metrics_port`: of the process's own metrics for Prometheus. `stores`: keys and rules for
+    the access to jobs' stores."""
 
     watched: tuple[str, ...] = ()
     audiences: tuple[str, ...] = ()
@@ -63,7 +65,7 @@ class GatewaySettings:
 
     @staticmethod
     def read(environment: Mapping[str, str] = os.environ) -> "GatewaySettings":
-        """Reads OPENSEER_* variables. Raises InputError, which names the wrong variable."""
+        """Reads the environment variables OPENSEER_*. Raises InputError with the name of a wrong variable."""
 
         def names(name: str) -> tuple[str, ...]:
             return tuple(filter(None, environment.get(name, "").split(",")))
@@ -80,8 +82,9 @@ class GatewaySettings:
 
 
 class ServedJobs:
-    """The directory of the gateway: a job that is requested counts as used. Jobs of mode batch, `batch`, are only
-    shown: their stores are open while a browser has the page open, and no batch controller runs for them here."""
+    """The directory of the gateway. `open`: jobs of mode serve; `find` marks a job as used. `shown`: jobs of mode
+    batch, which only the page shows: their stores are open while a browser has the page open, without a batch
+    controller."""
 
     def __init__(self, jobs: KubeJobs, batch: KubeJobs, access: StoreAccess, spans: SpanTaker | None = None) -> None:
         opened = partial(_open_job, access, RowsMemory(ALL_BYTES), spans)
@@ -94,7 +97,7 @@ class ServedJobs:
         return time.monotonic() - self._looked_at < LOOKED_SECONDS
 
     async def find(self, namespace: str, name: str) -> JobContext | None:
-        """The job's context; None if no such job serves."""
+        """Returns the job's context, and marks the job as used; None if no such job serves."""
         controlled = await self.open.find(namespace, name)
         if controlled is None:
             return None
@@ -102,17 +105,17 @@ class ServedJobs:
         return controlled.context
 
     async def find_shown(self, namespace: str, name: str) -> JobContext | None:
-        """The job's context, for jobs of mode batch too; None for a job that does not exist or has ended."""
+        """Returns the context of a job of either mode; None if the job does not exist or has ended."""
         self._looked_at = time.monotonic()
         return await self.find(namespace, name) or await self.shown.find(namespace, name)
 
     def open_jobs(self) -> list[JobContext]:
-        """Jobs that are open in this process."""
+        """Returns the jobs that are open in this process."""
         self._looked_at = time.monotonic()
         return [*(controlled.context for controlled in self.open.opened()), *self.shown.opened()]
 
     def unopened(self) -> list[UnopenedJob]:
-        """Jobs whose last attempt to open failed."""
+        """Returns the jobs that should be open and are not."""
         found = [*self.open.unopened(), *self.shown.unopened()]
         return [UnopenedJob(job.namespace, job.name, job.spec.mode, reason) for job, reason in found]
 
@@ -120,7 +123,8 @@ class ServedJobs:
 async def _open_job(
     access: StoreAccess, memory: RowsMemory, spans: SpanTaker | None, job: RolloutJob, url: str
 ) -> ControlledJob:
-    """Connects to the job's store. Raises StoreUnavailableError while it does not answer, or its address is refused."""
+    """Opens a job of mode serve and starts its controller. Raises StoreUnavailableError if the store does not respond,
+    or its address is not allowed."""
     store = await open_store(
         url,
         job.name,
@@ -139,7 +143,7 @@ async def _open_job(
 
 
 async def _open_shown(access: StoreAccess, job: RolloutJob, url: str) -> JobContext:
-    """The same for a job that is only read: its driver controls it. Raises StoreUnavailableError."""
+    """Opens a job of mode batch, which is only read: its driver controls it. Raises StoreUnavailableError."""
     store = await open_store(url, job.name, job.namespace, retry_seconds=STORE_SECONDS, dial=access.dial(job))
     return JobContext(job, store, on_codec=heap.keep)
 
@@ -149,7 +153,7 @@ def _renew_job(controlled: ControlledJob, job: RolloutJob) -> None:
 
 
 def gateway(kube: Kube, settings: GatewaySettings, directory: ServedJobs, refused: Counter[int]) -> FastAPI:
-    """The application, with the task that watches for jobs. `refused`: see create_app."""
+    """Returns the application, with tasks that watch the cluster's jobs. `refused`: see create_app."""
 
     @asynccontextmanager
     async def watching(_app: FastAPI) -> AsyncGenerator[None]:
@@ -173,7 +177,8 @@ def gateway(kube: Kube, settings: GatewaySettings, directory: ServedJobs, refuse
 
 
 def _metrics_server(port: int, directory: ServedJobs, refused: Counter[int]) -> PodHttp:
-    """The server of the process's metrics, on a separate port: trainers' calls may come from outside the cluster."""
+    """Returns the server of the process's metrics. Its port is not that of the API, which may be reachable from
+    outside."""
     registry = CollectorRegistry()
     registry.register(Collected(lambda: calls_of([job.context for job in directory.open.opened()], refused)))
     return PodHttp(port, ready=lambda: directory.open.synced, alive=lambda: True, registry=registry)
@@ -185,7 +190,7 @@ async def serve(settings: GatewaySettings) -> int:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(kube.close)
         spans = await stack.enter_async_context(span_export())
-        everywhere = ""  # every address there is, of both kinds
+        everywhere = ""  # all addresses, IPv4 and IPv6
         served = KubeJobs(kube, settings.watched, settings.stores)
         batch = KubeJobs(kube, settings.watched, settings.stores, mode="batch")
         directory = ServedJobs(served, batch, settings.stores, spans)
@@ -201,7 +206,7 @@ async def serve(settings: GatewaySettings) -> int:
 
 
 def main() -> int:
-    """The entry point; an OpenseerError is logged as one line."""
+    """The entry point; returns the exit code. An OpenseerError is logged as one line."""
     start_log()
     try:
         return asyncio.run(serve(GatewaySettings.read()))

@@ -1,6 +1,6 @@
-"""The trainer's side: clients of the API, sync and async, and adapters for existing trainers.
+"""Clients of the API for trainers, sync and async, and adapters for existing trainers.
 
-Importing this loads only httpx and pydantic; adapters (`trl`, `verl` and others) are imported by name.
+An import of this package loads only httpx and pydantic; adapters (`trl`, `verl` and others) are imported by name.
 
 Read `client`, `async_client`, `groups` and `reading` (results), `checkpoint`, `errors`, `settings`, `http`; then the
 adapters and their shared parts, `torch_grpo`, `torch_weights`, `whole_groups`, `ranks`; `rewards`. Tests: tests/client.

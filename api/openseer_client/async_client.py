@@ -1,4 +1,4 @@
-"""The async client: the methods of `client`, with await and async for."""
+"""The async client of a trainer. It has the same methods as `client`, with await and async for."""
 
 import asyncio
 import time
@@ -30,10 +30,11 @@ T = TypeVar("T")
 
 
 class AsyncClient:
-    """A connection to one job's API, of one event loop. Every method raises ApiError if the API refuses a call.
+    """A connection to one job's API, for one event loop. Every method raises ApiError if the API refuses a call.
 
-    Defaults: OPENSEER_URL, OPENSEER_TOKEN, OPENSEER_TOKEN_FILE. `limits`: time limits of a call's retries while the API
-    is unreachable or busy; `timeout`: seconds without a byte after which a connection counts as lost.
+    `url`, `token`, `token_file` default to the environment variables OPENSEER_URL, OPENSEER_TOKEN, OPENSEER_TOKEN_FILE.
+    `limits`: time limits of a call's retries while the API is unreachable or busy. `timeout`: seconds without a byte
+    after which a connection counts as lost.
     """
 
     def __init__(
@@ -63,70 +64,71 @@ class AsyncClient:
         await self._http.aclose()
 
     async def open_batch(self, spec: BatchSpec | None = None, *, key: str | None = None) -> "AsyncBatchHandle":
-        """Opens a batch. A `key` that was used before returns the same batch, for a trainer that was restarted."""
+        """Opens a batch. With a `key` that was used before, returns the existing batch, for a restarted trainer."""
         return AsyncBatchHandle(self, (await self.do(calls.open_batch(spec or BatchSpec(), key))).id)
 
     def batch(self, number: int) -> "AsyncBatchHandle":
-        """A batch by its number; no call is made."""
+        """Returns a handle of the batch with this number, without a call."""
         return AsyncBatchHandle(self, number)
 
     async def batches(self) -> list[Batch]:
-        """All batches whose data are not deleted."""
+        """Returns all batches whose data are not deleted."""
         return (await self.do(calls.batches())).batches
 
     async def publish(
         self, what: Publish, *, wait: bool = True, progress: Callable[[Transaction], None] | None = None
     ) -> Transaction:
-        """Publishes new weights; `wait`: until every worker has them. `progress` is called with each state.
+        """Publishes new weights; with `wait`, returns when every worker has loaded them. `progress` is called with each
+        state.
 
-        Raises WeightsError, which names the workers that did not confirm.
+        Raises WeightsError, which names the workers that have not confirmed.
         """
         if not wait:
             return await self.do(calls.publish(what))
         return await self.run(flows.publish(what, time.monotonic, progress))
 
     async def weights(self, *, revision: int | None = None, wait_seconds: float = 0.0) -> Weights:
-        """The fleet's weights; with `revision`, it waits up to `wait_seconds` for a newer one."""
+        """Returns the fleet's weights; with `revision`, waits up to `wait_seconds` for a newer revision."""
         return await self.do(calls.weights(revision, wait_seconds))
 
     async def abort_weights(self) -> Weights:
-        """Cancels the active transaction; the fleet goes back to the version before."""
+        """Cancels the active transaction; the fleet returns to its previous version."""
         return await self.do(calls.abort_weights())
 
     async def remove_adapter(self, name: str) -> None:
-        """Takes a LoRA adapter out of service: its unfinished requests end as aborted. No error if it is not served.
-        Raises ConflictError while it is being published."""
+        """Removes a LoRA adapter from the fleet; its unfinished requests end as aborted. Does nothing if it is not
+        served. Raises ConflictError while it is being published."""
         await self.do(calls.remove_adapter(name))
 
     async def release(self, what: Release | None = None, *, patience: float = 600.0) -> FleetState:
-        """Lends the GPUs to the trainer, and waits until they are free. Raises FleetError after `patience` seconds."""
+        """Lends the GPUs to the trainer, and returns when they are free. Raises FleetError after `patience` seconds."""
         return await self.run(flows.release(what or Release(), time.monotonic, patience))
 
     async def acquire(self, what: Acquire | None = None, *, patience: float = 600.0) -> FleetState:
-        """Gives the GPUs back to the fleet, and waits until its engines, or the named parts of them, are awake.
+        """Gives the GPUs back to the fleet, and returns when its engines, or the parts in `what`, are awake.
 
         Raises FleetError after `patience` seconds.
         """
         return await self.run(flows.acquire(what or Acquire(), time.monotonic, patience))
 
     async def fleet(self) -> FleetState:
-        """Whether openseer or the trainer has the GPUs."""
+        """Returns the state of the fleet: whether openseer or the trainer has the GPUs."""
         return await self.do(calls.fleet(0.0))
 
     async def job(self) -> JobStatus:
-        """The present state of the job."""
+        """Returns the present state of the job."""
         return await self.do(calls.job())
 
     async def workers(self) -> list[WorkerInfo]:
-        """The workers of the fleet."""
+        """Returns the workers of the fleet."""
         return (await self.do(calls.workers())).workers
 
     async def autoscaling(self) -> Autoscaling:
-        """Queue depth, backlog and wanted workers."""
+        """Returns queue depth, backlog in tokens, and the wanted number of workers."""
         return await self.do(calls.autoscaling())
 
     async def do(self, call: Call[T]) -> T:
-        """Makes one call, with retries within the limits."""
+        """Makes one call, with retries within the limits, and returns its result."""
         exchange = self._exchange.run(call)
         step = advance(exchange)
         while not isinstance(step, End):
@@ -150,7 +152,7 @@ class AsyncClient:
         return cast("End[T]", step).value
 
     async def iterate(self, stream: Stream[T]) -> AsyncIterator[T]:
-        """The values that a stream emits."""
+        """Runs a stream and yields the values that it emits."""
         step = advance(stream)
         try:
             while not isinstance(step, End):
@@ -163,7 +165,7 @@ class AsyncClient:
             stream.close()
 
     async def _step(self, flow: Any, step: Call[Any] | Pause) -> Any:
-        """Makes the call or the pause that the flow yielded and returns its next step."""
+        """Makes the call or the pause that the flow yielded, and returns the flow's next step."""
         if isinstance(step, Pause):
             await asyncio.sleep(step.seconds)
             return advance(flow)
@@ -183,11 +185,11 @@ class AsyncBatchHandle:
         self._own = reading.Own()
 
     async def status(self) -> Batch:
-        """The present state of the batch."""
+        """Returns the present state of the batch."""
         return await self.client.do(calls.status(self.id))
 
     async def submit(self, groups: Iterable[Group]) -> UploadReceipt:
-        """Submits groups, in pieces; it reads `groups` no faster than the API accepts them."""
+        """Submits groups, in pieces. Reads `groups` no faster than the API accepts them."""
         return await self.client.run(flows.submit(self.id, self._own.noted(groups)))
 
     async def seal(self) -> Batch:
@@ -198,12 +200,12 @@ class AsyncBatchHandle:
     def results(
         self, *, after: int | None = None, checkpoint: Checkpoint | None = None, acknowledge: bool = False
     ) -> AsyncIterator[ResultItem | GroupItem]:
-        """Results and ends of groups as they arrive, until the batch is complete.
+        """Yields results and ends of groups as they arrive, until the batch is complete.
 
-        It continues after lost connections and restarts of the API. An item counts as taken when the next one is
-        requested: then `checkpoint` stores the position, from which a restart continues. `acknowledge`: taken items are
-        acknowledged at most once a second and at the end, which deletes the data. `after`: a cursor to begin after, in
-        place of the checkpoint's.
+        It continues after lost connections and restarts of the API. An item counts as processed when the next one is
+        requested; then the position is saved in `checkpoint`, from which a restart continues. `acknowledge`:
+        acknowledges processed items, at most once per second and at the end, which deletes the batch's data. `after`: a
+        cursor to begin after, instead of the checkpoint's.
         """
         stream = reading.results(self.id, after, checkpoint, acknowledge=acknowledge, own=self._own)
         return self.client.iterate(stream)
@@ -216,12 +218,12 @@ class AsyncBatchHandle:
         environment: Environment | None = None,
         seal_after: int | None = None,
     ) -> AsyncIterator[FinishedGroup]:
-        """Finished groups, each with all its results; only `whole` ones may be trained on.
+        """Yields finished groups, each with its results. Train only on groups with `whole`.
 
-        `checkpoint` and `acknowledge` as in `results`, in whole groups. `environment` maps a finished turn to the token
-        ids to append before it continues, or to None after the last turn. It runs between two reads: run a slow one in
-        threads (read `results`, call `go_on`). A batch with further turns must not be sealed, so with an environment
-        give the number of groups as `seal_after`.
+        `checkpoint`, `acknowledge`: as in `results`, but a group is processed as a unit. `environment` maps a finished
+        turn to the token ids to append before the response continues, or to None after the last turn. It runs between
+        two reads; a slow environment should run in threads, with `results` and `go_on` instead of this method. A batch
+        with further turns must not be sealed, so with an environment pass the number of groups as `seal_after`.
         """
         stream = reading.groups(
             self.id,
@@ -242,30 +244,33 @@ class AsyncBatchHandle:
         acknowledge: bool = False,
         environment: Environment | None = None,
     ) -> AsyncIterator[FinishedGroup]:
-        """Submits groups from `supply` until the batch's target is met, and yields those that `judge` accepts.
+        """Submits groups from `supply` until the batch's target is met, and yields the whole groups that `judge`
+        accepts.
 
-        For a batch opened with a target of `count: valid`. After a restart pass the same supply from its start.
+        The batch must have been opened with a target of `count: valid`. After a restart pass the same supply from its
+        start.
         """
         stream = reading.fill(self.id, supply, judge, checkpoint, acknowledge=acknowledge, environment=environment)
         return self.client.iterate(stream)
 
     async def go_on(self, item: ResultItem, token_ids: Sequence[int]) -> RequestInfo:
-        """Continues a finished request after its environment's turn, with `token_ids` appended."""
+        """Continues a finished request with `token_ids` appended, the environment's turn."""
         return await self.client.do(reading.go_on(item, token_ids))
 
     async def judge(self, verdicts: Mapping[str, bool]) -> Batch:
-        """Marks groups as valid (True) or invalid for training, by name."""
+        """Marks groups as valid (True) or invalid (False) for training, by name."""
         valid = [name for name, good in verdicts.items() if good]
         invalid = [name for name, good in verdicts.items() if not good]
         return await self.client.do(calls.verdicts(self.id, Verdicts(valid=valid, invalid=invalid)))
 
     async def acknowledge(self, cursor: int) -> Batch:
-        """Confirms that all results up to `cursor` are stored; the last cursor of a complete batch deletes its data."""
+        """Confirms that all results up to `cursor` are stored.
+        If that is the last cursor of a complete batch, its data are deleted."""
         return await self.client.do(calls.acknowledge(self.id, cursor))
 
     async def cancel(self, groups: Sequence[str] | None = None, *, index: int | None = None) -> int:
-        """Cancels the batch, some groups, or one request of one group, and returns the number of cancelled requests;
-        partial responses are reported."""
+        """Cancels the batch, some groups, or one request of one group, and returns the number of cancelled requests.
+        Their partial responses are reported."""
         names = list(groups) if groups is not None else None
         return (await self.client.do(calls.cancel(self.id, Cancel(groups=names, index=index)))).count
 
@@ -274,17 +279,17 @@ class AsyncBatchHandle:
         await self.client.do(calls.forget(self.id))
 
     async def metrics(self) -> dict[str, float]:
-        """The batch's metrics, name → number, for a trainer's logger."""
+        """Returns the batch's metrics, name → number, for a trainer's logger."""
         return await self.client.do(calls.metrics(self.id))
 
     async def names(self, *, start: int = 0, limit: int = 1000) -> list[str]:
-        """Names of at most `limit` groups in the order of submission, from number `start` on."""
+        """Returns the names of at most `limit` groups in the order of submission, from number `start` on."""
         return (await self.client.do(calls.group_names(self.id, start, limit))).groups
 
     async def group(self, name: str) -> GroupInfo:
-        """The present state of a group, with its tokens up to the last checkpoint."""
+        """Returns the present state of a group, with its tokens up to the last checkpoint."""
         return await self.client.do(calls.group(self.id, name))
 
     async def request(self, group: str, index: int) -> RequestInfo:
-        """The present state of a request, with its tokens up to the last checkpoint."""
+        """Returns the present state of a request, with its tokens up to the last checkpoint."""
         return await self.client.do(calls.request(self.id, group, index))

@@ -1,4 +1,4 @@
-"""The position of a reader of results, kept in a file, so that a restarted trainer continues from it."""
+"""Checkpoints: the position of a reader of results in a file, from which a restarted trainer continues."""
 
 import json
 import os
@@ -33,10 +33,11 @@ class _File(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A reader's position: all up to `cursor` is taken; beyond it, groups whose end has a cursor up to that in `taken`.
+    """A reader's position: every entry up to `cursor` was processed. `taken`: groups with later entries that were
+    processed too, name → cursor of the group's end.
 
-    `complete`: the batch has no further results. `groups`: number of taken groups. `recent`: those taken in the last
-    RECENT_SECONDS, with the time (seconds of the wall clock): a restarted store may lose them and return them again.
+    `complete`: the batch has no further results. `groups`: number of processed groups. `recent`: groups processed in
+    the last RECENT_SECONDS, name → time in seconds of the wall clock; a restarted store may return them again.
     """
 
     cursor: int = 0
@@ -48,26 +49,27 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """Distinguishes batches of the same number. `job`: NAMESPACE/NAME; `at`: when it was opened (seconds of the store's
-    clock). Both are unset if an earlier API does not report them."""
+    """Distinguishes batches of the same number. `job`: NAMESPACE/NAME; `at`: time at which the batch was opened, in
+    seconds of the store's clock. "" and 0.0 if the API is of an earlier version that does not report them."""
 
     job: str = ""
     at: float = 0.0
 
 
 class Checkpoint:
-    """A file with one batch's position. It is replaced as a whole, so a kill leaves the old or the new one.
+    """A file with one batch's position. It is replaced as a whole, so a kill leaves the old or the new content.
 
-    A file of another batch of the job (an earlier iteration's) is overwritten. Raises InputError for a file that is no
-    checkpoint, of another job, or of a batch that had this number before the store was emptied; OutputError if it
-    cannot be written.
+    A file of another batch of the job (of an earlier iteration) is overwritten. Raises InputError for a file that is no
+    checkpoint, belongs to another job, or to a batch that had this number before the store was emptied; OutputError if
+    the file cannot be written.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
     def position(self, batch: int, opened: Opened = Opened()) -> Position:
-        """The stored position in `batch`; the beginning if there is no file, or one of another batch."""
+        """Returns the stored position in `batch`;
+        the beginning if there is no file, or the file is of another batch."""
         try:
             found = _File.model_validate_json(self.path.read_bytes())
         except FileNotFoundError:
@@ -88,7 +90,7 @@ class Checkpoint:
         return Position(found.cursor, found.complete, found.taken, found.groups, found.recent)
 
     def save(self, batch: int, position: Position, opened: Opened = Opened(), *, durable: bool = False) -> None:
-        """Replaces the file. `durable`: waits until it is on the disk, so that it survives a loss of power too."""
+        """Replaces the file. `durable`: waits until it is on the disk, so that it survives a loss of power."""
         content = {
             "batch": batch,
             "job": opened.job,

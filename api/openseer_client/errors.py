@@ -1,4 +1,4 @@
-"""Errors of the client: one per kind of response, most with advice."""
+"""Errors of the client: a class per kind of response, most with advice."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from openseer_core.wire.weights import Transaction
 
 
 class ApiError(OpenseerError):
-    """The API refused a call, or could not be reached. `problem`: the API's report; `call`: method and path."""
+    """The API refused a call, or could not be reached. `problem`: the API's description; `call`: method and path."""
 
     advice = ""
 
@@ -24,13 +24,13 @@ class ApiError(OpenseerError):
 
 
 class BadRequestError(ApiError):
-    """The request is wrong (400, 405, 406, 415, 422 and any other 4xx without an error of its own)."""
+    """The request is wrong (400, 405, 406, 415, 422 and any other 4xx without a class of its own)."""
 
     exit_code = 2
 
 
 class UnauthorizedError(ApiError):
-    """No token, or one that is not valid (401)."""
+    """No token, or an invalid one (401)."""
 
     exit_code = 2
     advice = "Give token=, token_file=, OPENSEER_TOKEN or OPENSEER_TOKEN_FILE a token of this job."
@@ -44,7 +44,7 @@ class ForbiddenError(ApiError):
 
 
 class NotFoundError(ApiError):
-    """No such batch, group or request; a batch whose last result was acknowledged is gone too (404, 410)."""
+    """The batch, group or request does not exist, or its data were acknowledged and deleted (404, 410)."""
 
     exit_code = 2
 
@@ -54,20 +54,20 @@ class ConflictError(ApiError):
 
 
 class TooLargeError(ApiError):
-    """More than the API takes in one call (413)."""
+    """The body is larger than the API's limit for one call (413)."""
 
     exit_code = 2
 
 
 class BusyError(ApiError):
-    """The API was busy for longer than this client retries (429)."""
+    """The API was busy for longer than the client's limit `busy` (429)."""
 
     retryable = True
     advice = "Too much is queued: read results, or submit later."
 
 
 class UnavailableError(ApiError):
-    """The API did not answer within this client's limits (no connection, 502, 503, 504)."""
+    """The API did not respond within the client's limit `unreachable` (no connection, 502, 503, 504)."""
 
     retryable = True
     exit_code = 4
@@ -75,13 +75,14 @@ class UnavailableError(ApiError):
 
 
 class AnswerError(ApiError):
-    """The API failed (500), or this version of the client cannot read its response."""
+    """The API failed (500), or this version of the client cannot parse its response."""
 
     exit_code = 4
 
 
 class WeightsError(OpenseerError):
-    """A weights transaction failed, or did not end in time. `transaction`: its state, with the unconfirmed workers."""
+    """A weights transaction failed, or did not end in time.
+    `transaction`: its last state, with the unconfirmed workers."""
 
     def __init__(self, transaction: Transaction, why: str) -> None:
         self.transaction = transaction
@@ -106,11 +107,11 @@ class WeightsError(OpenseerError):
 
 
 class FleetError(OpenseerError):
-    """The GPUs were not handed over in time."""
+    """The GPUs were not released to the trainer, or not acquired back, in time."""
 
 
 class GroupsLostError(OpenseerError):
-    """Groups were not whole after all tries. `ends`: the end of each group, with counts by outcome."""
+    """Groups were not whole after all tries. `ends`: the ends of these groups, with counts of responses by outcome."""
 
     def __init__(self, ends: Sequence[GroupItem], tries: int) -> None:
         self.ends = tuple(ends)
@@ -134,7 +135,7 @@ class SubmissionLostError(OpenseerError):
 
 
 class RewardError(OpenseerError):
-    """A response got no reward. `group`: its group's name; `index`: of the response, None if it is not known."""
+    """A response has no reward. `group`: name of its group; `index`: of the response, None if unknown."""
 
     def __init__(self, group: str, index: int | None, why: str) -> None:
         self.group, self.index = group, index
@@ -143,7 +144,7 @@ class RewardError(OpenseerError):
 
 
 class StaleResultError(OpenseerError):
-    """A response has tokens of other weights than its batch requires."""
+    """A response has tokens of another weights version than its batch requires."""
 
     def __init__(self, item: ResultItem, version: str) -> None:
         self.item = item
@@ -170,7 +171,7 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 
 
 def error_of(problem: Problem, call: str) -> ApiError:
-    """The error for a problem, by its status."""
+    """Returns the error for a problem, by its status."""
     kind = _BY_STATUS.get(problem.status)
     if kind is None:
         kind = BadRequestError if 400 <= problem.status < 500 else AnswerError

@@ -7,9 +7,10 @@ from openseer_core.wire.results import GroupItem, ResultItem
 
 @dataclass(frozen=True, slots=True)
 class FinishedGroup:
-    """A group with its results: all of its requests have ended. `results`: the last turn of each, by index.
+    """A group whose requests have all ended. `results`: the last turn of each request, by index.
 
-    Only a `whole` group may be trained on: another one has lost requests, which `end` counts by outcome.
+    Train only on a group with `whole`. In any other group responses are missing; `end` contains their number by
+    outcome.
     """
 
     end: GroupItem
@@ -17,17 +18,17 @@ class FinishedGroup:
 
     @property
     def name(self) -> str:
-        """The group's id in its batch; that of a carried group contains its origin."""
+        """The group's id in its batch. The id of a carried group contains its origin."""
         return self.end.group
 
     @property
     def original_name(self) -> str:
-        """The id that the group was submitted with."""
+        """The id with which the group was submitted."""
         return self.end.carried_from.group if self.end.carried_from is not None else self.end.group
 
     @property
     def whole(self) -> bool:
-        """Whether every response is complete, and in `results`."""
+        """Whether every response is complete and contained in `results`."""
         return self.end.whole and len(self.results) == self.end.size
 
 
@@ -39,15 +40,16 @@ class _Open:
 
 
 class Collector:
-    """Holds the results of unfinished groups."""
+    """Collects the results of unfinished groups."""
 
     def __init__(self) -> None:
         self._open: dict[str, _Open] = {}
 
     def add(self, item: ResultItem) -> bool:
-        """Adds a result; False if it was added before.
+        """Adds a result; returns False if it was added before.
 
-        For a request that continues, an earlier turn with a later cursor is new: the store has lost the later turn.
+        For a request with another turn (`goes_on`), a known turn with a later cursor is new: the store has lost the
+        next turn and generated this one again.
         """
         group = self._open.setdefault(item.group, _Open(item.cursor))
         known = group.results.get(item.index)
@@ -59,11 +61,11 @@ class Collector:
         return True
 
     def goes_on(self, item: ResultItem) -> None:
-        """Notes that the request of this result has another turn: its group has not ended, even if its end was read."""
+        """Records that this request has another turn: its group has not ended, also if its end was read."""
         self._open[item.group].going_on.add(item.index)
 
     def end(self, item: GroupItem) -> FinishedGroup | None:
-        """The finished group; None while one of its requests continues."""
+        """Removes and returns the finished group; None while one of its requests continues."""
         group = self._open.get(item.group)
         if group is not None and group.going_on:
             return None
@@ -72,5 +74,5 @@ class Collector:
         return FinishedGroup(item, tuple(results[index] for index in sorted(results)))
 
     def safe(self, cursor: int) -> int:
-        """The greatest cursor, up to `cursor`, from which a restart loses no result of an unfinished group."""
+        """Returns the greatest position up to `cursor` that precedes all results of the unfinished groups."""
         return min((group.first - 1 for group in self._open.values()), default=cursor)

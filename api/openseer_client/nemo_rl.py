@@ -1,7 +1,7 @@
-"""NeMo-RL's GRPO with openseer: a generation class that replaces its vLLM backend, and weights through a folder.
+"""An adapter for NeMo-RL's GRPO: a generation class that replaces its vLLM backend, and weights through a folder.
 
-Written for NeMo-RL at revision 7ea279a (0.6.0, 2026-08-22), which chooses among its own backends in `grpo.setup`; so
-`install` replaces the module's class for vLLM, before `setup` is called or imported:
+Written for NeMo-RL at revision 7ea279a (0.6.0, 2026-08-22). Its function `grpo.setup` can only select NeMo-RL's own
+backends, so `install` replaces the vLLM class of that module. Call it before `setup` is called or imported:
 
     from openseer_client.nemo_rl import Fleet, install
 
@@ -11,7 +11,7 @@ Written for NeMo-RL at revision 7ea279a (0.6.0, 2026-08-22), which chooses among
     run_grpo.main()
 """
 
-# NeMo-RL and Ray are no dependencies, and torch has few types: their values are Any here.
+# NeMo-RL and Ray are no dependencies of openseer, and torch's types are partial: their values are Any here.
 # pyright: reportMissingImports=false, reportUnknownVariableType=false, reportUnknownMemberType=false
 # pyright: reportUntypedBaseClass=false, reportUnknownArgumentType=false, reportUnknownParameterType=false
 
@@ -42,18 +42,18 @@ from openseer_core.wire.fleet import Acquire, Release
 from openseer_core.wire.results import ResultItem
 
 TIMED = "prepare_for_generation/transfer_and_update_weights"
-"""NeMo-RL's name of the time of its own transports."""
+"""The timer under which NeMo-RL reports the time of its own weight transports."""
 _TAKEN = {"input_ids", "input_lengths", "stop_strings"}
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """The fleet's address, and this training's use of it.
+    """The fleet's address, and the settings of a training that uses it.
 
-    `weights_folder`: seen by every process of the trainer and by every worker. `url`, `token`, `token_file`: unset,
-    from the environment. `run`: prefix of the versions' names; a restarted training removes the batches of its previous
-    process, so concurrent trainings need different names. `mode`: treatment of other responses that run during a
-    publish. `share_gpus`: the workers have the trainer's own GPUs, and sleep while it trains.
+    `weights_folder`: a folder that every process of the trainer and every worker can access. `url`, `token`,
+    `token_file`: from the environment if unset. `run`: prefix of the versions' names; a restarted training deletes the
+    batches of its previous process, so concurrent trainings need different names. `mode`: treatment of other responses
+    that run during a publish. `share_gpus`: the workers use the trainer's GPUs, and sleep while it trains.
     """
 
     weights_folder: str
@@ -65,21 +65,22 @@ class Fleet:
     share_gpus: bool = False
 
     def __post_init__(self) -> None:
-        # Settings that no publish accepts are refused here.
+        # Raises an error now for settings that a publish would refuse.
         self.publish(f"{self.run}-0", Source(path=self.weights_folder))
 
     def publish(self, version: str, source: Source) -> Publish:
-        """The body of a publish by this training."""
+        """Returns the body of a publish by this training."""
         return Publish(version=version, source=source, mode=self.mode)
 
     def client(self) -> Client:
-        """A client of the fleet's API."""
+        """Returns a client of the fleet's API."""
         return Client(self.url, token=self.token, token_file=self.token_file)
 
 
 def install(fleet: Fleet) -> None:
-    """Makes `nemo_rl.algorithms.grpo.setup` use the fleet if the configuration names vLLM."""
-    fleet.client().close()  # raises InputError without an address
+    """Makes `nemo_rl.algorithms.grpo.setup` use the fleet. Raises InputError without an address; `setup` then raises
+    InputError for settings that the fleet does not support."""
+    fleet.client().close()  # checks the address
     grpo: Any = import_module("nemo_rl.algorithms.grpo")
     stock = grpo.setup
 
@@ -106,7 +107,7 @@ _NEEDED: tuple[tuple[str, tuple[Any, ...], str], ...] = (
     ("dtensor_cfg.lora_cfg.enabled", (False, None), "the whole weights are published"),
     ("router_replay.enabled", (False, None), "the routed experts of tokens are not recorded"),
 )
-"""Fields of `policy` with their allowed values, and the reason."""
+"""Fields of `policy`, with their allowed values and the reason."""
 
 
 def check(policy: Mapping[str, Any]) -> None:
@@ -120,10 +121,10 @@ def check(policy: Mapping[str, Any]) -> None:
 
 
 class Generation(GenerationInterface):
-    """The fleet, in place of NeMo-RL's vLLM engines.
+    """A generation backend that uses the fleet instead of NeMo-RL's vLLM engines.
 
-    Of `config` (policy.generation) it reads the sampling, and of vllm_cfg max_model_len and logprobs_mode; the job's
-    manifest has all other settings of an engine. Its pickle leaves out the weight synchronizer.
+    It reads the sampling in `config` (policy.generation), and max_model_len and logprobs_mode in its vllm_cfg. The
+    job's manifest has all other settings of the engines. A pickled copy has no weight synchronizer.
     """
 
     def __init__(
@@ -137,18 +138,19 @@ class Generation(GenerationInterface):
         self.version = ""
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy does not learn of later versions, so it reads the version from the API.
+        # A copy is not updated when a version is published, so it reads the version from the API.
         return self.__dict__ | {"weight_synchronizer": None, "version": ""}
 
     def generate(self, data: Any, greedy: bool = False) -> Any:
-        """Samples one response per row and waits for all; rows with the same prompt and stops form one group.
+        """Samples one response per row and returns all. Rows with the same prompt and stop strings form one group.
 
-        `data`: input_ids (int64, rows by padded length, padding right), input_lengths (int64, rows), stop_strings (of
-        each row a list, a string or None; unset: none). Returns output_ids (prompt and response, padded right),
-        logprobs (float32, of the same shape, 0 but at sampled tokens), generation_lengths, unpadded_sequence_lengths
-        (int64, rows) and truncated (bool, rows: it did not end by a stop). `greedy`: always the likeliest token.
-        Raises InputError for rows that cannot be sampled, GroupsLostError where responses were lost twice, and
-        StaleResultError for tokens of other weights than those published last.
+        `data`: input_ids (int64, [rows, padded length], padded on the right), input_lengths (int64, [rows]),
+        stop_strings (for each row a list, a string or None; unset: none). `greedy`: always the likeliest token. Returns
+        output_ids (int64, [rows, padded length], prompt and response, padded on the right), logprobs (float32, of the
+        same shape, 0 except at sampled tokens), generation_lengths, unpadded_sequence_lengths (int64, [rows]) and
+        truncated (bool, [rows]: the response did not end by a stop). Raises InputError for rows that cannot be sampled,
+        GroupsLostError for responses that were lost twice, and StaleResultError for tokens of other weights than those
+        published last.
         """
         if extra := sorted(set(data) - _TAKEN):
             raise InputError(f"{', '.join(extra)}: openseer takes token ids only")
@@ -170,7 +172,7 @@ class Generation(GenerationInterface):
         return _output(data["input_ids"], [items[place] for place in range(len(rows))], self.cfg["_pad_token_id"])
 
     def _rows(self, data: Any) -> "list[_Row]":
-        """The prompt of each row, without padding, and its stops."""
+        """Returns the prompt of each row, without padding, and its stop strings."""
         ids, lengths = data["input_ids"], data["input_lengths"].tolist()
         if not lengths:
             return []
@@ -186,7 +188,8 @@ class Generation(GenerationInterface):
         return rows
 
     def _sampling(self, prompt_tokens: int, stop: tuple[str, ...], greedy: bool) -> Sampling:
-        """The configuration's sampling, with max_tokens limited by max_model_len."""
+        """Returns the configuration's sampling, with max_tokens limited by max_model_len. Raises InputError for a
+        prompt that leaves no room for a token."""
         cfg = self.cfg
         engine: Mapping[str, Any] = cfg.get("vllm_cfg") or {}
         room = engine["max_model_len"] - prompt_tokens
@@ -207,7 +210,7 @@ class Generation(GenerationInterface):
         )
 
     def prepare_for_generation(self, *args: Any, **kwargs: Any) -> bool:
-        """Wakes the fleet's engines, or the parts in `tags`; does nothing if the fleet has GPUs of its own."""
+        """Wakes the fleet's engines, or the parts in `tags`; does nothing without `share_gpus`."""
         if self.fleet.share_gpus:
             parts: list[MemoryPart] | None = kwargs.get("tags")
             with self.fleet.client() as client:
@@ -215,33 +218,33 @@ class Generation(GenerationInterface):
         return True
 
     def finish_generation(self, *args: Any, **kwargs: Any) -> bool:
-        """Makes the engines release the GPUs; does nothing if the fleet has its own, or `release_gpu` is False."""
+        """Makes the engines release the GPUs; does nothing without `share_gpus`, or if `release_gpu` is False."""
         if self.fleet.share_gpus and kwargs.get("release_gpu", True):
             with self.fleet.client() as client:
                 client.release(Release(keep_weights=False))
         return True
 
     def invalidate_kv_cache(self) -> bool:
-        """True: a publish suffices, for no version reads the cache of another."""
+        """Returns True and does nothing: cached KV blocks of other versions are never used."""
         return True
 
     def shutdown(self) -> bool:
-        """Does nothing: the fleet stays."""
+        """Does nothing: the fleet continues to run."""
         return True
 
     def prepare_refit_info(self, state_dict_info: Any) -> None:
-        """Does nothing: the files contain names and shapes."""
+        """Does nothing: the weights' files contain names and shapes."""
 
     def init_collective(self, ip: str, port: int, world_size: int, *, train_world_size: int) -> NoReturn:
-        """Raises InputError: no process of the fleet joins the trainer's group."""
+        """Raises InputError: no process of the fleet joins the trainer's process group."""
         _no_transport("init_collective")
 
     def update_weights_via_ipc_zmq(self) -> NoReturn:
-        """Raises InputError: no weights are received this way."""
+        """Raises InputError: weights reach the fleet only through a folder."""
         _no_transport("update_weights_via_ipc_zmq")
 
     def update_weights_from_collective(self) -> NoReturn:
-        """Raises InputError: no weights are received this way."""
+        """Raises InputError: weights reach the fleet only through a folder."""
         _no_transport("update_weights_from_collective")
 
 
@@ -249,7 +252,7 @@ _Row = tuple[tuple[int, ...], tuple[str, ...]]
 
 
 def _places(rows: Sequence[_Row]) -> dict[_Row, list[int]]:
-    """The indices of equal rows, by row."""
+    """Returns the indices of equal rows, by row."""
     found: dict[_Row, list[int]] = {}
     for place, row in enumerate(rows):
         found.setdefault(row, []).append(place)
@@ -257,7 +260,7 @@ def _places(rows: Sequence[_Row]) -> dict[_Row, list[int]]:
 
 
 def _output(input_ids: Any, items: Sequence[ResultItem], pad: int) -> Any:
-    """The output of `generate`, on the CPU."""
+    """Returns the output of `generate`, on the CPU. `pad`: id of the padding token."""
     ends = [len(item.prompt_token_ids) + len(item.token_ids) for item in items]
     width = max([input_ids.shape[-1] if items else 0, *ends])
     output_ids = torch.full((len(items), width), pad, dtype=input_ids.dtype)
@@ -285,20 +288,20 @@ def _no_transport(call: str) -> NoReturn:
 
 
 class FolderSync(WeightSynchronizer):
-    """Gives the policy's weights to the fleet: saves them as safetensors and publishes the folder."""
+    """A weight synchronizer that saves the policy's weights as safetensors and publishes the folder."""
 
     def __init__(self, fleet: Fleet, policy: Any, generation: Generation) -> None:
         self._fleet, self._policy, self._generation = fleet, policy, generation
         self._folder = WeightsFolder(fleet.weights_folder)
-        # A version's weights never change, so a restarted training gives its versions other names.
+        # The weights of a version never change, so a restarted training must use other version names.
         self._life = uuid.uuid4().hex[:8]
         self._count = 0
 
     def sync_weights(self, *, timer: Any = None, kv_scales: Any = None) -> None:
-        """Publishes one version and waits until the fleet has it. With shared GPUs the policy is offloaded before the
-        engines load weights, and the engines are awake afterwards.
+        """Publishes one version and returns when the fleet has loaded it. With `share_gpus` the policy is offloaded
+        before the engines load weights, and afterwards the engines are awake.
 
-        Raises WeightsError, with the workers that did not confirm; the fleet then serves the version before.
+        Raises WeightsError, with the workers that have not confirmed; the fleet then serves the previous version.
         """
         if kv_scales is not None:
             raise InputError("kv_scales: a published version has none; set vllm_cfg.kv_cache_dtype: auto")
@@ -318,18 +321,19 @@ class FolderSync(WeightSynchronizer):
 
     @property
     def is_stale(self) -> bool:
-        """True until the first version is published."""
+        """Whether no version has been published yet."""
         return not self._generation.version
 
     def init_communicator(self) -> None:
         """Does nothing: there is no communicator."""
 
     def shutdown(self) -> None:
-        """Does nothing: there is nothing to end."""
+        """Does nothing: no resources are held."""
 
 
 class _Saving:
-    """Saves a policy of NeMo-RL's DTensor workers (v2), which write safetensors beside shards of their own."""
+    """Saves a policy of NeMo-RL's DTensor workers (v2). They write consolidated safetensors in addition to their own
+    shards, which are deleted here."""
 
     def __init__(self, policy: Any) -> None:
         self._policy = policy

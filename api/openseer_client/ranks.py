@@ -1,5 +1,5 @@
-"""Work that the first of a trainer's processes does for all. All raise its error: a process that fails alone would
-leave the others waiting."""
+"""Runs work in the first process of a distributed trainer. All processes raise its error: if only one did, the others
+would wait for it for ever."""
 
 # torch's types are partial: its values are Any here.
 # pyright: reportUnknownMemberType=false
@@ -16,16 +16,16 @@ from openseer_core.errors import OpenseerError
 async def by_first(
     is_first: bool, work: Callable[[], Awaitable[None]], gathered: AsyncIterator[Any] | None = None
 ) -> None:
-    """The first process does `work`; all processes wait for it and raise its error.
+    """Runs `work` in the first process; all processes wait for it and raise its error.
 
-    `gathered`: values that all processes gather together, item by item; `work` may read them. All read it to its end,
-    also if `work` fails, for an item arrives only while all read.
+    `gathered`: values that the processes gather collectively, item by item; `work` may read them. Every process reads
+    the iterator to its end, also if `work` fails, because an item arrives only if all processes read.
     """
     error = None
     try:
         if is_first:
             await work()
-    except Exception as failure:  # noqa: BLE001 - of any kind: the others must not wait
+    except Exception as failure:  # noqa: BLE001 - any error, else the others would wait
         error = for_all(failure)
     if gathered is not None:
         try:
@@ -41,7 +41,7 @@ async def by_first(
 
 
 def for_all(error: Exception) -> OpenseerError:
-    """The error in a form that other processes can raise, which may not have its class."""
+    """Returns the error in a form that other processes can raise: they may not have the class of a foreign error."""
     if isinstance(error, OpenseerError):
         return error
     raised = OpenseerError(f"{type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""Reads results from a cursor on, each once, until the batch is complete."""
+"""Streams that read a batch's results from a cursor until the batch is complete, and emit each result once."""
 
 import itertools
 import math
@@ -19,26 +19,27 @@ from openseer_core.wire.results import GroupItem, ResultItem, ResultPage
 PAGE = 512
 """Limit of items in one read."""
 ACKNOWLEDGE_SECONDS = 1.0
-"""Shortest interval between two acknowledgements and durable writes, in seconds."""
+"""Shortest interval between two acknowledgements, each with a durable write of the checkpoint, in seconds."""
 LAST_TURN = 2**31
-"""Greater than every turn: no result of a group that was taken before a restart is new."""
+"""Greater than every turn number: after a restart no result of a group that was processed before it is new."""
 
 Environment = Callable[[ResultItem], Sequence[int] | None]
 """Maps a finished turn to the token ids to append before the response continues, or to None after the last turn."""
 Judge = Callable[[FinishedGroup], bool]
-"""Whether a group is worth training on."""
+"""Returns whether a whole group is valid for training."""
 Keep = Callable[[FinishedGroup], Generator[Call[Any] | Pause, Any, bool]]
+"""A flow that returns whether a group is to be emitted."""
 
 
 @dataclass(slots=True)
 class Own:
-    """This process's writes to a batch: names of its groups, and whether it sealed the batch."""
+    """The writes of this process to a batch: the names of submitted groups, and whether it sealed the batch."""
 
     groups: set[str] = field(default_factory=set[str])
     sealed: bool = False
 
     def noted(self, groups: Iterable[Group]) -> Iterator[Group]:
-        """Yields the same groups, and notes their names. Raises TypeError for other values."""
+        """Yields the groups and records their names. Raises TypeError for a value that is no Group."""
         _require(not _is_any(groups, Group, dict), "one", groups, "several of Group, as [Group(...)]")
         for group in groups:
             _require(_is_any(group, Group), "a", group, "Group")
@@ -51,7 +52,7 @@ def _is_any(value: object, *kinds: type) -> bool:
 
 
 def _require(right: bool, article: str, found: object, allowed: str) -> None:
-    """Raises TypeError unless `right`."""
+    """Raises TypeError unless `right`. `article`: of the type's name in the message."""
     if not right:
         raise TypeError(f"groups: found {article} {type(found).__name__}, allowed: {allowed}")
 
@@ -59,10 +60,10 @@ def _require(right: bool, article: str, found: object, allowed: str) -> None:
 def results(
     batch: int, after: int | None, checkpoint: Checkpoint | None, *, acknowledge: bool, own: Own | None = None
 ) -> Stream[ResultItem | GroupItem]:
-    """Emits every item after a cursor, once. An item counts as taken when the next one is requested.
+    """Emits every item after a cursor once. An item counts as processed when the next one is requested.
 
-    A store that lost its last writes generates the lost results again, under other cursors; they are not emitted twice.
-    A reader that was itself restarted meanwhile gets them again; each is unique by group, index and turn.
+    If the store lost its last writes, the lost results are generated again, with other cursors; they are not emitted
+    twice. A reader that was restarted meanwhile receives them again; a result is unique by group, index and turn.
     """
     opened = yield from _opened(batch, checkpoint)
     known = checkpoint.position(batch, opened) if checkpoint is not None else Position()
@@ -92,10 +93,10 @@ def groups(
     keep: Keep | None = None,
     own: Own | None = None,
 ) -> Stream[FinishedGroup]:
-    """Emits each group when it has ended, with its results, except those that `keep` refuses.
+    """Emits each group when it has ended, with its results, if `keep` returns True for it.
 
-    The stored position is before the first result of any group that is not taken, so after a restart these groups are
-    read whole again, and taken ones are not emitted.
+    The stored position is before the first result of every group that was not processed. So after a restart all results
+    of these groups are read again, and processed groups are not emitted again.
     """
     opened = yield from _opened(batch, checkpoint)
     position = checkpoint.position(batch, opened) if checkpoint is not None else Position()
@@ -110,7 +111,7 @@ def groups(
             cursor = max(cursor, item.cursor)
             again = item.cursor <= taken.get(item.group, 0)
             if not again and isinstance(item, ResultItem) and item.turn <= turns.get(item.group, -1):
-                continue  # the group was taken; the store lost its result and generated it again
+                continue  # the group was processed; the store lost this result, and it was generated again
             if isinstance(item, ResultItem):
                 yield from _turn(item, collector, None if again else environment)
                 continue
@@ -141,7 +142,7 @@ def fill(
     acknowledge: bool,
     environment: Environment | None,
 ) -> Stream[FinishedGroup]:
-    """Submits groups until enough are valid, and emits the valid ones."""
+    """Submits groups until the batch's target is met, and emits the valid groups."""
     source = iter(supply)
 
     def keep(group: FinishedGroup) -> Flow[bool]:
@@ -155,7 +156,7 @@ def fill(
 
 
 def go_on(item: ResultItem, token_ids: Sequence[int]) -> Call[Any]:
-    """The call that continues a finished request."""
+    """Returns the call that continues a finished request."""
     return calls.go_on(item.batch, item.group, item.index, Continue(turn=item.turn, token_ids=list(token_ids)))
 
 
@@ -168,7 +169,7 @@ def _turn(item: ResultItem, collector: Collector, environment: Environment | Non
     try:
         yield from ask(go_on(item, tokens))
     except ConflictError:
-        # No room is left in the response, or the batch has ended: this turn was its last.
+        # The response has no room for more tokens, or the batch has ended: this turn was the last one.
         return
     collector.goes_on(item)
 
@@ -181,7 +182,7 @@ def _seal_at(batch: int, ended: int, seal_after: int | None, own: Own | None) ->
 
 
 def _next_page(batch: int, cursor: int, own: Own | None) -> Flow[ResultPage]:
-    """The next page that has items, or is the last."""
+    """Returns the next page that has items, or is the last one."""
     while True:
         page = yield from ask(calls.results(batch, cursor, PAGE, flows.POLL_SECONDS))
         if page.items or page.complete:
@@ -192,7 +193,8 @@ def _next_page(batch: int, cursor: int, own: Own | None) -> Flow[ResultPage]:
 
 
 def _seal_again(batch: int, own: Own) -> Flow[None]:
-    """Seals again after a poll without results: the store may have lost the seal, if it failed with the API."""
+    """Seals the batch again if it is open, after a poll without results: if store and API failed together, the seal may
+    be lost. Raises SubmissionLostError if groups are lost too."""
     found = yield from ask(calls.status(batch))
     if found.state != "open":
         return
@@ -202,7 +204,7 @@ def _seal_again(batch: int, own: Own) -> Flow[None]:
 
 
 def _opened(batch: int, checkpoint: Checkpoint | None) -> Flow[Opened]:
-    """Identifies the batch; calls the API only if there is a checkpoint."""
+    """Reads the data that identify the batch; without a checkpoint makes no call."""
     if checkpoint is None:
         return Opened()
     found = yield from ask(calls.status(batch))
@@ -210,7 +212,7 @@ def _opened(batch: int, checkpoint: Checkpoint | None) -> Flow[Opened]:
 
 
 class _Notes:
-    """Notes taken results of a batch: in the file, and as acknowledgements to the API."""
+    """Records the processed results of a batch: in the checkpoint, and as acknowledgements to the API."""
 
     def __init__(self, batch: int, checkpoint: Checkpoint | None, opened: Opened, *, acknowledge: bool) -> None:
         self._batch = batch
@@ -220,7 +222,7 @@ class _Notes:
         self._last = -math.inf
 
     def page(self, position: Position) -> Flow[None]:
-        """Notes a taken page: first in the file, then to the API, which does not send acknowledged results again."""
+        """Records a processed page: first in the checkpoint, then at the API, which deletes acknowledged results."""
         now = time.monotonic()
         acknowledges = self._acknowledge and (position.complete or now - self._last >= ACKNOWLEDGE_SECONDS)
         if self._checkpoint is not None:
@@ -236,14 +238,14 @@ def _safe(collector: Collector, cursor: int, taken: dict[str, int], ended: int, 
 
 
 def _remember(recent: dict[str, float], name: str, now: float) -> None:
-    """Adds a taken group, and drops those older than RECENT_SECONDS, the first ones of the dict."""
+    """Adds a processed group, and removes groups older than RECENT_SECONDS, which are the first entries of the dict."""
     recent[name] = now
     for first in list(itertools.takewhile(lambda first: recent[first] < now - RECENT_SECONDS, recent)):
         del recent[first]
 
 
 class _News:
-    """Detects new items of a stream: a turn of a request, or the end of a group with a new turn."""
+    """Detects new items of a stream: a new turn of a request, or the first end of a group after a new turn."""
 
     def __init__(self) -> None:
         self._results: set[tuple[str, int, int]] = set()

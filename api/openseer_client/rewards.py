@@ -1,4 +1,4 @@
-"""Computes rewards in separate processes, while other groups are still sampled."""
+"""A pool of processes that compute rewards while other groups are still sampled."""
 
 import faulthandler
 import math
@@ -25,19 +25,20 @@ Reward = Callable[[ResultItem], float]
 """Maps a response to its reward, a finite number."""
 
 LONGEST_SECONDS = 86400.0
-"""Limit of the time of one call, in seconds."""
+"""Largest allowed time limit of one call, in seconds."""
 KILL_SECONDS = 2.0
-"""Time between the exception that a reward function gets at its time limit and the end of its process, in seconds."""
+"""Time from the time limit to the end of the process, in seconds, if the exception does not end the call."""
 
 
 class RewardPool:
-    """A pool of processes that compute rewards; a `with` block, or `close`, ends them.
+    """A pool of processes that compute rewards; a `with` block, or `close`, ends the processes.
 
     `reward` is called with one response at a time. Each process imports it by its name, so it must be at the top level
-    of a module whose main part is under `if __name__ == "__main__"`. `seconds`: limit of one call, import included. An
-    exception, a longer call, a process that dies and a reward that is not a finite number raise RewardError: a response
-    without a reward is no sample, and 0 would be a reward. A function that catches every exception is still overdue;
-    one that sets alarms (SIGALRM) of its own is ended with its process.
+    of a module whose main part is under `if __name__ == "__main__"`. `seconds`: time limit of one call, including the
+    import. RewardError is raised for an exception, a call beyond the limit, a process that dies, and a reward that is
+    not a finite number: 0 would be a reward, and a response without a reward is no sample. A call beyond the limit
+    fails also if `reward` catches every exception. If `reward` replaces the alarm (SIGALRM), its process is ended
+    instead.
     """
 
     def __init__(self, reward: Reward, processes: int = 4, *, seconds: float = 60.0) -> None:
@@ -45,7 +46,7 @@ class RewardPool:
             allowed = f"at least 1, more than 0 and at most {LONGEST_SECONDS:.0f}"
             raise ValueError(f"processes, seconds: found {processes}, {seconds}; needed: {allowed}")
         self._reward, self._seconds = _importable(reward), seconds
-        # Spawned, not forked: a trainer has threads, and a GPU.
+        # Spawned, not forked, because a trainer has threads and uses a GPU.
         self._pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _follow_parent)
 
     def __enter__(self) -> Self:
@@ -59,14 +60,15 @@ class RewardPool:
         self._pool.shutdown(cancel_futures=True)
 
     def rewards(self, group: FinishedGroup) -> list[float]:
-        """One reward per result of a group, in the order of its results; computed in parallel. Raises RewardError."""
+        """Computes the rewards of a group's results in parallel; returns them in the order of the results.
+        Raises RewardError."""
         return self._taken(group, self._begun(group))
 
     def over(self, groups: Iterable[FinishedGroup], *, ahead: int = 64) -> Iterator[tuple[FinishedGroup, list[float]]]:
-        """Each group with its rewards, in the order of `groups`; groups that are not whole have none.
+        """Yields each group with its rewards, in the order of `groups`; a group that is not whole has none.
 
-        Up to `ahead` groups are taken from `groups` before the first has its rewards: read them without `acknowledge`,
-        and acknowledge the batch once the rewards are used. Raises RewardError.
+        Up to `ahead` further groups are read from `groups` before the rewards of the first are complete. So read the
+        groups without `acknowledge`, and acknowledge the batch once the rewards are used. Raises RewardError.
         """
         begun: deque[tuple[FinishedGroup, list[Future[_Said]]]] = deque()
         for group in groups:
@@ -96,7 +98,7 @@ class RewardPool:
 
 
 def _importable(reward: Reward) -> bytes:
-    """The pickled name of the function. Raises ValueError if other processes cannot import it."""
+    """Returns the pickled name of the function. Raises ValueError if other processes cannot import it."""
     is_typed = reward.__module__ == "__main__" and not hasattr(sys.modules["__main__"], "__file__")
     try:
         named, why = pickle.dumps(reward), ""
@@ -117,12 +119,14 @@ def _died(error: BrokenProcessPool) -> str:
 # ---- in the processes
 
 _Said = tuple[float, str]
-"""A reward and "", or 0 and the reason for none. Text, because an exception may not be picklable."""
+"""A reward and "", or 0 and the reason why there is none.
+The reason is text, because an exception may not be picklable."""
 _overdue = threading.Event()
+"""Set when the alarm of the present call was raised."""
 
 
 def _follow_parent() -> None:
-    # Ctrl-C is for the trainer, which then ends the pool. If the trainer is killed, each process ends itself.
+    # Only the trainer handles Ctrl-C, and then ends the pool. If the trainer is killed, each process ends itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, _end_call)
     parent = multiprocessing.parent_process()
@@ -141,7 +145,7 @@ def _end_call(_number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _called(named: bytes, item: ResultItem, seconds: float) -> _Said:
-    # The alarm ends Python code and waits; the watchdog ends code that never returns to the interpreter.
+    # The alarm ends Python code and blocking calls; the watchdog ends code that never returns to the interpreter.
     faulthandler.dump_traceback_later(seconds + KILL_SECONDS, exit=True)
     _overdue.clear()
     begun = time.monotonic()
@@ -152,7 +156,7 @@ def _called(named: bytes, item: ResultItem, seconds: float) -> _Said:
             problem = ""
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-    except BaseException as error:  # noqa: BLE001 - also sys.exit() of a model's code
+    except BaseException as error:  # noqa: BLE001 - also sys.exit() in code that a model wrote
         reward, problem = None, f"{type(error).__name__}: {_shown(error, str)}"
     faulthandler.cancel_dump_traceback_later()
     if _overdue.is_set() or time.monotonic() - begun > seconds:
@@ -163,14 +167,14 @@ def _called(named: bytes, item: ResultItem, seconds: float) -> _Said:
 def _finite(reward: Any) -> _Said:
     try:
         value = math.nan if isinstance(reward, str | bytes) else float(reward)
-    except Exception:  # noqa: BLE001 - of a reward's own code
+    except Exception:  # noqa: BLE001 - raised by a reward's own code
         value = math.nan
     return (value, "") if math.isfinite(value) else (0.0, f"found {_shown(reward, repr):.100}, needed: a finite number")
 
 
 def _shown(value: object, show: Callable[[object], str]) -> str:
-    """The text of a value of foreign code, whose own `show` may fail."""
+    """Returns the text of a value of foreign code, for which `show` may fail."""
     try:
         return show(value)
-    except Exception as error:  # noqa: BLE001 - of a reward's own code
+    except Exception as error:  # noqa: BLE001 - raised by a reward's own code
         return f"{type(value).__name__} ({type(error).__name__} when it was shown)"

@@ -1,4 +1,4 @@
-"""The API's address and the caller's token: from arguments, else from the environment."""
+"""Reads the API's address and the caller's token from arguments, else from the environment."""
 
 import os
 import ssl
@@ -12,7 +12,8 @@ TOKEN_FILE = "OPENSEER_TOKEN_FILE"
 
 
 def base_url(given: str | None) -> str:
-    """The address of the API, or of a job behind a cluster's gateway, without a slash at its end."""
+    """Returns the address of the API, or of a job behind a cluster's gateway, without a slash at its end. `given`:
+    None: from OPENSEER_URL. Raises InputError without a valid address."""
     url = (given or os.environ.get(URL) or "").rstrip("/")
     if not url.startswith(("http://", "https://")):
         found = f"found {url!r}" if url else "none was given"
@@ -24,15 +25,16 @@ def base_url(given: str | None) -> str:
 
 
 def trusted(url: str) -> ssl.SSLContext | bool:
-    """What httpx verifies servers by: its own roots, or for an http URL none, which refuses each.
+    """Returns httpx's argument `verify`: True (its root certificates) or, for an http URL, a context without roots.
 
-    Reading the roots takes 50 ms to 200 ms of CPU, and the client follows no redirect to https.
+    To load the roots takes 50 ms to 200 ms of CPU time. An http URL needs none, because the client follows no redirect
+    to https.
     """
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if url.startswith("http://") else True
 
 
 class Credentials:
-    """The bearer token. A token file is read again after each change: a pod's tokens rotate."""
+    """The bearer token. A token file is read again after each change, because Kubernetes rotates a pod's tokens."""
 
     def __init__(self, token: str | None = None, token_file: str | Path | None = None) -> None:
         if token is None and token_file is None:
@@ -47,7 +49,7 @@ class Credentials:
         return self._file is not None
 
     def headers(self, *, again: bool = False) -> dict[str, str]:
-        """The headers to send. `again`: the token was refused, so the file is read even if it seems unchanged.
+        """Returns the headers to send. `again`: the token was refused, so the file is read even if it seems unchanged.
 
         Raises InputError if the file cannot be read.
         """

@@ -17,7 +17,8 @@ from openseer_core.wire.results import ResultItem
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A response to train on. `mask`: True for sampled tokens; `logprobs`: recorded when they were sampled."""
+    """A response to train on. `mask`: True for sampled tokens; `logprobs`: one per token of the response, recorded at
+    the sampling, None if the job records none."""
 
     prompt: tuple[int, ...]
     response: tuple[int, ...]
@@ -28,8 +29,9 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Metrics of a loss. `tokens`: number of sampled tokens; `ratio`: mean of new / old probability; `clipped`: share
-    of tokens with a clipped ratio; `difference`, `mean_difference`: greatest and mean |new - old| log-probability."""
+    """Metrics of a loss, over sampled tokens. `tokens`: their number; `ratio`: mean of new / old probability;
+    `clipped`: share of tokens with a clipped ratio; `difference`, `mean_difference`: greatest and mean absolute
+    difference between new and old log-probability."""
 
     tokens: int
     ratio: float
@@ -39,7 +41,8 @@ class Figures:
 
 
 def advantages(rewards: Sequence[float], *, by_deviation: bool = True) -> list[float]:
-    """Each reward minus the group's mean, in standard deviations if `by_deviation`; all 0 if all rewards are equal."""
+    """Returns each reward minus the group's mean, divided by the standard deviation if `by_deviation`;
+    0 for equal rewards."""
     mean = sum(rewards) / len(rewards)
     centred = [reward - mean for reward in rewards]
     if not by_deviation:
@@ -49,7 +52,7 @@ def advantages(rewards: Sequence[float], *, by_deviation: bool = True) -> list[f
 
 
 def samples(group: FinishedGroup, rewards: Sequence[float], *, by_deviation: bool = True) -> list[Sample]:
-    """A whole group as samples; `rewards` in the order of its results.
+    """Returns a whole group as samples. `rewards`: in the order of the group's results.
 
     Raises ValueError for a group that is not whole, or has a log-probability that is not finite.
     """
@@ -69,10 +72,11 @@ def _sample(item: ResultItem, advantage: float) -> Sample:
 
 
 def log_probabilities(model: Any, batch: Sequence[Sample], *, temperature: float = 1.0) -> Tensor:
-    """Log-probability of each response token under the model, padded on the right with 0: samples × tokens, float32.
+    """Returns the log-probability of each response token under the model: float32, [samples, tokens], padded on the
+    right with 0.
 
-    With the sampling's `temperature`, and without top_p, top_k and min_p, they equal those that openseer records as
-    `sampled`.
+    With the sampling's `temperature`, and if top_p, top_k and min_p are off, the values equal those that openseer
+    records as `sampled`.
     """
     device = next(iter(model.parameters())).device
     rows = [torch.tensor(sample.prompt + sample.response, dtype=torch.long) for sample in batch]
@@ -96,10 +100,12 @@ def loss(
     clip_low: float = 0.2,
     clip_high: float = 0.28,
 ) -> tuple[Tensor, Figures]:
-    """The clipped GRPO loss, a mean over all sampled tokens of the batch (each token has the same weight).
+    """Returns the clipped GRPO loss and its metrics. The loss is the mean over all sampled tokens of the batch, so each
+    token has the same weight.
 
-    The ratio is taken against the log-probabilities recorded when the tokens were sampled, which corrects for responses
-    that were begun with older weights. Appended tokens are context only: they do not count in the loss.
+    The old log-probabilities are those recorded at the sampling, which corrects for responses that were begun with
+    older weights; if a sample has none, those of the model itself (ratio 1). Appended tokens are only context, and do
+    not count in the loss. The ratio is clipped to [1 - clip_low, 1 + clip_high].
     """
     new = log_probabilities(model, batch, temperature=temperature)
     mask = _padded([torch.tensor(sample.mask, dtype=torch.float32) for sample in batch], new)
@@ -127,7 +133,7 @@ def _padded(rows: list[Tensor], like: Tensor) -> Tensor:
 
 
 def difference(model: Any, items: Sequence[ResultItem], *, temperature: float = 1.0) -> float:
-    """Greatest absolute difference between recorded log-probabilities and this model's, over all sampled tokens."""
+    """Returns the greatest absolute difference of recorded and this model's log-probabilities of sampled tokens."""
     batch = [_sample(item, 0.0) for item in items if item.logprobs is not None and item.token_ids]
     with torch.no_grad():
         return loss(model, batch, temperature=temperature)[1].difference if batch else 0.0

@@ -25,25 +25,27 @@ from openseer_core.weights.publish import AdapterSpec, Canary, Deadlines, Publis
 from openseer_core.wire.weights import Transaction
 
 SHARD_BYTES = 4 * 2**30
+"""Size of the tensors, in bytes, at which a shard is written."""
 _WHOLE = "model.safetensors"
 _TEMPORARY = ".writing-"
 _PUBLISHED = ".published"
-"""A file in the folder of a version that the fleet has confirmed, and may still serve."""
+"""Name of a file that marks the folder of a version that the fleet has confirmed, and may still serve."""
 
 
 class SavesItself(Protocol):
-    """A model of transformers, or of PEFT, which saves only its adapter; `save_pretrained` names the files."""
+    """A model with `save_pretrained`: of transformers, or of PEFT, which saves only the adapter."""
 
     def save_pretrained(self, save_directory: str, **more: Any) -> Any: ...
 
 
 class WeightsFolder:
-    """A folder that trainer and workers both see, with one folder of safetensors per version.
+    """A folder that trainer and workers can access, with one folder of safetensors per version.
 
-    A version appears whole or not at all. The `keep` latest stay: the fleet may go back one version, and a worker that
-    starts later loads the current one. So adapters of several names need one folder each. Versions that were passed to
-    `note_published` are counted separately: after any number of failed publications the served version stays. Raises
-    OutputError if it cannot write, and InputError for other weights under the name of a published version.
+    A version's folder appears complete or not at all. The latest `keep` versions are kept, because the fleet may return
+    to the previous version, and a worker that starts later loads the current one. So adapters of different names need
+    different WeightsFolders. Versions passed to `note_published` are counted separately, so the served version is kept
+    after any number of failed publishes. Raises OutputError if it cannot write, and InputError for other weights under
+    the name of a published version.
     """
 
     def __init__(self, path: str | Path, *, keep: int = 3) -> None:
@@ -53,8 +55,8 @@ class WeightsFolder:
         self._keep = keep
 
     def save(self, model: SavesItself, version: str, *, state: Mapping[str, Any] | None = None) -> Path:
-        """Writes a transformers model, or the adapter of a PEFT model. `state`: its gathered parameters, if they are
-        spread over processes."""
+        """Writes a transformers model, or the adapter of a PEFT model; returns the version's folder. `state`: the
+        gathered parameters, if they are distributed over processes."""
         more = {"state_dict": state} if state is not None else {}
         with self._folder(version) as folder:
             model.save_pretrained(str(folder), **more)
@@ -62,14 +64,15 @@ class WeightsFolder:
 
     @contextmanager
     def writing(self, version: str) -> "Generator[Shards, None, None]":
-        """Writes named tensors as they arrive, with at most one shard in memory; the version appears at the end."""
+        """A context that writes named tensors as they are added, with at most one shard in memory.
+        The version's folder appears at its end."""
         with self._folder(version) as folder:
             shards = Shards(folder)
             yield shards
             shards.finish()
 
     def note_published(self, version: str) -> None:
-        """Notes that the fleet has confirmed a version: call it after each successful publication."""
+        """Marks a version as confirmed by the fleet. Call it after each successful publish."""
         try:
             (self.path / version / _PUBLISHED).touch()
         except OSError as error:
@@ -77,7 +80,7 @@ class WeightsFolder:
 
     @contextmanager
     def _folder(self, version: str) -> Generator[Path, None, None]:
-        """A temporary folder that becomes the version's folder once it is complete."""
+        """A context with a temporary folder, which becomes the version's folder at the end."""
         final = self.path / version
         temporary = self.path / f"{_TEMPORARY}{uuid.uuid4().hex}"
         try:
@@ -85,7 +88,7 @@ class WeightsFolder:
             yield temporary
             _sync(temporary)
             if not _is_published(final, temporary):
-                shutil.rmtree(final, ignore_errors=True)  # of a trainer that was stopped before it published
+                shutil.rmtree(final, ignore_errors=True)  # a folder that was never published
                 temporary.rename(final)
             self._prune(final)
         except OSError as error:
@@ -94,20 +97,21 @@ class WeightsFolder:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def _prune(self, newest: Path) -> None:
-        """Removes versions beyond those to keep; folders without weights are left alone."""
+        """Deletes old versions; leaves folders without weights unchanged.
+        `newest`: the version just written, which is kept."""
         versions = [path for path in self.path.iterdir() if _holds_weights(path) and path != newest]
         versions.sort(key=lambda path: path.stat().st_mtime, reverse=True)
         marks = [(path / _PUBLISHED).exists() for path in versions]
         latest = marks.index(True) if any(marks) else len(versions)
         published = [path for path, mark in zip(versions, marks, strict=True) if mark]
-        # Versions after the latest published one have failed, or were not noted: the fleet may serve them.
+        # Versions after the latest published one were not confirmed, or not marked; the fleet may serve them.
         stay = {*versions[:latest][: self._keep - 1], *published[: self._keep - 1]}
         for old in set(versions) - stay:
             shutil.rmtree(old, ignore_errors=True)
 
 
 def _is_published(version: Path, again: Path) -> bool:
-    """Whether this version was published before, with the files of `again`. Raises InputError where they differ."""
+    """Whether this version was published before, with the files of `again`. Raises InputError if the files differ."""
     if not (version / _PUBLISHED).exists():
         return False
     names = [path.name for path in again.iterdir()]
@@ -125,10 +129,11 @@ def _holds_weights(folder: Path) -> bool:
 
 
 def adapter_of(model: Any, name: str | None) -> AdapterSpec | None:
-    """The `adapter` field of a model's publish; None for whole weights. `name`: under which batches name it.
+    """Returns the `adapter` field for the publish of a model; None for whole weights. `name`: the adapter's name in
+    batches.
 
-    Raises InputError for a model with an adapter without a name, for its folder holds no whole weights, and for a name
-    without an adapter.
+    Raises InputError for a model with an adapter if no name is given, because its saved folder has no whole weights,
+    and for a name if the model has no adapter.
     """
     has_adapter = bool(getattr(model, "peft_config", None))
     if has_adapter and name is None:
@@ -141,7 +146,8 @@ def adapter_of(model: Any, name: str | None) -> AdapterSpec | None:
 
 
 def source_of(folder: Path) -> Source:
-    """The source of a saved version; with the digest of an adapter, so that its publish needs no running worker."""
+    """Returns the source of a saved version.
+    That of an adapter has a digest, so that its publish needs no running worker."""
     if not (folder / TENSORS).exists():
         return Source(path=str(folder))
     return Source(path=str(folder), digest=version_digest(_file_digest(folder, name) for name in (CONFIG, TENSORS)))
@@ -154,9 +160,11 @@ def _file_digest(folder: Path, name: str) -> FileDigest:
 
 
 def canary(model: Any, token_ids: Sequence[int] | None = None, *, tolerance: float | None = None) -> Canary:
-    """The model's own log-probabilities of a sequence, with which each worker compares its own after loading.
+    """Computes a canary: the model's log-probabilities of a sequence, with which each worker compares its own after it
+    has loaded the weights.
 
-    `token_ids`: unset, a fixed mix of small ids; a prompt with its response checks more. Temperature is not applied.
+    `token_ids`: default is a fixed sequence of ids below 256; a prompt with its response is a stronger check. No
+    temperature is applied. `tolerance`: as in Canary.
     """
     ids = list(token_ids) if token_ids is not None else _mixed_ids(int(model.config.get_text_config().vocab_size))
     training = bool(model.training)
@@ -185,11 +193,12 @@ def publish(
     progress: Callable[[Transaction], None] | None = None,
     adapter: str | None = None,
 ) -> Transaction:
-    """Saves the model, publishes it with a canary, and waits until every worker has confirmed it.
+    """Saves the model, publishes it with a canary, and returns when every worker has confirmed it.
 
-    `mode`, `max_staleness`: treatment of responses that run meanwhile, as in Publish. `adapter`: the name of a PEFT
-    model's adapter, which is published alone, beside the weights on which it was trained. Raises WeightsError with the
-    workers that did not confirm; the fleet then serves the version before.
+    `canary_ids`: the canary's tokens; `mode`, `max_staleness`: treatment of responses that run meanwhile, as in
+    Publish. `adapter`: the name of a PEFT model's adapter; only the adapter is published, for the served weights on
+    which it was trained. Raises WeightsError with the workers that have not confirmed; the fleet then serves the
+    previous version.
     """
     is_adapter = adapter_of(model, adapter)
     proof = canary(model, canary_ids)
@@ -209,13 +218,13 @@ def publish(
 
 
 def _mixed_ids(vocabulary: int, length: int = 32) -> list[int]:
-    # Every tokenizer has ids below 256.
+    # Small ids, which every vocabulary has.
     size = min(vocabulary, 256)
     return [(11 + 37 * position + 5 * position * position) % size for position in range(length)]
 
 
 class Shards:
-    """Files of safetensors with their index, as transformers names them."""
+    """Writes tensors to safetensors files with an index, with the file names of transformers."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -225,7 +234,7 @@ class Shards:
         self._count = 0
 
     def add(self, name: str, tensor: torch.Tensor) -> None:
-        """Adds a copy of a tensor, which may change afterwards."""
+        """Adds a copy of a tensor, so the tensor may change afterwards."""
         copy = tensor.detach().to("cpu", copy=True).contiguous()
         self._tensors[name] = copy
         self._held += copy.nbytes
@@ -233,7 +242,7 @@ class Shards:
             self._save()
 
     def finish(self) -> None:
-        """Writes the remaining tensors, and the index."""
+        """Writes the remaining tensors and, if there are several files, the index."""
         if self._tensors or not self._count:
             self._save()
         if self._count == 1:
@@ -254,7 +263,7 @@ def _shard_name(number: int) -> str:
 
 
 def _sync(folder: Path) -> None:
-    """Writes the files to the disk: other nodes read them as soon as the version is published."""
+    """Flushes the files to the disk, because other nodes read them as soon as the version is published."""
     for path in folder.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())

@@ -1,6 +1,6 @@
-"""TRL's trainers with openseer: a rollout function for GRPOTrainer, and a weight transfer for AsyncGRPOTrainer."""
+"""Adapters for TRL: a rollout function for GRPOTrainer, and a weight transfer for AsyncGRPOTrainer."""
 
-# TRL and torch have few types: their values are Any here.
+# The types of TRL and torch are partial: their values are Any here.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import uuid
@@ -25,11 +25,12 @@ from openseer_core.wire.weights import Transaction
 class Rollout:
     """The `rollout_func` of TRL's GRPOTrainer (written for TRL 1.16).
 
-    After each step of the optimizer it saves the model in the shared folder and publishes it as `RUN-LIFE-STEP`; then
-    each prompt and its repetitions are one group. Every process of a distributed training samples its own prompts; the
-    first one publishes. `run`: name of the training; if given, a restarted trainer removes the batches of its previous
-    process. `adapter`: the name of a PEFT model's LoRA adapter, which is published alone, beside its base weights.
-    `environment`: answers turns, for multi-turn training; its tokens are masked. GRPOConfig.use_vllm must be False.
+    If the optimizer has stepped since the last rollout, it saves the model in the shared folder and publishes it as
+    `RUN-LIFE-STEP` (LIFE: random, per process). Then it samples; each prompt with its repetitions is one group. In a
+    distributed training every process samples its own prompts, and the first process publishes. `run`: name of the
+    training; if given, a restarted trainer deletes the batches of its previous process. `adapter`: the name of a PEFT
+    model's LoRA adapter; only the adapter is published, for its base weights. `environment`: returns the tokens to
+    append after a turn, for multi-turn training; these tokens are masked. GRPOConfig.use_vllm must be False.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Rollout:
     ) -> None:
         self.client = client
         self.folder = folder
-        # A version's weights never change, so a restarted trainer gives its versions other names.
+        # The weights of a version never change, so a restarted trainer must use other version names.
         self._life = uuid.uuid4().hex[:8]
         self.run = run or "trl"
         self._leftovers = run is not None
@@ -57,7 +58,8 @@ class Rollout:
         self._step = -1
 
     def __call__(self, prompts: list[Any], trainer: Any) -> dict[str, Any]:
-        """Samples the prompts; returns token ids of prompts and completions, and their log-probabilities."""
+        """Samples the prompts; returns the token ids of prompts and completions, the completions' log-probabilities
+        and, with an environment, their masks (1: sampled)."""
         if trainer.use_vllm:
             raise InputError("GRPOConfig.use_vllm: found True, needed: False; openseer's workers generate")
         self._follow(trainer)
@@ -79,12 +81,12 @@ class Rollout:
         return answer
 
     def _follow(self, trainer: Any) -> None:
-        """Publishes the trainer's weights if its optimizer has stepped; called by every process."""
+        """Publishes the trainer's weights if its optimizer has stepped. Every process must call it."""
         step = int(trainer.state.global_step)
         if step == self._step:
             return
         accelerator = trainer.accelerator
-        # Both gather parameters from all processes, so all must call them.
+        # Both calls gather parameters from all processes, so all processes must make them.
         proof = canary(trainer.model)
         state = accelerator.get_state_dict(trainer.model)
         outcome: list[Any] = [None, None]
@@ -98,7 +100,8 @@ class Rollout:
         self.version, self._step = version, step
 
     def _publish(self, model: Any, version: str, proof: Canary, state: Any) -> list[Any]:
-        """[version, None] or [None, error] for all processes: one that failed alone would leave the others waiting."""
+        """Publishes the weights; returns [version, None] or [None, error], which is broadcast: if only this process
+        raised the error, the others would wait for ever."""
         try:
             adapter = adapter_of(model, self._adapter)
             if self._leftovers:
@@ -108,17 +111,18 @@ class Rollout:
             what = Publish(version=version, source=source, mode=self._mode, canary=proof, adapter=adapter)
             self.client.publish(what, progress=self._progress)
             self.folder.note_published(version)
-        except Exception as error:  # noqa: BLE001 - of any kind
+        except Exception as error:  # noqa: BLE001 - any error
             return [None, for_all(error)]
         return [version, None]
 
 
 class FolderTransfer:
-    """The `weight_transfer` of TRL's AsyncGRPOTrainer (written for TRL 1.16), whose rollout worker calls the job's vLLM
-    routes: `vllm_server_base_url="http://any:TOKEN@HOST:PORT"`.
+    """The `weight_transfer` of TRL's AsyncGRPOTrainer (written for TRL 1.16). The trainer's rollout worker calls the
+    job's vLLM routes: `vllm_server_base_url="http://any:TOKEN@HOST:PORT"`.
 
-    TRL's own transfer needs NCCL, and one receiver; here a step's weights are saved in the shared folder and published
-    as `RUN-LIFE-NUMBER`. Running responses continue with them (mode keep), as in TRL; `max_staleness`: as in Publish.
+    TRL's own transfer needs NCCL and one receiver. This one saves the weights in the shared folder and publishes them
+    as `RUN-LIFE-NUMBER` (LIFE: random, per object). Running responses continue with the new weights (mode keep), as in
+    TRL. `max_staleness`: as in Publish.
     """
 
     def __init__(
@@ -140,16 +144,16 @@ class FolderTransfer:
         self._progress = progress
 
     def init_weight_transfer(self) -> None:
-        """Called once, before the first weights. Raises ApiError if the job cannot be reached."""
+        """Checks the connection to the job; the trainer calls it once, before the first weights. Raises ApiError."""
         self.client.job()
 
     def pause(self) -> None:
-        """Does nothing: a publish pauses running responses itself."""
+        """Does nothing: the publish itself pauses running responses."""
 
     def send_weights(self, iterator: Iterable[tuple[str, Any]]) -> None:
-        """Saves the named tensors as they arrive, publishes them, and returns once every worker has them."""
+        """Saves the named tensors as they arrive, publishes them, and returns when every worker has loaded them."""
         version = f"{self.run}-{self._life}-{self._sent}"
-        self._sent += 1  # also if it fails: the fleet may have the version nevertheless
+        self._sent += 1  # also if the call fails: the fleet may still load the version
         with self.folder.writing(version) as shards:
             for name, tensor in iterator:
                 shards.add(name, tensor)
@@ -160,14 +164,14 @@ class FolderTransfer:
         self.version = version
 
     def resume(self) -> None:
-        """Does nothing, as pause."""
+        """Does nothing, as `pause`."""
 
     def destroy(self) -> None:
-        """Does nothing: there is nothing to free."""
+        """Does nothing: no resources are held."""
 
 
 def sampling_of(args: Any) -> Sampling:
-    """The sampling of a GRPOConfig. Raises InputError for settings that openseer does not support."""
+    """Returns the sampling of a GRPOConfig. Raises InputError for settings that openseer does not support."""
     if getattr(args, "repetition_penalty", 1.0) != 1.0:
         raise InputError(
             "GRPOConfig.repetition_penalty: a response could not continue on another worker with it; leave it at 1.0"
@@ -184,7 +188,8 @@ def sampling_of(args: Any) -> Sampling:
 
 
 def _groups(prompts: Sequence[Any], size: int, token_ids: Callable[[Any], list[int]]) -> list[Group]:
-    """Adjacent equal prompts as groups of at most `size`, in order; a process may have a part of a group."""
+    """Returns adjacent equal prompts as groups of at most `size`, in order.
+    A process may have only a part of a group."""
     groups: list[Group] = []
     for prompt, run in groupby(prompts):
         ids = token_ids(prompt)
@@ -194,7 +199,7 @@ def _groups(prompts: Sequence[Any], size: int, token_ids: Callable[[Any], list[i
 
 
 def _token_ids(prompt: Any, trainer: Any) -> list[int]:
-    """The prompt's token ids, as the trainer itself would render them."""
+    """Returns the prompt's token ids, as the trainer itself would render them."""
     tokenizer = trainer.processing_class
     if isinstance(prompt, str):
         return list(tokenizer(text=[prompt])["input_ids"][0])

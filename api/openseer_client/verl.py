@@ -1,7 +1,7 @@
-"""Sends verl's rollouts to openseer: a router that verl loads by name, and the server to which it routes.
+"""An adapter for verl: a router that verl loads by name, and the server to which it sends all requests, the fleet.
 
-Checked against verl 0.9.1. verl reads `actor_rollout_ref.rollout.router_config_path`, a YAML file, and passes all of
-its keys to the class that it names:
+Checked against verl 0.9.1. verl reads the YAML file `actor_rollout_ref.rollout.router_config_path`, and passes all keys
+to the class in `router_class`:
 
     router_class: openseer_client.verl.Router
     url: http://gateway:8000/jobs/NAMESPACE/NAME   # unset: OPENSEER_URL
@@ -30,7 +30,8 @@ SERVER = "openseer"
 DAY_SECONDS = 86400.0
 """Timeout of one response, in seconds; verl itself has none."""
 
-# verl runs each of its event loops for a process's life, and passes a new copy of the server with every request.
+# Each event loop of verl exists as long as its process. Each request has a new copy of the server, but needs no new
+# client: equal servers share one.
 _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict["Server", AsyncClient]] = WeakKeyDictionary()
 
 
@@ -56,19 +57,20 @@ class Generated(_Words):
 
     @property
     def stop_reason(self) -> str:
-        """verl's stop reason: completed, or aborted (verl continues from the tokens so far)."""
+        """verl's stop reason: completed, or aborted, after which verl continues from the tokens so far."""
         finish = self.meta_info.finish_reason
         return "aborted" if finish is None or finish.type == "abort" else "completed"
 
     @property
     def logprobs(self) -> list[float | None] | None:
+        """Log-probability of each output token; None if none were requested."""
         found = self.meta_info.output_token_logprobs
         return [value for value, _, _ in found] if found is not None else None
 
 
 @dataclass(frozen=True)
 class Server:
-    """The fleet in place of verl's handle of an engine: `await server.generate.remote(...)`. It can be pickled."""
+    """The fleet, in place of verl's handle of an engine: `await server.generate.remote(...)`. It is picklable."""
 
     url: str | None = None
     token: str | None = None
@@ -77,6 +79,7 @@ class Server:
 
     @property
     def generate(self) -> "_Method":
+        """The method that generates one response."""
         return _Method(self._generate)
 
     async def _generate(
@@ -90,8 +93,9 @@ class Server:
         mm_processor_kwargs: Any = None,
         priority: int = 0,
     ) -> Any:
-        """One response, as verl's TokenOutput. `priority` is ignored: the fleet orders requests itself."""
-        # verl calls this, so verl is imported already.
+        """Generates one response; returns verl's TokenOutput. `priority` is ignored, because the fleet orders requests
+        itself. Raises InputError for anything but token ids."""
+        # Only verl calls this method, so verl is installed.
         token_output: Any = import_module("verl.workers.rollout.replica").TokenOutput
 
         if image_data or video_data or audio_data:
@@ -115,7 +119,7 @@ class Server:
 
 
 class _Method:
-    """A method that verl calls with `.remote(...)`: there is no Ray actor, so nothing is sent through Ray."""
+    """A method that verl calls with `.remote(...)`. It is called directly: there is no Ray actor."""
 
     def __init__(self, method: Callable[..., Coroutine[Any, Any, Any]]) -> None:
         self.remote = method
@@ -124,7 +128,8 @@ class _Method:
 def generation(
     prompt_ids: Sequence[int], sampling: Mapping[str, Any], request_id: str, response_length: int
 ) -> Call[Generated]:
-    """The call for one response. The API groups requests of one prompt and version."""
+    """Returns the call for one response. The API groups requests with equal prompt and sampling.
+    Raises InputError for a repetition_penalty."""
     known = dict(sampling)
     logprobs = bool(known.pop("logprobs", False))
     if float(known.pop("repetition_penalty", 1.0)) != 1.0:
@@ -134,7 +139,7 @@ def generation(
     known["max_new_tokens"] = int(limit or sglang_limit or response_length)
     body = {
         "rid": request_id,
-        # verl may send numpy's integers, which are not JSON's.
+        # verl may pass numpy's integers, which the json module cannot encode.
         "input_ids": [int(token) for token in prompt_ids],
         "sampling_params": known,
         "return_logprob": logprobs,
@@ -151,13 +156,14 @@ def generation(
 
 
 def steps_of(version: str | None) -> int | None:
-    """verl's global step in a version that `verl_rollout` published, the number after the last dash; None without."""
+    """Returns verl's global step in the name of a version that `verl_rollout` published: the number after the last
+    dash; None if there is none."""
     last = (version or "").rpartition("-")[2]
     return int(last) if last.isdigit() else None
 
 
 class Router:
-    """verl's RequestLoadBalancer: it sends every request to the fleet, which balances its load itself."""
+    """A RequestLoadBalancer for verl that sends every request to the fleet, which balances its load itself."""
 
     def __init__(self, servers: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         self._engines = set(servers)
@@ -170,36 +176,36 @@ class Router:
         )
 
     def acquire_server(self, request_id: str, **extra: Any) -> tuple[str, Any]:
-        """The fleet, for every request."""
+        """Returns the fleet, for every request."""
         self._inflight += 1
         return SERVER, self._server
 
     def require_acquire_fields(self) -> list[str]:
-        """Fields of a request that routing needs: none."""
+        """Returns the fields of a request that the routing needs: none."""
         return []
 
     def require_release_fields(self) -> list[str]:
-        """Fields of a request that its release needs: none."""
+        """Returns the fields of a request that its release needs: none."""
         return []
 
     def release_server(self, server_id: str, request_id: str | None = None) -> None:
-        """Notes that a request has ended."""
+        """Records that a request has ended."""
         self._inflight = max(0, self._inflight - 1)
 
     def add_servers(self, servers: dict[str, Any]) -> None:
-        """Notes engines that verl has started; they get no requests."""
+        """Records engines that verl has started; they receive no requests."""
         self._engines |= set(servers)
 
     def remove_servers(self, server_ids: list[str]) -> None:
-        """Forgets engines that verl has stopped."""
+        """Removes engines that verl has stopped."""
         self._engines -= set(server_ids)
 
     def get_all_servers(self) -> list[str]:
-        """The ids of the servers: the fleet alone."""
+        """Returns the ids of the servers: that of the fleet."""
         return [SERVER]
 
     def get_status(self) -> dict[str, Any]:
-        """The router's state, for verl's logs. `unused`: verl's own engines."""
+        """Returns the router's state, for verl's logs. `unused`: verl's own engines."""
         return {
             "servers": {SERVER: self._inflight},
             "total_inflight": self._inflight,
@@ -208,9 +214,9 @@ class Router:
         }
 
     def clear_sticky_cache(self) -> dict[str, Any]:
-        """Does nothing, for requests are not bound to servers; returns verl's report of it."""
+        """Does nothing, because requests are not bound to servers; returns a report in verl's form."""
         return {"cleared_entries": 0, "server_loads": {SERVER: self._inflight}}
 
     def get_total_inflight(self) -> int:
-        """Number of requests that are not released."""
+        """Returns the number of acquired requests that were not released."""
         return self._inflight

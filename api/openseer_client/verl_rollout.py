@@ -1,13 +1,13 @@
-"""A rollout for verl without an engine: it sends weights and requests to openseer's fleet.
+"""An adapter for verl: a rollout without an engine of its own, which sends weights and requests to openseer's fleet.
 
 Checked against verl 0.9.1, where `VERL_USE_EXTERNAL_MODULES=openseer_client.verl_rollout` makes
 `actor_rollout_ref.rollout.name=openseer` available. Settings are in `actor_rollout_ref.rollout.custom`:
 
-    weights_folder: /weights     # required: seen by the trainer and by every worker
+    weights_folder: /weights     # required: accessible to the trainer and to every worker
     url, token_file              # unset: from the environment
     run: math                    # prefix of the versions' names
     mode: abort                  # for running responses: abort (verl continues them), keep or drain
-    share_gpus: true             # the fleet's workers have the trainer's GPUs: they sleep while it trains
+    share_gpus: true             # the fleet's workers use the trainer's GPUs, and sleep while it trains
 """
 
 # verl and Ray are no dependencies of openseer: their values are Any here.
@@ -44,7 +44,8 @@ def _client(settings: dict[str, Any]) -> Client:
 
 
 class Rollout(BaseRollout):
-    """verl's rollout, one in every trainer process; the first one writes and publishes, the others gather with it."""
+    """verl's rollout, one object per trainer process. The first process writes and publishes the weights;
+    all processes gather them."""
 
     def __init__(self, config: Any, model_config: Any, device_mesh: Any, replica_rank: int = -1, **more: Any) -> None:
         super().__init__(config, model_config, device_mesh)
@@ -62,19 +63,20 @@ class Rollout(BaseRollout):
         self._count = 0
 
     async def resume(self, tags: list[str]) -> None:
-        """Wakes the parts in `tags` of the fleet's engines; does nothing if the fleet has GPUs of its own."""
+        """Wakes the parts in `tags` of the fleet's engines; does nothing without `share_gpus`."""
         if self._settings.get("share_gpus"):
             await self._by_leader(lambda client: client.acquire(Acquire.model_validate({"parts": tags})))
 
     async def release(self) -> None:
-        """Makes the fleet's engines release the GPUs; does nothing if the fleet has GPUs of its own."""
+        """Makes the fleet's engines release the GPUs; does nothing without `share_gpus`."""
         if self._settings.get("share_gpus"):
             await self._by_leader(lambda client: client.release(Release(keep_weights=False)))
 
     async def update_weights(
         self, weights: Any, wire_format: str = "named_tensors", global_steps: int | None = None, **more: Any
     ) -> None:
-        """Writes the weights as they are gathered, publishes them, and returns when the whole fleet has them."""
+        """Writes the weights as they are gathered, publishes them, and returns when the whole fleet has loaded them.
+        Raises InputError for other formats than whole tensors."""
         if (
             wire_format != "named_tensors"
             or not more.get("base_sync_done", True)
@@ -85,7 +87,7 @@ class Rollout(BaseRollout):
         await by_first(self.is_leader_rank, lambda: self._publish(tensors, global_steps), tensors)
 
     async def _by_leader(self, call: Callable[[Client], Any]) -> None:
-        """Calls the fleet in the first process; all processes wait for it."""
+        """Makes a call to the fleet in the first process; all processes wait for it and raise its error."""
 
         async def work() -> None:
             with _client(self._settings) as client:
@@ -94,7 +96,7 @@ class Rollout(BaseRollout):
         await by_first(self.is_leader_rank, work)
 
     async def _publish(self, tensors: Any, global_steps: int | None) -> None:
-        # A version's weights never change, so each publication has a new name.
+        # The weights of a version never change, so each publish needs a new name.
         self._count += 1
         version = f"{self._name}.{self._count}-{global_steps or 0}"
         with self._folder.writing(version) as shards:
@@ -108,10 +110,10 @@ class Rollout(BaseRollout):
 
 
 class Replica(RolloutReplica):
-    """The fleet in place of verl's inference server."""
+    """A replica for verl that is the fleet, in place of an inference server."""
 
     async def init_standalone(self) -> None:
-        """Starts no engine and requests no GPU of Ray: the fleet has its own."""
+        """Starts no engine and requests no GPU from Ray, because the fleet has its own."""
         backend = self.config.checkpoint_engine.backend
         if backend != "naive":
             raise InputError(
@@ -122,12 +124,12 @@ class Replica(RolloutReplica):
         await self.launch_servers()
 
     async def init_colocated(self, resource_pool: Any) -> None:
-        """The same; the trainer alone uses `resource_pool`."""
+        """Starts no engine; only the trainer uses `resource_pool`."""
         self.rollout_mode = RolloutMode.COLOCATED
         await self.launch_servers()
 
     async def launch_servers(self) -> None:
-        """Launches nothing; sets the handle and the address of the fleet."""
+        """Sets the handle and the address of the fleet; launches nothing."""
         settings = _settings(self.config)
         server = Server(
             url=settings.get("url"),
@@ -140,22 +142,22 @@ class Replica(RolloutReplica):
         self._server_address = settings.get("url") or os.environ.get("OPENSEER_URL", "")
 
     async def sleep(self) -> None:
-        """Lends the GPUs to the trainer, after a batch."""
+        """Lends the GPUs to the trainer, after a batch; does nothing without `share_gpus`."""
         await self._lend(lambda client: client.release(Release(keep_weights=False)))
 
     async def wake_up(self) -> None:
-        """Wakes the engines wholly."""
+        """Wakes all parts of the engines; does nothing without `share_gpus`."""
         await self._lend(lambda client: client.acquire())
 
     async def _lend(self, call: Callable[[Client], Any]) -> None:
-        """Calls the fleet in the first replica; does nothing if the fleet has GPUs of its own."""
+        """Makes a call to the fleet in the first replica; does nothing without `share_gpus`."""
         settings = _settings(self.config)
         if settings.get("share_gpus") and self.replica_rank == 0:
             with _client(settings) as client:
                 await asyncio.to_thread(call, client)
 
     def rollout_worker_use_gpu(self) -> bool:
-        """False: the fleet's GPUs are not Ray's."""
+        """Returns False: Ray does not manage the fleet's GPUs."""
         return False
 
 

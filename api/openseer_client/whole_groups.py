@@ -1,4 +1,4 @@
-"""Batches that a trainer awaits: all groups whole, and sampled by the requested weights."""
+"""Synchronous batches for trainers: all groups are whole, and sampled from the requested weights version."""
 
 from collections.abc import Sequence
 
@@ -9,16 +9,17 @@ from openseer_client.reading import Environment
 from openseer_core.wire.batches import BatchSpec, Group
 
 TRIES = 2
-"""Limit of the batches in which a group is sampled, if it lost requests to failed workers for example."""
+"""Limit of the batches in which a group is sampled.
+A group is sampled again if it is not whole, for example after workers failed."""
 
 
 def sample_whole(
     client: Client, spec: BatchSpec, groups: Sequence[Group], environment: Environment | None = None
 ) -> dict[str, FinishedGroup]:
-    """Samples the groups, waits for all of them, and returns them by name. `spec` names its weights version.
+    """Samples the groups, waits for all of them, and returns them by name. `spec` must contain the weights version.
 
-    Raises GroupsLostError for groups that were not whole after `TRIES` batches, and StaleResultError for a token of
-    another version.
+    Raises GroupsLostError for groups that were not whole in TRIES batches, and StaleResultError for a token of another
+    version.
     """
     found: dict[str, FinishedGroup] = {}
     lost: list[FinishedGroup] = []
@@ -43,7 +44,7 @@ def sample_whole(
 
 
 def forget_leftovers(client: Client, run: str) -> None:
-    """Deletes the batches whose metadata name this run: those of earlier processes of the training."""
+    """Deletes the batches whose metadata contain this run: those of earlier processes of the training."""
     for old in client.batches():
         if old.metadata.get("run") == run:
             client.batch(old.id).forget()

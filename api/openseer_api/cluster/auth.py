@@ -1,4 +1,4 @@
-"""Authorization by the cluster: TokenReview names the subject of a token, SubjectAccessReview says what it may do.
+"""Authorization by the cluster: TokenReview returns the subject of a token, SubjectAccessReview whether it has a right.
 
 The gateway checks the subresource `batches` of one RolloutJob: `get` to read, `update` to change anything. Kubernetes
 serves no such resource, but roles may name it.
@@ -16,13 +16,13 @@ from openseer_api.http.auth import Access, AuthUnavailable, Forbidden, Unauthent
 from openseer_core.manifest.base import DNS_LABEL_PATTERN
 
 ALLOWED_SECONDS = 10.0
-"""Cache TTL of a right and of a token's subject, in seconds; a revoked right holds until then."""
+"""Cache TTL of a right and of a token's subject, in seconds. A revoked right remains valid for this time."""
 REFUSED_SECONDS = 2.0
-"""Cache TTL of a refusal, in seconds; short, for the right may have been granted meanwhile."""
+"""Cache TTL of a refusal, in seconds; short, because the right may be granted meanwhile."""
 MOST_ANSWERS = 4096
-"""Limit of cached answers of each kind."""
+"""Limit of cached subjects, and of cached rights."""
 LONGEST_TOKEN = 16 * 2**10
-"""Limit of a token's characters; a longer token is not valid."""
+"""Limit of a token, in characters; a longer token counts as invalid and is not sent to the API server."""
 VERBS: Mapping[Access, str] = {"read": "get", "write": "update"}
 
 _REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"
@@ -31,15 +31,15 @@ _ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The subject of a token. `fields`: as a SubjectAccessReview has them; empty for a token that is not valid."""
+    """The subject of a token. `fields`: those of a SubjectAccessReview's spec; empty if the token is not valid."""
 
     fields: Mapping[str, Any]
 
 
 class KubernetesAuth:
-    """Authorizes by the API server and caches its answers for seconds. It stores hashes of tokens, no tokens.
+    """Authorizes by reviews of the API server, cached for ALLOWED_SECONDS or REFUSED_SECONDS by a hash of the token.
 
-    `audiences`: a token must be made for one of them; empty: for the API server itself.
+    `audiences`: a token must be issued for one of them; empty: for the API server itself.
     """
 
     def __init__(self, kube: Kube, audiences: Sequence[str] = ()) -> None:
@@ -51,7 +51,7 @@ class KubernetesAuth:
     async def check(self, token: str | None, namespace: str, job: str, access: Access) -> None:
         """Returns if the access is allowed. Raises Unauthenticated, Forbidden or AuthUnavailable."""
         key, subject = await self._subject(token)
-        # An empty name would stand for all jobs, and an invalid name for none.
+        # In a SubjectAccessReview an empty name means all jobs; no job has an invalid name.
         possible = all(re.fullmatch(DNS_LABEL_PATTERN, name) for name in (namespace, job))
         right = (key, namespace, job, access)
         if not possible or not await self._rights.get(right, lambda: self._is_allowed(subject, namespace, job, access)):
@@ -63,7 +63,7 @@ class KubernetesAuth:
         await self._subject(token)
 
     async def _subject(self, token: str | None) -> tuple[bytes, Subject]:
-        """The token's hash and its subject. Raises Unauthenticated."""
+        """Returns the token's hash and its subject. Raises Unauthenticated or AuthUnavailable."""
         if not token:
             raise Unauthenticated("a token is needed: Authorization: Bearer TOKEN, for example a ServiceAccount's")
         if len(token) > LONGEST_TOKEN:

@@ -1,4 +1,4 @@
-"""The few calls that the gateway makes to the Kubernetes API: it reads by name, lists jobs and creates reviews."""
+"""A client of the Kubernetes API for the gateway: reads objects by name, lists jobs and creates reviews."""
 
 import json
 import os
@@ -16,17 +16,17 @@ from openseer_process.deep_json import read_json
 Json = dict[str, Any]
 
 CONNECT_SECONDS = 2.0
-"""Timeout of a connection to the API server, in seconds; a caller waits for the answer."""
+"""Timeout of a connection to the API server, in seconds; short, because a caller of the gateway waits."""
 CALL_SECONDS = 10.0
 """Timeout of one call, in seconds."""
 PAGE_OBJECTS = 500
-"""Objects in a page of a LIST."""
+"""Limit of objects in one page of a LIST."""
 LONGEST_ERROR = 500
-"""Limit of the characters of a server's refusal that an error repeats."""
+"""Limit of the server's message in the text of a KubeError, in characters."""
 
 
 class KubeError(OpenseerError):
-    """The API server refused a call, or did not answer (`status` 0)."""
+    """The API server refused a call (`status`: of HTTP), or did not respond (`status` 0)."""
 
     retryable = True
 
@@ -36,14 +36,14 @@ class KubeError(OpenseerError):
 
 
 class Kube:
-    """One client for all calls. Paths are sent as they are: the caller validates the names in them."""
+    """A client of the API server. It sends paths unchanged, so its caller must validate the names in them."""
 
     def __init__(self, client: ApiClient) -> None:
         self._client = client
 
     @staticmethod
     async def connect() -> "Kube":
-        """Connects by the pod's service account, else by KUBECONFIG. Raises InputError without either."""
+        """Connects with the pod's ServiceAccount, else with KUBECONFIG. Raises InputError if neither is usable."""
         configuration = Configuration()
         try:
             load_incluster_config(client_configuration=configuration)
@@ -60,7 +60,7 @@ class Kube:
         await self._client.close()
 
     async def get(self, path: str) -> Json | None:
-        """The object; None if it does not exist. Raises KubeError."""
+        """Returns the object at `path`; None if it does not exist (404, 410). Raises KubeError."""
         try:
             return await self._call("GET", path)
         except KubeError as error:
@@ -69,7 +69,7 @@ class Kube:
             raise
 
     async def pages(self, path: str) -> AsyncIterator[list[Json]]:
-        """The objects of a collection, page by page. Raises KubeError."""
+        """Yields the objects of a collection, in pages of at most PAGE_OBJECTS. Raises KubeError."""
         proceed = ""
         while True:
             more = [("continue", proceed)] if proceed else []

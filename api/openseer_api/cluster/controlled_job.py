@@ -1,6 +1,6 @@
-"""The batch controller of one job in the gateway: its interval is short while the job is used, long while it is idle.
+"""The batch controller of one job in the gateway, with a short interval while the job is used and a long one otherwise.
 
-A cluster may have hundreds of serving jobs, most of them idle: a step of each every 0.2 s would cost too much.
+A cluster may have hundreds of serving jobs, most of them idle: a step for each of them every 0.2 s costs too much.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from openseer_api.job.context import JobContext
 from openseer_core.errors import OpenseerError
 
 IDLE_SECONDS = 5.0
-"""Interval between two reconcile steps of an idle job, in seconds: no recent call, and no request waits or runs."""
+"""Interval between two reconcile steps of an idle job (no recent call, no waiting or running request), in seconds."""
 USED_SECONDS = 60.0
 """Time after a call in which a job counts as used, in seconds."""
 
@@ -33,7 +33,7 @@ class ControlledJob:
         )
 
     def mark_used(self) -> None:
-        """Notes a call: the controller runs at the short interval for USED_SECONDS."""
+        """Records a call: the controller uses the short interval for the next USED_SECONDS."""
         self._used_at = asyncio.get_running_loop().time()
         self._woken.set()
 
@@ -56,8 +56,8 @@ class ControlledJob:
             self._woken.clear()
 
     async def _round(self) -> float:
-        """One reconcile step; returns the seconds until the next one. Of failures in a row only the first is logged: a
-        suspended job has no store."""
+        """Runs one reconcile step and returns the seconds until the next one. Logs only the first of consecutive
+        failures, because the store of a suspended job never responds."""
         job = self.context.job
         try:
             publishes = await reconcile(self.context)

@@ -13,9 +13,9 @@ from openseer_core.manifest.job import RolloutJob
 SYNC_SECONDS = 15.0
 """Interval between two listings of the jobs, in seconds."""
 UNWANTED_SECONDS = 1.0
-"""Poll interval while the jobs are not wanted, in seconds; they are not listed meanwhile."""
+"""Interval, in seconds, at which `watch` checks whether the jobs are wanted again."""
 OPENED_AT_ONCE = 16
-"""Limit of jobs that one sync opens concurrently; a store that does not answer blocks its slot until the timeout."""
+"""Limit of jobs that a sync opens concurrently. A store that does not respond occupies a place until its timeout."""
 
 OPENING = "its store has not answered yet"
 
@@ -27,8 +27,8 @@ Key = tuple[str, str]
 
 @dataclass(slots=True)
 class _Open(Generic[C]):
-    """A job that is open, or about to be. `uid`: of the object it was opened for; `url`: of its store, "" before it is
-    known."""
+    """A job that is open or being opened. `uid`: of its Kubernetes object; `url`: of its store, "" until it is known.
+    `task`: opens the job and returns its context."""
 
     uid: str
     url: str = ""
@@ -36,8 +36,8 @@ class _Open(Generic[C]):
 
 
 class KubeDirectory(Generic[C]):
-    """The open jobs. `open_job` makes a context from a job and its store's URL; `close_job` closes it; `renew_job`
-    gives it a changed manifest; `is_troubled`: whether its store does not answer."""
+    """The open jobs. `open_job` creates a context from a job and its store's URL; `close_job` closes a context;
+    `renew_job` passes the present manifest to it; `is_troubled` returns whether its store fails."""
 
     def __init__(
         self,
@@ -62,17 +62,17 @@ class KubeDirectory(Generic[C]):
         return len(self._open)
 
     def opened(self) -> list[C]:
-        """The contexts that are open now, by namespace and name; threads may call it."""
+        """Returns the contexts of the open jobs, sorted by namespace and name. Any thread may call it."""
         tasks = [entry.task for _, entry in sorted(self._open.items(), key=lambda one: one[0])]
         return [task.result() for task in tasks if task.done() and not task.cancelled() and task.exception() is None]
 
     def unopened(self) -> list[tuple[RolloutJob, str]]:
-        """The jobs that should be open and are not, with the reason, by namespace and name."""
+        """Returns the jobs that should be open but are not, each with the reason, sorted by namespace and name."""
         opened = {key for key, entry in self._open.items() if entry.task.done()}
         return [why for key, why in sorted(self._unopened.items(), key=lambda one: one[0]) if key not in opened]
 
     async def find(self, namespace: str, name: str) -> C | None:
-        """The job's context; None if no such job serves. Raises JobsUnavailable and StoreUnavailableError."""
+        """Returns the job's context; None if no such job serves. Raises JobsUnavailable and StoreUnavailableError."""
         served = await self._jobs.find(namespace, name)
         if served is None:
             self._drop((namespace, name))
@@ -80,8 +80,8 @@ class KubeDirectory(Generic[C]):
         return await self._context(served)
 
     async def watch(self, wanted: Callable[[], bool] = lambda: True) -> None:
-        """Runs until cancelled: opens the jobs that serve, so that work goes on while no trainer is connected, and
-        closes those that have ended; while `wanted` is false, all are closed."""
+        """Runs until cancelled: opens the jobs that serve, so that batches proceed while no trainer is connected, and
+        closes the jobs that have ended. While `wanted` returns False, all jobs are closed."""
         while True:
             if not wanted():
                 await self.close()
@@ -94,7 +94,8 @@ class KubeDirectory(Generic[C]):
             await asyncio.sleep(SYNC_SECONDS)
 
     async def sync(self) -> None:
-        """Lists the jobs once. Raises JobsUnavailable; the next sync retries a job that cannot be opened."""
+        """Lists the jobs once: closes those that have ended, opens the others except suspended ones. The next sync
+        retries a job that cannot be opened. Raises JobsUnavailable."""
         found = [served async for served in self._jobs.all()]
         self.synced = True
         uids = {served.key: served.uid for served in found}
@@ -107,7 +108,7 @@ class KubeDirectory(Generic[C]):
         await asyncio.gather(*(self._try(served, gate) for served in awake))
 
     async def close(self) -> None:
-        """Closes all of them."""
+        """Closes all jobs, and waits until they are closed."""
         self._unopened = {}
         for key in list(self._open):
             self._drop(key)
@@ -140,7 +141,7 @@ class KubeDirectory(Generic[C]):
         return context
 
     async def _drop_moved(self, served: ServedJob) -> None:
-        """Closes a job whose store does not answer and has another URL by now: a new password, or a new address."""
+        """Closes a job whose store fails and has another URL than at the opening (a new password or address)."""
         known = self._open.get(served.key)
         if known is None or not known.task.done() or not self._is_troubled(known.task.result()):
             return

@@ -1,4 +1,4 @@
-"""The RolloutJobs that the gateway serves or shows: looked up by name, and cached for seconds."""
+"""Look-ups of the RolloutJobs that the gateway serves or shows, cached for FOUND_SECONDS or MISSED_SECONDS."""
 
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -16,11 +16,11 @@ from openseer_core.manifest.store_url import manages_store, store_name
 from openseer_process.store_access import StoreAccess
 
 FOUND_SECONDS = 5.0
-"""Cache TTL of a found job, in seconds."""
+"""Cache TTL of a job that was found and has a store, in seconds."""
 MISSED_SECONDS = 1.0
-"""Cache TTL of a job that was not found, in seconds; shorter, for it may be created meanwhile."""
+"""Cache TTL of a job that was not found, or has no store yet, in seconds; shorter, because that may change soon."""
 MOST_JOBS = 4096
-"""Limit of cached look-ups, of jobs that do not exist too."""
+"""Limit of cached look-ups, including those of jobs that do not exist."""
 FORBIDDEN = 403
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class JobsUnavailable(OpenseerError):
 class ServedJob:
     """A job that serves trainers, or one of mode batch that has not ended.
 
-    `uid`: of the object; a new object of the same name has another one. `secret`: name of the Secret of a managed
+    `uid`: of the object; a new object of the same name has another uid. `secret`: name of the Secret of a managed
     Redis, "" until the operator has created it.
     """
 
@@ -56,9 +56,9 @@ class ServedJob:
 
 
 class KubeJobs:
-    """Finds jobs by the Kubernetes API. `watched`: namespaces whose jobs are served; empty: all. `access`: how their
-    stores are reached. `mode`: of the jobs to find: those that serve trainers, or those of mode batch that have not
-    ended."""
+    """Finds jobs by the Kubernetes API. `watched`: namespaces whose jobs are served; empty: all. `access`: keys and
+    rules for the access to their stores. `mode`: only jobs of this mode are found; of mode batch, only those that have
+    not ended."""
 
     def __init__(
         self, kube: Kube, watched: Sequence[str] = (), access: StoreAccess | None = None, *, mode: JobMode = "serve"
@@ -70,7 +70,7 @@ class KubeJobs:
         self._found = TTLCache[tuple[str, str], ServedJob | None](_good_for, MOST_JOBS)
 
     async def find(self, namespace: str, name: str) -> ServedJob | None:
-        """The job; None if no job has that name and mode. Raises JobsUnavailable.
+        """Returns the job; None if no job has that name and mode. Raises JobsUnavailable.
 
         The caller has validated both names: they become part of a path.
         """
@@ -79,7 +79,7 @@ class KubeJobs:
         return await self._found.get((namespace, name), lambda: self._look_up(namespace, name))
 
     async def all(self) -> AsyncIterator[ServedJob]:
-        """Every present job of that mode. Raises JobsUnavailable."""
+        """Yields every present job of the mode, and caches it. Raises JobsUnavailable."""
         for namespace in sorted(self._watched) or (None,):
             try:
                 async for page in self._kube.pages(_path(namespace)):
@@ -92,8 +92,8 @@ class KubeJobs:
                 raise JobsUnavailable(f"jobs cannot be listed at the moment: {error}") from None
 
     async def store_url(self, served: ServedJob) -> str:
-        """The URL of a job's store. Raises JobsUnavailable, also before the operator has created the job's Redis;
-        StoreForbiddenError."""
+        """Returns the URL of a job's store. Raises JobsUnavailable, also before the operator has created the job's
+        Redis, and StoreForbiddenError for a Secret that the gateway may not read."""
         job = served.job
         if not served.has_begun:
             raise JobsUnavailable("the job's store does not exist yet: the operator has not created it")
@@ -127,13 +127,14 @@ def _path(namespace: str | None) -> str:
 
 
 def _served(raw: Json, mode: JobMode) -> ServedJob | None:
-    """None for a job of another mode, one that has ended or is being deleted, and one that the operator refuses."""
+    """Parses a RolloutJob object. Returns None for a job that is of another mode, being deleted, invalid, or of mode
+    batch and ended."""
     meta: Json = raw["metadata"]
     spec: Json = raw.get("spec") or {}
     over = meta.get("deletionTimestamp") or (mode == "batch" and (raw.get("status") or {}).get("completionTime"))
     if spec.get("mode", "batch") != mode or over:
         return None
-    # Only the part of the status that autoscalers read: the rest is long, and not used here.
+    # Only the status field that the autoscaling route needs: the rest is long and unused here.
     status: Json = {"backlog": (raw.get("status") or {}).get("backlog")}
     document: Json = {"apiVersion": API_VERSION, "kind": KIND, "metadata": meta, "spec": spec, "status": status}
     try:
@@ -142,7 +143,7 @@ def _served(raw: Json, mode: JobMode) -> ServedJob | None:
         log.warning("%s/%s is not served: %s", meta["namespace"], meta["name"], error)
         return None
     status: Json = raw.get("status") or {}
-    # Operators that generated random passwords wrote no name of the Secret.
+    # Earlier operators, which generated random passwords, did not write the Secret's name into the status.
     unnamed = store_name(job) if status.get("image") else ""
     return ServedJob(meta["uid"], job, status.get("storeSecret") or unnamed)
 

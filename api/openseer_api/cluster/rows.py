@@ -1,4 +1,4 @@
-"""Routed experts of jobs in a cluster: the gateway mounts no job's volume, so it reads them from a pod that does."""
+"""Reads routed experts of jobs in a cluster from a pod that mounts the job's volume, which the gateway does not."""
 
 import asyncio
 import time
@@ -23,19 +23,21 @@ from openseer_store.routed.asking import (
 from openseer_store.routed.assembly import RoutedExperts, put_together, row_files, rows_bytes
 
 WAIT_SECONDS = 10.0
-"""Time in which a pod that does not answer, because it restarts for example, is retried, in seconds; then 503."""
+"""Time for which failed reads are retried, for example while the pod restarts, in seconds; then HTTP 503."""
 PAUSE_SECONDS = 0.25
+"""Interval between two tries, in seconds."""
 CONNECT_SECONDS = 2.0
 """Timeout of a connection, in seconds."""
 READ_SECONDS = 10.0
-"""Timeout of the next bytes, in seconds: a volume may hang."""
+"""Timeout until the next bytes of a response, in seconds: a volume may hang."""
 ASKED_AT_ONCE = 4
-"""Limit of concurrent calls per job and replica of the gateway; the pod serves eight."""
+"""Limit of concurrent results whose rows are read, per job and replica of the gateway; the pod serves eight calls."""
 
 
 class RowsOfPod:
-    """A client of a job's rows pod. `store_url`: of the job's store; `dial`: resolves a name to allowed addresses,
-    None: all are allowed; `memory`: of the process, for all jobs; `port`: of the pod."""
+    """A client of a job's rows pod. `store_url`: URL of the job's store, from which the calls' secret is derived;
+    `dial`: resolves a name to allowed addresses, None: all are allowed; `memory`: the process's count for all jobs;
+    `port`: of the pod."""
 
     def __init__(
         self, job: RolloutJob, store_url: str, dial: Dialler | None, memory: RowsMemory, port: int = ROWS_PORT
@@ -54,9 +56,9 @@ class RowsOfPod:
         await self._session.close()
 
     async def find(self, result: Result) -> RoutedExperts:
-        """The routed experts of a result; rows that the pod does not find are gaps, and all rows of a result that would
-        have more than MOST_BYTES. Raises RowsUnavailable if the pod does not answer, or this process has no memory left
-        for them."""
+        """Returns the routed experts of a result. Rows that the pod does not find are gaps; if the result would have
+        more than MOST_BYTES, all its rows are. Raises RowsUnavailable if the pod fails for WAIT_SECONDS, or if this
+        process has no memory left for the rows."""
         files = list(row_files(result))
         contents: list[memoryview] = []
         async with self._gate:
@@ -79,16 +81,16 @@ class RowsOfPod:
             try:
                 return unpack_answer(await self._get(path, held), count)
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                problem = type(error).__name__  # not its text: a URL contains the secret
+                problem = type(error).__name__  # not the error's text, which may contain the URL with the secret
             except ValueError as error:
                 problem = str(error)
-            held.give(held.bytes - before)  # the failed answer's
+            held.give(held.bytes - before)  # the bytes of the failed response
             if time.monotonic() > until:
                 raise RowsUnavailable(f"{self._host}, which has the routed experts of this result, failed: {problem}")
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def _get(self, path: str, held: RowsMemory) -> bytearray:
-        """The body of a response. Raises ValueError for an invalid response, and the errors of the connection."""
+        """Returns the body of a response. Raises ValueError for an invalid response, and the connection's errors."""
         address = (await self._dial(self._host, self._port))[0]
         host = f"[{address}]" if ":" in address else address
         async with self._session.get(f"http://{host}:{self._port}{path}", allow_redirects=False) as response:

@@ -1,4 +1,4 @@
-"""How much of the gateway's memory rows of routed experts may take: pods and volumes of tenants say how much comes."""
+"""Limits the memory of the gateway for rows of routed experts, whose sizes tenants' pods and volumes determine."""
 
 import asyncio
 import time
@@ -10,16 +10,17 @@ from openseer_api.job.rows import RowsUnavailable
 from openseer_store.routed.assembly import RoutedExperts
 
 ALL_BYTES = 2**30
-"""Of all jobs of a process: answers that are read, and rows that somebody has not sent yet."""
+"""Limit for all jobs of a process, in bytes: responses being read, and rows not yet sent to clients."""
 JOB_BYTES = ALL_BYTES // 2
-"""Of one job: its pod alone keeps no other job from its rows."""
+"""Limit for one job, in bytes: half, so that one job cannot use the memory of all others."""
 WAIT_SECONDS = 10.0
-"""Longest wait for memory that others have."""
+"""Longest wait for memory that other calls use, in seconds; then HTTP 503."""
 PAUSE_SECONDS = 0.05
+"""Interval between two checks for free memory, in seconds."""
 
 
 class RowsMemory:
-    """Bytes that are in memory now, `most` at most; they count for `within`, too."""
+    """A counter of bytes in use, with the limit `most`; its bytes also count in `within`."""
 
     def __init__(self, most: int, within: "RowsMemory | None" = None) -> None:
         self.bytes = 0
@@ -27,7 +28,8 @@ class RowsMemory:
         self._within = within
 
     async def take(self, count: int) -> None:
-        """So many more, once there is room for them. Raises RowsUnavailable where there is none in WAIT_SECONDS."""
+        """Adds `count` bytes once they are free. Raises RowsUnavailable if they are not within WAIT_SECONDS, or if
+        `count` exceeds the limit."""
         until = time.monotonic() + WAIT_SECONDS
         while not self._has_room(count):
             if time.monotonic() > until or count > self._most:
@@ -39,23 +41,23 @@ class RowsMemory:
         self._add(count)
 
     def give(self, count: int) -> None:
-        """So many less."""
+        """Subtracts `count` bytes."""
         self._add(-count)
 
     def keep(self, found: RoutedExperts) -> None:
-        """Those of `found` are in memory until nobody has it any more: its last reader may be a thread."""
+        """Counts the bytes of `found` until it is garbage-collected, which may happen in any thread."""
         loop, count = asyncio.get_running_loop(), len(found.rows)
         self._add(count)
 
         def dropped() -> None:
-            with suppress(RuntimeError):  # the loop is closed: nobody counts any more
+            with suppress(RuntimeError):  # the loop is closed, and the count not needed any more
                 loop.call_soon_threadsafe(self.give, count)
 
         weakref.finalize(found, dropped).atexit = False
 
     @contextmanager
     def part(self) -> Generator["RowsMemory"]:
-        """For one reading: what it has taken is given back at the end."""
+        """Yields a counter for one read, within this one; its bytes are subtracted at the end."""
         part = RowsMemory(self._most, self)
         try:
             yield part

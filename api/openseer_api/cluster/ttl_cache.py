@@ -11,9 +11,10 @@ V = TypeVar("V")
 
 
 class TTLCache(Generic[K, V]):
-    """Holds at most `most` values; the least recently used is evicted first. `good_for`: seconds until a value expires.
+    """A cache of at most `most` values, which evicts the least recently used one. `good_for`: maps a value to its TTL,
+    in seconds.
 
-    A failure is not cached: it is raised to every caller that waited for it, and the next call loads again.
+    An exception of a load is not cached: every caller that waited for the load gets it, and the next call loads again.
     """
 
     def __init__(self, good_for: Callable[[V], float], most: int) -> None:
@@ -26,7 +27,7 @@ class TTLCache(Generic[K, V]):
         return len(self._entries)
 
     async def get(self, key: K, load: Callable[[], Awaitable[V]]) -> V:
-        """The cached value, else the value that `load` returns. Raises the exceptions of `load`."""
+        """Returns the cached value, else the value that `load` returns. Raises the exceptions of `load`."""
         entry = self._entries.get(key)
         if entry is not None and time.monotonic() < entry[0]:
             self._entries.move_to_end(key)
@@ -55,6 +56,6 @@ class TTLCache(Generic[K, V]):
 
 
 def _mark_seen(task: "asyncio.Task[V]") -> None:
-    """Reads the exception, since every waiting caller may have been cancelled."""
+    """Reads the exception of a load: asyncio logs an unread one, and all waiting callers may have been cancelled."""
     if not task.cancelled():
         task.exception()

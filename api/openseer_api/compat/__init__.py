@@ -1,7 +1,7 @@
-"""The routes of vLLM, OpenAI and SGLang that trainers already use, as a thin layer over batches.
+"""The compatible routes: those of vLLM, OpenAI and SGLang that trainers use, implemented over batches.
 
-Read `live` (live requests and batches, shared by the routes), then a folder per protocol: `openai`, `vllm`, `sglang`;
-`control` has the control routes of vLLM and SGLang. Tests: tests/api/compat.
+Read `live` (live requests and batches, which all generating routes use), then the folder of each protocol: `openai`,
+`vllm`, `sglang`. `control` has the control routes of vLLM and SGLang. Tests: tests/api/compat.
 """
 
 from fastapi import APIRouter
@@ -16,11 +16,11 @@ from openseer_api.compat.vllm import tokens as vllm_tokens
 __all__ = ["GENERATING", "compatible_routers", "protocol_error"]
 
 GENERATING = frozenset({"/v1/completions", "/v1/chat/completions", "/inference/v1/generate", "/generate"})
-"""Paths of calls that may contain many prompts."""
+"""Paths of generating routes, whose bodies may contain many prompts."""
 
 
 def compatible_routers() -> list[APIRouter]:
-    """The routers of all compatible routes."""
+    """Returns the routers of all compatible routes."""
     modules = (
         openai_routes,
         vllm_generate,

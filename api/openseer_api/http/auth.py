@@ -1,4 +1,4 @@
-"""Authorization: a token is checked for one job before anything about the job is revealed, its existence included."""
+"""Authorization: a token is checked for a job before any response depends on the job, even on its existence."""
 
 import hmac
 from typing import Literal, Protocol
@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 from openseer_core.errors import OpenseerError
 
 Access = Literal["read", "write"]
-"""read: batches, results, metrics. write: every change of them, of weights, and the lending of GPUs."""
+"""read: batches, results, metrics. write: any change of batches or weights, and the lending of GPUs."""
 
 
 class Unauthenticated(OpenseerError):
@@ -14,29 +14,29 @@ class Unauthenticated(OpenseerError):
 
 
 class Forbidden(OpenseerError):
-    """The token is valid, but has no right to this access to this job, whether or not the job exists (HTTP 403)."""
+    """The token is valid, but does not permit this access to this job, whether or not the job exists (HTTP 403)."""
 
 
 class AuthUnavailable(OpenseerError):
-    """The service that decides does not answer; until it does, nothing is allowed (HTTP 503)."""
+    """The service that authorizes calls does not respond; no access is allowed until it does (HTTP 503)."""
 
     retryable = True
 
 
 class Authenticator(Protocol):
-    """Decides which access a bearer token has."""
+    """Checks bearer tokens, and their access to jobs."""
 
     async def check(self, token: str | None, namespace: str, job: str, access: Access) -> None:
         """Returns if the access is allowed. Raises Unauthenticated, Forbidden or AuthUnavailable."""
         ...
 
     async def identify(self, token: str | None) -> None:
-        """Returns if the token is valid, with any rights. Raises Unauthenticated or AuthUnavailable."""
+        """Returns if the token is valid, whatever its rights are. Raises Unauthenticated or AuthUnavailable."""
         ...
 
 
 class BearerAuth:
-    """One token for everything, for one job on one machine."""
+    """An authenticator with one token, which permits every access; for a server of one job on one machine."""
 
     def __init__(self, token: str) -> None:
         if not token:
@@ -44,7 +44,7 @@ class BearerAuth:
         self._token = token.encode()
 
     async def check(self, token: str | None, namespace: str, job: str, access: Access) -> None:
-        """Returns for the one token. Raises Unauthenticated."""
+        """Returns if the token is the server's. Raises Unauthenticated."""
         await self.identify(token)
 
     async def identify(self, token: str | None) -> None:

@@ -1,4 +1,4 @@
-"""JSON bodies: parsed strictly for all routes; large ones in a thread and in steps, so that other calls go on."""
+"""Strict parsing of JSON bodies for all routes. Large bodies are parsed in a thread, so that other calls proceed."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
@@ -18,9 +18,9 @@ from openseer_core.large_json import parse_large
 from openseer_core.strict_json import parse
 
 THREAD_BYTES = 256 * 2**10
-"""A body of more bytes is parsed in a thread: on the event loop it would block all other calls for milliseconds."""
+"""Limit of a body that is parsed on the event loop, in bytes; a larger one would block other calls for milliseconds."""
 MOST_SHOWN = 60
-"""Limit of the characters of an unknown parameter's name that an error repeats."""
+"""Limit of an unknown parameter's name in the text of an error, in characters."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -30,30 +30,30 @@ _Body = bytes | bytearray
 
 
 async def parsed(data: _Body) -> Any:
-    """The value of a JSON body. Raises JsonError."""
+    """Returns the value of a JSON body. Raises JsonError."""
     return parse(data) if len(data) <= THREAD_BYTES else await asyncio.to_thread(parse_large, data)
 
 
 async def validated(data: _Body, model: type[_Model]) -> _Model:
-    """A JSON body as a model. Raises JsonError, ValidationError."""
+    """Parses a JSON body as a model. Raises JsonError, ValidationError."""
     if len(data) <= THREAD_BYTES:
         return model.model_validate(parse(data))
     return await asyncio.to_thread(lambda: model.model_validate(parse_large(data)))
 
 
 def media_type(request: Request) -> str:
-    """The body's Content-Type in lower case, without parameters; empty if there is none."""
+    """Returns the body's Content-Type in lower case, without parameters; "" if there is none."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 class StrictRequest(Request):
-    """A request whose body must have the type JSON and be strict JSON.
+    """A request whose body must have the Content-Type of JSON and be strict JSON.
 
-    It raises HTTPExceptions: the framework answers any other error of a body without its reason.
+    Its errors are HTTPExceptions, because FastAPI's response to any other error of a body lacks the reason.
     """
 
     async def stream(self) -> AsyncGenerator[bytes]:
-        """The pieces of the body. Raises HTTPException if the client disconnects."""
+        """Yields the pieces of the body. Raises HTTPException if the client disconnects."""
         try:
             async for piece in super().stream():
                 yield piece
@@ -61,7 +61,7 @@ class StrictRequest(Request):
             raise HTTPException(499, "the client disconnected before the end of its body") from None
 
     async def body(self) -> bytes:
-        """The whole body. Raises HTTPException if its Content-Type is not JSON."""
+        """Returns the whole body. Raises HTTPException if its Content-Type is not JSON."""
         data = await super().body()
         kind = media_type(self)
         if data and kind != JSON:
@@ -69,12 +69,12 @@ class StrictRequest(Request):
         return data
 
     async def json(self) -> Any:
-        """The body's value. Raises HTTPException."""
+        """Returns the body's value. Raises HTTPException, RequestValidationError."""
         with _refusing():
             return await parsed(await self.body())
 
     async def checked(self, model: type[_Model]) -> _Model:
-        """The body as a model. Raises HTTPException, RequestValidationError."""
+        """Returns the body as a model. Raises HTTPException, RequestValidationError."""
         data = await self.body()
         with _refusing():
             return await validated(data, model)
@@ -91,7 +91,7 @@ def _refusing() -> Generator[None]:
 
 
 def body_of(model: type[BaseModel]) -> Any:
-    """A dependency that reads a route's body by `checked`."""
+    """Returns a dependency that reads a route's body with `StrictRequest.checked`."""
 
     async def read(request: Request) -> BaseModel:
         assert isinstance(request, StrictRequest)
@@ -101,13 +101,13 @@ def body_of(model: type[BaseModel]) -> Any:
 
 
 class StrictRoute(APIRoute):
-    """A route whose requests are strict."""
+    """A route that receives a StrictRequest."""
 
     async def check(self, request: StrictRequest) -> None:
-        """Checks a request before the framework reads it; here all pass."""
+        """Checks a request before FastAPI reads it; this class accepts all."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler, for strict requests."""
+        """Returns the handler, which receives strict requests."""
         handle = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
@@ -119,7 +119,7 @@ class StrictRoute(APIRoute):
 
 
 class OwnRoute(StrictRoute):
-    """A route of openseer's own: it refuses parameters and bodies that it does not read."""
+    """A route of openseer's own API, which refuses parameters and bodies that it does not read."""
 
     def __init__(self, *given: Any, **options: Any) -> None:
         super().__init__(*given, **options)
@@ -140,7 +140,7 @@ class OwnRoute(StrictRoute):
 
 
 def _query_names(of: Dependant) -> Iterator[str]:
-    """The query parameters that a route and its dependencies read."""
+    """Yields the names of the query parameters that a route and its dependencies read."""
     yield from (field.alias for field in of.query_params)
     for part in of.dependencies:
         yield from _query_names(part)

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 Answered = Callable[[object | None, int], None]
-"""Called once per response with the job to which the gate admitted the call, None for none, and the status."""
+"""Callback for each response, with the job to which the gate admitted the call (None for none) and the HTTP status."""
 
 
 class CallCounts:
-    """The outermost middleware, so that it counts the responses of all others."""
+    """The outermost middleware: it counts the responses of all others."""
 
     def __init__(self, app: ASGIApp, answered: Answered) -> None:
         self._app = app
@@ -31,7 +31,7 @@ class CallCounts:
 
         try:
             await self._app(scope, receive, noted)
-        except Exception:  # the framework answers 500
+        except Exception:  # Starlette responds 500
             if not begun:
                 self._answered(state.get("job"), 500)
             raise

@@ -1,6 +1,4 @@
-"""The gate before all routes: it reads a body only after its sender is authorized, and limits each call's memory and
-time.
-"""
+"""The gate before all routes: it authorizes a call before it reads the body, and limits the body's memory and time."""
 
 import asyncio
 import re
@@ -20,11 +18,12 @@ from openseer_process.logs import about
 HEAD_BYTES = 64 * 2**10
 """Limit of a request's header fields, in bytes."""
 JSON_BYTES = 4 * 2**20
-"""Limit of a body, in bytes, unless its route has a larger one."""
+"""Limit of a body, in bytes, for routes without a limit of their own."""
 GENERATING_BYTES = 64 * 2**20
-"""Limit of a body of the compatible routes that generate: some trainers send all prompts of a step in one call."""
+"""Limit of a body of generating compatible routes, in bytes: some trainers send a step's prompts in one call."""
 ALL_BYTES = 512 * 2**20
-"""Limit of the bodies of all open calls together; of an upload of lines, of the part that is not queued yet."""
+"""Limit of the sum of the bodies of all open calls, in bytes.
+Of an upload of lines only the part that is not queued yet counts."""
 STALL_SECONDS = 30.0
 """Timeout of the next piece of a body, in seconds."""
 _BATCH = re.compile(r"/v1/batches/(\d{1,16})(?:/|$)")
@@ -40,38 +39,39 @@ class Place:
 
 
 class Paths(Protocol):
-    """Classifies paths for the gate. `health`: paths within a job that report the process's health, not the job's, to
-    calls without a token; `ready`: the open path that answers them."""
+    """Classifies paths for the gate. `health`: paths within a job that the route at the open path `ready` serves if the
+    call has no token, so that it returns the process's health and not the job's."""
 
     health: frozenset[str]
     ready: str
 
     def is_open(self, path: str) -> bool:
-        """Whether the gate needs no token for the path: it shows no job, or its route checks the caller itself."""
+        """Whether the gate requires no token for the path: it shows no job, or its route checks the caller."""
         ...
 
     def place(self, path: str) -> Place | None:
-        """The parts of a path; None for a path outside every job."""
+        """Returns the parts of a path; None for a path outside all jobs."""
         ...
 
     def shape(self, path: str) -> Shape:
-        """The shape of errors at this path within a job."""
+        """Returns the shape of errors at this path within a job."""
         ...
 
     def body_bytes(self, path: str) -> int | None:
-        """Limit of a body at this path within a job, in bytes; None if the route itself limits it."""
+        """Returns the limit of a body at this path within a job, in bytes; None if the route itself limits it."""
         ...
 
 
 class Held:
-    """Counts the bytes of one call's body in memory. `everyone`: the count of all open calls."""
+    """Counts the bytes in memory of one call's body. `everyone`: the count of all open calls."""
 
     def __init__(self, everyone: "Held | None" = None) -> None:
         self._everyone = everyone
         self.bytes = 0
 
     def keep(self, count: int) -> None:
-        """Sets the count to `count` bytes. Raises HTTPException if the sum of all calls exceeds ALL_BYTES."""
+        """Sets the count to `count` bytes.
+        Raises HTTPException if it grows and the sum of all calls exceeds ALL_BYTES."""
         more, self.bytes = count - self.bytes, count
         if self._everyone is None:
             return
@@ -89,8 +89,9 @@ OpenseerError for a caller without the right to it."""
 class Gate:
     """Checks the head and the token of each call, then limits the size and the time of its body.
 
-    The state of an admitted call has `job`, the value of `admit`, and `held`, in which a route that reads its body in
-    pieces notes the bytes that it keeps; that of every call has `shape`, the shape of its errors.
+    The state of an admitted call has `job`, the value of `admit`, and `held`, the Held of its body: a route that reads
+    the body in pieces sets the number of bytes that it keeps. The state of every call has `shape`, the shape of its
+    errors.
     """
 
     def __init__(self, app: ASGIApp, paths: Paths, admit: Admit) -> None:
@@ -132,7 +133,7 @@ class Gate:
             await self._pass(scope, receive, send, limit)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send, limit: int | None) -> None:
-        """Passes the call on, with a body whose reading raises HTTPException when it exceeds a limit."""
+        """Calls the application with a body whose reads raise HTTPException beyond a limit of size or time."""
         whole, begun, total = False, False, 0
         held = scope["state"]["held"] = Held(self._held)
 
@@ -171,7 +172,7 @@ def _too_large(limit: int) -> HTTPException:
 
 
 def _check_head(headers: Headers) -> None:
-    """Raises HTTPException."""
+    """Raises HTTPException if the header fields are too large."""
     if sum(len(name) + len(value) for name, value in headers.raw) > HEAD_BYTES:
         raise HTTPException(431, f"header fields may have {HEAD_BYTES} bytes")
 

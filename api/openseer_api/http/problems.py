@@ -1,7 +1,7 @@
-"""Errors in HTTP: one table from errors to statuses, and the shape of our own routes, RFC 9457 problems.
+"""Errors in HTTP: a table from errors to statuses, and the shape of openseer's own routes, RFC 9457 problems.
 
-Every exception of a call becomes a `Fault`, and a `Shape` makes a response of it. The gate stores a path's shape in the
-call's scope.
+Every exception of a call is converted to a `Fault`, and the fault to a response by a `Shape`. The gate stores the shape
+for the path in the call's scope.
 """
 
 import logging
@@ -32,11 +32,11 @@ from openseer_core.wire.problem import Problem
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 1
-"""The Retry-After of errors of limited duration, in seconds."""
+"""Retry-After of temporary errors, in seconds."""
 MOST_ERRORS = 20
 """Limit of wrong fields that one problem names."""
 LONGEST_PLACE = 200
-"""Limit of the characters of a wrong field's place, which may contain a caller's own keys."""
+"""Limit of a wrong field's place in a problem, in characters; it may contain a caller's own keys."""
 
 log = logging.getLogger(__name__)
 
@@ -54,13 +54,13 @@ class TooLargeProblem(OpenseerError):
 
 
 class BusyProblem(OpenseerError):
-    """The queue is full, or the fleet is changing; accepted groups stay, and the rest has to be sent again later."""
+    """The queue is full, or the fleet is changing. Accepted groups stay queued; the call must be repeated later."""
 
     retryable = True
 
 
 class GoneError(OpenseerError):
-    """The caller has closed the connection; its requests are cancelled, and the response is not read."""
+    """The caller has closed the connection. Its requests are cancelled, and the response is discarded."""
 
 
 STATUSES: dict[type[OpenseerError], tuple[int, str]] = {
@@ -77,7 +77,8 @@ STATUSES: dict[type[OpenseerError], tuple[int, str]] = {
     BusyProblem: (429, "Too Many Requests"),
     GoneError: (499, "Client Closed Request"),
 }
-"""The nearest class counts; any other retryable error is 503, the rest is 500."""
+"""HTTP status and title by error class; the nearest base class counts.
+Any other error is 503 if it is retryable, else 500."""
 
 
 _TITLES = dict(STATUSES.values()) | {
@@ -91,7 +92,7 @@ _TITLES = dict(STATUSES.values()) | {
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """The reason of a refused call, without a shape. `errors`: wrong fields, each with `where` and `what`."""
+    """An HTTP error, independent of a protocol. `errors`: wrong fields, each with `where` and `what`."""
 
     status: int
     detail: str
@@ -114,13 +115,14 @@ Shape = Callable[[Fault], JSONResponse]
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Error responses of a route, for the OpenAPI document."""
+    """Returns the error responses of a route, for the OpenAPI document."""
     always = (401, 403, 404, 422, 503)
     return {status: {"model": Problem, "content": {MEDIA_TYPE: {}}} for status in sorted({*always, *statuses})}
 
 
 def fault_of(error: Exception) -> Fault:
-    """The fault that a caller receives for an exception. Each error that a body or a name can cause is a 4xx."""
+    """Returns the fault that a caller receives for an exception, without passwords.
+    Errors caused by a body or a name are 4xx."""
     fault = _fault_of(error)
     errors = [{name: without_passwords(text) for name, text in entry.items()} for entry in fault.errors]
     return replace(fault, detail=without_passwords(fault.detail), errors=errors)
@@ -152,7 +154,7 @@ def _named(missing: object) -> str:
 
 
 def problem(fault: Fault) -> JSONResponse:
-    """The shape of our own routes."""
+    """Renders a fault in the shape of openseer's own routes."""
     body = Problem(
         title=fault.title,
         status=fault.status,
@@ -163,22 +165,22 @@ def problem(fault: Fault) -> JSONResponse:
 
 
 def problem_response(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """A response with one problem."""
+    """Returns a response with one problem."""
     return problem(Fault(status, detail, headers or {}))
 
 
 def shape_of(scope: Scope) -> Shape:
-    """The shape of a call's errors."""
+    """Returns the shape of a call's errors."""
     return scope.get("state", {}).get("shape", problem)
 
 
 def install(app: FastAPI) -> None:
-    """Answers every exception of the application as a fault, in the shape of its path."""
+    """Installs handlers that convert every exception to a response in the shape of the call's path."""
     for kind in (OpenseerError, HTTPException, RequestValidationError, KeyError):
         app.add_exception_handler(kind, _answered)
     for kind in (ValidationError, UnicodeError, RecursionError):
         app.add_exception_handler(kind, _answered_and_logged)
-    app.add_exception_handler(Exception, _answered)  # which the framework logs
+    app.add_exception_handler(Exception, _answered)  # Starlette logs these
 
 
 async def _answered(request: Request, error: Exception) -> JSONResponse:
@@ -186,7 +188,7 @@ async def _answered(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _answered_and_logged(request: Request, error: Exception) -> JSONResponse:
-    """Refuses a call that an earlier check should have refused, and logs the place."""
+    """Refuses a call that an earlier check should have refused, and logs the traceback."""
     log.warning(
         "%s %s: an earlier check should have refused this: %s", request.method, request.url.path, error, exc_info=error
     )

@@ -22,21 +22,21 @@ from openseer_text.rendering import TextCodec
 from openseer_text.stop_strings import visible_text
 
 SCORE_BYTES_AT_ONCE = 64 * 2**10
-"""Limit of the scores, in bytes, that are rendered on the event loop; more are rendered in a thread, so that other
-calls go on."""
+"""Limit of the scores that are rendered on the event loop, in bytes.
+More are rendered in a thread, so that other calls proceed."""
 _Made = TypeVar("_Made")
 
 
 async def made(score_bytes: int, make: Callable[[], _Made]) -> _Made:
-    """The value of `make`, called in a thread if it renders more than SCORE_BYTES_AT_ONCE."""
+    """Returns the value of `make`, which is called in a thread if it renders more than SCORE_BYTES_AT_ONCE."""
     return make() if score_bytes <= SCORE_BYTES_AT_ONCE else await asyncio.to_thread(make)
 
 
 def render_batch(
     record: BatchRecord, spec: BatchSpec, job: str, now: float, drafts: DraftMetrics, pace: float = 0.0
 ) -> Batch:
-    """The present state of a batch. `job`: NAMESPACE/NAME; `now`: seconds of the store's clock; `drafts`: the fleet's
-    draft metrics while it ran; `pace`: tokens per second of one response, 0 where unknown."""
+    """Returns the present state of a batch. `job`: NAMESPACE/NAME; `now`: seconds of the store's clock; `drafts`: the
+    fleet's draft metrics while the batch ran; `pace`: tokens per second of one response, 0 if unknown."""
     counts = record.progress
     open_ = counts.requests - counts.closed
     return Batch(
@@ -69,7 +69,7 @@ def is_met(record: BatchRecord, target: Target | None) -> bool:
 
 
 def is_complete(record: BatchRecord) -> bool:
-    """Whether no more results will come."""
+    """Whether the batch will have no further results."""
     return record.progress.complete or record.forgotten
 
 
@@ -82,7 +82,7 @@ def _state(record: BatchRecord) -> BatchState:
 
 
 def _wanted(record: BatchRecord, target: Target | None) -> int:
-    """Groups still to be submitted if all unfinished ones become valid."""
+    """Returns the number of groups that are still to be submitted, if all unfinished ones become whole and valid."""
     if target is None:
         return 0
     counts = record.progress
@@ -94,7 +94,8 @@ def _wanted(record: BatchRecord, target: Target | None) -> int:
 
 
 def _eta(record: BatchRecord, now: float, pace: float) -> float | None:
-    """Expected seconds to the end, at the batch's mean tokens per second; None while no length is known."""
+    """Returns the expected seconds to the end, from the batch's mean tokens per second and `pace`;
+    None while no length is known."""
     counts = record.progress
     running = now - record.started_at if record.started_at else 0.0
     speed = counts.own_tokens / running if running > 0 else 0.0
@@ -132,17 +133,17 @@ def _metrics(record: BatchRecord, now: float, drafts: DraftMetrics) -> BatchMetr
     )
 
 
-# ---- results: plain dictionaries, for speed: thousands per second
+# ---- results: plain dictionaries, because thousands per second are rendered
 
 
 def render_entry(entry: Entry, codec: TextCodec | None, rows: RoutedExperts | None = None) -> dict[str, Any]:
-    """An entry of a results stream in the form of wire.ResultItem or wire.GroupItem. `rows`: the routed experts of a
-    result; None for a result without."""
+    """Renders an entry of a results stream in the form of wire.ResultItem or wire.GroupItem.
+    `rows`: the routed experts of a result, or None."""
     return render_result(entry, codec, rows) if isinstance(entry, Result) else _group_item(entry)
 
 
 def render_result(result: Result, codec: TextCodec | None, rows: RoutedExperts | None = None) -> dict[str, Any]:
-    """A finished turn."""
+    """Renders a finished turn in the form of wire.ResultItem. `codec`: None leaves out the text."""
     sampling = parse_sampling(result.sampling)
     tokens = unpack_tokens(result.tokens)
     has_logprobs = sampling.logprobs != "none"
@@ -176,7 +177,7 @@ def render_result(result: Result, codec: TextCodec | None, rows: RoutedExperts |
 
 
 def _routed(found: RoutedExperts) -> dict[str, Any]:
-    """The form of wire.RoutedRows."""
+    """Renders routed experts in the form of wire.RoutedRows."""
     return {
         "start": 0,
         "shape": found.array_shape,
@@ -188,7 +189,7 @@ def _routed(found: RoutedExperts) -> dict[str, Any]:
 
 
 def _origin(group: GroupId) -> dict[str, Any] | None:
-    """The batch in which a carried group was submitted (wire.Origin)."""
+    """Returns the batch and name with which a carried group was submitted (wire.Origin); None for other groups."""
     origin = group.origin
     return {"batch": origin.batch, "group": origin.name} if origin is not None else None
 
@@ -227,7 +228,7 @@ def _metadata(text: str) -> Any:
 
 
 def version_spans(chunks: Sequence[Chunk]) -> list[dict[str, Any]]:
-    """Spans of sampled tokens by weights version; adjacent spans of one version are one."""
+    """Returns the spans of sampled tokens by weights version. Adjacent spans of one version are merged."""
     spans: list[dict[str, Any]] = []
     for chunk in chunks:
         if chunk.event == APPEND or chunk.start == chunk.end:
@@ -240,7 +241,7 @@ def version_spans(chunks: Sequence[Chunk]) -> list[dict[str, Any]]:
 
 
 def sampled_spans(chunks: Sequence[Chunk]) -> list[tuple[int, int]]:
-    """Spans [start, end) of sampled tokens."""
+    """Returns the spans [start, end) of sampled tokens, merged if they are adjacent."""
     spans: list[tuple[int, int]] = []
     for chunk in chunks:
         if chunk.event == APPEND or chunk.start == chunk.end:
@@ -253,7 +254,7 @@ def sampled_spans(chunks: Sequence[Chunk]) -> list[tuple[int, int]]:
 
 
 def render_request(record: RequestRecord) -> RequestInfo:
-    """The present state of a request, with its tokens up to the last checkpoint."""
+    """Returns the present state of a request, with its tokens up to the last checkpoint."""
     tokens = unpack_tokens(record.tokens)
     logprobs = readable_logprobs(own_scores(record.tokens, record.logprobs)) if record.logprobs else None
     return RequestInfo(
@@ -273,5 +274,5 @@ def render_request(record: RequestRecord) -> RequestInfo:
 
 
 def chunk_infos(chunks: Sequence[Chunk]) -> list[ChunkInfo]:
-    """The chunks of a response: leases, and appended tokens."""
+    """Renders the chunks of a response: leases, and appended tokens."""
     return [ChunkInfo(**_chunk(chunk)) for chunk in chunks]

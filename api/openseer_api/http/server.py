@@ -1,6 +1,6 @@
-"""The web server: uvicorn, with further limits of connections, heads and stalled clients.
+"""The web server: uvicorn, with additional limits for connections, request heads and stalled clients.
 
-It always uses h11, the one HTTP implementation of uvicorn that limits the size of a head.
+It always uses h11, the only HTTP implementation of uvicorn that limits the size of a request head.
 """
 
 import asyncio
@@ -23,24 +23,24 @@ from openseer_api.http.gate import HEAD_BYTES
 from openseer_api.http.problems import Fault, problem
 
 CONNECTIONS = 8192
-"""Limit of open connections, if the process has file descriptors for them. One more closes the connection that was
-idle longest; if none is idle, it is refused."""
+"""Limit of open connections, if the process has twice as many file descriptors. A further connection closes the one
+that was idle longest; if none is idle, the new one is refused."""
 BACKLOG = 2048
 """Limit of connections that wait to be accepted."""
 KEEP_ALIVE_SECONDS = 75
-"""Timeout of an idle connection, in seconds: longer than most steps of a trainer."""
+"""Timeout of an idle connection, in seconds; longer than most steps of a trainer."""
 HEAD_SECONDS = 20.0
-"""Timeout of a head, or of the rest of a body after its response, in seconds."""
+"""Timeout of a request head, or of the rest of a body after its response, in seconds."""
 TAKE_SECONDS = 30.0
-"""Timeout of a client that reads nothing of a waiting response, in seconds."""
+"""Timeout of a client that reads nothing of a pending response, in seconds."""
 _ABSOLUTE = re.compile(rb"https?://(?:[^/@]*@)?([^/@]+)(/.*)?", re.IGNORECASE)
 
 log = logging.getLogger(__name__)
 
 
 class Connection(H11Protocol):
-    """One of at most `most` connections. `idle`: the server's idle connections, the longest idle first; all of its
-    connections share it."""
+    """A connection of a server with at most `most`. `idle`: the server's idle connections, the longest idle first; all
+    connections share this dict."""
 
     def __init__(self, *args: Any, idle: dict["Connection", None], most: int, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
@@ -86,7 +86,7 @@ class Connection(H11Protocol):
         self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
-        """Answers invalid HTTP with a problem, unless a response has begun."""
+        """Responds to invalid HTTP with a problem, unless a response has begun."""
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.abort()
             return
@@ -104,11 +104,11 @@ class Connection(H11Protocol):
         self.transport.close()
 
     def _note(self) -> None:
-        """Notes whether the connection is idle, and starts or stops the timeout of a head or a body's rest."""
+        """Updates the idle connections, and starts or stops the timeout of a head or of the rest of a body."""
         if self.transport.is_closing():
             return
         cycle: Any = self.cycle
-        fresh = cycle is None  # before the first call, though its type excludes it
+        fresh = cycle is None  # None before the first call, although uvicorn's type excludes it
         if not fresh and not cycle.response_complete:
             self._idle.pop(self, None)
             self._head_timer = _stopped(self._head_timer)
@@ -136,14 +136,14 @@ def _stopped(timer: asyncio.TimerHandle | None) -> None:
 
 
 def _affordable(connections: int) -> int:
-    """The smaller of `connections` and half of the process's file descriptors; its other work needs the rest."""
+    """Returns the smaller of `connections` and half of the process's file descriptors; other files need the rest."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return connections if descriptors == resource.RLIM_INFINITY else max(1, min(connections, descriptors // 2))
 
 
 def _in_origin_form(app: ASGIApp) -> ASGIApp:
-    """Wraps the application so that a call with a whole URL in place of its path, as clients send it to a proxy, gets
-    the URL's path and host; the Host header field is ignored then (RFC 9112, 3.2.2)."""
+    """Wraps the application: a request target that is a whole URL, as clients send it to a proxy, is replaced by the
+    URL's path, and the Host header field by the URL's host (RFC 9112, 3.2.2)."""
 
     async def served(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and (found := _ABSOLUTE.fullmatch(scope["raw_path"])):
@@ -158,8 +158,8 @@ def _in_origin_form(app: ASGIApp) -> ASGIApp:
 class WebServer(uvicorn.Server):
     """Serves an application until `should_exit`; the caller handles signals.
 
-    `finish_seconds`: time for open responses when it stops. `on_start`: called when it listens. `connections`: limit of
-    open connections, CONNECTIONS by default.
+    `finish_seconds`: time for open responses when the server stops. `on_start`: called when it listens. `connections`:
+    limit of open connections, CONNECTIONS by default.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The page's login: a token that a person entered once, in a cookie that no script and no other site can use."""
+"""The page's login: stores the token that a person entered in a cookie that no script and no other site can use."""
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -11,18 +11,19 @@ from openseer_api.http.gate import Place
 
 COOKIE = "openseer_page"
 SESSION_SECONDS = 3600
-"""Lifetime of the cookie in the browser, in seconds; then the person enters the token again."""
+"""Lifetime of the cookie in the browser, in seconds; then the person must enter the token again."""
 PATH = "/page"
-"""The path prefix to which browsers send the cookie; all routes below it only read."""
+"""The path prefix to which browsers send the cookie. All routes below it only read, except login and logout."""
 
 ALL_JOBS = f"{PATH}/api/jobs"
-"""The view of all jobs that the caller may read: it belongs to no job, and needs a token."""
+"""Path of the list of all jobs that the caller may read. It belongs to no job, and requires a token."""
 
-_OF_A_JOB = re.compile(f"{PATH}/api/jobs/([^/]+)/([^/]+)(?:/.*)?", re.DOTALL)  # no line break hides a path
+# DOTALL: a path with a line break is a job's path too, and so requires a token.
+_OF_A_JOB = re.compile(f"{PATH}/api/jobs/([^/]+)/([^/]+)(?:/.*)?", re.DOTALL)
 
 
 def place_of(path: str) -> Place | None:
-    """The job that a path of the page shows, "" and "" for all jobs; None for a path that shows no job."""
+    """Returns the job of a path of the page, "" and "" for the list of all jobs; None for a path that shows no job."""
     if path == ALL_JOBS:
         return Place("", "", path)
     found = _OF_A_JOB.fullmatch(path)
@@ -30,14 +31,14 @@ def place_of(path: str) -> Place | None:
 
 
 def is_open(path: str) -> bool:
-    """Whether a path is the page's and shows no job."""
+    """Whether a path belongs to the page and shows no job."""
     return path.startswith(PATH) and place_of(path) is None
 
 
 def token_in(headers: Headers) -> str | None:
-    """The token of a call to the page; None if there is none."""
+    """Returns the token in the cookie of a call to the page; None if there is none."""
     try:
-        # Parsed as browsers write them: other cookies of the host may hold characters that RFC 6265 does not allow.
+        # Starlette's lenient parser: other cookies of the host may contain characters that RFC 6265 forbids.
         found = cookie_parser(headers.get("cookie", "")).get(cookie_name(headers.get("host", "")))
         return urlsafe_b64decode(found.encode()).decode() or None if found is not None else None
     except ValueError:
@@ -45,24 +46,25 @@ def token_in(headers: Headers) -> str | None:
 
 
 def cookie_name(host: str) -> str:
-    """The cookie's name in calls to this `host` (HOST or HOST:PORT, as their header field says), with its port.
+    """Returns the cookie's name for a `host` (HOST or HOST:PORT, from the header field), which contains the port.
 
-    Browsers send a cookie to all ports of its host; a login at one server of a machine must not end another's session.
+    Browsers send a cookie to all ports of its host, so a login at one server of a machine would end the session at
+    another one if their cookies had the same name.
     """
     port = host.rpartition(":")[2]
     return f"{COOKIE}_{port}" if port.isdecimal() else COOKIE
 
 
 def cookie_of(token: str) -> str:
-    """The value of a token's cookie."""
+    """Returns the value of the cookie for a token."""
     return urlsafe_b64encode(token.encode()).decode()
 
 
 def keep_token(headers: Headers, response: Response, token: str) -> None:
     """Sets the cookie with the token in the response to a call with these headers.
 
-    If the page was loaded by https, the cookie is never sent by http. Origin shows that: TLS mostly ends at a proxy
-    before this server.
+    If the page was loaded over https, browsers never send the cookie over http. The header field Origin shows the
+    scheme; the connection does not, because TLS mostly ends at a proxy before this server.
     """
     name, value = cookie_name(headers.get("host", "")), cookie_of(token)
     secure = headers.get("origin", "").startswith("https://")

@@ -1,4 +1,4 @@
-"""Answers a call that waits while the process stops with 503 and Retry-After, instead of the web server's 500."""
+"""Responds 503 with Retry-After, instead of the web server's 500, to calls that still wait when the process stops."""
 
 import asyncio
 
@@ -7,10 +7,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from openseer_api.http.problems import Fault, shape_of
 
 AGAIN_SECONDS = "1"
+"""Value of Retry-After, in seconds."""
 
 
 class AskAgain:
-    """Answers a long poll that the shutdown cancels with 503; a stream that has begun is closed."""
+    """A middleware that responds 503 to a long poll which the shutdown cancels; a stream that has begun is closed."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

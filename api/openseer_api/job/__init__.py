@@ -1,5 +1,5 @@
 """One served job: its context, uploads, checks, metrics and traces.
 
-Read `context`, `upload` (groups into the queue), `sampling`, `history`, `target`, `fleet_changes`, then `drafting`,
+Read `context`, `upload` (queues groups), `sampling`, `history`, `target`, `fleet_changes`, then `drafting`, `rows`,
 `traces` and `metrics`. Tests: tests/api/job.
 """

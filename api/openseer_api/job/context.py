@@ -1,4 +1,4 @@
-"""A served job: its manifest, its store, and cached values of both that calls read."""
+"""The context of a served job: its manifest, its store, and cached values derived from them."""
 
 import asyncio
 import logging
@@ -36,8 +36,8 @@ KNOWN_BATCHES = 256
 
 @dataclass(frozen=True, slots=True)
 class UploadLimits:
-    """Limits of a job's uploads. `queued`: waiting requests; `upload_bytes`: of one call; `line_bytes`: of one group;
-    `body_bytes`: of a JSON body with groups."""
+    """Limits of a job's uploads. `queued`: number of waiting requests. In bytes: `upload_bytes`: one upload of lines;
+    `line_bytes`: one line, which is a group; `body_bytes`: a JSON body with groups."""
 
     queued: int = 200_000
     upload_bytes: int = 256 * 2**20
@@ -47,7 +47,8 @@ class UploadLimits:
 
 @dataclass(slots=True)
 class FleetSnapshot:
-    """The state of the fleet at one moment. `reported`: the limits of one request that its workers report."""
+    """The state of the fleet at one time. `at`: monotonic time of the read; `now`: seconds of the store's clock;
+    `reported`: the limits of one request, as the workers report them."""
 
     at: float = float("-inf")
     fleet_spec: FleetSpec = field(default_factory=FleetSpec)
@@ -57,11 +58,11 @@ class FleetSnapshot:
 
 
 class JobContext:
-    """The objects that calls of one job share. `run_code`: code of the model's own tokenizer may run in this process.
+    """The objects that calls of one job share. `run_code`: the tokenizer may execute code from the model's folder.
 
-    `on_codec`: called, in a thread, once the tokenizer is loaded. `rows`: source of its routed experts, None if it
+    `on_codec`: called in a thread once the tokenizer is loaded. `rows`: source of the job's routed experts, None if it
     captures none. `spans`: receives the spans of its requests, batches and weights; None without traces.
-    `model_names`: names under which calls may name the model, its path first.
+    `model_names`: the names of the model that calls may use, its path first.
     """
 
     def __init__(
@@ -91,21 +92,22 @@ class JobContext:
         self._hearing = Hearing()
         self.drafts = DraftsOfBatches()
         self.computed = limits_of_manifest(job.spec.model)
-        """Limits of one request by the manifest, used until a worker has reported its own."""
+        """Limits of one request, computed from the manifest; used until a worker has reported its limits."""
         self.closing: list[Callable[[], Awaitable[None]]] = []
-        """Called by `close` before the store is closed, for objects that belong to this job."""
+        """Callbacks that `close` runs before it closes the store, for objects that belong to this job."""
         self.calls: Counter[int] = Counter()
-        """Answered calls of this job, by HTTP status."""
+        """Number of responses to calls of this job, by HTTP status."""
         self.counts: dict[str, int] = dict.fromkeys(
             ("compatible_requests", "compatible_grouped", "compatible_recognised"), 0
         )
 
     def renew(self, job: RolloutJob) -> None:
-        """Takes a changed manifest, for example with another number of workers."""
+        """Replaces the manifest by a changed one, for example with another number of workers."""
         self.job = job
 
     async def codec(self) -> TextCodec:
-        """The model's tokenizer, loaded once, in a thread. Raises ModelError if this process cannot load it."""
+        """Returns the model's tokenizer; the first call loads it in a thread.
+        Raises ModelError if it cannot be loaded."""
         if self._codec is None:
             self._codec = asyncio.ensure_future(
                 asyncio.to_thread(_open_codec, self.job, self._run_code, self._on_codec)
@@ -116,14 +118,14 @@ class JobContext:
         return found
 
     def known_codec(self) -> TextCodec | None:
-        """The tokenizer if it is loaded already: only then results contain text."""
+        """Returns the tokenizer if it is loaded, else None: results contain text only if it is."""
         if self._codec is None or not self._codec.done():
             return None
         found = self._codec.result()
         return found if not isinstance(found, ModelError) else None
 
     def spec_of(self, record: BatchRecord) -> BatchSpec:
-        """The spec with which the trainer opened a batch."""
+        """Returns the spec with which a batch was opened."""
         known = self._specs.get(record.number)
         if known is None:
             if len(self._specs) >= KNOWN_BATCHES:
@@ -132,11 +134,11 @@ class JobContext:
         return known
 
     def sampling_of(self, spec: BatchSpec) -> Sampling:
-        """The sampling of a batch: its own, else the job's."""
+        """Returns the sampling of a batch: its own, else the job's."""
         return spec.sampling or self.job.spec.sampling
 
     async def snapshot(self, *, fresh: bool = False) -> FleetSnapshot:
-        """Fleet spec and workers, at most GLANCE_SECONDS old (`fresh`: read now)."""
+        """Returns the fleet spec and the workers, at most GLANCE_SECONDS old. `fresh`: reads them now."""
         if fresh or time.monotonic() - self._snapshot.at > GLANCE_SECONDS:
             fleet_spec, workers, now = await asyncio.gather(
                 self.store.fleet_spec(), self.store.workers(), self.store.now()
@@ -148,11 +150,11 @@ class JobContext:
         return self._snapshot
 
     async def limits_of_requests(self) -> ModelLimits:
-        """Limits of one request: as the workers report them, before that by the manifest."""
+        """Returns the limits of one request: as the workers report them or, before that, from the manifest."""
         return (await self.snapshot()).reported.else_by(self.computed)
 
     def note_answer(self) -> None:
-        """Notes that the store has answered: a worker counts as silent only for time in which the store answers."""
+        """Records that the store has responded: only time in which it responds counts as a worker's silence."""
         self._hearing.answered(time.monotonic(), self.store.epoch)
 
     async def close(self) -> None:
@@ -163,12 +165,13 @@ class JobContext:
 
     @property
     def gpus_per_worker(self) -> int:
-        """GPUs of one worker, for GPU time."""
+        """Number of GPUs of one worker."""
         parallelism = self.job.spec.workers.parallelism
         return parallelism.gpus
 
     def worker_names(self) -> list[str]:
-        """Names of the workers that the manifest asks for; empty for a job with autoscaling, which has any number."""
+        """Returns the names of the workers that the manifest requires;
+        [] with autoscaling, where their number varies."""
         if self.job.spec.workers.autoscale is not None:
             return []
         return [worker_name(index) for index in range(self.job.spec.workers.replicas)]
@@ -189,7 +192,7 @@ def _open_codec(job: RolloutJob, run_code: bool, on_codec: Callable[[], None]) -
 
 @dataclass(frozen=True, slots=True)
 class UnopenedJob:
-    """A job that should be open and is not, with the reason as text."""
+    """A job that should be open and is not. `reason`: as text."""
 
     namespace: str
     name: str
@@ -201,40 +204,40 @@ class JobDirectory(Protocol):
     """Finds the jobs that are served here."""
 
     async def find(self, namespace: str, name: str) -> JobContext | None:
-        """The job's context; None if no such job serves."""
+        """Returns the job's context; None if no such job serves."""
         ...
 
     async def find_shown(self, namespace: str, name: str) -> JobContext | None:
-        """The same for the page, which also shows jobs of mode batch."""
+        """Returns the context of a job for the page, which also shows jobs of mode batch; None if there is none."""
         ...
 
     def open_jobs(self) -> list[JobContext]:
-        """Jobs that are open in this process."""
+        """Returns the jobs that are open in this process."""
         ...
 
     def unopened(self) -> list[UnopenedJob]:
-        """Jobs whose last attempt to open failed."""
+        """Returns the jobs that should be open and are not."""
         ...
 
 
 class OneJob:
-    """The directory of a server on one machine."""
+    """The directory of a server on one machine, which has one job."""
 
     def __init__(self, context: JobContext) -> None:
         self.context = context
 
     async def find(self, namespace: str, name: str) -> JobContext | None:
-        """The one job, under any name."""
+        """Returns the one job, whatever the name is."""
         return self.context
 
     async def find_shown(self, namespace: str, name: str) -> JobContext | None:
-        """The one job there is."""
+        """Returns the one job, whatever the name is."""
         return self.context
 
     def open_jobs(self) -> list[JobContext]:
-        """The one job there is."""
+        """Returns the one job."""
         return [self.context]
 
     def unopened(self) -> list[UnopenedJob]:
-        """Empty: the server runs only with its job open."""
+        """Returns []: the server runs only while its job is open."""
         return []

@@ -1,4 +1,4 @@
-"""Draft metrics of the fleet: since its workers started, and while a batch ran."""
+"""Draft metrics of the fleet, over its workers' lifetime or over a batch."""
 
 from collections.abc import Sequence
 
@@ -6,20 +6,21 @@ from openseer_core.worker.draft_metrics import DraftMetrics, summed
 from openseer_core.worker.heartbeat import WorkerStatus
 
 KNOWN_BATCHES = 256
-"""Limit of batches whose counters at their beginning are kept."""
+"""Limit of batches whose initial counters are kept."""
 
 _Boot = tuple[str, str]
 
 
 def fleet_counts(workers: Sequence[WorkerStatus]) -> DraftMetrics:
-    """Sum of the present workers' counters since their start."""
+    """Returns the sum of the present workers' counters since their start."""
     return summed(worker.heartbeat.metrics.drafts for worker in workers)
 
 
 class DraftsOfBatches:
-    """Draft metrics of the fleet from the first call of `of` for a batch to its end; concurrent batches share them.
+    """Computes the fleet's draft metrics from the first call of `of` for a batch to the batch's end. Drafts of
+    concurrent batches count for each of them.
 
-    Heartbeats come once a second: a worker's last second of a batch may count for the next one.
+    A worker sends one heartbeat per second, so its drafts of a batch's last second may count for the next batch.
     """
 
     def __init__(self) -> None:
@@ -27,7 +28,8 @@ class DraftsOfBatches:
         self._ended: dict[int, DraftMetrics] = {}
 
     def of(self, batch: int, workers: Sequence[WorkerStatus], *, ended: bool) -> DraftMetrics:
-        """Draft metrics while the batch ran; zero for a batch that had ended by the first call."""
+        """Returns the draft metrics of a batch so far, or until its end;
+        zero for a batch that ended before the first call."""
         if batch in self._ended:
             return self._ended[batch]
         now = {(worker.name, worker.boot): worker.heartbeat.metrics.drafts for worker in workers}

@@ -1,4 +1,4 @@
-"""Changes the fleet spec by compare-and-swap, repeated when another writer was first."""
+"""Changes the fleet spec by compare-and-set, and retries if another writer changed it meanwhile."""
 
 from collections.abc import Callable
 
@@ -7,14 +7,14 @@ from openseer_api.job.context import FleetSnapshot, JobContext
 from openseer_core.weights.fleet_spec import FleetSpec
 
 SWAPS = 8
-"""Limit of tries of one change."""
+"""Limit of tries for one change."""
 
 
 async def change_fleet_spec(job: JobContext, change: Callable[[FleetSnapshot], FleetSpec]) -> tuple[FleetSpec, bool]:
-    """The fleet spec that `change` makes of the present one, and whether it is new.
+    """Applies `change` to the present fleet spec; returns the resulting one, and whether it was written.
 
-    `change` is called again for each try; if it returns the present fleet spec itself, nothing is written. Raises the
-    exceptions of `change`, and BusyProblem.
+    `change` is called once per try. If it returns the present fleet spec itself, nothing is written. Raises the
+    exceptions of `change`, and BusyProblem after SWAPS tries.
     """
     for _ in range(SWAPS):
         snapshot = await job.snapshot(fresh=True)

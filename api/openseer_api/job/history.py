@@ -1,4 +1,4 @@
-"""Earlier batches of the same prompt: the longest earlier response, by which a new group is placed."""
+"""Places new groups by the longest response to their prompt in earlier batches."""
 
 from openseer_api.job.context import JobContext
 from openseer_core.queue.group import GroupSpec
@@ -6,9 +6,9 @@ from openseer_core.queue.siblings import prompt_digest
 
 
 async def with_earlier(job: JobContext, groups: list[GroupSpec]) -> list[GroupSpec]:
-    """The groups as they are submitted, placed by the longest response of earlier batches to their prompt.
+    """Returns the groups with the placement that follows from the longest response to their prompt in earlier batches.
 
-    Unchanged if spec.speculation.earlierResponses is 0.
+    Returns them unchanged if spec.speculation.earlierResponses is 0.
     """
     size = job.job.spec.speculation.earlier_responses
     if not size or not groups:

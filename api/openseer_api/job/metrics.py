@@ -1,4 +1,4 @@
-"""Metrics for Prometheus: those of a job, read from the store at each scrape, and those of the gateway."""
+"""Metrics for Prometheus: those of a job, read from its store at each scrape, and the gateway's counts of calls."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from openseer_process.families import Collected, Families
 
 
 async def exposition(job: JobContext) -> bytes:
-    """The job's metrics in Prometheus' text format."""
+    """Returns the job's metrics in Prometheus' text format. Raises StoreUnavailableError."""
     snapshot, load, batches = await asyncio.gather(job.snapshot(), job.store.load(), job.store.batches())
     fleet_spec, drafts = snapshot.fleet_spec, fleet_counts(snapshot.workers)
     families = Families(namespace=job.job.namespace, job=job.job.name)
@@ -35,7 +35,8 @@ async def exposition(job: JobContext) -> bytes:
 
 
 def calls_of(jobs: Iterable[JobContext], refused: Mapping[int, int]) -> Iterable[Metric]:
-    """Counts of the calls that a process of many jobs has answered. `refused`: calls without a job, by status."""
+    """Returns the counts of calls of a process with many jobs.
+    `refused`: failed calls that were admitted to no job, by status."""
     families = Families()
     _add_calls(families, refused, {}, namespace="", job="")
     for job in jobs:
@@ -51,7 +52,7 @@ def _add_calls(families: Families, calls: Mapping[int, int], counts: Mapping[str
 
 
 def _add_transaction(families: Families, snapshot: FleetSnapshot) -> None:
-    """The latest transaction: its phase, the seconds of its phases, and the workers that have not confirmed."""
+    """Adds the latest transaction: phase, seconds by phase, counts of unconfirmed and replaced workers."""
     transaction = to_wire(snapshot.fleet_spec, snapshot.workers, snapshot.now).transaction
     if transaction is None:
         return

@@ -11,7 +11,7 @@ from openseer_store.routed.assembly import RoutedExperts, assemble
 
 
 class RowsUnavailable(OpenseerError):
-    """The routed experts of a result cannot be read at the moment (HTTP 503); the result is not sent without them."""
+    """The routed experts of a result cannot be read at the moment (HTTP 503). A result is never sent without them."""
 
     retryable = True
 
@@ -20,13 +20,13 @@ class RowSource(Protocol):
     """A source of the routed experts of one job's results."""
 
     async def find(self, result: Result) -> RoutedExperts:
-        """The routed experts of a result, gaps included. Raises RowsUnavailable."""
+        """Returns the routed experts of a result, which may have gaps. Raises RowsUnavailable."""
         ...
 
 
 async def rows_of(source: RowSource | None, result: Result) -> RoutedExperts | None:
-    """The routed experts of a result; None if the job captures none, and for a result of scored tokens. Raises
-    RowsUnavailable."""
+    """Returns the routed experts of a result; None if the job captures none (`source` None), and for a result that was
+    scored and not sampled. Raises RowsUnavailable."""
     if source is None or parse_sampling(result.sampling).score_from is not None:
         return None
     return await source.find(result)
@@ -39,5 +39,5 @@ class RowsInFolder:
         self.folder = folder
 
     async def find(self, result: Result) -> RoutedExperts:
-        """The routed experts of a result; rows that cannot be read are gaps."""
+        """Returns the routed experts of a result. Rows that cannot be read are gaps."""
         return await asyncio.to_thread(assemble, self.folder, result)

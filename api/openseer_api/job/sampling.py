@@ -8,7 +8,8 @@ from openseer_core.worker.speculation_enabled import MIN_P_IGNORED, job_refusal
 
 
 async def check_sampling(job: JobContext, sampling: Sampling, whose: str = "") -> None:
-    """Checks the parameters of a batch or a group. `whose`: begins the message. Raises InputError."""
+    """Raises InputError for sampling parameters of a batch or group that the job does not allow.
+    `whose`: prefix of the message."""
     if sampling.force_lengths:
         text = "not allowed here; lengths are given by prompt lines of batch jobs"
         raise InputError(f"{whose}sampling.forceLengths: {text}")
@@ -23,13 +24,14 @@ async def check_sampling(job: JobContext, sampling: Sampling, whose: str = "") -
 
 
 def check_order(sampling: Sampling, field: str, most: str) -> None:
-    """Raises InputError if min_tokens exceeds max_tokens. `field`, `most`: the caller's names of the two."""
+    """Raises InputError if min_tokens exceeds max_tokens. `field`, `most`: the caller's names of these two fields."""
     if sampling.min_tokens > sampling.max_tokens:
         raise InputError(f"{field}: found {sampling.min_tokens}, allowed: at most {most} ({sampling.max_tokens})")
 
 
 async def check_min_p(job: JobContext, sampling: Sampling, field: str) -> None:
-    """Raises InputError for a min_p that the engine would ignore since this job drafts. `field`: the caller's name."""
+    """Raises InputError for a min_p above 0 in a job that captures routed experts, or that drafts, where the engine
+    would ignore it. `field`: the caller's name of min_p."""
     if sampling.min_p > 0 and job.job.spec.routing.capture is not None:
         raise InputError(f"{field}: found {sampling.min_p:g}, allowed in a job with spec.routing.capture: 0")
     if sampling.min_p > 0 and await _drafts(job):
@@ -40,7 +42,7 @@ async def check_min_p(job: JobContext, sampling: Sampling, field: str) -> None:
 
 
 async def _drafts(job: JobContext) -> bool:
-    """Whether the fleet drafts: by the manifest or, if it leaves that open, by the workers' heartbeats."""
+    """Whether the fleet drafts, by the manifest or, if that leaves it open, by the workers' heartbeats."""
     spec = job.job.spec
     if job_refusal(spec):
         return False

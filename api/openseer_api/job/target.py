@@ -1,4 +1,4 @@
-"""Ends a batch that has met its target: its unfinished groups are cancelled, or carried over to a later batch."""
+"""Ends a batch that has met its target, and cancels its unfinished groups or carries them over to a later batch."""
 
 from openseer_api.http.rendering import is_met
 from openseer_api.job.context import JobContext
@@ -13,7 +13,8 @@ PAGE = 1024
 
 
 async def settle(job: JobContext, record: BatchRecord) -> bool:
-    """Closes a batch that has met its target; True if it changed the batch. Idempotent, also among processes."""
+    """Ends a batch that has met its target; returns whether there was something to end.
+    Several processes may call it."""
     spec = job.spec_of(record)
     if record.forgotten or spec.target is None or not is_met(record, spec.target):
         return False
@@ -28,9 +29,9 @@ async def settle(job: JobContext, record: BatchRecord) -> bool:
 
 
 async def take_over(job: JobContext, record: BatchRecord, fleet_spec: FleetSpec) -> None:
-    """Moves groups that were carried over into a new batch; groups with tokens of a too old version are dropped.
+    """Moves the parked groups into a new batch; drops those with a token that is staler than the batch's max_staleness.
 
-    Idempotent, also among processes; after all have moved, the batch takes no more of them.
+    Several processes may call it. Once all groups have moved, the batch takes no further ones.
     """
     stale = stale_versions(fleet_spec.versions, record.version, job.spec_of(record).max_staleness)
     await job.store.carry(await _groups(job, PARKED_BATCH), record.number, record.version, stale)

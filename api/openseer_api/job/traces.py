@@ -1,6 +1,6 @@
-"""The spans of a served job, created when its results are read: a result has all data of its request's span.
+"""The spans of a served job. They are created when results are read: a result contains all data of its request's span.
 
-Results that are read again, after a trainer's restart or by two replicas, may give a span twice, with the same ids.
+If results are read again, after a trainer's restart or by another replica, a span may be sent twice, with the same ids.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _Value = TypeVar("_Value")
 
 
 class JobTraces:
-    """Creates a job's spans and gives them to `taker`."""
+    """Creates a job's spans and passes them to `taker`."""
 
     def __init__(self, job: RolloutJob, taker: SpanTaker) -> None:
         self._job = f"{job.namespace}/{job.name}"
@@ -33,7 +33,8 @@ class JobTraces:
         self._ended: dict[_Key, None] = {}
 
     def note_entries(self, record: BatchRecord, spec: BatchSpec, entries: Sequence[Entry]) -> None:
-        """Creates the spans of entries that a reader of a batch gets; skips entries that were noted before."""
+        """Creates the spans of entries that a reader of a batch receives;
+        skips entries for which it created one before."""
         key = (record.number, record.opened_at)
         sent = self._sent.get(key, 0)
         trace = self._trace(record, spec)
@@ -43,7 +44,7 @@ class JobTraces:
             _keep(self._sent, key, fresh[-1].cursor)
 
     def note_end(self, record: BatchRecord, spec: BatchSpec, drafts: DraftMetrics, now: float) -> None:
-        """Creates, once, the span of a batch that has ended or was deleted. `now`: seconds of the store's clock."""
+        """Creates the span of a batch that has ended or was deleted, once. `now`: seconds of the store's clock."""
         key = (record.number, record.opened_at)
         if key in self._ended:
             return
@@ -57,7 +58,7 @@ class JobTraces:
         self._taker.give([lone_request_span(BatchTrace(self._job, number, opened_at), result, caller)])
 
     def note_swap(self, before: FleetSpec, after: FleetSpec) -> None:
-        """Creates the spans of the weights transaction that this replacement of the fleet spec ended, if any."""
+        """Creates the spans of a weights transaction if it ended with this change of the fleet spec."""
         transaction = after.transaction
         if before.active_transaction is not None and transaction is not None and not transaction.active:
             self._taker.give(transaction_spans(self._job, transaction))

@@ -1,4 +1,4 @@
-"""Uploads a trainer's groups: checks them, renders prompts, places them by the policy, submits bounded pieces."""
+"""Uploads a trainer's groups: checks them, renders their prompts, places them by the policy, submits them in pieces."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ from openseer_text.rendering import Rendered, TextCodec
 PIECE = 64
 """Limit of groups in one submission."""
 PIECE_BYTES = 4 * 2**20
-"""Approximate limit of the prompts that one upload holds before it submits them."""
+"""Approximate limit of the prompts in one submission, in bytes."""
 
 
 class Upload:
@@ -46,7 +46,8 @@ class Upload:
         self._dumped = dump_sampling(self._sampling)
 
     async def take(self, group: Group) -> None:
-        """Takes one more group. Raises InputError, ModelError, BusyProblem, BatchClosedError."""
+        """Checks and renders one group, and submits the collected ones once they reach PIECE or PIECE_BYTES. Raises
+        InputError, ModelError, BusyProblem, ConflictProblem, BatchClosedError, NameTakenError."""
         spec = await self._render(group)
         self._waiting.append(spec)
         self._waiting_bytes += len(spec.prompt)
@@ -55,7 +56,7 @@ class Upload:
             await self._submit()
 
     def counted(self, error: InputError) -> InputError:
-        """The error, with the number of groups that this upload has queued before; they stay."""
+        """Returns the error, with the number of groups that this upload has queued and that remain queued."""
         if self._accepted:
             error.args = (
                 f"{error}; {self._accepted} groups of this call were queued before the error and remain queued",
@@ -63,7 +64,8 @@ class Upload:
         return error
 
     async def finish(self) -> UploadReceipt:
-        """Submits the remaining groups and returns the counts of accepted and present groups."""
+        """Submits the remaining groups; returns the number of new groups, and of those that were present before. Raises
+        BusyProblem, ConflictProblem, BatchClosedError, NameTakenError."""
         if self._waiting:
             await self._submit()
         return UploadReceipt(accepted=self._accepted, present=self._taken - self._accepted)
@@ -83,7 +85,7 @@ class Upload:
         self._accepted += await self._queue(await with_earlier(job, piece))
 
     async def _check_version(self, piece: list[GroupSpec]) -> None:
-        """Raises ConflictProblem for new groups of a batch that named a version and was moved to another one."""
+        """Raises ConflictProblem for a new group if the batch was opened with a version and now has another one."""
         named = self._spec.weights_version
         if named is None:
             return
@@ -122,7 +124,7 @@ class Upload:
         if new < len(piece):
             views = await asyncio.gather(*(store.group_view(spec.id) for spec in piece))
             for spec, view in zip(piece, views, strict=True):
-                if view.tier != spec.tier:  # the tier is no part of a group's digest
+                if view.tier != spec.tier:  # a group's digest does not contain its tier
                     raise NameTakenError(spec.id.batch, spec.id.name)
         return new
 
@@ -176,5 +178,5 @@ class Upload:
 
 
 def _same(one: GroupSpec, other: GroupSpec) -> bool:
-    """Whether their metadata differ only in the order of their keys."""
+    """Whether the metadata of two groups are equal, apart from the order of keys."""
     return canonical(json.loads(one.metadata)) == canonical(json.loads(other.metadata))

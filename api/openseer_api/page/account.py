@@ -1,4 +1,4 @@
-"""Accounts for the workers' time of a running job: sums over its journals and heartbeats, updated as they arrive."""
+"""Divides the workers' time of a running job into parts, from its journals and heartbeats as they arrive."""
 
 import asyncio
 from collections import Counter
@@ -34,13 +34,13 @@ from openseer_core.worker.heartbeat import WorkerState, WorkerStatus
 from openseer_core.worker.time_metrics import WorkerSeconds
 
 ENOUGH_SECONDS = 30.0
-"""Age of a job, in seconds, from which shares of its time give findings; before, its start dominates them."""
+"""Shortest time of an account, in seconds, whose parts give findings; in a shorter one the job's start dominates."""
 GONE_SECONDS = 3.0
 """Age of the last heartbeat, in seconds, above which a worker counts as lost until the next one."""
 HALF_SECONDS = 60.0
-"""Half-life of the growth of responses, in seconds, so that a worker that has become slow is found."""
+"""Half-life of the weights of past growth of responses, in seconds: a worker that has become slow is soon found."""
 STEPS = 1000
-"""Events that are processed before the event loop runs other tasks."""
+"""Number of events that are processed before the event loop runs other tasks."""
 BETWEEN = "waiting for the trainer: the queue was empty"
 NO_BEST: Mapping[JobMode, str] = {
     "batch": "it is simulated after the end of the run, when all lengths are known",
@@ -61,7 +61,8 @@ class _Counted(NamedTuple):
 
 @dataclass(slots=True)
 class _Worker:
-    """The state of a worker. `counted_all`: all counts of its first boot fall within the account's time."""
+    """The state of a worker. `before`: the counters of its last heartbeat; `counted_all`: all counts of its first boot
+    fall within the account's time."""
 
     parts: WorkerParts
     boot: str = ""
@@ -78,7 +79,7 @@ class _Queued(NamedTuple):
 
 
 class _Noted(NamedTuple):
-    """An entry of a journal. `change`: of the number of the batch's waiting requests."""
+    """An entry of a journal. `change`: change of the number of the batch's waiting requests."""
 
     batch: int
     entry: JournalEntry
@@ -86,7 +87,7 @@ class _Noted(NamedTuple):
 
 
 class _Sign(NamedTuple):
-    """A worker started, or was last seen."""
+    """A worker started or returned (`came`), or sent its last heartbeat (not `came`)."""
 
     worker: str
     came: bool
@@ -96,10 +97,10 @@ _Event = _Queued | _Noted | _Sign
 
 
 class LiveAccount:
-    """A running job's account. `queue` and `note` take requests and journal entries from the books of its batches,
-    `settle` adds them up; `explained` and `paces` return the results.
+    """A running job's account of its workers' time. `queue` and `note` receive requests and journal entries from the
+    books of its batches, `settle` adds them up; `explained` and `paces` return the results.
 
-    It begins when the first request was queued, of those in the store at the first read.
+    The account begins when the first of the requests was queued that the store contains at the first read.
     """
 
     def __init__(self) -> None:
@@ -115,16 +116,17 @@ class LiveAccount:
         self._settled_at = 0.0
 
     def queue(self, batch: int, at: float, requests: int) -> None:
-        """Takes the number of requests that were queued at a time, in seconds of the store's clock."""
+        """Adds `requests` requests that were queued at time `at`, in seconds of the store's clock."""
         self._requests += requests
         self._push(at, _Queued(batch, requests))
 
     def note(self, batch: int, entry: JournalEntry, change: int) -> None:
-        """Takes the next entry of a journal. `change`: of the number of the batch's waiting requests."""
+        """Adds the next entry of a journal. `change`: change of the number of the batch's waiting requests."""
         self._push(entry.at, _Noted(batch, entry, change))
 
     async def settle(self, workers: Sequence[WorkerStatus], now: float, read_to: float) -> None:
-        """Adds up the events until `read_to`, the time up to which all journals are read. Times are the store's."""
+        """Processes the heartbeats, and the events until `read_to`, the time up to which all journals were read. Times
+        are seconds of the store's clock."""
         if self._since is None and self._events:
             self._since = self._events[0][0]
         if self._since is None:
@@ -145,7 +147,7 @@ class LiveAccount:
         self._settled_at = now
 
     def drop_batch(self, batch: int) -> None:
-        """Forgets the waiting and running requests of a batch whose data are deleted."""
+        """Removes the waiting and running requests of a batch whose data were deleted."""
         for request in [one for one in self._leases if RequestId.parse(one).group.batch == batch]:
             self._workers[self._leases.pop(request)].parts.change(self._settled_at, LEASES, -1)
         self._events = [one for one in self._events if isinstance(one[2], _Sign) or one[2].batch != batch]
@@ -159,11 +161,12 @@ class LiveAccount:
         return bool(self._leases) and not self._flags[WAITING]
 
     def paces(self) -> dict[str, WorkerPace]:
-        """The pace of responses at each worker, by its name."""
+        """Returns the pace of responses at each worker, by the worker's name."""
         return compared({name: worker.growth for name, worker in self._workers.items()})
 
     def explained(self, policy: str, mode: JobMode, tail: str, now: float) -> Explained:
-        """The account until `now`. `tail`: a sentence on the response that is expected to end last, or ""."""
+        """Returns the account until `now`, in seconds of the store's clock. `tail`: a sentence on the response that is
+        expected to end last, or ""."""
         since = now if self._since is None else self._since
         by_worker: dict[str, dict[PartName, float]] = {
             name: divide(worker.parts.until(now), worker.sums.sums) for name, worker in self._workers.items()
@@ -174,7 +177,7 @@ class LiveAccount:
         whole, seconds = sum(sums.values()), max(0.0, now - since)
         slots = max((worker.parts.slots for worker in self._workers.values()), default=0)
         account = Account(whole, sums, by_worker, self.paces(), policy, slots, self._requests)
-        # A wait for the trainer between batches is no fault of the fleet.
+        # In mode serve the time without prompts is a wait for the trainer, and no problem of the fleet.
         but: tuple[PartName, ...] = ("prompts",) if mode == "serve" else ()
         labels = PART_LABELS | ({"prompts": BETWEEN} if mode == "serve" else {})
         found = [*slow_workers(account), *(large_parts(account, but=but) if seconds >= ENOUGH_SECONDS else ())]
@@ -268,7 +271,7 @@ class LiveAccount:
                 parts.change(at, LOST, -1 if event.came else 1)
 
     def _lease(self, at: float, entry: JournalEntry) -> None:
-        """Ends the request's running lease, and begins one with a claim."""
+        """Ends the request's running lease; a claim begins a new one."""
         holder = self._leases.pop(entry.request, None)
         if holder is not None:
             self._workers[holder].parts.change(at, LEASES, -1)
@@ -291,7 +294,8 @@ class LiveAccount:
 
 
 def holder_of_tail(books: Mapping[int, BatchBook], running: Iterable[LeaseBar], now: float) -> str:
-    """A sentence on the running response that is expected to end last; "" without one. `now`: the store's seconds."""
+    """Returns a sentence on the running response that is expected to end last; "" if none runs.
+    `now`: seconds of the store's clock."""
     bars = list(running)
 
     def left(bar: LeaseBar) -> tuple[float, float]:

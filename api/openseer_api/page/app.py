@@ -1,4 +1,4 @@
-"""The page without the API, for one job or run on this machine: `openseer run --page` and `openseer view` serve it."""
+"""The page without the API, for one job or run on this machine (`openseer run --page`, `openseer view`)."""
 
 from fastapi import FastAPI, Request
 
@@ -44,7 +44,7 @@ class _One:
 
 
 def page_app(shown: Shown, auth: Authenticator) -> FastAPI:
-    """Serves the page of one job below /page, to callers that `auth` admits."""
+    """Returns an application that serves the page of one job below /page, to callers that `auth` admits."""
     app = FastAPI(title="openseer", openapi_url=None, docs_url=None, redoc_url=None)
     problems.install(app)
     app.add_middleware(Gate, paths=_PagePaths(), admit=Admission(_One(shown), auth, many=False).admit)

@@ -1,4 +1,4 @@
-"""The page's built files, from the sources in the top-level folder page; read once."""
+"""Serves the page's built files in `static`. Their sources are in the top-level folder page."""
 
 from functools import cache
 from importlib.resources import files
@@ -29,7 +29,7 @@ YEAR = "public, max-age=31536000, immutable"
 
 
 def asset(name: str) -> Response | None:
-    """A file of the page, by its path below `static`; None if it does not exist."""
+    """Returns a file of the page, by its path below `static`; None if it does not exist."""
     data = _all_files().get(name)
     if data is None:
         return None

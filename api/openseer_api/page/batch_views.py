@@ -9,7 +9,7 @@ from openseer_core.wire.page import MOST_GROUPS, MOST_IN_TAIL, BatchView, GroupC
 
 
 def group_columns(book: BatchBook) -> GroupColumns:
-    """Groups in the order of submission, at most MOST_GROUPS: the oldest ended ones are left out first."""
+    """Returns at most MOST_GROUPS groups, in the order of submission. Leaves out the oldest ended groups first."""
     groups = list(book.groups.items())
     if len(groups) > MOST_GROUPS:
         chosen = {name for name, group in groups if group.is_open}
@@ -37,8 +37,9 @@ def _lost(group: GroupBook) -> int:
 
 
 def likely_last(book: BatchBook, running: Sequence[LeaseBar], now: float) -> list[LeaseBar]:
-    """The running responses that are expected to end last, at most MOST_IN_TAIL: those with the most remaining tokens;
-    of equal ones, those that have run longest. A group without an estimate counts with its `max_tokens`."""
+    """Returns at most MOST_IN_TAIL running responses that are expected to end last: those with the most remaining
+    tokens, and of equally many those with the longest present lease. A group without an estimate counts with its
+    `max_tokens`."""
 
     def left(bar: LeaseBar) -> tuple[float, float]:
         group = book.groups.get(RequestId.parse(bar.request).group.name)
@@ -52,8 +53,8 @@ def likely_last(book: BatchBook, running: Sequence[LeaseBar], now: float) -> lis
 def tail_of(
     book: BatchBook, bars: Sequence[LeaseBar], lengths: Mapping[str, int], paces: Mapping[str, float], now: float
 ) -> list[TailRequest]:
-    """The running responses, the last to end first. `lengths`: their tokens now, by request; `paces`: tokens per second
-    of a response, by worker."""
+    """Returns the running responses `bars`, the one expected to end last first. `lengths`: their present tokens, by
+    request; `paces`: tokens per second of one response, by worker."""
     found: list[TailRequest] = []
     for bar in bars:
         group = book.groups.get(RequestId.parse(bar.request).group.name)
@@ -79,7 +80,7 @@ def tail_of(
 def batch_view(
     book: BatchBook, batch: Batch, tail: list[TailRequest], running: int, now: float, *, live: bool
 ) -> BatchView:
-    """The view of a batch. `running`: number of its running responses; `tail` lists some of them."""
+    """Returns the view of a batch. `running`: number of its running responses; `tail`: some of them."""
     return BatchView(
         now=now,
         live=live,

@@ -1,4 +1,4 @@
-"""State from the journals of batches, entry by entry: leases of workers, groups by state, lengths of responses."""
+"""Computes state from the journals of batches: leases of workers, groups by state, lengths of responses."""
 
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ from openseer_core.queue.states import Event
 from openseer_core.wire.page import MOST_BARS, MOST_PAIRS, Histogram, RequestWord
 
 OCTAVE = 4
-"""Bins of the histogram per factor of two in length."""
+"""Number of bins of the histogram per factor of two in length."""
 WORDS: Mapping[str, RequestWord] = {
     Event.CLAIM: "running",
     Event.GIVE_BACK: "waiting",
@@ -31,7 +31,9 @@ WORDS: Mapping[str, RequestWord] = {
 
 @dataclass(slots=True)
 class LeaseBar:
-    """A lease. `end`: None while it runs; `tokens`: the response's length at its end, or at its begin while it runs."""
+    """A lease, as a bar of the page. `start`, `end`: seconds of the store's clock, `end` None while it runs; `tokens`:
+    the response's length at the end of the lease, or at its start while it runs; `chunks`: the lease's number for its
+    request, from 1."""
 
     request: str
     worker: str
@@ -44,8 +46,8 @@ class LeaseBar:
 
 
 class LeaseRows:
-    """Leases of all workers, each in the lowest row of its worker that is free from its start on. Bars never overlap,
-    in any order of the entries, because each batch has its own journal."""
+    """Leases of all workers. Each lease is in the lowest row of its worker that is free at its start. The leases in a
+    row never overlap, also if entries of several journals arrive out of order."""
 
     def __init__(self, most_ended: int = MOST_BARS) -> None:
         self.running: dict[str, LeaseBar] = {}
@@ -57,7 +59,7 @@ class LeaseRows:
         self._chunks: dict[str, int] = {}
 
     def note(self, entry: JournalEntry) -> None:
-        """Takes an entry: a claim begins a lease; every event of the request ends its running lease."""
+        """Processes a journal entry: every event ends the request's running lease, and a claim begins a new one."""
         known = self.running.pop(entry.request, None)
         if known is not None:
             known.end, known.event, known.tokens = entry.at, entry.event, entry.length
@@ -75,7 +77,7 @@ class LeaseRows:
         self.running[entry.request] = bar
 
     def drop_batch(self, batch: int) -> None:
-        """Forgets the running leases of a batch whose data are deleted."""
+        """Removes the running leases of a batch whose data were deleted."""
         for key in [key for key in self.running if RequestId.parse(key).group.batch == batch]:
             bar = self.running.pop(key)
             self._free(bar, bar.start)
@@ -92,8 +94,9 @@ class LeaseRows:
 
 
 class GroupBook:
-    """A group. `view`: its facts when it was first read, with its latest known size; `words`: number of requests by
-    state, without waiting ones that were never claimed; `longest`: tokens of its longest finished response."""
+    """The state of a group. `view`: its facts at the first read, with its latest known size; `words`: number of
+    requests by state, without those that were never claimed; `waiting`: number of all waiting requests; `longest`:
+    tokens of its longest finished response."""
 
     def __init__(self, view: GroupView) -> None:
         self.view = view
@@ -103,7 +106,7 @@ class GroupBook:
         self.estimate: int | None = None
         """Expected tokens of a response; None before a response to the prompt has finished."""
         self.expected: dict[int, int | None] = {}
-        """By index of an ended response: `estimate` just before its end, without its own length."""
+        """By index of an ended response: `estimate` before its end, which does not include its own length."""
         self._states: dict[int, RequestWord] = {}
         self._reckon()
 
@@ -113,13 +116,13 @@ class GroupBook:
         return bool(self.waiting or self.words["running"])
 
     def grow(self, size: int) -> None:
-        """Adds waiting requests up to `size`; a smaller one changes nothing."""
+        """Adds waiting requests up to `size`; does nothing if the group has more already."""
         if size > self.view.size:
             self.waiting += size - self.view.size
             self.view = replace(self.view, size=size)
 
     def move(self, index: int, word: RequestWord, length: int) -> None:
-        """Changes the state of a request to `word`. `length`: its tokens."""
+        """Changes the state of a request to `word`. `length`: its number of tokens."""
         before = self._states.get(index)
         if word in ("waiting", "running"):
             self.expected.pop(index, None)
@@ -146,22 +149,22 @@ class GroupBook:
 
 
 class JournalReader(Protocol):
-    """Takes the same requests and journal entries as the books."""
+    """An object that receives the requests and journal entries that a BatchBook reads."""
 
     def queue(self, batch: int, at: float, requests: int) -> None:
-        """Takes the number of requests that were queued at a time, in seconds of the store's clock."""
+        """Receives the number of requests that were queued at time `at`, in seconds of the store's clock."""
         ...
 
     def note(self, batch: int, entry: JournalEntry, change: int) -> None:
-        """Takes the next entry of a journal. `change`: of the number of the batch's waiting requests."""
+        """Receives the next entry of a journal. `change`: change of the number of the batch's waiting requests."""
         ...
 
 
 class BatchBook:
-    """The state of a batch, from its journal."""
+    """The state of a batch, computed from its journal."""
 
     def __init__(self, number: int, leases: LeaseRows, reader: JournalReader | None = None) -> None:
-        """`reader`: another reader of the same requests and entries."""
+        """`leases`: those of all batches; `reader`: receives the same requests and entries."""
         self.number = number
         self._reader = reader
         self.named = self.read = 0
@@ -170,15 +173,16 @@ class BatchBook:
         """Time of the first claim, in seconds of the store's clock; 0.0 before."""
         self.groups: dict[str, GroupBook] = {}
         self.pairs: deque[tuple[int, int]] = deque(maxlen=MOST_PAIRS)
-        """Of finished responses: the estimate from their siblings, and the length; in tokens."""
+        """Pairs of the estimate from a finished response's siblings and its length, in tokens."""
         self.tail_since: float | None = None
-        """Time at which the last known waiting request was claimed or ended; None while one waits."""
+        """Time at which the last known waiting request was claimed or ended, in seconds of the store's clock;
+        None while a request waits."""
         self._leases = leases
         self._bins: Counter[int] = Counter()
         self._waiting = 0
 
     def learn(self, count: int, views: Iterable[GroupView]) -> None:
-        """Takes the next `count` submitted groups. `views`: those of them whose data are not deleted."""
+        """Adds the next `count` submitted groups. `views`: the views of those whose data are not deleted."""
         self.named += count
         for view in views:
             if view.id.name not in self.groups:
@@ -186,7 +190,7 @@ class BatchBook:
                 self._queue(view.enqueued_at, view.size)
 
     def outgrown(self, entries: Iterable[JournalEntry]) -> dict[GroupId, float]:
-        """The groups that have more requests than is known, each with the time of the first entry that shows it."""
+        """Returns groups with more requests than this book has, each with the time of such a request's first entry."""
         found: dict[GroupId, float] = {}
         for entry in entries:
             request = RequestId.parse(entry.request)
@@ -196,8 +200,7 @@ class BatchBook:
         return found
 
     def grow(self, name: str, size: int, at: float) -> None:
-        """Adds the requests that a group has beyond those that are known; `at`: when, in seconds of the store's
-        clock."""
+        """Adds a group's further requests up to `size`, queued at `at`, in seconds of the store's clock."""
         group = self.groups[name]
         if (more := size - group.view.size) > 0:
             group.grow(size)
@@ -210,7 +213,7 @@ class BatchBook:
             self._reader.queue(self.number, at, requests)
 
     def note(self, entries: Iterable[JournalEntry]) -> None:
-        """Takes the next entries of its journal. A group has at least the requests that they name."""
+        """Processes the next entries of the batch's journal. A group grows to the requests that they name."""
         for entry in entries:
             self.read += 1
             self.began_at = self.began_at or entry.at
@@ -226,7 +229,7 @@ class BatchBook:
                 self._reader.note(self.number, entry, change)
 
     def _move(self, group: GroupBook, index: int, word: RequestWord, entry: JournalEntry) -> int:
-        """Returns the change of the number of waiting requests."""
+        """Changes a request's state; returns the change of the number of waiting requests."""
         if word == "ok":
             if (known := group.estimate) is not None:
                 self.pairs.append((known, entry.length))
@@ -242,7 +245,7 @@ class BatchBook:
         return change
 
     def histogram(self) -> Histogram:
-        """The histogram of the lengths of finished responses."""
+        """Returns the histogram of the lengths of finished responses."""
         if not self._bins:
             return Histogram()
         numbers = [
@@ -253,7 +256,7 @@ class BatchBook:
 
 
 def bin_of(length: int) -> int:
-    """The number of the bin that contains a length, in tokens."""
+    """Returns the number of the bin that contains a length, in tokens."""
     number = max(0, int(OCTAVE * log2(max(1, length))))
     while edge_of(number + 1) <= length:
         number += 1
@@ -261,5 +264,5 @@ def bin_of(length: int) -> int:
 
 
 def edge_of(number: int) -> int:
-    """The least length, in tokens, of a bin."""
+    """Returns the least length of a bin, in tokens."""
     return ceil(2 ** (number / OCTAVE))

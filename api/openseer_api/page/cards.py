@@ -1,4 +1,4 @@
-"""An overview of all jobs: a card for each job that the viewer may read, even if its store fails."""
+"""An overview of all jobs: a card for each job that the viewer may read, also if its store fails."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ from openseer_core.manifest.generation import JobMode
 from openseer_core.wire.page import MOST_JOBS, JobCard, JobCards
 
 CARD_SECONDS = 2.0
-"""Timeout of one job's card, in seconds: limits the delay of the view by a store that hangs."""
+"""Timeout of one job's card, in seconds, so that a store that hangs does not delay the view for longer."""
 CHECKS = 16
 """Limit of concurrent checks of rights."""
 SILENT = "the store does not answer"
@@ -37,13 +37,13 @@ class NotOpen:
         return self._job.mode
 
     async def card(self) -> JobCard:
-        """A card with the reason why the job is not open."""
+        """Returns a card with the reason why the job is not open."""
         return _unknown(self, self._job.reason)
 
 
 async def cards(auth: Authenticator, token: str | None, jobs: Sequence[Listed]) -> JobCards:
-    """The cards of the jobs that the token may read, ordered by namespace and name. Raises Unauthenticated;
-    AuthUnavailable while the token's rights cannot be checked."""
+    """Returns at most MOST_JOBS cards of the jobs that the token may read, ordered by namespace and name. Raises
+    Unauthenticated, and AuthUnavailable while the token's rights cannot be checked."""
     jobs, allowed = sorted(jobs, key=lambda job: job.place), list[Listed]()
     for start in range(0, len(jobs), CHECKS):
         some = jobs[start : start + CHECKS]
@@ -62,7 +62,7 @@ async def _may_read(auth: Authenticator, token: str | None, job: Listed) -> bool
 
 
 async def _card(job: Listed) -> JobCard:
-    """The job's card; on failure, a card with the reason."""
+    """Returns the job's card or, if it fails, a card with the reason."""
     try:
         async with asyncio.timeout(CARD_SECONDS):
             return await job.card()

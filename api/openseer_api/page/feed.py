@@ -1,4 +1,4 @@
-"""Views of a job, shared by all viewers: the store is read at most once per tick, and each view is encoded once."""
+"""Views of a job, shared by all viewers: reads the store and encodes each view once per TICK_SECONDS."""
 
 import asyncio
 import time
@@ -30,9 +30,9 @@ from openseer_core.wire.weights import Transaction, to_wire
 TICK_SECONDS = 0.4
 """Minimum time between two reads of the store, in seconds."""
 PAGE = 1000
-"""Limit of groups, or of journal entries, per call."""
+"""Limit of groups, or of journal entries, in one call of the store."""
 MOST_PAGES = 20
-"""Limit of calls per batch in one read of the store; the next reads continue."""
+"""Limit of calls per batch and kind of data in one read of the store; the next read continues."""
 LOOKUPS = 64
 """Limit of concurrent look-ups of groups."""
 KEPT_SECONDS = 600.0
@@ -40,7 +40,7 @@ KEPT_SECONDS = 600.0
 
 
 class JobFeed:
-    """The state of one job for its viewers. Its views are JSON, the same bytes for all calls within a tick."""
+    """The state of one job for its viewers. Views are JSON; all calls within TICK_SECONDS return the same bytes."""
 
     def __init__(self, job: JobContext) -> None:
         self._job = job
@@ -51,7 +51,7 @@ class JobFeed:
         self._begin(job.store.epoch)
 
     def _begin(self, epoch: int) -> None:
-        """Resets all state: a store of another epoch may have lost entries that were read."""
+        """Resets all state: in a new epoch the store may have lost entries that were read."""
         self._epoch = epoch
         self._leases = LeaseRows()
         self._books: dict[int, BatchBook] = {}
@@ -73,29 +73,29 @@ class JobFeed:
     # ---- views
 
     async def job_view(self) -> bytes:
-        """A JobView. Raises StoreUnavailableError."""
+        """Returns a JobView. Raises StoreUnavailableError."""
         return await self._view("job", self._job_view)
 
     async def job_pulse(self) -> bytes:
-        """A JobPulse. Raises StoreUnavailableError."""
+        """Returns a JobPulse. Raises StoreUnavailableError."""
         return await self._view("pulse", self._job_pulse)
 
     async def explained(self) -> bytes:
-        """An Explained. Raises StoreUnavailableError."""
+        """Returns an Explained. Raises StoreUnavailableError."""
         return await self._view("explained", self._explained)
 
     async def batch_view(self, number: int) -> bytes:
-        """A BatchView. Raises NotFoundProblem, StoreUnavailableError."""
+        """Returns a BatchView. Raises NotFoundProblem, StoreUnavailableError."""
         return await self._view(number, lambda: self._batch_view(number))
 
     async def card(self) -> JobCard:
-        """The job's card. Raises StoreUnavailableError."""
+        """Returns the job's card. Raises StoreUnavailableError."""
         async with self._lock:
             await self._look()
             return self._card()
 
     def group_views(self, group: GroupId, index: int | None, place: str = "") -> GroupViews:
-        """GroupPages for one viewer, each with the tokens since the one before."""
+        """Returns a source of GroupPages for one viewer; each contains the tokens since the previous one."""
         return GroupFeed(self._job, group, index, place, self._group_book)
 
     async def _group_book(self, group: GroupId) -> GroupBook | None:
@@ -105,7 +105,7 @@ class JobFeed:
             return book.groups.get(group.name) if book is not None else None
 
     async def _view(self, key: object, make: Callable[[], Awaitable[JsonModel]]) -> bytes:
-        async with self._lock:  # also around make(): concurrent callers share its reads of the store
+        async with self._lock:  # held during make() too: concurrent callers share its reads of the store
             await self._look()
             made_at, data = self._written.get(key, (float("-inf"), b""))
             if made_at == self._looked_at:
@@ -205,7 +205,8 @@ class JobFeed:
         return [BatchRecord(BATCH_JOB_BATCH, INITIAL_VERSION, "{}", progress, began, began)]
 
     async def _note(self, noted: list[tuple[BatchBook, JournalEntry]]) -> None:
-        """Notes the entries of all batches in the order of their times, as leases of all share the rows of a worker."""
+        """Adds the entries of all batches to their books in the order of their times, because the leases of all batches
+        share the rows of a worker."""
         noted.sort(key=lambda one: one[1].at)
         for start in range(0, len(noted), PAGE):
             for book, entries in groupby(noted[start : start + PAGE], key=lambda one: one[0]):
@@ -213,8 +214,9 @@ class JobFeed:
             await asyncio.sleep(0)
 
     async def _read(self, book: BatchBook) -> tuple[list[JournalEntry], float]:
-        """Learns the next groups. Returns the next entries, and the time up to which they are complete, or infinity."""
-        # The journal comes first, so that groups of its entries that arrive meanwhile are known.
+        """Adds the next groups to the book. Returns the next journal entries, and the time up to which they are
+        complete (infinity: all were read)."""
+        # The journal is read before the groups, so that the book has the groups of all entries.
         found, until = await self._entries(book)
         await self._learn(book)
         for start in range(0, len(found), PAGE):
@@ -241,7 +243,7 @@ class JobFeed:
                 break
 
     async def _views(self, groups: list[GroupId]) -> list[GroupView]:
-        """Those of the groups whose data are not deleted."""
+        """Returns the views of the groups whose data are not deleted."""
         found = list[GroupView]()
         for start in range(0, len(groups), LOOKUPS):
             views = await asyncio.gather(*map(self._group, groups[start : start + LOOKUPS]))
@@ -262,7 +264,7 @@ class Feeds:
         self._feeds: WeakKeyDictionary[JobContext, JobFeed] = WeakKeyDictionary()
 
     def of(self, job: JobContext) -> JobFeed:
-        """A job's feed; drops feeds without viewers."""
+        """Returns a job's feed; drops the feeds that had no viewer for KEPT_SECONDS."""
         now = time.monotonic()
         for other, feed in list(self._feeds.items()):
             if now - feed.used_at > KEPT_SECONDS:

@@ -1,4 +1,4 @@
-"""Views of a group for one viewer: each has the tokens of its responses since the one before."""
+"""Views of a group for one viewer: each contains the tokens of its responses since the previous view."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,23 +13,24 @@ from openseer_core.tokens import unpack_tokens
 from openseer_core.wire.page import MOST_SIBLINGS, GroupPage, ResponseView
 
 MOST_PROMPT_TOKENS = 8192
-"""Limit of tokens of a prompt that is shown."""
+"""Limit of tokens of a prompt that are shown."""
 FindBook = Callable[[GroupId], Awaitable[GroupBook | None]]
 NO_TEXT = "this server has not loaded the model's tokenizer (yet); token ids are shown"
 
 
 async def no_book(_: GroupId) -> GroupBook | None:
-    """Finds no book of any group."""
+    """Returns None, for a job without books."""
     return None
 
 
 class GroupFeed:
-    """A group for one viewer. `index`: only that response; `place`: the event id from which the viewer continues."""
+    """The views of a group for one viewer. `index`: shows only this response, None: all; `place`: the id of the last
+    event that the viewer received, from which the views continue."""
 
     def __init__(
         self, job: JobContext, group: GroupId, index: int | None, place: str = "", book: FindBook = no_book
     ) -> None:
-        """`book`: finds the group's state from its batch's journal."""
+        """`book`: finds the group's state that was computed from its batch's journal."""
         self._job, self._book = job, book
         self._group = group
         self._index = index
@@ -40,7 +41,7 @@ class GroupFeed:
         self._known: dict[int, str] = {}
 
     async def view(self) -> bytes:
-        """A GroupPage. Raises NotFoundProblem, StoreUnavailableError."""
+        """Returns the next GroupPage as JSON. Raises NotFoundProblem, StoreUnavailableError."""
         store = self._job.store
         try:
             view, now = await asyncio.gather(store.group_view(self._group), store.now())
@@ -66,7 +67,7 @@ class GroupFeed:
         return page.model_dump_json().encode()
 
     def place(self) -> str:
-        """The id of the latest view."""
+        """Returns the event id of the latest view; "" before the first one."""
         return self._pieces.place(self._texts) if self._pieces is not None else ""
 
     async def _responses(self, shown: list[int], queued_at: float) -> list[ResponseView]:
@@ -79,7 +80,7 @@ class GroupFeed:
         records = await asyncio.gather(
             *(self._job.store.record(RequestId(self._group, index), starts[index], most) for index in shown)
         )
-        # Texts and positions go on only once the view is sure to be sent: a read that fails leaves no gap.
+        # Texts and positions advance only after all reads have succeeded, so a failed read leaves no gap.
         views: list[ResponseView] = []
         for index, record in zip(shown, records, strict=True):
             expected = book.expected.get(index) if book is not None else None

@@ -1,4 +1,4 @@
-"""The page's view of a group: its responses, each as a piece that continues the piece before."""
+"""The page's view of a group: its responses, each as a piece that continues the previous one."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from openseer_text.reading import Reader
 
 PLACE = re.compile(r"(\S{1,32})((?: \d{1,6}:\d{1,9})*)")
 UNFINISHED = "\ufffd"
-"""The character that a tokenizer writes in place of an incomplete one."""
+"""The character that a tokenizer returns for an incomplete one."""
 LONGEST_CHARACTER = 4
 """Limit of tokens of one character: a UTF-8 character has at most four bytes."""
 STATES: dict[State, RequestWord] = {
@@ -31,9 +31,9 @@ STATES: dict[State, RequestWord] = {
 class TokenTexts:
     """Decodes the tokens of a response one by one, special tokens included.
 
-    A token's text is mostly the same everywhere but at the start, where some tokenizers omit a space; so it is decoded
-    once, after itself, and cached in `known`, which the responses of a viewer share. A character of several tokens is
-    the text of the last of them.
+    The text of a token rarely depends on its position, except at the start of a text, where some tokenizers omit a
+    space. So each token is decoded once, preceded by itself, and cached in `known`, which the responses of a viewer
+    share. A character that consists of several tokens is the text of the last one.
     """
 
     def __init__(self, reader: Reader, known: dict[int, str]) -> None:
@@ -43,11 +43,11 @@ class TokenTexts:
 
     @property
     def pending(self) -> int:
-        """Number of the latest tokens whose character is incomplete."""
+        """Number of latest tokens that form an incomplete character."""
         return len(self._pending)
 
     def feed(self, tokens: Sequence[int]) -> list[str]:
-        """The texts of the next tokens."""
+        """Returns the texts of the next tokens."""
         return [self._next(token) for token in tokens]
 
     def _next(self, token: int) -> str:
@@ -68,23 +68,23 @@ class TokenTexts:
 class Pieces:
     """The positions up to which the responses of a group were sent to a viewer.
 
-    A viewer that reconnects sends the id of its last event (`Last-Event-ID`), and the stream continues from there.
-    `last_id`: that id; an id of another group, or none, starts from the beginning.
+    A viewer that reconnects sends the id of its last event (`Last-Event-ID`), and the stream continues after this
+    event. `last_id`: this id. With the id of another group, or "", the stream starts from the beginning.
     """
 
     def __init__(self, queued_at: float, last_id: str = "") -> None:
-        """`queued_at`: of the group, which distinguishes it from others of its name."""
+        """`queued_at`: time at which the group was queued; it distinguishes groups of the same name."""
         self._of = repr(queued_at)
         found = PLACE.fullmatch(last_id)
         known = found[2].split() if found and found[1] == self._of else []
         self._sent = {int(index): int(sent) for index, _, sent in (one.partition(":") for one in known)}
 
     def start(self, index: int, length: int) -> int:
-        """The token from which a response of `length` tokens is sent."""
+        """Returns the place of the first token that is to be sent of a response with `length` tokens."""
         return min(self._sent.get(index, 0), length)
 
     def share(self, lengths: Mapping[int, int]) -> int:
-        """Limit of tokens of each response in a view. `lengths`: of all responses, by index."""
+        """Returns the limit of tokens per response in a view. `lengths`: lengths of all responses, by index."""
         open_ends = sum(length > self.start(index, length) for index, length in lengths.items())
         return MOST_TOKENS // max(1, open_ends)
 
@@ -93,7 +93,7 @@ class Pieces:
         self._sent[index] = end
 
     def place(self, texts: Mapping[int, TokenTexts]) -> str:
-        """The id of the latest event. Tokens of an incomplete character are sent again after it."""
+        """Returns the id of the latest event. After a reconnect, tokens of an incomplete character are sent again."""
         ends = {index: end - (texts[index].pending if index in texts else 0) for index, end in self._sent.items()}
         return " ".join([self._of, *(f"{index}:{max(0, end)}" for index, end in ends.items())])
 
@@ -101,7 +101,8 @@ class Pieces:
 def response_view(
     record: RequestRecord, start: int, length: int, texts: TokenTexts | None, expected: int | None
 ) -> ResponseView:
-    """The view of a response of `length` tokens; `record` has its tokens from `start` on."""
+    """Returns the view of a response with `length` tokens. `record` contains its tokens from `start` on; `expected`:
+    the estimate before its end, None if unknown."""
     count = count_items(record.tokens)
     tokens = unpack_tokens(record.tokens)
     logprobs = readable_logprobs(own_scores(record.tokens, record.logprobs)) if record.logprobs else None

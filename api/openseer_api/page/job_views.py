@@ -14,7 +14,7 @@ from openseer_core.wire.weights import Transaction
 from openseer_core.worker.draft_metrics import summed
 
 MOST_NAMED = 3
-"""Limit of workers named in a reason."""
+"""Limit of workers that a reason names."""
 
 
 def job_card(
@@ -25,7 +25,7 @@ def job_card(
     transaction: Transaction | None,
     tokens_per_second: float | None,
 ) -> JobCard:
-    """The card of a job: its state and totals."""
+    """Returns the card of a job: its state and totals."""
     ready = sum(is_ready(snapshot.fleet_spec, worker, snapshot.now) for worker in snapshot.workers)
     requests = sum(batch.metrics.requests for batch in batches)
     done = sum(round(batch.progress * batch.metrics.requests) for batch in batches)
@@ -58,7 +58,7 @@ def job_card(
 def _state(
     job: JobContext, snapshot: FleetSnapshot, load: QueueLoad, card: JobCard, transaction: Transaction | None
 ) -> tuple[JobWord, str]:
-    """The job's state and the reason for it; the most urgent reason counts."""
+    """Returns the job's state and the most urgent reason for it."""
     fleet, spec = fleet_state(snapshot, load, job), snapshot.fleet_spec
     if spec.rest:
         waits = f"; waiting for {_named(fleet.waiting_for)}" if fleet.waiting_for else ""
@@ -74,7 +74,7 @@ def _state(
 
 
 def _problem(snapshot: FleetSnapshot, card: JobCard) -> str:
-    """The worst problem of the fleet; "" without one."""
+    """Returns the most urgent problem of the fleet; "" if there is none."""
     silent = [one.name for one in snapshot.workers if is_silent(one, snapshot.now)]
     sick = [f"{one.name}: {one.heartbeat.metrics.sick}" for one in snapshot.workers if one.heartbeat.metrics.sick]
     if sick:
@@ -102,8 +102,8 @@ def _named(workers: Sequence[str]) -> str:
 
 
 def bars_of(leases: LeaseRows, lanes: Sequence[WorkerLane], since: float, most: int) -> Bars:
-    """Running leases, and the latest leases that ended after `since`, at most `most` in all; without those of workers
-    that have no lane."""
+    """Returns the running leases, and the latest leases that ended after `since` (seconds of the store's clock), at
+    most `most` in all. Leases of workers without a lane are left out."""
     places = {lane.worker: number for number, lane in enumerate(lanes)}
     shown = [bar for bar in leases.running.values() if bar.worker in places]
     left_out = leases.dropped

@@ -13,16 +13,16 @@ from openseer_core.worker.draft_metrics import summed
 from openseer_core.worker.heartbeat import WorkerState, WorkerStatus
 
 SILENT_SECONDS = 1.4
-"""Age of the last heartbeat, in seconds, above which a worker is shown as silent; it sends one each second."""
+"""Age of the last heartbeat, in seconds, above which a worker is shown as silent. Workers send one per second."""
 RATE_SECONDS = 5.0
 """Window of the token rates, in seconds."""
 LEAST_RATE_SECONDS = 3.0
-"""Shortest span of heartbeats, in seconds, that gives a rate: tokens arrive in bursts."""
+"""Shortest span of heartbeats from which a rate is computed, in seconds; tokens arrive in bursts."""
 POINT_SECONDS = 1.0
 """Interval of the points of a series, in seconds."""
 NO_PACE = WorkerPace(0.0, None)
 NEARLY_FULL = 0.95
-"""Reserved fraction of a worker's KV blocks from which its KV cache counts as full."""
+"""Fraction of a worker's KV blocks that is reserved, from which its KV cache counts as full."""
 
 
 class TokenRates:
@@ -32,14 +32,14 @@ class TokenRates:
         self._seen: dict[tuple[str, str], deque[tuple[float, int]]] = {}
 
     def note(self, workers: Sequence[WorkerStatus]) -> None:
-        """Takes the latest heartbeats; drops boots that are not among them."""
+        """Adds the latest heartbeats; drops boots that are not among them."""
         boots = {(worker.name, worker.boot) for worker in workers}
         for gone in self._seen.keys() - boots:
             del self._seen[gone]
         for worker in workers:
             seen = self._seen.setdefault((worker.name, worker.boot), deque())
             tokens = worker.heartbeat.metrics.tokens
-            if seen and seen[-1][0] < worker.seen_at - RATE_SECONDS:  # the samples have a gap: no viewer
+            if seen and seen[-1][0] < worker.seen_at - RATE_SECONDS:  # a gap: the job had no viewer
                 seen.clear()
             if not seen or seen[-1][0] < worker.seen_at:
                 seen.append((worker.seen_at, tokens))
@@ -47,7 +47,7 @@ class TokenRates:
                 seen.popleft()
 
     def of(self, worker: WorkerStatus) -> float | None:
-        """The tokens per second of a worker; None before its heartbeats span LEAST_RATE_SECONDS."""
+        """Returns the tokens per second of a worker; None before its heartbeats span LEAST_RATE_SECONDS."""
         seen = self._seen.get((worker.name, worker.boot))
         if not seen:
             return None
@@ -76,7 +76,7 @@ class FleetSeries:
         self._points.append((snapshot.now, load.running, waiting, tokens, round(used, 4), accepted))
 
     def columns(self) -> Series:
-        """All kept points, as columns."""
+        """Returns the points as columns."""
         columns = list(zip(*self._points, strict=True)) or [()] * len(Series.model_fields)
         return Series.model_validate(
             {name: list(column) for name, column in zip(Series.model_fields, columns, strict=True)}
@@ -84,21 +84,22 @@ class FleetSeries:
 
 
 def is_silent(worker: WorkerStatus, now: float) -> bool:
-    """Whether its heartbeat is late."""
+    """Whether a worker's last heartbeat is older than SILENT_SECONDS."""
     return now - worker.seen_at > SILENT_SECONDS
 
 
 def lanes_of(
     snapshot: FleetSnapshot, load: QueueLoad, rates: TokenRates, paces: Mapping[str, WorkerPace]
 ) -> list[WorkerLane]:
-    """A lane for each worker, ordered by name. `paces`: the pace of responses at each worker, by its name."""
+    """Returns a lane for each worker, ordered by its number.
+    `paces`: the pace of responses at each worker, by its name."""
     workers = sorted(snapshot.workers, key=lambda worker: (len(worker.name), worker.name))
     waiting = sum(load.waiting.values())
     return [_lane(worker, snapshot, rates.of(worker), paces.get(worker.name, NO_PACE), waiting) for worker in workers]
 
 
 def slow_words(pace: WorkerPace) -> str:
-    """A sentence on a slow worker, with advice; "" if the pace is not slow."""
+    """Returns a sentence on a slow worker, with advice; "" if the pace is not slow."""
     says = slow_pace(pace)
     return f"{says}; {SLOW_ADVICE}" if says else ""
 
@@ -132,7 +133,8 @@ def _lane(
 
 
 def _waits(worker: WorkerStatus, waiting: int) -> str:
-    """Why a worker runs fewer requests than it has slots; "" for no known reason."""
+    """Returns the reason why a worker runs fewer requests than it has slots;
+    "" if it runs as many, or none is known."""
     metrics, weights = worker.heartbeat.metrics, worker.heartbeat.weights
     match worker.heartbeat.state:
         case WorkerState.STARTING:

@@ -1,6 +1,7 @@
 """Routes of the page: its files, login, and streams of views.
 
-A stream ends after STREAM_SECONDS and the page reconnects, so a revoked right ends after that time at most.
+A stream ends after STREAM_SECONDS, and the page reconnects. So a revoked right is effective after this time, plus the
+cache TTL of a right.
 """
 
 import asyncio
@@ -26,16 +27,17 @@ from openseer_core.wire.batches import MAX_GROUP_SIZE
 from openseer_core.wire.page import PageProblem
 
 STREAM_SECONDS = 60.0
+"""Duration of a stream of views, in seconds."""
 MOST_STREAMS = 256
 """Limit of concurrently open streams of views in one process."""
 JOBS_SECONDS = 2.0
-"""Interval of the views of all jobs, in seconds."""
+"""Interval between views of all jobs, in seconds."""
 EXPLAIN_SECONDS = 3.0
-"""Interval of the explanations of a job, in seconds."""
+"""Interval between explanations of a job, in seconds."""
 VIEW_SECONDS = 1.0
-"""Interval of the views of a job, a batch or a group, in seconds."""
+"""Interval between views of a job, a batch or a group, in seconds."""
 LONGEST_TOKEN = 3000
-"""Limit of a token, in bytes: browsers keep no longer cookies."""
+"""Limit of a token, in characters: browsers store no cookies above 4 KiB."""
 SSE = "text/event-stream"
 
 BatchInPath = Annotated[int, Path(ge=0, le=INT53_MAX)]
@@ -43,16 +45,16 @@ Found = Callable[[Request], Shown]
 
 
 class Login(JsonModel):
-    """The token of a person, as in `Authorization: Bearer`."""
+    """The body of a login. `token`: as in `Authorization: Bearer`."""
 
     token: Annotated[str, Field(min_length=1, max_length=LONGEST_TOKEN)]
 
 
 def page_routes(auth: Authenticator, found: Found, everything: Callable[[], Sequence[Listed]]) -> APIRouter:
-    """All routes of the page. The API's document omits them, because their only client is the page.
+    """Returns all routes of the page. The OpenAPI document omits them, because their only client is the page.
 
     `found`: returns the job of a call that the gate has admitted; `everything`: returns all jobs of this server,
-    without a check of rights.
+    whatever the caller's rights are.
     """
     router = APIRouter(prefix=PATH, route_class=OwnRoute, include_in_schema=False)
     _add_files(router)
@@ -134,7 +136,7 @@ async def _cards(auth: Authenticator, token: str | None, jobs: Sequence[Listed])
 
 
 class _Streams:
-    """All streams of this process."""
+    """Opens and counts the streams of this process."""
 
     def __init__(self) -> None:
         self._open = 0
@@ -142,8 +144,8 @@ class _Streams:
     def open(
         self, view: View, seconds: float, pulse: View | None = None, place: Callable[[], str] | None = None
     ) -> Response:
-        """A stream of views, with a pulse between two of them; `place` returns the id of the latest view. Raises
-        BusyProblem if MOST_STREAMS are open."""
+        """Returns a stream with a view every `seconds` seconds, and with a pulse between two views if `pulse` is given.
+        `place`: returns the event id of the latest view. Raises BusyProblem if MOST_STREAMS are open."""
         if self._open >= MOST_STREAMS:
             raise BusyProblem(f"{MOST_STREAMS} pages are open on this server already; close one and reload")
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -161,11 +163,11 @@ class _Streams:
 async def _events(
     view: View, seconds: float, pulse: View | None, place: Callable[[], str] | None
 ) -> AsyncIterator[bytes]:
-    """Server-sent events: views until STREAM_SECONDS are over or an error is final; a comment in place of a view that
-    equals the one before.
+    """Yields views as server-sent events, for STREAM_SECONDS or until an error that is not retryable. In place of a
+    view that equals the previous one it yields a comment.
 
-    The first view comes at once, the others at beats of the loop's clock that all streams share, so that the viewers
-    of a job share one read of the store.
+    It yields the first view at once, and the others at multiples of the interval on the event loop's clock. These times
+    are the same for all streams, so the viewers of a job share one read of the store.
     """
     loop = asyncio.get_running_loop()
     ends_at = loop.time() + STREAM_SECONDS

@@ -12,14 +12,15 @@ View = Callable[[], Awaitable[bytes]]
 
 
 class GroupViews(Protocol):
-    """A group for one viewer."""
+    """The views of a group for one viewer."""
 
     async def view(self) -> bytes:
-        """A GroupPage with new tokens only. Raises NotFoundProblem, ConflictProblem, StoreUnavailableError."""
+        """Returns a GroupPage with the tokens since the previous one.
+        Raises NotFoundProblem, ConflictProblem, StoreUnavailableError."""
         ...
 
     def place(self) -> str:
-        """The id of the latest view: a viewer that reconnects with it continues from there."""
+        """Returns the event id of the latest view. A viewer that reconnects with it receives the views after it."""
         ...
 
 
@@ -37,7 +38,7 @@ class Listed(Protocol):
         ...
 
     async def card(self) -> JobCard:
-        """The job's card. Raises StoreUnavailableError."""
+        """Returns the job's card. Raises StoreUnavailableError."""
         ...
 
 
@@ -45,22 +46,22 @@ class Shown(Listed, Protocol):
     """A job with its views."""
 
     async def job_view(self) -> bytes:
-        """A JobView. Raises StoreUnavailableError."""
+        """Returns a JobView. Raises StoreUnavailableError."""
         ...
 
     async def job_pulse(self) -> bytes:
-        """A JobPulse. Raises StoreUnavailableError."""
+        """Returns a JobPulse. Raises StoreUnavailableError."""
         ...
 
     async def explained(self) -> bytes:
-        """An Explained. Raises StoreUnavailableError."""
+        """Returns an Explained. Raises StoreUnavailableError."""
         ...
 
     async def batch_view(self, number: int) -> bytes:
-        """A BatchView. Raises NotFoundProblem, StoreUnavailableError."""
+        """Returns a BatchView. Raises NotFoundProblem, StoreUnavailableError."""
         ...
 
     def group_views(self, group: GroupId, index: int | None, place: str = "") -> GroupViews:
-        """GroupPages for one viewer. `index`: only that response; `place`: the id of the last view that
-        the viewer received."""
+        """Returns the views of a group for one viewer. `index`: shows only this response, None: all; `place`: the event
+        id of the last view that the viewer received."""
         ...

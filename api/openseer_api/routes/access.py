@@ -1,4 +1,4 @@
-"""Admission of calls: finds each call's job and checks its token; routes receive the job's context."""
+"""Admission of calls: checks each call's token and finds its job, whose context the routes receive."""
 
 import base64
 import re
@@ -19,7 +19,7 @@ from openseer_api.job.context import JobContext
 from openseer_core.manifest.base import DNS_LABEL_PATTERN
 
 LONGEST_LABEL = 63
-"""Limit of the characters of a name in a path."""
+"""Limit of a namespace or job name in a path, in characters."""
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _HOST = re.compile(r"[\w.-]*(:\d+)?|\[[0-9a-fA-F:.]+\](:\d+)?")
 _bearer = HTTPBearer(auto_error=False, description="A token that may use this job.")
@@ -31,19 +31,19 @@ class Finder(Protocol):
     """Finds the job of a call."""
 
     async def find(self, namespace: str, name: str) -> object | None:
-        """The value of `job` in the state of an admitted call; None if no job has that name."""
+        """Returns the value of `job` in the state of an admitted call; None if no job has that name."""
         ...
 
     async def find_shown(self, namespace: str, name: str) -> object | None:
-        """The same for calls of the page."""
+        """Returns the same as `find`, for calls of the page."""
         ...
 
 
 class Admission:
-    """Checks the token before anything is looked up, so that a caller without rights learns of no job.
+    """Checks a call's token before it looks up the job, so that a caller without rights cannot detect which jobs exist.
 
-    `trusted`: the address of a machine whose calls need no token, for clients that cannot send one; "" for no such
-    machine. Calls that a browser there may have sent for another site need a token even so.
+    `many`: the path names the job. `trusted`: address of a machine whose calls need no token, for clients that cannot
+    send one; "" for none. A call from there still needs a token if a browser may have sent it for another site.
     """
 
     def __init__(self, directory: Finder, auth: Authenticator, *, many: bool, trusted: str = "") -> None:
@@ -54,8 +54,8 @@ class Admission:
         self._names = {socket.gethostname().lower(), socket.getfqdn().lower()} if trusted else set[str]()
 
     async def admit(self, method: str, headers: Headers, place: Place, address: str) -> object:
-        """The job's context; None for the page's list of all jobs, which checks the rights of each. Raises
-        Unauthenticated, Forbidden, AuthUnavailable, NotFoundProblem."""
+        """Returns the job's context; None for the page's list of all jobs, whose route checks the rights for each job.
+        Raises Unauthenticated, Forbidden, AuthUnavailable, NotFoundProblem."""
         if place.path == ALL_JOBS:
             await self._auth.identify(token_in(headers))
             return None
@@ -79,8 +79,9 @@ class Admission:
     def _may_be_a_page(self, headers: Headers) -> bool:
         """Whether a browser on the trusted machine may have sent the call for a page of another site.
 
-        A browser states the origin of such a call, unless the site resolves its own name to this server's address (DNS
-        rebinding): then the call's host is the site's name. A name without a dot, or an address, is no site's.
+        A browser sends the origin of such a call, unless the site lets its own name resolve to this server's address
+        (DNS rebinding). Then the Host of the call is the site's name. A name without a dot, an address, and this
+        machine's own name are not names of a site.
         """
         host = headers.get("host", "")
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
@@ -92,7 +93,7 @@ class Admission:
 
 
 def _plain(text: str) -> IPv4Address | IPv6Address | None:
-    """A parsed address, an IPv4-mapped IPv6 address as IPv4; None for text that is no address."""
+    """Parses an address, and converts an IPv4-mapped IPv6 address to IPv4. Returns None for text that is no address."""
     try:
         found = ip_address(text.partition("%")[0])
     except ValueError:
@@ -101,8 +102,8 @@ def _plain(text: str) -> IPv4Address | IPv6Address | None:
 
 
 def token_of(headers: Headers) -> str | None:
-    """The caller's token: of Bearer, or the password of Basic, for clients that accept only an address,
-    http://any:TOKEN@host."""
+    """Returns the caller's token: that of Bearer, or the password of Basic, for clients that can only be configured
+    with an address (http://any:TOKEN@host). None if there is none."""
     scheme, _, value = headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return value
@@ -118,7 +119,7 @@ def _is_label(name: str) -> bool:
     return len(name) <= LONGEST_LABEL and re.fullmatch(DNS_LABEL_PATTERN, name) is not None
 
 
-# ---- for the OpenAPI document: the gate has checked token and job
+# ---- for the OpenAPI document; the gate has already checked token and job
 
 
 async def one_job(_credentials: BearerCredentials) -> None:
@@ -130,7 +131,7 @@ async def named_job(_credentials: BearerCredentials, namespace: Label, job: Labe
 
 
 async def job_of(request: Request) -> JobContext:
-    """The job to which the gate has admitted the call."""
+    """Returns the context of the job to which the gate has admitted the call."""
     return request.state.job
 
 

@@ -57,7 +57,7 @@ CallersSpan = Annotated[
 
 
 async def batch_of(job: JobContext, number: int) -> BatchRecord:
-    """The record of a batch. Raises NotFoundProblem."""
+    """Returns the record of a batch. Raises NotFoundProblem."""
     found = await job.store.batch(number)
     if found is None:
         raise NotFoundProblem(
@@ -67,7 +67,7 @@ async def batch_of(job: JobContext, number: int) -> BatchRecord:
 
 
 async def note_end(job: JobContext, record: BatchRecord) -> None:
-    """Notes the end of a batch in the job's traces, if it has any."""
+    """Creates the span of an ended batch, if the job has traces."""
     if job.traces is not None:
         snapshot = await job.snapshot()
         drafts = job.drafts.of(record.number, snapshot.workers, ended=is_complete(record))
@@ -75,14 +75,14 @@ async def note_end(job: JobContext, record: BatchRecord) -> None:
 
 
 async def shown(job: JobContext, number: int) -> Batch:
-    """A batch as the API returns it. Raises NotFoundProblem."""
-    # Concurrently: beside large pages of results each reply of the store waits in line.
+    """Reads a batch and renders it for the API. Raises NotFoundProblem."""
+    # Concurrently, because each reply of the store may wait behind large pages of results.
     record, snapshot, now = await asyncio.gather(batch_of(job, number), job.snapshot(), job.store.now())
     return rendered(job, record, snapshot, now)
 
 
 def rendered(job: JobContext, record: BatchRecord, snapshot: FleetSnapshot, now: float) -> Batch:
-    """A batch as the API returns it."""
+    """Renders a batch for the API. `now`: seconds of the store's clock."""
     drafts = job.drafts.of(record.number, snapshot.workers, ended=is_complete(record))
     name = f"{job.job.namespace}/{job.job.name}"
     metrics = [worker.heartbeat.metrics for worker in snapshot.workers]
@@ -94,8 +94,8 @@ def rendered(job: JobContext, record: BatchRecord, snapshot: FleetSnapshot, now:
 async def open_batch(
     spec: BatchSpec, job: Job, response: Response, key: IdempotencyKey = None, traceparent: CallersSpan = None
 ) -> Batch:
-    """Opens a batch; groups are uploaded to it afterwards. 200 if the key was used before: the response is then the
-    same batch, also if the fleet has other weights now."""
+    """Opens a batch, to which groups can then be uploaded. If the key was used before, returns 200 and the same batch,
+    also if the fleet has other weights now."""
     parent = TraceParent.parse(spec.traceparent or traceparent)
     spec = spec.model_copy(update={"traceparent": None if parent is None else str(parent)})
     if spec.sampling is not None:
@@ -106,7 +106,7 @@ async def open_batch(
         raise InputError(f"max_staleness: found {spec.max_staleness}; it limits carried groups: set carry: true")
     fleet_spec = (await job.snapshot(fresh=True)).fleet_spec
     record, new = await _opened(job, spec, key, fleet_spec)
-    if record.takes_parked:  # also in a repeat, if the first call broke off here
+    if record.takes_parked:  # also in a repeated call, if the first one was interrupted here
         await take_over(job, record, fleet_spec)
     if not new:
         response.status_code = 200
@@ -114,7 +114,8 @@ async def open_batch(
 
 
 async def _opened(job: JobContext, spec: BatchSpec, key: str | None, fleet_spec: FleetSpec) -> tuple[BatchRecord, bool]:
-    """A new batch and True, or the one that was opened with the key. Raises ConflictProblem."""
+    """Opens a batch; returns its record and True, or the record of the batch of this key and False.
+    Raises ConflictProblem."""
     try:
         version = _version(spec, fleet_spec)
     except ConflictProblem:
@@ -131,9 +132,9 @@ async def _opened(job: JobContext, spec: BatchSpec, key: str | None, fleet_spec:
 
 
 def _check_same(job: JobContext, record: BatchRecord, spec: BatchSpec) -> None:
-    """Raises ConflictProblem for a key that was used with another body."""
+    """Raises ConflictProblem if the batch of a key was opened with another body."""
     before, now = job.spec_of(record).model_dump(mode="json"), spec.model_dump(mode="json")
-    del before["traceparent"]  # a restarted trainer has another one
+    del before["traceparent"]  # it differs after a trainer's restart
     other = [name for name in before if canonical(before[name]) != canonical(now[name])]
     if other:
         raise ConflictProblem(
@@ -143,7 +144,7 @@ def _check_same(job: JobContext, record: BatchRecord, spec: BatchSpec) -> None:
 
 
 def _version(spec: BatchSpec, fleet_spec: FleetSpec) -> str:
-    """The weights version of the batch: one that the fleet has or is getting. Raises ConflictProblem."""
+    """Returns the weights version for a batch, which the fleet serves or is about to serve. Raises ConflictProblem."""
     active = fleet_spec.active_transaction
     coming = active.publish.version if active is not None else None
     adapter = fleet_spec.adapter(spec.adapter) if spec.adapter is not None else None
@@ -169,20 +170,20 @@ def _version(spec: BatchSpec, fleet_spec: FleetSpec) -> str:
 
 @router.get("/batches", responses=documented())
 async def list_batches(job: Job) -> BatchList:
-    """Batches whose data are not deleted."""
+    """Returns the batches whose data are not deleted."""
     snapshot, now = await job.snapshot(), await job.store.now()
     return BatchList(batches=[rendered(job, record, snapshot, now) for record in await job.store.batches()])
 
 
 @router.get("/batches/{batch}", responses=documented())
 async def get_batch(batch: BatchNumber, job: Job) -> Batch:
-    """A batch with its progress; also for a day after its data were deleted."""
+    """Returns a batch with its progress, also for a day after its data were deleted."""
     return await shown(job, batch)
 
 
 @router.get("/batches/{batch}/metrics", responses=documented())
 async def get_metrics(batch: BatchNumber, job: Job) -> dict[str, float]:
-    """The batch's metrics as a flat object, name → number, for a trainer's logger."""
+    """Returns the batch's metrics as a flat object, name → number, for a trainer's logger."""
     return (await shown(job, batch)).metrics.flat()
 
 
@@ -195,7 +196,7 @@ async def delete_batch(batch: BatchNumber, job: Job) -> None:
 
 @router.post("/batches/{batch}/seal", responses=documented(409))
 async def seal_batch(batch: BatchNumber, job: Job) -> Batch:
-    """Declares that all groups are submitted: the batch is complete once the last of them has ended."""
+    """Declares that all groups are submitted. The batch is complete once the last group has ended."""
     await _open(job, batch)
     await job.store.seal(batch)
     return await shown(job, batch)
@@ -203,7 +204,8 @@ async def seal_batch(batch: BatchNumber, job: Job) -> Batch:
 
 @router.post("/batches/{batch}/cancel", responses=documented(409))
 async def cancel(batch: BatchNumber, what: Cancel, job: Job) -> Count:
-    """Ends unfinished requests; their partial responses are reported as cancelled."""
+    """Ends unfinished requests of the batch, of groups, or of one index of a group. Partial responses are reported as
+    cancelled. Returns the number of ended requests."""
     if what.index is not None and len(what.groups or ()) != 1:
         raise InputError("index: it selects a request of one group; give exactly one group with it")
     await _open(job, batch)
@@ -215,7 +217,7 @@ async def cancel(batch: BatchNumber, what: Cancel, job: Job) -> Count:
 
 
 async def _check_known(job: JobContext, groups: list[GroupId]) -> None:
-    """Raises NotFoundProblem for groups that the batch does not have."""
+    """Raises NotFoundProblem for groups that do not exist."""
     for start in range(0, len(groups), LOOKUPS):
         piece = groups[start : start + LOOKUPS]
         found = await asyncio.gather(*map(job.store.group_view, piece), return_exceptions=True)
@@ -226,8 +228,8 @@ async def _check_known(job: JobContext, groups: list[GroupId]) -> None:
 
 @router.post("/batches/{batch}/verdicts", responses=documented(409))
 async def judge(batch: BatchNumber, verdicts: Verdicts, job: Job) -> Batch:
-    """Marks groups as valid or invalid for training; unknown names are ignored. `wanted` of the response: groups still
-    needed."""
+    """Marks groups as valid or invalid for training; ignores unknown names. `wanted` in the response is the number of
+    groups that are still needed."""
     both = sorted(set(verdicts.valid) & set(verdicts.invalid))
     if both:
         raise InputError(f"valid and invalid both name {', '.join(both[:5])}")
@@ -238,38 +240,39 @@ async def judge(batch: BatchNumber, verdicts: Verdicts, job: Job) -> Batch:
 
 @router.post("/batches/{batch}/acknowledge", responses=documented(409))
 async def acknowledge(batch: BatchNumber, up_to: Acknowledge, job: Job) -> Batch:
-    """Confirms that the trainer has stored all results up to the cursor. The last cursor of a complete batch deletes
-    the batch's data."""
+    """Confirms that the trainer has stored all results up to the cursor. If that is the last cursor of a complete
+    batch, the batch's data are deleted."""
     record = await batch_of(job, batch)
     await check_cursor(job, record, up_to.cursor, "cursor")
     if not record.forgotten:
         await job.store.acknowledge(batch, up_to.cursor)
     if is_complete(record) and up_to.cursor == record.progress.entries:
         await note_end(job, record)
-        await job.store.forget(batch)  # also in a repeat, which continues where the first call broke off
+        await job.store.forget(batch)  # also in a repeated call, if the first one was interrupted here
     return await shown(job, batch)
 
 
 async def check_cursor(job: JobContext, record: BatchRecord, cursor: int, name: str) -> None:
-    """Raises ConflictProblem for a cursor past the last one, unless the store may have lost that entry."""
+    """Raises ConflictProblem for a cursor past the last one, unless the store may have lost that entry. `name`: the
+    name of the cursor's field."""
     last = record.progress.entries
-    if cursor > last and cursor > await job.store.base():  # below it are entries of earlier epochs
+    if cursor > last and cursor > await job.store.base():  # at or below the base: a cursor of an earlier epoch
         raise ConflictProblem(f"{name}: found {cursor}; the batch's last is {last}")
 
 
 def check_living(record: BatchRecord) -> None:
-    """Raises ConflictProblem for a batch whose data are gone."""
+    """Raises ConflictProblem for a batch whose data are deleted."""
     if record.forgotten:
         raise ConflictProblem(f"batch {record.number} was acknowledged or deleted; its data are gone")
 
 
 async def _open(job: JobContext, number: int) -> BatchRecord:
-    """A batch whose data are there. Raises NotFoundProblem, ConflictProblem."""
+    """Returns the record of a batch whose data are not deleted. Raises NotFoundProblem, ConflictProblem."""
     record = await batch_of(job, number)
     check_living(record)
     return record
 
 
 async def living_batch(request: Request, batch: BatchNumber, job: Job) -> BatchRecord:
-    """Dependency of routes that need the batch's data."""
+    """Returns the record of a batch whose data are not deleted. Raises NotFoundProblem, ConflictProblem."""
     return await _open(job, batch)

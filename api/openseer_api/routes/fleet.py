@@ -36,13 +36,14 @@ router = APIRouter(tags=["fleet"], route_class=OwnRoute)
 plain = APIRouter(tags=["fleet"], route_class=StrictRoute)
 
 SLOTS = 32
-"""Assumed slots of a worker while no heartbeat has reported them."""
+"""Assumed number of slots of a worker, until a heartbeat reports it."""
 POLL_SECONDS = 0.1
+"""Interval between two reads of the fleet's state, in seconds."""
 
 
 @router.get("/job", responses=documented())
 async def get_job(job: Job) -> JobStatus:
-    """The present state of the job: weights, workers, queue, batches."""
+    """Returns the present state of the job: weights, workers, queue, batches."""
     snapshot, load, batches = await asyncio.gather(job.snapshot(), job.store.load(), job.store.batches())
     return JobStatus(
         name=job.job.name,
@@ -62,17 +63,18 @@ async def get_job(job: Job) -> JobStatus:
 
 @router.get("/workers", responses=documented())
 async def get_workers(job: Job) -> WorkerList:
-    """The workers by their latest heartbeats."""
+    """Returns the workers with the data of their latest heartbeats."""
     snapshot = await job.snapshot()
     return WorkerList(workers=[_worker(worker, snapshot) for worker in snapshot.workers])
 
 
 @router.get("/autoscaling", responses=documented())
 async def get_autoscaling(job: Job) -> Autoscaling:
-    """Queue depth, backlog in tokens and wanted workers, for KEDA's metrics-api scaler and similar ones.
+    """Returns queue depth, backlog in tokens and wanted workers, for KEDA's metrics-api scaler and similar ones.
 
-    In a cluster `desired_workers` is the operator's figure, `status.backlog.workers` of the job; elsewhere the number
-    of workers with slots for all waiting and running requests.
+    In a cluster `desired_workers` is the operator's number, `status.backlog.workers` of the job; elsewhere it is the
+    number of workers with slots for all waiting and running requests. It is at least `min` and
+    at most `max` (or `replicas`) of the job's workers.
     """
     snapshot, load, batches = await asyncio.gather(job.snapshot(), job.store.load(), job.store.batches())
     depth, workers = sum(load.waiting.values()), job.job.spec.workers
@@ -91,7 +93,8 @@ async def get_autoscaling(job: Job) -> Autoscaling:
 
 
 def backlog(record: BatchRecord, job: JobContext) -> int:
-    """Expected tokens still to come: unfinished requests at the mean length of those that ended, or half the limit."""
+    """Returns the expected number of tokens that a batch still needs. The expected length of a response is the mean of
+    the ended ones or, before one has ended, half of max_tokens."""
     counts = record.progress
     open_ = counts.requests - counts.closed
     if not open_:
@@ -123,7 +126,8 @@ def _worker(worker: WorkerStatus, snapshot: FleetSnapshot) -> WorkerInfo:
 
 @router.get("/fleet", responses=documented())
 async def get_fleet(job: Job, wait_seconds: Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS)] = 0.0) -> FleetState:
-    """Whether openseer or the trainer has the GPUs; waits up to `wait_seconds` for the end of a transfer."""
+    """Returns whether openseer or the trainer has the GPUs.
+    Waits up to `wait_seconds` until a release or acquisition ends."""
     loop = asyncio.get_running_loop()
     end = loop.time() + wait_seconds
     while True:
@@ -135,19 +139,20 @@ async def get_fleet(job: Job, wait_seconds: Annotated[float, Query(ge=0, le=MAX_
 
 @router.post("/release", responses=documented(409, 429))
 async def release(how: Release, job: Job) -> FleetState:
-    """Lends the GPUs to the trainer: workers give back their requests and free their memory, or stop."""
+    """Lends the GPUs to the trainer: workers give back their requests, and free their GPU memory or stop."""
     return await change_rest(job, how)
 
 
 @router.post("/acquire", responses=documented(409, 429))
 async def acquire(job: Job, what: Annotated[Acquire | None, Body()] = None) -> FleetState:
-    """Takes the GPUs back: engines wake, or workers start, and load the fleet's weights. With `parts` engines wake in
-    stages: an engine whose weights alone are awake loads new weights."""
+    """Takes the GPUs back: engines wake, or workers start, and load the fleet's weights. With `parts` only these parts
+    of the engines wake. An engine of which only the weights are awake can load new weights, but generates nothing."""
     return await change_rest(job, what or Acquire())
 
 
 async def change_rest(job: JobContext, how: Release | Acquire) -> FleetState:
-    """Releases or acquires the fleet's GPUs, by its fleet spec. Raises BusyProblem."""
+    """Releases or acquires the fleet's GPUs by a change of the fleet spec; returns the fleet's state.
+    Raises BusyProblem."""
 
     def changed(snapshot: FleetSnapshot) -> FleetSpec:
         fleet_spec, now = snapshot.fleet_spec, snapshot.now
@@ -163,7 +168,7 @@ async def change_rest(job: JobContext, how: Release | Acquire) -> FleetState:
 
 
 def fleet_state(snapshot: FleetSnapshot, load: QueueLoad, job: JobContext) -> FleetState:
-    """Whether the workers sleep, have stopped or are awake as the fleet spec asks, and which do not yet."""
+    """Returns whether the workers are awake, asleep or stopped as the fleet spec requires, and which are not yet."""
     fleet_spec = snapshot.fleet_spec
     live_workers = [worker for worker in snapshot.workers if worker.is_fresh(snapshot.now)]
     reports = {worker.name: worker.heartbeat.weights for worker in live_workers}
@@ -174,7 +179,7 @@ def fleet_state(snapshot: FleetSnapshot, load: QueueLoad, job: JobContext) -> Fl
     ready = {worker.name for worker in live_workers if _ready(worker, snapshot)} - set(sleepers)
     expected = (
         set(job.worker_names()) | names if fleet_spec.rest_since else set[str]()
-    )  # empty if never lent: workers that start are not awaited
+    )  # none if the GPUs were never lent: a starting fleet is not acquired
     waiting = {"sleep": names - at_rest, "stop": names}.get(fleet_spec.rest or "", expected - ready)
     lent: tuple[FleetWord, FleetWord] = ("releasing", "released")
     states: tuple[FleetWord, FleetWord] = lent if fleet_spec.rest else ("acquiring", "awake")
@@ -192,5 +197,5 @@ def fleet_state(snapshot: FleetSnapshot, load: QueueLoad, job: JobContext) -> Fl
 
 @plain.get("/metrics", response_class=PlainTextResponse, responses=documented())
 async def metrics(job: Job) -> Response:
-    """The job's metrics in Prometheus' text format."""
+    """Returns the job's metrics in Prometheus' text format."""
     return Response(await exposition(job), media_type=CONTENT_TYPE_LATEST)

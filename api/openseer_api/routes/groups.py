@@ -44,7 +44,8 @@ GroupInPath = Annotated[KnownGroupName, Path()]
 Index = Annotated[int, Path(ge=0, lt=MAX_GROUP_SIZE)]
 _BODY = GroupsUpload.model_json_schema(ref_template="#/components/schemas/{model}")
 BODY_MODELS: dict[str, Any] = _BODY.pop("$defs")
-"""Schemas to which the body of an upload refers; FastAPI does not have them, since the route reads its body itself."""
+"""Schemas to which the body of an upload refers.
+FastAPI does not have them, because the route itself reads its body."""
 _UPLOAD = {
     "requestBody": {
         "required": True,
@@ -58,9 +59,9 @@ _UPLOAD = {
 
 @router.post("/batches/{batch}/groups", openapi_extra=_UPLOAD, responses=documented(400, 409, 413, 415, 429))
 async def upload(batch: BatchNumber, request: Request, job: Job, seal: bool = False) -> UploadReceipt:
-    """Queues groups, from a JSON object or from a stream with one Group per line. Groups that are queued already change
-    nothing, so after any failure the whole upload may be sent again; a name with other content is refused. `seal`: the
-    batch has no further groups."""
+    """Queues groups, from a JSON object or from a stream with one Group per line. A group that is queued already is not
+    queued again, so the whole upload may be repeated after any failure. A name that was used with other content is
+    refused. `seal`: declares that the batch has no further groups."""
     record = await living_batch(request, batch, job)
     receiver = Upload(job, record)
     kind = media_type(request)
@@ -82,7 +83,7 @@ async def upload(batch: BatchNumber, request: Request, job: Job, seal: bool = Fa
 
 
 async def _lines(request: Request, job: JobContext) -> AsyncIterator[tuple[int, bytes]]:
-    """Lines with their numbers, as they arrive. Raises TooLargeProblem."""
+    """Yields non-empty lines with their numbers, from 1, as they arrive. Raises TooLargeProblem."""
     held: Held = request.state.held
     rest, number, total = b"", 0, 0
     async for piece in request.stream():
@@ -132,14 +133,14 @@ async def list_groups(
     start: Annotated[int, Query(ge=0, le=2**31)] = 0,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
 ) -> GroupNames:
-    """Names of the batch's groups in the order of submission."""
+    """Returns names of the batch's groups in the order of submission."""
     await living_batch(request, batch, job)
     return GroupNames(start=start, groups=await job.store.group_names(batch, start, limit))
 
 
 @router.get("/batches/{batch}/groups/{group}", responses=documented())
 async def get_group(batch: BatchNumber, group: GroupInPath, job: Job) -> GroupInfo:
-    """A group with all its requests and their tokens up to the last checkpoint."""
+    """Returns a group with all its requests, and their tokens up to the last checkpoint."""
     gid, origin = GroupId(batch, group), GroupId(batch, group).origin
     record = await batch_of(job, batch)
     view = await job.store.group_view(gid)
@@ -164,15 +165,15 @@ async def get_group(batch: BatchNumber, group: GroupInPath, job: Job) -> GroupIn
 
 @router.get("/batches/{batch}/groups/{group}/requests/{index}", responses=documented())
 async def get_request(batch: BatchNumber, group: GroupInPath, index: Index, job: Job) -> RequestInfo:
-    """A request with its tokens up to the last checkpoint."""
+    """Returns a request with its tokens up to the last checkpoint."""
     return render_request(await _record(job, RequestId(GroupId(batch, group), index)))
 
 
 @router.post("/batches/{batch}/groups/{group}/requests/{index}/continue", responses=documented(409))
 async def go_on(batch: BatchNumber, group: GroupInPath, index: Index, turn: Continue, job: Job) -> RequestInfo:
-    """Appends the environment's tokens to a finished response, which then continues; no lease was held meanwhile.
-    It keeps its group, its version and, if its worker still has it, its KV cache. Seal the batch after the last turn: a
-    sealed batch is complete when no request runs."""
+    """Appends the environment's tokens to a finished response, which then continues. Between two turns the request has
+    no lease. It remains in its group and batch, and reuses its KV cache if its worker still has it. Seal the batch
+    after the last turn: a sealed batch is complete when all its requests have ended."""
     record = await batch_of(job, batch)
     if record.progress.complete:
         raise ConflictProblem(f"batch {batch} is complete; seal a batch only after its last turns have begun")
@@ -183,14 +184,14 @@ async def go_on(batch: BatchNumber, group: GroupInPath, index: Index, turn: Cont
 
 
 async def _check_room(job: JobContext, request: RequestId, turn: Continue) -> None:
-    """Raises InputError for tokens outside the vocabulary, RequestStateError if the context has no room for another
-    token."""
+    """Raises InputError for tokens outside the vocabulary, and RequestStateError for a scored request, or if the
+    context has no room for another token."""
     limits = await job.limits_of_requests()
     if problem := bad_token("token_ids", turn.token_ids, limits):
         raise InputError(problem)
     record, spec = await job.store.record(request), await job.store.spec(request.group)
     if spec is None or record.turn != turn.turn:
-        return  # a repeat, or one that the store refuses
+        return  # a repeated call, or a turn that the store refuses
     if parse_sampling(spec.sampling).score_from is not None:
         raise RequestStateError(f"{request} was scored and not sampled: it has no further turn; submit another group")
     response = count_items(record.tokens) + len(turn.token_ids)

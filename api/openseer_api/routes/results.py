@@ -1,4 +1,4 @@
-"""Routes that read results: a page with a long poll, or a stream of lines or of server-sent events, until the end."""
+"""The route that reads results: as a page, with a long poll, or as a stream of lines or of server-sent events."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -28,13 +28,13 @@ router = APIRouter(tags=["results"], route_class=OwnRoute)
 NDJSON = "application/x-ndjson"
 SSE = "text/event-stream"
 STEP = 32
-"""Limit of entries in one read of the store: other calls run in between, and a stalled reader holds one step only."""
+"""Limit of entries in one read of the store. Other calls run between two reads, and a stalled reader holds one step."""
 PIECE_BYTES = 128 * 2**10
-"""Approximate size of a piece of JSON that is rendered and sent without a pause; a longer entry is one piece."""
+"""Approximate limit of a piece of JSON that is rendered and sent at once, in bytes; a longer entry is one piece."""
 PAGE_BYTES = 16 * 2**20
-"""Size of JSON after which a page begins no further step, for its reader holds it as a whole."""
+"""Size of a page, in bytes of JSON, from which it begins no further step, because its reader holds it as a whole."""
 BEAT_SECONDS = 10.0
-"""Interval of the keep-alives of a stream without new entries, in seconds."""
+"""Interval between keep-alives of a stream without new entries, in seconds."""
 _encode = msgspec.json.Encoder().encode
 
 Cursor = Annotated[int, Query(ge=0, le=INT53_MAX, description="Cursor of the last entry that the caller has.")]
@@ -61,9 +61,9 @@ async def read_results(
     accept: Annotated[str, Header()] = "",
     last_event_id: Annotated[int | None, Header(ge=0, le=INT53_MAX)] = None,
 ) -> Response:
-    """Results and ends of groups after a cursor. A read from an older cursor returns the same entries again, until they
-    are acknowledged; each result is unique by batch, group, index and turn."""
-    # A caller that has all entries gets the end, not a conflict: its last acknowledgement may have deleted the data.
+    """Returns results and ends of groups after a cursor. A read from an older cursor returns the same entries again,
+    until they are acknowledged. Each result is unique by batch, group, index and turn."""
+    # Not for a caller that has all entries: its own last acknowledgement may have deleted the data.
     record = await batch_of(job, batch)
     if cursor < record.progress.entries:
         check_living(record)
@@ -75,7 +75,7 @@ async def read_results(
         return StreamingResponse(_events(job, batch, start), media_type=SSE, headers=headers)
     if NDJSON in accept:
         return StreamingResponse(_lines(job, batch, cursor), media_type=NDJSON)
-    # Before the answer begins: it may be a refusal.
+    # The first step is read before the response begins, because it may raise an error.
     first = await _step_from(job, record, cursor, limit, wait_seconds)
     page = _page(job, batch, cursor, limit, first)
     return StreamingResponse(_begun(await anext(page), page), media_type="application/json")
@@ -90,7 +90,7 @@ class _Item(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """The next entries, the cursor of the last one, and whether the batch has no entry after it."""
+    """The next entries, the cursor of the last one, and `done`: whether the batch has no entry after it."""
 
     entries: list[Entry]
     cursor: int
@@ -98,9 +98,9 @@ class _Step(NamedTuple):
 
 
 async def _step(job: JobContext, batch: int, cursor: int, limit: int, wait_seconds: float) -> _Step:
-    """The next entries after a cursor, at most STEP.
+    """Reads the next entries after a cursor, at most STEP and `limit`. Waits up to `wait_seconds` for the first entry.
 
-    Raises ConflictProblem if entries after `cursor` were acknowledged meanwhile, and are deleted.
+    Raises ConflictProblem if entries after `cursor` were acknowledged, and so deleted, meanwhile.
     """
     record = await job.store.batch(batch)
     if record is None:
@@ -109,7 +109,7 @@ async def _step(job: JobContext, batch: int, cursor: int, limit: int, wait_secon
 
 
 async def _step_from(job: JobContext, record: BatchRecord, cursor: int, limit: int, wait_seconds: float) -> _Step:
-    """The same, for a record that was read before the entries: if it is complete, the entries are all."""
+    """As `_step`. `record` was read before the entries: so if it is complete, no entry is added after this read."""
     _check_kept(record, cursor)
     ended, batch, last = is_complete(record), record.number, record.progress.entries
     entries = await job.store.results(batch, cursor, min(STEP, limit), 0.0 if ended else wait_seconds)
@@ -136,7 +136,8 @@ def _item(entry: Entry, codec: TextCodec | None, rows: RoutedExperts | None) -> 
 
 
 async def _pieces(job: JobContext, entries: list[Entry]) -> AsyncIterator[list[_Item]]:
-    """Rendered entries in pieces, each encoded after the reader has taken the one before. Raises RowsUnavailable."""
+    """Yields rendered entries in pieces of about PIECE_BYTES. Encodes each piece after the previous one was sent.
+    Raises RowsUnavailable."""
     piece: list[_Item] = []
     size = 0
     for entry in entries:
@@ -159,8 +160,8 @@ async def _pieces(job: JobContext, entries: list[Entry]) -> AsyncIterator[list[_
 
 
 async def _page(job: JobContext, batch: int, cursor: int, limit: int, step: _Step) -> AsyncIterator[bytes]:
-    """A page that begins with a step, and is sent piece by piece. Raises ConflictProblem or RowsUnavailable before its
-    first piece; on a later error the page ends there, and the next call gets the error."""
+    """Yields a page piece by piece; `step` has its first entries. Raises ConflictProblem or RowsUnavailable before the
+    first piece. At a later error the page ends, and the next call of the reader gets the error."""
     count = size = 0
     head = b'{"items":['
     done = step.done
@@ -171,7 +172,7 @@ async def _page(job: JobContext, batch: int, cursor: int, limit: int, step: _Ste
                 head, size, cursor = b",", size + len(text), piece[-1].cursor
                 yield text
             count, done = count + len(step.entries), step.done
-            is_last = len(step.entries) < STEP  # the stream had no more: a caller that wants to wait calls again
+            is_last = len(step.entries) < STEP  # no further entry yet: the caller may call again and wait
             if done or is_last or count >= limit or size >= PAGE_BYTES:
                 break
             step = await _step(job, batch, cursor, limit - count, 0.0)
@@ -193,7 +194,7 @@ def _check_kept(record: BatchRecord | None, cursor: int) -> None:
 
 
 async def _stream(job: JobContext, batch: int, cursor: int) -> AsyncIterator[list[_Item]]:
-    """Entries as they arrive, an empty list as a keep-alive, and at the end an item of kind end or error."""
+    """Yields entries as they arrive, an empty list as a keep-alive, and finally an item of kind end or error."""
     done = False
     while not done:
         sent = cursor

@@ -1,4 +1,4 @@
-"""Routes of weights: publish, follow, take back."""
+"""Routes of weights: publish, read the state, cancel a publish, remove adapters."""
 
 import asyncio
 from typing import Annotated, Any
@@ -23,11 +23,13 @@ from openseer_core.wire.weights import Transaction, Weights, to_wire
 router = APIRouter(tags=["weights"], route_class=OwnRoute)
 
 POLL_SECONDS = 0.1
+"""Interval between two reads of the fleet spec in a long poll, in seconds."""
 
 
 async def publish_weights(job: JobContext, publish: Publish) -> tuple[FleetSpec, bool]:
-    """Begins a transaction; returns the fleet spec, and whether it is new. Raises PublishRefusedError, BusyProblem, and
-    InputError for a canary that the model cannot score and for a host that the job does not allow."""
+    """Begins a transaction; returns the fleet spec, and whether the transaction is new. Raises PublishRefusedError,
+    BusyProblem, and InputError for a canary that the model cannot score, an adapter with the model's name, and a host
+    that the job does not allow."""
     if publish.canary is not None and (problem := bad_canary(publish.canary.token_ids, await job.limits_of_requests())):
         raise InputError(problem)
     if publish.adapter is not None and publish.adapter.name in job.model_names:
@@ -54,7 +56,8 @@ _BEGUN: dict[int | str, dict[str, Any]] = {200: {"model": Transaction}, **docume
 
 @router.post("/weights", status_code=202, response_model=Transaction, responses=_BEGUN)
 async def publish(what: Publish, job: Job, response: Response) -> Transaction | None:
-    """Begins a transaction that moves the whole fleet to new weights. 200 if the same one is active or done already."""
+    """Begins a transaction that moves the whole fleet to new weights.
+    Returns 200 if the same transaction is active or done already."""
     _, new = await publish_weights(job, what)
     if not new:
         response.status_code = 200
@@ -67,8 +70,8 @@ async def get_weights(
     revision: Annotated[int, Query(ge=0, le=INT53_MAX, description="Revision that the caller has.")] = 0,
     wait_seconds: Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS)] = 0.0,
 ) -> Weights:
-    """The fleet's versions, and the latest transaction with the state of each worker. Waits up to `wait_seconds` for a
-    newer revision."""
+    """Returns the fleet's versions, and the latest transaction with the state of each worker. Waits up to
+    `wait_seconds` for a revision above `revision`."""
     loop = asyncio.get_running_loop()
     end = loop.time() + wait_seconds
     while True:
@@ -80,14 +83,14 @@ async def get_weights(
 
 @router.post("/weights/abort", responses=documented(409, 429))
 async def abort(job: Job) -> Weights:
-    """Cancels the active transaction: the fleet goes back to the version that it had."""
+    """Cancels the active transaction: the fleet returns to its previous version."""
     await take_back(job)
     return await _shown(job)
 
 
 async def remove_adapter(job: JobContext, name: str) -> None:
-    """Takes an adapter out of service; its unfinished requests end. Raises NotFoundProblem, ConflictProblem while
-    another version of it is being published, and BusyProblem."""
+    """Removes an adapter from the fleet; its unfinished requests end as aborted. Raises NotFoundProblem, BusyProblem,
+    and ConflictProblem while a version of the adapter is being published."""
 
     def removed(snapshot: FleetSnapshot) -> FleetSpec:
         fleet_spec = snapshot.fleet_spec
@@ -100,12 +103,12 @@ async def remove_adapter(job: JobContext, name: str) -> None:
         return fleet_spec.without(name)
 
     await change_fleet_spec(job, removed)
-    await job.snapshot(fresh=True)  # so that no request is accepted by an older snapshot
+    await job.snapshot(fresh=True)  # so that no request is accepted based on an older snapshot
 
 
 @router.delete("/weights/adapters/{name}", responses=documented(409, 429))
 async def delete_adapter(name: Annotated[VersionName, Path()], job: Job) -> Weights:
-    """Takes an adapter out of service. Unfinished requests of its batches end as aborted."""
+    """Removes an adapter from the fleet. Unfinished requests of its batches end as aborted."""
     await remove_adapter(job, name)
     return await _shown(job)
 

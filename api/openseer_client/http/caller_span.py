@@ -1,4 +1,4 @@
-"""The trainer's present span, if OpenTelemetry's packages are loaded; without them nothing is imported."""
+"""Reads the trainer's present OpenTelemetry span. Imports nothing: only packages that are already loaded are used."""
 
 import sys
 from typing import Any
@@ -7,7 +7,7 @@ _TRACE = "opentelemetry.trace"
 
 
 def caller_headers() -> dict[str, str]:
-    """The header field traceparent of the present span; {} if there is none."""
+    """Returns the header field traceparent of the present span; {} if there is none."""
     trace: Any = sys.modules.get(_TRACE)
     if trace is None:
         return {}

@@ -1,4 +1,4 @@
-"""Every call of the API as a value: the request to send, and a reader of the response. No I/O."""
+"""The calls of the API as values: the request to send, and the parser of its response. No I/O."""
 
 import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -45,9 +45,9 @@ _FLAT = TypeAdapter(dict[str, float])
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One HTTP call. `wait_seconds`: limit of the API's wait in a long poll.
+    """One HTTP call. `read`: parses the body of the response; `wait_seconds`: limit of the API's wait in a long poll.
 
-    `gone_is_done`: 404 and 410 are a success, for a call that deletes.
+    `gone_is_done`: 404 and 410 count as success, because the call deletes.
     """
 
     method: str
@@ -63,7 +63,7 @@ class Call(Generic[T]):
         return f"{self.method} {self.path}"
 
     def answer(self, status: int, content: bytes) -> T:
-        """Reads the response. Raises ApiError for a status other than 2xx, and for a response that cannot be read."""
+        """Parses the response. Raises ApiError for a status other than 2xx, and for an invalid body."""
         if not 200 <= status < 300:
             raise error_of(problem_of(status, content), str(self))
         try:
@@ -74,12 +74,12 @@ class Call(Generic[T]):
 
 
 def ask(call: Call[T]) -> Generator[Call[T], T, T]:
-    """Makes a call from within a flow."""
+    """Makes a call within a flow: yields it and returns its result."""
     return (yield call)
 
 
 def problem_of(status: int, content: bytes) -> Problem:
-    """The problem in a response, also in one of another server (a proxy)."""
+    """Returns the problem in a response, also in a response of another server such as a proxy."""
     try:
         return Problem.model_validate_json(content)
     except ValidationError:
@@ -88,7 +88,7 @@ def problem_of(status: int, content: bytes) -> Problem:
 
 
 def unreachable(call: Call[Any], why: str) -> ApiError:
-    """The error for a call without a response."""
+    """Returns the error for a call without a response."""
     return error_of(Problem(title="No answer", status=503, detail=why), str(call))
 
 
@@ -102,14 +102,15 @@ def _nothing(_: bytes) -> None:
 
 
 def _written(body: BaseModel, name: str) -> bytes:
-    """The body as JSON. Raises JsonError for text that JSON cannot carry."""
+    """Returns the body as JSON. Raises JsonError for text that UTF-8 cannot encode.
+    `name`: of the body, in the error."""
     try:
         text = body.model_dump_json(exclude_none=True)
     except PydanticSerializationError:
         require_whole_text(body.model_dump(exclude_none=True), name)
         raise
     if _REPLACEMENT in text:
-        # Pydantic writes it for a lone surrogate in a key.
+        # Pydantic writes this character for a lone surrogate in a key.
         require_whole_text(body.model_dump(exclude_none=True), name)
     return text.encode()
 
@@ -124,7 +125,7 @@ def _batch(number: int, *rest: str | int) -> str:
 
 
 def open_batch(spec: BatchSpec, key: str | None) -> Call[Batch]:
-    """Opens a batch; without a key a new one is generated. Raises InputError for an empty key."""
+    """Returns the call that opens a batch; generates a key if it is None. Raises InputError for an empty key."""
     if key == "":
         raise InputError("key: found an empty one, allowed: 1 to 200 characters, or None")
     key = key or uuid.uuid4().hex

@@ -1,4 +1,4 @@
-"""Turns one call into requests: headers, time limits, retries. Both clients share it, and only send and sleep."""
+"""Converts a call into HTTP requests, with headers, timeouts and retries. The two clients only send and sleep."""
 
 import logging
 import random
@@ -19,17 +19,19 @@ T = TypeVar("T")
 
 _LOG = logging.getLogger(__name__)
 CONNECT_SECONDS = 10.0
+"""Timeout of a connection, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """A request to send; the driver sends back its response, or throws a httpx.TransportError."""
+    """A request to send. The client sends its response into the generator, or throws an httpx.TransportError."""
 
     request: httpx.Request
 
 
 class Exchange:
-    """Makes calls to one API with one token. `timeout`: seconds without a byte, in addition to a long poll's wait."""
+    """Makes calls to one API with one token.
+    `timeout`: limit of the time without a byte, in seconds, in addition to the wait of a long poll."""
 
     def __init__(self, base_url: str, credentials: Credentials, limits: Limits, timeout: float) -> None:
         self.base_url = base_url
@@ -38,7 +40,7 @@ class Exchange:
         self._timeout = timeout
 
     def run(self, call: Call[T]) -> Generator[Send | Pause, httpx.Response, T]:
-        """Makes the call, with retries until its limits are reached. Raises ApiError."""
+        """Makes the call, with retries within the limits, and returns its result. Raises ApiError."""
         tries = _Tries(self._limits, call)
         renewed = False
         while True:
@@ -79,7 +81,7 @@ class Exchange:
 
 
 class _Tries:
-    """Counts the failures of one call; a failure of another kind begins a new count."""
+    """Counts the consecutive failures of one call; a failure of another kind begins a new count."""
 
     def __init__(self, limits: Limits, call: Call[T]) -> None:
         self._limits = limits
@@ -89,7 +91,7 @@ class _Tries:
         self._since = 0.0
 
     def again(self, trouble: Trouble, asked: float | None, why: str) -> float | None:
-        """Seconds until the next try; None to give up."""
+        """Returns the seconds until the next try; None if the limit is reached."""
         now = time.monotonic()
         if trouble is not self._trouble:
             self._trouble, self._failures, self._since = trouble, 0, now

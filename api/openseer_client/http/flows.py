@@ -1,7 +1,7 @@
-"""Procedures of more than one call, as generators that yield the next call; the two clients drive them.
+"""Procedures of several calls, as generators that yield the next call. The two clients make the calls.
 
-A flow yields calls and pauses, receives the responses, and returns its outcome. A stream yields Emit as well. So each
-procedure exists once, for the sync and the async client, and can be tested without a network.
+A flow yields calls and pauses, receives the results, and returns its outcome. A stream also yields values, as Emit. So
+each procedure exists once, for the sync and the async client, and can be tested without a network.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -22,12 +22,13 @@ T = TypeVar("T")
 PIECE_GROUPS = 512
 """Limit of groups in one call of an upload."""
 PIECE_BYTES = 2 * 2**20
-"""An upload's call ends with the group that reaches this size."""
+"""Approximate limit of one call of an upload, in bytes: the group that reaches it is the last one of the call."""
 POLL_SECONDS = 20.0
-"""Wait of one long poll, in seconds."""
+"""Longest wait of one long poll, in seconds."""
 MARGIN_SECONDS = 60.0
 """Time that the client waits beyond a transaction's own deadlines, in seconds."""
 _BREATH = 0.1
+"""Pause after a long poll without a change, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Emit(Generic[T]):
-    """A value for the reader of the stream."""
+    """A value for the consumer of a stream."""
 
     value: T
 
@@ -57,9 +58,9 @@ Clock = Callable[[], float]
 
 
 def advance(generator: Generator[Any, Any, Any], answer: Any = None, error: BaseException | None = None) -> Any:
-    """Sends an answer or an error (None to begin) and returns the next step, or End with the outcome.
+    """Sends an answer or an error into a generator (None to begin); returns its next step, or End with the outcome.
 
-    StopIteration is caught: a coroutine may not raise it.
+    End replaces StopIteration, which a coroutine may not raise.
     """
     try:
         return generator.send(answer) if error is None else generator.throw(error)
@@ -68,13 +69,14 @@ def advance(generator: Generator[Any, Any, Any], answer: Any = None, error: Base
 
 
 def _size(group: Group) -> int:
-    """Approximate bytes of a group in an upload."""
+    """Returns the approximate size of a group in an upload, in bytes."""
     prompt = group.prompt_token_ids
     return 7 * len(prompt) if prompt is not None else 64 + len(group.prompt or "") + len(str(group.messages or ""))
 
 
 def pieces(groups: Iterable[Group]) -> Iterator[list[Group]]:
-    """Groups in lists of bounded length and size; `groups` is read no further than the present list."""
+    """Yields groups in lists of at most PIECE_GROUPS and about PIECE_BYTES.
+    Reads `groups` only up to the yielded list."""
     piece: list[Group] = []
     size = 0
     for group in groups:
@@ -88,7 +90,7 @@ def pieces(groups: Iterable[Group]) -> Iterator[list[Group]]:
 
 
 def submit(batch: int, groups: Iterable[Group]) -> Flow[UploadReceipt]:
-    """Uploads groups piece by piece."""
+    """Uploads groups piece by piece; returns the sums of the receipts."""
     accepted = present = 0
     for piece in pieces(groups):
         receipt = yield from _upload(batch, piece)
@@ -103,7 +105,7 @@ def _upload(batch: int, piece: list[Group]) -> Flow[UploadReceipt]:
     except TooLargeError:
         if len(piece) == 1:
             raise
-    # Groups that a part of the refused call has queued are present now, and are not queued twice.
+    # The refused call may have queued some of these groups; they are not queued twice.
     half = len(piece) // 2
     first = yield from _upload(batch, piece[:half])
     second = yield from _upload(batch, piece[half:])
@@ -111,7 +113,7 @@ def _upload(batch: int, piece: list[Group]) -> Flow[UploadReceipt]:
 
 
 def top_up(batch: Batch, supply: Iterator[Group]) -> Flow[Batch]:
-    """Submits as many groups as the batch wants; seals it once its target is met, or the supply has ended."""
+    """Submits as many groups as the batch still needs; seals it if its target is met, or the supply has ended."""
     while batch.state == "open" and not batch.target_met and batch.wanted > 0:
         groups = list(islice(supply, batch.wanted))
         if not groups:
@@ -124,7 +126,8 @@ def top_up(batch: Batch, supply: Iterator[Group]) -> Flow[Batch]:
 
 
 def publish(what: Publish, clock: Clock, progress: Callable[[Transaction], None] | None) -> Flow[Transaction]:
-    """Publishes weights and follows the transaction to its end. Raises WeightsError if it fails."""
+    """Publishes weights and waits for the end of the transaction.
+    Raises WeightsError if it fails or exceeds its time."""
     transaction = yield from ask(calls.publish(what))
     give_up = clock() + _longest(what)
     revision: int | None = None
@@ -145,7 +148,8 @@ def publish(what: Publish, clock: Clock, progress: Callable[[Transaction], None]
 
 
 def _after(transaction: Transaction, now: Weights) -> Transaction:
-    """The present state of the same transaction, or its end if another one has begun since."""
+    """Returns the present state of a transaction; if another one has begun since, its end. Raises WeightsError if
+    another transaction has replaced it."""
     if now.transaction is not None and now.transaction.id == transaction.id:
         return now.transaction
     if transaction.version in now.versions:
@@ -155,7 +159,7 @@ def _after(transaction: Transaction, now: Weights) -> Transaction:
 
 def _longest(what: Publish) -> float:
     limits = what.deadlines
-    # The return to the old version takes one more load; so does an abort.
+    # Besides the retries: the first load, and the load of the old version if the transaction fails.
     return limits.prefetch + limits.quiesce + limits.load * (what.retries + 2) + MARGIN_SECONDS
 
 

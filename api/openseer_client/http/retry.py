@@ -1,6 +1,6 @@
-"""Decides when a failed call is retried: pure functions, without a clock or randomness.
+"""Decides whether and when a failed call is retried: pure functions, without a clock or randomness.
 
-Every call of the API may be repeated without a second effect, so retries are limited by time alone.
+A repeated call of the API has no second effect, so only the time of retries is limited, and not their number.
 """
 
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from enum import StrEnum
 
 
 class Trouble(StrEnum):
-    """Why a call may be retried."""
+    """A kind of failure after which a call is retried."""
 
     UNREACHABLE = "unreachable"
-    """No connection, a broken one, or a gateway's 502, 503 or 504: a restarting API, say."""
+    """No connection, a broken connection, or 502, 503 or 504, for example while the API restarts."""
     BUSY = "busy"
     """429: the API is busy."""
 
@@ -20,8 +20,9 @@ class Trouble(StrEnum):
 class Limits:
     """Time limits of a call's retries, in seconds.
 
-    `unreachable` and `busy`: from the first failure of that kind. `first_delay` doubles with each failure, up to
-    `longest_delay`; each delay is random between its half and its whole, so that clients do not retry together.
+    `unreachable`, `busy`: limits from the first failure of the kind. `first_delay` doubles with each failure, up to
+    `longest_delay`. Each delay is random between half of this value and the value, so that clients do not retry
+    together.
     """
 
     unreachable: float = 180.0
@@ -34,12 +35,12 @@ _STATUSES = {429: Trouble.BUSY, 502: Trouble.UNREACHABLE, 503: Trouble.UNREACHAB
 
 
 def trouble_of(status: int) -> Trouble | None:
-    """The trouble of an HTTP status; None for a status that a retry does not help."""
+    """Returns the kind of failure of an HTTP status; None if a retry cannot help."""
     return _STATUSES.get(status)
 
 
 def retry_after(header: str | None) -> float | None:
-    """Seconds of a Retry-After header; None without one (a date is ignored)."""
+    """Returns the seconds of a Retry-After header; None if there is none, or it contains a date."""
     try:
         return max(0.0, float(header)) if header is not None else None
     except ValueError:
@@ -49,16 +50,16 @@ def retry_after(header: str | None) -> float | None:
 def delay(
     limits: Limits, trouble: Trouble, *, failures: int, elapsed: float, asked: float | None, draw: float
 ) -> float | None:
-    """Seconds until the next try, None to give up.
+    """Returns the seconds until the next try; None if the limit is reached.
 
-    `failures`: so far in a row, at least one; `elapsed`: seconds since the first of them; `asked`: Retry-After;
-    `draw`: in [0, 1).
+    `failures`: number of consecutive failures, at least 1; `elapsed`: seconds since the first of them; `asked`: seconds
+    of Retry-After, or None; `draw`: random number in [0, 1).
     """
     longest = limits.busy if trouble is Trouble.BUSY else limits.unreachable
     left = longest - elapsed
     if left <= 0:
         return None
-    # Beyond 2^30 the delay is the longest already; a larger power would overflow a float.
+    # The exponent is limited, because a larger power would overflow a float.
     growing = min(limits.longest_delay, limits.first_delay * 2.0 ** min(failures - 1, 30))
     wanted = max(asked or 0.0, growing * (0.5 + draw / 2))
     return min(wanted, left)

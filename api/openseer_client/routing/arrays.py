@@ -16,9 +16,10 @@ MISSING = -1
 
 
 def routed_experts(item: ResultItem) -> NDArray[np.int16]:
-    """[positions, layers, experts] of a result: of all tokens of prompt and response but the last, MISSING for gaps.
+    """Returns the routed experts of a result as [positions, layers, experts], MISSING in gaps. The positions are those
+    of all tokens of prompt and response except the last.
 
-    Raises ValueError for a result without: its job captures none, or its tokens were given and scored.
+    Raises ValueError for a result without routed experts: its job captures none, or its tokens were given and scored.
     """
     if item.routed_experts is None:
         raise ValueError(
@@ -28,13 +29,14 @@ def routed_experts(item: ResultItem) -> NDArray[np.int16]:
 
 
 def from_wire(rows: RoutedRows) -> NDArray[np.int16]:
-    """The array in the API's field of a result."""
+    """Returns the array in the field `routed_experts` of the API's result, as `routed_experts` does."""
     flat = np.frombuffer(base64.b64decode(rows.data), np.dtype(rows.dtype).newbyteorder("<"))
     return _with_gaps(flat.reshape(rows.shape), [(first - rows.start, end - rows.start) for first, end in rows.missing])
 
 
 def from_run(folder: Path | str, line: str | bytes | dict[str, Any]) -> NDArray[np.int16]:
-    """The same, for a line of results.jsonl, as text or parsed, and the folder of its run.
+    """Returns the array for a line of results.jsonl (text or parsed) and the folder of its run, as `routed_experts`
+    does.
 
     Raises ValueError for a line without routed experts, OSError if the folder lacks the file that the line names.
     """

@@ -1,4 +1,4 @@
-"""torch: makes the routers of a transformers model choose given experts, for training and for checks.
+"""Makes the routers of a transformers model (torch) choose given experts, for training and for checks.
 
 Qwen3's routers are supported: they return (logits, weights, chosen experts), and the weights are the softmax of all
 experts' logits at the chosen ones, divided by their sum if the model's `norm_topk_prob` is set.
@@ -15,10 +15,11 @@ _ROUTERS = ("Qwen3MoeTopKRouter",)
 
 @contextmanager
 def replayed(model: Any, experts: Sequence[torch.Tensor]) -> Generator[None]:
-    """Within the context the model's routers choose `experts`: for each layer with experts, in order, [tokens, experts]
-    of all tokens of a forward pass, flattened. The experts' weights still come from the model, with gradients.
+    """A context in which the model's routers choose `experts`: for each layer with experts, in order, an integer tensor
+    [tokens, experts] for all tokens of a forward pass, flattened. The model computes the experts' weights, with
+    gradients.
 
-    Raises ValueError for a model without such routers, and for tensors of other shapes.
+    Raises ValueError for a model without supported routers, and for tensors of other shapes.
     """
     routers = [module for module in model.modules() if type(module).__name__ in _ROUTERS]
     if not routers:

@@ -1,6 +1,6 @@
 """Routes of vLLM, SGLang and prime-rl that load LoRA adapters; each load is one transaction of the whole fleet.
 
-vLLM's routes answer with a line of text, the others with JSON.
+vLLM's routes respond with a line of text, the others with JSON.
 """
 
 from fastapi import APIRouter
@@ -21,7 +21,7 @@ router = APIRouter(route_class=StrictRoute, include_in_schema=False)
 
 
 class LoadAdapter(ProtocolModel):
-    """The body of vLLM's load. `lora_path`: a PEFT folder that every worker sees."""
+    """The body of vLLM's load. `lora_path`: a PEFT folder that every worker can read."""
 
     lora_name: VersionName
     lora_path: WeightsPath
@@ -29,7 +29,7 @@ class LoadAdapter(ProtocolModel):
 
 
 class ReplaceAdapter(ProtocolModel):
-    """The body of SGLang's and prime-rl's load. `pinned`: ignored, for served adapters are never evicted."""
+    """The body of SGLang's and prime-rl's load. `pinned`: ignored, because served adapters are never evicted."""
 
     lora_name: VersionName
     lora_path: WeightsPath
@@ -45,7 +45,7 @@ class UnloadAdapter(ProtocolModel):
 
 @router.post("/v1/load_lora_adapter")
 async def load_adapter(body: LoadAdapter, job: Job) -> Response:
-    """vLLM's load: a served name is replaced only with load_inplace."""
+    """Loads an adapter by vLLM's route; replaces an adapter of the same name only with load_inplace."""
     served = (await job.snapshot(fresh=True)).fleet_spec.adapter(body.lora_name)
     if served is not None and not body.load_inplace:
         raise InputError(
@@ -59,12 +59,13 @@ async def load_adapter(body: LoadAdapter, job: Job) -> Response:
 
 @router.post("/load_lora_adapter")
 async def replace_adapter(body: ReplaceAdapter, job: Job) -> Response:
-    """The load of SGLang, and of prime-rl, which replaces the adapter of one name at each step."""
+    """Loads an adapter by the route of SGLang and prime-rl; replaces an adapter of the same name."""
     return await _load(job, body.lora_name, body.lora_path) or await _loaded_response(job, body.lora_name)
 
 
 async def _load(job: JobContext, name: str, path: str) -> Response | None:
-    """Publishes an adapter; requests of the replaced one continue with it. Returns an error response if it failed."""
+    """Publishes an adapter in mode keep, so that requests of the replaced version continue with it. Returns an error
+    response if the publish failed, else None."""
     outcome = await update(job, Source(path=path), None, "keep", hint=name, adapter=AdapterSpec(name=name))
     return None if outcome.status == 200 else error_response(outcome.status, outcome.message)
 
@@ -79,14 +80,14 @@ async def _loaded_response(job: JobContext, name: str) -> Response:
 
 @router.post("/v1/unload_lora_adapter")
 async def unload_adapter(body: UnloadAdapter, job: Job) -> Response:
-    """vLLM's unload; unfinished requests of the adapter end as aborted."""
+    """Removes an adapter by vLLM's route; its unfinished requests end as aborted."""
     await remove_adapter(job, body.lora_name)
     return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' removed successfully.")
 
 
 @router.post("/unload_lora_adapter")
 async def drop_adapter(body: UnloadAdapter, job: Job) -> Response:
-    """SGLang's unload; unfinished requests of the adapter end as aborted."""
+    """Removes an adapter by SGLang's route; its unfinished requests end as aborted."""
     await remove_adapter(job, body.lora_name)
     return await _loaded_response(job, body.lora_name)
 

@@ -22,21 +22,21 @@ from openseer_core.weights.url import shown_url
 router = APIRouter(route_class=StrictRoute, include_in_schema=False)
 
 WORKER_ID = "openseer"
-"""The id of this server among the engines of SGLang's router."""
+"""The id of this server in the worker list of SGLang's router."""
 
 
 @router.get("/health")
 @router.get("/ping")
 @router.get("/liveness")
 async def health(job: Job) -> Response:
-    """200 if the server and its store answer."""
+    """Returns 200 if the server and its store respond."""
     await job.snapshot()
     return Response(status_code=200)
 
 
 @router.get("/health_generate")
 async def health_generate(job: Job) -> Response:
-    """200 if a worker is ready to generate, else 503."""
+    """Returns 200 if a worker is ready to generate, else 503."""
     snapshot = await job.snapshot()
     ready = [worker for worker in snapshot.workers if is_ready(snapshot.fleet_spec, worker, snapshot.now)]
     return Response(status_code=200) if ready else error_response(503, "no worker is ready yet")
@@ -67,7 +67,7 @@ async def model_info(job: Job) -> dict[str, Any]:
 @router.get("/server_info")
 @router.get("/get_server_info")
 async def server_info(job: Job) -> dict[str, Any]:
-    """The same, with the fleet's shape and the parts of vLLM's configuration that trainers read."""
+    """Returns `model_info`, the fleet's parallelism, and the parts of vLLM's configuration that trainers read."""
     parallelism, replicas = job.job.spec.workers.parallelism, job.job.spec.workers.replicas
     return await model_info(job) | {
         "version": version("openseer"),
@@ -84,7 +84,7 @@ async def server_info(job: Job) -> dict[str, Any]:
             "parallel_config": {
                 "tensor_parallel_size": parallelism.tensor,
                 "pipeline_parallel_size": parallelism.pipeline,
-                # One call loads or changes all workers: to a client they are one engine.
+                # One call changes all workers, so a client must treat them as one engine.
                 "data_parallel_size": 1,
                 "world_size": parallelism.tensor * parallelism.pipeline,
             },
@@ -99,7 +99,8 @@ async def server_info(job: Job) -> dict[str, Any]:
 
 
 async def _dtype(job: JobContext) -> str | None:
-    """The dtype of the weights, by torch's name: as workers report it, else by the manifest."""
+    """Returns torch's name of the weights' dtype: as a worker reports it, else from the manifest;
+    None if both lack it."""
     reported = (worker.heartbeat.metrics.get("dtype") for worker in (await job.snapshot()).workers)
     stated = job.job.spec.model.dtype
     found = next((dtype for dtype in reported if isinstance(dtype, str)), stated if stated != "auto" else None)
@@ -108,7 +109,7 @@ async def _dtype(job: JobContext) -> str | None:
 
 @router.get("/get_world_size")
 async def world_size(job: Job) -> dict[str, Any]:
-    """GPUs of all workers of the manifest; in a job to which trainers send weights, RECEIVERS."""
+    """Returns the number of GPUs of the manifest's workers; RECEIVERS in a job with spec.weights.transfer."""
     if job.job.spec.weights.transfer is not None:
         return {"world_size": RECEIVERS}
     return {"world_size": job.gpus_per_worker * job.job.spec.workers.replicas}
@@ -125,7 +126,7 @@ async def loads(job: Job) -> dict[str, Any]:
 @router.get("/workers")
 @router.get("/list_workers")
 async def workers(request: Request, job: Job) -> Response:
-    """The list of engines of SGLang's router: this server alone."""
+    """Returns the worker list of SGLang's router, which contains this server alone."""
     url = _url(request)
     if request.url.path.endswith("/list_workers"):
         return JSONResponse({"urls": [url]})
@@ -133,7 +134,7 @@ async def workers(request: Request, job: Job) -> Response:
 
 
 class NewWorker(ProtocolModel):
-    """An engine that a trainer registers at SGLang's router."""
+    """The body with which a trainer registers an engine at SGLang's router."""
 
     url: str
     worker_type: str = "regular"
@@ -141,7 +142,7 @@ class NewWorker(ProtocolModel):
 
 @router.post("/workers")
 async def add_worker(body: NewWorker, request: Request, job: Job) -> Response:
-    """Accepts this server, which is registered already, and refuses all others, which belong to no fleet."""
+    """Accepts this server, which is always registered, and refuses any other: no engine can be added to the fleet."""
     url = _url(request)
     shown = shown_url(body.url.rstrip("/"))
     if body.worker_type != "regular" or shown.removeprefix("http://") != url.removeprefix("http://"):
@@ -152,14 +153,14 @@ async def add_worker(body: NewWorker, request: Request, job: Job) -> Response:
 
 @router.delete("/workers/{worker}")
 async def remove_worker(worker: str, job: Job) -> dict[str, Any]:
-    """Accepts the deregistration of a trainer that ends; the fleet stays."""
+    """Accepts a trainer's deregistration of this server, which has no effect on the fleet."""
     if worker != WORKER_ID:
         raise NotFoundProblem(f"there is no worker {worker[:MOST_SHOWN]}; the only one is {WORKER_ID}")
     return {"status": "accepted", "worker_id": WORKER_ID}
 
 
 def _url(request: Request) -> str:
-    """The URL of this server, as the caller has it."""
+    """Returns the base URL by which the caller reached this server."""
     return str(request.url.replace(query="")).rpartition("/")[0]
 
 
@@ -169,8 +170,8 @@ def _worker(url: str) -> dict[str, Any]:
 
 @router.api_route("/flush_cache", methods=["GET", "POST"])
 async def flush_cache(job: Job) -> Response:
-    """Does nothing, for cached prefixes of other weights never match. 400 while requests run, as in SGLang: trainers
-    wait by it until no request runs."""
+    """Does nothing, because cached KV blocks of other weights are never used. Returns 400 while requests are
+    unfinished, as SGLang does, because trainers poll this route until none is left."""
     left = await live_of(job).unfinished()
     if left:
         return PlainTextResponse(f"{left} requests have not ended.\n", 400)
@@ -179,5 +180,5 @@ async def flush_cache(job: Job) -> Response:
 
 @router.post("/reset_prefix_cache")
 async def reset_prefix_cache(job: Job) -> dict[str, Any]:
-    """Does nothing, for cached prefixes of other weights never match."""
+    """Does nothing, because cached KV blocks of other weights are never used."""
     return {"success": True}

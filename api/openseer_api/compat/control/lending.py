@@ -1,7 +1,7 @@
-"""Routes that lend the engines' GPUs to the trainer, whole or in stages, and take them back.
+"""Routes that lend the engines' GPU memory to the trainer, all or in parts, and take it back.
 
-An engine's memory has two parts, weights and KV cache. Trainers wake them in turn: first the weights, which they
-replace by new ones, then the KV cache. Nothing is sampled before both are awake.
+An engine's memory has two parts, weights and KV cache. Trainers first wake the weights, which they replace by new ones,
+and then the KV cache. Nothing is sampled before both parts are awake.
 """
 
 import asyncio
@@ -28,17 +28,18 @@ from openseer_core.wire.fleet import FleetState
 router = APIRouter(route_class=StrictRoute, include_in_schema=False)
 
 POLL_SECONDS = 0.05
+"""Interval between two reads of the fleet's state, in seconds."""
 SLEEP_SECONDS = 120.0
-"""Timeout of a call that waits until the engines sleep, or their weights are awake, in seconds."""
+"""Timeout of a call that waits until the engines sleep, or until a part of them is awake, in seconds."""
 WAKE_SECONDS = 600.0
-"""Timeout of a call that waits until the engines are awake, in seconds: discarded weights are loaded again."""
+"""Timeout of a call that waits until the engines are awake, in seconds; discarded weights must be loaded again."""
 NOT_FREED = "no memory was given back: these engines run on CPUs, where sleep only stops the work"
 _VLLM_TAGS = (*MEMORY_PARTS, "scheduling")
 _SGLANG_TAGS = (*MEMORY_PARTS, "cuda_graph")
 
 
 def _checked(tags: Collection[str] | None, allowed: Collection[str]) -> Collection[str]:
-    """The given tags, or all if none are given. Raises InputError for unknown ones."""
+    """Returns the given tags, or all allowed ones if none are given. Raises InputError for an unknown tag."""
     if not tags:
         return allowed
     if unknown := [tag for tag in tags if tag not in allowed]:
@@ -55,9 +56,10 @@ async def _change(job: JobContext, change: Callable[[FleetSpec, float], FleetSpe
 
 
 async def _followed(job: JobContext, fleet_spec: FleetSpec) -> FleetState | Response:
-    """Waits until all engines sleep, or are awake, as the fleet spec asks; an error response after the timeout.
+    """Waits until all engines sleep or are awake, as the fleet spec requires. Returns the fleet's state, or after the
+    timeout an error response.
 
-    Raises ConflictProblem if another call has changed the fleet spec meanwhile.
+    Raises ConflictProblem if another call has changed the engines' awake parts meanwhile.
     """
     wanted, longest = ("awake", WAKE_SECONDS) if fleet_spec.rest is None else ("released", SLEEP_SECONDS)
     loop = asyncio.get_running_loop()
@@ -80,7 +82,8 @@ async def _followed(job: JobContext, fleet_spec: FleetSpec) -> FleetState | Resp
 
 
 def _answer(state: FleetState | Response, content: dict[str, Any]) -> Response:
-    """A call's response, with whether memory was freed; or its error."""
+    """Returns the response with `content`, and with `freed` (whether memory was freed) if it is known;
+    or the error in `state`."""
     if isinstance(state, Response):
         return state
     freed = {} if state.freed is None else {"freed": state.freed}
@@ -93,22 +96,22 @@ async def sleep(
     level: Annotated[int, Query(ge=0, le=2)] = 1,
     mode: Annotated[PauseMode, Query()] = "abort",
 ) -> Response:
-    """vLLM's sleep: level 1 moves the weights to the machine's memory, level 2 discards them; level 0 is a pause.
-    Running requests are aborted, awaited, or continue after the wake-up, by `mode`."""
+    """Lets the engines sleep, by vLLM's route. Level 1 moves the weights to the machine's memory, level 2 discards
+    them; level 0 is a pause. `mode`: whether running requests are aborted, awaited, or continue after the wake-up."""
     if level == 0:
         await set_paused(job, True)
         await settle(job, mode)
         return JSONResponse({"status": "sleeping", "level": 0})
     await settle(job, mode)
     fleet_spec = await _change(job, lambda spec, now: asleep(spec, MEMORY_PARTS, now, keep_weights=level == 1))
-    # Engines that sleep already keep the level at which they fell asleep.
+    # For engines that sleep already, the level of the earlier call remains in effect.
     is_kept = fleet_spec.keeps_weights
     return _answer(await _followed(job, fleet_spec), {"status": "sleeping", "level": 1 if is_kept else 2})
 
 
 @router.post("/wake_up")
 async def wake_up(request: Request, job: Job) -> Response:
-    """vLLM's wake-up of the parts that the tags name, or of all. Once all are awake, new requests are admitted."""
+    """Wakes the parts in `tags`, or all, by vLLM's route. Once all are awake, new requests are admitted."""
     tags = request.query_params.getlist("tags") or None
     parts = _checked(tags, _VLLM_TAGS)
     fleet_spec = await _change(job, lambda spec, now: woken(spec, parts, now))
@@ -121,27 +124,27 @@ async def wake_up(request: Request, job: Job) -> Response:
 
 @router.get("/is_sleeping")
 async def is_sleeping(job: Job) -> dict[str, Any]:
-    """vLLM's state: whether any part sleeps, or new requests are held."""
+    """Returns whether any part of the engines sleeps, or new requests are held, by vLLM's route."""
     fleet_spec = (await job.snapshot(fresh=True)).fleet_spec
     return {"is_sleeping": fleet_spec.rest is not None or fleet_spec.held}
 
 
 class MemoryBody(ProtocolModel):
-    """The body of SGLang's calls. CUDA graphs are freed and restored with the KV cache."""
+    """The body of SGLang's calls. The tag cuda_graph has no effect: CUDA graphs follow the KV cache."""
 
     tags: list[str] | None = None
 
 
 @router.post("/release_memory_occupation")
 async def release_memory(job: Job, body: Annotated[MemoryBody | None, Body()] = None) -> Response:
-    """SGLang's release of the parts that the tags name, or of all; weights are kept, and running requests continue
-    afterwards."""
+    """Lets the parts in `tags`, or all, sleep, by SGLang's route.
+    Weights are kept, and running requests continue after the wake-up."""
     return await _change_memory(job, body, asleep, "released")
 
 
 @router.post("/resume_memory_occupation")
 async def resume_memory(job: Job, body: Annotated[MemoryBody | None, Body()] = None) -> Response:
-    """SGLang's wake-up of the parts that the tags name, or of all."""
+    """Wakes the parts in `tags`, or all, by SGLang's route."""
     return await _change_memory(job, body, woken, "resumed")
 
 

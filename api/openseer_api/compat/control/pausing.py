@@ -1,7 +1,7 @@
 """Routes that pause generation.
 
-A pause holds new requests of the compatible routes back, in every process that serves the job. Running requests are
-aborted, awaited or left alone, as the mode says; batches of `/v1` are never held.
+A pause holds back new requests of the compatible routes, in every process that serves the job. Depending on the mode,
+running requests are aborted, awaited, or continue. Batches of `/v1` are never held.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ router = APIRouter(route_class=StrictRoute, include_in_schema=False)
 
 PauseMode = Literal["abort", "wait", "keep"]
 POLL_SECONDS = 0.05
+"""Interval between two checks for unfinished requests, in seconds."""
 ABORT_SECONDS = 60.0
 """Timeout of a pause with `abort` until all requests have ended, in seconds."""
 QUIET_SECONDS = 3600.0
@@ -29,7 +30,7 @@ QUIET_SECONDS = 3600.0
 
 
 async def set_paused(job: JobContext, paused: bool) -> None:
-    """Holds new requests back, or admits them again. Raises BusyProblem."""
+    """Holds new requests back (`paused`), or admits them again. Raises BusyProblem."""
 
     def changed(snapshot: FleetSnapshot) -> FleetSpec:
         fleet_spec = snapshot.fleet_spec
@@ -45,7 +46,8 @@ async def set_paused(job: JobContext, paused: bool) -> None:
 async def settle(job: JobContext, mode: PauseMode, *, paused: bool = False) -> None:
     """Awaits running requests (wait), aborts them (abort) or leaves them running (keep).
 
-    Raises BusyProblem after a timeout, and ConflictProblem if the fleet was `paused` and was resumed meanwhile.
+    `paused`: the caller has paused generation; then ConflictProblem is raised if another call resumes it meanwhile.
+    Raises BusyProblem after ABORT_SECONDS or QUIET_SECONDS.
     """
     if mode == "keep":
         return
@@ -66,7 +68,7 @@ async def settle(job: JobContext, mode: PauseMode, *, paused: bool = False) -> N
 
 @router.post("/pause")
 async def pause(job: Job, mode: Annotated[PauseMode, Query()] = "abort") -> dict[str, Any]:
-    """vLLM's pause: holds new requests; running ones are aborted, awaited, or continue, by `mode`."""
+    """Holds new requests back, by vLLM's route; `mode`: whether running requests are aborted, awaited, or continue."""
     await set_paused(job, True)
     await settle(job, mode, paused=True)
     return {"status": "paused"}
@@ -74,14 +76,14 @@ async def pause(job: Job, mode: Annotated[PauseMode, Query()] = "abort") -> dict
 
 @router.post("/resume")
 async def resume(job: Job) -> dict[str, Any]:
-    """vLLM's resume: admits new requests again."""
+    """Admits new requests again, by vLLM's route."""
     await set_paused(job, False)
     return {"status": "resumed"}
 
 
 @router.get("/is_paused")
 async def is_paused(job: Job) -> dict[str, Any]:
-    """Whether new requests are held."""
+    """Returns whether new requests are held."""
     return {"is_paused": (await job.snapshot(fresh=True)).fleet_spec.held}
 
 
@@ -93,7 +95,7 @@ class PauseBody(ProtocolModel):
 
 @router.post("/pause_generation")
 async def pause_generation(job: Job, body: Annotated[PauseBody | None, Body()] = None) -> dict[str, Any]:
-    """SGLang's pause."""
+    """Holds new requests back, by SGLang's route."""
     await set_paused(job, True)
     await settle(job, "abort" if body is None or body.mode == "abort" else "keep", paused=True)
     return {"message": "Generation paused successfully.", "status": "ok"}
@@ -101,6 +103,6 @@ async def pause_generation(job: Job, body: Annotated[PauseBody | None, Body()] =
 
 @router.post("/continue_generation")
 async def continue_generation(job: Job) -> dict[str, Any]:
-    """SGLang's resume."""
+    """Admits new requests again, by SGLang's route."""
     await set_paused(job, False)
     return {"message": "Generation continued successfully.", "status": "ok"}

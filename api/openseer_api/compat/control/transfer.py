@@ -1,7 +1,8 @@
-"""vLLM's routes by which a trainer sends weights from its memory: one worker receives them for the fleet, which
-publishes them.
+"""vLLM's routes through which a trainer sends weights from its memory. One worker receives them for the whole fleet,
+and they are then published.
 
-The sender waits in its group while these routes answer, as it does with one vLLM server (core's Reception).
+Each route responds once the worker has done the step, as with one vLLM server. The sender's process group has one
+receiver, so its size does not depend on the number of workers (core's Reception).
 """
 
 import asyncio
@@ -36,22 +37,22 @@ log = logging.getLogger(__name__)
 router = APIRouter(route_class=StrictRoute, include_in_schema=False)
 
 RECEIVERS = 1
-"""Number of receivers in the sender's group: the fleet counts as one, with any number of workers."""
+"""Number of receivers in the sender's process group: one worker receives for the fleet, whatever its size."""
 POLL_SECONDS, LAST_POLL_SECONDS = 0.05, 0.5
-"""Shortest and longest poll interval of a worker's report, in seconds. It grows with the wait: the fleet spec may be
-large."""
+"""Shortest and longest interval between two reads of the worker's report, in seconds. It grows with the time waited,
+because each read includes the fleet spec, which may be large."""
 GRACE_SECONDS = 10.0
-"""Additional time of each timeout, in seconds, so that a worker that gives up can report its error."""
+"""Time added to each timeout, in seconds: a worker that reaches the same timeout can still report its error."""
 
 
 @router.post("/init_weight_transfer_engine")
 async def init_transfer(init_info: Annotated[dict[str, JsonValue], Body(embed=True)], job: Job) -> dict[str, Any]:
-    """Makes a worker join the sender's group; answers once it has joined. It leaves an earlier group."""
+    """Makes a worker join the sender's process group, and leave an earlier one; responds once it has joined."""
 
     def opened(snapshot: FleetSnapshot) -> FleetSpec:
         worker = min(
             (worker for worker in snapshot.workers if worker.works(snapshot.now)),
-            key=lambda worker: (len(worker.name), worker.name),  # a shrinking fleet keeps the first
+            key=lambda worker: (len(worker.name), worker.name),  # scale-down removes the highest numbers first
             default=None,
         )
         if worker is None:
@@ -69,14 +70,14 @@ async def init_transfer(init_info: Annotated[dict[str, JsonValue], Body(embed=Tr
 
 @router.post("/start_weight_update")
 async def start_update(job: Job) -> dict[str, Any]:
-    """Begins an update; an unfinished one is dropped."""
+    """Begins an update, and drops an unfinished one."""
     async with _logged("beginning"):
         await _reached(job, await _change(job, Reception.begun), BEGIN_SECONDS)
     return {"message": "Weight update started"}
 
 
 async def announce(job: JobContext, update_info: dict[str, JsonValue]) -> None:
-    """Makes the worker receive the tensors that the sender sends now; returns once they have arrived."""
+    """Makes the worker receive the tensors of one update; returns once they have arrived. `update_info`: vLLM's."""
     async with _logged("receiving"):
         fleet_spec = await _change(job, lambda reception: reception.announced(update_info))
         await _reached(job, fleet_spec, UPDATE_SECONDS)
@@ -84,7 +85,7 @@ async def announce(job: JobContext, update_info: dict[str, JsonValue]) -> None:
 
 @router.post("/finish_weight_update")
 async def finish_update(job: Job, weight_version: Annotated[str | None, Body(embed=True)] = None) -> Response:
-    """Publishes the received weights to the whole fleet, in one transaction. Running requests continue with them."""
+    """Publishes the received weights in one transaction of mode keep: running requests continue with them."""
     async with _logged("finishing"):
         report = await _reached(job, await _change(job, Reception.ended), FINISH_SECONDS)
     source = Source(path=report.path, digest=report.digest)
@@ -93,7 +94,7 @@ async def finish_update(job: Job, weight_version: Annotated[str | None, Body(emb
 
 @router.post("/shutdown_weight_transfer_engine")
 async def shutdown_transfer(job: Job) -> dict[str, Any]:
-    """Makes the worker leave the sender's group."""
+    """Makes the worker leave the sender's process group."""
 
     def closed(snapshot: FleetSnapshot) -> FleetSpec:
         fleet_spec = snapshot.fleet_spec
@@ -117,14 +118,14 @@ async def _logged(step: str) -> AsyncGenerator[None]:
 
 
 def _check_init(job: JobContext, init: dict[str, JsonValue]) -> None:
-    """Raises InputError for a job that accepts no sender, and for a group that the fleet cannot join."""
+    """Raises InputError for a job that accepts no sender, and for a process group that the fleet cannot join."""
     if job.job.spec.weights.transfer is None:
         raise InputError(
             "no sender is accepted: set the job's spec.weights.transfer (a backend, a folder that all workers see), "
             "or publish weights by folder"
         )
     size, first = init.get("world_size"), init.get("rank_offset")
-    # Rank 0 sends: a receiver with that rank would take the undefined content of its own memory.
+    # Rank 0 sends: a receiver of rank 0 would keep the uninitialized content of its own tensors.
     if not (type(size) is int and type(first) is int and first > 0 and size == first + RECEIVERS):
         raise InputError(
             f"init_info: found rank_offset {first!r} and world_size {size!r}, needed: a rank_offset of 1 or more, for "
@@ -143,7 +144,7 @@ def _check_init(job: JobContext, init: dict[str, JsonValue]) -> None:
 
 
 async def _change(job: JobContext, change: Callable[[Reception], Reception]) -> FleetSpec:
-    """The fleet spec with the changed reception. Raises ConflictProblem if it has none."""
+    """Applies `change` to the reception and returns the fleet spec. Raises ConflictProblem if there is no reception."""
 
     def changed(snapshot: FleetSnapshot) -> FleetSpec:
         fleet_spec = snapshot.fleet_spec
@@ -157,9 +158,10 @@ async def _change(job: JobContext, change: Callable[[Reception], Reception]) -> 
 
 
 async def _reached(job: JobContext, fleet_spec: FleetSpec, seconds: float) -> ReceptionReport:
-    """Waits for the worker's report that it has done the step of this fleet spec, and returns the report.
+    """Waits until the worker reports that it has done all steps of the reception in `fleet_spec`; returns the report.
 
-    Raises ConflictProblem if the worker has given up, is gone or does not answer, or another call came in between.
+    `seconds`: timeout, without GRACE_SECONDS. Raises ConflictProblem after it, if the worker has failed or ended, and
+    if another call has changed the reception.
     """
     reception = fleet_spec.reception
     assert reception is not None

@@ -1,4 +1,4 @@
-"""Runs one weights transaction for a call of another protocol: names it, begins it and follows it to its end."""
+"""Runs one weights transaction for a call of a compatible route: names the version, begins, and waits for the end."""
 
 import asyncio
 import re
@@ -15,16 +15,18 @@ from openseer_core.weights.fleet_spec import FleetSpec, WeightsTransaction
 from openseer_core.weights.publish import AdapterSpec, Publish, PublishMode, Source
 
 UPDATE_SECONDS = 3600.0
-"""Timeout of a call, in seconds; then the transaction is cancelled, so that the call's failure is the fleet's state."""
+"""Timeout of a call, in seconds;
+then the transaction is cancelled, so that the fleet keeps the old weights if the call fails."""
 POLL_SECONDS = 0.05
+"""Interval between two reads of the transaction, in seconds."""
 _NOT_IN_VERSIONS = re.compile(r"[^A-Za-z0-9._:@+-]")
 _MOST_CHARACTERS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """The outcome of a transaction. `version`: the name of the weights; `status`: of HTTP, 400 if the fleet has refused
-    the weights."""
+    """The outcome of a transaction. `version`: the name of the weights. `status`: of HTTP; 200: served, 400: the fleet
+    refused the weights, 409: another transaction has replaced this one, 503: UPDATE_SECONDS are over."""
 
     status: int
     version: str
@@ -40,11 +42,12 @@ async def update(
     hint: str,
     adapter: AdapterSpec | None = None,
 ) -> Update:
-    """Moves the fleet to new weights and waits for the end. `hint`: the base of their name if the caller gave no
-    version. `adapter`: the adapter that they are, None for the model's weights.
+    """Publishes weights and waits for the end of the transaction. `hint`: base of the version's name if `version` is
+    None. `adapter`: None for the model's own weights.
 
-    It joins an active transaction from the same source, and one that is done if the source has a digest: without one
-    the folder may have new content. Raises PublishRefusedError, BusyProblem.
+    If a transaction from the same source is active, the call waits for that one. If it is done and the source has a
+    digest, the call returns its outcome; without a digest the folder may have new content, so it is published again.
+    Raises PublishRefusedError, BusyProblem, and InputError for an invalid version.
     """
     fleet_spec = (await job.snapshot(fresh=True)).fleet_spec
     transaction = fleet_spec.transaction
@@ -87,7 +90,7 @@ def _checked(version: str) -> str:
 
 
 def _fresh(fleet_spec: FleetSpec, hint: str) -> str:
-    """An unused version: the hint, with a number if it is taken."""
+    """Returns an unused version name: the hint, followed by a number if that name is used."""
     base = _NOT_IN_VERSIONS.sub("-", hint)[:_MOST_CHARACTERS].lstrip("._:@+-") or "update"
     tried = fleet_spec.transaction.publish.version if fleet_spec.transaction is not None else ""
     taken = {*fleet_spec.versions, *fleet_spec.adapter_versions, tried}
@@ -99,7 +102,7 @@ def _fresh(fleet_spec: FleetSpec, hint: str) -> str:
 
 
 def answered(outcome: Update) -> Response:
-    """vLLM's response for an outcome."""
+    """Returns vLLM's response for an outcome."""
     if outcome.status != 200:
         return error_response(outcome.status, outcome.message)
     return JSONResponse({"status": "ok", "message": "Weight update finished", "weight_version": outcome.version})

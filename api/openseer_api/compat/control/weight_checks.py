@@ -1,6 +1,6 @@
-"""SGLang's checks of the engines' weights: the checksum is answered by the digest of their files.
+"""Routes of SGLang that check or copy weights. The checksum is the digest of the weights' files.
 
-Its other checks work on tensors in the engines, which are not read or overwritten here.
+SGLang's other checks save, overwrite or compare tensors in the engines; they are refused.
 """
 
 from typing import Annotated, Any
@@ -29,7 +29,7 @@ NOT_PULLED = (
 
 
 class CheckWeights(ProtocolModel):
-    """The body of SGLang's check. `selector`, `skip_tensor_list`: a choice of tensors; only all are supported."""
+    """The body of SGLang's check. `selector`, `skip_tensor_list`: select tensors; only all tensors are supported."""
 
     action: str = "checksum"
     selector: str | None = None
@@ -38,13 +38,13 @@ class CheckWeights(ProtocolModel):
 
 @router.get("/weights_checker")
 async def checksum(job: Job) -> Response:
-    """The checksum, as SGLang's check without a body."""
+    """Returns the checksum, as the POST route does without a body."""
     return await _checked(job, CheckWeights())
 
 
 @router.post("/weights_checker")
 async def check_weights(job: Job, body: Annotated[CheckWeights | None, Body()] = None) -> Response:
-    """Whether all workers have loaded the fleet's weights from the same files, and the digest of these."""
+    """Returns the digest of the weights' files if all workers have loaded these weights, else an error."""
     return await _checked(job, body or CheckWeights())
 
 
@@ -70,7 +70,8 @@ async def _checked(job: JobContext, body: CheckWeights) -> Response:
 
 
 def _missing(snapshot: FleetSnapshot) -> list[str] | None:
-    """Workers that have not loaded the fleet's weights, by their digests; None if no worker runs."""
+    """Returns the workers that have not loaded the fleet's weights, by the digests they report;
+    None if no worker runs."""
     reports = {worker.name: worker.heartbeat.weights for worker in snapshot.workers if worker.works(snapshot.now)}
     if not reports:
         return None
@@ -82,7 +83,7 @@ def _missing(snapshot: FleetSnapshot) -> list[str] | None:
 
 @router.post("/pull_weights")
 async def pull_weights(job: Job) -> Response:
-    """Refuses slime's copy of a checkpoint beside the engine, and its deltas."""
+    """Refuses slime's copies of a checkpoint on the engines' machines, and its weight deltas."""
     return _refused(NOT_PULLED)
 
 

@@ -22,8 +22,8 @@ router = APIRouter(route_class=StrictRoute, include_in_schema=False)
 
 
 class FromDisk(ProtocolModel):
-    """The body of SGLang's update. `model_path`: a folder that every worker sees. `load_format`: other formats would
-    change the weights."""
+    """The body of SGLang's update. `model_path`: a folder that every worker can read. `load_format`: other formats than
+    these are refused, because they would change the weights."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
@@ -36,8 +36,8 @@ class FromDisk(ProtocolModel):
 
 @router.post("/update_weights_from_disk")
 async def update_from_disk(body: FromDisk, job: Job) -> Response:
-    """SGLang's update from a folder. Without abort_all_requests running requests finish first, unless generation is
-    paused, or the engines sleep: then they continue with the new weights."""
+    """Publishes a folder, by SGLang's route. Running requests are aborted with abort_all_requests. Otherwise they
+    finish first or, if generation is paused or the engines sleep, continue with the new weights."""
     fleet_spec = (await job.snapshot(fresh=True)).fleet_spec
     sleeps, paused = fleet_spec.rest is not None, fleet_spec.held
     unfinished = await live_of(job).unfinished() if paused else 0
@@ -57,7 +57,7 @@ async def update_from_disk(body: FromDisk, job: Job) -> Response:
 
 
 class UpdateWeights(ProtocolModel):
-    """vLLM's `update_info`, for its own transfer; or prime-rl's `weight_dir`, a folder that every worker sees."""
+    """The body: vLLM's `update_info` (a sender's tensors), or prime-rl's `weight_dir` (a folder for all workers)."""
 
     update_info: dict[str, Any] | None = None
     weight_dir: WeightsPath | None = None
@@ -65,7 +65,7 @@ class UpdateWeights(ProtocolModel):
 
 @router.post("/update_weights")
 async def update_weights(body: UpdateWeights, job: Job) -> Response:
-    """vLLM's transfer, answered once the tensors have arrived; or prime-rl's folder, which is published at once."""
+    """Receives tensors, by vLLM's route, and responds once they have arrived; or publishes a folder, by prime-rl's."""
     if body.weight_dir is not None and body.update_info is not None:
         raise InputError("update_info and weight_dir: found both, needed: one")
     if body.weight_dir is not None:
@@ -79,7 +79,7 @@ async def update_weights(body: UpdateWeights, job: Job) -> Response:
 
 @router.post("/update_weight_version")
 async def rename(new_version: Annotated[str, Body(embed=True)], job: Job) -> dict[str, Any]:
-    """Accepts only the present version, for a version is named when it is published."""
+    """Accepts only the present version's name, because a version is named when it is published."""
     version = await _version(job)
     if new_version != version:
         raise InputError(
@@ -91,7 +91,7 @@ async def rename(new_version: Annotated[str, Body(embed=True)], job: Job) -> dic
 @router.get("/get_weight_version")
 @router.get("/weight_info")
 async def weight_version(job: Job) -> dict[str, Any]:
-    """The version that the fleet serves."""
+    """Returns the version that the fleet serves."""
     return {"weight_version": await _version(job)}
 
 

@@ -23,12 +23,14 @@ log = logging.getLogger(__name__)
 GROUPS = 256
 """Limit of groups of one live batch. A full batch is replaced, so that delivered results can be deleted."""
 BATCH_SECONDS = 60.0
-"""Age, in seconds, at which a live batch takes no new groups. While requests of a process wait, the process opens a
-batch at this interval, even an empty one, as a sign to other processes that it is alive."""
+"""Age, in seconds, after which a live batch takes no new groups. While a process has unfinished requests, it opens a
+batch at this interval, even an empty one, so that other processes see that it runs (orphans.py)."""
 IDLE_SECONDS = 5.0
-"""Time without waiting requests, in seconds, after which a live batch takes no new groups."""
+"""Time without unfinished requests, in seconds, after which a live batch takes no new groups."""
 WAIT_SECONDS = 1.0
+"""Longest wait of one read of results, in seconds."""
 PAGE = 256
+"""Limit of results in one read."""
 TROUBLE_SECONDS = 1.0
 """Wait after a failed read, in seconds."""
 
@@ -36,9 +38,9 @@ _GroupKey = tuple[str, bytes, str, str]
 
 
 class LiveBatch:
-    """One live batch. `retired`: the monotonic time since which it takes no new groups; `waiting`: live requests that
-    have not ended, by id; `is_sign`: it is the newest of a process whose requests wait, and is kept until a newer one
-    exists."""
+    """One live batch. `retired`: monotonic time from which it takes no new groups, None before; `waiting`: its
+    unfinished live requests, by id; `gone`: its data are deleted; `is_sign`: it is the newest batch of a process with
+    unfinished requests, so it is not deleted until a newer one exists."""
 
     def __init__(self, job: JobContext, record: BatchRecord, version: str) -> None:
         self.number = record.number
@@ -56,18 +58,20 @@ class LiveBatch:
 
     @property
     def is_old(self) -> bool:
-        """Whether it was opened more than BATCH_SECONDS ago."""
+        """Whether the batch was opened more than BATCH_SECONDS ago."""
         return time.monotonic() - self.opened > BATCH_SECONDS
 
     # ---- writing, by one task only
 
     def group_for(self, requests: list[LiveRequest]) -> LiveGroup | None:
-        """The group that takes these live requests, which all have the same group key."""
+        """Returns the group that takes these live requests, which all have the same group key;
+        None if there is none."""
         group = self._groups.get(requests[0].group_key)
         return group if group is not None and group.takes(time.monotonic(), len(requests)) else None
 
     async def put(self, groups: list[list[LiveRequest]]) -> None:
-        """Queues live requests; each list is a group, or joins one. Raises OpenseerError and keeps none then."""
+        """Queues live requests; the requests of each list join one group.
+        Raises OpenseerError, and then forgets all."""
         self._used = time.monotonic()
         try:
             await self._write(groups)
@@ -93,7 +97,7 @@ class LiveBatch:
             await self._job.store.submit(specs)
 
     def _withdraw(self, groups: list[list[LiveRequest]]) -> None:
-        """Forgets these live requests and their groups: part of a failed write may have taken effect."""
+        """Forgets the live requests and groups of a failed write, because a part of it may have succeeded."""
         for requests in groups:
             self._groups.pop(requests[0].group_key, None)
             for live_request in requests:
@@ -137,7 +141,8 @@ class LiveBatch:
                 )
 
     async def maintain(self, served: Collection[str]) -> None:
-        """Retires the batch when it is full, old, idle or of a version not served; seals it when no group may grow."""
+        """Retires the batch if it is full, old, idle, or its version is not in `served`;
+        seals it once no group may grow."""
         now = time.monotonic()
         idle = not self.waiting and now - self._used > IDLE_SECONDS
         if self.retired is None and (idle or self.version not in served or self._count >= GROUPS or self.is_old):
@@ -193,7 +198,7 @@ class LiveBatch:
             self._job.traces.note_live(self.number, self._opened_at, result, caller)
         if live_request is None:
             return
-        try:  # now, because the rows are deleted with the batch
+        try:  # rows are read now, because they are deleted with the batch
             live_request.routed = await rows_of(self._job.rows, result)
             resolve(live_request, result)
         except RowsUnavailable as error:
@@ -207,7 +212,7 @@ class LiveBatch:
 
 
 def by_group(requests: list[LiveRequest]) -> list[list[LiveRequest]]:
-    """Live requests by group, in lists of at most MAX_GROUP_SIZE."""
+    """Returns the live requests as lists with one group key each, of at most MAX_GROUP_SIZE."""
     found: dict[_GroupKey, list[LiveRequest]] = {}
     for live_request in requests:
         found.setdefault(live_request.group_key, []).append(live_request)

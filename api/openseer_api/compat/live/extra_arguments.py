@@ -1,4 +1,5 @@
-"""Arguments that vLLM and SGLang pass to custom logits processors; openseer reads only the group's name of them."""
+"""Checks the arguments for custom logits processors of vLLM and SGLang;
+openseer reads only the group's name in them."""
 
 import difflib
 from collections.abc import Mapping
@@ -13,12 +14,13 @@ from openseer_core.errors import InputError
 from openseer_core.manifest.job import Spec
 
 GROUP = "group_id"
-"""The argument that openseer reads."""
+"""The argument with the group's name, the only one that openseer reads."""
 
 
 def check_extra_arguments(spec: Spec, place: str, given: Mapping[str, Any]) -> None:
-    """Raises InputError for an argument whose name resembles the group's, and for any other one in a job with logits
-    processors, which do not receive it. In other jobs it is ignored. `place`: the field of the arguments."""
+    """Raises InputError for an argument whose name resembles GROUP, and in a job with logits processors for any other
+    argument, because they do not receive it. In a job without them other arguments are ignored. `place`: the field that
+    contains the arguments; `given`: the arguments."""
     others = (name for name in given if name != GROUP and name not in THE_FLEETS_OWN)
     for name in islice(others, MOST_UNKNOWN):
         shown = f"{place}.{name:.{MOST_SHOWN}}"

@@ -1,4 +1,4 @@
-"""Groups of live requests: the rules by which requests join a group, and the specs to submit or grow it."""
+"""Groups of live requests: the rules by which requests join a group, and the specs to submit or grow one."""
 
 import re
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from openseer_core.queue.policy import TIERS
 from openseer_core.wire.batches import MAX_GROUP_SIZE
 
 JOIN_SECONDS = 30.0
-"""Time after its first request in which a group without a name takes further ones, in seconds."""
+"""Time, in seconds, for which a group without a name takes further requests after its first one."""
 RECOGNISED_REQUESTS = 256
 """Limit of requests in a group without a name."""
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._:@-]")
@@ -21,7 +21,8 @@ _MOST_CHARACTERS = 160
 
 @dataclass(slots=True, eq=False)
 class LiveGroup:
-    """A group that may still grow. `lone`: it has one request, which is not yet counted as grouped."""
+    """A group that may still grow. `born`: monotonic time of its first request; `named`: a caller gave its name;
+    `lone`: it has one request, which is not yet counted as grouped."""
 
     spec: GroupSpec
     born: float
@@ -29,7 +30,7 @@ class LiveGroup:
     lone: bool = False
 
     def takes(self, now: float, count: int) -> bool:
-        """Whether the group takes `count` more requests."""
+        """Whether the group may take `count` more requests at monotonic time `now`."""
         if self.named:
             return self.spec.size + count <= MAX_GROUP_SIZE
         return now - self.born <= JOIN_SECONDS and self.spec.size + count <= RECOGNISED_REQUESTS
@@ -37,12 +38,13 @@ class LiveGroup:
 
 @dataclass(slots=True)
 class Names:
-    """Names of a batch's groups: the given name if it is free, else with a number."""
+    """Chooses unique names for a batch's groups. `taken`: names in use."""
 
     taken: set[str] = field(default_factory=set[str])
 
     def fresh(self, asked: str) -> str:
-        """A free name, made from `asked`."""
+        """Returns an unused name: `asked`, with a number if that name is in use;
+        live-1 and so on if `asked` is empty."""
         base = _NOT_IN_NAMES.sub("-", asked)[:_MOST_CHARACTERS] if asked else "live"
         if not base[0].isalnum():
             base = f"g{base}"
@@ -57,9 +59,9 @@ class Names:
 def first_spec(
     job: JobContext, gid: GroupId, version: str, ordinals: tuple[int, int], requests: list[LiveRequest], now: float
 ) -> GroupSpec:
-    """The spec of a new group with its first requests.
+    """Returns the spec of a new group with its first requests.
 
-    `ordinals`: of its batch, and of the group in the batch. `now`: seconds of the store's clock.
+    `ordinals`: those of the batch, and of the group in the batch. `now`: seconds of the store's clock.
     """
     first = requests[0]
     return job.placement.group(
@@ -79,5 +81,5 @@ def first_spec(
 
 
 def grown_spec(job: JobContext, spec: GroupSpec, requests: list[LiveRequest]) -> GroupSpec:
-    """The group's spec with these requests added."""
+    """Returns the group's spec with these requests added."""
     return job.placement.grown(spec, tuple(live_request.seed for live_request in requests))

@@ -1,4 +1,4 @@
-"""A live request: one response for a waiting HTTP call, with its outcome."""
+"""Live requests: a live request is one response for a waiting HTTP call. Also converts results for clients."""
 
 import asyncio
 from dataclasses import dataclass, field, replace
@@ -25,12 +25,13 @@ _REASONS = {FinishReason.STOP: "stop", FinishReason.LENGTH: "length", FinishReas
 
 @dataclass(slots=True, eq=False)
 class LiveRequest:
-    """A request of the compatible routes. `sampling`: JSON, without a seed. `name`: of its group, "" if none was given.
+    """A request of the compatible routes. `prompt`: packed tokens. `sampling`: JSON, without the seed. `name`: that of
+    its group, "" if the caller gave none.
 
-    `explicit_group`: the caller gave its group (by a name, or as n responses of one call). `text_form`: of its
-    text. `adapter`: name of the requested adapter, "" for none. `ended`: its result; None if it was cancelled before it
-    was queued. `caller`: the span of its call. `request_id`: set once it is queued. `cancelled`: its call has ended or
-    was aborted. `routed`: routed experts of its result, None if none are captured.
+    `explicit_group`: the caller determined the group, by a name or by n > 1. `text_form`: form of the response's text.
+    `ended`: future of its result; the result is None if the request was cancelled before it was queued. `adapter`: name
+    of the requested adapter, "" for none. `caller`: the span of its call. `request_id`: None until it is queued.
+    `cancelled`: its call has ended or was aborted. `routed`: routed experts of its result, None if none are captured.
     """
 
     prompt: bytes
@@ -49,29 +50,29 @@ class LiveRequest:
 
     @property
     def group_key(self) -> tuple[str, bytes, str, str]:
-        """Equal for live requests of one group."""
+        """A key that is equal for live requests that may share a group."""
         return self.name, self.prompt, self.sampling, self.adapter
 
 
 def resolve(live_request: LiveRequest, outcome: "Result | OpenseerError | None") -> None:
-    """Sets the outcome of a live request; only the first one counts."""
+    """Sets the outcome of a live request, unless it has one. An OpenseerError becomes the exception of the future."""
     if live_request.ended.done():
         return
     if isinstance(outcome, OpenseerError):
         live_request.ended.set_exception(outcome)
-        live_request.ended.exception()  # read once, so that asyncio logs nothing if no call waits
+        live_request.ended.exception()  # asyncio logs an exception that was never read
     else:
         live_request.ended.set_result(outcome)
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedResponse:
-    """A finished response. `finish`: stop, length or abort. `stop`: the stop string or token that ended it.
+    """A finished response. `finish`: stop, length or abort. `stop`: the stop string or token that ended it, or None.
 
-    `at_end`: `stop` is the model's own end token. `versions`: spans of weights versions. `prompt_logprobs`: of the
-    prompt's tokens from the requested one on, by weights `prompt_version`; None if none are requested, or their
-    computation was aborted. `ranked`, `prompt_ranked`: for each token its rank and the likeliest tokens; empty if none
-    are requested. `routed`: its routed experts, None if none are captured.
+    `at_end`: `stop` is the model's own end token. `versions`: spans of weights versions. `prompt_logprobs`:
+    log-probabilities of the prompt's tokens from the requested place on, computed with weights `prompt_version`; None
+    if none are requested, or if their computation was aborted. `ranked`, `prompt_ranked`: for each token its rank and
+    the likeliest tokens; empty if none are requested. `routed`: the routed experts, None if none are captured.
     """
 
     tokens: list[int]
@@ -89,22 +90,22 @@ class FinishedResponse:
 
     @property
     def stop_reason(self) -> str | int | None:
-        """The stop string or token, as vLLM reports it: None for the model's own end token."""
+        """The stop string or token in vLLM's form, which is None for the model's own end token."""
         return None if self.at_end else self.stop
 
     @property
     def version(self) -> str | None:
-        """The weights version of its last token."""
+        """The weights version of the last token; None for an empty response."""
         return self.versions[-1]["version"] if self.versions else None
 
 
 def response_of(
     result: Result | None, codec: TextCodec | None, form: TextForm, routed: RoutedExperts | None = None
 ) -> FinishedResponse:
-    """The response of a result, for a client.
+    """Converts a result (None: cancelled before it was queued) to the response for a client.
 
-    Raises InputError if the engine cannot run the request, FailedResponseError if its weights are the reason, LostError
-    if the fleet has failed; a failed response is no sample of the model.
+    A failed result raises an error, because it is no sample of the model: FailedResponseError if the weights are the
+    cause, InputError if the engine cannot run the request, LostError if the request lost its workers.
     """
     if result is None:
         return FinishedResponse([], [], "abort", None, "", [])
@@ -133,9 +134,10 @@ def response_of(
 
 
 def scored_by(response: FinishedResponse | None, scores: FinishedResponse) -> FinishedResponse:
-    """A response with the log-probabilities of its prompt; aborted if their computation was.
+    """Returns a response with the log-probabilities of its prompt, which are those of `scores`; if their computation
+    was aborted, the response counts as aborted.
 
-    `response` None: no token was requested, so the response is empty.
+    `response` None: no token was requested, so the returned response has none.
     """
     found = response or replace(scores, tokens=[], logprobs=[], ranked=[], text="", stop=None, versions=[])
     if scores.finish == "abort":
@@ -145,7 +147,7 @@ def scored_by(response: FinishedResponse | None, scores: FinishedResponse) -> Fi
 
 
 def _is_end(token: int, sampling: Sampling, read: Reader | None) -> bool:
-    """Whether a token that ended a response is the model's own end token, by vLLM's rule."""
+    """Whether a token that ended a response counts as the model's own end token, by vLLM's rule."""
     if sampling.ignore_eos or read is None or read.end is None:
         return token not in sampling.stop_token_ids
     return token == read.end

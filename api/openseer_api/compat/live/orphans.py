@@ -1,4 +1,4 @@
-"""Deletes live batches of processes that have ended: their callers have lost the connection."""
+"""Deletes the live batches of API processes that have ended, whose callers have lost their connections."""
 
 import logging
 from collections.abc import Sequence
@@ -10,8 +10,9 @@ from openseer_core.queue.batch import BatchRecord
 log = logging.getLogger(__name__)
 
 ORPHAN_SECONDS = 300.0
-"""Age of its newest batch, in seconds, above which a process counts as ended. A process whose live requests wait opens
-a batch every minute (batch.BATCH_SECONDS); if it is cut off from the store, it fails its requests with LostError."""
+"""Age of a process's newest live batch, in seconds, above which the process counts as ended. A process with unfinished
+requests opens a batch every minute (batch.BATCH_SECONDS). If it could not reach the store for longer, its batches are
+deleted, and it fails its requests with LostError."""
 
 
 async def delete_orphans(job: JobContext, batches: Sequence[BatchRecord]) -> int:

@@ -1,4 +1,4 @@
-"""Base classes of the protocols' bodies: unknown fields are ignored; refused, misspelt or misplaced ones are errors."""
+"""Base classes of the protocols' bodies: they ignore unknown fields, and reject refused, misspelt or misplaced ones."""
 
 import difflib
 from collections.abc import Iterator, Mapping
@@ -13,9 +13,9 @@ from openseer_core.manifest.generation import is_off
 from openseer_core.token_scores import MOST_LIKELIEST
 
 MOST_UNKNOWN = 16
-"""Limit of unknown fields of a body that are compared with known ones."""
+"""Limit of unknown fields of a body that are compared with the known ones."""
 LIKENESS = 0.85
-"""Similarity by difflib from which on an unknown name counts as a misspelt one, 0 to 1."""
+"""Similarity by difflib (0 to 1) at or above which an unknown name counts as a misspelt known one."""
 
 
 def _whole(value: object) -> object:
@@ -23,33 +23,33 @@ def _whole(value: object) -> object:
 
 
 WHOLE = BeforeValidator(_whole)
-"""Validator of a whole number: it accepts 5.0, for JSON has one kind of number."""
+"""Validator of a whole number. It accepts 5.0, because JSON has one kind of number."""
 Whole = Annotated[int, WHOLE]
 Top = Annotated[int, Field(ge=0, le=MOST_LIKELIEST), WHOLE]
-"""Number of likeliest tokens that are requested beside each token's own log-probability."""
+"""Number of likeliest tokens that are requested in addition to each token's own log-probability."""
 NOT_STREAMED = "a stream contains new tokens only; remove stream"
 
 
 class ProtocolModel(BaseModel):
-    """A body of a client, with strict scalars: neither true nor "5" is a number, and 1 is not true."""
+    """A body sent by a client, with strict scalars: neither true nor "5" is a number, and 1 is not true."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
 
 class RefusingModel(ProtocolModel):
-    """A body that is refused if a field in `refused` is not off. `closed`: it is also refused for any unknown field."""
+    """A body in which each field of `refused` must be off. `closed`: any unknown field is an error too."""
 
     refused: ClassVar[Refusals] = {}
     closed: ClassVar[bool] = False
 
     @classmethod
     def known(cls) -> set[str]:
-        """Names of the protocol that are supported, refused or ignored."""
+        """Returns the field names that are supported, refused or deliberately ignored."""
         return {*cls.model_fields, *cls.refused, *THE_FLEETS_OWN}
 
     @classmethod
     def elsewhere(cls) -> Mapping[str, str]:
-        """Names that belong elsewhere in the body: name → its right place."""
+        """Returns the names that belong to another place in the body: name → that place."""
         return {}
 
     @model_validator(mode="before")

@@ -1,4 +1,4 @@
-"""Errors of the compatible routes, in the shape that their clients read: {"error": {message, type, param, code}}."""
+"""Errors of the compatible routes, in the shape that their clients parse: {"error": {message, type, param, code}}."""
 
 from fastapi.responses import JSONResponse
 
@@ -23,7 +23,7 @@ MOST_WRONG = 5
 
 
 class LostError(OpenseerError):
-    """A response lost its workers too often, or its batch; it is an error, never an empty sample."""
+    """A response lost its workers too often, or its batch was deleted. It is an error, never an empty sample."""
 
     retryable = True
 
@@ -33,7 +33,7 @@ class FailedResponseError(OpenseerError):
 
 
 def protocol_error(fault: Fault) -> JSONResponse:
-    """The error shape of the compatible routes; 422 becomes 400."""
+    """Renders a fault in the shape of the compatible routes; status 422 becomes 400."""
     wrong = [f"{entry['where'].partition('.')[2] or entry['where']}: {entry['what']}" for entry in fault.errors]
     status = 400 if fault.status == 422 else fault.status
     message = "; ".join(wrong[:MOST_WRONG]) or fault.detail
@@ -43,11 +43,11 @@ def protocol_error(fault: Fault) -> JSONResponse:
 
 
 def error_response(status: int, message: str) -> JSONResponse:
-    """A response with one error."""
+    """Returns a response with one error."""
     return protocol_error(Fault(status, message))
 
 
 def status_of(error: OpenseerError) -> int:
-    """The HTTP status of an error of openseer; 422 becomes 400."""
+    """Returns the HTTP status of an error in the compatible routes; 422 becomes 400."""
     status = fault_of(error).status
     return 400 if status == 422 else status

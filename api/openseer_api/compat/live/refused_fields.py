@@ -1,14 +1,14 @@
-"""Fields of the protocols that openseer cannot support: they are refused by name, and not silently ignored."""
+"""Fields of the protocols that openseer does not support: an error names them, so that none is silently ignored."""
 
 from pydantic.alias_generators import to_snake
 
 from openseer_core.manifest.generation import REFUSED_SAMPLING
 
 Refusals = dict[str, tuple[tuple[object, ...], str]]
-"""Maps a field to the values that mean "off", which pass, and the reason for which any other value is refused."""
+"""Maps a field to the values that mean "off", which are accepted, and to the reason why any other value is refused."""
 
 MOST_SHOWN = 60
-"""Limit of the characters of a refused value that an error repeats."""
+"""Limit of a caller's name or value in the text of an error, in characters."""
 NOT_CONTINUED = "a response could not continue on another worker with it"
 _ONLY_TEXT = "requests and responses are text, or tokens of text alone"
 _ONLY_SAMPLED = "log-probabilities are recorded of sampled tokens and the likeliest ones, not of tokens by name"
@@ -51,7 +51,7 @@ OPENAI: Refusals = {
     "lora_path": ((), "name the adapter as model"),
     "session_params": (({},), _NO_SESSIONS),
 }
-"""Refused fields of completions and chat completions, those of vLLM and SGLang included."""
+"""Refused fields of completions and chat completions, including those that vLLM and SGLang add."""
 
 COMPLETIONS: Refusals = {
     "suffix": (("",), "a response continues its prompt; no text follows it"),
@@ -85,7 +85,7 @@ VLLM_GENERATE: Refusals = {
     "reasoning_parser_kwargs": ((), NOT_CONTINUED),
     "return_token_offsets": ((False,), _NOT_IN_ANSWERS),
 }
-"""Refused fields of vLLM's own route, beside its sampling parameters."""
+"""Refused fields of vLLM's own route, except sampling parameters."""
 
 SGLANG_GENERATE: Refusals = {
     **dict.fromkeys(("image_data", "video_data", "audio_data"), (([], ""), _ONLY_TEXT)),
@@ -105,7 +105,7 @@ SGLANG_GENERATE: Refusals = {
     "require_reasoning": ((False,), NOT_CONTINUED),
     "background": ((False,), "the response is returned when it has ended"),
 }
-"""Refused fields of SGLang's route, beside its sampling parameters."""
+"""Refused fields of SGLang's route, except sampling parameters."""
 
 THE_FLEETS_OWN = frozenset({
     "user", "priority", "session_id", "cache_salt", "kv_transfer_params", "ec_transfer_params", "stream_interval",
@@ -114,5 +114,5 @@ THE_FLEETS_OWN = frozenset({
     "metadata", "prediction", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "safety_identifier",
     "service_tier", "store",
 })  # fmt: skip
-"""Ignored fields: they concern ordering, caching and moving of requests, their sender, messages between vLLM's
-processes, and services of OpenAI beside the response. None of them changes a prompt or the sampling."""
+"""Ignored fields. They concern the order, caching and movement of requests, the sender, messages between vLLM's
+processes, and additional services of OpenAI. None of them changes a prompt or the sampling."""

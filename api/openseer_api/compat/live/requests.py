@@ -1,4 +1,4 @@
-"""The live requests of a job: the waiting requests of the compatible routes, and the one task that queues them.
+"""The live requests of a job: the unfinished requests of the compatible routes, and the one task that queues them.
 
 A live request joins a group in a live batch. Live requests that arrive during a write are queued by the next write, so
 a burst needs few writes. The task that reads the batch resolves each request when its result arrives.
@@ -26,15 +26,16 @@ log = logging.getLogger(__name__)
 LIVE = "live"
 """Key in a batch's metadata: the boot id of the process that owns the live batch."""
 ROUND_SECONDS = 0.25
-"""Interval, in seconds, of the rounds that queue waiting requests and close finished batches."""
+"""Interval of the rounds that queue pending requests and maintain the live batches, in seconds."""
 LOAD_SECONDS = 0.25
-"""Cache TTL of the queue's length, in seconds."""
+"""Cache TTL of the number of waiting requests, in seconds."""
 
 _LIVES: "dict[JobContext, Live]" = {}
 
 
 class Live:
-    """The waiting live requests and the live batches. `calls`: live requests by the names that an abort may use."""
+    """The live requests and live batches of one process for a job. `boot`: id of the process in the metadata of its
+    batches; `calls`: live requests by the names that an abort may use."""
 
     def __init__(self, job: JobContext) -> None:
         self.boot = uuid.uuid4().hex[:12]
@@ -49,7 +50,8 @@ class Live:
     # ---- for the routes
 
     def submit(self, requests: list[LiveRequest], named: Mapping[str, list[LiveRequest]]) -> None:
-        """Accepts live requests; sets `ended` of each when it ends. `named`: requests by the names for an abort."""
+        """Accepts live requests, whose `ended` is set when they end.
+        `named`: the requests by the names for an abort."""
         self._job.counts["compatible_requests"] += len(requests)
         for name, of in named.items():
             self.calls.setdefault(name, []).extend(of)
@@ -59,7 +61,7 @@ class Live:
             self._task = asyncio.create_task(self._serve())
 
     def forget(self, named: Mapping[str, list[LiveRequest]]) -> None:
-        """Removes the names of an answered call: an abort no longer finds its live requests."""
+        """Removes the names of a call that has ended, so that an abort no longer finds its live requests."""
         for name, requests in named.items():
             gone = set(map(id, requests))
             left = [live_request for live_request in self.calls.get(name, ()) if id(live_request) not in gone]
@@ -69,7 +71,7 @@ class Live:
                 self.calls.pop(name, None)
 
     async def cancel(self, requests: Sequence[LiveRequest]) -> int:
-        """Ends live requests that have not ended, with their partial tokens. Returns the number of ended requests."""
+        """Ends the unfinished ones of these live requests, with their partial tokens. Returns their number."""
         count = 0
         for live_request in requests:
             if live_request.cancelled or (live_request.ended.done() and not live_request.ended.cancelled()):
@@ -85,7 +87,8 @@ class Live:
         return count
 
     async def cancel_named(self, names: Iterable[str]) -> int:
-        """Ends the live requests of these calls; skips unknown names. Returns the number of ended requests."""
+        """Ends the unfinished live requests with these names; skips unknown names.
+        Returns the number of ended requests."""
         return await self.cancel([live_request for name in names for live_request in self.calls.get(name, ())])
 
     async def cancel_all(self) -> int:
@@ -102,15 +105,15 @@ class Live:
         return count
 
     async def records(self) -> list[BatchRecord]:
-        """Live batches of all processes that serve this job."""
+        """Returns the live batches of all processes that serve this job."""
         return [record for record in await self._job.store.batches() if owner(self._job, record)]
 
     async def unfinished(self) -> int:
-        """The number of unfinished requests in the live batches of all processes."""
+        """Returns the number of unfinished requests in the live batches of all processes."""
         return sum(record.progress.requests - record.progress.closed for record in await self.records())
 
     async def close(self) -> None:
-        """Stops the task, resolves requests that are not queued with None, and closes all live batches."""
+        """Stops the task, resolves pending requests with None, and closes all live batches."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -134,7 +137,7 @@ class Live:
     # ---- the task that queues
 
     async def _serve(self) -> None:
-        """Runs until no request waits and all live batches are deleted."""
+        """Runs until no request is pending and all live batches are deleted."""
         while self._pending or self._batches:
             self._wake.clear()
             try:
@@ -159,7 +162,7 @@ class Live:
         await self._show_life(fleet_spec.version)
 
     async def _show_life(self, version: str) -> None:
-        """Keeps a recent batch in the store while requests wait: other processes see that this one is alive."""
+        """Keeps a recent batch in the store while requests are unfinished: it shows that this process runs."""
         waits = any(batch.waiting for batch in self._batches)
         if waits and self._batches[-1].is_old:
             await self._open(version)
@@ -167,7 +170,8 @@ class Live:
             batch.is_sign = waits and batch is self._batches[-1]
 
     def _take_ready(self, fleet_spec: FleetSpec) -> list[LiveRequest]:
-        """Removes from the waiting requests those that may be queued now. Ends those whose adapter was removed."""
+        """Removes and returns the pending requests that may be queued now.
+        Requests of a removed adapter end with an error."""
         waiting, self._pending = self._pending, []
         ready: list[LiveRequest] = []
         for live_request in waiting:
@@ -198,12 +202,12 @@ class Live:
                 await self._job.store.change_version(batch.number, following)
 
     def _joined(self, requests: list[LiveRequest], version: str) -> LiveBatch | None:
-        """The batch with a group that takes these live requests; None without one."""
+        """Returns the batch with a group that takes these live requests; None if there is none."""
         fit = (batch for batch in self._batches if batch.version == version and not (batch.sealed or batch.gone))
         return next((batch for batch in fit if batch.group_for(requests) is not None), None)
 
     async def _current(self, version: str, fleet_spec: FleetSpec) -> LiveBatch:
-        """The batch that takes new groups of a version that the fleet serves."""
+        """Returns the batch that takes new groups of a served version; opens one if there is none."""
         for batch in self._batches:
             await batch.maintain(fleet_spec.served)
             if batch.version == version and batch.retired is None and not batch.gone:
@@ -219,7 +223,7 @@ class Live:
 
 
 def _version_of(live_request: LiveRequest, fleet_spec: FleetSpec) -> str | None:
-    """The weights version for a request: the fleet's, or its adapter's current one; None if the adapter is gone."""
+    """Returns the weights version for a request: the fleet's, or its adapter's; None if the adapter is not served."""
     if not live_request.adapter:
         return fleet_spec.version
     adapter = fleet_spec.adapter(live_request.adapter)
@@ -227,12 +231,12 @@ def _version_of(live_request: LiveRequest, fleet_spec: FleetSpec) -> str | None:
 
 
 def owner(job: JobContext, record: BatchRecord) -> str:
-    """The boot id of the process that owns a live batch; "" for a trainer's own batch."""
+    """Returns the boot id of the process that owns a live batch; "" for a batch that a trainer opened."""
     return str(job.spec_of(record).metadata.get(LIVE, ""))
 
 
 def live_of(job: JobContext) -> Live:
-    """The job's live requests in this process."""
+    """Returns the job's live requests in this process; the first call creates the object."""
     live = _LIVES.get(job)
     if live is None:
         live = _LIVES[job] = Live(job)
@@ -241,7 +245,7 @@ def live_of(job: JobContext) -> Live:
 
 
 def boot_of(job: JobContext) -> str:
-    """The boot id in this process's live batches; "" before the first call of a compatible route."""
+    """Returns the boot id in this process's live batches; "" before the first call of `live_of`."""
     return _LIVES[job].boot if job in _LIVES else ""
 
 

@@ -1,4 +1,4 @@
-"""Converts sampling parameters of the protocols into openseer's own, and into the form of a response's text."""
+"""Converts the protocols' sampling parameters to openseer's own, and to the form of a response's text."""
 
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ClassVar
@@ -20,16 +20,16 @@ from openseer_text.stop_strings import TextForm
 
 
 def _step(value: object, check: ValidatorFunctionWrapHandler) -> list[int]:
-    """Checks one list of many, so that other threads run between two of them."""
+    """Checks one of many lists in Python code, so that other threads can run between two lists."""
     return check(value)
 
 
 Ids = Annotated[list[StrictInt], Field(fail_fast=True), WrapValidator(_step)]
-"""Token ids: true, 5.0 and "5" are none. The error names the first wrong one, not each of millions."""
+"""Token ids; true, 5.0 and "5" are refused. The error names only the first wrong id, because there may be millions."""
 
 
 class SamplingFields(RefusingModel):
-    """Sampling parameters by the names of OpenAI, vLLM and SGLang. Unset ones default to the job's own."""
+    """Sampling parameters by the names of OpenAI, vLLM and SGLang. An unset one has the job's value."""
 
     refused: ClassVar[Refusals] = SAMPLING
 
@@ -70,24 +70,24 @@ class SamplingFields(RefusingModel):
 
     @property
     def effective_seed(self) -> int | None:
-        """The seed, in openseer's range; None if unset or -1, as in vLLM."""
+        """The seed, reduced to openseer's range; None if it is unset or, as in vLLM, -1."""
         seed = self.seed if self.seed is not None else self.sampling_seed
         return None if seed in (None, -1) else seed % (INT53_MAX + 1)
 
     @property
     def text_form(self) -> TextForm:
-        """The form of a response's text: with special tokens, with its stop string."""
+        """The form of a response's text: whether it contains special tokens, and the stop string."""
         keep_stop = bool(self.include_stop_str_in_output or self.no_stop_trim)
         return TextForm(special=self.skip_special_tokens is False, keep_stop=keep_stop)
 
     @property
     def extra_arguments(self) -> tuple[str, dict[str, Any]]:
-        """The field of arguments for custom logits processors, and these arguments."""
+        """The name of the field with the arguments for custom logits processors, and the arguments."""
         return "", {}
 
     @property
     def named_group(self) -> str | None:
-        """The group that the extra arguments name."""
+        """The name of the group in the extra arguments; None if they contain none."""
         name = self.extra_arguments[1].get(GROUP)
         return None if name is None else str(name)
 
@@ -122,10 +122,10 @@ _OTHER_NAMES = {
 def sampling_of(
     own: Sampling, fields: SamplingFields, *, logprobs: bool, top: int = 0, scored: bool = False
 ) -> Sampling:
-    """The job's own parameters, overridden by those of a request; without the seed, which differs per response.
+    """Returns the job's own parameters, overridden by those of a request; without the seed, which differs per response.
 
-    `logprobs`: whether they are requested, with those of the `top` likeliest tokens. `scored`: whether those of the
-    prompts are requested too; then max_tokens may be 0, which becomes 1 here.
+    `logprobs`: whether log-probabilities are requested; `top`: number of likeliest tokens that are requested per token.
+    `scored`: whether log-probabilities of the prompts are requested; then max_tokens may be 0, and is returned as 1.
     Raises InputError for parameters that the job refuses or that are out of range.
     """
     if logprobs and own.logprobs == "none":
@@ -140,25 +140,25 @@ def sampling_of(
     except ValidationError as error:
         field, _, what = first_problem(error).partition(":")
         raise InputError(f"{_as_given(fields, to_snake(field))}:{what}{_scores_alone(given)}") from None
-    if "min_tokens" not in given:  # the job's own gives way to a shorter response
+    if "min_tokens" not in given:  # the job's own min_tokens is limited by the request's max_tokens
         return sampling.model_copy(update={"min_tokens": min(sampling.min_tokens, sampling.max_tokens)})
     check_order(sampling, "min_tokens", "max_tokens")
     return sampling
 
 
 def _as_given(fields: SamplingFields, name: str) -> str:
-    """The request's own name for one of openseer's parameters."""
+    """Returns the name that the request uses for one of openseer's parameters."""
     others = (other for other in _OTHER_NAMES.get(name, ()) if getattr(fields, other) is not None)
     return next(others, name)
 
 
 def _scores_alone(given: dict[str, Any]) -> str:
-    """The rule for max_tokens 0, as a part of an error, if the request has it."""
+    """Returns the rule for max_tokens 0, as a part of an error, if the request has max_tokens 0; else ""."""
     return "; 0 only with log-probabilities of the prompt" if given.get("max_tokens") == 0 else ""
 
 
 def _given(values: Sequence[Any] | None) -> tuple[Any, ...] | None:
-    """The values as a tuple; None if unset. An empty list is a value."""
+    """Returns the values as a tuple; None if unset. An empty list counts as set."""
     return None if values is None else tuple(values)
 
 

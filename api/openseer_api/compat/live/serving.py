@@ -1,4 +1,4 @@
-"""The steps of every generating route: check a call, submit its live requests, await the responses or stream them."""
+"""The steps of every generating route: checks a call, submits its live requests, awaits or streams the responses."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
@@ -34,10 +34,11 @@ from openseer_text.rendering import USUAL, RenderOptions, TextCodec
 from openseer_text.stop_strings import begun_text
 
 STREAM_SECONDS = 0.1
-"""Interval at which a stream reads new tokens, in seconds; they arrive at the workers' checkpoints."""
+"""Interval at which a stream reads new tokens, in seconds. Tokens reach the store at the workers' checkpoints."""
 MOST_REQUESTS = 4096
 """Limit of responses of one call."""
 GROUP_HEADER = "X-Openseer-Group"
+"""Header field with a group's name, for clients that cannot set `group_id` in the body."""
 encode = msgspec.json.Encoder().encode
 
 Prompt = list[int] | str | list[dict[str, str]]
@@ -46,9 +47,9 @@ Prompt = list[int] | str | list[dict[str, str]]
 
 @dataclass(slots=True)
 class CompletionCall:
-    """One HTTP call. `requests`: `sampling_fields.count` per prompt, in the order of the prompts; empty if it requests
-    no tokens. `scores`: one per prompt, if it requests the prompts' log-probabilities. `named`: all of them, by the
-    names that an abort may use. `words`: cache of decoded tokens."""
+    """One HTTP call. `requests`: `sampling_fields.count` live requests per prompt, in the order of the prompts; empty
+    if no tokens are requested. `scores`: one live request per prompt if the prompts' log-probabilities are requested.
+    `named`: all live requests, by the names that an abort may use. `words`: cache of decoded tokens."""
 
     sampling_fields: SamplingFields
     requests: list[LiveRequest]
@@ -59,7 +60,8 @@ class CompletionCall:
     words: dict[int, str] = field(default_factory=dict[int, str])
 
     def word(self, token: int) -> str | None:
-        """The text of one token, also of a special one; None without a tokenizer. Each token is decoded once."""
+        """Returns the text of one token, also of a special token; None without a tokenizer.
+        Each token is decoded once."""
         known = self.words.get(token)
         if known is None and self.codec is not None and self.codec.read is not None:
             known = self.words[token] = self.codec.read.whole([token])
@@ -67,7 +69,7 @@ class CompletionCall:
 
     @property
     def all_requests(self) -> list[LiveRequest]:
-        """Requests that sample, and those that score."""
+        """The live requests that sample, followed by those that score."""
         return self.requests + self.scores
 
     @property
@@ -76,14 +78,14 @@ class CompletionCall:
         return sum(map(len, self.prompts))
 
     def prompt_of(self, index: int) -> list[int]:
-        """The prompt of response `index`."""
+        """Returns the token ids of the prompt of response `index`."""
         return self.prompts[index // self.sampling_fields.count]
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """The part of one response that a stream sends next. `end`: the whole response, in its last piece; `ranked`: as in
-    FinishedResponse."""
+    """The part of response `index` that a stream sends next. `end`: the whole response, in its last piece, else None;
+    `ranked`: as in FinishedResponse."""
 
     index: int
     tokens: list[int]
@@ -109,9 +111,10 @@ async def open_call(
     score_from: int | None = None,
     prompt_top: int = 0,
 ) -> CompletionCall:
-    """Checks and renders a call; nothing is queued yet. `field`: name of the prompts' field; `model`: the caller's name
-    of it; `score_from`: place of a prompt's first token whose log-probability is requested, None for none; `top`,
-    `prompt_top`: number of likeliest tokens that are requested per token of a response, and of a prompt.
+    """Checks a call and renders its prompts; queues nothing. `group`: name of the group, None for none; `names`: names
+    for an abort; `field`: name of the prompts' field, for errors; `model`: the model's name in the call; `score_from`:
+    place of a prompt's first token whose log-probability is requested, None for none; `top`, `prompt_top`: number of
+    likeliest tokens that are requested per token of a response, and per token of a prompt.
     Raises InputError, BusyProblem, and NotFoundProblem for another model."""
     adapter, scored = await adapter_of(job, model), score_from is not None
     check_count(len(prompts), len(prompts) * sampling_fields.count)
@@ -139,7 +142,7 @@ async def open_call(
     rendered: list[list[int]] = []
     limits = await job.limits_of_requests()
     for place, prompt in enumerate(prompts):
-        await asyncio.sleep(0)  # there may be thousands: other calls run in between
+        await asyncio.sleep(0)  # lets other calls run: there may be thousands of prompts
         ids = _render(prompt, codec, options)
         problem = misfit(ids, sampling, limits, name=field) or _too_short(ids, score_from, field)
         problem = problem or (unranked(len(ids), scoring, limits) if scored else None)
@@ -156,26 +159,27 @@ async def open_call(
 
 
 def _too_short(ids: Sequence[int], score_from: int | None, field: str) -> str | None:
-    """The problem of a prompt without a token to score; None if it has one, or none is requested."""
+    """Returns the problem of a prompt without a token to score;
+    None if it has such a token, or scores are not requested."""
     if score_from is None or score_from < len(ids):
         return None
     return f"{field}: found {len(ids)} tokens, needed for scores from place {score_from} on: {score_from + 1} or more"
 
 
 async def render_prompts(job: JobContext, prompts: Sequence[Prompt], options: RenderOptions) -> list[list[int]]:
-    """The token ids of prompts, as the fleet receives them. Raises ModelError, InputError."""
+    """Returns the token ids of prompts, as the fleet receives them. Raises ModelError, InputError."""
     codec = await _codec(job, prompts)
     rendered: list[list[int]] = []
     for prompt in prompts:
-        await asyncio.sleep(0)  # there may be thousands: other calls run in between
+        await asyncio.sleep(0)  # lets other calls run: there may be thousands of prompts
         rendered.append(_render(prompt, codec, options))
     return rendered
 
 
 async def adapter_of(job: JobContext, name: str | None) -> str:
-    """The adapter that a model's name denotes, "" for the job's model itself.
+    """Returns the adapter with a model's name; "" for the job's model itself, and for no name.
 
-    Raises NotFoundProblem for a name of neither: the responses would be those of another model.
+    Raises NotFoundProblem for any other name, because the responses would be those of another model.
     """
     if not name or name in job.model_names:
         return ""
@@ -198,7 +202,8 @@ def check_count(prompts: int, responses: int) -> None:
 
 
 async def _codec(job: JobContext, prompts: Sequence[Prompt]) -> TextCodec | None:
-    """The tokenizer: required for text, optional for token ids. Raises ModelError."""
+    """Returns the tokenizer. Raises ModelError if it cannot be loaded and a prompt is text or chat messages;
+    for token ids returns None then."""
     try:
         return await job.codec()
     except ModelError:
@@ -222,14 +227,15 @@ def _render(prompt: Prompt, codec: TextCodec | None, options: RenderOptions) -> 
 
 
 async def responses(job: JobContext, request: Request, call: CompletionCall) -> list[FinishedResponse]:
-    """All responses of a call. Raises GoneError if the client disconnects; LostError."""
+    """Submits a call and returns its responses.
+    Raises GoneError if the client disconnects, and the errors of `response_of`."""
     return (await all_responses(job, request, [call]))[0]
 
 
 async def all_responses(
     job: JobContext, request: Request, calls: Sequence[CompletionCall]
 ) -> list[list[FinishedResponse]]:
-    """The same for several calls with separate prompts, which one client awaits together."""
+    """Submits several calls of one HTTP request and returns the responses of each. Raises as `responses`."""
     async with _submitted(job, calls):
         waiting = [live_request.ended for call in calls for live_request in call.all_requests]
         gone = asyncio.create_task(_until_disconnected(request))
@@ -245,7 +251,7 @@ async def all_responses(
 
 
 def _responses(call: CompletionCall) -> list[FinishedResponse]:
-    """The responses of a call whose live requests have all ended."""
+    """Returns the responses of a call whose live requests have all ended."""
 
     def read(live_request: LiveRequest, codec: TextCodec | None) -> FinishedResponse:
         return response_of(live_request.ended.result(), codec, live_request.text_form, live_request.routed)
@@ -259,7 +265,8 @@ def _responses(call: CompletionCall) -> list[FinishedResponse]:
 
 
 async def pieces(job: JobContext, call: CompletionCall) -> AsyncIterator[Piece]:
-    """The responses of a call as they grow. Closing the iterator cancels unfinished ones. Raises LostError."""
+    """Submits a call and yields the new parts of its responses. Closing the iterator cancels unfinished responses.
+    Raises the errors of `response_of`."""
     async with _submitted(job, [call]):
         streams = [_Stream(job, call, index) for index in range(len(call.requests))]
         while streams:
@@ -275,7 +282,7 @@ async def pieces(job: JobContext, call: CompletionCall) -> AsyncIterator[Piece]:
 
 
 class _Stream:
-    """The stream of one response: notes how much of it has been sent."""
+    """The stream of one response; records the tokens and characters that were sent."""
 
     def __init__(self, job: JobContext, call: CompletionCall, index: int) -> None:
         live_request = call.requests[index]
@@ -296,7 +303,7 @@ class _Stream:
         try:
             record = await self._job.store.record(self._request.request_id, len(self._sent))
         except KeyError:
-            return None  # its submission is not finished
+            return None  # the request is not in the store yet
         if not record.tokens:
             return None
         tokens = unpack_tokens(record.tokens)
@@ -325,17 +332,17 @@ class _Stream:
 
 
 async def answer(calls: Sequence[CompletionCall], make: Callable[[], Any]) -> HTTPResponse:
-    """A JSON response for calls that have ended, encoded by msgspec for speed."""
+    """Returns the value of `make` as a JSON response for calls that have ended. msgspec encodes it, for speed."""
     return HTTPResponse(await made(_score_bytes(calls), lambda: encode(make())), media_type="application/json")
 
 
 def encoded(parts: Iterable[Any]) -> list[msgspec.Raw]:
-    """Encodes each part as JSON before the next one is made, for each may be large."""
+    """Encodes each part as JSON before the next one is created, because each may be large."""
     return [msgspec.Raw(encode(part)) for part in parts]
 
 
 def _score_bytes(calls: Sequence[CompletionCall]) -> int:
-    """Bytes of the log-probabilities and routed experts of calls that have ended."""
+    """Returns the bytes of the log-probabilities and routed experts of calls that have ended."""
     requests = [live_request for call in calls for live_request in call.all_requests]
     results = [live_request.ended.result() for live_request in requests]
     rows = sum(len(live_request.routed.rows) for live_request in requests if live_request.routed is not None)
@@ -344,7 +351,7 @@ def _score_bytes(calls: Sequence[CompletionCall]) -> int:
 
 @asynccontextmanager
 async def _submitted(job: JobContext, calls: Sequence[CompletionCall]) -> AsyncGenerator[Live]:
-    """Submits the calls' live requests, which an abort finds by their names; cancels unfinished ones at exit."""
+    """Submits the calls' live requests on entry; on exit removes their names and cancels the unfinished ones."""
     live = live_of(job)
     for call in calls:
         live.submit(call.all_requests, call.named)
@@ -357,6 +364,6 @@ async def _submitted(job: JobContext, calls: Sequence[CompletionCall]) -> AsyncG
 
 
 async def _until_disconnected(request: Request) -> None:
-    """Returns when the client closes the connection; the body must have been read before."""
+    """Returns when the client closes the connection. The body must have been read before."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

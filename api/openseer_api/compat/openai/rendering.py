@@ -15,12 +15,12 @@ NOT_RANKED = Ranked(0, [])
 
 
 def envelope(key: str, kind: str, model: str, choices: Sequence[Any]) -> dict[str, Any]:
-    """A response with its choices and the fields that all responses have."""
+    """Returns a response with its choices and the fields that all responses have. `key`: id of the response."""
     return {"id": key, "object": kind, "created": int(time.time()), "model": model, "choices": choices}
 
 
 def usage(call: CompletionCall, tokens: int) -> dict[str, Any]:
-    """Token counts of a call."""
+    """Returns the token counts of a call. `tokens`: sum over its responses."""
     prompt = call.prompt_tokens
     return {"prompt_tokens": prompt, "completion_tokens": tokens, "total_tokens": prompt + tokens}
 
@@ -28,7 +28,7 @@ def usage(call: CompletionCall, tokens: int) -> dict[str, Any]:
 def completion_choice(
     index: int, response: FinishedResponse, body: CompletionRequest, call: CompletionCall
 ) -> dict[str, Any]:
-    """One choice of a completion; an echoed prompt comes first."""
+    """Returns one choice of a completion; it begins with the prompt if `echo` is set."""
     prompt = call.prompt_of(index)
     text, tokens, logprobs, places = response.text, response.tokens, response.logprobs, response.ranked
     if body.echo:
@@ -48,7 +48,7 @@ def completion_choice(
 
 
 def completion_piece(piece: Piece, body: CompletionRequest, call: CompletionCall, begun: dict[int, int]) -> Any:
-    """One choice of a completion's stream. `begun`: choice → characters of its tokens so far; updated here."""
+    """Returns one choice of a completion's stream. `begun`: choice → number of characters sent so far; updated here."""
     first, at = piece.index not in begun, begun.get(piece.index, 0)
     wanted = body.logprobs is not None
     lists = _lists(piece.tokens, piece.logprobs, piece.ranked, body, call, at) if wanted else None
@@ -71,7 +71,7 @@ def _text_of_prompt(index: int, body: CompletionRequest, call: CompletionCall) -
 
 
 def _whole(response: FinishedResponse, prompt: Sequence[int]) -> list[float | None]:
-    """Log-probabilities of all tokens of a prompt; None for a token without."""
+    """Returns the log-probability of each token of a prompt; None for a token that has none."""
     known = response.prompt_logprobs or []
     return [None] * (len(prompt) - len(known)) + known
 
@@ -84,8 +84,8 @@ def _ranked_of(response: FinishedResponse, prompt: Sequence[int]) -> list[Ranked
 def prompt_logprobs(
     response: FinishedResponse, prompt: Sequence[int], call: CompletionCall, top: int
 ) -> dict[str, Any]:
-    """The fields of a prompt's log-probabilities in vLLM's form: for each place a map from the ids of its token and of
-    the `top` likeliest ones; {} if none are requested."""
+    """Returns the fields of a prompt's log-probabilities in vLLM's form: for each place a map from token id to
+    log-probability, rank and text, for the prompt's token and the `top` likeliest ones. {} if none are requested."""
     if not call.scores:
         return {}
     if response.prompt_logprobs is None:
@@ -110,9 +110,9 @@ def prompt_logprobs(
 
 
 def entries_of(token: int, value: float | None, place: Ranked, top: int) -> list[dict[str, Any]]:
-    """A token and the `top` likeliest ones of its place, in vLLM's form: the token first, no token twice, with ranks.
+    """Returns a token, and after it the other ones of the `top` likeliest at its place, in vLLM's form with ranks.
 
-    Without likeliest tokens the rank of a token is not recorded.
+    The rank of the token itself is None if no likeliest tokens were recorded.
     """
     likely = enumerate(place.likeliest[:top], 1)
     others = [{"token_id": other, "logprob": score, "rank": rank} for rank, (other, score) in likely if other != token]
@@ -120,7 +120,7 @@ def entries_of(token: int, value: float | None, place: Ranked, top: int) -> list
 
 
 def chat_choice(index: int, response: FinishedResponse, body: ChatRequest, call: CompletionCall) -> dict[str, Any]:
-    """One choice of a chat completion."""
+    """Returns one choice of a chat completion."""
     return {
         "index": index,
         "message": {"role": "assistant", "content": response.text},
@@ -132,7 +132,7 @@ def chat_choice(index: int, response: FinishedResponse, body: ChatRequest, call:
 
 
 def chat_piece(piece: Piece, body: ChatRequest, call: CompletionCall, *, first: bool) -> dict[str, Any]:
-    """One choice of a chat completion's stream."""
+    """Returns one choice of a chat completion's stream. `first`: it is the first piece of this choice."""
     return {
         "index": piece.index,
         "delta": ({"role": "assistant"} if first else {}) | {"content": piece.text},
@@ -143,7 +143,7 @@ def chat_piece(piece: Piece, body: ChatRequest, call: CompletionCall, *, first: 
 
 
 def routed_experts(response: FinishedResponse) -> dict[str, Any]:
-    """The field of routed experts in vLLM's form, a numpy file in base64; {} if none are captured."""
+    """Returns the field of routed experts in vLLM's form, a numpy file in base64; {} if none are captured."""
     return {} if response.routed is None else {"routed_experts": b64encode(marked_npy(response.routed)).decode()}
 
 
@@ -182,7 +182,7 @@ def _lists(
 
 
 def for_each(logprobs: Sequence[float | None], places: Sequence[Ranked]) -> list[Ranked]:
-    """For each token with a log-probability its recorded `Ranked`, or NOT_RANKED."""
+    """Returns for each log-probability the recorded `Ranked` of its token, or NOT_RANKED."""
     return [*places[: len(logprobs)]] + [NOT_RANKED] * (len(logprobs) - len(places))
 
 
@@ -196,7 +196,8 @@ def _contents(scored: FinishedResponse | Piece, body: ChatRequest, call: Complet
 
 
 def contents(scored: FinishedResponse | Piece, call: CompletionCall, *, ids: bool = False) -> dict[str, Any]:
-    """The log-probabilities of a response, or of a piece, in the form of chat completions."""
+    """Returns the log-probabilities of a response or piece in the form of chat completions.
+    `ids`: see `token_words`."""
 
     bytes_of: dict[str, list[int]] = {}
 
@@ -218,7 +219,7 @@ def contents(scored: FinishedResponse | Piece, call: CompletionCall, *, ids: boo
 
 
 def token_words(tokens: Sequence[int], call: CompletionCall, *, ids: bool) -> list[str]:
-    """Tokens as text, or in vLLM's form of ids if there is no text."""
+    """Returns the text of each token; token_id:ID, as in vLLM, if `ids` is set or there is no tokenizer."""
     words = [None if ids else call.word(token) for token in tokens]
     return [f"token_id:{token}" if word is None else word for token, word in zip(tokens, words, strict=True)]
 

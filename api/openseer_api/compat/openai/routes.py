@@ -1,4 +1,4 @@
-"""OpenAI's routes: models, completions, chat completions, whole or streamed."""
+"""OpenAI's routes: models, completions and chat completions; responses are returned whole or streamed."""
 
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -33,7 +33,8 @@ STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 @router.get("/v1/models")
 async def models(job: Job) -> dict[str, Any]:
-    """The job's model under each of its names, and its adapters, whose root is the location of their files."""
+    """Returns the job's model under each of its names, and the adapters.
+    An adapter's `root` is the place of its files."""
     limit, model = (await job.limits_of_requests()).request_tokens, job.model_names[0]
     card = {"object": "model", "created": 0, "owned_by": "openseer", "max_model_len": limit}
     own = [{"id": name, **card, "root": model, "parent": None} for name in job.model_names]
@@ -53,7 +54,7 @@ async def models(job: Job) -> dict[str, Any]:
 async def completions(
     body: Annotated[CompletionRequest, body_of(CompletionRequest)], request: Request, job: Job
 ) -> Response:
-    """Completions of one or several prompts."""
+    """Returns or streams completions of one or several prompts."""
     key = request_key("cmpl", body, request)
     names = [key, *_given(body, request)]
     call = await open_call(
@@ -94,7 +95,7 @@ async def completions(
 
 @router.post("/v1/chat/completions")
 async def chat(body: Annotated[ChatRequest, body_of(ChatRequest)], request: Request, job: Job) -> Response:
-    """Completions of a chat, which the model's own template renders."""
+    """Returns or streams completions of a chat, which the model's own template renders."""
     key = request_key("chatcmpl", body, request)
     names = [key, *_given(body, request)]
     call = await open_call(
@@ -154,7 +155,7 @@ async def _events(
     head: tuple[str, str, str],
     choice: Callable[[Piece], Any],
 ) -> AsyncIterator[bytes]:
-    """Chunks as server-sent events; a later error is an event too, since the status is sent already."""
+    """Yields chunks as server-sent events. An error becomes an event, because the status has been sent."""
     tokens = 0
     try:
         async for piece in pieces(job, call):
@@ -170,21 +171,21 @@ async def _events(
 
 
 def event(content: Any) -> bytes:
-    """One server-sent event."""
+    """Encodes one server-sent event."""
     return b"data: %s\n\n" % encode(content)
 
 
 def request_key(kind: str, body: OpenAIRequest, request: Request) -> str:
-    """The id of a response: from the caller's request id, or generated."""
+    """Returns the id of a response: `kind` and the caller's request id, or a generated one."""
     given = _given(body, request)
     return f"{kind}-{given[0] if given else uuid.uuid4().hex}"
 
 
 def _given(body: OpenAIRequest, request: Request) -> list[str]:
-    """The caller's ids of the request: of the body, then of the header field."""
+    """Returns the caller's ids of the request: that of the body, then that of the header field X-Request-Id."""
     return [response for response in (body.request_id, request.headers.get("X-Request-Id")) if response]
 
 
 def model_of(job: JobContext, body: OpenAIRequest) -> str:
-    """The caller's name of the model, else its path."""
+    """Returns the model's name in the body, else its path."""
     return body.model or job.model_names[0]

@@ -40,7 +40,8 @@ class OpenAIRequest(SamplingFields):
 
     @property
     def score_from(self) -> int | None:
-        """Place of a prompt's first token whose log-probability is requested: 1, for the token at 0 has none."""
+        """Place of a prompt's first token whose log-probability is requested: 1, because the token at 0 has none. None
+        if no log-probabilities of prompts are requested."""
         return None if self.prompt_logprobs is None else 1
 
     @property
@@ -50,17 +51,17 @@ class OpenAIRequest(SamplingFields):
 
     @property
     def group(self) -> str | None:
-        """The group that the caller names."""
+        """The group's name in the body or in the extra arguments; None if there is none."""
         return self.group_id or self.named_group
 
     @property
     def extra_arguments(self) -> tuple[str, dict[str, Any]]:
-        """Arguments for custom logits processors, by vLLM's name."""
+        """The field with the arguments for custom logits processors, by vLLM's name, and the arguments."""
         return "vllm_xargs", self.vllm_xargs or {}
 
     @property
     def usage_wanted(self) -> bool:
-        """Whether a stream ends with counts."""
+        """Whether a stream ends with token counts."""
         return self.stream_options is not None and self.stream_options.include_usage is True
 
     @model_validator(mode="after")
@@ -93,17 +94,17 @@ class CompletionRequest(OpenAIRequest):
 
     @property
     def score_from(self) -> int | None:
-        """The same, and 1 for an echoed prompt if log-probabilities are requested."""
+        """As in OpenAIRequest; also 1 if the prompt is echoed and log-probabilities are requested."""
         return 1 if self.echo and self.logprobs is not None else super().score_from
 
     @property
     def shown_prompt_top(self) -> int:
-        """Number of likeliest tokens in a response's `prompt_logprobs`: that of the field, else that of the echo."""
+        """Number of likeliest tokens in a response's `prompt_logprobs`: that field of the body, else `prompt_top`."""
         return super().prompt_top if self.prompt_logprobs is not None else self.prompt_top
 
     @property
     def prompt_top(self) -> int:
-        """The same, and at least `logprobs` for an echoed prompt."""
+        """As in OpenAIRequest, but at least `logprobs` if the prompt is echoed."""
         return max(super().prompt_top, (self.logprobs or 0) if self.echo else 0)
 
     @property
@@ -113,7 +114,7 @@ class CompletionRequest(OpenAIRequest):
 
     @property
     def prompts(self) -> list[str | list[int]]:
-        """A list with one entry per prompt."""
+        """The prompts, each as text or token ids."""
         prompt = self.prompt
         if isinstance(prompt, str):
             return [prompt]
@@ -180,7 +181,7 @@ class ChatRequest(Rendering, OpenAIRequest):
 
     @property
     def _template_values(self) -> dict[str, Any]:
-        """Variables of the template; reasoning_effort sets the same ones as in vLLM."""
+        """Variables of the template; reasoning_effort sets the same variables as in vLLM."""
         values, effort = self.chat_template_kwargs or {}, self.reasoning_effort
         if effort is None:
             return values

@@ -1,4 +1,4 @@
-"""SGLang's `/generate` and its aborts."""
+"""SGLang's routes `/generate` and `/abort_request`."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
@@ -38,7 +38,7 @@ router = APIRouter(route_class=StrictRoute, include_in_schema=False)
 async def generate(
     body: Annotated[SglangGenerateRequest, body_of(SglangGenerateRequest)], request: Request, job: Job
 ) -> HTTPResponse:
-    """One response, or a list of them if the prompts are a list or n is more than one."""
+    """Returns or streams one response; a list of responses if the prompts are a list, or n is above 1."""
     prompts = body.prompts
     count = len(prompts)
     params, rids, starts, tops = body.params(count), body.rids(count), body.starts(count), body.tops(count)
@@ -100,14 +100,15 @@ def _answer(
             meta["input_weight_version"] = response.prompt_version
         meta["output_token_logprobs"] = _entries(response.tokens, response.logprobs, call, body)
     if top:
-        # The first scored place has no log-probability, so it has no likeliest tokens.
+        # In SGLang the first requested place has no log-probability, so it has no likeliest tokens.
         meta["input_top_logprobs"] = [None, *_tops(response.prompt_ranked, call, body)] if call.scores else []
         meta["output_top_logprobs"] = _tops(response.ranked, call, body)
     return {"text": response.text, "output_ids": response.tokens, "meta_info": meta}
 
 
 def _scored(response: FinishedResponse, call: CompletionCall) -> tuple[list[int], list[float | None]]:
-    """The scored tokens of the prompt, after the one at the requested place, which has no log-probability in SGLang."""
+    """Returns the prompt's tokens from the requested place on, and their log-probabilities.
+    In SGLang the first is None."""
     known = response.prompt_logprobs
     return ([], []) if known is None else (call.prompts[0][-len(known) - 1 :], [None, *known])
 
@@ -124,7 +125,7 @@ def _tops(places: Sequence[Ranked], call: CompletionCall, body: SglangGenerateRe
 
 
 def finish_of(response: FinishedResponse) -> dict[str, Any]:
-    """The finish reason in SGLang's form."""
+    """Returns the finish reason in SGLang's form."""
     if response.finish == "stop":
         return {"type": "stop", "matched": response.stop}
     if response.finish == "length":
@@ -139,7 +140,7 @@ def _word(token: int, call: CompletionCall, body: SglangGenerateRequest) -> str 
 async def _events(
     job: JobContext, call: CompletionCall, body: SglangGenerateRequest, rid: str, top: int
 ) -> AsyncIterator[bytes]:
-    """Server-sent events in SGLang's form: each holds the whole response so far."""
+    """Yields server-sent events in SGLang's form: each contains the whole response so far."""
     version = (await job.snapshot()).fleet_spec.version
     so_far = [FinishedResponse([], [], "", None, "", []) for _ in call.requests]
     try:
@@ -177,7 +178,7 @@ def _longer(before: FinishedResponse, piece: Piece) -> FinishedResponse:
 
 @router.post("/abort_request")
 async def abort(body: AbortRequest, job: Job) -> HTTPResponse:
-    """Aborts one request, or all; the calls that wait for them return their partial tokens."""
+    """Aborts one request, or all; the calls that wait for them return the partial tokens."""
     live = live_of(job)
     if body.abort_all:
         await live.cancel_all()

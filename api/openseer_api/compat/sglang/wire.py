@@ -1,4 +1,4 @@
-"""Bodies of SGLang's `/generate`, with one prompt or a list, and of its abort."""
+"""Bodies of SGLang's routes `/generate`, with one prompt or several, and `/abort_request`."""
 
 import uuid
 from collections.abc import Mapping
@@ -23,12 +23,12 @@ class SglangSamplingParams(SamplingFields):
 
     @property
     def extra_arguments(self) -> tuple[str, dict[str, Any]]:
-        """Arguments for custom logits processors, by SGLang's name."""
+        """The field with the arguments for custom logits processors, by SGLang's name, and the arguments."""
         return "sampling_params.custom_params", self.custom_params or {}
 
 
 class SglangGenerateRequest(RefusingModel):
-    """The body of /generate: one prompt, or a list; then each other field that is a list has one entry per prompt."""
+    """The body of /generate, with one prompt or a list of prompts. A list in another field has one entry per prompt."""
 
     refused: ClassVar[Refusals] = SGLANG_GENERATE
 
@@ -46,12 +46,12 @@ class SglangGenerateRequest(RefusingModel):
 
     @classmethod
     def elsewhere(cls) -> Mapping[str, str]:
-        """Sampling parameters, which belong in `sampling_params`."""
+        """Returns sampling parameters, which belong in `sampling_params`: name → its place there."""
         return {name: f"sampling_params.{name}" for name in SglangSamplingParams.model_fields.keys() - cls.known()}
 
     @property
     def prompts(self) -> list[str | list[int]]:
-        """A list with one entry per prompt. Raises InputError."""
+        """The prompts, each as text or token ids. Raises InputError unless exactly one of text and input_ids is set."""
         if (self.text is None) == (self.input_ids is None):
             raise InputError("exactly one of text and input_ids is needed")
         if self.input_ids is not None:
@@ -61,18 +61,19 @@ class SglangGenerateRequest(RefusingModel):
 
     @property
     def is_batch(self) -> bool:
-        """Whether the response is a list."""
+        """Whether the prompts are a list, so that the response is one too."""
         if self.input_ids is not None:
             return any(not isinstance(entry, int) for entry in self.input_ids)
         return isinstance(self.text, list)
 
     @property
     def wants_logprobs(self) -> bool:
-        """Whether any prompt requests log-probabilities; then all get them."""
+        """Whether log-probabilities are requested for any prompt; then the responses to all prompts have them."""
         return any(self.return_logprob) if isinstance(self.return_logprob, list) else bool(self.return_logprob)
 
     def tops(self, count: int) -> list[int]:
-        """Number of requested likeliest tokens, for each prompt. Raises InputError, also if they would be ignored."""
+        """Returns the number of requested likeliest tokens for each prompt.
+        Raises InputError, also without return_logprob."""
         given = self.top_logprobs_num
         each = _each("top_logprobs_num", given, count) if isinstance(given, list) else [given or 0] * count
         if any(each) and not self.wants_logprobs:
@@ -80,7 +81,7 @@ class SglangGenerateRequest(RefusingModel):
         return each
 
     def starts(self, count: int) -> list[int | None]:
-        """For each prompt the place from which on it is scored, None if it is not. Raises InputError."""
+        """Returns for each prompt the place from which its tokens are scored; None if none are. Raises InputError."""
         given = self.logprob_start_len
         each = _each("logprob_start_len", given, count) if isinstance(given, list) else [given] * count
         starts = [start if self.wants_logprobs and start is not None and start >= 0 else None for start in each]
@@ -89,7 +90,7 @@ class SglangGenerateRequest(RefusingModel):
         return starts
 
     def params(self, count: int) -> list[SglangSamplingParams]:
-        """Sampling parameters of each prompt. Raises InputError."""
+        """Returns the sampling parameters of each prompt. Raises InputError."""
         given = self.sampling_params
         return (
             _each("sampling_params", given, count)
@@ -98,21 +99,22 @@ class SglangGenerateRequest(RefusingModel):
         )
 
     def rids(self, count: int) -> list[str]:
-        """An id for each prompt; one given for a list is a prefix. Raises InputError."""
+        """Returns an id for each prompt. A single `rid` for a list of prompts is the prefix of their ids.
+        Raises InputError."""
         if isinstance(self.rid, list):
             return _each("rid", self.rid, count)
         base = self.rid or uuid.uuid4().hex
         return [f"{base}_{index}" for index in range(count)] if self.is_batch else [base]
 
     def adapters(self, count: int) -> list[str | None]:
-        """The requested adapter's name, for each prompt. Raises InputError."""
+        """Returns the requested adapter's name for each prompt, or None. Raises InputError."""
         given = self.lora_path
         if isinstance(given, list):
             return _each("lora_path", given, count) if given else [None] * count
         return [given or None] * count
 
     def groups(self, params: list[SglangSamplingParams]) -> list[str | None]:
-        """The group that the caller names, for each prompt. Raises InputError."""
+        """Returns the name of the group for each prompt, or None. Raises InputError."""
         if isinstance(self.group_id, list):
             return [*_each("group_id", self.group_id, len(params))]
         return [self.group_id or entry.named_group for entry in params]
@@ -125,7 +127,7 @@ def _each(name: str, given: list[_Entry], count: int) -> list[_Entry]:
 
 
 class AbortRequest(ProtocolModel):
-    """The body of an abort: the id of a request, or all."""
+    """The body of an abort: the id of a request, or `abort_all`."""
 
     rid: str | None = ""
     abort_all: bool = False

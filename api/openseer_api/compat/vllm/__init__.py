@@ -1,4 +1,4 @@
-"""vLLM's own generate route.
+"""vLLM's own routes: generate, and the conversion between text and tokens.
 
-Read `generate`. Tests: tests/api/compat/test_engines.py.
+Read `generate`, `tokens`. Tests: tests/api/compat/test_engines.py.
 """

@@ -1,4 +1,4 @@
-"""vLLM's token-in, token-out route, and the aborts of its requests."""
+"""vLLM's route that generates from token ids, and the routes that abort requests."""
 
 import time
 import uuid
@@ -28,11 +28,11 @@ from openseer_core.errors import InputError, OpenseerError
 
 router = APIRouter(route_class=StrictRoute, include_in_schema=False)
 PREFIX = "generate-tokens-"
-"""vLLM's prefix of a caller's request id."""
+"""vLLM's prefix of a request id."""
 
 
 class VllmSamplingParams(SamplingFields):
-    """The fields of vLLM's SamplingParams that JSON can carry."""
+    """The fields of vLLM's SamplingParams that JSON can represent."""
 
     closed: ClassVar[bool] = True
 
@@ -43,12 +43,12 @@ class VllmSamplingParams(SamplingFields):
 
     @property
     def extra_arguments(self) -> tuple[str, dict[str, Any]]:
-        """Arguments for custom logits processors, by vLLM's name."""
+        """The field with the arguments for custom logits processors, by vLLM's name, and the arguments."""
         return "sampling_params.extra_args", self.extra_args or {}
 
 
 class VllmGenerateRequest(RefusingModel):
-    """The body of vLLM's generate, with one prompt. Fields of KV transfer and cache salts are ignored."""
+    """The body of vLLM's generate route, with one prompt. Fields of KV transfer and cache salts are ignored."""
 
     refused: ClassVar[Refusals] = VLLM_GENERATE
 
@@ -64,7 +64,7 @@ class VllmGenerateRequest(RefusingModel):
 
     @classmethod
     def elsewhere(cls) -> Mapping[str, str]:
-        """Sampling parameters, which belong in `sampling_params`."""
+        """Returns sampling parameters, which belong in `sampling_params`: name → its place there."""
         return {name: f"sampling_params.{name}" for name in VllmSamplingParams.model_fields.keys() - cls.known()}
 
     @model_validator(mode="after")
@@ -82,7 +82,7 @@ class VllmGenerateRequest(RefusingModel):
 
     @property
     def group(self) -> str | None:
-        """The group that the caller names."""
+        """The group's name in the body or in the extra arguments; None if there is none."""
         return self.group_id or self.sampling_params.named_group
 
 
@@ -96,7 +96,7 @@ class AbortRequests(ProtocolModel):
 async def generate(
     body: Annotated[VllmGenerateRequest, body_of(VllmGenerateRequest)], request: Request, job: Job
 ) -> Response:
-    """Responses to one prompt, in token ids."""
+    """Returns or streams responses to one prompt, as token ids or text."""
     given = body.request_id or request.headers.get("X-Request-Id") or uuid.uuid4().hex
     key, wanted = f"{PREFIX}{given}", body.sampling_params.logprobs is not None
     call = await open_call(
@@ -175,7 +175,7 @@ def _content(scored: FinishedResponse | Piece, body: VllmGenerateRequest, call: 
         scores = zip(scored.tokens, scored.logprobs, places, strict=False)
         top = body.sampling_params.logprobs or 0
         entries = [rendering.entries_of(token, value, place, top) for token, value, place in scores]
-        # vLLM counts the token itself among the `top` tokens.
+        # In vLLM's form the token itself counts as one of the `top` tokens.
         content["logprobs"] = {"content": [of[0] | {"top_logprobs": of[: max(top, 1)]} for of in entries]}
     return content
 
@@ -191,7 +191,7 @@ def _ending(response: FinishedResponse) -> dict[str, Any]:
 
 @router.post("/inference/v1/abort_requests")
 async def abort_some(body: AbortRequests, job: Job) -> dict[str, Any]:
-    """Aborts requests by their ids; the calls that wait for them return their partial tokens."""
+    """Aborts requests by their ids; the calls that wait for them return the partial tokens."""
     if body.request_ids is None:
         raise InputError("request_ids: missing")
     return {"status": "aborted", "aborted": await live_of(job).cancel_named(body.request_ids)}
@@ -199,7 +199,7 @@ async def abort_some(body: AbortRequests, job: Job) -> dict[str, Any]:
 
 @router.post("/abort_requests")
 async def abort(body: AbortRequests, job: Job) -> dict[str, Any]:
-    """The same; without ids it aborts all requests of the compatible routes."""
+    """Aborts requests by their ids; without ids, all requests of the compatible routes."""
     live = live_of(job)
     count = await (live.cancel_named(body.request_ids) if body.request_ids else live.cancel_all())
     return {"status": "aborted", "aborted": count}

@@ -23,12 +23,12 @@ from openseer_text.rendering import RenderOptions
 router = APIRouter(route_class=StrictRoute, include_in_schema=False)
 
 _OTHERS_NAMES = {"max_new_tokens", "max_completion_tokens", "min_new_tokens", "sampling_seed", "no_stop_trim"}
-"""Other protocols' names of sampling parameters for which vLLM has its own name."""
+"""Other protocols' names of sampling parameters, for which vLLM has names of its own."""
 _WORDS = "tokens are returned as ids; /detokenize returns their text"
 
 
 class TokenizeRequest(Rendering):
-    """The body of tokenize: a text, or chat messages."""
+    """The body of tokenize: exactly one of a text and chat messages."""
 
     refused: ClassVar[Refusals] = {
         **{name: CHAT[name] for name in ("chat_template", "media_io_kwargs")},
@@ -48,12 +48,13 @@ class TokenizeRequest(Rendering):
 
     @property
     def text(self) -> Prompt:
-        """The prompt or the messages, which are rendered."""
+        """The prompt, or the chat messages."""
         return self.prompt if self.prompt is not None else self.messages or []
 
 
 class DetokenizeRequest(ProtocolModel):
-    """The body of detokenize. `skip_special_tokens`: whether the text omits them; by default not, as in vLLM."""
+    """The body of detokenize. `skip_special_tokens`: whether the text omits special tokens;
+    False by default, as in vLLM."""
 
     model: str | None = None
     tokens: Ids = Field(min_length=1)
@@ -62,7 +63,7 @@ class DetokenizeRequest(ProtocolModel):
 
 @router.post("/tokenize")
 async def tokenize(body: Annotated[TokenizeRequest, body_of(TokenizeRequest)], job: Job) -> dict[str, Any]:
-    """The token ids of a rendered prompt."""
+    """Returns the token ids of a rendered prompt."""
     await adapter_of(job, body.model)
     (tokens,) = await render_prompts(job, [body.text], body.options)
     limit = (await job.limits_of_requests()).request_tokens
@@ -71,7 +72,7 @@ async def tokenize(body: Annotated[TokenizeRequest, body_of(TokenizeRequest)], j
 
 @router.post("/detokenize")
 async def detokenize(body: Annotated[DetokenizeRequest, body_of(DetokenizeRequest)], job: Job) -> dict[str, Any]:
-    """The text of token ids, in vLLM's field `prompt` and SGLang's `text`."""
+    """Returns the text of token ids, in vLLM's field `prompt` and SGLang's `text`."""
     await adapter_of(job, body.model)
     read = (await job.codec()).read
     if read is None:
@@ -86,7 +87,7 @@ async def detokenize(body: Annotated[DetokenizeRequest, body_of(DetokenizeReques
 async def render_completion(
     body: Annotated[CompletionRequest, body_of(CompletionRequest)], request: Request, job: Job
 ) -> list[dict[str, Any]]:
-    """Bodies of /inference/v1/generate with the same responses, one per prompt."""
+    """Converts a body of completions to bodies of /inference/v1/generate, one per prompt."""
     key = request_key("cmpl", body, request)
     rendered = await _rendered(job, body, body.prompts, body.options, logprobs=body.logprobs)
     names = [key] if len(rendered) == 1 else [f"{key}-{number}" for number in range(len(rendered))]
@@ -95,7 +96,7 @@ async def render_completion(
 
 @router.post("/v1/chat/completions/render")
 async def render_chat(body: Annotated[ChatRequest, body_of(ChatRequest)], request: Request, job: Job) -> dict[str, Any]:
-    """The body of /inference/v1/generate with the same response."""
+    """Converts a body of chat completions to the body of /inference/v1/generate."""
     wanted = (body.top_logprobs or 0) if body.logprobs else None
     (rendered,) = await _rendered(job, body, [body.messages], body.options, logprobs=wanted)
     return {"request_id": request_key("chatcmpl", body, request), **rendered}
