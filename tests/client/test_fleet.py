@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from openseer_client import FleetError, Publish, Source, Transaction, WeightsError
+from openseer_client import AdapterSpec, FleetError, Publish, Source, Transaction, WeightsError
 from tests.client.remote import Remote, lost_answer
 
 WHAT = Publish(version="v2", source=Source(path="/weights/v2"))
@@ -63,6 +63,23 @@ def test_the_served_versions_decide_the_end_of_a_superseded_transaction(present:
     else:
         with pytest.raises(WeightsError, match="another transaction"):
             remote.client().publish(WHAT)
+
+
+@pytest.mark.parametrize("present", [True, False])
+def test_served_versions_decide_the_end_of_a_superseded_adapter_publish(present: bool) -> None:
+    remote = Remote()
+    served = {"name": "tutor", "version": "t2", "base": "v1", "versions": ["t1", "t2"] if present else ["t1"]}
+    later = weights(9, "load", number=2) | {"adapters": [served]}
+    remote.answers = {
+        "POST weights": deque([transaction("load", version="t2", adapter="tutor")]),
+        "GET weights": deque([later]),
+    }
+    publish = Publish(version="t2", adapter=AdapterSpec(name="tutor", base="v1"), source=Source(path="/adapters/t2"))
+    if present:
+        assert remote.client().publish(publish).phase == "done"
+    else:
+        with pytest.raises(WeightsError, match="another transaction"):
+            remote.client().publish(publish)
 
 
 def test_publishing_without_waiting_returns_at_once() -> None:

@@ -152,7 +152,10 @@ def _after(transaction: Transaction, now: Weights) -> Transaction:
     another transaction has replaced it."""
     if now.transaction is not None and now.transaction.id == transaction.id:
         return now.transaction
-    if transaction.version in now.versions:
+    published = now.versions
+    if transaction.adapter:
+        published = [version for one in now.adapters if one.name == transaction.adapter for version in one.versions]
+    if transaction.version in published:
         return transaction.model_copy(update={"phase": "done", "waiting_for": []})
     raise WeightsError(transaction, "another transaction has taken its place")
 
