@@ -1,4 +1,4 @@
-"""The ports of the store: the verbs of core's ChunkQueue, asynchronous and batched per call.
+"""The protocols of the store: its verbs, as in core's reference model (JobQueue), asynchronous and batched per call.
 
 Two stores implement them: `memory.MemoryStore` (the reference model itself) and `redis_store.RedisStore`. Both raise
 `StoreUnavailableError` if a call got no reply within its time limit. Every verb is idempotent, so the call may be
@@ -89,8 +89,9 @@ class WorkerStore(Protocol):
         """Waits up to `seconds` until the store calls a worker to one of the lanes, because requests of `version` or
         `adapters` wait there. Returns whether there was a call.
 
-        After a call a claim may find requests. At most two calls per lane are pending; a claim that leaves requests
-        waiting sets them to two again. A call may be lost, or arrive after another worker has claimed the requests.
+        After a call a claim may find requests. At most two calls per lane are pending: each change of a lane's
+        number of waiting requests that leaves some waiting sets its pending calls to two. A call may be lost, or arrive
+        after another worker has claimed the requests.
         """
         ...
 
@@ -162,7 +163,8 @@ class DriverStore(Protocol):
         skipped.
 
         `driver`: the fence of a driver. Raises DriverFencedError for an old one. Raises BatchClosedError for a new
-        group whose batch is sealed and complete, or deleted; NameTakenError if another group has its name.
+        group whose batch is sealed and has as many groups as when it was sealed, or is deleted; NameTakenError if
+        another group has its name.
         """
         ...
 
@@ -241,7 +243,8 @@ class DriverStore(Protocol):
         ...
 
     async def record(self, request: RequestId, start: int = 0, most: int | None = None) -> RequestRecord:
-        """Returns all data of one request, with at most `most` of its tokens and scores, from `start` on."""
+        """Returns all data of one request, with at most `most` of its tokens and log-probabilities, from `start`
+        on."""
         ...
 
     async def lengths(self, requests: list[RequestId]) -> list[int]:

@@ -187,8 +187,8 @@ class ChunkQueue:
         return replies
 
     def reap(self, now: float, max_losses: int, *, everything: bool = False) -> int:
-        """Takes back leases past their deadline. More than `max_losses` losses, or EXPIRY_LIMIT expiries, fail a
-        request.
+        """Takes back leases past their deadline. More than `max_losses` losses, or EXPIRY_LIMIT expiries and losses
+        together, fail a request.
 
         During grace, only leases of dead workers are taken back, and no worker is removed from the claimers.
         `everything`: takes back all leases; they then count neither as expiries nor as losses.

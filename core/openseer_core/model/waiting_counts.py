@@ -6,8 +6,8 @@ Lane = tuple[str, str]
 """Weights version and name of a lane."""
 
 CALLS = 2
-"""Limit of pending calls per lane. A claim that leaves requests waiting restores this number, so that as many workers
-as are needed claim soon, but never all at once."""
+"""Limit of pending calls per lane. Each change of a lane's count that leaves requests waiting restores this number, so
+that as many workers as are needed claim soon, but never all at once."""
 
 
 class WaitingCounts:

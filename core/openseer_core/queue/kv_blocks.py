@@ -94,9 +94,10 @@ def sizes_to_claim(blocks: int, layout: KvLayout, context_tokens: int, *, ends: 
 class Footprint:
     """The KV use of one request: its prompt, and its response up to `horizon` tokens plus `margin`, at most `longest`.
 
-    `horizon` counts from the beginning of the response; if `generated` is larger, it counts instead. `margin`: tokens
-    that may be generated beyond the horizon before the next decision, drafts included. `longest`: upper limit of the
-    response in tokens, by max_tokens and by the context. `computing`: as in KvLayout.blocks.
+    `horizon` is a number of tokens from the beginning of the response; if the response has more, `generated` is used in
+    its place. `margin`: tokens that may be generated beyond the horizon before the next decision, drafts included.
+    `longest`: upper limit of the response in tokens, by max_tokens and by the context. `computing`: as in
+    KvLayout.blocks.
     """
 
     prompt_tokens: int

@@ -179,10 +179,12 @@ move to it (docs/decisions/0032)."""
 class FleetLoad:
     """The load of the fleet: the input of a worker's decision to continue a request or to give it back.
 
-    `waiting`: number of waiting requests in the worker's lanes; `best_waiting`: the lowest score among them; `mine` and
-    `inflight`: leased requests of this worker and of all workers; `workers`: number of claiming workers that have at
-    least this worker's token limit per request. `free_pace`: tokens per second of a response at the fastest other free
-    worker (last claim empty) with at least this token limit; 0 if there is none or its pace is unknown.
+    `waiting`: number of waiting requests of the worker's versions in its lanes; `best_waiting`: the lowest score among
+    those that are below the worker's token limit, infinite without any; `mine` and `inflight`: leased requests of this
+    worker and of all workers; `workers`: number of claiming workers that have at least this worker's token limit per
+    request. `free_pace`: tokens per second of a response at the fastest other free worker (last claim empty) that
+    serves the same versions and has at least this token limit, of the 8 fastest free workers; 0 if there is none or its
+    pace is unknown.
     """
 
     waiting: int = 0
@@ -199,7 +201,8 @@ class FleetLoad:
 
     @property
     def is_tail(self) -> bool:
-        """Whether this is the end of the queue: at most one worker's fair share of requests waits."""
+        """Whether this is the end of the queue: at most one worker's fair share of requests waits. (The *tail* of
+        docs/GLOSSARY.md is another period.)"""
         return self.waiting <= self.fair_share
 
     def is_faster_free(self, pace: float) -> bool:

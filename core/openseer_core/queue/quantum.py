@@ -11,7 +11,7 @@ the decision: it generates until the worker aborts the request, so continuing co
 Example: 64 slots, all in use, hysteresis 1024 (one quantum), `move_share` 0.5. A response with 2000 tokens is due, with
 score -4000; the lowest score of a waiting request is -7000. The response leaves if its score is higher by more than
 1024 + 0.5 * 2000 = 2024; the difference is 3000, so it leaves. At most max(1, 64 // 8) = 8 responses leave for better
-requests in one decision. Later no request waits, the fair share is 10, the slack 8 (twice a sixteenth of the slots),
+requests in one decision. Later no request waits, the fair share is 10, the slack 8 (an eighth of the slots),
 and 20 responses run: the surplus is 20 - 10 - 8 = 2, and the 2 due responses with the fewest tokens go back to the
 queue. Workers with room continue them.
 

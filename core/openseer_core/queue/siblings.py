@@ -13,8 +13,8 @@ from typing import NamedTuple
 from openseer_core.ids import GroupId
 
 EARLIER_SECONDS = 48 * 3600
-"""Time in seconds after which the responses to a prompt expire. Chosen to be longer than most epochs (an epoch uses
-each prompt once)."""
+"""Time in seconds after which the responses to a prompt expire. Chosen to be longer than most passes of a
+training over its prompts."""
 EARLIER_TOKENS = 32_768
 """Limit of stored tokens per response. The first tokens are stored, because the next response to the prompt is drafted
 from its start on."""

@@ -35,9 +35,10 @@ is damaged weights, not the request."""
 
 
 class FinishReason(StrEnum):
-    """Why a response ended. `stop`: a stop string or token; `length`: maxTokens reached; `context_full`: the model's
-    context is full; `aborted`: by new weights or by the job; `cancelled`: the trainer does not need it; `carried_over`:
-    it continues in a later batch; `infra_failed`: the request could not be completed.
+    """Why a response ended. `stop`: a stop string or token; `length`: maxTokens reached; `context_full`: the largest
+    token limit of a worker is reached (the model's context, or the capacity of its KV blocks); `aborted`: by new
+    weights or by the job; `cancelled`: the trainer does not need it; `carried_over`: it continues in a later batch;
+    `infra_failed`: the request could not be completed.
     """
 
     STOP = "stop"
@@ -76,7 +77,8 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 """The state after each event that is possible in a state.
 
 A lease is reaped when its deadline passes or when there is evidence that its worker died. The request fails instead if
-it then has more losses, or more expiries, than allowed. A waiting request fails when the loss that exceeds the limit
+it then has more losses, or more expiries and losses together, than allowed. A change of the weights version also reaps
+leases. A waiting request fails when the loss that exceeds the limit
 becomes known: its lease had expired, and the worker's death is reported later.
 `done` is the end of a turn: after a trainer has appended tokens the request is queued again.
 """

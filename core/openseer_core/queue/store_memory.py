@@ -23,9 +23,8 @@ class StoreMemory:
         """The message for users, with the remedy."""
         return (
             f"Redis uses {_size(self.used)} of its {_size(self.limit)}: at the limit no request is leased; "
-            "acknowledge or "
-            "or delete batches, or raise its maxmemory (of a managed Redis three quarters of "
-            "spec.store.resources.limits.memory, read when its pod starts)"
+            "acknowledge or delete batches, or raise its maxmemory (a managed Redis: raise "
+            "spec.store.resources.limits.memory, of which maxmemory is three quarters, and restart its pod)"
         )
 
 

@@ -283,7 +283,8 @@ class Applier:
                 # The StatefulSet's controller would adopt a claim of this name, and delete it with the set.
                 await self._objects.expect_none(target.record, "PersistentVolumeClaim", claim)
             else:
-                # Kubernetes refuses a change of a set's claim templates. The old ones allow changes of other fields.
+                # Kubernetes refuses a change of a set's claim templates. With the old claim templates
+                # other fields of the set can be changed.
                 body["spec"]["volumeClaimTemplates"] = found["spec"]["volumeClaimTemplates"]
                 if action.replicas:
                     size = claims[0]["spec"]["resources"]["requests"]["storage"]

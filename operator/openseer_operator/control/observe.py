@@ -22,8 +22,9 @@ from openseer_operator.settings import FINALIZER, OperatorSettings
 STORE_SECRET = "storeSecret"
 """Key of the Secret of a managed Redis among the shared objects."""
 SECRET_SECONDS = 60.0
-"""Interval, in seconds, at which the operator tries to create that Secret again while a pod starts: it has no
-permission to read it. An existing Secret does not change."""
+"""Interval, in seconds, at which the operator tries to create that Secret again while a pod starts or no pod of Redis
+is ready. The operator may not read Secrets; only a new attempt shows that the Secret was deleted. An existing Secret
+does not change."""
 
 RESIZE_SECONDS = 60.0
 """Interval of attempts to enlarge a volume after a refusal, in seconds."""

@@ -178,8 +178,8 @@ class Reconciler:
         return replace(observation, memory=replace(observation.memory, scaling=scaling))
 
     async def _look_at_templates(self, record: JobRecord, observation: Observation) -> tuple[Observation, float | None]:
-        """Adds whether Kubernetes accepts the objects made from the templates, unless the job needs no new pods. Also
-        returns the seconds until the next check, None if no check is due."""
+        """Adds the verdict on the templates (whether Kubernetes accepts the objects made from them), unless the job
+        needs no new pods. Also returns the seconds until the next check, None if no check is due."""
         memory, _ = revive(observation, observation.memory)
         over = record.deleting_since is not None or memory.ending is not None
         if over or observation.job.spec.suspend:
@@ -188,8 +188,8 @@ class Reconciler:
         return replace(observation, templates=verdict), RECHECK_SECONDS.get(verdict.answer)
 
     async def _look_at_volume(self, observation: Observation) -> Observation:
-        """Adds why a second Redis could damage or lack the data, if Redis is past its grace period and its node has not
-        confirmed its end."""
+        """Adds the reason why the data are at risk if a second Redis starts (`volume_risk`). Only for a pod of Redis
+        that has not ended after its grace period and whose node has not confirmed the end."""
         job, redis = observation.job, observation.redis
         if not is_lost(observation) or redis is None:
             return observation

@@ -1,7 +1,7 @@
-"""Finds out why a pod on a node has no container yet: a node reports volumes that it cannot mount only in events.
+"""Finds out why a pod on a node has no container yet: only events show that a node cannot mount a volume.
 
-The events of a pod are read only after it has waited for SLOW_SECONDS: of one pod per step, and less often the longer
-the job's oldest such pod waits.
+The events of a pod are read only after it has waited for SLOW_SECONDS. One pod's events are read per step. The pause
+between reads grows with the wait of the job's oldest such pod.
 """
 
 import logging
@@ -15,8 +15,8 @@ from openseer_operator.objects.reading import LONGEST_TEXT, JobKey, JsonObject
 from openseer_operator.objects.status_parts import part, seconds_of
 
 SLOW_SECONDS = 60.0
-"""Time on its node after which the events of a pod without a container are read, in seconds. Most pulls of images take
-less."""
+"""Events of a pod are read after it has been on a node without a container for this time, in seconds. Most pulls of
+images take less."""
 MOST_PAUSE_SECONDS = 300.0
 """Limit of the pause before a job's events are read again, in seconds. The pause is as long as the oldest waiting pod
 had waited at the last read, but at least SLOW_SECONDS."""
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """A pod's problem by its events, "" for none, and the time of the read (seconds since the epoch)."""
+    """The problem that a pod's events show, "" for none, and the time of the read (seconds since the epoch)."""
 
     at: float
     problem: str
@@ -87,7 +87,8 @@ class SlowStarts:
 
 
 def _waits(pod: Pod) -> bool:
-    """Whether the pod has a node, is pending, and has no known problem."""
+    """Whether the pod waits for its containers: it has a node and a start time, is pending, not ready and not being
+    deleted, and has no known problem."""
     stands = pod.ready or pod.leaving or pod.problem or pod.phase is not PodPhase.PENDING
     return bool(pod.node) and pod.started_at is not None and not stands
 

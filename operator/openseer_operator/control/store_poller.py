@@ -51,8 +51,8 @@ READS_PER_SECOND = 200.0
 RETRY_SECONDS = 5.0
 """Limit of the growing pause after failed readings, in seconds; or three reading intervals, if those are longer."""
 SILENT_SECONDS = 60.0
-"""For a store that never answered the limit of that pause rises to a tenth of the time since its polling began, at most
-this many seconds."""
+"""Limit, in seconds, of the pause for a store that has never answered: a tenth of the time since polling began, but not
+more than this. RETRY_SECONDS applies if it is longer."""
 REOPEN_FAILURES = 3
 """Number of consecutive failed readings after which the operator reads the store's URL again: its Secret may contain
 another password or address. If the store rejects the operator (e.g. a wrong password), it reads the URL again at
@@ -69,8 +69,7 @@ LEAST_BUSY_SECONDS = 10.0
 """A worker's speed is unknown until the busy times of all workers within that window sum up to this many seconds."""
 REPLY_LIMIT = ReplyLimit(bytes=8 * 2**20, parts=2**16)
 """Limit of one answer: heartbeats of MOST_WORKERS of 2 KiB each, or 1,500 open batches. It does not depend on the job's
-manifest: the store keeps records of killed workers after a fleet has shrunk, and a manifest may set any number of
-workers."""
+number of workers: the store keeps records of killed workers after a fleet has shrunk."""
 PURGE_SECONDS = 10.0
 """Timeout of deleting a job's keys, in seconds."""
 

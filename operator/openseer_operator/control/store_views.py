@@ -16,7 +16,8 @@ from openseer_core.worker.heartbeat import WorkerStatus
 from openseer_store.port import Store
 
 MOST_REPORTS = 2 * MOST_WORKERS
-"""Limit of reports per job, and of workers' numbers: while a fleet is replaced, old and new workers exist together."""
+"""Limit of reports per job, and of the N in a report's name worker-N. Twice MOST_WORKERS, because old and new workers
+report while a fleet is replaced."""
 LONGEST_UID = 64
 """Limit of characters of a pod's uid; those of Kubernetes have 36."""
 LONGEST_REPORT = 256
@@ -38,7 +39,7 @@ def weights_event(transaction: WeightsTransaction) -> Announce:
 
 
 async def open_batches(store: Store) -> dict[int, BatchProgress]:
-    """The progress of each batch of a trainer with data in the store, by number."""
+    """The progress of each of a trainer's batches that has data and whose deletion has not begun, by number."""
     return {batch.number: batch.progress for batch in await store.batches() if not batch.forgotten}
 
 

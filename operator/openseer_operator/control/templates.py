@@ -58,9 +58,9 @@ class TemplateChecker:
         self._known: dict[JobKey, _Known] = {}
 
     async def verdict(self, record: JobRecord, job: RolloutJob, now: float) -> TemplateVerdict:
-        """The verdict on the job's templates: about the first one that the server finds invalid or does not answer
-        about, else about the last one that others refused, else TAKEN. If the server does not answer, an earlier
-        verdict on the same templates stays valid. `now`: seconds since the epoch."""
+        """The verdict on the first template that the server finds invalid or about which it gives no answer; else on
+        the last one that an admission plugin refused; else TAKEN. If the server does not answer, an earlier verdict on
+        the same templates stays valid. `now`: seconds since the epoch."""
         known = self._known.get(record.key)
         if known is not None and (known.uid, known.generation) == (record.uid, record.generation) and known.holds(now):
             return known.verdict

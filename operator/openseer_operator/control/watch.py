@@ -1,4 +1,5 @@
-"""Watches the cluster with kopf: every event updates the cache, and requests a reconcile step of its job.
+"""Watches the cluster with kopf: every event that is newer than the cache updates it, and requests a reconcile step of
+the job of the event's object.
 
 Only low-level handlers are used: they store nothing in the objects and add no finalizer. An error in a handler loses no
 work, because a step depends on the present state and not on events.
