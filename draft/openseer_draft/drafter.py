@@ -48,6 +48,7 @@ from openseer_draft.step import (
     LIKELY,
     LIVE_COLUMNS,
     METRICS,
+    NO_GROUP,
     NOTHING,
     REQUEST,
     SEEN,
@@ -59,8 +60,6 @@ Tokens = NDArray[np.int32]
 
 FIRST_GROUPS = 64
 """Initial number of rows for automata; it is doubled when all are in use."""
-NO_GROUP = 0
-"""Row of the live requests whose group got no memory; it never has an automaton."""
 FOLLOWED_STEPS = 16
 """Number of steps over which the time of drafting is averaged."""
 HEADROOM = 16

@@ -18,6 +18,8 @@ from openseer_draft.lengths import Costs, choose, choose_likely, measure
 # step, as an index of CORPUS_SIZES.
 GROUP, LAST, SEEN, REQUEST, BEGIN, COUNTED, PROPOSED, KNOWN = range(8)
 LIVE_COLUMNS = 8
+NO_GROUP = 0
+"""Row of the live requests whose group got no memory; it never has an automaton."""
 
 CORPUS_SIZES = (0, 1, 2, 4, 8, 16)
 """Least sizes of the classes of corpora (numbers of siblings' responses to draft from), for the metrics."""
@@ -85,7 +87,8 @@ def take(tables, slot, tokens, stop):
         live[slot, PROPOSED] = 0
     live[slot, SEEN] = stop
     group = live[slot, GROUP]
-    if not live[slot, COUNTED] and stop > live[slot, BEGIN]:
+    # The requests without memory have one row together, and no corpus.
+    if group != NO_GROUP and not live[slot, COUNTED] and stop > live[slot, BEGIN]:
         live[slot, COUNTED] = 1
         tables.groups[group, CORPUS_SIZE] += 1
     if live[slot, LAST] == 0:

@@ -177,7 +177,7 @@ class Driver:
         self._writer.write([self._line(result) for result in fresh])
         self._writer.flush()
         if self._traces is not None:
-            self._traces.note(fresh)
+            self._traces.note(page, fresh)
 
     def _line(self, result: Result) -> ResultLine:
         line = result_line(result, self._codec)

@@ -214,6 +214,22 @@ def test_a_request_of_a_group_without_memory_disturbs_no_other() -> None:
     assert metrics["tokens_refs_1"] >= len(RESPONSE)
 
 
+def test_requests_of_groups_without_memory_have_no_corpus() -> None:
+    desk = Desk(memory_bytes=60_000)
+    first = desk.open("full", 0)
+    chance = np.random.default_rng(2)
+    while not desk.drafter.metrics()["draft_full"]:
+        desk.step({first: [int(chance.integers(0, 90))]})
+    for number in range(6):
+        poor = desk.open(f"poor{number}", 0)
+        assert desk.drafter.known(f"poor{number}") == {}
+        for token in RESPONSE[:3]:
+            desk.step({poor: [token]})
+        desk.close(poor)
+    metrics = desk.drafter.metrics()
+    assert {size: metrics[f"steps_refs_{size}"] for size in (1, 2, 4, 8)} == dict.fromkeys((1, 2, 4, 8), 0)
+
+
 def test_the_metrics_add_up() -> None:
     desk = Desk()
     desk.drafter.append("g", 1, 0, pack(RESPONSE))

@@ -126,7 +126,7 @@ def test_a_job_with_failed_responses_completes_with_the_reasons(pods: PodBench) 
 
     assert driver.wait() == 0, driver.log
     failed = sum(line.status == "infra_failed" for line in pods.bench.run.results())
-    assert f"{failed} of {REQUESTS} failed: losses of its worker: found 1, allowed: spec." in driver.log
+    assert f"{failed} of {REQUESTS} failed: losses of its worker: more than spec." in driver.log
     counts = BatchProgress.from_json(driver.termination_file.read_text())
     assert counts is not None
     assert counts.infra_failed == failed > 0

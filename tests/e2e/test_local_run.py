@@ -76,7 +76,7 @@ def test_failed_responses_end_a_run_with_code_9_unless_allowed(bench: Workbench)
     output, _ = process.communicate(timeout=END_SECONDS)
     assert process.returncode == 9, output
     failed = [line for line in bench.run.results() if line.status == "infra_failed"]
-    why = "losses of its worker: found 1, allowed: spec.failurePolicy.requestRetries"
+    why = "losses of its worker: more than spec.failurePolicy.requestRetries; leases taken back: 1"
     assert {line.stop_reason for line in failed} == {why}
     told = f"{len(failed)} of {REQUESTS} failed: {why} ("
     assert told in output

@@ -21,6 +21,7 @@ from openseer_core.queue import budgets
 from openseer_core.queue.group import SHARED_LANE, GroupSpec, GroupView, Priority
 from openseer_core.queue.kv_blocks import size_of, sizes_below, sizes_to_claim
 from openseer_core.queue.messages import (
+    EXPIRY_LIMIT,
     REAP_LIMIT,
     Chunk,
     Claim,
@@ -38,8 +39,6 @@ from openseer_core.queue.states import ENDINGS, FINAL_STATES, Event, FinishReaso
 from openseer_core.tokens import count_items
 from openseer_core.worker.heartbeat import FRESH_SECONDS
 
-EXPIRY_LIMIT = 16
-"""Limit of expired leases of a request. After more it is reported as failed, even without evidence of a death."""
 EXPIRED = 0.0
 """The deadline of a lease whose holder has died. Such a lease is taken back at once, also in grace."""
 

@@ -17,6 +17,8 @@ from openseer_core.tokens import count_items
 
 REAP_LIMIT = 64
 """Limit of expired leases that one call takes back."""
+EXPIRY_LIMIT = 16
+"""Limit of expired leases of a request. After more it is reported as failed, even without evidence of a death."""
 SUSPECT_LOSSES = 2
 """Losses from which a request is a *suspect*: it may be the cause of the crashes. A worker runs at most one suspect at
 a time, so that a crash adds a loss to only one of them."""
@@ -276,8 +278,14 @@ class Result:
         """The stop string or token that ended it, or the cause of its failure; "" if `reason` is sufficient."""
         if self.stop_reason or self.status is not Status.INFRA_FAILED:
             return self.stop_reason
-        lost = sum(chunk.event in (Event.REAP, Event.FAIL) for chunk in self.chunks)
-        return f"losses of its worker: found {lost}, allowed: spec.failurePolicy.requestRetries"
+        # Chunks do not distinguish losses, expiries and leases that a publish ended: their number is an upper bound.
+        ends = [chunk.event for chunk in self.chunks]
+        taken = sum(event in (Event.REAP, Event.FAIL) for event in ends)
+        losses = "losses of its worker: more than spec.failurePolicy.requestRetries"
+        # A late report of a death, which fails a waiting request, adds no chunk.
+        if taken <= EXPIRY_LIMIT or ends[-1] != Event.FAIL:
+            return f"{losses}; leases taken back: {taken}"
+        return f"{losses}, or losses and expiries: more than {EXPIRY_LIMIT}; leases taken back: {taken}"
 
 
 @dataclass(frozen=True, slots=True)

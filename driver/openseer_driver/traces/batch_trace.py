@@ -34,12 +34,15 @@ class RunTraces:
             queued_at = first[0].enqueued_at if first else 0.0
             self._trace = BatchTrace(self._job, BATCH_JOB_BATCH, queued_at, self._parent)
 
-    def note(self, results: Iterable[Result]) -> None:
-        """Exports the spans of results that have just been written to disk."""
+    def note(self, results: Iterable[Result], written: Iterable[Result]) -> None:
+        """Notes the ends of results that are on disk, and exports the spans of those that have just been `written`.
+
+        A resumed run reads the results of its earlier sessions again: the batch's span ends with the last of them all.
+        """
         if self._trace is None:
             return
-        for result in results:
-            self._ended_at = max(self._ended_at, result.finished_at)
+        self._ended_at = max([self._ended_at, *(result.finished_at for result in results)])
+        for result in written:
             self._taker.give([request_span(self._trace, result)])
 
     async def end(self, store: DriverStore) -> None:

@@ -2,8 +2,7 @@
 
 from openseer_core.ids import WorkerId
 from openseer_core.model.losses import PAST_BOOTS
-from openseer_core.model.request_queue import EXPIRY_LIMIT
-from openseer_core.queue.messages import WriteOutcome
+from openseer_core.queue.messages import EXPIRY_LIMIT, WriteOutcome
 from openseer_core.queue.states import FinishReason, State, Status
 from openseer_core.worker.heartbeat import Heartbeat, WorkerState
 from openseer_store.port import Store
@@ -37,6 +36,7 @@ async def test_a_request_that_lost_too_many_workers_is_reported_as_failed(store:
     assert (result.status, result.reason) == (Status.INFRA_FAILED, FinishReason.INFRA_FAILED)
     assert result.tokens == tokens(0, 6)
     assert [chunk.event for chunk in result.chunks] == ["reap", "reap", "fail"]
+    assert result.ended_by == "losses of its worker: more than spec.failurePolicy.requestRetries; leases taken back: 3"
     assert (await store.progress(0)).infra_failed == 1
 
 
@@ -69,7 +69,10 @@ async def test_leases_that_expire_in_stalls_count_only_at_a_high_limit(store: St
         assert len(await store.claim(ANN, query(max_losses=0))) == 1
         await wait(store, clock, 11)
     assert await store.claim(ANN, query(max_losses=0)) == []
-    assert [result.status for result in await results(store)] == [Status.INFRA_FAILED]
+    [result] = await results(store)
+    assert result.status is Status.INFRA_FAILED
+    limits = "more than spec.failurePolicy.requestRetries, or losses and expiries: more than 16"
+    assert result.ended_by == f"losses of its worker: {limits}; leases taken back: 17"
 
 
 async def test_an_expiry_in_a_stall_does_not_count_at_a_later_death(store: Store, clock: Clock) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -84,6 +85,25 @@ def test_blocks_of_a_restored_version_stay(tmp_path: Path) -> None:
     fleet.now += 2 * GRACE_SECONDS
     fleet.run_until(lambda: not second.exists())
     assert first.exists()
+
+
+def test_a_failed_sweep_of_a_replaced_version_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = Fleet(tmp_path)
+    old = group(tmp_path, "a", time.time())
+    for version in ("v1", "v2"):
+        fleet.serve(version)
+    fleet.now += 2 * GRACE_SECONDS
+    remove, tries = shutil.rmtree, list[object]()
+
+    def fail_once(folder: Path, **_options: object) -> None:
+        tries.append(folder)
+        if len(tries) == 1:
+            raise PermissionError("busy")
+        remove(folder, ignore_errors=True)
+
+    monkeypatch.setattr(shutil, "rmtree", fail_once)
+    fleet.run_until(lambda: not old.exists())
+    assert len(tries) == 2
 
 
 def test_versions_have_their_own_places(tmp_path: Path) -> None:

@@ -215,6 +215,24 @@ async def test_a_hanging_folder_delays_a_worker_once(fleet: Fleet, monkeypatch: 
     assert took < 5 * 0.4
 
 
+async def test_a_folder_whose_reads_hang_delays_a_worker_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "WAIT_SECONDS", 0.4)
+    rows, answers = writer.RowWriter(tmp_path), threading.Event()
+
+    def read(file: Path) -> bool:
+        return answers.wait()
+
+    began = time.monotonic()
+    for number in range(8):
+        assert await rows.ask([tmp_path / str(number)], read) == [False]
+    assert time.monotonic() - began < 3 * 0.4
+    answers.set()
+    async with asyncio.timeout(20):
+        while await rows.ask([tmp_path / "later"], read) == [False]:
+            await asyncio.sleep(0.01)
+    assert await rows.put(tmp_path / "later", b"rows")
+
+
 async def test_a_folder_that_hangs_for_long_ends_no_worker(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "WAIT_SECONDS", 0.01)
     monkeypatch.setattr(writer, "UNSAVED_BYTES", 200)  # more than the thread accepts, less than is offered to it

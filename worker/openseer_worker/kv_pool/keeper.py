@@ -64,25 +64,27 @@ class PoolKeeper:
             await asyncio.sleep(sweeps.SWEEP_SECONDS)
             swept, problem = (), ""
             try:
-                sweeping = self._thread.submit(self._sweeper.sweep, list(self._ended), self._take_replaced())
+                replaced = self._replaced()
+                places = [version_place(self._epoch(), version) for version in replaced]
+                sweeping = self._thread.submit(self._sweeper.sweep, list(self._ended), places)
                 swept = await asyncio.wrap_future(sweeping)
             except Exception as error:  # noqa: BLE001 - a pool that cannot be swept must not end the worker
                 problem = str(error) or type(error).__name__
+            else:  # the next sweep repeats a failed one
+                for version in replaced:
+                    del self._leaving[version]
             if problem and problem != self._logged:
                 log.warning("the KV pool is not swept: %s", problem)
             self._logged = problem
             for place in swept:
                 self._ended.pop(place, None)
 
-    def _take_replaced(self) -> list[str]:
-        """Returns the places of the versions that this worker has not served for GRACE_SECONDS, each once."""
+    def _replaced(self) -> list[str]:
+        """Returns the versions that this worker has not served for GRACE_SECONDS and no sweep has removed."""
         now, served = self._clock(), set(self._versions())
         for version in self._served - served:
             self._leaving[version] = now + GRACE_SECONDS
         for version in served:
             self._leaving.pop(version, None)
         self._served = served
-        due = [version for version, at in self._leaving.items() if at <= now]
-        for version in due:
-            del self._leaving[version]
-        return [version_place(self._epoch(), version) for version in due]
+        return [version for version, at in self._leaving.items() if at <= now]

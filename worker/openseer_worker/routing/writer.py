@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from openseer_core.errors import InputError
 from openseer_worker.kv_pool.daemons import DaemonThreads
@@ -53,13 +54,14 @@ class RowWriter:
         self._space = FreeSpace(folder, is_swept=False)
         self._open: OrderedDict[Path, int] = OrderedDict()
         self._unsaved = 0
-        self._late: Future[bool] | None = None
+        self._late: Future[Any] | None = None
         self._mark = uuid.uuid4().hex
         self._reported_at = float("-inf")
 
     async def ask(self, files: Sequence[Path], is_whole: Callable[[Path], bool]) -> list[bool]:
         """Returns, for each of the files, whether it is whole; all False if the folder does not answer in time. The
-        thread calls `is_whole`; a file that cannot be read is not whole."""
+        thread calls `is_whole`; a file that cannot be read is not whole. After a timeout, calls return at once until
+        the late read has ended."""
 
         def look(file: Path) -> bool:
             with suppress(OSError):
@@ -69,16 +71,21 @@ class RowWriter:
         if self._is_late:
             return [False] * len(files)
         asked = self._threads.submit(lambda: [look(file) for file in files])
+        if not asked.done():
+            await asyncio.wait({asyncio.wrap_future(asked)}, timeout=WAIT_SECONDS)
+        if not asked.done():
+            self._late = self._late if self._is_late else asked
+            return [False] * len(files)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(asked), WAIT_SECONDS)
-        except TimeoutError:
+            return asked.result()
+        except TimeoutError:  # the thread's queue is full: this call was not queued
             return [False] * len(files)
 
     async def append(self, pieces: Sequence[tuple[Path, bytes]], ended: Sequence[Path] = ()) -> None:
         """Appends to each file, and closes the `ended` files: other machines read a volume's file once it is closed.
 
-        Returns when this is done, or after WAIT_SECONDS. After a timeout, calls return at once until the late write has
-        ended.
+        Returns when this is done, or after WAIT_SECONDS. After a timeout, calls return at once until the late read or
+        write has ended.
         """
 
         def write() -> None:
@@ -99,7 +106,7 @@ class RowWriter:
 
     @property
     def _is_late(self) -> bool:
-        """Whether a write has timed out and not ended since: waiting for another one would let leases expire."""
+        """Whether a read or write has timed out and not ended since: waiting again would let leases expire."""
         return self._late is not None and not self._late.done()
 
     async def _write(self, size: int, write: Callable[[], object]) -> bool:
