@@ -114,8 +114,8 @@ class Autoscale(ManifestModel):
 
     target_seconds: Positive | None = Field(
         default=None,
-        description="Time in which the backlog should be done; unset: the rest of activeDeadlineSeconds, or 600 "
-        "without it.",
+        description="Time in which the backlog should be done; unset: four fifths of the time left until "
+        "activeDeadlineSeconds, or 600 without it.",
     )
     scale_down_seconds: NonNegative = Field(
         default=300, description="Time for which fewer workers must suffice before any is stopped."
