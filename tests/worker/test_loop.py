@@ -373,11 +373,11 @@ def test_a_scripted_engine_with_the_named_file_is_sick_and_drains(tmp_path: Path
         await asyncio.sleep(1.2)
         assert {info.state for _, info in store.heartbeats} == {"idle", "busy"}
         (tmp_path / "sick").touch()
-        with pytest.raises(GpuSickError, match="is there"):
+        with pytest.raises(GpuSickError, match="exists"):
             await scene.tasks[0]
         assert (store.heartbeats[-1][1].state, store.heartbeats[-1][1].metrics["sick"]) == (
             "sick",
-            f"{tmp_path / 'sick'} is there",
+            f"{tmp_path / 'sick'} exists",
         )
 
     play(scenario)

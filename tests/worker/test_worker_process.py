@@ -279,7 +279,7 @@ async def test_a_sick_engines_worker_reports_it_and_gives_back_its_requests(
         # The worker exits at once, so its last heartbeat can rarely be read.
         (tmp_path / "sick").touch()
         command = ""
-        while not ("sick" in command and f"{tmp_path / 'sick'} is there" in command):
+        while not ("sick" in command and f"{tmp_path / 'sick'} exists" in command):
             command = str(await monitor.next_command())
     assert rank.end() == 8
     assert (await store.progress(0)).closed == 0
@@ -326,7 +326,7 @@ async def test_the_death_of_one_rank_ends_all_ranks(bench: Bench, url: str) -> N
     await until(lambda: all(rank.is_ready() for rank in gang))
     gang[2].process.kill()
     assert [gang[0].end(), gang[1].end()] == [7, 7]
-    assert "rank 2 of the gang has gone" in gang[0].message.read_text()
+    assert "rank 2 of the gang has ended" in gang[0].message.read_text()
     assert "rank 0 of the gang" in gang[1].message.read_text()
 
 
