@@ -40,8 +40,8 @@ class Pace:
         else:
             facts.insert(2, f"{sample.tokens:,} tokens")
         facts.append(f"ETA {self._eta()}")
-        if sample.in_tail:
-            facts.append(f"tail: the last {sample.inflight} are running")
+        if sample.none_waits:
+            facts.append(f"no request waits; {sample.inflight} run{'s' if sample.inflight == 1 else ''}")
         return facts
 
     def worker_rate(self, name: str) -> float:
