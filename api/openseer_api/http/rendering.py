@@ -99,7 +99,7 @@ def _eta(record: BatchRecord, now: float, pace: float) -> float | None:
     counts = record.progress
     running = now - record.started_at if record.started_at else 0.0
     speed = counts.own_tokens / running if running > 0 else 0.0
-    unfinished = max(1, counts.requests - counts.closed)
+    unfinished = counts.requests - counts.closed
     return seconds_left(tokens_left(counts), speed, unfinished=unfinished, pace=pace or inf)
 
 
