@@ -95,7 +95,7 @@ def _wanted(record: BatchRecord, target: Target | None) -> int:
 
 def _eta(record: BatchRecord, now: float, pace: float) -> float | None:
     """Returns the expected seconds to the end, from the batch's mean tokens per second and `pace`;
-    None while no length is known."""
+    None while no length is known, or while the unfinished responses are longer than expected."""
     counts = record.progress
     running = now - record.started_at if record.started_at else 0.0
     speed = counts.own_tokens / running if running > 0 else 0.0
