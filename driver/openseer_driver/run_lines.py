@@ -199,7 +199,7 @@ class SampleLine(msgspec.Struct, frozen=True):
         return self.inflight > 0 or 0 < self.requests <= self.closed
 
     @property
-    def in_tail(self) -> bool:
+    def none_waits(self) -> bool:
         """Whether no request waits and some still run."""
         return self.requests > 0 and self.waiting == 0 and self.inflight > 0 and self.closed < self.requests
 

@@ -38,6 +38,12 @@ class ExportFormat(StrEnum):
 
     PARQUET = "parquet"
 
+    def check(self, output: Path) -> None:
+        """Raises InputError if the file's suffix names another format; a name without a suffix is accepted."""
+        if output.suffix.lower() not in ("", f".{self}"):
+            named = output.with_suffix(f".{self}")
+            raise InputError(f"--output: {output} ends in {output.suffix}, but the format is {self}; name it {named}")
+
 
 app = typer.Typer(
     name="openseer",
@@ -298,6 +304,7 @@ def export(
     """Writes a run's results as a table for pandas and `datasets`."""
     from openseer_driver.export import export_parquet  # noqa: PLC0415 - as above
 
+    form.check(output)
     rows = export_parquet(RunFolder(run), output)
     report = {"output": str(output), "format": form, "results": rows}
     typer.echo(json.dumps(report) if as_json else f"{output}: {rows} results")

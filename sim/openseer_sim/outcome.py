@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from openseer_core.queue.batch import tail_start
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -29,7 +31,7 @@ class Outcome:
     @property
     def tail_seconds(self) -> float:
         """Seconds in which only the last tenth of the responses ran (Seer, section 5)."""
-        return self.seconds - sorted(self.ends)[max(0, len(self.ends) * 9 // 10 - 1)]
+        return self.seconds - tail_start(sorted(self.ends))
 
     @property
     def idle(self) -> float:

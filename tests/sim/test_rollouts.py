@@ -37,6 +37,12 @@ def test_a_simulated_rollout_is_the_same_each_time(system: str) -> None:
     assert played(system) == played(system)
 
 
+@pytest.mark.parametrize(("count", "seconds"), [(8, 0.0), (19, 1.0), (20, 2.0)])
+def test_the_tail_has_at_most_a_tenth_of_the_responses(count: int, seconds: float) -> None:
+    ends = [float(count - ended) for ended in range(count)]
+    assert Outcome(ends, busy=[1.0], tokens=1).tail_seconds == seconds
+
+
 def test_true_lengths_beat_groups_bound_to_an_instance() -> None:
     bound, oracle = played("round-robin"), played("oracle")
     assert oracle.seconds < bound.seconds

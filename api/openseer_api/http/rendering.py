@@ -95,11 +95,11 @@ def _wanted(record: BatchRecord, target: Target | None) -> int:
 
 def _eta(record: BatchRecord, now: float, pace: float) -> float | None:
     """Returns the expected seconds to the end, from the batch's mean tokens per second and `pace`;
-    None while no length is known."""
+    None while no length is known, or while the unfinished responses are longer than expected."""
     counts = record.progress
     running = now - record.started_at if record.started_at else 0.0
     speed = counts.own_tokens / running if running > 0 else 0.0
-    unfinished = max(1, counts.requests - counts.closed)
+    unfinished = counts.requests - counts.closed
     return seconds_left(tokens_left(counts), speed, unfinished=unfinished, pace=pace or inf)
 
 

@@ -1,5 +1,6 @@
 """The record of a trainer's batch in the store, and the entries of its results stream."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from openseer_core.ids import GroupId
@@ -88,3 +89,12 @@ class QueueLoad:
 
 TAIL = 10
 """The tail of a batch begins when (TAIL - 1) / TAIL of its requests have ended."""
+
+
+def tail_start(ends: Sequence[float]) -> float:
+    """The time at which the tail began, by the store's rule: at most a tenth of the requests was unfinished.
+
+    `ends`: times at which the requests ended, ascending; 0 if there are none. With fewer than TAIL requests the tail
+    begins at the last end.
+    """
+    return ends[-1 - len(ends) // TAIL] if ends else 0.0

@@ -25,17 +25,18 @@ def tokens_left(counts: BatchProgress) -> float | None:
     return max(0.0, expected - max(0, counts.tokens - counts.closed_tokens))
 
 
-def seconds_left(
-    left: float | None, tokens_per_second: float, *, unfinished: int = 1, pace: float = inf
-) -> float | None:
+def seconds_left(left: float | None, tokens_per_second: float, *, unfinished: int, pace: float = inf) -> float | None:
     """Seconds until `left` tokens (the result of tokens_left) are generated; None while `left` or the speed is unknown.
 
     `unfinished`: number of unfinished responses; `pace`: tokens per second of one response. The speed is at most their
     product: in the tail `tokens_per_second` is too high, because it is an average over a time with more responses.
+    None also if `left` is 0 and responses are unfinished: these are longer than expected, and their end is unknown.
     """
-    if left is None or (left and tokens_per_second <= 0):
+    if unfinished <= 0:
+        return 0.0
+    if not left or tokens_per_second <= 0:
         return None
-    return max(left / tokens_per_second, left / unfinished / pace) if left else 0.0
+    return max(left / tokens_per_second, left / unfinished / pace)
 
 
 def mean_length(counts: BatchProgress) -> float:

@@ -194,7 +194,8 @@ class Batch(JsonModel):
     progress: float = Field(default=0.0, description="Share of the requests that have ended, 0 to 1.")
     eta_seconds: float | None = Field(
         default=None,
-        description="Expected time until the last request ends, in seconds; None while no length is known.",
+        description="Expected time until the last request ends, in seconds; None while no length is known, or while "
+        "the unfinished responses are longer than expected.",
     )
     tail: bool = Field(default=False, description="Whether at most a tenth of the requests is unfinished.")
     last_cursor: int = Field(default=0, description="Cursor of the last entry of the results stream.")

@@ -4,8 +4,12 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from openseer_core.explain.findings import Account
+from openseer_core.manifest.fleet import RolloutSpec
+from openseer_core.manifest.generation import Sampling
 from openseer_driver.report.trace import Fact, Trace
 
+LARGE_QUANTUM = 0.5
+"""A quantum is large from this fraction of the smallest worker's KV tokens."""
 LONGER = 1.5
 """A response is a giant from this ratio of its length to the largest length in other groups."""
 
@@ -82,6 +86,19 @@ def kv_settings(trace: Trace) -> str:
         "on a CPU engineArgs.kv_cache_memory_bytes, or VLLM_CPU_KVCACHE_SPACE in GiB in the workers' environment; on a "
         "GPU engineArgs.gpu_memory_utilization"
     )
+
+
+def large_quantum(trace: Trace) -> str:
+    """The advice to lower a quantum that is large for the KV caches; "" if it is not, or if their size is unknown.
+
+    A worker reserves KV blocks for a whole quantum of each response, at most up to the response's limit.
+    """
+    quantum = int(trace.record.setting("rollout", "quantumTokens") or RolloutSpec().quantum_tokens)
+    limit = int(trace.record.setting("sampling", "maxTokens") or Sampling().max_tokens)
+    sizes = [worker.kv_tokens for sample in trace.samples for worker in sample.workers.values() if worker.kv_tokens]
+    if not sizes or min(quantum, limit) < LARGE_QUANTUM * min(sizes):
+        return ""
+    return f"lower rollout.quantumTokens ({quantum:,}; a worker's KV cache has {min(sizes):,} tokens)"
 
 
 def _is_full(reserved: float, inflight: int) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from openseer_core.explain.findings import Finding, finding, large_parts, slow_workers
-from openseer_driver.explain.evidence import Evidence, empty_slots, giant, kv_settings
+from openseer_driver.explain.evidence import Evidence, empty_slots, giant, kv_settings, large_quantum
 from openseer_driver.explain.explanation import BestTimes
 
 ALONE = 0.1
@@ -62,6 +62,8 @@ def _kv(evidence: Evidence, _: BestTimes | None) -> Iterator[Finding]:
         else f"kv: engines preempted {preempted:,} times, {len(trace.facts):,} responses in all"
     )
     advice = f"enlarge the KV cache ({kv_settings(trace)}), or shorten contexts"
+    if is_small and (smaller := large_quantum(trace)):
+        advice = f"{smaller}, {advice}"
     figure = empty.used / empty.slots if is_small else float(preempted)
     yield finding(evidence, "kv", "kv", figure, says, advice, seconds)
 

@@ -10,6 +10,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.patches import Patch
 
 from openseer_core.ids import PROBE_INDEX
+from openseer_core.queue.batch import tail_start
 from openseer_driver.report.chart_style import (
     AMBER,
     BLUE,
@@ -31,7 +32,7 @@ from openseer_driver.report.chart_style import (
     time_axis,
 )
 from openseer_driver.report.pace import duration
-from openseer_driver.report.report import Report, at_percent
+from openseer_driver.report.report import Report
 from openseer_driver.report.trace import Fact, Trace, count_up, step_changes
 from openseer_driver.run_lines import ChunkLine, WorkerSample
 
@@ -54,7 +55,7 @@ def completion(trace: Trace, report: Report) -> str:
     """Finished requests over time, with the times of 50 %, 90 % and 99 %."""
     times = trace.finish_times()
     made, (axes,) = figure(2.9)
-    shade_tail(axes, at_percent(times, 90), trace.end)
+    shade_tail(axes, tail_start(times), trace.end)
     done = list(range(len(times) + 1))
     axes.step([0.0, *times], done, where="post", color=BLUE, linewidth=1.6)
     axes.fill_between([0.0, *times], done, step="post", color=BLUE, alpha=0.10, linewidth=0)
@@ -93,7 +94,7 @@ def timeline(trace: Trace) -> str:
             rasterized=count > RASTER_FROM,
         )
         axes.add_collection(bars, autolim=False)
-    shade_tail(axes, at_percent(trace.finish_times(), 90), trace.end)
+    shade_tail(axes, tail_start(trace.finish_times()), trace.end)
     axes.set_ylim(len(names), 0)
     axes.set_yticks([position + 0.5 for position in range(len(names))], names)
     axes.grid(visible=False)
@@ -112,7 +113,7 @@ def inflight(trace: Trace, report: Report) -> str:
     height = 0.95 if len(names) <= FEW_WORKERS else 0.42
     made, rows = figure(0.6 + height * len(names), len(names), [1.0] * len(names))
     top = max([1, *(max(worker.peak_inflight, worker.slots) for worker in report.workers.values())])
-    tail = at_percent(trace.finish_times(), 90)
+    tail = tail_start(trace.finish_times())
     for axes, name in zip(rows, names, strict=True):
         times, counts = step_changes((start, end) for start, end, _, _ in trace.spans(name))
         shade_tail(axes, tail, trace.end)

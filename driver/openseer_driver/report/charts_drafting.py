@@ -5,6 +5,7 @@ from itertools import pairwise
 
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from openseer_core.queue.batch import tail_start
 from openseer_core.worker.draft_metrics import CORPUS_SIZES, summed
 from openseer_driver.report.chart_style import (
     AMBER,
@@ -23,7 +24,6 @@ from openseer_driver.report.chart_style import (
     whole,
 )
 from openseer_driver.report.drafting import DraftPoint, DraftReport
-from openseer_driver.report.report import at_percent
 from openseer_driver.report.trace import Trace
 
 PAPER_LENGTHS = {0: 1.70, 1: 2.04, 4: 2.32, 8: 2.53}
@@ -106,7 +106,7 @@ def over_time(trace: Trace, points: Sequence[DraftPoint]) -> str:
     drafted = [point.counts.draft_length for point in joined]
     accepted = [point.counts.draft_length * point.counts.acceptance for point in joined]
     milliseconds = [1000 * point.counts.seconds_per_step for point in joined]
-    tail = at_percent(trace.finish_times(), 90)
+    tail = tail_start(trace.finish_times())
     for axes in (above, below):
         shade_tail(axes, tail, trace.end)
     above.stairs(drafted, times, baseline=None, color=GREY, linewidth=1.4, label="drafted")

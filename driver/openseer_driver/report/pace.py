@@ -1,8 +1,10 @@
 """Calculates the progress and speed of a run, for a progress display and for log lines."""
 
 from collections import deque
+from math import inf
 
 from openseer_core.queue.time_left import seconds_left
+from openseer_core.worker.time_metrics import mean_pace
 from openseer_driver.run_lines import SampleLine
 
 RATE_SECONDS = 15.0
@@ -40,8 +42,8 @@ class Pace:
         else:
             facts.insert(2, f"{sample.tokens:,} tokens")
         facts.append(f"ETA {self._eta()}")
-        if sample.in_tail:
-            facts.append(f"tail: the last {sample.inflight} are running")
+        if sample.none_waits:
+            facts.append(f"no request waits; {sample.inflight} run{'s' if sample.inflight == 1 else ''}")
         return facts
 
     def worker_rate(self, name: str) -> float:
@@ -55,9 +57,12 @@ class Pace:
         return max(0.0, (after.tokens - before.tokens) / (now - then)) if now > then else 0.0
 
     def _eta(self) -> str:
-        """The estimated time left at the latest speed."""
-        left = seconds_left(self._recent[-1][1].tokens_left, self._rate())
-        return "–" if left is None else duration(left)
+        """The estimated time left at the latest speed; "–" if unknown, or below 0.5 s with unfinished requests."""
+        sample = self._recent[-1][1]
+        unfinished = sample.requests - sample.closed
+        pace = mean_pace((worker.tokens, worker.seconds) for worker in sample.workers.values())
+        left = seconds_left(sample.tokens_left, self._rate(), unfinished=unfinished, pace=pace or inf)
+        return "–" if left is None or (unfinished > 0 and round(left) == 0) else duration(left)
 
 
 def duration(seconds: float) -> str:

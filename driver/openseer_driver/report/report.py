@@ -11,6 +11,7 @@ import msgspec
 from openseer_core.ids import GroupId
 from openseer_core.manifest.fleet import RolloutSpec
 from openseer_core.manifest.generation import Sampling
+from openseer_core.queue.batch import tail_start
 from openseer_core.queue.group import GroupView
 from openseer_core.queue.length_estimate import estimate
 from openseer_core.worker.context_metrics import ContextCounts
@@ -21,8 +22,6 @@ from openseer_driver.report.routed import RowCounts, count_rows
 from openseer_driver.report.trace import Fact, Trace, count_up, covered, step_changes
 
 PERCENTS = (50, 90, 99, 100)
-TAIL_FROM = 90
-"""Percentage of finished requests at which the tail begins."""
 
 MAKESPAN_RULE = "from the first claim of a request to the end of the last request"
 PAUSES_RULE = "; the pauses between the sessions of a resumed run are not counted"
@@ -162,7 +161,7 @@ def make_report(trace: Trace) -> Report:
     events = Counter(chunk.event for fact in facts for chunk in fact.chunks)
     tokens = sum(fact.length for fact in facts)
     workers = {name: _worker(trace, name) for name in trace.worker_names}
-    tail = makespan - at_percent(finishes, TAIL_FROM)
+    tail = makespan - tail_start(finishes)
     pauses = trace.clock.pauses
     return Report(
         name=record.name,

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
+from openseer_core.queue.batch import tail_start
 from openseer_core.worker.heartbeat import WORKING_STATES
-from openseer_driver.report.report import at_percent
 from openseer_driver.report.trace import Trace
 from openseer_driver.run_lines import WorkerSample
 from openseer_driver.traces.leases import PlacedLease, placed_leases
@@ -95,7 +95,7 @@ class RunEvents:
         if not facts:
             return
         ends = sorted(fact.finished_at for fact in facts)
-        tail, last = max(clock.origin, at_percent(ends, 90)), ends[-1]
+        tail, last = max(clock.origin, tail_start(ends)), ends[-1]
         yield from self._phase("start-up", self.begin, clock.origin)
         yield from self._phase("run", clock.origin, tail)
         yield from self._phase("tail", tail, last)

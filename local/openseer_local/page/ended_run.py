@@ -11,6 +11,7 @@ from openseer_api.page.shown import GroupViews
 from openseer_core.ids import INITIAL_VERSION, GroupId
 from openseer_core.manifest.generation import JobMode
 from openseer_core.manifest.job import RolloutJob
+from openseer_core.queue.batch import tail_start
 from openseer_core.queue.states import Status
 from openseer_core.wire.batches import Batch, BatchMetrics
 from openseer_core.wire.page import (
@@ -20,7 +21,7 @@ from openseer_core.wire.page import (
     JobView,
     JobWord,
 )
-from openseer_driver.report.report import TAIL_FROM, at_percent
+from openseer_driver.report.report import at_percent
 from openseer_driver.report.trace import Fact, Trace, read_trace
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.run_lines import RunState
@@ -197,7 +198,7 @@ def _metrics(book: BatchBook, facts: Sequence[Fact], requests: int, trace: Trace
         tokens_per_second=round(tokens / trace.end, 1) if trace.end else 0.0,
         length_mean=sum(whole) / len(whole) if whole else 0.0,
         length_max=max(whole, default=0),
-        tail_seconds=at_percent(finishes, 100) - at_percent(finishes, TAIL_FROM) if is_whole else 0.0,
+        tail_seconds=at_percent(finishes, 100) - tail_start(finishes) if is_whole else 0.0,
         drafted_tokens=drafts.drafted,
         accepted_tokens=drafts.accepted,
         draft_share=drafts.draft_share,

@@ -30,7 +30,7 @@ class ProgressDisplay(Display):
     ) -> None:
         super().__init__(console, live, clock=clock, tick_seconds=tick_seconds)
         self._pace = Pace()
-        self._tail_shown = self._waits = False
+        self._empty_shown = self._waits = False
 
     def wait_for_work(self) -> None:
         """Shows that all groups are submitted. The first sample with a running request ends the start-up."""
@@ -44,9 +44,9 @@ class ProgressDisplay(Display):
                 self._waits = False
                 self._end_phase()
             self._pace.take(sample, self._clock())
-            entered_tail = sample.in_tail and not self._tail_shown
-            self._tail_shown = self._tail_shown or entered_tail
-            if entered_tail:
+            queue_emptied = sample.none_waits and not self._empty_shown
+            self._empty_shown = self._empty_shown or queue_emptied
+            if queue_emptied:
                 self._printed_at = float("-inf")
             self._draw()
             self._plain_if_due()

@@ -89,8 +89,8 @@ class ServingPlan:
 
     @property
     def token_file(self) -> Path:
-        """The file of a generated token."""
-        return self.folder.path / TOKEN_FILE
+        """The absolute path of the file of a generated token, for clients in any working directory."""
+        return (self.folder.path / TOKEN_FILE).absolute()
 
     def check(self) -> None:
         """Raises InputError if the job cannot be served with these settings."""

@@ -198,7 +198,9 @@ def _progress(observation: Observation, memory: Memory, details: StatusDetails) 
     if runs and details.tokens_per_second is not None:
         progress["tokensPerSecond"] = round(details.tokens_per_second)
     # A job of mode serve has no end; the API reports the end of each of its batches.
-    left = seconds_left(tokens_left(counts), details.tokens_per_second or 0.0)
+    left = seconds_left(
+        tokens_left(counts), details.tokens_per_second or 0.0, unfinished=counts.requests - counts.closed
+    )
     if runs and left is not None and observation.job.spec.mode == "batch":
         progress["etaSeconds"] = round(left)
     return progress

@@ -117,6 +117,7 @@ RUNS = (
     Mistake(
         "`export` into a format that does not exist", command=("export", ".", "--output", "a.csv", "--format", "csv")
     ),
+    Mistake("`export` to a file with another format's suffix", command=("export", ".", "--output", "a.csv")),
     Mistake("`status` without an address", command=("status",)),
     Mistake(
         "`status` of a server that does not answer", command=("status", "--url", "http://127.0.0.1:1", "--token", "a")

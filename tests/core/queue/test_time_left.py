@@ -8,13 +8,17 @@ from openseer_core.queue.time_left import mean_length, seconds_left, tokens_left
 
 def test_nothing_is_left_of_a_batch_that_is_finished() -> None:
     assert tokens_left(BatchProgress(requests=4, ok=4, tokens=80, ok_tokens=80, closed_tokens=80)) == 0
-    assert seconds_left(0.0, 0.0) == 0
+    assert seconds_left(0.0, 0.0, unfinished=0) == 0
 
 
 def test_without_any_length_the_time_left_is_unknown() -> None:
     assert tokens_left(BatchProgress(requests=8, tokens=500)) is None
-    assert seconds_left(None, 100.0) is None
-    assert seconds_left(10.0, 0.0) is None
+    assert seconds_left(None, 100.0, unfinished=8) is None
+    assert seconds_left(10.0, 0.0, unfinished=8) is None
+
+
+def test_the_end_of_responses_longer_than_expected_is_unknown() -> None:
+    assert seconds_left(0.0, 100.0, unfinished=3) is None
 
 
 def test_few_responses_are_not_taken_to_be_as_fast_as_many() -> None:
@@ -27,7 +31,7 @@ def test_groups_with_an_estimate_count_by_it_minus_their_tokens() -> None:
         requests=8, ok=2, tokens=2500, ok_tokens=2000, closed_tokens=2000, open_known=6, open_expected=3000
     )
     assert tokens_left(counts) == 2500
-    assert seconds_left(2500.0, 100.0) == 25
+    assert seconds_left(2500.0, 100.0, unfinished=6) == 25
 
 
 def test_unknown_groups_count_by_the_mean_of_the_finished() -> None:

@@ -8,6 +8,7 @@ import pytest
 from openseer_core.explain.findings import Finding
 from openseer_core.explain.paces import paces
 from openseer_core.worker.time_metrics import WorkerSeconds
+from openseer_driver.explain.evidence import large_quantum
 from openseer_driver.explain.explained import explain
 from openseer_driver.explain.explanation import BestTimes, Explanation
 from openseer_driver.report.trace import Fact, make_trace
@@ -115,6 +116,21 @@ def test_a_worker_that_waits_for_the_first_request_waits_for_prompts() -> None:
 )
 def test_kv_cache_advice_names_the_setting_of_the_engine(engine: str, gpu: Any, setting: str) -> None:
     assert setting in findings(engine=engine, preemptions=4, gpu=gpu)["kv"].advice
+
+
+@pytest.mark.parametrize(
+    ("settings", "kv_tokens", "named"),
+    [({}, 1_280, True), ({"quantumTokens": 128}, 1_280, False), ({}, 4_096, False), ({}, 0, False)],
+)
+def test_the_quantum_is_named_if_it_reserves_half_of_the_kv_cache(
+    settings: dict[str, int], kv_tokens: int, named: bool
+) -> None:
+    record = RunRecord("r", "", {"spec": {"rollout": settings, "sampling": {"maxTokens": 2_000}}}, "0", "complete")
+    sample = SampleLine(0.0, workers={"w": WorkerSample(kv_tokens=kv_tokens)})
+
+    advice = large_quantum(make_trace(record, (), (sample,)))
+
+    assert advice.startswith("lower rollout.quantumTokens (1,024;") if named else advice == ""
 
 
 def test_preemptions_are_reported_under_the_kv_cache() -> None:

@@ -110,7 +110,7 @@ def test_a_quiet_display_shows_only_long_phases(clock: Clock) -> None:
     assert text.getvalue() == "openseer: rendering prompts: 1,000 of 9,000 prompts … 6 s\n"
 
 
-def test_the_tail_is_printed_at_its_begin(clock: Clock) -> None:
+def test_a_line_is_printed_once_no_request_waits(clock: Clock) -> None:
     progress, text = plain(clock)
 
     with progress:
@@ -120,7 +120,7 @@ def test_the_tail_is_printed_at_its_begin(clock: Clock) -> None:
         clock.now += 1
         progress.update(snapshot(311, 1100, waiting=0, inflight=9))
 
-        assert text.getvalue().count("tail: the last 10 are running") == 1
+        assert text.getvalue().count("no request waits; 10 run") == 1
 
 
 def test_a_resumed_run_does_not_count_old_results_into_its_speed(clock: Clock) -> None:

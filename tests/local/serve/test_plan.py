@@ -55,6 +55,12 @@ def test_only_a_single_address_can_be_trusted_without_a_token(tmp_path: Path, ad
         plan(tmp_path / "run", trusted=address).check()
 
 
+def test_a_relative_output_folder_has_an_absolute_token_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert plan(Path("runs/served")).token_file == tmp_path / "runs/served/token"
+
+
 def test_a_token_is_created_once_and_readable_by_its_owner_only(tmp_path: Path) -> None:
     with plan(tmp_path / "run").open_folder() as made:
         assert len(made) >= 32

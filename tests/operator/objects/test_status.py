@@ -315,6 +315,13 @@ def test_the_time_left_is_given_once_a_length_is_known(done: int, expected: int 
     assert status["progress"].get("etaSeconds") == expected
 
 
+def test_no_time_left_is_given_for_responses_longer_than_expected() -> None:
+    progress = BatchProgress(requests=10, ok=5, tokens=9000, ok_tokens=1000, closed_tokens=1000)
+    memory = Memory(started_at=NOW - 100, progress=progress)
+    status = status_of(observe(memory), Plan((), memory), replace(FACTS, tokens_per_second=10.0), {})
+    assert "etaSeconds" not in status["progress"]
+
+
 def test_without_a_speed_there_is_no_time_left() -> None:
     progress = BatchProgress(requests=10, ok=5, tokens=1000, ok_tokens=1000, closed_tokens=1000)
     memory = Memory(started_at=NOW - 100, progress=progress)
