@@ -52,4 +52,7 @@ class BearerAuth:
         if token is None:
             raise Unauthenticated("a token is needed: Authorization: Bearer TOKEN")
         if not hmac.compare_digest(token.encode(), self._token):
-            raise Unauthenticated("the token is not this job's")
+            raise Unauthenticated(
+                "the token is not this job's: send the one in the file token of the run's folder, or in the --token-file "
+                "that `openseer serve` was given"
+            )

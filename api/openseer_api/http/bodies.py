@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from openseer_core.errors import InputError, JsonError
+from openseer_core.json_words import errors_of
 from openseer_core.large_json import parse_large
 from openseer_core.strict_json import parse
 
@@ -76,18 +77,19 @@ class StrictRequest(Request):
     async def checked(self, model: type[_Model]) -> _Model:
         """The body as a model. Raises HTTPException, RequestValidationError."""
         data = await self.body()
-        with _refusing():
+        with _refusing(model):
             return await validated(data, model)
 
 
 @contextmanager
-def _refusing() -> Generator[None]:
+def _refusing(model: type[BaseModel] | None = None) -> Generator[None]:
     try:
         yield
     except JsonError as error:
         raise HTTPException(422, f"body: {error}") from None
     except ValidationError as error:
-        raise RequestValidationError([{**wrong, "loc": ("body", *wrong["loc"])} for wrong in error.errors()]) from None
+        found = error.errors() if model is None else errors_of(error, model)
+        raise RequestValidationError([{**wrong, "loc": ("body", *wrong["loc"])} for wrong in found]) from None
 
 
 def body_of(model: type[BaseModel]) -> Any:
