@@ -42,15 +42,18 @@ def canonical(value: object) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def errors_of(error: ValidationError, model: type[BaseModel]) -> list[dict[str, Any]]:
-    """Pydantic's errors of an object, with its model, from which messages about missing and unknown fields are made."""
-    return [{**entry, "model": model, "field": entry["loc"]} for entry in error.errors(include_url=False)]
+def with_model(entries: Sequence[Mapping[str, Any]], model: type[BaseModel], depth: int = 0) -> list[dict[str, Any]]:
+    """Pydantic's errors with the model of the object, which messages about missing and unknown fields need.
+
+    `depth`: number of parts with which the places begin and that are not of the object, such as `body`.
+    """
+    return [{**entry, "model": model, "field": entry["loc"][depth:]} for entry in entries]
 
 
 def first_problem(error: ValidationError, model: type[BaseModel] | None = None) -> str:
     """The first error of an object: place and message. `model`: of the object, if it is known."""
-    found = error.errors(include_url=False) if model is None else errors_of(error, model)
-    where, what = wrong_places(found, 1)[0]
+    found: Sequence[Mapping[str, Any]] = error.errors(include_url=False)
+    where, what = wrong_places(found if model is None else with_model(found, model), 1)[0]
     return f"{where}: {what}" if where else what
 
 
@@ -107,7 +110,7 @@ def _unnamed(entry: Mapping[str, Any]) -> str:
     """The message of another error: a missing field, an unknown field, or the message of a validator."""
     if entry["type"] == "missing":
         about = _siblings(entry).get(str(entry["loc"][-1]))
-        return f"missing; {about}" if about else "missing"
+        return f"missing ({about})" if about else "missing"
     if entry["type"] != "extra_forbidden":
         return str(entry["msg"]).removeprefix("Value error, ")
     name = str(entry["loc"][-1])
@@ -118,7 +121,7 @@ def _unnamed(entry: Mapping[str, Any]) -> str:
 
 
 def _siblings(entry: Mapping[str, Any]) -> dict[str, str]:
-    """The fields beside that of an error, with their descriptions; empty if `errors_of` has not added the model."""
+    """The fields beside that of an error, with their descriptions; empty without a model (`with_model`)."""
     if "model" not in entry:
         return {}
     return fields_at(entry["model"], [part for part in entry["field"][:-1] if not _is_branch(part)])

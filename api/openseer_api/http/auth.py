@@ -53,6 +53,5 @@ class BearerAuth:
             raise Unauthenticated("a token is needed: Authorization: Bearer TOKEN")
         if not hmac.compare_digest(token.encode(), self._token):
             raise Unauthenticated(
-                "the token is not this job's: send the one in the file token of the run's folder, or in the --token-file "
-                "that `openseer serve` was given"
+                "the token is not this job's; it is in runs/NAME/token, unless `openseer serve` was given --token-file"
             )

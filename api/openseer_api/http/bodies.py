@@ -1,7 +1,7 @@
 """JSON bodies: parsed strictly for all routes; large ones in a thread and in steps, so that other calls go on."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from openseer_core.errors import InputError, JsonError
-from openseer_core.json_words import errors_of
+from openseer_core.json_words import with_model
 from openseer_core.large_json import parse_large
 from openseer_core.strict_json import parse
 
@@ -77,19 +77,18 @@ class StrictRequest(Request):
     async def checked(self, model: type[_Model]) -> _Model:
         """The body as a model. Raises HTTPException, RequestValidationError."""
         data = await self.body()
-        with _refusing(model):
+        with _refusing():
             return await validated(data, model)
 
 
 @contextmanager
-def _refusing(model: type[BaseModel] | None = None) -> Generator[None]:
+def _refusing() -> Generator[None]:
     try:
         yield
     except JsonError as error:
         raise HTTPException(422, f"body: {error}") from None
     except ValidationError as error:
-        found = error.errors() if model is None else errors_of(error, model)
-        raise RequestValidationError([{**wrong, "loc": ("body", *wrong["loc"])} for wrong in found]) from None
+        raise RequestValidationError([{**wrong, "loc": ("body", *wrong["loc"])} for wrong in error.errors()]) from None
 
 
 def body_of(model: type[BaseModel]) -> Any:
@@ -127,6 +126,24 @@ class OwnRoute(StrictRoute):
         super().__init__(*given, **options)
         self._known = frozenset(_query_names(self.dependant))
         self._takes_body = self.body_field is not None or "requestBody" in (self.openapi_extra or {})
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler; its errors about the body name the known fields."""
+        handle = super().get_route_handler()
+
+        async def described(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except RequestValidationError as error:
+                raise RequestValidationError(self._described(error.errors())) from None
+
+        return described
+
+    def _described(self, entries: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+        model: object = self.body_field.field_info.annotation if self.body_field is not None else None
+        of_body = all(entry["loc"][:1] == ("body",) for entry in entries)
+        is_model = isinstance(model, type) and issubclass(model, BaseModel)
+        return with_model(entries, model, depth=1) if of_body and is_model else entries
 
     async def check(self, request: StrictRequest) -> None:
         """Raises InputError for a parameter that is unknown or given twice, and for a body if the route reads none."""

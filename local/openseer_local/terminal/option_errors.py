@@ -26,9 +26,10 @@ class Commands(TyperGroup):
 
 def _found_and_allowed(error: ValidationError) -> str:
     from openseer_core.json_words import what_is_wrong  # noqa: PLC0415 - imports the manifest, which takes long
+    from openseer_core.wording import shown  # noqa: PLC0415 - as above
 
     first = error.errors(include_url=False)[0]
     choices = _CHOICE.fullmatch(first["msg"])
     if choices is None:
         return what_is_wrong(first)
-    return f"found {first['input']}, allowed: {choices[1].replace(chr(39), '')}"
+    return f"found {shown(first['input'])}, allowed: {choices[1].replace(chr(39), '')}"
