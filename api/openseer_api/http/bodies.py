@@ -142,8 +142,9 @@ class OwnRoute(StrictRoute):
     def _described(self, entries: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
         model: object = self.body_field.field_info.annotation if self.body_field is not None else None
         of_body = all(entry["loc"][:1] == ("body",) for entry in entries)
-        is_model = isinstance(model, type) and issubclass(model, BaseModel)
-        return with_model(entries, model, depth=1) if of_body and is_model else entries
+        if of_body and isinstance(model, type) and issubclass(model, BaseModel):
+            return with_model(entries, model, depth=1)
+        return entries
 
     async def check(self, request: StrictRequest) -> None:
         """Raises InputError for a parameter that is unknown or given twice, and for a body if the route reads none."""
