@@ -24,7 +24,7 @@ from openseer_local.remote import batches, fleet
 from openseer_local.remote.connection import Token, TokenFile
 from openseer_local.simulated import commands as simulated
 from openseer_local.terminal.console import ERR, OPTIONS, OUT, AllowFailures, AsJson, end_by_failures
-from openseer_local.terminal.option_errors import Commands
+from openseer_local.terminal.option_errors import CheckedCommands
 
 if TYPE_CHECKING:
     from openseer_driver.report.report import Report
@@ -41,7 +41,7 @@ class ExportFormat(StrEnum):
 
 app = typer.Typer(
     name="openseer",
-    cls=Commands,
+    cls=CheckedCommands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

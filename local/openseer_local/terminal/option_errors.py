@@ -11,7 +11,7 @@ _CHOICE = re.compile(r"Value error, .* is not one of (.*)\.", re.DOTALL)
 """Typer's message about a value that is none of an option's choices."""
 
 
-class Commands(TyperGroup):
+class CheckedCommands(TyperGroup):
     """A group of commands whose messages about options state the value found and the values allowed."""
 
     def invoke(self, ctx: Any) -> Any:
