@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-Schema = Mapping[str, Any]
+ModelSchema = Mapping[str, Any]
 
 
 def fields_at(model: type[BaseModel], place: Sequence[str | int]) -> dict[str, str]:
@@ -25,11 +25,11 @@ def fields_at(model: type[BaseModel], place: Sequence[str | int]) -> dict[str, s
 
 
 @cache
-def _schema(model: type[BaseModel]) -> Schema:
+def _schema(model: type[BaseModel]) -> ModelSchema:
     return model.model_json_schema()
 
 
-def _alternatives(schema: Schema, root: Schema) -> Iterator[Schema]:
+def _alternatives(schema: ModelSchema, root: ModelSchema) -> Iterator[ModelSchema]:
     """The schemas that a value may have, with references resolved."""
     if "$ref" in schema:
         yield from _alternatives(_target(schema, root), root)
@@ -40,17 +40,17 @@ def _alternatives(schema: Schema, root: Schema) -> Iterator[Schema]:
         yield schema
 
 
-def _target(schema: Schema, root: Schema) -> Schema:
+def _target(schema: ModelSchema, root: ModelSchema) -> ModelSchema:
     return root["$defs"][schema["$ref"].rsplit("/", 1)[1]]
 
 
-def _entries(schema: Schema, part: str | int) -> Iterator[Schema]:
+def _entries(schema: ModelSchema, part: str | int) -> Iterator[ModelSchema]:
     """The schema of one entry of a list or a map; nothing if there is none."""
     entry = schema.get("items") if isinstance(part, int) else schema.get("properties", {}).get(part)
     if isinstance(entry, Mapping):
         yield entry
 
 
-def _first_sentence(field: Schema, root: Schema) -> str:
+def _first_sentence(field: ModelSchema, root: ModelSchema) -> str:
     text = field.get("description") or ("$ref" in field and _target(field, root).get("description")) or ""
     return " ".join(text.split()).split(". ")[0].rstrip(".")
