@@ -5,6 +5,7 @@ import ssl
 from pathlib import Path
 
 from openseer_core.errors import InputError
+from openseer_core.wording import unreadable
 
 URL = "OPENSEER_URL"
 TOKEN = "OPENSEER_TOKEN"
@@ -65,4 +66,7 @@ class Credentials:
                 self._token = file.read_text(encoding="utf-8").strip()
                 self._seen = seen
         except OSError as error:
-            raise InputError(f"token file {file}: {error.strerror or error}") from error
+            raise InputError(
+                f"token file {file} {unreadable(error)}; name it in --token-file, token_file or {TOKEN_FILE}; "
+                "`openseer serve` writes runs/NAME/token"
+            ) from error

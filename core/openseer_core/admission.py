@@ -155,7 +155,10 @@ def overflow(prompt: int, response: int, limits: ModelLimits, room: int = 0) -> 
     found = f"the prompt's {prompt} tokens" + (f" and the response's {response}" if response else "")
     leave = " leave no room for a response in" if prompt + response <= most else " do not fit"
     holder = "the model's context" if most == limits.context_tokens else "a worker's KV cache"
-    return f"{found}{leave} {holder}, allowed with the response: {most}"
+    remedy = "shorten the prompt" + (" or the response" if response else "")
+    if most != limits.context_tokens:
+        remedy += ", or enlarge the cache"
+    return f"{found}{leave} {holder}, allowed with the response: {most}; {remedy}"
 
 
 def check_stops(sampling: Sampling, limits: ModelLimits) -> None:

@@ -5,10 +5,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic.alias_generators import to_camel
 
 from openseer_core.manifest.generation import REFUSED_SAMPLING
+from openseer_core.model_fields import fields_at
+from openseer_core.wording import unknown_field
 
 _MOST_SHOWN = 60
 """Limit of a wrong value in a message, in characters."""
@@ -40,9 +42,18 @@ def canonical(value: object) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def first_problem(error: ValidationError) -> str:
-    """The first error of an object: place and message."""
-    where, what = wrong_places(error.errors(include_url=False), 1)[0]
+def with_model(entries: Sequence[Mapping[str, Any]], model: type[BaseModel], depth: int = 0) -> list[dict[str, Any]]:
+    """Pydantic's errors with the model of the object, which messages about missing and unknown fields need.
+
+    `depth`: number of parts with which the places begin and that are not of the object, such as `body`.
+    """
+    return [{**entry, "model": model, "field": entry["loc"][depth:]} for entry in entries]
+
+
+def first_problem(error: ValidationError, model: type[BaseModel] | None = None) -> str:
+    """The first error of an object: place and message. `model`: of the object, if it is known."""
+    found: Sequence[Mapping[str, Any]] = error.errors(include_url=False)
+    where, what = wrong_places(found if model is None else with_model(found, model), 1)[0]
     return f"{where}: {what}" if where else what
 
 
@@ -98,11 +109,22 @@ def _words(entries: Sequence[Mapping[str, Any]]) -> str:
 def _unnamed(entry: Mapping[str, Any]) -> str:
     """The message of another error: a missing field, an unknown field, or the message of a validator."""
     if entry["type"] == "missing":
-        return "missing"
+        about = _siblings(entry).get(str(entry["loc"][-1]))
+        return f"missing ({about})" if about else "missing"
     if entry["type"] != "extra_forbidden":
         return str(entry["msg"]).removeprefix("Value error, ")
-    refused = REFUSED_SAMPLING.get(to_camel(str(entry["loc"][-1])))
-    return f"found {_shown(entry.get('input'))}, not supported: {refused[1]}" if refused else "unknown field"
+    name = str(entry["loc"][-1])
+    if refused := REFUSED_SAMPLING.get(to_camel(name)):
+        return f"found {_shown(entry.get('input'))}, not supported: {refused[1]}; leave it out"
+    known = [*_siblings(entry)]
+    return unknown_field(name, known) if known else "unknown field"
+
+
+def _siblings(entry: Mapping[str, Any]) -> dict[str, str]:
+    """The fields beside that of an error, with their descriptions; empty without a model (`with_model`)."""
+    if "model" not in entry:
+        return {}
+    return fields_at(entry["model"], [part for part in entry["field"][:-1] if not _is_branch(part)])
 
 
 def _shown(value: object) -> str:

@@ -17,6 +17,8 @@ MOST_DEPTH = 128
 """Limit of nested lists and maps, so that recursion over an accepted value has enough stack."""
 MOST_SHOWN = 60
 """Limit of a name or value in a message, in characters."""
+MOST_OF_FAULT = 12
+"""Limit of the text that a message shows at the place of a fault, in characters."""
 
 _NO_NUMBERS = ("NaN", "Infinity", "-Infinity")
 # An escaped surrogate without its other half next to it. If the backslash of the first half may itself be escaped, the
@@ -61,10 +63,19 @@ def _read(decoder: json.JSONDecoder, text: str) -> Any:
     try:
         return decoder.decode(text)
     except json.JSONDecodeError as error:
-        line = f"line {error.lineno} " if error.lineno > 1 else ""
-        raise JsonError(f"not valid JSON ({error.msg} at {line}column {error.colno})") from None
+        raise JsonError(f"not valid JSON ({_fault(error)})") from None
     except RecursionError:
         raise _too_deep() from None
+
+
+def _fault(error: json.JSONDecodeError) -> str:
+    """The expected text, its place and the text found. White space at the end, as after a line, is not counted."""
+    text = error.doc.rstrip()
+    place = json.JSONDecodeError(error.msg, text, min(error.pos, len(text)))
+    line = f"line {place.lineno} " if place.lineno > 1 else ""
+    rest = text[place.pos :].split("\n", 1)[0]
+    found = repr(rest[:MOST_OF_FAULT]) if rest else "the end"
+    return f"{place.msg.removesuffix(' at')} at {line}column {place.colno}, found {found}"
 
 
 def decoded(data: bytes | bytearray | str) -> str:
@@ -75,7 +86,9 @@ def decoded(data: bytes | bytearray | str) -> str:
         if not data.isascii():
             data.encode()
     except UnicodeDecodeError as error:
-        raise JsonError(f"not UTF-8 (byte 0x{error.object[error.start]:02x} at offset {error.start})") from None
+        raise JsonError(
+            f"not UTF-8 (byte 0x{error.object[error.start]:02x} at offset {error.start}); encode it as UTF-8"
+        ) from None
     except UnicodeEncodeError as error:
         raise JsonError(f"{_half(error)} at offset {error.start}") from None
     return data

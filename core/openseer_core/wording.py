@@ -3,6 +3,7 @@
 import difflib
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 _SHOWN_LENGTH = 60
 
@@ -19,6 +20,13 @@ def shown(value: object) -> str:
     except (TypeError, ValueError, RecursionError):
         text = " ".join(str(value).split())
     return text if len(text) <= _SHOWN_LENGTH else text[: _SHOWN_LENGTH - 1] + "…"
+
+
+def unreadable(error: OSError) -> str:
+    """The message that a file cannot be read; for a missing file of a relative path also the working directory."""
+    reason = f"cannot be read: {error.strerror or error}"
+    is_relative = isinstance(error, FileNotFoundError) and not Path(error.filename or "/").is_absolute()
+    return f"{reason} (working directory: {Path.cwd()})" if is_relative else reason
 
 
 def unknown_field(name: str, known: Sequence[str], more: str = "") -> str:

@@ -105,7 +105,9 @@ class RunFolder:
         try:
             return msgspec.json.decode(self.run_file.read_bytes(), type=RunRecord)
         except FileNotFoundError as error:
-            raise InputError(f"{self.path}: no {RUN_FILE} here: not the folder of a run") from error
+            raise InputError(
+                f"{self.path}: no {RUN_FILE} here: not the folder of a run; runs are in runs/NAME by default"
+            ) from error
         except (OSError, msgspec.DecodeError) as error:
             raise InputError(f"{self.run_file}: cannot be read: {error}") from error
 

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from openseer_core.errors import InputError
+from openseer_core.wording import unreadable
 
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
@@ -22,8 +23,8 @@ def read_token(path: Path, option: str) -> str:
     try:
         return check_token(path.read_text("utf-8"), option)
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise InputError(f"{option}: {path} cannot be read: {reason}") from error
+        reason = unreadable(error) if isinstance(error, OSError) else "cannot be read: not UTF-8; save it as UTF-8"
+        raise InputError(f"{option}: {path} {reason}") from error
 
 
 def check_token(text: str, option: str) -> str:

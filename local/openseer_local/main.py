@@ -15,6 +15,7 @@ from openseer_core.errors import AuditError, InputError, ManifestError, Openseer
 from openseer_core.manifest.home import at_home
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import parse_ended_job, parse_job
+from openseer_core.wording import unreadable
 from openseer_driver import VERSION
 from openseer_driver.run_folder import RunFolder
 from openseer_local import bench
@@ -23,6 +24,7 @@ from openseer_local.remote import batches, fleet
 from openseer_local.remote.connection import Token, TokenFile
 from openseer_local.simulated import commands as simulated
 from openseer_local.terminal.console import ERR, OPTIONS, OUT, AllowFailures, AsJson, end_by_failures
+from openseer_local.terminal.option_errors import CheckedCommands
 
 if TYPE_CHECKING:
     from openseer_driver.report.report import Report
@@ -47,6 +49,7 @@ class ExportFormat(StrEnum):
 
 app = typer.Typer(
     name="openseer",
+    cls=CheckedCommands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -331,9 +334,9 @@ def load(path: Path, *, ended: bool = False) -> tuple[dict[str, Any], RolloutJob
             raise ManifestError(source, ["found UTF-16 text, allowed: UTF-8; save it as UTF-8"])
         document = read_yaml(data.decode("utf-8"), source)
     except OSError as error:
-        raise ManifestError(source, [f"cannot be read: {error.strerror}"]) from error
+        raise ManifestError(source, [unreadable(error)]) from error
     except UnicodeDecodeError as error:
-        raise ManifestError(source, [f"not UTF-8: {error.reason} at byte {error.start}"]) from error
+        raise ManifestError(source, [f"not UTF-8: {error.reason} at byte {error.start}; save it as UTF-8"]) from error
     document = at_home(document, os.environ.get("HOME"))
     return document, (parse_ended_job if ended else parse_job)(document, source)
 

@@ -9,6 +9,7 @@ from openseer_core.errors import ManifestError
 from openseer_core.manifest.home import at_home
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import parse_job
+from openseer_core.wording import unreadable
 
 HOW = (
     "--job takes the manifest as JSON: `openseer run` and `serve` write it to job.json in the run's folder, and "
@@ -23,7 +24,7 @@ def read_job_file(path: Path) -> tuple[dict[str, Any], RolloutJob]:
     try:
         document: Any = json.loads(path.read_bytes())
     except OSError as error:
-        raise ManifestError(source, [f"cannot be read: {error.strerror}"]) from error
+        raise ManifestError(source, [unreadable(error)]) from error
     except ValueError as error:
         raise ManifestError(source, [f"not JSON: {error}; {HOW}"]) from error
     document = at_home(document, os.environ.get("HOME"))

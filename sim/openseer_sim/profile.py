@@ -11,6 +11,7 @@ import msgspec
 
 from openseer_core.errors import InputError
 from openseer_core.manifest.job import RolloutJob, Scripted
+from openseer_core.wording import unreadable
 from openseer_driver.run_lines import SampleLine
 from openseer_sim.engine import StepTime
 
@@ -165,7 +166,7 @@ def read_profile(path: Path) -> EngineModel:
             return _of_bench(msgspec.json.decode(data, type=_BenchReport), path)
         own = msgspec.json.decode(data, type=ProfileFile)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        raise InputError(f"{path}: {unreadable(error)}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path}: no step profile: {error}; allowed: the JSON of `openseer bench-gpu`, or points, per_context and "

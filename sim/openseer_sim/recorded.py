@@ -11,6 +11,7 @@ import msgspec
 from openseer_core.errors import InputError
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.queue.states import Status
+from openseer_core.wording import unreadable
 from openseer_core.worker.heartbeat import WorkerState
 from openseer_driver.recorded_job import recorded_job
 from openseer_driver.report.report import Report, make_report
@@ -94,7 +95,7 @@ def read_results(path: Path) -> tuple[list[GroupLengths], list[str]]:
                 if item.kind == "result" and item.sampled:
                     groups[item.batch, item.group][item.index] = item
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        raise InputError(f"{path}: {unreadable(error)}") from error
     except msgspec.DecodeError as error:
         raise InputError(
             f"{path}, line {number}: not a line of `openseer results`: {error}; of a run pass its folder, with run.json"

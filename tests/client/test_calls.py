@@ -152,7 +152,7 @@ def test_url_and_token_are_read_from_the_environment(monkeypatch: pytest.MonkeyP
 
 def test_a_missing_token_file_is_named(tmp_path: Path) -> None:
     client = Client(URL, token_file=tmp_path / "none", transport=Remote().transport())
-    with client, pytest.raises(InputError, match="none: No such file"):
+    with client, pytest.raises(InputError, match=r"none cannot be read: No such file.*OPENSEER_TOKEN_FILE"):
         client.job()
 
 

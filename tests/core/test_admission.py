@@ -22,11 +22,12 @@ def test_a_prompt_that_leaves_room_for_one_token_fits(prompt: list[int]) -> None
         ([], "the prompt has no tokens; give at least one"),
         (
             [1] * 32,
-            "the prompt's 32 tokens leave no room for a response in the model's context, allowed with the response: 32",
+            "the prompt's 32 tokens leave no room for a response in the model's context, allowed with the "
+            "response: 32; shorten the prompt",
         ),
         (
             [1] * 33,
-            "the prompt's 33 tokens do not fit the model's context, allowed with the response: 32",
+            "the prompt's 33 tokens do not fit the model's context, allowed with the response: 32; shorten the prompt",
         ),
         (
             [1, 2, 256],

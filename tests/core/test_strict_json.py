@@ -38,10 +38,12 @@ def values(text: st.SearchStrategy[str], *more: st.SearchStrategy[Any]) -> st.Se
         (r'"\\ud83d\ude00"', r"the value: not valid text (half of a character, \ude00)"),
         (r'{"\ud83d": 1}', r"the key '\ud83d': not valid text (half of a character, \ud83d)"),
         ('"\ud83d"', r"not valid text (half of a character, \ud83d) at offset 1"),
-        (b'"\xff"', "not UTF-8 (byte 0xff at offset 1)"),
-        ('{"a": 1, "a": 2', "not valid JSON (Expecting ',' delimiter at column 16)"),
-        ("[1,\n}", "not valid JSON (Expecting value at line 2 column 1)"),
-        ("", "not valid JSON (Expecting value at column 1)"),
+        (b'"\xff"', "not UTF-8 (byte 0xff at offset 1); encode it as UTF-8"),
+        ('{"a": 1, "a": 2', "not valid JSON (Expecting ',' delimiter at column 16, found the end)"),
+        ("[1,\n}", "not valid JSON (Expecting value at line 2 column 1, found '}')"),
+        ("[1,\n", "not valid JSON (Expecting value at column 4, found the end)"),
+        ('["a', "not valid JSON (Unterminated string starting at column 2, found '\"a')"),
+        ("", "not valid JSON (Expecting value at column 1, found the end)"),
     ],
 )
 def test_a_value_that_would_be_lost_or_changed_is_refused_with_place(text: str | bytes, reason: str) -> None:

@@ -70,6 +70,7 @@ def test_a_missing_folder_is_reported_as_one(hub: Path, path: str) -> None:
             load_tokenizer(model)
         assert str(refused.value) == (
             f"spec.model.{field}: found {path}, which is not a folder on this machine (working directory: {hub.parent})"
+            ", allowed: a folder, or a hub's model as OWNER/NAME"
         )
 
 

@@ -33,7 +33,8 @@ def check_place(field: str, path: str) -> None:
     """Raises ModelError for a path that is neither a local folder nor a possible name on a hub."""
     if not Path(path).is_dir() and not _HUB_NAME.fullmatch(path):
         raise ModelError(
-            f"{field}: found {path}, which is not a folder on this machine (working directory: {Path.cwd()})"
+            f"{field}: found {path}, which is not a folder on this machine (working directory: {Path.cwd()}), "
+            "allowed: a folder, or a hub's model as OWNER/NAME"
         )
 
 

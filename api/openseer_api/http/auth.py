@@ -52,4 +52,6 @@ class BearerAuth:
         if token is None:
             raise Unauthenticated("a token is needed: Authorization: Bearer TOKEN")
         if not hmac.compare_digest(token.encode(), self._token):
-            raise Unauthenticated("the token is not this job's")
+            raise Unauthenticated(
+                "the token is not this job's; it is in runs/NAME/token, unless `openseer serve` was given --token-file"
+            )

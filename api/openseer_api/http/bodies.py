@@ -1,7 +1,7 @@
 """Strict parsing of JSON bodies for all routes. Large bodies are parsed in a thread, so that other calls proceed."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from openseer_core.errors import InputError, JsonError
+from openseer_core.json_words import with_model
 from openseer_core.large_json import parse_large
 from openseer_core.strict_json import parse
 
@@ -125,6 +126,25 @@ class OwnRoute(StrictRoute):
         super().__init__(*given, **options)
         self._known = frozenset(_query_names(self.dependant))
         self._takes_body = self.body_field is not None or "requestBody" in (self.openapi_extra or {})
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler; its errors about the body name the known fields."""
+        handle = super().get_route_handler()
+
+        async def described(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except RequestValidationError as error:
+                raise RequestValidationError(self._described(error.errors())) from None
+
+        return described
+
+    def _described(self, entries: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+        model: object = self.body_field.field_info.annotation if self.body_field is not None else None
+        of_body = all(entry["loc"][:1] == ("body",) for entry in entries)
+        if of_body and isinstance(model, type) and issubclass(model, BaseModel):
+            return with_model(entries, model, depth=1)
+        return entries
 
     async def check(self, request: StrictRequest) -> None:
         """Raises InputError for a parameter that is unknown or given twice, and for a body if the route reads none."""

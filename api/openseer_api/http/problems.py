@@ -139,7 +139,9 @@ def _fault_of(error: Exception) -> Fault:
     if isinstance(error, ValidationError):
         return _wrong(error.errors(include_url=False))
     if isinstance(error, KeyError):  # the store raises it for a group or request that does not exist
-        return Fault(404, f"there is no {_named(error.args[0])}" if error.args else "there is none")
+        return Fault(
+            404, f"there is no {_named(error.args[0])}{_listed(error.args[0])}" if error.args else "there is none"
+        )
     if isinstance(error, UnicodeError):
         return Fault(422, "found text with half a character (a lone surrogate), allowed: what UTF-8 can hold")
     if isinstance(error, RecursionError):
@@ -151,6 +153,12 @@ def _named(missing: object) -> str:
     if isinstance(missing, RequestId):
         return f"response {missing.index} of {_named(missing.group)}"
     return f"group {missing.name} in batch {missing.batch}" if isinstance(missing, GroupId) else str(missing)
+
+
+def _listed(missing: object) -> str:
+    """The call that lists the groups and responses of the batch."""
+    group = missing.group if isinstance(missing, RequestId) else missing
+    return f"; GET /v1/batches/{group.batch}/groups lists its groups" if isinstance(group, GroupId) else ""
 
 
 def problem(fault: Fault) -> JSONResponse:

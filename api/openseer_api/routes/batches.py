@@ -158,6 +158,7 @@ def _version(spec: BatchSpec, fleet_spec: FleetSpec) -> str:
             f"weights_version: found {version}; the fleet has {', '.join(fleet_spec.served)}"
             + (f", and {coming} is being published" if coming else "")
             + (f"; adapter {adapter.name} is {own}" if adapter is not None else "")
+            + f": publish {version}, or leave weights_version out"
         )
     if not takes_groups(fleet_spec, version):
         raise ConflictProblem(f"weights_version: the fleet is leaving {version} for {coming}")

@@ -108,7 +108,7 @@ async def _group(line: bytes, number: int) -> Group:
     except JsonError as error:
         raise InputError(f"line {number}: {error}") from None
     except ValidationError as error:
-        raise InputError(f"line {number}: {first_problem(error)}") from None
+        raise InputError(f"line {number}: {first_problem(error, Group)}") from None
 
 
 async def _whole(request: Request, job: JobContext) -> list[Group]:
@@ -122,7 +122,7 @@ async def _whole(request: Request, job: JobContext) -> list[Group]:
     except JsonError as error:
         raise InputError(f"body: {error}") from None
     except ValidationError as error:
-        raise InputError(first_problem(error)) from None
+        raise InputError(first_problem(error, GroupsUpload)) from None
 
 
 @router.get("/batches/{batch}/groups", responses=documented(409))

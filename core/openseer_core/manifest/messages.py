@@ -133,7 +133,7 @@ def _unknown(place: Sequence[str | int]) -> str:
 def _why_refused(name: str) -> str | None:
     if name == "n":
         return "set spec.groupSize, the number of responses per prompt"
-    return REFUSED_SAMPLING[name][1] if name in REFUSED_SAMPLING else None
+    return f"{REFUSED_SAMPLING[name][1]}; leave it out" if name in REFUSED_SAMPLING else None
 
 
 def _folded(name: str) -> str:

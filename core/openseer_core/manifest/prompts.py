@@ -42,11 +42,12 @@ class PromptRow:
         """Whether it is a row of a table, with the same columns as all rows of its file."""
         return not isinstance(self.content, bytes)
 
-    def taken(self, name: str, first: int) -> str:
-        """The message that row number `first` has the same id."""
+    def taken(self, name: str, first: int, field: str = "id") -> str:
+        """The message that row number `first` has the same id. `field`: the one that gives ids; unset: by number."""
         unit = "row" if self.is_of_table else "line"
         of_all = "" if self.place.endswith(f" {self.number}") else " (counted over all files)"
-        return f'id "{name}" is already that of {unit} {first}{of_all}'
+        remedy = f"give each {unit} its own id, or leave {field} out: then {unit}s are numbered"
+        return f'id "{name}" is already that of {unit} {first}{of_all}; {remedy}'
 
     def values(self, fields: PromptFields | None = None) -> Mapping[str, Any]:
         """The row's values by name; with `fields` only the mapped ones. Raises JsonError, ColumnError."""
@@ -112,7 +113,7 @@ def parse_prompts(rows: Iterable[PromptRow], source: str, rules: PromptRules) ->
             prompt = _prompt(row.values(rules.fields), row, rules)
             first = seen.setdefault(prompt.id, row.number)
             if first != row.number:
-                _wrong(row.taken(prompt.id, first) + _unnumbered(rules.fields))
+                _wrong(row.taken(prompt.id, first, _place_of_ids(rules.fields)))
         except (_LineError, ColumnError, JsonError) as error:
             problems.add(str(error), row.place)
             if isinstance(error, ColumnError) and error.is_whole and row.is_of_table:
@@ -124,9 +125,8 @@ def parse_prompts(rows: Iterable[PromptRow], source: str, rules: PromptRules) ->
     problems.require_none()
 
 
-def _unnumbered(fields: PromptFields | None) -> str:
-    named = fields is not None and fields.id is not None
-    return "; without spec.prompts.fields.id rows are numbered" if named else ""
+def _place_of_ids(fields: PromptFields | None) -> str:
+    return "id" if fields is None or fields.id is None else "spec.prompts.fields.id"
 
 
 def _wrong(message: str) -> NoReturn:

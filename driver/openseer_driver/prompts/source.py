@@ -11,12 +11,14 @@ from openseer_core.errors import InputError, PromptsError
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.prompt_columns import columns_of
 from openseer_core.manifest.prompts import PromptRow
+from openseer_core.wording import unreadable
 from openseer_driver.prompts.fetch import fetched
 from openseer_driver.prompts.folders import FolderError, files_at
 from openseer_driver.prompts.formats import FileFormat, RowsError
 from openseer_driver.prompts.rows import read_rows, sniff, unit_of
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
+_ALLOWED = "; allowed: an existing file or folder of prompts"
 
 
 class PromptSource:
@@ -92,7 +94,7 @@ class PromptSource:
         try:
             yield
         except OSError as error:
-            raise PromptsError(self.name, [f"{name} cannot be read: {error.strerror or error}"]) from error
+            raise PromptsError(self.name, [f"{name} {unreadable(error)}"]) from error
         except (RowsError, FolderError) as error:
             raise PromptsError(self.name, [f"{name}: {error}"]) from error
 
@@ -130,7 +132,7 @@ def _local(field: str, name: str, columns: Collection[str] | None) -> PromptSour
                 path.stat()
     except OSError as error:
         where = f"working directory: {Path.cwd()}"
-        hint = _hub_hint(name) if isinstance(error, FileNotFoundError) else ""
+        hint = (_hub_hint(name) or _ALLOWED) if isinstance(error, FileNotFoundError) else ""
         raise PromptsError(name, [f"{field}: {name} cannot be read: {error.strerror} ({where}){hint}"]) from error
     return PromptSource(name, path, columns=columns)
 

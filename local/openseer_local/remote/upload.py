@@ -7,16 +7,17 @@ from pydantic import ValidationError
 
 from openseer_core.admission import ModelLimits, misfit
 from openseer_core.errors import JsonError
-from openseer_core.json_words import what_is_wrong
+from openseer_core.json_words import what_is_wrong, with_model
 from openseer_core.manifest.generation import Sampling
 from openseer_core.manifest.problems import Problems
 from openseer_core.manifest.prompts import PromptRow
 from openseer_core.wire.batches import Group
+from openseer_core.wording import unknown_field
 from openseer_driver.prompts.source import PromptSource
 
 _STUDY_FIELDS = frozenset({"lengths"})
 """Fields of a batch job's prompts for studies, which the API does not have."""
-_UNKNOWN = f"unknown field, known: {', '.join(Group.model_fields)}; columns are mapped only by a job's manifest"
+_NOT_MAPPED = "; columns are mapped only by a job's manifest"
 
 
 class GroupsFile:
@@ -99,7 +100,8 @@ def _group(row: PromptRow, n: int | None) -> Group:
     try:
         return Group.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = with_model(error.errors(), Group)[0]
         where = ".".join(map(str, first["loc"]))
-        problem = _UNKNOWN if first["type"] == "extra_forbidden" and len(first["loc"]) == 1 else what_is_wrong(first)
+        is_column = first["type"] == "extra_forbidden" and len(first["loc"]) == 1
+        problem = unknown_field(where, [*Group.model_fields], _NOT_MAPPED) if is_column else what_is_wrong(first)
         raise ValueError(f"{where}: {problem}" if where else problem) from None

@@ -39,7 +39,7 @@ def test_the_three_kinds_of_prompt_are_read_and_blank_lines_ignored() -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        (b'{"prompt" "a"}', "not valid JSON (Expecting ':' delimiter at column 11)"),
+        (b'{"prompt" "a"}', "not valid JSON (Expecting ':' delimiter at column 11, found '\"a\"}')"),
         (b'{"prompt":"\xff"}', "not UTF-8 (byte 0xff at offset 11)"),
         (b'{"prompt":"\\ud800"}', "prompt: not valid text (half of a character, \\ud800)"),
         (b'{"prompt":"a","metadata":{"x":NaN}}', "metadata.x: found NaN, allowed: a number"),
@@ -79,7 +79,8 @@ def test_a_surrogate_pair_is_a_character() -> None:
 
 def test_a_repeated_id_is_reported_with_both_lines() -> None:
     lines = (b'{"prompt":"a","id":"x"}', b'{"prompt":"b","id":"x"}')
-    assert problems(*lines) == ['prompts.jsonl line 2: id "x" is already that of line 1']
+    remedy = "give each line its own id, or leave id out: then lines are numbered"
+    assert problems(*lines) == [f'prompts.jsonl line 2: id "x" is already that of line 1; {remedy}']
 
 
 def test_missing_lengths_are_reported_when_they_are_needed() -> None:

@@ -74,7 +74,8 @@ def test_the_error_of_another_file_names_its_format(tmp_path: Path, content: byt
 
 def test_a_file_with_one_invalid_line_is_read_as_lines(tmp_path: Path) -> None:
     message = refused(written(tmp_path, b'x, y{"prompt": "a"}\n' + LINES))
-    assert message == f"{tmp_path}/prompts.jsonl line 1: not valid JSON (Expecting value at column 1)"
+    found = "found 'x, y{\"prompt'"
+    assert message == f"{tmp_path}/prompts.jsonl line 1: not valid JSON (Expecting value at column 1, {found})"
 
 
 def test_a_line_without_an_end_is_not_read_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

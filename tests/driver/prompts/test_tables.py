@@ -105,7 +105,7 @@ def test_the_error_of_duplicate_ids_names_rows_and_a_remedy(tmp_path: Path) -> N
     for name in ("t.parquet", "s/train-00000-of-00002.parquet", "s/train-00001-of-00002.parquet"):
         table(rows[:1] if name[0] == "s" else rows, tmp_path / name)
     fields = {"prompt": "prompt", "id": "index"}
-    advice = "; without spec.prompts.fields.id rows are numbered"
+    advice = "; give each row its own id, or leave spec.prompts.fields.id out: then rows are numbered"
     assert refused(tmp_path / "t.parquet", fields).endswith(f'row 2: id "0" is already that of row 1{advice}')
     assert refused(tmp_path / "s", fields).endswith(f"row 1 (counted over all files){advice}")
 
