@@ -1,7 +1,5 @@
 // Finds where siblings agree: the prefix that all share, and sequences of tokens that occur in more than one of them.
 
-import type { Response } from "./responses";
-
 /** Length of the shortest sequence of equal tokens that is marked; shorter ones are equal by chance. */
 export const SPAN = 8;
 
@@ -10,6 +8,12 @@ export const MOST_COMPARED = 200_000;
 
 /** Greater than the length of any response: a token's place is stored as response index × PLACES + token index. */
 const PLACES = 2 ** 24;
+
+/** The part of a response that is compared: its index in the group, and all of its received tokens. */
+interface Compared {
+  index: number;
+  tokens: readonly number[];
+}
 
 const NO_MARKS = new Uint8Array(0);
 
@@ -23,7 +27,7 @@ export class Agreement {
   private readonly marked = new Map<number, number>();
   private readonly seen = new Map<number, number>();
 
-  take(responses: readonly Response[]): void {
+  take(responses: readonly Compared[]): void {
     this.prefix = responses.length < 2 ? 0 : commonPrefix(responses, this.prefix);
     if (responses.length < 2) return;
     for (const { index, tokens } of responses) this.follow(index, tokens);
@@ -81,7 +85,7 @@ function hashOf(tokens: readonly number[], begin: number): number {
   return hash >>> 0;
 }
 
-function commonPrefix(responses: readonly Response[], known: number): number {
+function commonPrefix(responses: readonly Compared[], known: number): number {
   const [one, ...others] = responses;
   const shortest = responses.reduce((least, { tokens }) => Math.min(least, tokens.length), Infinity);
   let place = Math.min(known, shortest);
