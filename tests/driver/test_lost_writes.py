@@ -9,7 +9,6 @@ import pytest
 from openseer_core.admission import ModelLimits
 from openseer_core.errors import DriverFencedError
 from openseer_core.ids import INITIAL_VERSION
-from openseer_core.manifest.parse import parse_job
 from openseer_core.manifest.prompts import PromptLine
 from openseer_core.queue.messages import BatchProgress
 from openseer_driver.driver import Driver
@@ -18,6 +17,7 @@ from openseer_driver.submission import render_groups
 from openseer_store.connect import open_store
 from openseer_store.port import Store
 from openseer_text.rendering import open_codec
+from tests.driver.small_jobs import small_job
 from tests.store.builders import ANN, finish, query
 from tests.store.rolled_back import ForgetfulRedis, forgetful_redis
 
@@ -25,21 +25,7 @@ pytestmark = pytest.mark.redis
 
 PROMPTS = [PromptLine(f"g{number}", number, prompt_token_ids=(1, 2, 3)) for number in range(3)]
 REQUESTS = 2 * len(PROMPTS)
-JOB = parse_job(
-    {
-        "apiVersion": "openseer.dev/v1alpha1",
-        "kind": "RolloutJob",
-        "metadata": {"name": "job"},
-        "spec": {
-            "model": {"path": "none", "engine": "scripted"},
-            "prompts": {"path": "prompts.jsonl"},
-            "groupSize": 2,
-            "sampling": {"maxTokens": 9, "logprobs": "none"},
-            "rollout": {"probe": False},
-        },
-    },
-    "test",
-)
+JOB = small_job(probe=False)
 
 
 @pytest.fixture

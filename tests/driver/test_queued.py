@@ -4,7 +4,6 @@ from pathlib import Path
 
 from openseer_core.admission import ModelLimits
 from openseer_core.ids import BATCH_JOB_BATCH, INITIAL_VERSION, WorkerId
-from openseer_core.manifest.parse import parse_job
 from openseer_core.manifest.prompts import PromptLine
 from openseer_core.queue.messages import Result
 from openseer_core.queue.policy import policy_of
@@ -13,24 +12,10 @@ from openseer_driver.run_folder import ResultsWriter, RunFolder
 from openseer_driver.submission import render_groups
 from openseer_store.memory import MemoryStore
 from openseer_text.rendering import open_codec
+from tests.driver.small_jobs import small_job
 from tests.store.builders import finish, query
 
-JOB = parse_job(
-    {
-        "apiVersion": "openseer.dev/v1alpha1",
-        "kind": "RolloutJob",
-        "metadata": {"name": "job"},
-        "spec": {
-            "model": {"path": "none", "engine": "scripted"},
-            "prompts": {"path": "prompts.jsonl"},
-            "groupSize": 2,
-            "sampling": {"maxTokens": 9, "logprobs": "none"},
-            "rollout": {"policy": "context-aware", "ageingTokensPerSecond": 2.0},
-            "workers": {"replicas": 1},
-        },
-    },
-    "test",
-)
+JOB = small_job(policy="context-aware", ageingTokensPerSecond=2.0)
 PROMPTS = [PromptLine(f"g{number}", number, prompt_token_ids=(1, 2, 3)) for number in range(2)]
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from openseer_core.admission import ModelLimits
 from openseer_core.ids import INITIAL_VERSION
-from openseer_core.manifest.parse import parse_job
 from openseer_core.manifest.prompts import PromptLine
 from openseer_core.traces.span import TraceSpan
 from openseer_driver.driver import Driver
@@ -14,23 +13,10 @@ from openseer_driver.submission import render_groups
 from openseer_driver.traces.batch_trace import RunTraces
 from openseer_store.memory import MemoryStore
 from openseer_text.rendering import open_codec
+from tests.driver.small_jobs import small_job
 from tests.store.builders import ANN, Clock, finish, query, wait
 
-JOB = parse_job(
-    {
-        "apiVersion": "openseer.dev/v1alpha1",
-        "kind": "RolloutJob",
-        "metadata": {"name": "job"},
-        "spec": {
-            "model": {"path": "none", "engine": "scripted"},
-            "prompts": {"path": "prompts.jsonl"},
-            "groupSize": 2,
-            "sampling": {"maxTokens": 9, "logprobs": "none"},
-            "rollout": {"probe": False},
-        },
-    },
-    "test",
-)
+JOB = small_job(probe=False)
 PROMPTS = [PromptLine("g", 0, prompt_token_ids=(1, 2, 3))]
 
 
