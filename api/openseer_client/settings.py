@@ -67,6 +67,7 @@ class Credentials:
                 self._seen = seen
         except OSError as error:
             raise InputError(
-                f"token file {file} {unreadable(error)}; name it in --token-file, token_file or {TOKEN_FILE}; "
+                f"token file {file} {unreadable(error, Path.cwd)}; "
+                f"name it in --token-file, token_file or {TOKEN_FILE}; "
                 "`openseer serve` writes runs/NAME/token"
             ) from error

@@ -2,8 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 _SHOWN_LENGTH = 60
 
@@ -22,11 +21,12 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN_LENGTH else text[: _SHOWN_LENGTH - 1] + "…"
 
 
-def unreadable(error: OSError) -> str:
-    """The message that a file cannot be read; for a missing file of a relative path also the working directory."""
+def unreadable(error: OSError, working_directory: Callable[[], object]) -> str:
+    """The message that a file cannot be read; for a missing file of a relative path also the working directory, from
+    `working_directory` (Path.cwd)."""
     reason = f"cannot be read: {error.strerror or error}"
-    is_relative = isinstance(error, FileNotFoundError) and not Path(error.filename or "/").is_absolute()
-    return f"{reason} (working directory: {Path.cwd()})" if is_relative else reason
+    is_relative = isinstance(error, FileNotFoundError) and not str(error.filename or "/").startswith("/")
+    return f"{reason} (working directory: {working_directory()})" if is_relative else reason
 
 
 def unknown_field(name: str, known: Sequence[str], more: str = "") -> str:

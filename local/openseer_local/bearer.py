@@ -23,7 +23,9 @@ def read_token(path: Path, option: str) -> str:
     try:
         return check_token(path.read_text("utf-8"), option)
     except (OSError, UnicodeDecodeError) as error:
-        reason = unreadable(error) if isinstance(error, OSError) else "cannot be read: not UTF-8; save it as UTF-8"
+        reason = "cannot be read: not UTF-8; save it as UTF-8"
+        if isinstance(error, OSError):
+            reason = unreadable(error, Path.cwd)
         raise InputError(f"{option}: {path} {reason}") from error
 
 

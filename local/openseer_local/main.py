@@ -334,7 +334,7 @@ def load(path: Path, *, ended: bool = False) -> tuple[dict[str, Any], RolloutJob
             raise ManifestError(source, ["found UTF-16 text, allowed: UTF-8; save it as UTF-8"])
         document = read_yaml(data.decode("utf-8"), source)
     except OSError as error:
-        raise ManifestError(source, [unreadable(error)]) from error
+        raise ManifestError(source, [unreadable(error, Path.cwd)]) from error
     except UnicodeDecodeError as error:
         raise ManifestError(source, [f"not UTF-8: {error.reason} at byte {error.start}; save it as UTF-8"]) from error
     document = at_home(document, os.environ.get("HOME"))

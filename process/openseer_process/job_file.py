@@ -24,7 +24,7 @@ def read_job_file(path: Path) -> tuple[dict[str, Any], RolloutJob]:
     try:
         document: Any = json.loads(path.read_bytes())
     except OSError as error:
-        raise ManifestError(source, [unreadable(error)]) from error
+        raise ManifestError(source, [unreadable(error, Path.cwd)]) from error
     except ValueError as error:
         raise ManifestError(source, [f"not JSON: {error}; {HOW}"]) from error
     document = at_home(document, os.environ.get("HOME"))

@@ -166,7 +166,7 @@ def read_profile(path: Path) -> EngineModel:
             return _of_bench(msgspec.json.decode(data, type=_BenchReport), path)
         own = msgspec.json.decode(data, type=ProfileFile)
     except OSError as error:
-        raise InputError(f"{path}: {unreadable(error)}") from error
+        raise InputError(f"{path}: {unreadable(error, Path.cwd)}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path}: no step profile: {error}; allowed: the JSON of `openseer bench-gpu`, or points, per_context and "

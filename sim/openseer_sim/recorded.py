@@ -95,7 +95,7 @@ def read_results(path: Path) -> tuple[list[GroupLengths], list[str]]:
                 if item.kind == "result" and item.sampled:
                     groups[item.batch, item.group][item.index] = item
     except OSError as error:
-        raise InputError(f"{path}: {unreadable(error)}") from error
+        raise InputError(f"{path}: {unreadable(error, Path.cwd)}") from error
     except msgspec.DecodeError as error:
         raise InputError(
             f"{path}, line {number}: not a line of `openseer results`: {error}; of a run pass its folder, with run.json"

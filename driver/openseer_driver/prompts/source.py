@@ -94,7 +94,7 @@ class PromptSource:
         try:
             yield
         except OSError as error:
-            raise PromptsError(self.name, [f"{name} {unreadable(error)}"]) from error
+            raise PromptsError(self.name, [f"{name} {unreadable(error, Path.cwd)}"]) from error
         except (RowsError, FolderError) as error:
             raise PromptsError(self.name, [f"{name}: {error}"]) from error
 
