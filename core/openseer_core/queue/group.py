@@ -17,8 +17,8 @@ request with 500 tokens (a's score becomes -10000), b's request (-10500), and a'
 this claim, a sibling in group b finishes and the policy gives b the base -24000, one update moves all of b's waiting
 requests ahead of a's.
 
-So a finish costs one sorted-set update, whatever the size of the group, and the store places a returned request without
-the policy. The price: a policy can choose only base, slope, probe and biases. Source: docs/decisions/0002; the scores
+So a finish costs two sorted-set updates (score and size class), whatever the size of the group, and the store places a
+returned request without the policy. The price: a policy can choose only base, slope, probe and biases. Source: docs/decisions/0002; the scores
 themselves: policy.py.
 """
 

@@ -15,8 +15,9 @@ with 2000 tokens: the estimate becomes 2000, longest possible 6 * 2000 = 12000. 
 second sibling finishes with 900 tokens: nothing changes, because the estimate is the longest response.
 
 If the store keeps responses of earlier batches to the prompt, the longest of them counts from the start: if it has 4000
-tokens, the estimate is 4000 and longest possible 4 * 4000 = 16000 before any sibling has finished. Source: Seer,
-section 3.2, where the estimate is the longest finished response of the group.
+tokens, the estimate is 4000 and longest possible 4 * 4000 = 16000 before any sibling has finished. If the first sibling
+then finishes with 900 tokens, the estimate becomes 900; longest possible stays 16000, because it also counts the
+earlier responses. Source: Seer, section 3.2, where the estimate is the longest finished response of the group.
 """
 
 from openseer_core.queue.group import GroupView

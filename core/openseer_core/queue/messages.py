@@ -18,7 +18,7 @@ from openseer_core.tokens import count_items
 REAP_LIMIT = 64
 """Limit of expired leases that one call takes back."""
 EXPIRY_LIMIT = 16
-"""Limit of expired leases of a request. After more it is reported as failed, even without evidence of a death."""
+"""Limit of expiries and losses together of one request. After more it fails, even without evidence of a death."""
 SUSPECT_LOSSES = 2
 """Losses from which a request is a *suspect*: it may be the cause of the crashes. A worker runs at most one suspect at
 a time, so that a crash adds a loss to only one of them."""
@@ -222,8 +222,8 @@ class FleetLoad:
     def may_claim(self, query: ClaimQuery) -> int:
         """The number of further requests that the worker may lease in the shared lane.
 
-        0 if a faster worker is free; all waiting requests if a slower worker is free and no faster one; otherwise up to
-        its fair share plus `slack`.
+        At the end of the queue: 0 if a faster worker is free; all waiting requests if the fastest other free worker is
+        slower. Otherwise up to its fair share plus `slack`.
         """
         if self.is_faster_free(query.pace):
             return 0
@@ -254,8 +254,8 @@ APPEND = "append"
 @dataclass(frozen=True, slots=True)
 class Result:
     """A finished turn of a request in the results stream. `cursor`: number of the entry, by which it is acknowledged.
-    `version`: the batch's weights version at the time of reading; `chunks`: with the versions that sampled the
-    tokens."""
+    `version`: its group's weights version when the turn ended; `chunks`: with the versions that sampled the tokens.
+    """
 
     cursor: int
     request: RequestId
@@ -306,8 +306,8 @@ class BatchProgress:
 
     `ok`, `aborted`, `infra_failed`, `carried_over`: number of requests with a result, by status.
     `tokens`: tokens of all requests, generated or scored; `carried_tokens`: those of them that carried-over groups had
-    before this batch; `ok_tokens`: tokens of the responses with status ok; `closed_tokens`: tokens of all requests with
-    a result; `longest`: tokens of the longest response with status ok.
+    before this batch; `ok_tokens`: tokens of the responses with status ok, appended ones included; `closed_tokens`:
+    tokens of all requests with a result, without appended ones as in `tokens`; `longest`: tokens of the longest response with status ok.
     `open_known`: number of requests without a result that have an estimate; `open_expected`: their expected total
     tokens at their end (length_estimate.expected_of).
     `groups_ended`: number of groups that have ended; of these `groups_whole` (every response ok) and `groups_carried`

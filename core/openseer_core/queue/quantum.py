@@ -5,7 +5,7 @@ Also, a long response stays on the worker that started it, while other workers b
 
 Idea: a worker reserves KV blocks for one *quantum* of tokens only (quantumTokens, by default 1024). When a response has
 used its quantum it is *due*: it gets another quantum here, or it goes back to the queue with its tokens, and any worker
-can continue it. A response that is not due is given back only if KV blocks are missing. The engine does not pause for
+can continue it. This decision gives a response back that is not due only if KV blocks are missing. The engine does not pause for
 the decision: it generates until the worker aborts the request, so continuing costs nothing.
 
 Example: 64 slots, all in use, hysteresis 1024 (one quantum), `move_share` 0.5. A response with 2000 tokens is due, with
@@ -80,8 +80,8 @@ def decide(
     (1) The worker is full, and the score of a waiting request is lower by more than `hysteresis` + `move_share` × the
         response's own tokens.
     (2) No request waits, and the worker runs more than its fair share plus the smaller of `slack` and its fair share:
-        the surplus leaves, so that workers with room can run it; but not to a worker that is slower by
-        messages.FASTER.
+        the surplus leaves, so that workers with room can run it. Nothing leaves if even the fastest other free worker
+        is slower by messages.FASTER.
     (3) No request waits, and a free worker is more than messages.FASTER times as fast as `pace`, the tokens per second
         of a response here.
     Independently of these, while the blocks do not suffice for all, the response with the highest score leaves, due or

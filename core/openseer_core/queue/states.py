@@ -76,10 +76,10 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 }
 """The state after each event that is possible in a state.
 
-A lease is reaped when its deadline passes or when there is evidence that its worker died. The request fails instead if
-it then has more losses, or more expiries and losses together, than allowed. A change of the weights version also reaps
-leases. A waiting request fails when the loss that exceeds the limit
-becomes known: its lease had expired, and the worker's death is reported later.
+A lease is reaped when its deadline passes, when there is evidence that its worker died, and by a change of the weights
+version. In the first two cases the request fails instead if it then has more losses, or more expiries and losses
+together, than allowed. A request also fails while it waits, if its lease had expired and the worker's death, reported
+later, is one loss too many.
 `done` is the end of a turn: after a trainer has appended tokens the request is queued again.
 """
 

@@ -150,7 +150,7 @@ class BatchMetrics(JsonModel):
     requests_aborted: int = Field(default=0, description="Aborted or cancelled requests.")
     requests_infra_failed: int = Field(default=0, description="Requests that failed by losses of workers or by errors.")
     requests_carried_over: int = Field(default=0, description="Requests carried over to a later batch.")
-    tokens: int = Field(default=0, description="Tokens of all responses, appended and scored ones included.")
+    tokens: int = Field(default=0, description="Tokens generated or scored, of all responses; without appended ones.")
     seconds: float = Field(default=0.0, description="Time from the first claim to the end, or to now, in seconds.")
     tokens_per_second: float = Field(default=0.0, description="Tokens without carried ones, divided by seconds.")
     tail_seconds: float = Field(default=0.0, description="Duration of the tail, in seconds.")
