@@ -18,8 +18,8 @@ this claim, a sibling in group b finishes and the policy gives b the base -24000
 requests ahead of a's.
 
 So a finish costs two sorted-set updates (score and size class), whatever the size of the group, and the store places a
-returned request without the policy. The price: a policy can choose only base, slope, probe and biases. Source: docs/decisions/0002; the scores
-themselves: policy.py.
+returned request without the policy. The price: a policy can choose only base, slope, probe and biases. Source:
+docs/decisions/0002; the scores themselves: policy.py.
 """
 
 from dataclasses import dataclass, replace

@@ -304,17 +304,15 @@ class JournalEntry:
 class BatchProgress:
     """Counts of one batch. `sealed`: the batch accepts no further groups.
 
-    `ok`, `aborted`, `infra_failed`, `carried_over`: number of requests with a result, by status.
-    `tokens`: tokens of all requests, generated or scored; `carried_tokens`: those of them that carried-over groups had
-    before this batch; `ok_tokens`: tokens of the responses with status ok, appended ones included; `closed_tokens`:
-    tokens of all requests with a result, without appended ones as in `tokens`; `longest`: tokens of the longest response with status ok.
+    `ok`, `aborted`, `infra_failed`, `carried_over`: number of requests with a result, by status. `tokens`: tokens of
+    all requests, generated or scored; `carried_tokens`: those of them that carried-over groups had before this batch;
+    `ok_tokens`: tokens of the responses with status ok, appended ones included; `closed_tokens`: tokens of all requests
+    with a result, without appended ones as in `tokens`; `longest`: tokens of the longest response with status ok.
     `open_known`: number of requests without a result that have an estimate; `open_expected`: their expected total
-    tokens at their end (length_estimate.expected_of).
-    `groups_ended`: number of groups that have ended; of these `groups_whole` (every response ok) and `groups_carried`
-    (a request carried over). `groups_stale`: number of groups that were not carried over into this batch, because they
-    have tokens of versions that are too old.
-    `valid`, `invalid`: number of groups by the trainer's verdict.
-    `entries`: cursor of the latest entry of the results stream.
+    tokens at their end (length_estimate.expected_of). `groups_ended`: number of groups that have ended; of these
+    `groups_whole` (every response ok) and `groups_carried` (a request carried over). `groups_stale`: number of groups
+    that were not carried over into this batch, because they have tokens of versions that are too old. `valid`,
+    `invalid`: number of groups by the trainer's verdict. `entries`: cursor of the latest entry of the results stream.
     """
 
     groups: int = 0

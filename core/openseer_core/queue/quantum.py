@@ -5,8 +5,8 @@ Also, a long response stays on the worker that started it, while other workers b
 
 Idea: a worker reserves KV blocks for one *quantum* of tokens only (quantumTokens, by default 1024). When a response has
 used its quantum it is *due*: it gets another quantum here, or it goes back to the queue with its tokens, and any worker
-can continue it. This decision gives a response back that is not due only if KV blocks are missing. The engine does not pause for
-the decision: it generates until the worker aborts the request, so continuing costs nothing.
+can continue it. This decision gives a response back that is not due only if KV blocks are missing. The engine does not
+pause for the decision: it generates until the worker aborts the request, so continuing costs nothing.
 
 Example: 64 slots, all in use, hysteresis 1024 (one quantum), `move_share` 0.5. A response with 2000 tokens is due, with
 score -4000; the lowest score of a waiting request is -7000. The response leaves if its score is higher by more than
