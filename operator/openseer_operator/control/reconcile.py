@@ -139,6 +139,7 @@ class Reconciler:
         details = StatusDetails(record.generation, image, self._poller.tokens_per_second(record.key), secret)
         status = status_of(observation, decided, details, record.status)
         counters = self._count(record, job, observation)
+        over = record.deleting_since is not None or decided.memory.ending is not None
         self._state.jobs[record.key] = JobMetrics(
             observation.progress,
             status["workers"],
@@ -146,6 +147,7 @@ class Reconciler:
             details.tokens_per_second,
             counters,
             decided.memory.backlog,
+            needs_store=not over and not job.spec.suspend,
         )
         wait = None if record.deleting_since is not None else await self._write(record, status, now)
         counters.note_ends(decided.ended)  # after the write: if it fails, the next step finds the same ends again
