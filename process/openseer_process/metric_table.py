@@ -130,7 +130,12 @@ OPERATOR = (
             "GPU time of awake workers, summed over GPUs; busy: the worker ran requests.",
             _states("2: busy, idle"),
         ),
-        ExportedMetric("openseer_job_store_up", "gauge", "1", "1 while the job's store answers the operator."),
+        ExportedMetric(
+            "openseer_job_store_up",
+            "gauge",
+            "1",
+            "1 while the job's store answers the operator; 0 also if a running job's managed Redis has no ready pod.",
+        ),
         ExportedMetric(
             "openseer_job_store_read_seconds", "gauge", "seconds", "Duration of the latest read of the store."
         ),

@@ -30,8 +30,8 @@ KEY_SPACE: dict[str, str] = {
     ":batch:<batch>:journal": "stream, ids <number>-0: every event of every request, msgpack",
     ":batch:<batch>:verdicts": "hash: by name of a group, the trainer's latest verdict: 1 (valid) or 0",
     ":batch:<batch>:judged": "hash: by name of a group, the number of its latest verdict",
-    ":orders": "hash: the fleet spec (core's FleetSpec): revision, orders (JSON; the name is that of an earlier "
-    "release), written (the revision in that JSON)",
+    ":orders": "hash: the fleet spec (core's FleetSpec): revision, orders (the fleet spec as JSON; the "
+    "field is named after the term of an earlier release), written (the revision in that JSON)",
     ":group:<group>": "string, msgpack: the fields of a group that verbs use; GROUP in lua/_shared.lua names them",
     ":spec:<group>": "string: the submitted group in the form that clients read (codec.py)",
     ":heads:<n>:<version>:<lane>": "sorted set: groups that wait in a lane, by score; n is the version's length",

@@ -99,8 +99,8 @@ class Applier:
 
         An object that Kubernetes refuses to create is no failure: the census stores the refusal for the next
         observation. It also stores `refused`: earlier refusals of objects that this step does not try again. Raises the
-        first other failure, after trying all actions that do not depend on it. Returns the seconds until the next
-        delayed stamp is due; None if no stamp is delayed.
+        first failure that is no refusal, after trying all actions that do not depend on it. Returns the seconds until
+        the next delayed stamp is due; None if no stamp is delayed.
         """
         stamps, key = [action for action in actions if isinstance(action, Stamp)], target.record.key
         self._stamp_limiter.keep(key, {action.uid for action in stamps})

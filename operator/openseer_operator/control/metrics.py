@@ -25,7 +25,8 @@ WAIT_BUCKETS = (*RECONCILE_BUCKETS, 60.0, 120.0, 300.0, 600.0, 1200.0)
 @dataclass(frozen=True, slots=True)
 class JobMetrics:
     """The values behind one job's metrics. `workers`: numbers of workers by state, as in the status; `inflight`: number
-    of running requests; `backlog`: the unfinished requests and the workers that they need."""
+    of running requests; `backlog`: the unfinished requests and the workers that they need; `needs_store`: whether the
+    job runs, so that its store must answer."""
 
     progress: BatchProgress
     workers: Mapping[str, int | str]
@@ -33,6 +34,7 @@ class JobMetrics:
     tokens_per_second: float | None
     counters: JobCounters
     backlog: Backlog = field(default_factory=Backlog)
+    needs_store: bool = False
 
     @property
     def unfinished(self) -> int:
@@ -99,6 +101,8 @@ def _collected(state: OperatorState) -> Iterable[Metric]:
     for (namespace, job), metrics in list(state.jobs.items()):
         _tell_job(families, metrics, namespace=namespace, job=job)
         health = state.store((namespace, job))
+        if health is None and metrics.needs_store:
+            health = StoreHealth(up=False)  # its managed Redis has no ready pod, so the operator does not read it
         if health is not None:
             _tell_store(families, health, namespace=namespace, job=job)
     return families

@@ -27,7 +27,8 @@ counts once. If the watch has missed a deletion, the census finds it within 5 mi
 step. If the watch has missed a change, /healthz fails, and Kubernetes restarts the operator.
 
 Consequences: a step may be repeated or delayed at any point; each replica can continue from the status; the plan of a
-job at rest is empty. While each plan of a job has actions, its next step follows after 0.1 s, then 0.2 s, up to 30 s.
+job at rest is empty. As long as every plan of a job has actions other than events, its next step follows after 0.1 s,
+then 0.2 s, up to 30 s.
 More examples: tests/core/plan/transcripts; the reasons: docs/decisions/0006, 0007, 0022 and 0023.
 """
 
@@ -69,7 +70,8 @@ SETTLING_SECONDS = 1.0
 PROGRESS_SECONDS = 10.0
 """Shortest interval between status writes of one job's progress, in seconds."""
 ESTIMATES_SECONDS = 60.0
-"""Shortest interval between status writes that change only estimates (tokens per second, ETA), in seconds."""
+"""Shortest interval, in seconds, between status writes that change only estimates (tokens per second, ETA), the backlog
+or the number of busy workers."""
 PROGRESS_SHARE = 0.5
 """Share of the limit of status writes (`settings.status_writes`) that writes of progress may use."""
 
@@ -139,6 +141,7 @@ class Reconciler:
         details = StatusDetails(record.generation, image, self._poller.tokens_per_second(record.key), secret)
         status = status_of(observation, decided, details, record.status)
         counters = self._count(record, job, observation)
+        over = record.deleting_since is not None or decided.memory.ending is not None
         self._state.jobs[record.key] = JobMetrics(
             observation.progress,
             status["workers"],
@@ -146,6 +149,7 @@ class Reconciler:
             details.tokens_per_second,
             counters,
             decided.memory.backlog,
+            needs_store=not over and not job.spec.suspend,
         )
         wait = None if record.deleting_since is not None else await self._write(record, status, now)
         counters.note_ends(decided.ended)  # after the write: if it fails, the next step finds the same ends again
