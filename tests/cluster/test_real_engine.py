@@ -27,11 +27,17 @@ COMPLETE_SECONDS = 900
 BEGIN = "openseer-test/begin"
 """A label of the node without which the driver does not start: on a busy machine the first worker would do all the work
 before the second one has its engine."""
-LOST_AFTER = 80
-"""Completed responses, of 320, after which the node is lost. Earlier the contexts of running responses are shorter than
-the pool's lower limit (64 tokens), and none is fetched."""
-GREEDY = {"model": {"dtype": "float32"}, "sampling": {"temperature": 0.0}}
-"""So that a response is the same one wherever it is generated."""
+SLOTS, LOST_AFTER = 4, 10
+"""Slots of a worker, and completed responses, of 80, after which the node is lost. All running responses are then
+probes, of different prompts: the other worker has none of their contexts in its prefix cache, and most are longer than the
+pool's lower limit (64 tokens)."""
+GREEDY = {
+    "model": {"dtype": "float32"},
+    "sampling": {"temperature": 0.0},
+    "groupSize": 2,
+    "workers": {"maxInflight": SLOTS},
+}
+"""The same response wherever it is generated; the siblings of a group are equal."""
 
 
 def placed(**terms: Any) -> dict[str, Any]:
@@ -83,7 +89,7 @@ def complete_without_a_node(kube: Kube, job: Workload, manifest: Path, nodes: se
         job.until(lambda: job.ready() == 2, "both workers are ready", START_SECONDS)
         job.until(lambda: pool_is_ready(job), "the KV pool is ready", START_SECONDS)
         kube.kubectl("label", "node", NODE, f"{BEGIN}=true", "--overwrite")
-        job.until(lambda: job.done() >= LOST_AFTER, "the responses that run are long", START_SECONDS)
+        job.until(lambda: job.done() >= LOST_AFTER, "some responses are complete", START_SECONDS)
         cluster_sh("cut", LOST)
         job.until(is_over, "complete", COMPLETE_SECONDS)
         assert job.holds("Complete"), job.story()
