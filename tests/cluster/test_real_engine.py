@@ -29,8 +29,8 @@ BEGIN = "openseer-test/begin"
 before the second one has its engine."""
 SLOTS, LOST_AFTER = 4, 10
 """Slots of a worker, and completed responses, of 80, after which the node is lost. All running responses are then
-probes, of different prompts: the other worker has none of their contexts in its prefix cache, and most are longer than the
-pool's lower limit (64 tokens)."""
+probes, of different prompts: the other worker has none of their contexts in its prefix cache, and most are longer than
+the pool's lower limit (64 tokens)."""
 GREEDY = {
     "model": {"dtype": "float32"},
     "sampling": {"temperature": 0.0},
