@@ -27,7 +27,7 @@ from openseer_core.ids import GroupId
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import parse_job
 from openseer_core.manifest.sampling_json import dump_sampling
-from openseer_core.queue.batch import OpenBatch
+from openseer_core.queue.batch import OpenBatch, tail_start
 from openseer_core.queue.messages import Result
 from openseer_core.queue.placement import Placement
 from openseer_core.tokens import pack_tokens
@@ -137,7 +137,7 @@ async def played(job: RolloutJob, groups: list[dict[str, Any]]) -> dict[str, Any
     ends = sorted(result.finished_at for result in results)
     return {
         "makespan_seconds": round(ends[-1], 3),
-        "tail_seconds": round(ends[-1] - ends[len(ends) * 9 // 10 - 1], 3),
+        "tail_seconds": round(ends[-1] - tail_start(ends), 3),
         "requeues": sum(len(result.chunks) - 1 for result in results),
         "moves": sum(one.worker != next_.worker for result in results for one, next_ in pairwise(result.chunks)),
         "preemptions": preemptions,
